@@ -1,0 +1,53 @@
+"""The user's mistakes.
+
+Whatever a user can get wrong (a file, a flag, a folder) ends in a `UserError`: one message that
+says where it is wrong and what to do about it. The command line prints the message without a
+traceback. A defect of this program is any other exception.
+"""
+
+from os import PathLike
+
+
+class UserError(Exception):
+    """A mistake in what the user supplied.
+
+    Attributes:
+        problem: what is wrong, one sentence.
+        remedy: what to do about it, one sentence, or None.
+        path: the file or folder concerned, or None.
+        line: line number in `path`, from 1, or None.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        remedy: str | None = None,
+        path: str | PathLike[str] | None = None,
+        line: int | None = None,
+    ) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        self.path = None if path is None else str(path)
+        self.line = line
+        place = "" if self.path is None else self.path
+        if line is not None:
+            place += f", line {line}" if place else f"line {line}"
+        message = f"{place}: {problem}" if place else problem
+        super().__init__(message if remedy is None else f"{message}\n  -> {remedy}")
+
+
+class ConfigError(UserError):
+    """A configuration field that is unknown, of the wrong type or out of range."""
+
+
+class AnnotationError(UserError):
+    """An annotation file or list that cannot be read as what it should be."""
+
+
+class ImageError(UserError):
+    """An image file that is missing, unreadable or not an image."""
+
+
+class WorkdirError(UserError):
+    """A run directory that cannot be written, or that belongs to another run."""
