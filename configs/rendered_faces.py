@@ -1,0 +1,46 @@
+"""The embedded default: a small network on rendered faces, on a laptop's processor.
+
+Run:     python run.py train --config=configs/rendered_faces.py --workdir=DIR
+"""
+
+from ml_collections import config_dict
+
+from mtl_face import config
+
+
+def get_config() -> config_dict.ConfigDict:
+    """A tiny preset of the same network, and the data set that this machine renders."""
+    settings = config.default()
+    settings.name = "rendered_faces"
+    settings.data.kind = "rendered_faces"
+    settings.data.source = "memory"
+
+    model = settings.model
+    model.input_size = 112
+    model.input_mean = (128.0, 128.0, 128.0)
+    model.input_std = (64.0, 64.0, 64.0)
+    model.backbone.stage_sizes = (1, 1, 1)
+    model.backbone.width = 24
+    model.embed_dim = 96
+    model.num_heads = 4
+    model.encoder_layers = 1
+    model.decoder_modules = 1
+    model.head_layers = 2
+    model.head_width = 96
+    model.dropout = 0.0
+
+    optimizer = settings.optimizer
+    optimizer.batch_size = 32
+    optimizer.epochs = 12
+    optimizer.learning_rate = 1e-3
+    optimizer.backbone_learning_rate = 1e-3
+    optimizer.schedule = "cosine"
+    optimizer.backbone_schedule = "cosine"
+    optimizer.warmup_epochs = 1.0
+    optimizer.weight_decay = 1e-2
+    optimizer.gradient_clip = 1.0
+
+    settings.training.log_every_steps = 25
+    settings.training.evaluate_every_epochs = 2.0
+    settings.training.checkpoint_every_steps = 200
+    return settings

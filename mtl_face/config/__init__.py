@@ -1,0 +1,35 @@
+"""Settings of an experiment.
+
+The schema is the dataclasses of `schema.py`. A file of `configs/` starts from `default()`, a locked
+`ml_collections.ConfigDict` made from them, changes what its experiment changes, and returns it from
+`get_config()`. `load()` reads such a file, applies the command line's `--config.a.b=value`
+overrides, checks every field and returns a frozen `Config`. Commands read that and hand plain
+values down; nothing below the commands sees a config object.
+"""
+
+from mtl_face.config.check import parse_value, validate
+from mtl_face.config.load import load
+from mtl_face.config.schema import (
+    BackboneConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    RenderedFacesConfig,
+    default,
+    fields,
+    to_dict,
+)
+
+__all__ = [
+    "BackboneConfig",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "RenderedFacesConfig",
+    "default",
+    "fields",
+    "load",
+    "parse_value",
+    "to_dict",
+    "validate",
+]

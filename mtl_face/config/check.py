@@ -1,0 +1,185 @@
+"""Checks a set of settings against the schema: names, types, ranges, and rules between fields."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from mtl_face.config.schema import Config, describe, fields, is_section, kinds
+from mtl_face.errors import ConfigError
+
+
+def validate(values: Mapping[str, Any]) -> Config:
+    """Checks names, types, ranges and the rules between fields.
+
+    Args:
+        values: nested mapping of settings (a ConfigDict, or a dict read from JSON); a setting that
+            is absent takes its default.
+
+    Returns:
+        The frozen config.
+
+    Raises:
+        ConfigError: for the first field that is unknown, of a wrong type or out of range.
+    """
+    if isinstance(values, config_dict.ConfigDict):
+        values = values.to_dict()
+    config = _build(Config, values, "")
+    _check_rules(config)
+    return config
+
+
+def parse_value(name: str, text: str) -> Any:
+    """Turns the text of an override into a value of the field's type.
+
+    Raises:
+        ConfigError: for an unknown field, or text that is not of its type.
+    """
+    field = _find(name)
+    allowed = kinds(field.type)
+    if type(None) in allowed and text.lower() in ("none", "null", ""):
+        return None
+    kind = next(k for k in allowed if k is not type(None))
+    origin = typing.get_origin(kind)
+    try:
+        if origin is tuple:
+            item = typing.get_args(kind)[0]
+            parts = [part.strip() for part in text.strip("()[] ").split(",")]
+            return tuple(item(part) for part in parts if part)
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        return kind(text)
+    except (ValueError, KeyError):
+        raise ConfigError(
+            f"{name} is '{text}', expected {describe(kind)}",
+            remedy=f"{name}: {field.metadata['meaning']} (default {field.default!r})",
+        ) from None
+
+
+def _unknown(name: str) -> ConfigError:
+    names = [known for known, _ in fields()]
+    sections = sorted({known.rsplit(".", 1)[0] for known in names if "." in known})
+    if name in sections:
+        inside = ", ".join(known for known in names if known.startswith(name + "."))
+        return ConfigError(f"{name} is a section, not a field", remedy=f"it holds {inside}")
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not close:
+        by_leaf = {known.rsplit(".", 1)[-1]: known for known in names}
+        leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.6)
+        close = [by_leaf[leaf[0]]] if leaf else []
+    remedy = f"did you mean {close[0]}?" if close else "the fields are listed in mtl_face/config.py"
+    return ConfigError(f"unknown config field {name}", remedy=remedy)
+
+
+def _find(name: str) -> dataclasses.Field:
+    for known, field in fields():
+        if known == name:
+            return field
+    raise _unknown(name)
+
+
+def _build(schema: type, values: Mapping[str, Any], prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.')} is a section, not a value")
+    known = {field.name: field for field in dataclasses.fields(schema)}
+    for name in values:
+        if name not in known:
+            raise _unknown(prefix + str(name))
+    built: dict[str, Any] = {}
+    for name, field in known.items():
+        if is_section(field):
+            built[name] = _build(field.type, values.get(name, {}), f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif name in values:
+            built[name] = _check(prefix + name, field, values[name])
+    return schema(**built)
+
+
+def _check(name: str, field: dataclasses.Field, value: Any) -> Any:
+    """Returns `value` in the field's type, or raises ConfigError."""
+    allowed = kinds(field.type)
+    if value is None and type(None) in allowed:
+        return None
+    kind = next(k for k in allowed if k is not type(None))
+    meaning = field.metadata["meaning"]
+
+    def wrong(expected: str) -> ConfigError:
+        return ConfigError(f"{name} is {value!r}, expected {expected}", remedy=f"{name}: {meaning}")
+
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise wrong(describe(kind))
+        arguments = typing.get_args(kind)
+        value = tuple(_cast(item, arguments[0]) for item in value)
+        length = None if Ellipsis in arguments else len(arguments)
+        if any(item is None for item in value) or (length and len(value) != length) or not value:
+            raise wrong(describe(kind) + (f" ({length} of them)" if length else ""))
+        items: tuple[Any, ...] = value
+    else:
+        cast = _cast(value, kind)
+        if cast is None:
+            raise wrong(describe(kind))
+        value = cast
+        items = (value,)
+    limits = field.metadata
+    if limits["choices"] and value not in limits["choices"]:
+        close = difflib.get_close_matches(str(value), limits["choices"], n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise wrong("one of " + ", ".join(limits["choices"]) + hint)
+    for item in items:
+        if isinstance(item, float) and not abs(item) < float("inf"):
+            raise wrong("a finite number")
+        if limits["minimum"] is not None and item < limits["minimum"]:
+            raise wrong(f"at least {limits['minimum']}")
+        if limits["maximum"] is not None and item > limits["maximum"]:
+            raise wrong(f"at most {limits['maximum']}")
+        if limits["above"] is not None and item <= limits["above"]:
+            raise wrong(f"more than {limits['above']}")
+    return value
+
+
+def _cast(value: Any, kind: type) -> Any:
+    """Returns `value` as `kind` where nothing is lost (an int may stand for a float), else None."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    return None
+
+
+def _check_rules(config: Config) -> None:
+    """Rules between fields."""
+    model, data, optimizer = config.model, config.data, config.optimizer
+    if model.embed_dim % model.num_heads:
+        raise ConfigError(
+            f"model.embed_dim {model.embed_dim} is not a multiple of "
+            f"model.num_heads {model.num_heads}",
+            remedy="change one of the two",
+        )
+    divisor = 4 if model.position == "2d" else 2
+    if model.embed_dim % divisor:
+        raise ConfigError(
+            f"model.embed_dim {model.embed_dim} is not a multiple of {divisor}, "
+            f"which the {model.position} position code needs",
+            remedy="change model.embed_dim",
+        )
+    if data.kind == "s_aff_wild2" and data.root is None:
+        raise ConfigError(
+            "data.root is not set",
+            remedy="add --config.data.root=FOLDER, the folder that holds "
+            f"{data.train_annotations} and {data.image_folder}/",
+        )
+    if config.augmentation.zoom[0] > config.augmentation.zoom[1]:
+        raise ConfigError(
+            f"augmentation.zoom is {config.augmentation.zoom}, the smaller comes first",
+            remedy="exchange the two",
+        )
+    if config.augmentation.mixup_alpha > 0 and optimizer.batch_size % 2:
+        raise ConfigError(
+            f"optimizer.batch_size {optimizer.batch_size} is odd, and MixUp pairs examples",
+            remedy="use an even batch size, or augmentation.mixup_alpha=0",
+        )
+    if config.mesh.data == 0:
+        raise ConfigError("mesh.data is 0", remedy="use -1 for all devices, or a positive number")

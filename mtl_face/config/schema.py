@@ -1,0 +1,323 @@
+"""Every setting of an experiment: its name, type, default, allowed values and meaning."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import config_dict
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """One field of the schema.
+
+    Args:
+        default: value when an experiment says nothing.
+        meaning: one line for the reader, with unit and range.
+        choices: the allowed words of a string.
+        minimum: smallest allowed number (each number of a tuple).
+        maximum: largest allowed number (each number of a tuple).
+        above: number that must be exceeded.
+
+    Returns:
+        A dataclass field that carries all of it as metadata.
+    """
+    metadata = {
+        "meaning": meaning,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderedFacesConfig:
+    """The embedded data set, rendered on this machine on first use (`data.kind=rendered_faces`)."""
+
+    num_videos: int = setting(
+        120, "videos over all three splits; one identity each, or two", minimum=12
+    )
+    frames_per_video: int = setting(40, "mean number of labelled frames in a video", minimum=2)
+    seed: int = setting(0, "the same seed gives the same bytes", minimum=0)
+    workers: int | None = setting(None, "rendering processes; None: one per processor", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where frames and labels come from."""
+
+    kind: str = setting(
+        "s_aff_wild2",
+        "s_aff_wild2: a folder in the layout of the ABAW multi-task challenge; "
+        "rendered_faces: the embedded data set, made if absent, in the same layout",
+        choices=("s_aff_wild2", "rendered_faces"),
+    )
+    root: str | None = setting(
+        None,
+        "folder that holds the files below; None: the user's cache folder (rendered_faces only)",
+    )
+    train_annotations: str = setting(
+        "training_set_annotations.txt", "annotation file of the training set, below root"
+    )
+    validation_annotations: str = setting(
+        "validation_set_annotations.txt", "annotation file of the validation set, below root"
+    )
+    image_folder: str = setting("cropped_aligned", "folder of the crops, below root")
+    image_size: int = setting(
+        112, "side of the stored crops, in pixels; others are resized", minimum=8, maximum=1024
+    )
+    missing_images: str = setting(
+        "error",
+        "a row whose image file is absent: error, or skip (each is counted and reported)",
+        choices=("error", "skip"),
+    )
+    source: str = setting(
+        "files",
+        "files: decode while training; memory: decode once, then train from memory "
+        "(37 KB a frame at 112 pixels)",
+        choices=("files", "memory"),
+    )
+    rendered_faces: RenderedFacesConfig = RenderedFacesConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneConfig:
+    """The convolutional network (paper, section 3.1)."""
+
+    stage_sizes: tuple[int, ...] = setting((3, 4, 6, 3), "residual blocks a stage", minimum=1)
+    width: int = setting(64, "channels of the stem; the stages follow from it", minimum=1)
+    expansion: int = setting(4, "channels out of a block, over its inner channels", minimum=1)
+    variant: str = setting(
+        "caffe",
+        "geometry: where VGGFace2's weights were trained (caffe), their Keras port, or torchvision",
+        choices=("caffe", "keras", "torchvision"),
+    )
+    batch_norm_momentum: float = setting(
+        0.9, "share of the old running statistics kept at a step", minimum=0.0, maximum=1.0
+    )
+    convolution: str = setting(
+        "auto",
+        "xla: XLA's own gradients; matmul_gradient: weight gradients as matrix products, about "
+        "twice as fast on a CPU; auto: the second on a CPU, the first elsewhere",
+        choices=("auto", "xla", "matmul_gradient"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network (paper, section 3.1)."""
+
+    input_size: int = setting(224, "side of the network's input, in pixels", minimum=8)
+    input_mean: tuple[float, float, float] = setting(
+        (131.0912, 103.8827, 91.4953), "red, green, blue, subtracted from values in 0..255"
+    )
+    input_std: tuple[float, float, float] = setting(
+        (1.0, 1.0, 1.0), "red, green, blue, divides what is left", above=0.0
+    )
+    backbone: BackboneConfig = BackboneConfig()
+    embed_dim: int = setting(768, "d, width of patches and tokens", minimum=4)
+    num_heads: int = setting(12, "attention heads; must divide embed_dim", minimum=1)
+    encoder_layers: int = setting(2, "N_x, self-attention layers over the patches", minimum=0)
+    decoder_modules: int = setting(2, "N_t, token modules (self- then cross-attention)", minimum=1)
+    mlp_ratio: int = setting(4, "width of the MLPs, over embed_dim", minimum=1)
+    head_layers: int = setting(4, "N_d, dense layers of each task's head", minimum=1)
+    head_width: int = setting(768, "width of the heads' hidden layers", minimum=1)
+    dropout: float = setting(0.1, "on residual branches, while training", minimum=0.0, maximum=0.95)
+    norm: str = setting("post", "LayerNorm after or before each branch", choices=("post", "pre"))
+    position: str = setting("2d", "cos-sin code of a patch", choices=("2d", "1d"))
+    token_init_std: float = setting(0.02, "standard deviation of the initial tokens", minimum=0.0)
+    compute_dtype: str = setting(
+        "float32",
+        "of activations; parameters, statistics, softmax and losses stay float32",
+        choices=("float32", "bfloat16"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TemperatureConfig:
+    """Task temperatures (paper, section 3.2)."""
+
+    va: float = setting(1.0, "sigma_v^2, variance of valence/arousal", above=0.0)
+    au: float = setting(1.0, "T_a of the action units", above=0.0)
+    expr: float = setting(5.0, "T_e of the expressions", above=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class UncertaintyConfig:
+    """How the tasks are weighed (paper, section 3.2)."""
+
+    kind: str = setting(
+        "fixed",
+        "fixed: the paper's equations; learned: log variances after Kendall et al. (2018); "
+        "likelihood: the exact tempered likelihood",
+        choices=("fixed", "learned", "likelihood"),
+    )
+    temperatures: TemperatureConfig = TemperatureConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+    """Random geometry, on the device (paper, section 4)."""
+
+    rotation_degrees: float = setting(
+        10.0, "angles are uniform in +- this", minimum=0.0, maximum=180.0
+    )
+    translation: float = setting(
+        0.1, "shifts are uniform in +- this share of the side", minimum=0.0, maximum=1.0
+    )
+    zoom: tuple[float, float] = setting((0.9, 1.1), "smallest and largest zoom", above=0.0)
+    flip: bool = setting(True, "mirror half of the images; the labels are symmetric")
+    mixup_alpha: float = setting(
+        0.0, "MixUp with Beta(alpha, alpha); 0: none; needs an even batch", minimum=0.0
+    )
+    method: str = setting(
+        "auto",
+        "resampling: gather (CPU, GPU) or separable matrix products (TPU); auto: by backend",
+        choices=("auto", "gather", "separable"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with two groups of parameters: the backbone, and all else."""
+
+    batch_size: int = setting(64, "examples a step, over all devices and processes", minimum=1)
+    epochs: int = setting(10, "passes over the training set", minimum=1)
+    backbone_learning_rate: float = setting(5e-5, "of the backbone, at the start", minimum=0.0)
+    backbone_schedule: str = setting(
+        "exponential",
+        "exponential: times backbone_decay each epoch; cosine: linear warm-up, then a half cosine",
+        choices=("exponential", "cosine"),
+    )
+    backbone_decay: float = setting(
+        0.99, "factor an epoch of the exponential schedule", above=0.0, maximum=1.0
+    )
+    learning_rate: float = setting(6e-5, "highest rate of all else", minimum=0.0)
+    schedule: str = setting(
+        "inverse_sqrt",
+        "linear warm-up, then: inverse square root of the step, or a half cosine to 0",
+        choices=("inverse_sqrt", "cosine"),
+    )
+    warmup_epochs: float = setting(2.5, "length of the warm-up", minimum=0.0)
+    weight_decay: float = setting(
+        1e-4, "AdamW's; not on biases, norms, tokens, temperatures", minimum=0.0
+    )
+    beta1: float = setting(0.9, "decay of the first moment", minimum=0.0, maximum=0.9999999)
+    beta2: float = setting(0.999, "decay of the second moment", minimum=0.0, maximum=0.9999999)
+    epsilon: float = setting(1e-7, "AdamW's", above=0.0)
+    gradient_clip: float = setting(
+        0.0, "largest global norm of the gradients; 0: no limit", minimum=0.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices as a grid; a batch is split over both axes, large parameters over `fsdp`."""
+
+    data: int = setting(-1, "devices along `data`; -1: all that `fsdp` leaves", minimum=-1)
+    fsdp: int = setting(1, "devices along `fsdp`; 1: parameters whole on each device", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """The loop."""
+
+    log_every_steps: int = setting(50, "steps between two lines of progress", minimum=1)
+    evaluate_every_epochs: float = setting(
+        1.0, "epochs between two evaluations on the validation set", above=0.0
+    )
+    checkpoint_every_steps: int = setting(
+        500, "steps between two checkpoints, besides those at each evaluation", minimum=1
+    )
+    keep_checkpoints: int = setting(1, "newest checkpoints kept, besides the best by P", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """The official metric on the validation set."""
+
+    batch_size: int = setting(64, "examples a step, over all devices and processes", minimum=1)
+    checkpoint: str = setting(
+        "best", "which checkpoint: the best by P, or the newest", choices=("best", "last")
+    )
+    gallery_size: int = setting(24, "faces shown in the report", minimum=0, maximum=200)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    name: str = setting("unnamed", "title of the run, in its report")
+    seed: int = setting(0, "of initial weights, order of examples and augmentation", minimum=0)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def fields(schema: type = Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
+    """Yields (dotted name, field) of every setting, in the order of the schema."""
+    for field in dataclasses.fields(schema):
+        name = prefix + field.name
+        if is_section(field):
+            yield from fields(field.type, name + ".")  # type: ignore[arg-type]
+        else:
+            yield name, field
+
+
+def default() -> config_dict.ConfigDict:
+    """Every setting at its default, as a locked ConfigDict to be changed by an experiment."""
+    return config_dict.ConfigDict(_with_placeholders(Config)).lock()
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain dict of a config, ready for JSON (tuples become lists there)."""
+    return dataclasses.asdict(config)
+
+
+def is_section(field: dataclasses.Field) -> bool:
+    """Whether the field holds further fields."""
+    return dataclasses.is_dataclass(field.type)
+
+
+def _with_placeholders(schema: type) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(schema):
+        if is_section(field):
+            values[field.name] = _with_placeholders(field.type)  # type: ignore[arg-type]
+        elif field.default is None:
+            kind = next(k for k in kinds(field.type) if k is not type(None))
+            values[field.name] = config_dict.placeholder(kind)
+        else:
+            values[field.name] = field.default
+    return values
+
+
+def kinds(annotation: Any) -> tuple[Any, ...]:
+    """`int | None` -> (int, NoneType); anything else -> itself alone."""
+    if isinstance(annotation, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def describe(kind: Any) -> str:
+    """A field's type in words."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if typing.get_origin(kind) is tuple:
+        return f"a list of values, each {words[typing.get_args(kind)[0]]}, split by commas"
+    return words[kind]
