@@ -1,0 +1,51 @@
+"""Writing a result file so that a reader never sees half of it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mtl_face.errors import WorkdirError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary path beside `path`, and renames it to `path` when the block succeeds.
+
+    A block that raises leaves `path` as it was and no temporary file behind. Missing parent
+    folders are made.
+
+    Args:
+        path: the file to write or to replace.
+
+    Yields:
+        The path to write to, in the same folder.
+
+    Raises:
+        WorkdirError: the folder or the file cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise WorkdirError("is a folder", path=target, remedy="name a file inside it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot be written ({error.strerror})",
+            path=target,
+            remedy="choose a folder that exists and that you may write to",
+        ) from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; the result gets the permissions of any other new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,127 @@
+"""Joining labels and predictions by what they are about, never by their position."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face.evaluation.prediction_table import PredictionError, PredictionTable
+from mtl_face.evaluation.truth import Truth
+
+_TOLERANCE = 1e-2
+"""How far two predictions of one image may differ and still be one (rounding in bfloat16)."""
+
+
+def match(
+    truth: Truth, predictions: PredictionTable, *, lenient: bool = False
+) -> NDArray[np.int64]:
+    """Finds the prediction of each row of labels by (dataset, video, frame).
+
+    A key may occur more than once on either side: the k-th row of labels gets the k-th prediction
+    of its key, or the first if there are fewer. Where their numbers differ, the predictions of
+    the key must agree, since it is then unclear which one is meant. Predictions without labels
+    are left aside.
+
+    Args:
+        truth: N rows of labels; only its key columns are read.
+        predictions: M rows, in any order.
+        lenient: give -1 to a row of labels without a prediction, instead of raising.
+
+    Returns:
+        Row of `predictions` for each row of `truth`, int64 [N].
+
+    Raises:
+        PredictionError: a row has no prediction (unless lenient), or has several that contradict
+            each other.
+    """
+    truth_code, prediction_code = _codes(truth, predictions)
+    order = np.argsort(prediction_code, kind="stable")
+    sorted_code = prediction_code[order]
+    first = np.searchsorted(sorted_code, truth_code, side="left")
+    num_predictions = np.searchsorted(sorted_code, truth_code, side="right") - first
+
+    truth_order = np.argsort(truth_code, kind="stable")
+    sorted_truth = truth_code[truth_order]
+    occurrence = np.empty(len(truth_code), np.int64)
+    occurrence[truth_order] = np.arange(len(truth_code)) - np.searchsorted(
+        sorted_truth, sorted_truth, side="left"
+    )
+    num_rows = np.searchsorted(sorted_truth, truth_code, side="right") - np.searchsorted(
+        sorted_truth, truth_code, side="left"
+    )
+
+    found = num_predictions > 0
+    if not lenient and not found.all():
+        missing = np.flatnonzero(~found)
+        raise PredictionError(
+            f"{len(missing)} of {len(found)} labelled rows have no prediction: "
+            f"{_examples(truth, missing)}",
+            remedy="predict those images too, or ask for a lenient score that leaves them out",
+        )
+    ambiguous = np.flatnonzero(found & (num_predictions > 1) & (num_predictions != num_rows))
+    _check_agreement(truth, predictions, ambiguous, order, first, num_predictions)
+
+    index = np.full(len(truth_code), -1, np.int64)
+    offset = np.where(occurrence < num_predictions, occurrence, 0)
+    index[found] = order[(first + offset)[found]]
+    return index
+
+
+def _codes(
+    truth: Truth, predictions: PredictionTable
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One integer for each row of either side, equal where (dataset, video, frame) are equal."""
+    code = np.zeros(len(truth.frame) + len(predictions), np.int64)
+    for name in ("dataset", "video", "frame"):
+        left = np.asarray(getattr(truth, name))
+        column = np.concatenate(
+            [left.astype(np.int64 if name == "frame" else np.str_), getattr(predictions, name)]
+        )
+        values, column_code = np.unique(column, return_inverse=True)
+        # numbered anew after each column, so that the product cannot overflow
+        _, code = np.unique(code * len(values) + column_code, return_inverse=True)
+    return code[: len(truth.frame)], code[len(truth.frame) :]
+
+
+def _check_agreement(
+    truth: Truth,
+    predictions: PredictionTable,
+    rows: NDArray[np.int64],
+    order: NDArray[np.int64],
+    first: NDArray[np.int64],
+    num_predictions: NDArray[np.int64],
+) -> None:
+    """Raises PredictionError where the predictions of these rows of labels are not all alike."""
+    if not len(rows):
+        return
+    values = np.column_stack(
+        [
+            predictions.valence,
+            predictions.arousal,
+            predictions.au_logits,
+            predictions.expression_logits,
+        ]
+    )
+    contradicting = [
+        row
+        for row in rows
+        if not np.allclose(
+            values[order[first[row] : first[row] + num_predictions[row]]],
+            values[order[first[row]]][None],
+            rtol=_TOLERANCE,
+            atol=_TOLERANCE,
+            equal_nan=True,
+        )
+    ]
+    if contradicting:
+        raise PredictionError(
+            f"{len(contradicting)} labelled rows have several predictions that differ: "
+            f"{_examples(truth, np.asarray(contradicting))}",
+            remedy="give the predictions of one model only, each image once",
+        )
+
+
+def _examples(truth: Truth, rows: NDArray[np.int64]) -> str:
+    """The first few of these rows in words."""
+    shown = [
+        f"{truth.dataset[row]}/{truth.video[row]} frame {truth.frame[row]}" for row in rows[:3]
+    ]
+    return ", ".join(shown) + (", ..." if len(rows) > 3 else "")

@@ -1,0 +1,232 @@
+"""Prediction tables as files: Parquet to keep, CSV to look at.
+
+Parquet holds the table and its metadata exactly. CSV holds the same columns (every number reads
+back bit for bit) without the metadata, followed by the decisions in readable form: `expression`
+(a name) and `au1_present` ... `au26_present` (0 or 1). `read` takes both and ignores columns that
+it does not know.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face.evaluation.files import replacing
+from mtl_face.evaluation.prediction_table import (
+    KEY_COLUMNS,
+    REQUIRED_COLUMNS,
+    STD_COLUMNS,
+    PredictionError,
+    PredictionTable,
+)
+from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
+
+__all__ = ["PredictionError", "PredictionTable", "read", "write", "write_csv"]
+
+_SCHEMA_KEY = b"mtl_face.predictions"
+_REMEDY = "use a file of predictions that this program wrote (.parquet or .csv)"
+_TEXT_COLUMNS = tuple(name for name in KEY_COLUMNS if name != "frame")
+
+
+def write(table: PredictionTable, path: str | os.PathLike[str]) -> None:
+    """Writes a table by the ending of its path: `.parquet`, or `.csv` as `write_csv` does.
+
+    The file appears whole or not at all.
+
+    Args:
+        table: what to write. Its metadata go into the Parquet schema as JSON.
+        path: the file; replaced if it exists, missing folders are made.
+
+    Raises:
+        PredictionError: the ending is neither.
+        WorkdirError: the place cannot be written.
+        TypeError: the metadata hold something that is no JSON value.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".csv":
+        write_csv(table, path)
+        return
+    if suffix != ".parquet":
+        raise PredictionError(
+            f"ends in {suffix!r}, which is no format of predictions",
+            path=path,
+            remedy="let the name end in .parquet or .csv",
+        )
+    import pyarrow
+    import pyarrow.parquet
+
+    metadata = {_SCHEMA_KEY: json.dumps(table.metadata, sort_keys=True).encode()}
+    arrow = pyarrow.table(
+        {name: pyarrow.array(column) for name, column in table.columns().items()},
+        metadata=metadata,
+    )
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(arrow, temporary, compression="zstd")
+
+
+def write_csv(table: PredictionTable, path: str | os.PathLike[str]) -> None:
+    """Writes a table as CSV (UTF-8, comma, header line), without its metadata.
+
+    The file appears whole or not at all.
+
+    Args:
+        table: what to write.
+        path: the file; replaced if it exists, missing folders are made.
+
+    Raises:
+        WorkdirError: the place cannot be written.
+    """
+    names = np.asarray(EXPRESSION_NAMES)
+    columns: dict[str, NDArray[Any]] = {
+        **table.columns(),
+        "expression": names[table.expression],
+        **{
+            f"{name}_present": column.astype(np.int64)
+            for name, column in zip(AU_NAMES, table.au_present.T, strict=True)
+        },
+    }
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        # tolist gives Python floats, whose text is the shortest that reads back to the same number
+        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+
+
+def read(path: str | os.PathLike[str]) -> PredictionTable:
+    """Reads a table that `write` or `write_csv` wrote, whatever its name ends in.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The table; its metadata are empty if it comes from CSV.
+
+    Raises:
+        PredictionError: the file is missing, empty, of another kind, lacks a column, or holds
+            something that is no number; with the line, in CSV.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise PredictionError(
+            f"cannot be read ({error.strerror})", path=path, remedy=_REMEDY
+        ) from error
+    if not start:
+        raise PredictionError("is empty", path=path, remedy=_REMEDY)
+    return _read_parquet(path) if start == b"PAR1" else _read_csv(path)
+
+
+def _check_columns(names: Iterable[str], path: str | os.PathLike[str], line: int | None) -> None:
+    """Raises PredictionError unless all required columns are there."""
+    found = list(names)
+    missing = [name for name in REQUIRED_COLUMNS if name not in found]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise PredictionError(
+            f"has no column {', '.join(missing[:3])}{more}", path=path, line=line, remedy=_REMEDY
+        )
+    repeated = sorted({name for name in found if found.count(name) > 1})
+    if repeated:
+        raise PredictionError(
+            f"has column {repeated[0]} more than once", path=path, line=line, remedy=_REMEDY
+        )
+    if len(set(STD_COLUMNS) & set(found)) == 1:
+        raise PredictionError(
+            f"has one of {' and '.join(STD_COLUMNS)} without the other",
+            path=path,
+            line=line,
+            remedy="keep both columns or neither",
+        )
+
+
+def _read_parquet(path: str | os.PathLike[str]) -> PredictionTable:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        # ParquetFile reads this one file; read_table would also take folder names as columns
+        with pyarrow.parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            _check_columns(schema.names, path, None)
+            wanted = [name for name in (*REQUIRED_COLUMNS, *STD_COLUMNS) if name in schema.names]
+            arrow = file.read(columns=wanted)
+    except (pyarrow.ArrowException, OSError) as error:
+        problem = f"is no readable Parquet file ({error})"
+        raise PredictionError(problem, path=path, remedy=_REMEDY) from error
+    columns: dict[str, NDArray[Any]] = {}
+    for name in wanted:
+        column = arrow.column(name)
+        kind = column.type
+        fits = (
+            pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+            if name in _TEXT_COLUMNS
+            else pyarrow.types.is_integer(kind)
+            if name == "frame"
+            else pyarrow.types.is_floating(kind)
+        )
+        if not fits or column.null_count:
+            found = f"{column.null_count} empty values" if fits else f"type {kind}"
+            raise PredictionError(f"column {name} has {found}", path=path, remedy=_REMEDY)
+        columns[name] = column.to_numpy()
+    try:
+        metadata = json.loads((schema.metadata or {}).get(_SCHEMA_KEY, b"{}"))
+    except ValueError as error:
+        raise PredictionError("has damaged metadata", path=path, remedy=_REMEDY) from error
+    return PredictionTable.from_columns(columns, metadata)
+
+
+def _read_csv(path: str | os.PathLike[str]) -> PredictionTable:
+    # utf-8-sig: a spreadsheet that saved the file may have put a byte order mark at its start
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader)
+            _check_columns(header, path, reader.line_num)
+            wanted = [name for name in (*REQUIRED_COLUMNS, *STD_COLUMNS) if name in header]
+            positions = [header.index(name) for name in wanted]
+            converters = [
+                str if name in _TEXT_COLUMNS else int if name == "frame" else float
+                for name in wanted
+            ]
+            rows = []
+            for fields in reader:
+                if len(fields) != len(header):
+                    raise PredictionError(
+                        f"has {len(fields)} fields, the header has {len(header)}",
+                        path=path,
+                        line=reader.line_num,
+                        remedy="restore the line, or write the file again",
+                    )
+                rows.append(
+                    _convert([fields[i] for i in positions], converters, path, reader.line_num)
+                )
+        except (UnicodeDecodeError, csv.Error) as error:
+            problem = f"is neither Parquet nor CSV ({error})"
+            raise PredictionError(problem, path=path, remedy=_REMEDY) from error
+    values = zip(*rows, strict=True) if rows else ((),) * len(wanted)
+    columns = {name: np.asarray(column) for name, column in zip(wanted, values, strict=True)}
+    return PredictionTable.from_columns(columns, {})
+
+
+def _convert(
+    fields: list[str], converters: list[Any], path: str | os.PathLike[str], line: int
+) -> list[Any]:
+    """One line's fields as values; PredictionError if a field is no number."""
+    values = []
+    for field, converter in zip(fields, converters, strict=True):
+        try:
+            values.append(converter(field))
+        except ValueError as error:
+            raise PredictionError(
+                f"{field!r} is no {'whole number' if converter is int else 'number'}",
+                path=path,
+                line=line,
+                remedy="restore the line, or write the file again",
+            ) from error
+    return values

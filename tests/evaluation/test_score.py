@@ -1,0 +1,226 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from evaluation_tables import make_labels, make_predictions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from mtl_face.errors import UserError
+from mtl_face.evaluation.metrics import score, score_au, score_expression
+from mtl_face.tasks import AU_NAMES
+
+# s-Aff-Wild2 validation set: rows of each expression, and positives of each action unit
+VALIDATION_EXPRESSIONS = (1886, 487, 565, 1254, 3751, 1893, 1003, 4601)
+VALIDATION_ROWS = 26_876
+VALIDATION_POSITIVES = (5531, 2554, 5442, 8818, 13224, 11421, 8319, 782, 757, 808, 20427, 2934)
+
+
+def independent_score(labels, predictions, au_rule):
+    """The score from scikit-learn and NumPy's covariance, row by row masks."""
+    va_rows = [
+        i for i in range(len(labels.frame)) if labels.valence[i] >= -1 and labels.arousal[i] >= -1
+    ]
+    ccc = []
+    for name in ("valence", "arousal"):
+        x = getattr(labels, name)[va_rows]
+        y = np.clip(getattr(predictions, name)[va_rows], -1, 1)
+        c = np.cov(x, y, ddof=0)
+        ccc.append(2 * c[0, 1] / (c[0, 0] + c[1, 1] + (x.mean() - y.mean()) ** 2))
+    expr_rows = [i for i, e in enumerate(labels.expression) if e >= 0]
+    decided = predictions.expression_logits[expr_rows].argmax(1)
+    expr = f1_score(
+        labels.expression[expr_rows], decided, average="macro", labels=range(8), zero_division=0
+    )
+    au = []
+    for a in range(12):
+        rows = [
+            i
+            for i in range(len(labels.frame))
+            if (np.all(labels.au[i] >= 0) if au_rule == "all" else labels.au[i, a] >= 0)
+        ]
+        au.append(f1_score(labels.au[rows, a], predictions.au_logits[rows, a] > 0, zero_division=0))
+    return np.mean(ccc), np.mean(au), expr
+
+
+@pytest.mark.parametrize("au_rule", ["all", "any"])
+def test_score_is_the_independent_one(au_rule):
+    labels = make_labels(200)
+    labels.au[3, 4] = np.nan
+    labels.au[7, 0] = np.nan
+    predictions = make_predictions(labels)
+    result = score(labels, predictions, au_mask=au_rule)
+    va, au, expr = independent_score(labels, predictions, au_rule)
+    assert result["va"]["score"] == pytest.approx(va, abs=1e-12)
+    assert result["au"]["score"] == pytest.approx(au, abs=1e-12)
+    assert result["expr"]["score"] == pytest.approx(expr, abs=1e-12)
+    assert result["p"] == pytest.approx(va + au + expr, abs=1e-12)
+
+
+def test_masks_count_what_is_labelled():
+    labels = make_labels(100, missing=0.0)
+    labels.valence[:10] = np.nan
+    labels.arousal[5:20] = np.nan
+    labels.expression[:7] = -1
+    labels.au[:4] = np.nan
+    labels.au[4, 3] = np.nan
+    predictions = make_predictions(labels)
+    official = score(labels, predictions)
+    assert official["va"]["num_valid"] == 80
+    assert official["expr"]["num_valid"] == 93
+    assert official["au"]["num_valid"] == 95
+    assert set(official["au"]["num_valid_per_au"].values()) == {95}
+    each = score(labels, predictions, au_mask="any")
+    assert each["au"]["num_valid"] == 96
+    assert each["au"]["num_valid_per_au"]["au6"] == 95
+    assert each["au"]["num_valid_per_au"]["au1"] == 96
+    assert (official["au"]["mask"], each["au"]["mask"]) == ("all", "any")
+
+
+def test_values_of_rows_without_a_label_do_not_matter():
+    labels = make_labels(100)
+    predictions = make_predictions(labels)
+    before = score(labels, predictions)
+    predictions.valence[np.isnan(labels.valence)] = 1e6
+    predictions.au_logits[np.isnan(labels.au).any(axis=1)] *= -1
+    predictions.expression_logits[labels.expression < 0] *= -1
+    assert score(labels, predictions) == before
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(st.permutations(range(40)), st.permutations(range(40)))
+def test_order_of_rows_does_not_matter(label_order, prediction_order):
+    labels = make_labels(40)
+    predictions = make_predictions(labels)
+    shuffled = score(
+        labels.take(np.array(label_order)), predictions.take(np.array(prediction_order))
+    )
+    expected = score(labels, predictions)
+    assert shuffled["p"] == pytest.approx(expected["p"], abs=1e-12)
+    assert shuffled["expr"]["confusion_matrix"] == expected["expr"]["confusion_matrix"]
+    assert shuffled["au"] == expected["au"]
+
+
+def test_duplicated_rows_weigh_twice():
+    labels = make_labels(40, missing=0.0)
+    twice = labels.take(np.concatenate([np.arange(40), np.arange(5)]))
+    result = score(twice, make_predictions(labels))
+    assert result["num_rows"] == 45
+    assert result["expr"]["num_valid"] == 45
+    assert sum(result["expr"]["support"].values()) == 45
+
+
+def test_perfect_predictions_score_three():
+    labels = make_labels(200, missing=0.0)
+    assert score(labels, make_predictions(labels, noise=0.0))["p"] == pytest.approx(3.0)
+
+
+def test_valence_and_arousal_are_clipped_before_scoring():
+    labels = make_labels(50, missing=0.0)
+    labels.valence[:] = np.where(labels.valence > 0, 1.0, -1.0)
+    predictions = make_predictions(labels, noise=0.0)
+    predictions.valence[:] *= 40
+    assert score(labels, predictions)["va"]["valence"] == pytest.approx(1.0)
+
+
+def test_constant_baselines_of_the_validation_set():
+    truth_NA = np.arange(VALIDATION_ROWS)[:, None] < np.array(VALIDATION_POSITIVES)
+    everything = np.ones_like(truth_NA)
+    au = score_au(truth_NA.astype(float), everything, everything)
+    assert au["constant_baseline"] == pytest.approx(0.359, abs=5e-4)
+    assert au["score"] == au["constant_baseline"]
+    expected = (0.341, 0.174, 0.337, 0.494, 0.660, 0.596, 0.473, 0.057, 0.055, 0.058, 0.864, 0.197)
+    for name, f1 in zip(AU_NAMES, expected, strict=True):
+        assert au["constant_baseline_per_au"][name] == pytest.approx(f1, abs=6e-4)
+    classes = np.repeat(np.arange(8), VALIDATION_EXPRESSIONS)
+    expr = score_expression(classes, np.zeros_like(classes))
+    assert expr["constant_class"] == "Other"
+    assert expr["constant_baseline"] == pytest.approx(0.057, abs=5e-4)
+    assert au["constant_baseline"] + expr["constant_baseline"] == pytest.approx(0.416, abs=5e-4)
+
+
+def test_constant_baseline_is_what_the_best_constant_scores():
+    labels = make_labels(120)
+    predictions = make_predictions(labels)
+    result = score(labels, predictions)
+    candidates = []
+    for expression in range(8):
+        predictions.valence[:] = 0.3
+        predictions.arousal[:] = -0.2
+        predictions.au_logits[:] = 1.0
+        predictions.expression_logits[:] = np.eye(8)[expression]
+        candidates.append(score(labels, predictions))
+    best = max(candidates, key=lambda candidate: candidate["p"])
+    assert result["constant_baseline_p"] == pytest.approx(best["p"], abs=1e-12)
+    for task in ("va", "au", "expr"):
+        assert result[task]["constant_baseline"] == pytest.approx(best[task]["score"], abs=1e-12)
+
+
+@pytest.mark.parametrize("task", ["va", "au", "expr"])
+def test_a_task_without_labels_has_no_score_and_neither_has_the_sum(task):
+    labels = make_labels(50)
+    column = {"va": labels.valence, "au": labels.au, "expr": labels.expression}[task]
+    column[...] = -1 if task == "expr" else np.nan
+    result = score(labels, make_predictions(labels))
+    assert result[task]["score"] is None
+    assert result[task]["constant_baseline"] is None
+    assert result[task]["num_valid"] == 0
+    assert result["p"] is None
+    assert result["constant_baseline_p"] is None
+    others = {"va", "au", "expr"} - {task}
+    assert all(result[other]["score"] is not None for other in others)
+
+
+def test_an_action_unit_without_labels_is_left_out_of_the_mean():
+    labels = make_labels(50, missing=0.0)
+    labels.au[:, 2:] = np.nan
+    predictions = make_predictions(labels)
+    each = score(labels, predictions, au_mask="any")["au"]
+    assert each["per_au"]["au4"] is None
+    assert each["score"] == pytest.approx((each["per_au"]["au1"] + each["per_au"]["au2"]) / 2)
+    assert score(labels, predictions)["au"]["score"] is None
+
+
+def test_result_is_json():
+    labels = make_labels(50)
+    result = score(labels, make_predictions(labels))
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert {"p", "va", "au", "expr", "constant_baseline_p"} <= set(result)
+
+
+def test_missing_predictions_are_refused_or_counted():
+    labels = make_labels(50)
+    predictions = make_predictions(labels).take(np.arange(40))
+    with pytest.raises(UserError, match="10 of 50"):
+        score(labels, predictions)
+    lenient = score(labels, predictions, lenient=True)
+    assert (lenient["num_rows"], lenient["num_unpredicted"]) == (40, 10)
+    whole = score(labels.take(np.arange(40)), predictions)
+    assert lenient["p"] == whole["p"]
+
+
+def test_predictions_that_are_not_finite_are_refused():
+    labels = make_labels(50)
+    predictions = make_predictions(labels)
+    predictions.au_logits[12, 3] = np.nan
+    with pytest.raises(UserError, match=r"1 of 50 .*/video1 frame 7"):
+        score(labels, predictions)
+
+
+def test_markers_of_missing_labels_are_refused():
+    labels = make_labels(50, missing=0.0)
+    predictions = make_predictions(labels)
+    leaked = dataclasses.replace(labels, valence=np.full(50, -5.0))
+    with pytest.raises(ValueError, match=r"outside \[-1, 1\]"):
+        score(leaked, predictions)
+    labels.au[0] = -1
+    with pytest.raises(ValueError, match="other than the classes"):
+        score(labels, predictions)
+
+
+def test_unknown_mask_rule_is_refused():
+    labels = make_labels(5)
+    with pytest.raises(ValueError, match="au_mask"):
+        score(labels, make_predictions(labels), au_mask="most")  # type: ignore[arg-type]
