@@ -1,0 +1,1 @@
+"""The network: Flax modules without input or output, and without configuration objects."""

@@ -1,0 +1,189 @@
+"""ResNet with bottleneck blocks, in the three geometries in which its weights are published.
+
+The weights of one ResNet50 run in all three without an error and give three different maps, so
+the geometry belongs to the weights: `caffe` for the VGGFace2 release (Cao et al. 2018), `keras`
+for its Keras port, `torchvision` for torchvision and timm.
+
+Shapes: B batch, H W height and width of the image, C channels.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtl_face.model.convolution import CONVOLUTIONS
+
+Padding = str | tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneVariant:
+    """Where the published ResNets differ.
+
+    Attributes:
+        conv1_padding: padding of the 7 x 7 convolution of stride 2.
+        pool_padding: padding, with minus infinity, of the 3 x 3 maximum pooling of stride 2.
+        stride_in_reduce: whether a block that halves the map does so in its first, 1 x 1
+            convolution (as He et al. 2016 did) or in its 3 x 3 one.
+        batch_norm_epsilon: added to the variance.
+    """
+
+    conv1_padding: Padding
+    pool_padding: Padding
+    stride_in_reduce: bool
+    batch_norm_epsilon: float
+
+
+VARIANTS = {
+    # Caffe rounds the size of a pooled map up: for a window of 3 and a stride of 2 that is one
+    # more row and column at the far side, which nothing covers when the size is odd.
+    "caffe": BackboneVariant(((3, 3), (3, 3)), ((0, 1), (0, 1)), True, 1e-5),
+    # TensorFlow's "same" pads 2 before and 3 after at even sizes: one pixel off from Caffe.
+    "keras": BackboneVariant("SAME", "VALID", True, 1e-3),
+    "torchvision": BackboneVariant(((3, 3), (3, 3)), ((1, 1), (1, 1)), False, 1e-5),
+}
+"""Every known geometry by name."""
+
+# Preserves the variance of the gradient through ReLU (He et al. 2015).
+_KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+
+
+class BottleneckBlock(nn.Module):
+    """1 x 1 reduce, 3 x 3, 1 x 1 increase, around them a shortcut.
+
+    Attributes:
+        features: channels of the two inner convolutions.
+        expansion: the block's output has `features * expansion` channels.
+        stride: 1, or 2 to halve the map.
+        project: whether the shortcut is a 1 x 1 convolution; False for the identity.
+        stride_in_reduce: see `BackboneVariant`.
+        convolution: makes a convolution without bias; takes features, kernel_size, strides,
+            padding and name.
+        batch_norm: makes a batch normalisation; takes name.
+    """
+
+    features: int
+    expansion: int
+    stride: int
+    project: bool
+    stride_in_reduce: bool
+    convolution: Callable[..., nn.Module]
+    batch_norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, map_BHWC: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features * expansion]."""
+        stride = (self.stride, self.stride)
+        reduce_stride, spatial_stride = (
+            (stride, (1, 1)) if self.stride_in_reduce else ((1, 1), stride)
+        )
+        features_out = self.features * self.expansion
+
+        y_BHWC = self.convolution(self.features, (1, 1), reduce_stride, "VALID", name="conv1")(
+            map_BHWC
+        )
+        y_BHWC = nn.relu(self.batch_norm(name="bn1")(y_BHWC))
+        y_BHWC = self.convolution(
+            self.features, (3, 3), spatial_stride, ((1, 1), (1, 1)), name="conv2"
+        )(y_BHWC)
+        y_BHWC = nn.relu(self.batch_norm(name="bn2")(y_BHWC))
+        y_BHWC = self.convolution(features_out, (1, 1), (1, 1), "VALID", name="conv3")(y_BHWC)
+        y_BHWC = self.batch_norm(name="bn3")(y_BHWC)
+
+        shortcut_BHWC = map_BHWC
+        if self.project:
+            shortcut_BHWC = self.convolution(features_out, (1, 1), stride, "VALID", name="proj")(
+                map_BHWC
+            )
+            shortcut_BHWC = self.batch_norm(name="proj_bn")(shortcut_BHWC)
+        return nn.relu(y_BHWC + shortcut_BHWC)
+
+
+class ResNet(nn.Module):
+    """The feature map of a residual network, without its final pooling (paper section 3.1).
+
+    Parameters and statistics are named `conv1`, `bn1`, and per block `stage{s}_block{b}` (both
+    from 1) with `conv1 bn1 conv2 bn2 conv3 bn3` and, in the first block of a stage, `proj
+    proj_bn`. `ResNet()` is ResNet50: 53 convolutions, 23,508,032 parameters.
+
+    Attributes:
+        stage_sizes: number of blocks of each stage. A stage doubles the channels; each but the
+            first halves the map, so that the total stride is 2 ** (1 + number of stages).
+        width: channels of the stem and of the inner convolutions of the first stage.
+        expansion: ratio of a block's output to its inner channels.
+        variant: geometry, a key of `VARIANTS`.
+        convolution: implementation, a key of `convolution.CONVOLUTIONS`; all give the same
+            values and gradients.
+        batch_norm_momentum: share of the running statistics that a step keeps.
+        dtype: compute dtype; parameters and statistics are float32.
+    """
+
+    stage_sizes: Sequence[int] = (3, 4, 6, 3)
+    width: int = 64
+    expansion: int = 4
+    variant: str = "caffe"
+    convolution: str = "xla"
+    batch_norm_momentum: float = 0.9
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image_BHWC: jax.Array, *, train: bool) -> jax.Array:
+        """Maps a normalised image to its features.
+
+        Args:
+            image_BHWC: [B, H, W, 3], mean and scale already as the weights want them.
+            train: normalise with the batch's statistics and update the running ones.
+
+        Returns:
+            [B, h, w, width * 2 ** (stages - 1) * expansion] of the compute dtype, not negative;
+            7 x 7 x 2048 for ResNet50 at 224 x 224.
+
+        Raises:
+            ValueError: `variant` or `convolution` is unknown.
+        """
+        for value, known in ((self.variant, VARIANTS), (self.convolution, CONVOLUTIONS)):
+            if value not in known:
+                raise ValueError(f"{value!r} is none of {', '.join(known)}")
+        variant = VARIANTS[self.variant]
+        convolution = functools.partial(
+            nn.Conv,
+            use_bias=False,
+            kernel_init=_KERNEL_INIT,
+            dtype=self.dtype,
+            conv_general_dilated=CONVOLUTIONS[self.convolution],
+        )
+        batch_norm = functools.partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=self.batch_norm_momentum,
+            epsilon=variant.batch_norm_epsilon,
+            dtype=self.dtype,
+        )
+
+        map_BHWC = convolution(self.width, (7, 7), (2, 2), variant.conv1_padding, name="conv1")(
+            image_BHWC
+        )
+        map_BHWC = nn.relu(batch_norm(name="bn1")(map_BHWC))
+        # Keyword arguments, because the ONNX converter does not see positional ones.
+        map_BHWC = nn.max_pool(
+            map_BHWC, window_shape=(3, 3), strides=(2, 2), padding=variant.pool_padding
+        )
+        for stage, size in enumerate(self.stage_sizes):
+            for block in range(size):
+                first = block == 0
+                map_BHWC = BottleneckBlock(
+                    features=self.width * 2**stage,
+                    expansion=self.expansion,
+                    stride=2 if first and stage > 0 else 1,
+                    project=first,
+                    stride_in_reduce=variant.stride_in_reduce,
+                    convolution=convolution,
+                    batch_norm=batch_norm,
+                    name=f"stage{stage + 1}_block{block + 1}",
+                )(map_BHWC)
+        return map_BHWC

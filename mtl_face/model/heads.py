@@ -1,0 +1,47 @@
+"""From a task's token to its outputs (paper section 3.1).
+
+Shapes: B batch, D width of a token.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtl_face.model.attention import at_least_float32
+
+
+class TaskHead(nn.Module):
+    """The paper's N_d dense layers: ReLU after each but the last, which is linear.
+
+    Attributes:
+        num_layers: N_d, at least 1.
+        width: width of the hidden layers.
+        out: number of outputs.
+        dtype: compute dtype of the hidden layers; the last layer is float32.
+    """
+
+    num_layers: int
+    width: int
+    out: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, token_BD: jax.Array) -> jax.Array:
+        """Maps [B, D] to [B, out] float32: values, or logits."""
+        for layer in range(1, self.num_layers):
+            token_BD = nn.Dense(
+                self.width,
+                kernel_init=nn.initializers.he_uniform(),
+                dtype=self.dtype,
+                name=f"dense{layer}",
+            )(token_BD)
+            token_BD = nn.relu(token_BD)
+        return nn.Dense(
+            self.out,
+            # Small, so that training starts near valence 0 and probabilities of chance.
+            kernel_init=nn.initializers.normal(0.02),
+            dtype=at_least_float32(self.dtype),
+            name=f"dense{self.num_layers}",
+        )(token_BD)

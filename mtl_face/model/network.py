@@ -1,0 +1,161 @@
+"""The whole network: from a face crop to valence and arousal, action units and expression.
+
+Paper section 3.1. Shapes: B batch, H W height and width, C channels, N patches, D width of the
+embedding, T tasks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtl_face.model.attention import at_least_float32
+from mtl_face.model.backbone import ResNet
+from mtl_face.model.decoder import TokenDecoder
+from mtl_face.model.encoder import PatchEncoder
+from mtl_face.model.heads import TaskHead
+from mtl_face.tasks import OUTPUT_SIZES, TASKS
+
+ATTENTION = "attention"
+"""Key of the cross-attention weights among the outputs."""
+
+
+class MtlFace(nn.Module):
+    """ResNet features, patch encoder, task tokens, one head a task.
+
+    The defaults are the paper's network. Collections: `params` and `batch_stats`, both float32.
+    Parts: `backbone`, `projection`, `encoder`, `decoder`, `head_va`, `head_au`, `head_expr`.
+
+    Attributes:
+        input_size: height and width of the image in pixels.
+        input_mean: subtracted from R, G, B, in units of 0..255.
+        input_std: then divides R, G, B, in units of 0..255.
+        stage_sizes: blocks of each stage of the backbone.
+        backbone_width: channels of the backbone's stem.
+        expansion: ratio of a block's output to its inner channels.
+        variant: geometry of the backbone, a key of `backbone.VARIANTS`.
+        convolution: implementation, a key of `convolution.CONVOLUTIONS`.
+        embed_dim: D, the paper's d.
+        encoder_layers: the paper's N_x.
+        decoder_modules: the paper's N_t.
+        num_heads: heads of every attention; must divide D.
+        mlp_ratio: width of the perceptrons in units of D.
+        decoder_mlp: where a decoder module has a perceptron, one of `decoder.MLP_PLACES`.
+        head_layers: the paper's N_d.
+        head_width: width of the heads' hidden layers.
+        dropout: rate on the residual branches of encoder and decoder.
+        norm: `post` or `pre`.
+        position: position codes of the patches, one of `encoder.POSITIONS`.
+        token_init_std: standard deviation of the tokens' initial values.
+        batch_norm_momentum: share of the running statistics that a step keeps.
+        dtype: compute dtype; norms, softmax and outputs are float32 in any case.
+    """
+
+    input_size: int = 224
+    input_mean: tuple[float, float, float] = (131.0912, 103.8827, 91.4953)
+    input_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    stage_sizes: Sequence[int] = (3, 4, 6, 3)
+    backbone_width: int = 64
+    expansion: int = 4
+    variant: str = "caffe"
+    convolution: str = "xla"
+    embed_dim: int = 768
+    encoder_layers: int = 2
+    decoder_modules: int = 2
+    num_heads: int = 12
+    mlp_ratio: int = 4
+    decoder_mlp: str = "last"
+    head_layers: int = 4
+    head_width: int = 768
+    dropout: float = 0.1
+    norm: str = "post"
+    position: str = "2d"
+    token_init_std: float = 0.02
+    batch_norm_momentum: float = 0.9
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, image_BHWC: jax.Array, *, train: bool, return_attention: bool = False
+    ) -> dict[str, jax.Array]:
+        """Predicts every task from face crops.
+
+        Args:
+            image_BHWC: [B, input_size, input_size, 3], R, G, B in 0..255.
+            train: whether dropout acts (random stream `dropout`) and batch normalisation uses
+                and updates the batch's statistics (collection `batch_stats` must be mutable).
+            return_attention: whether to add the cross-attention weights.
+
+        Returns:
+            `va` [B, 2] linear, not clipped; `au` [B, 12] and `expr` [B, 8] logits, without any
+            temperature (u of eq. 1); and, if asked, `attention` [B, decoder_modules, num_heads,
+            3, N] with the tokens in the order of `tasks.TASKS` and the patches in row-major
+            order. All float32.
+
+        Raises:
+            ValueError: the image has another shape, or an attribute is out of its set.
+        """
+        expected = (self.input_size, self.input_size, 3)
+        if image_BHWC.ndim != 4 or image_BHWC.shape[1:] != expected:
+            raise ValueError(f"image has shape {image_BHWC.shape}, expected (batch, *{expected})")
+        dtype = at_least_float32(self.dtype)
+        mean = jnp.asarray(self.input_mean, dtype).reshape(1, 1, 1, 3)
+        std = jnp.asarray(self.input_std, dtype).reshape(1, 1, 1, 3)
+        image_BHWC = (image_BHWC.astype(dtype) - mean) / std
+
+        map_BHWC = ResNet(
+            stage_sizes=self.stage_sizes,
+            width=self.backbone_width,
+            expansion=self.expansion,
+            variant=self.variant,
+            convolution=self.convolution,
+            batch_norm_momentum=self.batch_norm_momentum,
+            dtype=self.dtype,
+            name="backbone",
+        )(image_BHWC, train=train)
+        batch, height, width, channels = map_BHWC.shape
+        # The paper's "1D convolution" in place of the pooling: one dense layer for every patch.
+        patch_BND = nn.Dense(
+            self.embed_dim,
+            kernel_init=nn.initializers.xavier_uniform(),
+            dtype=self.dtype,
+            name="projection",
+        )(map_BHWC.reshape(batch, height * width, channels))
+        patch_BND = PatchEncoder(
+            num_layers=self.encoder_layers,
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+            dropout=self.dropout,
+            norm=self.norm,
+            position=self.position,
+            dtype=self.dtype,
+            name="encoder",
+        )(patch_BND, train=train, grid=(height, width))
+        token_BTD, attention = TokenDecoder(
+            num_modules=self.decoder_modules,
+            num_heads=self.num_heads,
+            num_tokens=len(TASKS),
+            mlp_ratio=self.mlp_ratio,
+            mlp_place=self.decoder_mlp,
+            dropout=self.dropout,
+            norm=self.norm,
+            token_init_std=self.token_init_std,
+            dtype=self.dtype,
+            name="decoder",
+        )(patch_BND, train=train, return_attention=return_attention)
+
+        outputs = {
+            task: TaskHead(
+                num_layers=self.head_layers,
+                width=self.head_width,
+                out=OUTPUT_SIZES[task],
+                dtype=self.dtype,
+                name=f"head_{task}",
+            )(token_BTD[:, index])
+            for index, task in enumerate(TASKS)
+        }
+        if attention is not None:
+            outputs[ATTENTION] = attention
+        return outputs

@@ -1,0 +1,216 @@
+"""Sizes, dtypes and modes of the whole network."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_face.model.network import MtlFace
+from mtl_face.model.presets import PAPER, TINY
+from mtl_face.tasks import OUTPUT_SIZES
+
+MICRO = TINY | {
+    "input_size": 32,
+    "stage_sizes": (1, 1),
+    "backbone_width": 4,
+    "embed_dim": 8,
+    "num_heads": 2,
+    "mlp_ratio": 2,
+    "head_width": 8,
+}
+
+
+def count(tree) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def apply(network: MtlFace, *arguments: Any, **options: Any) -> Any:
+    return network.apply(*arguments, **options)
+
+
+def blank(network: MtlFace) -> jax.Array:
+    return jnp.zeros((2, network.input_size, network.input_size, 3))
+
+
+@pytest.fixture(scope="module")
+def micro():
+    return MtlFace(**MICRO)
+
+
+@pytest.fixture(scope="module")
+def micro_variables(micro, random_variables):
+    return random_variables(micro, blank(micro), train=False)
+
+
+@pytest.fixture(scope="module")
+def image():
+    rng = np.random.default_rng(1)
+    return jnp.asarray(rng.integers(0, 256, (2, 32, 32, 3)), jnp.float32)
+
+
+def test_paper_preset_has_the_published_size(abstract_variables):
+    network = MtlFace(**PAPER)
+    variables = abstract_variables(network, blank(network), train=False)
+    parts = {name: count(part) for name, part in variables["params"].items()}
+    width, hidden = 768, 3072
+    norm = 2 * width
+    attention = 4 * (width * width + width) + norm
+    perceptron = width * hidden + hidden + hidden * width + width + norm
+    assert parts["backbone"] == 23_508_032
+    assert parts["projection"] == 2048 * width + width
+    assert parts["encoder"] == 2 * (attention + perceptron)
+    assert parts["decoder"] == 3 * width + 2 * (2 * attention + perceptron)
+    assert parts["head_au"] == 3 * (width * width + width) + width * 12 + 12
+    assert count(variables["params"]) == 63_495_510
+    assert count(variables["batch_stats"]) == 2 * 26_560
+
+    outputs = jax.eval_shape(
+        lambda v, x: apply(network, v, x, train=False, return_attention=True),
+        variables,
+        blank(network),
+    )
+    assert {task: outputs[task].shape for task in OUTPUT_SIZES} == {
+        task: (2, size) for task, size in OUTPUT_SIZES.items()
+    }
+    assert outputs["attention"].shape == (2, 2, 12, 3, 49)
+
+
+def test_defaults_are_the_paper_preset():
+    assert MtlFace() == MtlFace(**PAPER)
+
+
+def test_two_perceptrons_a_decoder_module(abstract_variables):
+    network = MtlFace(**(PAPER | {"decoder_mlp": "each"}))
+    variables = abstract_variables(network, blank(network), train=False)
+    assert count(variables["params"]) == 72_943_446
+
+
+def test_tiny_preset_is_tiny(abstract_variables):
+    network = MtlFace(**TINY)
+    variables = abstract_variables(network, blank(network), train=False)
+    assert count(variables["params"]) == 484_942
+    outputs = jax.eval_shape(
+        lambda v, x: apply(network, v, x, train=False, return_attention=True),
+        variables,
+        blank(network),
+    )
+    assert outputs["attention"].shape == (2, 1, 4, 3, 49)
+    forward = jax.jit(lambda v, x: apply(network, v, x, train=False))
+    cost: Any = forward.lower(variables, blank(network)).cost_analysis()
+    # Two images, two operations a multiply-accumulate.
+    assert cost["flops"] / 2 / 2 < 40e6
+
+
+def test_every_parameter_is_float32_and_reaches_an_output(micro, micro_variables, image):
+    # Without the key bias: a constant added to a row of scores, which the softmax takes away.
+    def loss(params):
+        outputs, _ = apply(
+            micro,
+            micro_variables | {"params": params},
+            image,
+            train=True,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )
+        return sum(jnp.sum(value**3) for value in outputs.values())
+
+    gradient = jax.jit(jax.grad(loss))(micro_variables["params"])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        name = jax.tree_util.keystr(path)
+        assert leaf.dtype == jnp.float32
+        assert np.isfinite(leaf).all(), name
+        if "['key']['bias']" not in name:
+            assert np.abs(leaf).max() > 0, name
+
+
+def test_evaluation_is_deterministic_and_training_is_not(micro, micro_variables, image):
+    first = apply(micro, micro_variables, image, train=False)
+    second = apply(micro, micro_variables, image, train=False)
+    for task in OUTPUT_SIZES:
+        np.testing.assert_array_equal(first[task], second[task])
+
+    step = jax.jit(
+        lambda key: apply(
+            micro,
+            micro_variables,
+            image,
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+    )
+    one, _ = step(jax.random.key(1))
+    same, _ = step(jax.random.key(1))
+    other, updated = step(jax.random.key(2))
+    np.testing.assert_array_equal(one["au"], same["au"])
+    assert np.abs(one["au"] - other["au"]).max() > 1e-4
+    before = micro_variables["batch_stats"]["backbone"]["bn1"]["mean"]
+    after = updated["batch_stats"]["backbone"]["bn1"]["mean"]
+    assert np.abs(after - before).max() > 1e-4
+
+
+def test_the_network_normalises_its_input(micro, micro_variables, image):
+    mean = np.asarray([10.0, 20.0, 30.0], np.float32)
+    std = np.asarray([2.0, 4.0, 8.0], np.float32)
+    plain = MtlFace(**(MICRO | {"input_mean": (0.0,) * 3, "input_std": (1.0,) * 3}))
+    scaled = MtlFace(**(MICRO | {"input_mean": (10.0, 20.0, 30.0), "input_std": (2.0, 4.0, 8.0)}))
+    np.testing.assert_allclose(
+        apply(scaled, micro_variables, image, train=False)["au"],
+        apply(plain, micro_variables, (np.asarray(image) - mean) / std, train=False)["au"],
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_attention_is_returned_and_changes_nothing(micro, micro_variables, image):
+    without = apply(micro, micro_variables, image, train=False)
+    outputs = apply(micro, micro_variables, image, train=False, return_attention=True)
+    assert set(without) == set(OUTPUT_SIZES)
+    np.testing.assert_array_equal(outputs["expr"], without["expr"])
+    np.testing.assert_allclose(outputs["attention"].sum(-1), 1, atol=1e-6)
+
+
+def test_bfloat16_computes_near_float32_and_returns_float32(micro, micro_variables, image):
+    half = MtlFace(**(MICRO | {"dtype": jnp.bfloat16}))
+    outputs, updated = apply(
+        half,
+        micro_variables,
+        image,
+        train=True,
+        rngs={"dropout": jax.random.key(0)},
+        mutable=["batch_stats"],
+        return_attention=True,
+    )
+    exact = apply(micro, micro_variables, image, train=False)
+    close = apply(half, micro_variables, image, train=False)
+    assert all(value.dtype == jnp.float32 for value in outputs.values())
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(updated))
+    for task in OUTPUT_SIZES:
+        difference = np.abs(close[task] - exact[task]).max()
+        assert 0 < difference < 0.1
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16, 3), (2, 32, 32, 1), (32, 32, 3)])
+def test_a_wrong_image_is_named(micro, micro_variables, shape):
+    with pytest.raises(ValueError, match=r"expected \(batch, \*\(32, 32, 3\)\)"):
+        apply(micro, micro_variables, jnp.zeros(shape), train=False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("variant", "resnext"),
+        ("convolution", "fast"),
+        ("norm", "middle"),
+        ("position", "3d"),
+        ("decoder_mlp", "none"),
+        ("num_heads", 3),
+    ],
+)
+def test_an_unknown_attribute_is_named(abstract_variables, field, value):
+    network = MtlFace(**(MICRO | {field: value}))
+    with pytest.raises(ValueError, match=str(value)):
+        abstract_variables(network, blank(network), train=False)
