@@ -1,0 +1,1 @@
+"""What the command line runs: reads a config, wires the parts, nothing else."""

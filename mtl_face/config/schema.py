@@ -131,6 +131,11 @@ class ModelConfig:
     encoder_layers: int = setting(2, "N_x, self-attention layers over the patches", minimum=0)
     decoder_modules: int = setting(2, "N_t, token modules (self- then cross-attention)", minimum=1)
     mlp_ratio: int = setting(4, "width of the MLPs, over embed_dim", minimum=1)
+    decoder_mlp: str = setting(
+        "each",
+        "MLPs of a token module: one after each of its two attentions, or one at its end",
+        choices=("each", "last"),
+    )
     head_layers: int = setting(4, "N_d, dense layers of each task's head", minimum=1)
     head_width: int = setting(768, "width of the heads' hidden layers", minimum=1)
     dropout: float = setting(0.1, "on residual branches, while training", minimum=0.0, maximum=0.95)
@@ -171,7 +176,7 @@ class AugmentationConfig:
     """Random geometry, on the device (paper, section 4)."""
 
     rotation_degrees: float = setting(
-        10.0, "angles are uniform in +- this", minimum=0.0, maximum=180.0
+        10.0, "angles are uniform in +- this", minimum=0.0, maximum=45.0
     )
     translation: float = setting(
         0.1, "shifts are uniform in +- this share of the side", minimum=0.0, maximum=1.0

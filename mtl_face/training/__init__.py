@@ -1,0 +1,1 @@
+"""Training: state, step, optimizer, placement on devices, checkpoints, the loop."""

@@ -1,0 +1,160 @@
+"""What training and evaluation have in common: devices, network, state, predictions, scores."""
+
+import dataclasses
+import importlib.metadata
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import mtl_face
+from data_pipeline import input as data_input
+from data_pipeline.frames import FrameTable
+from mtl_face import config as config_lib
+from mtl_face.commands import build
+from mtl_face.evaluation import metrics
+from mtl_face.evaluation.predictions import PredictionTable
+from mtl_face.inference.batched import predict_rows
+from mtl_face.objective import uncertainty
+from mtl_face.tasks import AU, EXPR, TASKS, VA
+from mtl_face.training import sharding
+from mtl_face.training.state import TrainState, abstract_state
+from mtl_face.training.step import make_predict_step
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-cpu")
+
+
+def say(line: str) -> None:
+    """Prints a line, from one process only."""
+    if jax.process_index() == 0:
+        print(line)
+
+
+class Session:
+    """The parts of a run that a config determines, on the devices of this machine."""
+
+    def __init__(self, config: config_lib.Config, *, steps_per_epoch: int = 1) -> None:
+        """Builds the parts; nothing is computed yet.
+
+        Args:
+            config: the settings.
+            steps_per_epoch: steps of an epoch, in which the learning rates count; matters only
+                to training.
+        """
+        self.config = config
+        self.mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
+        sharding.check_batch(config.evaluation.batch_size, self.mesh, name="evaluation.batch_size")
+        self.network = build.network(config.model)
+        self.learning_rates = build.learning_rates(config, steps_per_epoch)
+        self.optimizer = build.optimizer(config, self.learning_rates)
+        self.state_like: TrainState = abstract_state(
+            self.network,
+            self.optimizer,
+            self.mesh,
+            input_size=config.model.input_size,
+            uncertainty=build.initial_uncertainty(config),
+        )
+        self.predict_step = make_predict_step(
+            self.network, self.mesh, prepare=build.preparation(config)
+        )
+
+    @property
+    def state_shardings(self) -> Any:
+        """Where each array of the state lies."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.state_like)
+
+    def temperatures(self, state: TrainState) -> dict[str, jax.Array]:
+        """Temperature of each task: learned, or as configured."""
+        learned = state.params["uncertainty"] or None
+        return uncertainty.resolve_temperatures(build.temperatures(self.config), learned)
+
+    def predict(
+        self, state: TrainState, table: FrameTable, source: data_input.Source
+    ) -> PredictionTable:
+        """Predictions of a state for every row of a table."""
+        batches: Iterator[Any] = data_input.to_devices(
+            data_input.eval_batches(
+                table,
+                batch_size=self.config.evaluation.batch_size,
+                image_size=self.config.data.image_size,
+                source=source,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            ),
+            sharding.by_example(self.mesh),
+        )
+        outputs = predict_rows(
+            self.predict_step,
+            state.params["network"],
+            state.batch_stats,
+            batches,
+            num_rows=len(table),
+        )
+        return PredictionTable(
+            dataset=table.dataset.astype(np.str_),
+            video=table.video.astype(np.str_),
+            frame=table.frame,
+            image=table.image.astype(np.str_),
+            valence=outputs[VA][:, 0].astype(np.float64),
+            arousal=outputs[VA][:, 1].astype(np.float64),
+            au_logits=outputs[AU].astype(np.float64),
+            expression_logits=outputs[EXPR].astype(np.float64),
+            metadata={
+                "config": config_lib.to_dict(self.config),
+                "step": int(jax.device_get(state.step)),
+                "smoothing": None,
+                "calibration": None,
+                "versions": versions(),
+            },
+        )
+
+
+def scores_for_log(result: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a metrics result that the learning curves show.
+
+    Returns:
+        `score` (what the best checkpoint is chosen by: P, or the sum of the tasks that have
+        labels), and `p`, `va`, `au`, `expr` where they exist.
+    """
+    tasks = {task: result[task]["score"] for task in TASKS if result[task]["score"] is not None}
+    total = {"p": result["p"]} if result["p"] is not None else {}
+    return {"score": float(sum(tasks.values())), **total, **tasks}
+
+
+def evaluate_table(predictions: PredictionTable, truth: FrameTable) -> dict[str, Any]:
+    """The official metric of predictions."""
+    return metrics.score(truth, predictions)
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program and of what it computes with."""
+    return {
+        "mtl_face": mtl_face.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """Where a table's pixels come from: the files, or an array decoded once."""
+
+    table: FrameTable
+    source: data_input.Source
+
+
+def pixels(config: config_lib.Config, table: FrameTable, say: Callable[[str], None]) -> Pixels:
+    """Decodes a table's images now if the config wants them in memory."""
+    if config.data.source == "files":
+        return Pixels(table, "files")
+    image_NSSC = data_input.decode_all(table, image_size=config.data.image_size)
+    say(f"decoded {len(table)} images into memory ({image_NSSC.nbytes / 2**20:.0f} MiB)")
+    return Pixels(table, image_NSSC)
+
+
+def absolute(path: Path) -> Path:
+    """An absolute path; orbax takes no other."""
+    return path.expanduser().resolve()

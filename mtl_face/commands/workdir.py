@@ -1,0 +1,135 @@
+"""The folder of a run: what lies where, and whose it is.
+
+DIR/config.json              the settings, written once
+DIR/checkpoints/STEP/        states (orbax)
+DIR/logs/                    TensorBoard
+DIR/history.jsonl            learning curves
+DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv, report.html
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mtl_face import config as config_lib
+from mtl_face.errors import WorkdirError
+
+CHECKPOINTS = "checkpoints"
+LOGS = "logs"
+HISTORY = "history.jsonl"
+EVALUATION = "evaluation"
+_CONFIG = "config.json"
+
+_FREE = ("evaluation.", "training.log_every_steps", "data.root", "data.rendered_faces.workers")
+"""Settings that may change between two commands on one workdir: none of them changes the params."""
+
+
+def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
+    """Makes the folder if it is absent, and checks that it can be written and is this run's.
+
+    Args:
+        workdir: the folder.
+        config: the run's settings.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        WorkdirError: if it cannot be written or belongs to a run with other settings.
+    """
+    workdir = workdir.expanduser().resolve()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / ".writable"
+        probe.write_text("")
+        probe.unlink()
+        config_file = workdir / _CONFIG
+        if config_file.exists():
+            _check_same(workdir, config)
+        else:
+            if (workdir / CHECKPOINTS).exists():
+                raise WorkdirError(
+                    f"holds checkpoints but no {_CONFIG}",
+                    path=workdir,
+                    remedy="give an empty or new folder as --workdir",
+                )
+            temporary = config_file.with_suffix(".tmp")
+            temporary.write_text(json.dumps(config_lib.to_dict(config), indent=2) + "\n")
+            os.replace(temporary, config_file)
+    except OSError as error:
+        raise _unwritable(workdir, error) from error
+    return workdir
+
+
+def open_for_reading(workdir: Path, config: config_lib.Config) -> Path:
+    """Checks that the folder holds a run with these settings.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        WorkdirError: if it does not.
+    """
+    workdir = workdir.expanduser().resolve()
+    if not (workdir / _CONFIG).is_file():
+        raise WorkdirError(
+            "holds no run",
+            path=workdir,
+            remedy="train first: python run.py train with the same --config and --workdir",
+        )
+    _check_same(workdir, config)
+    return workdir
+
+
+def make_folder(path: Path) -> Path:
+    """Makes a folder below the workdir.
+
+    Raises:
+        WorkdirError: if that fails.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
+def _unwritable(path: Path, error: OSError) -> WorkdirError:
+    return WorkdirError(
+        f"cannot be written: {error.strerror}",
+        path=path,
+        remedy="free some space, mend the permissions, or choose another --workdir",
+    )
+
+
+def _check_same(workdir: Path, config: config_lib.Config) -> None:
+    path = workdir / _CONFIG
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WorkdirError(
+            f"cannot be read: {error}", path=path, remedy="choose another --workdir"
+        ) from error
+    old, new = dict(_flat(saved)), dict(_flat(json.loads(json.dumps(config_lib.to_dict(config)))))
+    differences = [
+        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not name.startswith(_FREE)
+    ]
+    if differences:
+        shown = "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
+        raise WorkdirError(
+            f"belongs to a run with another config: {shown}",
+            path=workdir,
+            remedy="give the config that the run was started with, or another --workdir",
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

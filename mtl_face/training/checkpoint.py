@@ -1,0 +1,167 @@
+"""Checkpoints of a run: the only importer of orbax's manager.
+
+Two kinds of steps are kept: the newest, from which a run goes on, and the best by the official
+score. Saving is asynchronous and atomic: a step that was cut short is never seen.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from mtl_face.errors import WorkdirError
+
+_SCORE = "score"
+
+
+class Checkpoints:
+    """Saves and restores a train state. Every process must make every call."""
+
+    def __init__(self, directory: Path, *, keep: int, read_only: bool = False) -> None:
+        """Opens a folder of checkpoints.
+
+        Args:
+            directory: absolute path; made if absent.
+            keep: newest steps to keep, besides the best.
+            read_only: never write nor delete.
+        """
+        _quiet()
+        self._directory = directory
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(keep),
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics[_SCORE],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        with _explained(directory):
+            self._manager = ocp.CheckpointManager(
+                directory,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=None if read_only else policy,
+                    best_fn=lambda metrics: metrics[_SCORE],
+                    best_mode="max",
+                    read_only=read_only,
+                    create=not read_only,
+                    cleanup_tmp_directories=not read_only,
+                    enable_async_checkpointing=not read_only,
+                ),
+            )
+
+    def save(self, step: int, state: Any, *, score: float | None = None) -> None:
+        """Starts to save; returns when the state has been copied off the devices.
+
+        Args:
+            step: number of steps taken; a step that was saved already is not saved again.
+            state: pytree of arrays.
+            score: what the best checkpoint is chosen by, if it was evaluated.
+
+        Raises:
+            WorkdirError: if the folder cannot be written.
+        """
+        if step in self._manager.all_steps():
+            return
+        metrics = None if score is None else {_SCORE: float(score)}
+        with _explained(self._directory):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(state)),
+                metrics=metrics,
+                force=True,
+            )
+
+    def newest(self) -> int | None:
+        """Newest step, or None."""
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """Step with the highest score; None if none was evaluated."""
+        return self._manager.best_step()
+
+    def restore(self, step: int, like: Any) -> Any:
+        """Reads a state.
+
+        Args:
+            step: a step that exists.
+            like: pytree of ShapeDtypeStructs with shardings; the mesh may differ from the saved
+                one's.
+
+        Returns:
+            The state, placed as `like` says.
+
+        Raises:
+            WorkdirError: if the files don't hold such a state.
+        """
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
+            )
+        except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+            raise WorkdirError(
+                f"checkpoint {step} cannot be read: {error}",
+                path=self._directory,
+                remedy="delete that step's folder to go on from an older one, "
+                "or start in another workdir",
+            ) from error
+        return restored.state
+
+    def wait(self) -> None:
+        """Blocks until every save is on disk.
+
+        Raises:
+            WorkdirError: if one failed.
+        """
+        with _explained(self._directory):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for saves in flight, and frees the threads."""
+        self.wait()
+        self._manager.close()
+
+
+def abstract_like(state: Any, shardings: Any) -> Any:
+    """ShapeDtypeStructs of a state with the given shardings, as `Checkpoints.restore` wants."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        shardings,
+    )
+
+
+@contextlib.contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    """Turns what the disk says into the user's error."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # Tensorstore reports a full or read-only disk as ValueError with the system's words in it.
+        text = str(error)
+        known = (
+            "No space left",
+            "Read-only",
+            "Permission denied",
+            "Disk quota",
+            "INVALID_ARGUMENT",
+        )
+        if isinstance(error, ValueError) and not any(word in text for word in known):
+            raise
+        raise WorkdirError(
+            f"checkpoints cannot be written: {text.splitlines()[0]}",
+            path=directory,
+            remedy="free some space or mend the permissions, then run the same command again: "
+            "it goes on from the last good checkpoint",
+        ) from error
+
+
+def _quiet() -> None:
+    """Orbax logs a page a save at INFO and WARNING level; our own lines say what matters."""
+    logging.getLogger("absl").setLevel(logging.ERROR)

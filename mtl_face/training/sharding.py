@@ -1,0 +1,100 @@
+"""The mesh, and where everything lies on it. All placement decisions are made here.
+
+The mesh has two axes. A batch is split over both; parameters and optimizer state are whole on every
+device along `data`, and the large ones are split along `fsdp` when that axis is longer than 1.
+"""
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mtl_face.errors import ConfigError
+
+BATCH_AXES = ("data", "fsdp")
+
+SMALLEST_SPLIT = 2**14
+"""Arrays with fewer elements stay whole: gathering them costs more than holding them."""
+
+
+def make_mesh(*, data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
+    """Arranges devices as a `data x fsdp` grid.
+
+    Args:
+        data: devices along `data`; -1 takes all that `fsdp` leaves.
+        fsdp: devices along `fsdp`.
+        devices: the devices to use; None for all, over all processes.
+
+    Returns:
+        The mesh. Its axes are of type Auto: the compiler places what we don't.
+
+    Raises:
+        ConfigError: if the devices don't fill the grid.
+    """
+    devices = jax.devices() if devices is None else devices
+    if data == -1:
+        data = len(devices) // fsdp
+    if data * fsdp != len(devices) or data < 1:
+        raise ConfigError(
+            f"a mesh of {max(data, 1)} x {fsdp} does not fit {len(devices)} devices",
+            remedy="change mesh.data and mesh.fsdp so that their product is the device count",
+        )
+    return jax.make_mesh(
+        (data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, P())
+
+
+def by_example(mesh: Mesh) -> NamedSharding:
+    """First axis (examples) split over all devices."""
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def state_shardings(mesh: Mesh, abstract: Any) -> Any:
+    """Sharding of each array of a train state.
+
+    Args:
+        mesh: the mesh.
+        abstract: pytree of arrays or ShapeDtypeStructs.
+
+    Returns:
+        Pytree of NamedSharding: the largest axis that `fsdp` divides is split over it, for arrays
+        of at least `SMALLEST_SPLIT` elements; all others are replicated.
+    """
+    fsdp = mesh.shape["fsdp"]
+
+    def place(leaf: Any) -> NamedSharding:
+        if fsdp == 1 or leaf.size < SMALLEST_SPLIT:
+            return replicated(mesh)
+        candidates = [axis for axis, length in enumerate(leaf.shape) if length % fsdp == 0]
+        if not candidates:
+            return replicated(mesh)
+        chosen = max(candidates, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, P(*([None] * chosen), "fsdp"))
+
+    return jax.tree.map(place, abstract)
+
+
+def check_batch(batch_size: int, mesh: Mesh, *, name: str, even: bool = False) -> None:
+    """Checks that a global batch splits evenly over the devices.
+
+    Args:
+        batch_size: examples over all devices.
+        mesh: the mesh.
+        name: config field, for the message.
+        even: whether each device's share must be even (MixUp pairs neighbours).
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    unit = mesh.size * (2 if even else 1)
+    if batch_size % unit:
+        below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
+        why = f"{mesh.size} devices" + (" with an even number each, for MixUp" if even else "")
+        near = f"{below} or {above}" if below else f"{above}"
+        raise ConfigError(f"{name} {batch_size} does not split over {why}", remedy=f"use {near}")

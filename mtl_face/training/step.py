@@ -1,0 +1,143 @@
+"""One optimisation step and one prediction step, jitted over a mesh.
+
+Nothing here knows of files, TensorFlow or the command line. Under `jax.jit` with NamedSharding the
+shapes are global: a sum over the batch is a sum over all devices and processes, so the loss, its
+masks and the batch norms' statistics mean the same on one device as on a thousand.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mtl_face.training import sharding
+from mtl_face.training.state import TrainState
+
+Augment = Callable[[jax.Array, jax.Array, dict, dict], tuple[jax.Array, dict, dict]]
+"""(key, image uint8 [B, H, W, 3], targets, weights) -> the same with a float32 input image."""
+
+Objective = Callable[[dict, dict, dict, dict], tuple[jax.Array, dict[str, jax.Array]]]
+"""(outputs, targets, weights, uncertainty parameters) -> loss [], numbers to log."""
+
+
+def make_train_step(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    state_shardings: Any,
+    *,
+    augment: Augment,
+    objective: Objective,
+) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, jax.Array]]]:
+    """Builds the step.
+
+    Args:
+        network: the network.
+        optimizer: over `state.params`.
+        mesh: the devices.
+        state_shardings: pytree of shardings, like the state.
+        augment: random geometry and MixUp.
+        objective: the loss.
+
+    Returns:
+        Jitted `(state, batch) -> (state, numbers)`. The given state is donated. `batch` holds
+        `image` uint8 [B, H, W, 3], `targets` and `weights` by task. `numbers` are float32 scalars:
+        `loss`, `gradient_norm` and the objective's.
+    """
+
+    def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        image_BHWC, targets, weights = augment(
+            augment_key, batch["image"], batch["targets"], batch["weights"]
+        )
+
+        def loss_of(params: Any) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+            outputs, updated = network.apply(
+                {"params": params["network"], "batch_stats": state.batch_stats},
+                image_BHWC,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+            loss, numbers = objective(outputs, targets, weights, params["uncertainty"])
+            return loss, (updated["batch_stats"], numbers)
+
+        (loss, (batch_stats, numbers)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        new_state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return new_state, {
+            "loss": loss,
+            "gradient_norm": optax.tree.norm(gradients),
+            **numbers,
+        }
+
+    return jax.jit(
+        step,
+        in_shardings=(state_shardings, sharding.by_example(mesh)),
+        out_shardings=(state_shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def make_predict_step(
+    network: nn.Module, mesh: Mesh, *, prepare: Callable[[jax.Array], jax.Array]
+) -> Callable[[Any, Any, jax.Array, jax.Array], dict[str, jax.Array]]:
+    """Builds the prediction step.
+
+    Args:
+        network: the network.
+        mesh: the devices.
+        prepare: image uint8 [B, H, W, 3] -> float32 input of the network.
+
+    Returns:
+        Jitted `(network parameters, batch_stats, image, index) -> outputs`: `va` [B, 2], `au`
+        [B, 12] and `expr` [B, 8] (logits), float32, and `index` [B] as given, all whole on every
+        device. Parameters and statistics may lie in any way.
+    """
+
+    def predict(
+        params: Any, batch_stats: Any, image_BHWC: jax.Array, index_B: jax.Array
+    ) -> dict[str, Any]:
+        outputs: Any = network.apply(
+            {"params": params, "batch_stats": batch_stats}, prepare(image_BHWC), train=False
+        )
+        return {**outputs, "index": index_B}
+
+    return jax.jit(predict, out_shardings=sharding.replicated(mesh))
+
+
+def mean_numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over steps of what the steps report.
+
+    A number `NAME` with a companion `NAME_weight` is averaged by that weight (a task's loss over
+    the labels seen), all others plainly.
+
+    Args:
+        rows: what the steps returned, on the host.
+
+    Returns:
+        Floats by name, without the companions; NaN where the weights add up to nothing.
+    """
+    means: dict[str, float] = {}
+    for name in rows[0]:
+        if name.endswith("_weight"):
+            continue
+        values = [float(row[name]) for row in rows]
+        weights = [float(row.get(f"{name}_weight", 1.0)) for row in rows]
+        total = sum(weights)
+        weighted = sum(v * w for v, w in zip(values, weights, strict=True) if w > 0)
+        means[name] = weighted / total if total > 0 else float(jnp.nan)
+    return means

@@ -1,0 +1,1 @@
+"""Weights as files, for use outside of the run that made them."""

@@ -1,0 +1,8 @@
+"""The command line. `python run.py --help` lists the commands."""
+
+import sys
+
+from mtl_face.commands.line import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
