@@ -1,0 +1,306 @@
+"""Annotation files and test lists of s-Aff-Wild2 (the ABAW multi-task challenges).
+
+An annotation file has the header `image,valence,arousal,expression,aus` (five names) over rows of
+sixteen values: `<video>/<frame>.jpg`, valence, arousal, expression, and AU 1, 2, 4, 6, 7, 10, 12,
+15, 23, 24, 25, 26. Missing is -5 for valence and arousal, -1 for the expression and for action
+units. A header with all sixteen names is read as well.
+
+Accepted without remark, because files in circulation have them: trailing commas, Windows line
+ends, a byte order mark, blank lines, blanks around values, integers written as `1.0`, backslashes
+in paths. Frames without a file number, unknown columns and values out of range are refused, with
+the line and up to ten faults in one message.
+
+If only one of valence and arousal is -5, only that one becomes missing in the table; the row then
+has no weight for the valence/arousal task, which needs both.
+"""
+
+import array
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline import frames
+from data_pipeline.formats.image_id import ID_REMEDY, split_image_id
+from data_pipeline.formats.text_file import WHITESPACE, FaultList, read_lines
+from mtl_face import tasks
+from mtl_face.errors import AnnotationError
+
+HEADER = "image,valence,arousal,expression,aus"
+
+MISSING_VA = -5.0
+MISSING_CLASS = -1.0  # of the expression and of action units
+
+_VALUE_NAMES = (*tasks.VA_NAMES, "expression", *(f"AU{number}" for number in tasks.AU_NUMBERS))
+_NUM_COLUMNS = 1 + len(_VALUE_NAMES)
+_HEADERS = (HEADER.split(","), ["image", *(name.lower() for name in _VALUE_NAMES)])
+_LIST_HEADERS = (*_HEADERS, ["image"], ["image_location"], ["images"])
+_COLUMNS_REMEDY = (
+    "a row is image,valence,arousal,expression and the twelve action units, separated by commas"
+)
+_NUMBER_REMEDY = "write numbers with a decimal point; missing is -5 (valence, arousal) or -1"
+
+
+def read_annotations(
+    path: str | os.PathLike[str],
+    *,
+    image_root: str | os.PathLike[str],
+    dataset: str = "s-aff-wild2",
+) -> frames.FrameTable:
+    """Reads a training or validation annotation file.
+
+    Args:
+        path: the text file.
+        image_root: folder that holds `<video>/<frame>.jpg`. It is not looked at here: labels can
+            be read where the images are not (`check.find_missing` looks).
+        dataset: name for the column `dataset`.
+
+    Returns:
+        The sorted frame table; `row` is the line in the file.
+
+    Raises:
+        AnnotationError: the file cannot be read or has faults; names path, line and remedy.
+    """
+    lines = read_lines(path)
+    first = _first_line(lines, path)
+    _check_header(lines[first], path, first + 1)
+
+    faults = FaultList(path)
+    images: list[str] = []
+    videos: list[str] = []
+    numbers: list[int] = []
+    line_numbers: list[int] = []
+    flat_values = array.array("d")
+    for line_number, line in enumerate(lines[first + 1 :], start=first + 2):
+        if not line.strip(WHITESPACE):
+            continue
+        cells = line.split(",")
+        if len(cells) != _NUM_COLUMNS:
+            cells = _drop_trailing(cells)
+            if len(cells) != _NUM_COLUMNS:
+                faults.add(
+                    line_number,
+                    f"{len(cells)} values, expected {_NUM_COLUMNS}",
+                    _COLUMNS_REMEDY,
+                )
+                continue
+        try:
+            image, video, frame = split_image_id(cells[0])
+        except ValueError as error:
+            faults.add(line_number, str(error), ID_REMEDY)
+            continue
+        try:
+            values = [_to_number(cell) for cell in cells[1:]]
+        except ValueError:
+            faults.add(line_number, _describe_text(cells[1:]), _NUMBER_REMEDY)
+            continue
+        images.append(image)
+        videos.append(video)
+        numbers.append(frame)
+        line_numbers.append(line_number)
+        flat_values.extend(values)
+
+    value_NC = np.frombuffer(flat_values, np.float64).reshape(-1, len(_VALUE_NAMES))
+    _check_ranges(value_NC, line_numbers, faults)
+    faults.raise_if_any()
+    if not images:
+        raise AnnotationError(
+            "no rows below the header", path=path, line=first + 1, remedy="download it again"
+        )
+    va_N2 = np.where(value_NC[:, :2] == MISSING_VA, np.nan, value_NC[:, :2])
+    au_NA = np.where(value_NC[:, 3:] == MISSING_CLASS, np.nan, value_NC[:, 3:])
+    return frames.from_columns(
+        dataset=dataset,
+        video=videos,
+        frame=numbers,
+        image=images,
+        root=os.fspath(image_root),
+        valence=va_N2[:, 0],
+        arousal=va_N2[:, 1],
+        expression=value_NC[:, 2],
+        au=au_NA,
+        row=line_numbers,
+    )
+
+
+def read_test_list(
+    path: str | os.PathLike[str],
+    *,
+    image_root: str | os.PathLike[str],
+    dataset: str = "s-aff-wild2",
+) -> frames.FrameTable:
+    """Reads a test list: one image id a line, with or without a header and trailing commas.
+
+    Args:
+        path: the text file.
+        image_root: folder that holds `<video>/<frame>.jpg`; not looked at here.
+        dataset: name for the column `dataset`.
+
+    Returns:
+        A table without labels, in the order of the list with its duplicates: the order that a
+        submission must have. It is not sorted.
+
+    Raises:
+        AnnotationError: the file cannot be read or has faults; names path, line and remedy.
+    """
+    lines = read_lines(path)
+    first = _first_line(lines, path)
+    has_header = _header_names(lines[first]) in _LIST_HEADERS
+    faults = FaultList(path)
+    found: list[tuple[str, str, int]] = []
+    line_numbers: list[int] = []
+    start = first + 1 if has_header else first
+    for line_number, line in enumerate(lines[start:], start=start + 1):
+        if not line.strip(WHITESPACE):
+            continue
+        cells = _drop_trailing(line.split(","))
+        if len(cells) != 1:
+            faults.add(
+                line_number,
+                f"{len(cells)} values, expected one image id",
+                "a test list has image ids only; read labelled rows as an annotation file",
+            )
+            continue
+        try:
+            found.append(split_image_id(cells[0]))
+        except ValueError as error:
+            faults.add(line_number, str(error), ID_REMEDY)
+            continue
+        line_numbers.append(line_number)
+    faults.raise_if_any()
+    if not found:
+        raise AnnotationError(
+            "no image ids below the header", path=path, line=first + 1, remedy="download it again"
+        )
+    images, videos, numbers = zip(*found, strict=True)
+    return frames.from_columns(
+        dataset=dataset,
+        video=videos,
+        frame=numbers,
+        image=images,
+        root=os.fspath(image_root),
+        row=line_numbers,
+        sort=False,
+    )
+
+
+def write_annotations(path: str | os.PathLike[str], table: frames.FrameTable) -> None:
+    """Writes a table as an annotation file, in the table's order, duplicates included.
+
+    Reading the file gives the table back: floats are written with as many digits as that needs.
+    The columns `dataset`, `root` and `row` are not part of the format.
+
+    Raises:
+        AnnotationError: an image is not named `<video>/<frame>.jpg` after its row.
+    """
+    faults = FaultList(path)
+    text = [HEADER]
+    for position in range(len(table)):
+        image = table.image[position]
+        try:
+            named = split_image_id(image)
+        except ValueError as error:
+            faults.add(position + 2, str(error), ID_REMEDY)
+            continue
+        if named != (image, table.video[position], table.frame[position]) or "," in image:
+            faults.add(
+                position + 2,
+                f"image {image!r} cannot be written for video {table.video[position]!r}, "
+                f"frame {table.frame[position]}",
+                ID_REMEDY,
+            )
+            continue
+        va = (table.valence[position], table.arousal[position])
+        cells = ["-5" if np.isnan(value) else str(value) for value in va]
+        cells.append(str(table.expression[position]))
+        cells.extend("-1" if np.isnan(value) else str(int(value)) for value in table.au[position])
+        text.append(",".join([image, *cells]))
+    faults.raise_if_any()
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write("\n".join(text) + "\n")
+
+
+def _first_line(lines: list[str], path: str | os.PathLike[str]) -> int:
+    for position, line in enumerate(lines):
+        if line.strip(WHITESPACE):
+            return position
+    raise AnnotationError("the file is empty", path=path, line=1, remedy="download it again")
+
+
+def _header_names(line: str) -> list[str]:
+    return [cell.strip(WHITESPACE).lower() for cell in _drop_trailing(line.split(","))]
+
+
+def _check_header(line: str, path: str | os.PathLike[str], line_number: int) -> None:
+    names = _header_names(line)
+    if names in _HEADERS:
+        return
+    remedy = f"the first line must read {HEADER}"
+    if names == list(tasks.VA_NAMES) or "neutral" in names or names[:1] == ["au1"]:
+        remedy = "this is a file of one video for one task: read its folder in that format"
+    elif names[:1] == ["image_location"]:
+        remedy = "this is a file of a one-task challenge: read it in that format"
+    elif ".jp" in names[0] or ".png" in names[0]:
+        remedy = f"this line is data: put the line {HEADER} above it"
+    elif "\t" in line or ";" in line:
+        remedy += ", with commas between the names"
+    raise AnnotationError(
+        f"unknown header {line[:100]!r}", path=path, line=line_number, remedy=remedy
+    )
+
+
+def _drop_trailing(cells: list[str]) -> list[str]:
+    """Without the empty cells that trailing commas make."""
+    end = len(cells)
+    while end and not cells[end - 1].strip(WHITESPACE):
+        end -= 1
+    return cells[:end]
+
+
+def _to_number(cell: str) -> float:
+    # `float` alone would read 1_0 and digits of other scripts.
+    if "_" in cell or not cell.isascii():
+        raise ValueError(cell)
+    return float(cell)
+
+
+def _describe_text(cells: list[str]) -> str:
+    for name, cell in zip(_VALUE_NAMES, cells, strict=True):
+        try:
+            _to_number(cell)
+        except ValueError:
+            shown = cell.strip(WHITESPACE)[:40]
+            return f"{name} is {repr(shown) if shown else 'empty'}, not a number"
+    raise AssertionError("called for a row of numbers")
+
+
+def _check_ranges(
+    value_NC: npt.NDArray[np.float64], line_numbers: list[int], faults: FaultList
+) -> None:
+    va, expression, au = value_NC[:, :2], value_NC[:, 2:3], value_NC[:, 3:]
+    valid = np.concatenate(
+        [
+            (np.abs(va) <= 1) | (va == MISSING_VA),
+            np.isin(expression, range(-1, len(tasks.EXPRESSION_NAMES))),
+            np.isin(au, (MISSING_CLASS, 0, 1)),
+        ],
+        axis=1,
+    )
+    for row in np.flatnonzero(~valid.all(axis=1)):
+        column = int(np.argmin(valid[row]))
+        name, value = _VALUE_NAMES[column], value_NC[row, column]
+        if not np.isfinite(value):
+            allowed, remedy = "which is not a finite number", _NUMBER_REMEDY
+        elif column < 2:
+            allowed = "outside [-1, 1]"
+            remedy = "valence and arousal lie in [-1, 1]; a missing one is -5"
+        elif column == 2:
+            allowed = "outside the classes 0 to 7"
+            remedy = "expressions are " + ", ".join(
+                f"{index} {label}" for index, label in enumerate(tasks.EXPRESSION_NAMES)
+            )
+            remedy += "; a missing one is -1"
+        else:
+            allowed = "neither 0 nor 1"
+            remedy = "action units are 0 (absent) or 1 (present); a missing one is -1"
+        faults.add(line_numbers[row], f"{name} is {value:g}, {allowed}", remedy)
