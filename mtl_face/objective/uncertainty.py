@@ -1,0 +1,181 @@
+"""Uncertainty of the tasks: temperatures, what they do to a loss, and to a prediction.
+
+One number T a task: the variance sigma^2 of valence and arousal, and the temperatures T_a of the
+action units and T_e of the expression (paper section 3.2). With u for logits, MSE, BCE and CCE
+for an example's mean squared error and cross entropies, its loss of a task is
+
+| kind         | valence, arousal          | action units     | expression  |
+|--------------|---------------------------|------------------|-------------|
+| `fixed`      | MSE / (2 T)               | BCE(u) / (2 T)   | CCE(u) / T  |
+| `learned`    | the same + log(T) / 2     | ... + log(T) / 2 | ... + log(T) / 2 |
+| `likelihood` | ... + log(2 pi T) / 2     | BCE(u / T)       | CCE(u / T)  |
+
+- `fixed` is the paper as printed (eqs. 2 to 5): T is constant and acts as a weight of the task;
+  the losses see the logits without temperature, although the predictions (eq. 1) divide by it.
+- `learned` is Kendall, Gal and Cipolla (2018), section 3.2, with T for sigma^2: log T is learned
+  and the term log(sigma) keeps it finite. At the optimum T is the mean of MSE, the mean of BCE,
+  and twice the mean of CCE.
+- `likelihood` is the exact negative log-likelihood of a label under eq. 1 and a Gaussian: the
+  cross entropy of u / T with its own normaliser. T is learned, or held constant.
+
+Shapes: B batch, E expressions, A action units.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_face.tasks import AU, EXPR, TASKS, VA
+
+FIXED = "fixed"
+LEARNED = "learned"
+LIKELIHOOD = "likelihood"
+KINDS = (FIXED, LEARNED, LIKELIHOOD)
+"""The three ways in which temperatures enter the loss."""
+
+PAPER_TEMPERATURES = {VA: 1.0, AU: 1.0, EXPR: 5.0}
+"""sigma_v^2, T_a and T_e of the paper (section 3.2)."""
+
+
+def init_uncertainty(
+    kind: str, temperatures: Mapping[str, float], *, learn_temperatures: bool = True
+) -> dict[str, jax.Array]:
+    """Makes the parameters to be learned beside the network's.
+
+    Args:
+        kind: one of `KINDS`.
+        temperatures: T of each task, above 0; where learning starts.
+        learn_temperatures: False to hold the temperatures of `likelihood` constant.
+
+    Returns:
+        log T of each task, float32 scalars; empty if nothing is learned.
+
+    Raises:
+        ValueError: `kind` is unknown, a task is missing, or a temperature is not above 0.
+    """
+    _check_kind(kind)
+    for task in TASKS:
+        if task not in temperatures:
+            raise ValueError(f"no temperature of {task}")
+        if not (math.isfinite(temperatures[task]) and temperatures[task] > 0):
+            raise ValueError(f"temperature of {task} is {temperatures[task]}, must be above 0")
+    if kind == FIXED or (kind == LIKELIHOOD and not learn_temperatures):
+        return {}
+    return {task: jnp.asarray(math.log(temperatures[task]), jnp.float32) for task in TASKS}
+
+
+def resolve_temperatures(
+    temperatures: Mapping[str, float | jax.Array],
+    log_temperatures: Mapping[str, jax.Array] | None = None,
+) -> dict[str, jax.Array]:
+    """Current T of each task: the learned one where there is one, else the given constant.
+
+    Args:
+        temperatures: T of each task.
+        log_temperatures: what `init_uncertainty` made, as training has left it.
+
+    Returns:
+        T of each task, float32 scalars.
+    """
+    learned = log_temperatures or {}
+    return {
+        task: jnp.exp(learned[task])
+        if task in learned
+        else jnp.asarray(temperatures[task], jnp.float32)
+        for task in TASKS
+    }
+
+
+def scored_logits(
+    kind: str,
+    outputs: Mapping[str, jax.Array] | Mapping[str, np.ndarray],
+    temperatures: Mapping[str, jax.Array],
+) -> dict[str, jax.Array]:
+    """What the loss compares with the targets: logits over T for `likelihood`, else as they are.
+
+    Args:
+        kind: one of `KINDS`.
+        outputs: `va` [B, 2], `au` [B, A] and `expr` [B, E].
+        temperatures: T of each task.
+
+    Returns:
+        The same keys and shapes, float32.
+    """
+    scored = {task: jnp.asarray(outputs[task], jnp.float32) for task in TASKS}
+    if kind == LIKELIHOOD:
+        scored |= {task: scored[task] / temperatures[task] for task in (AU, EXPR)}
+    return scored
+
+
+def task_objective(kind: str, task: str, error_B: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Turns each example's error in a task into its loss, by the module's table.
+
+    Args:
+        kind: one of `KINDS`.
+        task: one of `tasks.TASKS`.
+        error_B: [B] MSE, BCE or CCE of what `scored_logits` gave.
+        temperature: T of the task.
+
+    Returns:
+        [B] float32; below 0 where a likelihood's density is above 1.
+
+    Raises:
+        ValueError: `kind` is unknown.
+    """
+    _check_kind(kind)
+    if kind == LIKELIHOOD and task != VA:
+        return error_B
+    share = 1.0 if task == EXPR else 0.5
+    loss_B = share * error_B / temperature
+    if kind == FIXED:
+        return loss_B
+    loss_B = loss_B + 0.5 * jnp.log(temperature)
+    return loss_B + 0.5 * math.log(2 * math.pi) if kind == LIKELIHOOD else loss_B
+
+
+def check_learned(kind: str, log_temperatures: Mapping[str, jax.Array] | None) -> None:
+    """Refuses parameters that do not belong to the kind.
+
+    Args:
+        kind: one of `KINDS`.
+        log_temperatures: what `init_uncertainty` made.
+
+    Raises:
+        ValueError: `kind` is unknown, `fixed` was given learned temperatures, or `learned` not
+            one for every task.
+    """
+    _check_kind(kind)
+    given = set(log_temperatures or {})
+    allowed = (kind != LEARNED and not given) or (kind != FIXED and given == set(TASKS))
+    if not allowed:
+        raise ValueError(
+            f"{kind} uncertainty does not go with learned temperatures {sorted(given)}"
+        )
+
+
+def predict(
+    outputs: Mapping[str, jax.Array] | Mapping[str, np.ndarray],
+    temperatures: Mapping[str, float | jax.Array],
+) -> dict[str, jax.Array]:
+    """Predictions of eq. 1: a = sigmoid(u_a / T_a), e = softmax(u_e / T_e).
+
+    Args:
+        outputs: `va` [..., 2] values, `au` [..., A] and `expr` [..., E] logits.
+        temperatures: T of each task; that of `va` is not used.
+
+    Returns:
+        `va` as it came, not clipped, `au` and `expr` probabilities; float32, same shapes.
+    """
+    return {
+        VA: jnp.asarray(outputs[VA], jnp.float32),
+        AU: jax.nn.sigmoid(jnp.asarray(outputs[AU], jnp.float32) / temperatures[AU]),
+        EXPR: jax.nn.softmax(jnp.asarray(outputs[EXPR], jnp.float32) / temperatures[EXPR]),
+    }
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"uncertainty {kind!r} is none of {', '.join(KINDS)}")
