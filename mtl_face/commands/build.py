@@ -113,9 +113,9 @@ def objective(
             log_temperatures=learned or None,
         )
         numbers: dict[str, Any] = {}
-        for task, mean in result.task_means().items():
-            numbers[task] = mean
-            numbers[f"{task}_weight"] = result.task_weights[task]
+        for task in TASKS:
+            numbers[task] = result.task_loss[task]
+            numbers[f"{task}_weight"] = result.task_weight[task]
         for task, value in learned.items():
             numbers[f"temperature_{task}"] = jnp.exp(value)
         return result.total, numbers
