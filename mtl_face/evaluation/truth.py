@@ -3,7 +3,8 @@
 Dimension letters: N rows, A action units (12).
 """
 
-from typing import Any, Literal, Protocol
+import dataclasses
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,37 @@ class Truth(Protocol):
     def expression(self) -> NDArray[Any]: ...  # noqa: D102
     @property
     def au(self) -> NDArray[Any]: ...  # noqa: D102
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelRows:
+    """Some rows of labels, with the columns of `Truth`."""
+
+    dataset: NDArray[Any]
+    video: NDArray[Any]
+    frame: NDArray[Any]
+    valence: NDArray[Any]
+    arousal: NDArray[Any]
+    expression: NDArray[Any]
+    au: NDArray[Any]
+
+    @classmethod
+    def of(cls, truth: Truth, rows: NDArray[np.int64]) -> Self:
+        """These rows of `truth`, in this order.
+
+        Args:
+            truth: N rows of labels.
+            rows: row numbers, int [M], repetition allowed.
+
+        Returns:
+            M rows of labels.
+        """
+        return cls(
+            **{
+                field.name: np.asarray(getattr(truth, field.name))[rows]
+                for field in dataclasses.fields(cls)
+            }
+        )
 
 
 def valid_va(truth: Truth) -> NDArray[np.bool_]:

@@ -59,6 +59,26 @@ def test_score_is_the_independent_one(au_rule):
     assert result["p"] == pytest.approx(va + au + expr, abs=1e-12)
 
 
+def test_narrow_dtypes_of_a_frame_table_do_not_change_the_score():
+    labels = make_labels(200)
+    narrow = dataclasses.replace(
+        labels,
+        dataset=labels.dataset.astype(object),
+        video=labels.video.astype(object),
+        valence=labels.valence.astype(np.float32),
+        arousal=labels.arousal.astype(np.float32),
+        expression=labels.expression.astype(np.int8),
+        au=labels.au.astype(np.float32),
+    )
+    wide = dataclasses.replace(
+        labels,
+        valence=narrow.valence.astype(np.float64),
+        arousal=narrow.arousal.astype(np.float64),
+    )
+    predictions = make_predictions(labels)
+    assert score(narrow, predictions) == score(wide, predictions)
+
+
 def test_masks_count_what_is_labelled():
     labels = make_labels(100, missing=0.0)
     labels.valence[:10] = np.nan
