@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtl_face import config as config_lib
-from mtl_face.errors import ConfigError, UserError
+from mtl_face.errors import UserError
 
 _COMMANDS = {
     "train": "train, evaluate the best checkpoint and write a report; goes on where it stopped",
@@ -38,8 +38,10 @@ def main(arguments: Sequence[str]) -> int:
     """
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     overrides = [word.removeprefix("--config.") for word in arguments if _is_override(word)]
-    options = _parser().parse_args([word for word in arguments if not _is_override(word)])
     try:
+        for override in overrides:  # before the parser takes `--config.seed 3` for two arguments
+            config_lib.split_override(override)
+        options = _parser().parse_args([word for word in arguments if not _is_override(word)])
         if options.command == "settings":
             print(_settings_text())
             return 0
@@ -114,6 +116,3 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("MPLBACKEND", "Agg")
-
-
-__all__ = ["ConfigError", "main"]

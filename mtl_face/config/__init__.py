@@ -8,7 +8,7 @@ values down; nothing below the commands sees a config object.
 """
 
 from mtl_face.config.check import parse_value, validate
-from mtl_face.config.load import load
+from mtl_face.config.load import load, split_override
 from mtl_face.config.schema import (
     BackboneConfig,
     Config,
@@ -30,6 +30,7 @@ __all__ = [
     "fields",
     "load",
     "parse_value",
+    "split_override",
     "to_dict",
     "validate",
 ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import sys
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,8 @@ from ml_collections import config_dict
 
 from mtl_face.config.schema import Config, describe, fields, is_section, kinds
 from mtl_face.errors import ConfigError
+
+_LONGEST_SHOWN = 80
 
 
 def validate(values: Mapping[str, Any]) -> Config:
@@ -35,10 +38,22 @@ def validate(values: Mapping[str, Any]) -> Config:
 def parse_value(name: str, text: str) -> Any:
     """Turns the text of an override into a value of the field's type.
 
+    Args:
+        name: dotted name of a field.
+        text: a value as in Python, strings without quotes; a tuple's values split by commas, with
+            or without brackets; `none` where the field may be None.
+
+    Returns:
+        The value.
+
     Raises:
-        ConfigError: for an unknown field, or text that is not of its type.
+        ConfigError: for an unknown field, text that is not of its type, or a value out of range.
     """
     field = _find(name)
+    return _check(name, field, _parse(name, field, text))
+
+
+def _parse(name: str, field: dataclasses.Field, text: str) -> Any:
     allowed = kinds(field.type)
     if type(None) in allowed and text.lower() in ("none", "null", ""):
         return None
@@ -47,16 +62,29 @@ def parse_value(name: str, text: str) -> Any:
     try:
         if origin is tuple:
             item = typing.get_args(kind)[0]
-            parts = [part.strip() for part in text.strip("()[] ").split(",")]
-            return tuple(item(part) for part in parts if part)
+            parts = text.strip("()[] ").split(",")
+            return tuple(item(part) for part in (parts if parts[-1].strip() else parts[:-1]))
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         return kind(text)
     except (ValueError, KeyError):
         raise ConfigError(
-            f"{name} is '{text}', expected {describe(kind)}",
+            f"{name} is {_shown(text)}, expected {describe(kind)}",
             remedy=f"{name}: {field.metadata['meaning']} (default {field.default!r})",
         ) from None
+
+
+def _shown(value: Any) -> str:
+    """A value as in Python; the beginning of a long one."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+
+
+def section_expected(name: str) -> ConfigError:
+    """The error for a value in place of a section."""
+    return ConfigError(
+        f"{name or 'the config'} is a section, not a value", remedy="set the fields that it holds"
+    )
 
 
 def _unknown(name: str) -> ConfigError:
@@ -70,8 +98,8 @@ def _unknown(name: str) -> ConfigError:
         by_leaf = {known.rsplit(".", 1)[-1]: known for known in names}
         leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.6)
         close = [by_leaf[leaf[0]]] if leaf else []
-    remedy = f"did you mean {close[0]}?" if close else "the fields are listed in mtl_face/config.py"
-    return ConfigError(f"unknown config field {name}", remedy=remedy)
+    remedy = f"did you mean {close[0]}?" if close else "`python run.py settings` lists the fields"
+    return ConfigError(f"unknown config field '{name}'", remedy=remedy)
 
 
 def _find(name: str) -> dataclasses.Field:
@@ -83,7 +111,7 @@ def _find(name: str) -> dataclasses.Field:
 
 def _build(schema: type, values: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix.rstrip('.')} is a section, not a value")
+        raise section_expected(prefix.rstrip("."))
     known = {field.name: field for field in dataclasses.fields(schema)}
     for name in values:
         if name not in known:
@@ -106,7 +134,9 @@ def _check(name: str, field: dataclasses.Field, value: Any) -> Any:
     meaning = field.metadata["meaning"]
 
     def wrong(expected: str) -> ConfigError:
-        return ConfigError(f"{name} is {value!r}, expected {expected}", remedy=f"{name}: {meaning}")
+        return ConfigError(
+            f"{name} is {_shown(value)}, expected {expected}", remedy=f"{name}: {meaning}"
+        )
 
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
@@ -143,7 +173,7 @@ def _check(name: str, field: dataclasses.Field, value: Any) -> Any:
 def _cast(value: Any, kind: type) -> Any:
     """Returns `value` as `kind` where nothing is lost (an int may stand for a float), else None."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) <= sys.float_info.max else None
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from mtl_face.config.check import parse_value, validate
+from mtl_face.config.check import parse_value, section_expected, validate
 from mtl_face.config.schema import Config
 from mtl_face.errors import ConfigError
 
@@ -27,29 +27,40 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         ConfigError: if the file cannot be read or run, or for a wrong field or value.
     """
     path = Path(path)
-    settings = _run_config_file(path)
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals:
-            raise ConfigError(f"'{override}' has no value", remedy=f"write --config.{name}=VALUE")
-        _set(settings, name, parse_value(name, text))
+    values = _run_config_file(path)
+    changes = [split_override(override) for override in overrides]
+    parsed = [(name, parse_value(name, text)) for name, text in changes]
     try:
-        return validate(settings)
+        for name, value in parsed:
+            _set(values, name, value)
+        return validate(values)
     except ConfigError as error:
-        if error.path is not None or "." not in str(path):
-            raise
+        # Each override is sound by itself: what is left to find fault with is the file.
         raise ConfigError(error.problem, remedy=error.remedy, path=path) from None
 
 
-def _set(settings: config_dict.ConfigDict, name: str, value: Any) -> None:
+def split_override(override: str) -> tuple[str, str]:
+    """Splits `a.b=value` into `a.b` and `value`.
+
+    Raises:
+        ConfigError: if there is no value.
+    """
+    name, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"'{override}' has no value", remedy=f"write --config.{name}=VALUE")
+    return name, text
+
+
+def _set(values: dict[str, Any], name: str, value: Any) -> None:
     *sections, leaf = name.split(".")
-    for section in sections:
-        settings = settings[section]
-    with settings.ignore_type():
-        settings[leaf] = value
+    for depth, section in enumerate(sections, start=1):
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise section_expected(".".join(sections[:depth]))
+    values[leaf] = value
 
 
-def _run_config_file(path: Path) -> config_dict.ConfigDict:
+def _run_config_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path("configs")
         near = difflib.get_close_matches(
@@ -63,33 +74,40 @@ def _run_config_file(path: Path) -> config_dict.ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not callable(getattr(module, "get_config", None)):
+            raise ConfigError(
+                "has no function get_config()",
+                path=path,
+                remedy="copy a file of configs/ and change what your experiment changes",
+            )
         settings = module.get_config()
+        if isinstance(settings, config_dict.ConfigDict):
+            return settings.to_dict()
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = _line_in(path, error)
         raise ConfigError(
             f"the config file failed: {type(error).__name__}: {error}",
             path=path,
             line=line,
-            remedy="mend that line; fields and types are listed in mtl_face/config.py",
+            remedy="mend it; `python run.py settings` lists fields and types",
         ) from error
-    if not isinstance(settings, config_dict.ConfigDict):
-        raise ConfigError(
-            f"get_config() returned {type(settings).__name__}, not a ConfigDict",
-            path=path,
-            remedy="start from mtl_face.config.default()",
-        )
-    return settings
+    raise ConfigError(
+        f"get_config() returned {type(settings).__name__}, not a ConfigDict",
+        path=path,
+        remedy="start from mtl_face.config.default()",
+    )
 
 
 def _line_in(path: Path, error: BaseException) -> int | None:
     """Last line of `path` on the way to `error`, or the line of a syntax error."""
-    if isinstance(error, SyntaxError):
+    file = path.resolve()
+    if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == file:
         return error.lineno
     line, trace = None, error.__traceback__
     while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename) == path:
+        if Path(trace.tb_frame.f_code.co_filename).resolve() == file:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line

@@ -118,7 +118,9 @@ class BackboneConfig:
 class ModelConfig:
     """The network (paper, section 3.1)."""
 
-    input_size: int = setting(224, "side of the network's input, in pixels", minimum=8)
+    input_size: int = setting(
+        224, "side of the network's input, in pixels", minimum=8, maximum=1024
+    )
     input_mean: tuple[float, float, float] = setting(
         (131.0912, 103.8827, 91.4953), "red, green, blue, subtracted from values in 0..255"
     )
@@ -214,7 +216,7 @@ class OptimizerConfig:
         "linear warm-up, then: inverse square root of the step, or a half cosine to 0",
         choices=("inverse_sqrt", "cosine"),
     )
-    warmup_epochs: float = setting(2.5, "length of the warm-up", minimum=0.0)
+    warmup_epochs: float = setting(2.5, "length of the warm-up", minimum=0.0, maximum=1e6)
     weight_decay: float = setting(
         1e-4, "AdamW's; not on biases, norms, tokens, temperatures", minimum=0.0
     )
@@ -240,7 +242,7 @@ class TrainingConfig:
 
     log_every_steps: int = setting(50, "steps between two lines of progress", minimum=1)
     evaluate_every_epochs: float = setting(
-        1.0, "epochs between two evaluations on the validation set", above=0.0
+        1.0, "epochs between two evaluations on the validation set", above=0.0, maximum=1e6
     )
     checkpoint_every_steps: int = setting(
         500, "steps between two checkpoints, besides those at each evaluation", minimum=1
@@ -264,7 +266,9 @@ class Config:
     """One experiment."""
 
     name: str = setting("unnamed", "title of the run, in its report")
-    seed: int = setting(0, "of initial weights, order of examples and augmentation", minimum=0)
+    seed: int = setting(
+        0, "of initial weights, order of examples and augmentation", minimum=0, maximum=2**32 - 1
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
