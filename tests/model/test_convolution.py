@@ -1,0 +1,93 @@
+"""The matrix-product gradient equals XLA's, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from mtl_face.model.backbone import ResNet
+from mtl_face.model.convolution import convolution_with_matmul_gradient
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("kernel", "strides", "padding", "size"),
+    [
+        ((7, 7), (2, 2), ((3, 3), (3, 3)), (12, 12)),
+        ((7, 7), (2, 2), "SAME", (12, 11)),
+        ((1, 1), (1, 1), "VALID", (5, 6)),
+        ((1, 1), (2, 2), "VALID", (6, 7)),
+        ((3, 3), (1, 1), ((1, 1), (1, 1)), (5, 6)),
+        ((3, 3), (2, 2), ((1, 1), (1, 1)), (6, 7)),
+        ((3, 2), (2, 1), ((0, 2), (1, 0)), (9, 5)),
+    ],
+)
+def test_value_and_gradients_equal_xla(kernel, strides, padding, size):
+    rng = np.random.default_rng(0)
+    image_BHWI = jnp.asarray(rng.normal(size=(2, *size, 3)))
+    kernel_HWIO = jnp.asarray(rng.normal(size=(*kernel, 3, 4)))
+
+    def xla(image, kernel):
+        return lax.conv_general_dilated(image, kernel, strides, padding, dimension_numbers=NHWC)
+
+    def ours(image, kernel):
+        return convolution_with_matmul_gradient(
+            image, kernel, strides, padding, dimension_numbers=NHWC
+        )
+
+    expected, xla_vjp = jax.vjp(xla, image_BHWI, kernel_HWIO)
+    got, our_vjp = jax.vjp(ours, image_BHWI, kernel_HWIO)
+    assert got.dtype == jnp.float64
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+    cotangent_BhwO = jnp.asarray(rng.normal(size=expected.shape))
+    for one, other in zip(our_vjp(cotangent_BhwO), xla_vjp(cotangent_BhwO), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_the_backbone_learns_the_same(random_variables):
+    rng = np.random.default_rng(1)
+    image_BHWC = jnp.asarray(rng.normal(size=(2, 16, 16, 3)), jnp.float32)
+    slow = ResNet((1, 1), 4, 2)
+    fast = ResNet((1, 1), 4, 2, convolution="matmul_gradient")
+    variables = random_variables(slow, image_BHWC, train=False)
+
+    def gradient(network):
+        def loss(params):
+            out, _ = network.apply(
+                variables | {"params": params}, image_BHWC, train=True, mutable=["batch_stats"]
+            )
+            return jnp.sum(jnp.square(out))
+
+        return jax.jit(jax.grad(loss))(variables["params"])
+
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3),
+        gradient(fast),
+        gradient(slow),
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rhs_dilation": (2, 2)},
+        {"lhs_dilation": (2, 2)},
+        {"feature_group_count": 3},
+        {"dimension_numbers": ("NCHW", "HWIO", "NCHW")},
+    ],
+)
+def test_other_convolutions_are_refused(options):
+    settings = {"dimension_numbers": NHWC} | options
+    with pytest.raises(ValueError, match="only plain NHWC"):
+        convolution_with_matmul_gradient(
+            jnp.zeros((1, 3, 3, 3)), jnp.zeros((1, 1, 3, 3)), (1, 1), "VALID", **settings
+        )
