@@ -196,8 +196,8 @@ def resample(
     Raises:
         ValueError: shapes that do not fit, or an unknown method.
     """
-    if image_BHWC.ndim != 4 or min(image_BHWC.shape[1:3]) < 2:
-        raise ValueError(f"image must be [B, H, W, C], H and W > 1, got {image_BHWC.shape}")
+    if image_BHWC.ndim != 4:
+        raise ValueError(f"image must be [B, H, W, C], got {image_BHWC.shape}")
     if transform_B23.shape != (image_BHWC.shape[0], 2, 3):
         raise ValueError(
             f"transform must be [{image_BHWC.shape[0]}, 2, 3] for images {image_BHWC.shape}, "
