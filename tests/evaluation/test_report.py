@@ -191,7 +191,7 @@ def test_pictures_are_those_of_the_frames_shown(tmp_path):
     predictions = shuffled.take(np.flatnonzero(shuffled.video != "video0"))
     metrics = score(labels, predictions, lenient=True)
     _, page = report(tmp_path, labels, predictions, metrics=metrics, images=note)
-    assert len(asked) == len(set(asked)) == 18
+    assert len(asked) == len(set(asked)) == 24
     assert min(asked) >= 10
     for row in asked:
         assert f"rendered / {labels.video[row]}, frame {labels.frame[row]}" in page.text
@@ -248,7 +248,7 @@ def test_frame_errors_by_hand():
 def test_chosen_frames_are_ordered_different_and_from_different_videos():
     labels = make_labels(300, missing=0.05)
     predictions = make_predictions(labels)
-    groups = choose(labels, predictions, num_each=6)
+    groups = choose(labels, predictions, num_rows=18)
     error, num_tasks = frame_errors(labels, predictions)
     rows = np.concatenate(list(groups.values()))
     assert len(set(rows.tolist())) == 18
@@ -262,9 +262,23 @@ def test_chosen_frames_are_ordered_different_and_from_different_videos():
         assert len(set(labels.video[chosen])) == 6
 
 
+@pytest.mark.parametrize(("num_rows", "sizes"), [(0, [0, 0, 0]), (1, [1, 0, 0]), (5, [2, 2, 1])])
+def test_the_number_of_frames_is_kept(num_rows, sizes):
+    labels = make_labels(50, missing=0.0)
+    groups = choose(labels, make_predictions(labels), num_rows=num_rows)
+    assert [len(rows) for rows in groups.values()] == sizes
+
+
+def test_a_report_without_examples(tmp_path):
+    labels = make_labels(20)
+    _, page = report(tmp_path, labels, make_predictions(labels), gallery_size=0)
+    assert "No examples were asked for" in page.text
+    assert "img" not in page.tags
+
+
 def test_few_frames_are_shown_once():
     labels = make_labels(8, missing=0.0)
-    groups = choose(labels, make_predictions(labels), num_each=6)
+    groups = choose(labels, make_predictions(labels), num_rows=18)
     assert [len(rows) for rows in groups.values()] == [6, 2, 0]
 
 

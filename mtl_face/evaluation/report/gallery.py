@@ -64,7 +64,7 @@ def frame_errors(
 
 
 def choose(
-    truth: Truth, predictions: PredictionTable, *, num_each: int, seed: int = 0
+    truth: Truth, predictions: PredictionTable, *, num_rows: int, seed: int = 0
 ) -> dict[str, NDArray[np.int64]]:
     """Picks rows to show.
 
@@ -75,11 +75,11 @@ def choose(
     Args:
         truth: N rows of labels.
         predictions: the N predictions that belong to them, in the same order.
-        num_each: rows of each group.
+        num_rows: rows of the three groups together; shared out evenly, the first get the rest.
         seed: decides the random rows.
 
     Returns:
-        Rows by group, `best`, `worst` and `random`, each at most `num_each` long.
+        Rows by group, `best`, `worst` and `random`; fewer where there are too few rows.
     """
     error_N, num_tasks_N = frame_errors(truth, predictions)
     most = num_tasks_N.max(initial=0)
@@ -90,10 +90,12 @@ def choose(
         "worst": candidates[np.argsort(-error_N[candidates], kind="stable")],
         "random": np.random.default_rng(seed).permutation(candidates),
     }
-    for name, order in orders.items():
+    for number, (name, order) in enumerate(orders.items()):
         taken = np.concatenate([np.array([], np.int64), *groups.values()])
         rest = order[~np.isin(order, taken)]
-        groups[name] = _from_different_videos(truth, rest, num_each)
+        groups[name] = _from_different_videos(
+            truth, rest, (num_rows + len(orders) - 1 - number) // len(orders)
+        )
     return groups
 
 

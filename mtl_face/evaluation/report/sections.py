@@ -13,8 +13,6 @@ from mtl_face.evaluation.report.html import Html, escape, figure, group, paragra
 from mtl_face.evaluation.truth import Truth, valid_va
 from mtl_face.tasks import AU, AU_DESCRIPTIONS, AU_NAMES, EXPR, EXPRESSION_NAMES, VA, VA_NAMES
 
-_NUM_EACH = 6
-
 _GROUPS = {
     "best": "Best frames",
     "worst": "Worst frames",
@@ -152,9 +150,14 @@ def action_units(metrics: Mapping[str, Any]) -> Iterator[Html]:
     )
 
 
-def examples(truth: Truth, predictions: PredictionTable, images: Images | None) -> Iterator[Html]:
+def examples(
+    truth: Truth, predictions: PredictionTable, images: Images | None, num_rows: int
+) -> Iterator[Html]:
     """Best, worst and random rows. Rows of both tables belong together."""
-    groups = choose(truth, predictions, num_each=_NUM_EACH)
+    groups = choose(truth, predictions, num_rows=num_rows)
+    if not num_rows:
+        yield paragraph("No examples were asked for.")
+        return
     if not len(groups["best"]):
         yield paragraph("No frame has a label.")
         return

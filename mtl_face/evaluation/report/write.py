@@ -26,6 +26,7 @@ def write_report(
     title: str,
     config: Mapping[str, Any],
     notice: str | None = None,
+    gallery_size: int = 24,
 ) -> None:
     """Writes one HTML file that holds everything it shows and loads nothing.
 
@@ -37,10 +38,11 @@ def write_report(
         history: learning curves: rows with `step`, `epoch` and numbers such as `train/loss` and
             `validation/p`; a number may be absent from a row. Empty if unknown.
         images: gives the picture of a row of `truth`, uint8 [H, W, 3], or None if it has none. It
-            is asked for about twenty rows. None: no pictures.
+            is asked for `gallery_size` rows at most. None: no pictures.
         title: heading of the page.
         config: settings of the run, nested. Empty if unknown.
         notice: what the reader must know before any number, say that the faces are rendered.
+        gallery_size: frames shown as examples; 0 for none.
 
     Raises:
         PredictionError: predictions of one row contradict each other.
@@ -58,7 +60,7 @@ def write_report(
         ("va", "Valence and arousal"): sections.valence_arousal(metrics, labels, matched),
         ("expressions", "Expressions"): sections.expressions(metrics),
         ("action-units", "Action units"): sections.action_units(metrics),
-        ("examples", "Examples"): sections.examples(labels, matched, row_images),
+        ("examples", "Examples"): sections.examples(labels, matched, row_images, gallery_size),
         ("settings", "Settings"): sections.settings(config, predictions.metadata),
     }
     text = page(
