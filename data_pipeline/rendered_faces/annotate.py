@@ -1,0 +1,158 @@
+"""Labels of frames: the truth from what the face shows, then an annotator's noise and gaps.
+
+Letters: F frames, A action units that move (`head.ACTION_UNITS`), U the 12 annotated ones, K
+kinds of label (`va`, `au`, `expr`).
+"""
+
+# ruff: noqa: N815 (dimension letters in the names of arrays)
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipeline.rendered_faces.head import ACTION_UNITS
+from data_pipeline.rendered_faces.motion import Motion
+from mtl_face.tasks import AU_NUMBERS, EXPRESSION_NAMES, TASKS
+
+AU_VISIBLE = 0.3
+"""An action unit is present from this intensity on: below it one hardly sees it at 112 pixels."""
+
+EXPRESSION_VISIBLE = 0.45
+"""An episode shows its expression from this part of its course on; before and after, Neutral."""
+
+VALENCE_WEIGHTS = {
+    12: 0.60, 6: 0.35, 14: 0.05,
+    15: -0.55, 9: -0.35, 4: -0.30, 10: -0.30, 20: -0.25, 23: -0.15, 24: -0.15, 1: -0.10,
+}  # fmt: skip
+AROUSAL_WEIGHTS = {
+    5: 0.35, 26: 0.30, 25: 0.25, 23: 0.25, 2: 0.20, 4: 0.20, 9: 0.20, 20: 0.20, 1: 0.15,
+    12: 0.15, 24: 0.10, 7: 0.10, 6: 0.10, 10: 0.10,
+    15: -0.35,
+}  # fmt: skip
+VALENCE_AT_REST = 0.0
+AROUSAL_AT_REST = -0.25
+
+VA_NOISE_STD = 0.15
+"""Standard deviation of the Gaussian noise on valence and on arousal."""
+AU_FLIP_PROBABILITY = 0.02
+"""Probability that an action unit's label is wrong."""
+EXPRESSION_CONFUSION_PROBABILITY = 0.12
+"""Probability that the expression is replaced by one of the seven others, each as likely."""
+
+MASK_SHARES: dict[str, dict[tuple[bool, bool, bool], float]] = {
+    "train": {
+        (True, True, True): 0.3660,
+        (True, True, False): 0.1700,
+        (True, False, True): 0.0900,
+        (False, True, True): 0.1013,
+        (True, False, False): 0.1040,
+        (False, True, False): 0.0887,
+        (False, False, True): 0.0797,
+        (False, False, False): 0.0003,
+    },
+    "val": {(True, True, True): 0.5745, (True, True, False): 0.4255},
+    "test": {(True, True, True): 1.0},
+}
+"""Share of frames that carry which labels (va, au, expr), by split; the margins are those of
+s-Aff-Wild2: VA 73 %, AU 72.6 %, EXPR 63.7 %, all three 36.6 % in training."""
+
+MASK_RUN_FRAMES = 10
+"""Labels come and go in runs of about this many labelled frames."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of a number of frames.
+
+    Attributes:
+        va_F2: float64 valence and arousal, -1 to 1.
+        au_FU: int64 0 or 1.
+        expr_F: int64 class 0 to 7.
+        has_FK: bool, whether a frame has labels of each of `TASKS`.
+    """
+
+    va_F2: np.ndarray
+    au_FU: np.ndarray
+    expr_F: np.ndarray
+    has_FK: np.ndarray
+
+
+def valence_arousal(intensity_FA: np.ndarray) -> np.ndarray:
+    """Valence and arousal of faces: linear in the intensities, clipped to [-1, 1].
+
+    Args:
+        intensity_FA: intensities of `ACTION_UNITS`.
+
+    Returns:
+        float64 `[F, 2]`.
+    """
+    weight_A2 = np.array(
+        [
+            [VALENCE_WEIGHTS.get(number, 0.0), AROUSAL_WEIGHTS.get(number, 0.0)]
+            for number in ACTION_UNITS
+        ]
+    )
+    rest_12 = np.array([[VALENCE_AT_REST, AROUSAL_AT_REST]])
+    return np.clip(intensity_FA @ weight_A2 + rest_12, -1, 1)
+
+
+def true_labels(motion: Motion) -> Labels:
+    """Labels without noise, nothing missing."""
+    count = len(motion.frame_F)
+    shows_F = motion.envelope_F >= EXPRESSION_VISIBLE
+    return Labels(
+        va_F2=valence_arousal(motion.intensity_FA),
+        au_FU=(motion.intensity_FA[:, : len(AU_NUMBERS)] >= AU_VISIBLE).astype(np.int64),
+        expr_F=np.where(shows_F, motion.episode_F, EXPRESSION_NAMES.index("Neutral")),
+        has_FK=np.ones((count, len(TASKS)), bool),
+    )
+
+
+def with_noise(labels: Labels, rng: np.random.Generator) -> Labels:
+    """Labels as an imperfect annotator gives them; each frame and label errs on its own."""
+    count = len(labels.expr_F)
+    flip_FU = rng.random(labels.au_FU.shape) < AU_FLIP_PROBABILITY
+    confused_F = rng.random(count) < EXPRESSION_CONFUSION_PROBABILITY
+    shift_F = rng.integers(1, len(EXPRESSION_NAMES), count)
+    return Labels(
+        va_F2=np.clip(labels.va_F2 + rng.normal(0, VA_NOISE_STD, labels.va_F2.shape), -1, 1),
+        au_FU=np.where(flip_FU, 1 - labels.au_FU, labels.au_FU),
+        expr_F=np.where(
+            confused_F, (labels.expr_F + shift_F) % len(EXPRESSION_NAMES), labels.expr_F
+        ),
+        has_FK=labels.has_FK,
+    )
+
+
+def sample_masks(counts: list[int], split: str, rng: np.random.Generator) -> list[np.ndarray]:
+    """Draws which labels the frames of each video of a split carry.
+
+    Runs are dealt so that the shares over the split come as close to `MASK_SHARES` as whole
+    frames allow.
+
+    Args:
+        counts: number of frames of each video.
+        split: `train`, `val` or `test`.
+        rng: source of the order.
+
+    Returns:
+        For each video, bool `[F, 3]` in the order of `TASKS`.
+    """
+    shares = MASK_SHARES[split]
+    total = sum(counts)
+    frames_left = {kind: share * total for kind, share in shares.items()}
+    out = []
+    for count in counts:
+        has_FK = np.ones((count, len(TASKS)), bool)
+        begin = 0
+        while begin < count:
+            run = int(rng.integers(MASK_RUN_FRAMES // 2, MASK_RUN_FRAMES * 3 // 2 + 1))
+            # Kinds that are due more often are drawn more often; a rare kind gets a short run.
+            due = np.maximum(np.array(list(frames_left.values())), 0)
+            kind = list(frames_left)[int(rng.choice(len(due), p=due / due.sum()))]
+            run = max(1, min(run, count - begin, round(frames_left[kind])))
+            has_FK[begin : begin + run] = kind
+            frames_left[kind] -= run
+            begin += run
+        out.append(has_FK)
+    return out

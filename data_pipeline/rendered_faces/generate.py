@@ -1,0 +1,363 @@
+"""Generates the data set `rendered_faces`: an s-Aff-Wild2 folder of rendered faces.
+
+`generate` writes it, `ensure` reuses a folder that already holds what is asked for. The same
+arguments give the same bytes whatever the number of workers.
+"""
+
+import io
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.rendered_faces import annotate, layout, motion
+from data_pipeline.rendered_faces.plan import (
+    DUPLICATE_SHARE,
+    FEWEST_FRAMES,
+    FEWEST_VIDEOS,
+    SPLITS,
+    Video,
+    identity_stream,
+    make_plan,
+    pixel_stream,
+    scene_stream,
+)
+from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
+
+GENERATOR_VERSION = 1
+"""Rises whenever the same arguments give other bytes."""
+
+DESCRIPTION_FILE = "dataset.json"
+
+NOTICE = (
+    "Rendered faces with labels known by construction and noise of known size. They show that a "
+    "system works from end to end and what its uncertainty is worth. Scores on them are no "
+    "evidence of accuracy on people."
+)
+
+Progress = Callable[[int, int], None]
+"""Called with the number of finished videos and the number of all videos."""
+
+
+def _check_arguments(num_videos: int, frames_per_video: int, seed: int) -> None:
+    fields = (
+        ("num_videos", num_videos, FEWEST_VIDEOS, "one video a split is the least"),
+        ("frames_per_video", frames_per_video, FEWEST_FRAMES, "a video needs some frames"),
+        ("seed", seed, 0, "seeds are not negative"),
+    )
+    for name, value, least, reason in fields:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ConfigError(
+                f"{name} is {value!r}; expected an integer of at least {least} ({reason})",
+                remedy=f"set {name} to {least} or more",
+            )
+
+
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    """Turns the file system's refusals into the user's error."""
+    try:
+        yield
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot write the data set: {error.strerror or error}",
+            path=error.filename or root,
+            remedy="choose a folder that can be written and has room for it "
+            "(about 4 KB a frame), or free some space",
+        ) from error
+
+
+def _render_video(video: Video, seed: int, root: Path) -> int:
+    """Draws the images of a video below `root`; runs in a worker. Returns the video's index."""
+    from PIL import Image
+
+    from data_pipeline.rendered_faces.render import Pose, Renderer, make_person
+    from data_pipeline.rendered_faces.scene import sample_scene
+
+    person = make_person(identity_stream(seed, video.identity))
+    scene = sample_scene(scene_stream(seed, video.scene))
+    renderer = Renderer(person, scene)
+    rng = pixel_stream(seed, video.index)
+    course = video.motion
+    folder = root / layout.IMAGE_FOLDER / video.name
+    folder.mkdir(parents=True)
+    for row, frame in enumerate(course.frame_F):
+        pose = Pose(
+            yaw=course.yaw_F[row],
+            pitch=course.pitch_F[row],
+            roll=course.roll_F[row],
+            gaze_yaw=course.gaze_yaw_F[row],
+            gaze_pitch=course.gaze_pitch_F[row],
+        )
+        pixel_yx3 = renderer.render(course.intensity_FA[row], pose, rng)
+        content = io.BytesIO()
+        Image.fromarray(pixel_yx3).save(content, "JPEG", quality=scene.jpeg_quality)
+        (root / layout.IMAGE_FOLDER / layout.image_name(video.name, int(frame))).write_bytes(
+            content.getvalue()
+        )
+    return video.index
+
+
+def _render_all(
+    videos: list[Video], seed: int, root: Path, workers: int, progress: Progress | None
+) -> None:
+    def report(results: Iterable[int]) -> None:
+        for done, _ in enumerate(results, start=1):
+            if progress is not None:
+                progress(done, len(videos))
+
+    if workers == 1:
+        report(_render_video(video, seed, root) for video in videos)
+        return
+    # `spawn`: a fork of a process that runs JAX or TensorFlow can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = [pool.submit(_render_video, video, seed, root) for video in videos]
+        try:
+            report(future.result() for future in as_completed(futures))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_labels(videos: list[Video], root: Path) -> None:
+    for split in SPLITS:
+        truth: list[str] = []
+        annotations: list[str] = []
+        for video in (video for video in videos if video.split == split):
+            frame_F, repeats_F = video.motion.frame_F, video.repeats_F
+            truth += layout.annotation_lines(video.name, frame_F, video.truth, repeats_F)
+            annotations += layout.annotation_lines(
+                video.name, frame_F, video.annotations, repeats_F
+            )
+        text = layout.file_text(layout.HEADER, truth)
+        (root / layout.TRUTH_FILES[split]).write_text(text, encoding="ascii", newline="\n")
+        if split == "test":
+            names = [line.split(",", 1)[0] for line in truth]
+            text = layout.file_text(layout.HEADER, names)
+            (root / layout.TEST_LIST_FILE).write_text(text, encoding="ascii", newline="\n")
+        else:
+            text = layout.file_text(layout.HEADER, annotations)
+            path = root / layout.ANNOTATION_FILES[split]
+            path.write_text(text, encoding="ascii", newline="\n")
+
+
+def _counts(videos: list[Video]) -> dict[str, dict[str, Any]]:
+    """What each split holds: rows, images, labels present, true classes and AUs."""
+    counts: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        members = [video for video in videos if video.split == split]
+        repeats_R = np.concatenate([video.repeats_F for video in members])
+        has_RK = np.concatenate([video.annotations.has_FK for video in members])
+        expr_R = np.concatenate([video.truth.expr_F for video in members])
+        au_RU = np.concatenate([video.truth.au_FU for video in members])
+        present_K = (has_RK * repeats_R[:, None]).sum(axis=0)
+        counts[split] = {
+            "videos": len(members),
+            "identities": len({video.identity for video in members}),
+            "images": len(repeats_R),
+            "rows": int(repeats_R.sum()),
+            "rows_with_va": int(present_K[0]),
+            "rows_with_au": int(present_K[1]),
+            "rows_with_expr": int(present_K[2]),
+            "rows_with_all": int((has_RK.all(axis=1) * repeats_R).sum()),
+            "true_expressions": {
+                name: int((expr_R == index).sum()) for index, name in enumerate(EXPRESSION_NAMES)
+            },
+            "true_aus": {name: int(au_RU[:, index].sum()) for index, name in enumerate(AU_NAMES)},
+        }
+    return counts
+
+
+def _description(
+    videos: list[Video], arguments: dict[str, int], counts: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "name": "rendered_faces",
+        "generator_version": GENERATOR_VERSION,
+        "notice": NOTICE,
+        "arguments": arguments,
+        "noise": {
+            "va_std": annotate.VA_NOISE_STD,
+            "au_flip_probability": annotate.AU_FLIP_PROBABILITY,
+            "expression_confusion_probability": annotate.EXPRESSION_CONFUSION_PROBABILITY,
+        },
+        "thresholds": {
+            "au_visible": annotate.AU_VISIBLE,
+            "expression_visible": annotate.EXPRESSION_VISIBLE,
+        },
+        "valence_weights": annotate.VALENCE_WEIGHTS,
+        "arousal_weights": annotate.AROUSAL_WEIGHTS,
+        "at_rest": [annotate.VALENCE_AT_REST, annotate.AROUSAL_AT_REST],
+        "frame_gap": {"median": motion.GAP_MEDIAN, "mean": motion.GAP_MEAN},
+        "duplicate_share": DUPLICATE_SHARE,
+        "counts": counts,
+        "videos": {
+            video.name: {
+                "split": video.split,
+                "identity": video.identity,
+                "scene": video.scene,
+                "images": len(video.motion.frame_F),
+            }
+            for video in videos
+        },
+    }
+
+
+def generate(
+    root: Path,
+    *,
+    num_videos: int,
+    frames_per_video: int,
+    seed: int,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Generates the data set.
+
+    The folder appears complete or not at all: everything is written into a hidden folder beside it,
+    which is renamed at the end.
+
+    Args:
+        root: the folder to make; it must not exist, or be empty.
+        num_videos: number of videos, at least 3.
+        frames_per_video: mean number of labelled frames of a video.
+        seed: decides everything, from 0 on.
+        workers: number of processes; None means one for each core that this process may use. More
+            than one starts processes, so that a script must call this below
+            `if __name__ == "__main__":`.
+        progress: called in this process after each video with the numbers done and in all.
+
+    Returns:
+        What each split holds, by split: videos, identities, images, rows, rows with each label,
+        true expressions and AUs.
+
+    Raises:
+        ConfigError: an argument is out of range.
+        WorkdirError: the folder is not empty, or cannot be written.
+    """
+    _check_arguments(num_videos, frames_per_video, seed)
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers!r}; expected at least 1", remedy="leave it out")
+    root = Path(root).absolute()
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise WorkdirError(
+            "exists already and is not an empty folder",
+            path=root,
+            remedy="choose another folder, or delete this one",
+        )
+    if workers is None:
+        workers = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else (os.cpu_count() or 1)
+        )
+    arguments = {
+        "num_videos": int(num_videos),
+        "frames_per_video": int(frames_per_video),
+        "seed": int(seed),
+    }
+    videos = make_plan(**arguments)
+    counts = _counts(videos)
+    partial = root.parent / f".{root.name}.partial-{os.getpid()}"
+    try:
+        with _writing(root):
+            root.parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+            if workers > 1:
+                # Compiles once, into numba's cache, instead of once in every worker.
+                from data_pipeline.rendered_faces.render import warm_up
+
+                warm_up()
+            _render_all(videos, int(seed), partial, min(workers, num_videos), progress)
+            _write_labels(videos, partial)
+            text = json.dumps(_description(videos, arguments, counts), indent=1) + "\n"
+            (partial / DESCRIPTION_FILE).write_text(text, encoding="ascii", newline="\n")
+            if root.exists():
+                root.rmdir()
+            partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return counts
+
+
+def read_description(root: Path) -> dict[str, Any] | None:
+    """The description of a data set, or None where there is none.
+
+    Raises:
+        WorkdirError: the description cannot be read.
+    """
+    path = Path(root) / DESCRIPTION_FILE
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise WorkdirError(
+            f"cannot be read as the description of a data set: {error}",
+            path=path,
+            remedy="delete the folder and generate the data set again",
+        ) from error
+    return description if isinstance(description, dict) else {}
+
+
+def ensure(
+    root: Path,
+    *,
+    num_videos: int,
+    frames_per_video: int,
+    seed: int,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Generates the data set unless the folder already holds exactly this one.
+
+    Args:
+        root: the folder.
+        num_videos: as for `generate`.
+        frames_per_video: as for `generate`.
+        seed: as for `generate`.
+        workers: as for `generate`; makes no difference to what is generated.
+        progress: as for `generate`.
+
+    Returns:
+        As `generate`.
+
+    Raises:
+        ConfigError: an argument is out of range.
+        WorkdirError: the folder holds something else, or cannot be written.
+    """
+    _check_arguments(num_videos, frames_per_video, seed)
+    arguments = {
+        "num_videos": int(num_videos),
+        "frames_per_video": int(frames_per_video),
+        "seed": int(seed),
+    }
+    found = read_description(root) if Path(root).is_dir() else None
+    if found is None:
+        return generate(root, **arguments, workers=workers, progress=progress)
+    wanted = {"generator_version": GENERATOR_VERSION, **arguments}
+    present = {
+        "generator_version": found.get("generator_version"),
+        **(found.get("arguments") or {}),
+    }
+    differing = [
+        f"{name} is {present.get(name)!r} there and {value!r} is asked for"
+        for name, value in wanted.items()
+        if present.get(name) != value
+    ]
+    if differing:
+        raise WorkdirError(
+            "holds another data set: " + "; ".join(differing),
+            path=root,
+            remedy="choose another folder, delete this one, or ask for what it holds",
+        )
+    return found["counts"]

@@ -1,0 +1,245 @@
+"""The parametric head: loads the asset, gives identities their shape and moves the face.
+
+Letters: V vertices, T triangles, S shapes, A action units (`ACTION_UNITS`). Positions are in
+decimetres: x to the person's left, y up, z forward.
+"""
+
+# ruff: noqa: N815 (dimension letters in the names of arrays)
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline.rendered_faces.raster import blend
+from mtl_face.tasks import AU_NUMBERS
+
+ASSET_PATH = Path(__file__).parent / "assets" / "head.npz"
+
+EXTRA_ACTION_UNITS = (5, 9, 14, 20, 45)
+"""Moved but not annotated: upper lid raiser, nose wrinkler, dimpler, lip stretcher, blink."""
+
+ACTION_UNITS = AU_NUMBERS + EXTRA_ACTION_UNITS
+"""FACS number of each of the 17 action units that move the face, in the order of intensities."""
+
+SCALP_CENTRE = (0.0, 7.55, 0.35)
+"""Centre of the grid of directions in which hair is rooted, decimetres."""
+
+SCALP_LAST_ANGLE_DEG = 140.0
+"""Polar angle of the grid's last row; the first row looks straight up."""
+
+SKIN, EYE, TEETH, TONGUE, LASH = range(5)
+"""Codes of the parts of the mesh."""
+
+_UNIT_SHAPES: dict[int, dict[str, float]] = {
+    1: {"browInnerUp": 1.7},
+    2: {"browOuterUpLeft": 1.5, "browOuterUpRight": 1.5},
+    4: {"browDownLeft": 1.25, "browDownRight": 1.25},
+    6: {"cheekSquintLeft": 1.15, "cheekSquintRight": 1.15},
+    7: {"eyeSquintLeft": 1.35, "eyeSquintRight": 1.35},
+    10: {"mouthUpperUpLeft": 1.5, "mouthUpperUpRight": 1.5},
+    12: {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0},
+    15: {"mouthFrownLeft": 1.35, "mouthFrownRight": 1.35},
+    23: {"mouthRollLower": 0.95, "mouthRollUpper": 0.95, "mouthPucker": 0.12},
+    24: {"mouthPressLeft": 1.2, "mouthPressRight": 1.2, "mouthShrugLower": 0.35},
+    25: {
+        "mouthLowerDownLeft": 1.35,
+        "mouthLowerDownRight": 1.35,
+        "mouthUpperUpLeft": 0.15,
+        "mouthUpperUpRight": 0.15,
+    },
+    26: {"jawOpen": 0.62},
+    5: {"eyeWideLeft": 1.2, "eyeWideRight": 1.2},
+    9: {"noseSneerLeft": 1.3, "noseSneerRight": 1.3},
+    14: {"mouthDimpleLeft": 1.1, "mouthDimpleRight": 1.1},
+    20: {"mouthStretchLeft": 1.1, "mouthStretchRight": 1.1},
+    45: {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},
+}
+"""Blend shapes of each action unit and their weights at intensity 1. Weights above 1 make visible
+at 112 pixels what the sculpted shapes move by a millimetre or two."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The asset, read only. See `derive_asset` for what the arrays are."""
+
+    mean_V3: np.ndarray
+    base_V3: np.ndarray
+    triangle_T3: np.ndarray
+    part_T: np.ndarray
+    part_V: np.ndarray
+    openness_V: np.ndarray
+    lips_V: np.ndarray
+    ears_V: np.ndarray
+    eyelids_V: np.ndarray
+    inside_mouth_V: np.ndarray
+    unit_SV3: dict[str, np.ndarray]
+    macro_SV3: dict[str, np.ndarray]
+    local_SV3: dict[str, np.ndarray]
+    scalp_RC3: np.ndarray
+    scalp_weight_RC3: np.ndarray
+
+    @functools.cached_property
+    def nose_tip(self) -> int:
+        """Vertex of the nose tip: the foremost of the mean head between mouth and eyes."""
+        height_V = self.mean_V3[:, 1]
+        middle_V = (height_V > 6.75) & (height_V < 7.15) & (self.part_V == SKIN)
+        return int(np.argmax(np.where(middle_V, self.mean_V3[:, 2], -np.inf)))
+
+    @functools.cached_property
+    def mouth_corners(self) -> tuple[int, int]:
+        """Vertices of the mouth corners: the person's right, then left."""
+        x_V = np.where(self.lips_V > 0.5, self.mean_V3[:, 0], 0.0)
+        return int(np.argmin(x_V)), int(np.argmax(x_V))
+
+    @functools.cached_property
+    def eyes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Vertex indices of the person's right and left eyeball."""
+        eye_V = self.part_V == EYE
+        return (
+            np.flatnonzero(eye_V & (self.mean_V3[:, 0] < 0)),
+            np.flatnonzero(eye_V & (self.mean_V3[:, 0] > 0)),
+        )
+
+
+@functools.cache
+def load_head(path: Path = ASSET_PATH) -> Head:
+    """Loads the head asset; the result is kept for the life of the process.
+
+    Raises:
+        FileNotFoundError: the asset is missing from the installation.
+    """
+    with np.load(path, allow_pickle=False) as asset:
+        arrays = {name: asset[name] for name in asset.files}
+
+    def shapes(kind: str) -> dict[str, np.ndarray]:
+        names, offset_SV3 = arrays[f"{kind}_names"], arrays[f"{kind}_SV3"]
+        return {
+            str(name): offset_V3.astype(np.float32) / 1000
+            for name, offset_V3 in zip(names, offset_SV3, strict=True)
+        }
+
+    fractions = {
+        name: arrays[name].astype(np.float32) / 255
+        for name in ("openness_V", "lips_V", "ears_V", "eyelids_V", "inside_mouth_V")
+    }
+    return Head(
+        mean_V3=arrays["mean_V3"],
+        base_V3=arrays["base_V3"],
+        triangle_T3=arrays["triangle_T3"].astype(np.int32),
+        part_T=arrays["part_T"].astype(np.int32),
+        part_V=arrays["part_V"].astype(np.int32),
+        unit_SV3=shapes("unit"),
+        macro_SV3=shapes("macro"),
+        local_SV3=shapes("local"),
+        scalp_RC3=arrays["scalp_RC3"].astype(np.int32),
+        scalp_weight_RC3=arrays["scalp_weight_RC3"],
+        **fractions,
+    )
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The bony and fleshy shape of one person.
+
+    Attributes:
+        neutral_V3: float32 vertices with every action unit at rest, decimetres.
+        unit_AV3: float32 displacement of each action unit at intensity 1.
+        masculine: 0 (feminine) to 1 (masculine).
+        old: 0 (young) to 1 (old).
+        ancestry: weights of the african, asian and caucasian macro shapes; sum 1.
+    """
+
+    neutral_V3: np.ndarray
+    unit_AV3: np.ndarray
+    masculine: float
+    old: float
+    ancestry: tuple[float, float, float]
+
+    def pose(self, intensity_A: np.ndarray) -> np.ndarray:
+        """Vertices at the given intensities (0 to 1, order of `ACTION_UNITS`), `[V, 3]`."""
+        out_V3 = np.empty_like(self.neutral_V3)
+        blend(self.neutral_V3, self.unit_AV3, intensity_A.astype(np.float32), out_V3)
+        return out_V3
+
+
+_LOCAL_SPREAD = {
+    "head": 0.22,
+    "forehead": 0.35,
+    "eye": 0.35,
+    "eyebrows": 0.2,
+    "nose": 0.4,
+    "mouth": 0.3,
+    "chin": 0.35,
+    "cheek": 0.35,
+    "ear": 0.3,
+}
+"""Standard deviation of the weights of the local shapes of each region."""
+
+_LOCAL_LEFT_OUT = (
+    "mouth-angles",  # a permanent smile or frown would contradict AU12 and AU15
+    "head-trans",
+    "mouth-dimples",
+    "eyebrows-angle",  # a permanent AU1 or AU4
+    "eyebrows-trans-down",
+    "mouth-trans",
+    "eye-height",  # a permanent AU5 or AU7
+    "ear-shape-pointed",
+    "head-age",
+)
+
+
+def sample_shape(rng: np.random.Generator) -> Shape:
+    """Draws a person.
+
+    Args:
+        rng: source of randomness; nothing else decides the outcome.
+
+    Returns:
+        The shape, with every region varied around a mixture of the macro shapes.
+    """
+    head = load_head()
+    masculine = float(np.clip(rng.beta(0.5, 0.5), 0.05, 0.95))
+    old = float(rng.beta(1.0, 2.2))
+    ancestry_3 = rng.dirichlet([0.55, 0.55, 0.75])
+    vertex_V3 = head.base_V3.copy()
+    for name, offset_V3 in head.macro_SV3.items():
+        kind, gender, age = name.split("-")[:3]
+        weight = masculine if gender == "male" else 1 - masculine
+        weight *= old if age == "old" else 1 - old
+        if kind != "universal":
+            weight *= ancestry_3[("african", "asian", "caucasian").index(kind)]
+        vertex_V3 += np.float32(weight) * offset_V3
+    for name, offset_V3 in head.local_SV3.items():
+        if name.startswith(_LOCAL_LEFT_OUT):
+            continue
+        spread = _LOCAL_SPREAD[name.split("-")[0]]
+        # Shapes come as opposite pairs (incr, decr): half of a normal for each makes one normal.
+        vertex_V3 += np.float32(min(max(rng.normal(0, spread), 0.0), 1.0)) * offset_V3
+    return Shape(
+        neutral_V3=vertex_V3.astype(np.float32),
+        unit_AV3=action_unit_basis(rng.normal(0, 0.1, len(ACTION_UNITS))),
+        masculine=masculine,
+        old=old,
+        ancestry=(float(ancestry_3[0]), float(ancestry_3[1]), float(ancestry_3[2])),
+    )
+
+
+def action_unit_basis(asymmetry_A: np.ndarray) -> np.ndarray:
+    """Displacement of each action unit at intensity 1.
+
+    Args:
+        asymmetry_A: how much stronger (positive) or weaker each unit is on the left side.
+
+    Returns:
+        float32 `[A, V, 3]`.
+    """
+    head = load_head()
+    unit_AV3 = np.zeros((len(ACTION_UNITS), *head.base_V3.shape), np.float32)
+    for index, number in enumerate(ACTION_UNITS):
+        asymmetry = float(np.clip(asymmetry_A[index], -0.2, 0.2))
+        for name, weight in _UNIT_SHAPES[number].items():
+            side = 1 if name.endswith("Left") else -1 if name.endswith("Right") else 0
+            unit_AV3[index] += np.float32(weight * (1 + side * asymmetry)) * head.unit_SV3[name]
+    return unit_AV3

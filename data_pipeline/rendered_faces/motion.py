@@ -1,0 +1,158 @@
+"""How a face moves through a video: episodes of expression, head pose, blinks and frame numbers.
+
+Time is counted in frames of a 30 Hz video. Letters: F labelled frames, A action units.
+"""
+
+# ruff: noqa: N815 (dimension letters in the names of arrays)
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipeline.rendered_faces.head import ACTION_UNITS
+from data_pipeline.rendered_faces.prototypes import sample_mixture
+
+GAP_MEDIAN = 4.0
+GAP_MEAN = 8.0
+_GAP_SIGMA = float(np.sqrt(2 * np.log(GAP_MEAN / GAP_MEDIAN)))
+
+EPISODE_FRAMES = (45, 110)
+"""Shortest and longest time from onset to the end of the offset."""
+
+ONSET_FRAMES = (6, 14)
+OFFSET_FRAMES = (8, 18)
+PAUSE_FRAMES = (0, 14)
+MEAN_EPISODE_FRAMES = (sum(EPISODE_FRAMES) + sum(PAUSE_FRAMES)) / 2
+
+YAW_LIMIT_DEG, PITCH_LIMIT_DEG, ROLL_LIMIT_DEG = 20.0, 12.0, 8.0
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What happens at each labelled frame of a video.
+
+    Attributes:
+        frame_F: int64 frame numbers, from 1, rising.
+        intensity_FA: float64 intensities of `ACTION_UNITS`, 0 to 1.
+        episode_F: int64 expression class of the episode under way.
+        envelope_F: float64 how far that episode has unfolded, 0 to 1.
+        yaw_F, pitch_F, roll_F, gaze_yaw_F, gaze_pitch_F: float64 degrees.
+    """
+
+    frame_F: np.ndarray
+    intensity_FA: np.ndarray
+    episode_F: np.ndarray
+    envelope_F: np.ndarray
+    yaw_F: np.ndarray
+    pitch_F: np.ndarray
+    roll_F: np.ndarray
+    gaze_yaw_F: np.ndarray
+    gaze_pitch_F: np.ndarray
+
+
+def sample_frame_numbers(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws the numbers of the frames in which a face was found and labelled.
+
+    Gaps are log-normal with median 4 and mean 8, so that most neighbours are close and a few lie
+    many frames apart, as where a detector loses the face.
+
+    Args:
+        count: number of frames.
+        rng: source of the gaps.
+
+    Returns:
+        int64 `[count]`, rising, from 1 on.
+    """
+    gap_F = np.maximum(1, np.rint(rng.lognormal(np.log(GAP_MEDIAN), _GAP_SIGMA, count)))
+    return np.cumsum(np.minimum(gap_F, 400)).astype(np.int64)
+
+
+def _smooth_step(part: np.ndarray) -> np.ndarray:
+    part = np.clip(part, 0, 1)
+    return part * part * (3 - 2 * part)
+
+
+def envelope(
+    time_F: np.ndarray, start: float, onset: float, end: float, offset: float
+) -> np.ndarray:
+    """Rise, apex and fall of an episode, 0 to 1.
+
+    Args:
+        time_F: times, frames.
+        start: where the onset begins.
+        onset: frames that the onset takes.
+        end: where the offset is over.
+        offset: frames that the offset takes.
+    """
+    return _smooth_step((time_F - start) / onset) * _smooth_step((end - time_F) / offset)
+
+
+def _drift(
+    time_F: np.ndarray, centre: float, spread: float, limit: float, rng: np.random.Generator
+) -> np.ndarray:
+    """A slow, smooth wander around a value, within limits."""
+    value_F = np.full(len(time_F), centre)
+    for period in (rng.uniform(150, 300), rng.uniform(60, 120)):
+        phase = rng.uniform(0, 2 * np.pi)
+        value_F = value_F + spread * 0.8 * rng.normal() * np.sin(
+            2 * np.pi * time_F / period + phase
+        )
+    # A soft limit keeps the movement smooth where it would leave the range.
+    return limit * np.tanh(value_F / limit)
+
+
+def sample_motion(count: int, expressions: Sequence[int], rng: np.random.Generator) -> Motion:
+    """Draws the course of a video.
+
+    Args:
+        count: number of labelled frames.
+        expressions: class of each episode in turn; begins again when the video outlasts them.
+        rng: source of everything else.
+
+    Returns:
+        The motion.
+    """
+    frame_F = sample_frame_numbers(count, rng)
+    time_F = frame_F.astype(float)
+    intensity_FA = np.zeros((count, len(ACTION_UNITS)))
+    episode_F = np.zeros(count, np.int64)
+    envelope_F = np.zeros(count)
+    # A video is cut from a longer recording: it may begin within an episode.
+    start = time_F[0] - rng.uniform(0, 40)
+    turn = 0
+    while start < time_F[-1]:
+        expression = int(expressions[turn % len(expressions)])
+        length = rng.uniform(*EPISODE_FRAMES)
+        inside_F = (time_F >= start) & (time_F < start + length)
+        shape_F = envelope(
+            time_F, start, rng.uniform(*ONSET_FRAMES), start + length, rng.uniform(*OFFSET_FRAMES)
+        )
+        for number, peak in sample_mixture(expression, rng).items():
+            waver_F = 1 + 0.06 * np.sin(time_F / rng.uniform(5, 12) + rng.uniform(0, 6))
+            lag = rng.uniform(-1.5, 1.5)
+            unit_F = envelope(
+                time_F, start + max(lag, 0), 9 + lag, start + length + min(lag, 0), 12 - lag
+            )
+            intensity_FA[inside_F, ACTION_UNITS.index(number)] = (peak * waver_F * unit_F)[inside_F]
+        episode_F[inside_F] = expression
+        envelope_F[inside_F] = shape_F[inside_F]
+        start += length + rng.uniform(*PAUSE_FRAMES)
+        turn += 1
+    blink = time_F[0] + rng.uniform(0, 120)
+    while blink < time_F[-1]:
+        closed_F = np.exp(-(((time_F - blink) / 2.0) ** 2))
+        index = ACTION_UNITS.index(45)
+        intensity_FA[:, index] = np.maximum(intensity_FA[:, index], closed_F)
+        blink += rng.uniform(70, 200)
+    return Motion(
+        frame_F=frame_F,
+        intensity_FA=np.clip(intensity_FA, 0, 1),
+        episode_F=episode_F,
+        envelope_F=envelope_F,
+        yaw_F=_drift(time_F, rng.normal(0, 7), 6.0, YAW_LIMIT_DEG, rng),
+        pitch_F=_drift(time_F, rng.normal(1, 3.5), 3.0, PITCH_LIMIT_DEG, rng),
+        roll_F=_drift(time_F, rng.normal(0, 2.5), 2.5, ROLL_LIMIT_DEG, rng),
+        gaze_yaw_F=_drift(time_F, rng.normal(0, 3), 4.0, 12.0, rng),
+        gaze_pitch_F=_drift(time_F, rng.normal(0, 2), 2.0, 8.0, rng),
+    )

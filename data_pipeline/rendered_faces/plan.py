@@ -1,0 +1,213 @@
+"""Plans a data set before anything is drawn: videos, identities, splits and episodes.
+
+The plan depends on the arguments alone. Whatever a video needs is seeded by the data set's seed and
+by indices, so that it makes no difference who draws it, when, and beside what.
+"""
+
+# ruff: noqa: N815 (dimension letters in the names of arrays)
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipeline.rendered_faces.annotate import Labels, sample_masks, true_labels, with_noise
+from data_pipeline.rendered_faces.motion import MEAN_EPISODE_FRAMES, Motion, sample_motion
+
+SPLITS = ("train", "val", "test")
+SPLIT_SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}
+FEWEST_VIDEOS = 3
+FEWEST_FRAMES = 2
+
+EPISODE_DECK = {0: 1, 1: 3, 2: 2, 3: 2, 4: 3, 5: 2, 6: 2, 7: 4}
+"""Cards of each expression class in the deck from which a split's episodes are dealt. Neutral needs
+few: onsets, offsets and pauses are Neutral too."""
+
+_PAIR_SHARE = 0.12
+_REPEATED_SHARE = 0.20
+DUPLICATE_SHARE = 0.007
+"""Share of rows that are written twice, as in the original."""
+
+# Streams of random numbers: the second word of a seed.
+_PLAN, _IDENTITY, _SCENE, _MOTION, _NOISE, _MASK, _PIXELS, _DUPLICATES = range(8)
+
+
+def stream(seed: int, purpose: int, index: int = 0) -> np.random.Generator:
+    """The random numbers of one purpose and one index."""
+    return np.random.default_rng([seed, purpose, index])
+
+
+def identity_stream(seed: int, identity: int) -> np.random.Generator:
+    """Decides a person's looks."""
+    return stream(seed, _IDENTITY, identity)
+
+
+def scene_stream(seed: int, scene: int) -> np.random.Generator:
+    """Decides a scene."""
+    return stream(seed, _SCENE, scene)
+
+
+def pixel_stream(seed: int, video: int) -> np.random.Generator:
+    """Decides a video's landmark errors and sensor noise."""
+    return stream(seed, _PIXELS, video)
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of the plan.
+
+    Attributes:
+        index: its number in the data set.
+        name: its folder.
+        split: `train`, `val` or `test`.
+        identity, scene: indices of the person and of the scene.
+        motion: what happens.
+        truth: labels without noise or gaps.
+        annotations: labels as annotated.
+        repeats_F: how many rows each frame gets.
+    """
+
+    index: int
+    name: str
+    split: str
+    identity: int
+    scene: int
+    motion: Motion
+    truth: Labels
+    annotations: Labels
+    repeats_F: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Slot:
+    name: str
+    identity: int
+    scene: int
+
+
+def _units(num_videos: int, rng: np.random.Generator) -> list[list[_Slot]]:
+    """Groups of videos that must stay together: pairs in one picture, and one person's videos."""
+    numbers = [int(number) for number in rng.permutation(np.arange(1, num_videos + 1))]
+    units: list[list[_Slot]] = []
+    identity = scene = used = 0
+    while used < num_videos:
+        number = numbers[used]
+        style = int(rng.integers(4))
+        name = (f"{number}", f"video{number}", f"{number}-30-640x480", f"{number}-24-1280x720")[
+            style
+        ]
+        room = num_videos - used
+        # Small sets have single videos only, so that every split gets some.
+        chance = rng.random() if num_videos >= 8 and room >= 2 else 1.0
+        if num_videos >= 8 and used == 0:
+            chance = 0.0
+        if chance < _PAIR_SHARE:
+            units.append(
+                [
+                    _Slot(f"{name}_left", identity, scene),
+                    _Slot(f"{name}_right", identity + 1, scene),
+                ]
+            )
+            identity, scene = identity + 2, scene + 1
+        elif chance < _PAIR_SHARE + _REPEATED_SHARE:
+            units.append(
+                [
+                    _Slot(name, identity, scene),
+                    _Slot(f"video{numbers[used + 1]}_1", identity, scene + 1),
+                ]
+            )
+            identity, scene = identity + 1, scene + 2
+        else:
+            units.append([_Slot(name, identity, scene)])
+            identity, scene = identity + 1, scene + 1
+        used += len(units[-1])
+    return units
+
+
+def _assign_splits(units: list[list[_Slot]]) -> list[str]:
+    """Split of each unit: always the one that lacks most videos."""
+    total = sum(len(unit) for unit in units)
+    lacking = {split: SPLIT_SHARES[split] * total for split in SPLITS}
+    for split in SPLITS[1:]:
+        lacking[split] = max(1.0, round(lacking[split]))
+    lacking["train"] = total - lacking["val"] - lacking["test"]
+    assigned = []
+    for unit in units:
+        split = max(SPLITS, key=lambda name: lacking[name])
+        lacking[split] -= len(unit)
+        assigned.append(split)
+    return assigned
+
+
+def _deal(count: int, rng: np.random.Generator) -> list[int]:
+    """Deals that many episode classes from shuffled decks."""
+    cards = [expression for expression, copies in EPISODE_DECK.items() for _ in range(copies)]
+    dealt: list[int] = []
+    while len(dealt) < count:
+        dealt.extend(int(card) for card in rng.permutation(cards))
+    return dealt[:count]
+
+
+def _lengths(num_videos: int, frames_per_video: int, rng: np.random.Generator) -> list[int]:
+    """Frames of each video: from 0.6 to 1.4 of the mean, summing to videos x mean."""
+    share = rng.uniform(0.6, 1.4, num_videos)
+    exact = share / share.sum() * num_videos * frames_per_video
+    lengths = np.maximum(1, np.floor(exact)).astype(int)
+    short = num_videos * frames_per_video - int(lengths.sum())
+    order = np.argsort(-(exact - lengths), kind="stable")
+    lengths[order[:short]] += 1
+    return [int(length) for length in lengths]
+
+
+def make_plan(*, num_videos: int, frames_per_video: int, seed: int) -> list[Video]:
+    """Plans the data set.
+
+    Args:
+        num_videos: number of videos, at least `FEWEST_VIDEOS`.
+        frames_per_video: mean number of labelled frames of a video, at least `FEWEST_FRAMES`.
+        seed: decides everything.
+
+    Returns:
+        The videos by split and name, labels included.
+    """
+    rng = stream(seed, _PLAN)
+    units = _units(num_videos, rng)
+    assigned = _assign_splits(units)
+    lengths = _lengths(num_videos, frames_per_video, rng)
+    slots = [(split, slot) for split, unit in zip(assigned, units, strict=True) for slot in unit]
+    slots.sort(key=lambda entry: (SPLITS.index(entry[0]), entry[1].name))
+
+    videos: list[Video] = []
+    index = 0
+    for split in SPLITS:
+        members = [slot for name, slot in slots if name == split]
+        counts = [lengths[index + place] for place in range(len(members))]
+        episodes = [max(1, int(np.ceil(8 * count / MEAN_EPISODE_FRAMES))) for count in counts]
+        dealt = _deal(sum(episodes), rng)
+        masks = sample_masks(counts, split, stream(seed, _MASK, SPLITS.index(split)))
+        total = sum(counts)
+        doubled = stream(seed, _DUPLICATES, SPLITS.index(split)).permutation(total)
+        repeats = np.ones(total, np.int64)
+        repeats[doubled[: round(DUPLICATE_SHARE * total)]] = 2
+        begin = 0
+        for slot, count, number, has_FK in zip(members, counts, episodes, masks, strict=True):
+            motion = sample_motion(count, dealt[:number], stream(seed, _MOTION, index))
+            dealt = dealt[number:]
+            truth = true_labels(motion)
+            noisy = with_noise(truth, stream(seed, _NOISE, index))
+            annotations = Labels(noisy.va_F2, noisy.au_FU, noisy.expr_F, has_FK)
+            videos.append(
+                Video(
+                    index,
+                    slot.name,
+                    split,
+                    slot.identity,
+                    slot.scene,
+                    motion,
+                    truth,
+                    annotations,
+                    repeats[begin : begin + count],
+                )
+            )
+            begin += count
+            index += 1
+    return videos

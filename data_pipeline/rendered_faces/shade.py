@@ -1,0 +1,351 @@
+"""The compiled shading: from the buffer of nearest surfaces to colours.
+
+All directions are in the head's own axes, so that nothing but the lights has to turn with it.
+Letters: V vertices, T triangles, Y and X rows and columns of the supersampled picture, H and W
+rows and columns of the skin maps. Colours are linear RGB.
+"""
+
+import numba
+import numpy as np
+
+from data_pipeline.rendered_faces.raster import compiled
+
+# Codes of the parts (head.py), repeated as numbers that the compiler sees as constants.
+_SKIN, _EYE, _TEETH, _TONGUE = 0, 1, 2, 3
+
+_GAMMA = (np.arange(4097) / 4096).astype(np.float32) ** np.float32(1 / 2.2)
+"""Encoded value of each of 4096 steps of light: a table is faster than a power."""
+
+
+@numba.njit(inline="always", fastmath=True)
+def _ramp(low, high, value):
+    part = (value - low) / (high - low)
+    part = min(max(part, np.float32(0)), np.float32(1))
+    return part * part * (np.float32(3) - np.float32(2) * part)
+
+
+@compiled
+def shade(
+    id_YX,
+    weight_YX2,
+    lash_id_YX,
+    triangle_T3,
+    part_T,
+    normal_V3,
+    map_V2,
+    lips_V,
+    inside_V,
+    openness_V,
+    eye_V3,
+    albedo_HW3,
+    relief_HW3,
+    gaze_23,
+    colours_43,
+    hair_triangle_T3,
+    hair_normal_V3,
+    hair_cover_V2,
+    grain_SG,
+    lights_63,
+    settings_6,
+    background_YX3,
+    out_YX3,
+):
+    """Colours every sample.
+
+    Args:
+        id_YX: what `raster.rasterise` wrote; hair has identifiers from `len(part_T)` on.
+        weight_YX2: likewise.
+        lash_id_YX: identifiers of lashes, -1 where there are none.
+        triangle_T3: triangles of the head.
+        part_T: their parts (`head.SKIN` and so on).
+        normal_V3: unit normals of the head's vertices.
+        map_V2: their places in the skin maps, texels.
+        lips_V: how much each belongs to the lips, 0 to 1.
+        inside_V: how much each belongs to the inside of the mouth, 0 to 1.
+        openness_V: how much of the surroundings each sees, 0 to 1.
+        eye_V3: direction from the eyeball's centre, for vertices of the eyes.
+        albedo_HW3: the map of the skin's colour.
+        relief_HW3: the map of its folds (`skin.relief`).
+        gaze_23: direction in which the person's right and left eye look.
+        colours_43: lips, iris, hair, sclera.
+        hair_triangle_T3: triangles of the hair.
+        hair_normal_V3: unit normals of its vertices.
+        hair_cover_V2: their places around the head and along the strand.
+        grain_SG: brightness along each strand.
+        lights_63: key direction, key colour, fill direction, fill colour, colours from above
+            and below.
+        settings_6: gloss, lash density, and the view direction; one spare.
+        background_YX3: colours behind the head.
+        out_YX3: float32, written.
+    """
+    height, width = id_YX.shape
+    rows, columns = albedo_HW3.shape[0], albedo_HW3.shape[1]
+    num_head = part_T.shape[0]
+    num_strands, num_steps = grain_SG.shape
+    gloss, lash_density = settings_6[0], settings_6[1]
+    vx, vy, vz = settings_6[2], settings_6[3], settings_6[4]
+    kx, ky, kz = lights_63[0, 0], lights_63[0, 1], lights_63[0, 2]
+    fx, fy, fz = lights_63[2, 0], lights_63[2, 1], lights_63[2, 2]
+    hx, hy, hz = kx + vx, ky + vy, kz + vz
+    norm = np.float32(1) / np.sqrt(hx * hx + hy * hy + hz * hz)
+    hx, hy, hz = hx * norm, hy * norm, hz * norm
+    one = np.float32(1)
+    half = np.float32(0.5)
+    for y in range(height):
+        for x in range(width):
+            found = id_YX[y, x]
+            if found < 0:
+                out_YX3[y, x, 0] = background_YX3[y, x, 0]
+                out_YX3[y, x, 1] = background_YX3[y, x, 1]
+                out_YX3[y, x, 2] = background_YX3[y, x, 2]
+                continue
+            w1, w2 = weight_YX2[y, x, 0], weight_YX2[y, x, 1]
+            w0 = one - w1 - w2
+            if found >= num_head:
+                t = found - num_head
+                a, b, c = hair_triangle_T3[t, 0], hair_triangle_T3[t, 1], hair_triangle_T3[t, 2]
+                normals = hair_normal_V3
+                part = -1
+            else:
+                a, b, c = triangle_T3[found, 0], triangle_T3[found, 1], triangle_T3[found, 2]
+                normals = normal_V3
+                part = part_T[found]
+            nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
+            ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
+            nz = w0 * normals[a, 2] + w1 * normals[b, 2] + w2 * normals[c, 2]
+            openness = one
+            shine = np.float32(0)
+            sharp = np.float32(0)
+            wrap_r, wrap_g, wrap_b = np.float32(0.1), np.float32(0.1), np.float32(0.1)
+            if part == _SKIN:
+                u = w0 * map_V2[a, 0] + w1 * map_V2[b, 0] + w2 * map_V2[c, 0]
+                v = w0 * map_V2[a, 1] + w1 * map_V2[b, 1] + w2 * map_V2[c, 1]
+                u = min(max(u, np.float32(0)), np.float32(columns - 1.001))
+                v = min(max(v, np.float32(0)), np.float32(rows - 1.001))
+                iu, iv = int(u), int(v)
+                pu, pv = u - np.float32(iu), v - np.float32(iv)
+                m00, m01 = (one - pu) * (one - pv), pu * (one - pv)
+                m10, m11 = (one - pu) * pv, pu * pv
+                red = (
+                    m00 * albedo_HW3[iv, iu, 0]
+                    + m01 * albedo_HW3[iv, iu + 1, 0]
+                    + m10 * albedo_HW3[iv + 1, iu, 0]
+                    + m11 * albedo_HW3[iv + 1, iu + 1, 0]
+                )
+                green = (
+                    m00 * albedo_HW3[iv, iu, 1]
+                    + m01 * albedo_HW3[iv, iu + 1, 1]
+                    + m10 * albedo_HW3[iv + 1, iu, 1]
+                    + m11 * albedo_HW3[iv + 1, iu + 1, 1]
+                )
+                blue = (
+                    m00 * albedo_HW3[iv, iu, 2]
+                    + m01 * albedo_HW3[iv, iu + 1, 2]
+                    + m10 * albedo_HW3[iv + 1, iu, 2]
+                    + m11 * albedo_HW3[iv + 1, iu + 1, 2]
+                )
+                slope_u = (
+                    m00 * relief_HW3[iv, iu, 0]
+                    + m01 * relief_HW3[iv, iu + 1, 0]
+                    + m10 * relief_HW3[iv + 1, iu, 0]
+                    + m11 * relief_HW3[iv + 1, iu + 1, 0]
+                )
+                slope_v = (
+                    m00 * relief_HW3[iv, iu, 1]
+                    + m01 * relief_HW3[iv, iu + 1, 1]
+                    + m10 * relief_HW3[iv + 1, iu, 1]
+                    + m11 * relief_HW3[iv + 1, iu + 1, 1]
+                )
+                groove = (
+                    m00 * relief_HW3[iv, iu, 2]
+                    + m01 * relief_HW3[iv, iu + 1, 2]
+                    + m10 * relief_HW3[iv + 1, iu, 2]
+                    + m11 * relief_HW3[iv + 1, iu + 1, 2]
+                )
+                lips = w0 * lips_V[a] + w1 * lips_V[b] + w2 * lips_V[c]
+                inside = w0 * inside_V[a] + w1 * inside_V[b] + w2 * inside_V[c]
+                openness = w0 * openness_V[a] + w1 * openness_V[b] + w2 * openness_V[c]
+                openness = np.float32(0.25) + np.float32(0.75) * openness
+                shine = gloss
+                sharp = np.float32(14)
+                wrap_r, wrap_g, wrap_b = np.float32(0.32), np.float32(0.18), np.float32(0.13)
+                if inside > 0.5:
+                    red, green, blue = np.float32(0.10), np.float32(0.018), np.float32(0.016)
+                    openness = np.float32(0.5)
+                    shine = np.float32(0)
+                else:
+                    mix = _ramp(np.float32(0.3), np.float32(0.7), lips)
+                    red += mix * (colours_43[0, 0] - red)
+                    green += mix * (colours_43[0, 1] - green)
+                    blue += mix * (colours_43[0, 2] - blue)
+                    shine += np.float32(0.12) * mix
+                    fade = one - np.float32(0.75) * mix
+                    # Tangents of the map: right as seen from the front, and upward.
+                    length = np.sqrt(nx * nx + nz * nz) + np.float32(1e-6)
+                    tx, tz = nz / length, -nx / length
+                    bx, by, bz = ny * tz, nz * tx - nx * tz, -ny * tx
+                    nx -= fade * (slope_u * tx + slope_v * bx)
+                    ny -= fade * slope_v * by
+                    nz -= fade * (slope_u * tz + slope_v * bz)
+                    dark = one - np.float32(0.6) * min(groove * fade, one)
+                    red *= np.float32(0.35) + np.float32(0.65) * dark
+                    green *= dark
+                    blue *= dark
+            elif part == _EYE:
+                dx = w0 * eye_V3[a, 0] + w1 * eye_V3[b, 0] + w2 * eye_V3[c, 0]
+                dy = w0 * eye_V3[a, 1] + w1 * eye_V3[b, 1] + w2 * eye_V3[c, 1]
+                dz = w0 * eye_V3[a, 2] + w1 * eye_V3[b, 2] + w2 * eye_V3[c, 2]
+                scale = one / np.sqrt(dx * dx + dy * dy + dz * dz + np.float32(1e-9))
+                dx, dy, dz = dx * scale, dy * scale, dz * scale
+                eye = 1 if map_V2[a, 0] > np.float32(columns) * half else 0
+                forward = dx * gaze_23[eye, 0] + dy * gaze_23[eye, 1] + dz * gaze_23[eye, 2]
+                off_axis = np.sqrt(max(one - forward * forward, np.float32(0)))
+                nx, ny, nz = dx, dy, dz
+                red, green, blue = colours_43[3, 0], colours_43[3, 1], colours_43[3, 2]
+                rim = _ramp(np.float32(0.46), np.float32(0.40), off_axis)
+                ring = np.float32(0.35) + np.float32(0.65) * _ramp(
+                    np.float32(0.44), np.float32(0.32), off_axis
+                )
+                red += rim * (colours_43[1, 0] * ring - red)
+                green += rim * (colours_43[1, 1] * ring - green)
+                blue += rim * (colours_43[1, 2] * ring - blue)
+                pupil = _ramp(np.float32(0.20), np.float32(0.15), off_axis)
+                red *= one - np.float32(0.96) * pupil
+                green *= one - np.float32(0.96) * pupil
+                blue *= one - np.float32(0.96) * pupil
+                # The lids shade the upper part of the eye.
+                openness = np.float32(0.62) + np.float32(0.38) * _ramp(
+                    np.float32(0.42), np.float32(-0.1), dy
+                )
+                shine = np.float32(0.8)
+                sharp = np.float32(120)
+                wrap_r, wrap_g, wrap_b = np.float32(0.4), np.float32(0.4), np.float32(0.4)
+            elif part == _TEETH:
+                red, green, blue = np.float32(0.62), np.float32(0.56), np.float32(0.46)
+                openness = np.float32(0.62)
+                wrap_r, wrap_g, wrap_b = np.float32(0.5), np.float32(0.5), np.float32(0.5)
+            elif part == _TONGUE:
+                red, green, blue = np.float32(0.30), np.float32(0.085), np.float32(0.08)
+                openness = np.float32(0.6)
+            else:
+                around = (
+                    w0 * hair_cover_V2[a, 0] + w1 * hair_cover_V2[b, 0] + w2 * hair_cover_V2[c, 0]
+                )
+                along = (
+                    w0 * hair_cover_V2[a, 1] + w1 * hair_cover_V2[b, 1] + w2 * hair_cover_V2[c, 1]
+                )
+                strand = int(around * num_strands) % num_strands
+                step = min(int(along * np.float32(num_steps / 140.0)), num_steps - 1)
+                grain = grain_SG[strand, step]
+                red = colours_43[2, 0] * grain
+                green = colours_43[2, 1] * grain
+                blue = colours_43[2, 2] * grain
+                shine = np.float32(0.10) * grain * grain
+                sharp = np.float32(9)
+            scale = one / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-9))
+            nx, ny, nz = nx * scale, ny * scale, nz * scale
+            if part == -1 and nx * vx + ny * vy + nz * vz < 0:
+                nx, ny, nz = -nx, -ny, -nz
+            key = nx * kx + ny * ky + nz * kz
+            fill = max(nx * fx + ny * fy + nz * fz, np.float32(0))
+            up = half + half * ny
+            spec = np.float32(0)
+            if shine > 0:
+                facing = max(nx * hx + ny * hy + nz * hz, np.float32(0))
+                spec = shine * facing**sharp * openness
+            partly = half + half * openness
+            diffuse_r = max((key + wrap_r) / (one + wrap_r), np.float32(0)) * partly
+            diffuse_g = max((key + wrap_g) / (one + wrap_g), np.float32(0)) * partly
+            diffuse_b = max((key + wrap_b) / (one + wrap_b), np.float32(0)) * partly
+            red = (
+                red
+                * (
+                    diffuse_r * lights_63[1, 0]
+                    + fill * lights_63[3, 0]
+                    + openness * (up * lights_63[4, 0] + (one - up) * lights_63[5, 0])
+                )
+                + spec * lights_63[1, 0]
+            )
+            green = (
+                green
+                * (
+                    diffuse_g * lights_63[1, 1]
+                    + fill * lights_63[3, 1]
+                    + openness * (up * lights_63[4, 1] + (one - up) * lights_63[5, 1])
+                )
+                + spec * lights_63[1, 1]
+            )
+            blue = (
+                blue
+                * (
+                    diffuse_b * lights_63[1, 2]
+                    + fill * lights_63[3, 2]
+                    + openness * (up * lights_63[4, 2] + (one - up) * lights_63[5, 2])
+                )
+                + spec * lights_63[1, 2]
+            )
+            if lash_id_YX[y, x] >= 0 and part != -1:
+                keep = one - lash_density
+                red, green, blue = red * keep, green * keep, blue * keep
+            out_YX3[y, x, 0] = red
+            out_YX3[y, x, 1] = green
+            out_YX3[y, x, 2] = blue
+
+
+@compiled
+def finish(linear_YX3, exposure, saturation, blur, noise_yx3, out_yx3):
+    """Averages 2 x 2 samples to a pixel, blurs, adds noise and stores 8-bit sRGB (gamma 2.2).
+
+    Args:
+        linear_YX3: float32 samples, twice as many in each direction as pixels.
+        exposure: factor on the light.
+        saturation: 1 leaves colours as they are, 0 makes grey.
+        blur: weight of each neighbour in a 3-tap blur, 0 to 1/3.
+        noise_yx3: float32 noise in units of 8-bit values.
+        out_yx3: uint8 pixels, written.
+    """
+    height, width = out_yx3.shape[0], out_yx3.shape[1]
+    pixel = np.empty((height, width, 3), np.float32)
+    for y in range(height):
+        for x in range(width):
+            for c in range(3):
+                pixel[y, x, c] = (
+                    exposure
+                    * np.float32(0.25)
+                    * (
+                        linear_YX3[2 * y, 2 * x, c]
+                        + linear_YX3[2 * y, 2 * x + 1, c]
+                        + linear_YX3[2 * y + 1, 2 * x, c]
+                        + linear_YX3[2 * y + 1, 2 * x + 1, c]
+                    )
+                )
+    middle = np.float32(1) - np.float32(2) * blur
+    across = np.empty_like(pixel)
+    for y in range(height):
+        for x in range(width):
+            before, after = max(x - 1, 0), min(x + 1, width - 1)
+            for c in range(3):
+                across[y, x, c] = middle * pixel[y, x, c] + blur * (
+                    pixel[y, before, c] + pixel[y, after, c]
+                )
+    for y in range(height):
+        before, after = max(y - 1, 0), min(y + 1, height - 1)
+        for x in range(width):
+            grey = np.float32(0)
+            for c in range(3):
+                value = middle * across[y, x, c] + blur * (
+                    across[before, x, c] + across[after, x, c]
+                )
+                # A soft shoulder: light above 0.8 is compressed instead of clipped.
+                if value > np.float32(0.8):
+                    over = value - np.float32(0.8)
+                    value = np.float32(0.8) + over / (np.float32(1) + np.float32(5) * over)
+                place = min(max(value, np.float32(0)), np.float32(0.999)) * np.float32(4096)
+                low = int(place)
+                value = _GAMMA[low] + (place - np.float32(low)) * (_GAMMA[low + 1] - _GAMMA[low])
+                pixel[y, x, c] = value
+                grey += value * np.float32(1 / 3)
+            for c in range(3):
+                value = grey + saturation * (pixel[y, x, c] - grey)
+                level = np.float32(255) * value + noise_yx3[y, x, c]
+                out_yx3[y, x, c] = np.uint8(min(max(level + np.float32(0.5), 0.0), 255.0))
