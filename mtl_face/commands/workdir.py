@@ -9,6 +9,7 @@ DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv,
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ _FREE = ("evaluation.", "training.log_every_steps", "data.root", "data.rendered_
 def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
     """Makes the folder if it is absent, and checks that it can be written and is this run's.
 
+    As long as it holds no checkpoint, it is nobody's: a command that failed on a wrong setting
+    can be given again with the right one.
+
     Args:
         workdir: the folder.
         config: the run's settings.
@@ -42,22 +46,18 @@ def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
     workdir = workdir.expanduser().resolve()
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
-        probe.write_text("")
-        probe.unlink()
-        config_file = workdir / _CONFIG
-        if config_file.exists():
-            _check_same(workdir, config)
-        else:
-            if (workdir / CHECKPOINTS).exists():
+        if _has_checkpoint(workdir):
+            if not (workdir / _CONFIG).exists():
                 raise WorkdirError(
                     f"holds checkpoints but no {_CONFIG}",
                     path=workdir,
                     remedy="give an empty or new folder as --workdir",
                 )
-            temporary = config_file.with_suffix(".tmp")
-            temporary.write_text(json.dumps(config_lib.to_dict(config), indent=2) + "\n")
-            os.replace(temporary, config_file)
+            _check_same(workdir, config)
+            with tempfile.TemporaryFile(dir=workdir) as probe:
+                probe.write(b"x")
+        else:
+            _write_config(workdir, config)
     except OSError as error:
         raise _unwritable(workdir, error) from error
     return workdir
@@ -96,6 +96,18 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def _has_checkpoint(workdir: Path) -> bool:
+    folder = workdir / CHECKPOINTS
+    return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+
+
+def _write_config(workdir: Path, config: config_lib.Config) -> None:
+    text = json.dumps(config_lib.to_dict(config), indent=2) + "\n"
+    temporary = workdir / f"{_CONFIG}.{os.getpid()}.tmp"
+    temporary.write_text(text)
+    os.replace(temporary, workdir / _CONFIG)
+
+
 def _unwritable(path: Path, error: OSError) -> WorkdirError:
     return WorkdirError(
         f"cannot be written: {error.strerror}",
@@ -108,7 +120,9 @@ def _check_same(workdir: Path, config: config_lib.Config) -> None:
     path = workdir / _CONFIG
     try:
         saved = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        if not isinstance(saved, dict):
+            raise ValueError("it holds no settings")
+    except (OSError, ValueError) as error:
         raise WorkdirError(
             f"cannot be read: {error}", path=path, remedy="choose another --workdir"
         ) from error

@@ -41,12 +41,13 @@ def train(
 
     Args:
         state: where to start; its arrays are donated to the first step.
-        train_step: `(state, batch) -> (state, numbers)`.
+        train_step: `(state, batch) -> (state, numbers)`; `loss` and `gradient_norm` among them.
         batches: global batches, the first for the step that comes next.
         total_steps: steps of the whole run.
         steps_per_epoch: steps of an epoch.
         examples_per_step: examples of a global batch.
-        log_every: steps between two lines of progress.
+        log_every: steps between two lines of progress, besides those at checkpoints: so the means
+            of a row never reach over a step that a run may go on from.
         evaluate_every: steps between two evaluations; the last step is always evaluated.
         checkpoint_every: steps between two checkpoints, besides those at evaluations.
         evaluate: state -> scores.
@@ -61,32 +62,34 @@ def train(
         The last state. `stop.requested` tells whether it came early; it is saved either way.
 
     Raises:
-        UserError: if the loss is no longer finite.
+        UserError: if the loss or the gradient is no longer finite; nothing of it was saved.
     """
-    step = int(jax.device_get(state.step))
+    step = first_step = int(jax.device_get(state.step))
     pending: list[dict[str, jax.Array]] = []
     meter = _Meter(step, total_steps, examples_per_step)
-    while step < total_steps and not stop.requested:
+    leaving = stop.requested
+    while step < total_steps and not leaving:
         batch = next(batches)
         with jax.transfer_guard("disallow"):  # a hidden transfer a step costs more than the step
             state, numbers = train_step(state, batch)
         step += 1
         pending.append(numbers)
-        last = step == total_steps
-        if step % log_every == 0 or last:
+        leaving = stop.requested  # asked once: a signal that comes later waits for the next step
+        evaluates = step % evaluate_every == 0 or step == total_steps
+        saves = evaluates or step % checkpoint_every == 0 or leaving
+        if step % log_every == 0 or saves:
             means = mean_numbers(jax.device_get(pending))
             pending = []
             speed = meter.lap(step)
-            _check_finite(step, means["loss"])
+            _check_finite(step, means)
             rates = {f"learning_rate/{k}": float(f(step - 1)) for k, f in learning_rates.items()}
             row = {f"train/{name}": value for name, value in means.items()} | rates
             history.append({"step": step, "epoch": step / steps_per_epoch, **row, **speed})
             write_scalars(step, row | speed)
             say(_progress_line(step, total_steps, steps_per_epoch, means, meter))
-        evaluates = step % evaluate_every == 0 or last
-        saves = step % checkpoint_every == 0 or stop.requested
-        if evaluates or saves:
-            _check_finite(step, float(jax.device_get(numbers["loss"])))
+        elif step == first_step + 1:
+            jax.block_until_ready(numbers)
+            meter.restart(step)  # compiling is no measure of speed
         if evaluates:
             with meter.paused():
                 scores = evaluate(state)
@@ -105,13 +108,18 @@ def train(
     return state
 
 
-def _check_finite(step: int, loss: float) -> None:
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} by step {step}",
-            remedy="lower optimizer.learning_rate and optimizer.backbone_learning_rate, or set "
-            "optimizer.gradient_clip=1.0; the last checkpoint is older and sound",
-        )
+def _check_finite(step: int, means: dict[str, float]) -> None:
+    """Asked before every save.
+
+    A gradient that is not finite spoils the state, though the loss of its step is still sound.
+    """
+    for name in ("loss", "gradient_norm"):
+        if not math.isfinite(means[name]):
+            raise UserError(
+                f"the {name.replace('_', ' ')} is {means[name]} by step {step}",
+                remedy="lower optimizer.learning_rate and optimizer.backbone_learning_rate, or set "
+                "optimizer.gradient_clip=1.0; the last checkpoint is older and sound",
+            )
 
 
 def _progress_line(
@@ -148,11 +156,13 @@ class _Meter:
     def images_per_second(self) -> float:
         return self.steps_per_second * self._examples
 
+    def restart(self, step: int) -> None:
+        self._lap_step, self._lap_start, self._pause = step, time.perf_counter(), 0.0
+
     def lap(self, step: int) -> dict[str, float]:
-        now = time.perf_counter()
-        elapsed = now - self._lap_start - self._pause
+        elapsed = time.perf_counter() - self._lap_start - self._pause
         self.steps_per_second = (step - self._lap_step) / max(elapsed, 1e-9)
-        self._lap_step, self._lap_start, self._pause = step, now, 0.0
+        self.restart(step)
         return {
             "speed/steps_per_second": self.steps_per_second,
             "speed/images_per_second": self.images_per_second,
