@@ -9,22 +9,19 @@ Dimension letters: N rows, B global batch, b batch of one process, S image size 
 
 import collections
 import os
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from data_pipeline import images, memory, order
-from data_pipeline.frames import FrameTable, labels
+from data_pipeline.batch import Batch, IndexedImages, gather_images, to_devices, with_labels
+from data_pipeline.frames import FrameTable
 from mtl_face.errors import ConfigError, ImageError
 
-if TYPE_CHECKING:
-    import jax
-
-Batch = dict[str, Any]
-"""Nested dict of NumPy arrays, see `train_batches` and `eval_batches`."""
+__all__ = ["Batch", "Source", "decode_all", "eval_batches", "to_devices", "train_batches"]
 
 Source = str | npt.NDArray[np.uint8]
 """Where pixels come from: "files", "memory", or the array that `decode_all` made."""
@@ -76,7 +73,7 @@ def train_batches(
     part = {"process_index": process_index, "process_count": process_count}
     indices = order.batches(len(table), batch_size, seed=seed, start_step=start_step, **part)
     local_size = _local_size(batch_size, **part)
-    return _labelled(
+    return with_labels(
         table, _with_images(table, indices, local_size, image_size, source, prefetch), False
     )
 
@@ -115,7 +112,7 @@ def eval_batches(
     part = {"process_index": process_index, "process_count": process_count}
     local_size = _local_size(batch_size, **part)
     indices = order.eval_batches(len(table), batch_size, **part)
-    return _labelled(
+    return with_labels(
         table, _with_images(table, indices, local_size, image_size, source, prefetch), True
     )
 
@@ -149,39 +146,6 @@ def decode_all(table: FrameTable, *, image_size: int = 112) -> npt.NDArray[np.ui
     return image_NSSC
 
 
-def to_devices(
-    batches: Iterable[Batch], sharding: "jax.sharding.NamedSharding", ahead: int = 2
-) -> Iterator[Batch]:
-    """Turns each process's batches into global arrays, with transfers running ahead.
-
-    Args:
-        batches: nested dicts of NumPy arrays [b, ...] of this process. Devices of one process must
-            be neighbours along the batch axis of the mesh, in the order of the processes.
-        sharding: how the first axis is laid out, for instance `NamedSharding(mesh, P("data"))`;
-            further axes are not sharded.
-        ahead: batches whose transfer is started before the one in use is asked for.
-
-    Yields:
-        The same dicts with global `jax.Array`s [B, ...]. int64 becomes int32, which JAX uses.
-    """
-    import jax
-
-    def place(batch: Batch) -> Batch:
-        return jax.tree.map(
-            lambda leaf: jax.make_array_from_process_local_data(
-                sharding, leaf.astype(np.int32) if leaf.dtype == np.int64 else leaf
-            ),
-            batch,
-        )
-
-    placed: collections.deque[Batch] = collections.deque()
-    for batch in batches:
-        placed.append(place(batch))
-        if len(placed) > ahead:
-            yield placed.popleft()
-    yield from placed
-
-
 def _local_size(batch_size: int, *, process_index: int, process_count: int) -> int:
     part = order.process_slice(batch_size, process_index=process_index, process_count=process_count)
     return part.stop - part.start
@@ -194,7 +158,7 @@ def _with_images(
     image_size: int,
     source: Source,
     prefetch: int,
-) -> Iterator[tuple[order.Indices, npt.NDArray[np.uint8]]]:
+) -> IndexedImages:
     if isinstance(source, str):
         if source == "files":
             return _decoded_files(
@@ -205,34 +169,7 @@ def _with_images(
         source = decode_all(table, image_size=image_size)
     if source.shape != (len(table), image_size, image_size, 3) or source.dtype != np.uint8:
         raise ValueError(f"source is {source.dtype} {source.shape}, not one image a row")
-    return _gathered(source, indices)
-
-
-def _gathered(
-    image_NSSC: npt.NDArray[np.uint8], indices: Iterator[order.Indices]
-) -> Iterator[tuple[order.Indices, npt.NDArray[np.uint8]]]:
-    for index_b in indices:
-        image_bSSC = image_NSSC[index_b]
-        image_bSSC[index_b == order.PADDING] = 0
-        yield index_b, image_bSSC
-
-
-def _labelled(
-    table: FrameTable,
-    decoded: Iterator[tuple[order.Indices, npt.NDArray[np.uint8]]],
-    with_index: bool,
-) -> Iterator[Batch]:
-    all_targets, all_weights = labels(table)
-    for index_b, image_bSSC in decoded:
-        valid_b = index_b != order.PADDING
-        batch: Batch = {"image": image_bSSC}
-        for name, columns in (("targets", all_targets), ("weights", all_weights)):
-            batch[name] = {task: column[index_b] for task, column in columns.items()}
-            for column in batch[name].values():
-                column[~valid_b] = 0
-        if with_index:
-            batch |= {"index": index_b, "valid": valid_b}
-        yield batch
+    return gather_images(source, indices)
 
 
 def _decoded_files(
@@ -242,7 +179,7 @@ def _decoded_files(
     local_size: int,
     image_size: int,
     prefetch: int,
-) -> Iterator[tuple[order.Indices, npt.NDArray[np.uint8]]]:
+) -> IndexedImages:
     """Decodes the images of each batch of indices, several at a time, keeping the order."""
     paths = table.paths()
     path_N = tf.constant([os.fsencode(path) for path in paths], tf.string)
@@ -284,7 +221,7 @@ def _decoded_files(
             image_bSSC = next(decoded)
         except StopIteration:
             return
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, UnicodeDecodeError) as error:  # of a message with odd bytes
             failed = [paths[row] for row in underway[0] if row != order.PADDING]
             # The user's file is at fault; a TensorFlow trace would only hide it.
             raise _find_culprit(failed, error) from None
@@ -293,19 +230,16 @@ def _decoded_files(
 
 def _decode(content: tf.Tensor, image_size: int) -> tf.Tensor:
     """Encoded JPEG, PNG or BMP to uint8 [S, S, 3]; anything else fails."""
-    start = tf.strings.substr(content, 0, 3)
-    # One operation reads JPEG and PNG. It would read GIF and WebP too, in other ranks: keep out.
-    known = (start == b"\xff\xd8\xff") | (start == b"\x89PN")
-    # BMP files with a palette would come out as their indices: 24 or 32 bits a pixel only.
-    bits = tf.cond(
-        tf.strings.length(content) > 30, lambda: tf.strings.substr(content, 28, 1), lambda: b""
-    )
-    is_bmp = (tf.strings.substr(start, 0, 2) == b"BM") & ((bits == b"\x18") | (bits == b"\x20"))
+    # Zeros behind it: reading beyond the end would fail with the file's bytes in the message,
+    # which Python cannot decode.
+    header = tf.strings.join([tf.strings.substr(content, 0, 32), bytes(32)])
     image = tf.cond(
-        is_bmp,
-        lambda: tf.io.decode_bmp(content, channels=3),
-        lambda: tf.io.decode_jpeg(
-            tf.where(known, content, b""), channels=3, dct_method="INTEGER_ACCURATE"
+        tf.strings.substr(header, 0, 3) == b"\xff\xd8\xff",
+        lambda: _decode_compressed(content, tf.io.extract_jpeg_shape(content)[:2]),
+        lambda: tf.cond(
+            tf.strings.substr(header, 0, 4) == b"\x89PNG",
+            lambda: _decode_compressed(content, _png_size(header)),
+            lambda: _decode_bmp(content, header),
         ),
     )
     image = tf.cond(
@@ -320,6 +254,25 @@ def _decode(content: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.ensure_shape(image, (image_size, image_size, 3))
 
 
+def _decode_compressed(content: tf.Tensor, size_px: tf.Tensor) -> tf.Tensor:
+    """JPEG or PNG whose header promises `size_px`; checked before memory is taken for it."""
+    allowed = tf.reduce_prod(tf.cast(size_px, tf.int64)) <= images.MAX_PIXELS
+    return tf.io.decode_jpeg(  # reads PNG as well
+        tf.where(allowed, content, b""), channels=3, dct_method="INTEGER_ACCURATE"
+    )
+
+
+def _png_size(header: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)
+
+
+def _decode_bmp(content: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
+    """BMP of 24 or 32 bits a pixel; of one with a palette, TensorFlow would return the indices."""
+    bits = tf.strings.substr(header, 28, 1)
+    allowed = (tf.strings.substr(header, 0, 2) == b"BM") & ((bits == b"\x18") | (bits == b"\x20"))
+    return tf.io.decode_bmp(tf.where(allowed, content, b""), channels=3)
+
+
 def _find_culprit(paths: list[str], error: Exception) -> ImageError:
     """The image of a failed batch that cannot be read."""
     for path in paths:
@@ -331,12 +284,17 @@ def _find_culprit(paths: list[str], error: Exception) -> ImageError:
             _decode(tf.io.read_file(path), 8)
         except tf.errors.OpError as own_error:
             return ImageError(
-                f"the image cannot be decoded ({own_error.message})",
+                f"the image cannot be decoded ({_plain(own_error)})",
                 path=path,
                 remedy="save it again as JPEG or PNG with an image program",
             )
     return ImageError(
-        f"an image could not be read, but can be now ({error})",
+        f"an image could not be read, but can be now ({_plain(error)})",
         path=paths[0] if paths else None,
         remedy="check the disk or the network share that holds the images, then start again",
     )
+
+
+def _plain(error: Exception) -> str:
+    """TensorFlow's reason without the names of its graph nodes around it."""
+    return re.sub(r"\{\{.*?\}\} ?| ?\[(Op:|\[).*", "", str(error), flags=re.DOTALL).strip()

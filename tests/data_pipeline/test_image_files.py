@@ -4,6 +4,8 @@ from unittest import mock
 import image_cases
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_pipeline import images
 from mtl_face.errors import ImageError
@@ -79,3 +81,20 @@ def test_resizing_averages_and_ignores_the_aspect_ratio(tmp_path):
     small = images.read_image(path, 16)
     assert small.shape == (16, 16, 3)
     assert np.abs(small.astype(int) - 100).max() <= 15
+
+
+_FILES = [*(case[0] for case in READABLE.values()), *(case[0] for case in BROKEN.values())]
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(data=st.data())
+def test_damage_never_raises_anything_else(tmp_path_factory, data):
+    content = bytearray(data.draw(st.sampled_from(_FILES)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        if content:
+            end = min(len(content), data.draw(st.sampled_from([60, len(content)]))) - 1
+            content[data.draw(st.integers(0, end))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    fault = images.diagnose(path)
+    assert fault is None or (fault.path == str(path) and fault.remedy)

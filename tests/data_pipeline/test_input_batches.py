@@ -1,5 +1,8 @@
 import itertools
 import shutil
+import socket
+import subprocess
+import sys
 from typing import Any
 
 import image_cases
@@ -139,24 +142,31 @@ def test_evaluation_gives_each_row_once(table, source, batch_size, process_count
     assert sorted(found) == list(range(NUM_ROWS))
 
 
-@pytest.mark.parametrize("name", image_cases.readable())
-def test_decodes_as_pillow_does(tmp_path, name):
-    content, expected, tolerance = image_cases.readable()[name]
+def test_decodes_as_pillow_does(tmp_path):
+    cases = image_cases.readable()
     (tmp_path / "v").mkdir()
-    (tmp_path / "v" / "1.jpg").write_bytes(content)
+    for number, (content, _, _) in enumerate(cases.values()):
+        (tmp_path / "v" / f"{number}.jpg").write_bytes(content)
     table = frames.from_columns(
-        dataset="d", video=["v"], frame=[1], image=["v/1.jpg"], root=str(tmp_path)
+        dataset="d",
+        video=["v"] * len(cases),
+        frame=range(len(cases)),
+        image=[f"v/{number}.jpg" for number in range(len(cases))],
+        root=str(tmp_path),
     )
     for size in (64, 48, 100):
-        image = input.decode_all(table, image_size=size)[0].astype(int)
-        if size == 64:
-            assert np.abs(image - expected).max() <= tolerance
-        assert np.abs(image - images.read_image(table.paths()[0], size)).max() <= 1
+        decoded = input.decode_all(table, image_size=size).astype(int)
+        for name, path, image in zip(cases, table.paths(), decoded, strict=True):
+            _, expected, tolerance = cases[name]
+            if size == 64:
+                assert np.abs(image - expected).max() <= tolerance, name
+            assert np.abs(image - images.read_image(path, size)).max() <= 1, name
 
 
-@pytest.mark.parametrize("name", [*image_cases.broken(), "missing"])
+@pytest.mark.parametrize("name", [*image_cases.broken(), "huge", "missing"])
 def test_names_the_image_that_cannot_be_decoded(table, tmp_path, name):
-    content, words = image_cases.broken().get(name, (None, "does not exist"))
+    cases = image_cases.broken() | {"huge": (image_cases.huge(), "50,000,000 pixels")}
+    content, words = cases.get(name, (None, "does not exist"))
     broken, path = broken_copy(table, tmp_path, 7, content)
     stream = input.eval_batches(broken, batch_size=3, image_size=SIZE)
     np.testing.assert_array_equal(next(stream)["index"], [0, 1, 2])
@@ -167,16 +177,38 @@ def test_names_the_image_that_cannot_be_decoded(table, tmp_path, name):
     assert caught.value.remedy
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
-    with pytest.raises(ImageError, match=words):
+
+
+def test_decoding_all_at_once_names_the_image_in_the_call(table, tmp_path):
+    broken, path = broken_copy(table, tmp_path, 7, None)
+    with pytest.raises(ImageError, match="does not exist") as caught:
         input.train_batches(broken, batch_size=13, image_size=SIZE, seed=0, source="memory")
+    assert caught.value.path == path
 
 
 def test_names_an_image_that_only_tensorflow_refuses(table, tmp_path, monkeypatch):
     broken, path = broken_copy(table, tmp_path, 2, b"refused")
     monkeypatch.setattr(images, "diagnose", lambda path: None)
-    with pytest.raises(ImageError, match="cannot be decoded") as caught:
+    with pytest.raises(
+        ImageError,
+        match=r"cannot be decoded \(Input is empty\.\)",
+    ) as caught:
         next(input.eval_batches(broken, batch_size=13, image_size=SIZE))
     assert caught.value.path == path
+
+
+def test_says_when_the_fault_went_away(table, tmp_path, monkeypatch):
+    """A file share that failed for a moment: no image is to blame any more."""
+    broken, _ = broken_copy(table, tmp_path, 2, b"refused")
+    sound = image_cases.encode(image_cases.picture(), "JPEG")
+
+    def mend(_path):
+        (tmp_path / table.image[2]).write_bytes(sound)
+
+    monkeypatch.setattr(images, "diagnose", mend)
+    with pytest.raises(ImageError, match=r"can be now \(Input is empty\.\)") as caught:
+        next(input.eval_batches(broken, batch_size=13, image_size=SIZE))
+    assert "start again" in str(caught.value)
 
 
 def test_mistakes_are_reported_at_once(table, monkeypatch):
@@ -200,6 +232,50 @@ def test_mistakes_are_reported_at_once(table, monkeypatch):
 
 def test_available_memory_is_plausible():
     assert 2**26 < memory.available_bytes() < 2**50
+
+
+_PROCESS = """
+import sys
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+index, port = int(sys.argv[1]), sys.argv[2]
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(f"localhost:{port}", 2, index)
+from data_pipeline import input
+batches = [
+    {"index": np.arange(start + 4 * index, start + 4 * index + 4)} for start in (0, 8)
+]
+mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+sharding = NamedSharding(mesh, PartitionSpec("data"))
+replicated = NamedSharding(mesh, PartitionSpec())
+total = jax.jit(lambda x: (x * np.arange(8)).sum(), out_shardings=replicated)
+for start, batch in zip((0, 8), input.to_devices(batches, sharding)):
+    assert batch["index"].shape == (8,)
+    expected = (np.arange(start, start + 8) * np.arange(8)).sum()
+    assert int(total(batch["index"])) == expected
+print("agreed")
+"""
+
+
+@pytest.mark.slow
+def test_to_devices_joins_the_parts_of_two_processes():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PROCESS, str(index), str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        output, _ = process.communicate(timeout=180)
+        assert process.returncode == 0, output
+        assert "agreed" in output
 
 
 def test_to_devices_gives_global_arrays_and_runs_ahead(table):
