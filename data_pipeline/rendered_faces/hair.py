@@ -113,6 +113,10 @@ def make_hair(shape: Shape, style: str, hairline: float, rng: np.random.Generato
         lean_C = 1 + 0.45 * side * np.sin(np.radians(azimuth_C))
         thickness_RC = 0.012 + volume * rise_RC * lean_C[None, :]
     front_C = np.clip((62 - np.abs(azimuth_C)) / 12, 0, 1)
+    if long:
+        # Long hair passes over the ears at full thickness.
+        over_C = np.clip((np.abs(azimuth_C) - 56) / 10, 0, 1)
+        thickness_RC += over_C * (0.012 + volume - thickness_RC)
     if fringe:
         thickness_RC = np.maximum(thickness_RC, 0.05 * front_C[None, :])
     vertex_RC3 = root_RC3 + outward_RC3 * thickness_RC[..., None]
@@ -130,8 +134,8 @@ def make_hair(shape: Shape, style: str, hairline: float, rng: np.random.Generato
 
     azimuth_S = 360 * (np.arange(NUM_STRANDS) + 0.5) / NUM_STRANDS - 180
     tip_S = hairline_deg(azimuth_S)
-    ragged_S = _smooth_circle(rng, NUM_STRANDS, 40) + _smooth_circle(rng, NUM_STRANDS, 300)
-    tip_S = tip_S + 1.3 * ragged_S
+    ragged_S = 0.6 * _smooth_circle(rng, NUM_STRANDS, 25) + _smooth_circle(rng, NUM_STRANDS, 320)
+    tip_S = tip_S + 1.1 * ragged_S
     if fringe:
         length = rng.uniform(76, 84)
         covers_S = np.abs(azimuth_S) < rng.uniform(42, 56)

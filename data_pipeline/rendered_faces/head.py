@@ -34,7 +34,7 @@ SKIN, EYE, TEETH, TONGUE, LASH = range(5)
 
 _UNIT_SHAPES: dict[int, dict[str, float]] = {
     1: {"browInnerUp": 1.7},
-    2: {"browOuterUpLeft": 1.5, "browOuterUpRight": 1.5},
+    2: {"browOuterUpLeft": 1.3, "browOuterUpRight": 1.3, "browInnerUp": 0.3},
     4: {"browDownLeft": 1.25, "browDownRight": 1.25},
     6: {"cheekSquintLeft": 1.15, "cheekSquintRight": 1.15},
     7: {"eyeSquintLeft": 1.35, "eyeSquintRight": 1.35},
@@ -42,12 +42,22 @@ _UNIT_SHAPES: dict[int, dict[str, float]] = {
     12: {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0},
     15: {"mouthFrownLeft": 1.35, "mouthFrownRight": 1.35},
     23: {"mouthRollLower": 0.95, "mouthRollUpper": 0.95, "mouthPucker": 0.12},
-    24: {"mouthPressLeft": 1.2, "mouthPressRight": 1.2, "mouthShrugLower": 0.35},
+    24: {
+        "mouthPressLeft": 0.35,
+        "mouthPressRight": 0.35,
+        "mouthRollLower": 0.3,
+        "mouthRollUpper": 0.3,
+        "mouthShrugLower": 1.1,
+        "mouthFrownLeft": 0.3,
+        "mouthFrownRight": 0.3,
+        "mouthPucker": 0.2,
+    },
     25: {
-        "mouthLowerDownLeft": 1.35,
-        "mouthLowerDownRight": 1.35,
-        "mouthUpperUpLeft": 0.15,
-        "mouthUpperUpRight": 0.15,
+        "mouthLowerDownLeft": 1.55,
+        "mouthLowerDownRight": 1.55,
+        "mouthUpperUpLeft": 0.3,
+        "mouthUpperUpRight": 0.3,
+        "jawOpen": 0.06,
     },
     26: {"jawOpen": 0.62},
     5: {"eyeWideLeft": 1.2, "eyeWideRight": 1.2},
@@ -169,15 +179,17 @@ _LOCAL_SPREAD = {
     "forehead": 0.35,
     "eye": 0.35,
     "eyebrows": 0.2,
-    "nose": 0.4,
+    "nose": 0.28,
     "mouth": 0.3,
-    "chin": 0.35,
-    "cheek": 0.35,
+    "chin": 0.28,
+    "cheek": 0.3,
     "ear": 0.3,
 }
 """Standard deviation of the weights of the local shapes of each region."""
 
 _LOCAL_LEFT_OUT = (
+    "mouth-upperlip-ext",
+    "mouth-lowerlip-ext",
     "mouth-angles",  # a permanent smile or frown would contradict AU12 and AU15
     "head-trans",
     "mouth-dimples",
@@ -188,6 +200,14 @@ _LOCAL_LEFT_OUT = (
     "ear-shape-pointed",
     "head-age",
 )
+
+
+_REST = {
+    "mouthSmileLeft": 0.07,
+    "mouthSmileRight": 0.07,
+    "browInnerUp": 0.12,
+}
+"""What makes the sculpted face, which looks a little stern, neutral; part of everybody's rest."""
 
 
 def sample_shape(rng: np.random.Generator) -> Shape:
@@ -217,6 +237,8 @@ def sample_shape(rng: np.random.Generator) -> Shape:
         spread = _LOCAL_SPREAD[name.split("-")[0]]
         # Shapes come as opposite pairs (incr, decr): half of a normal for each makes one normal.
         vertex_V3 += np.float32(min(max(rng.normal(0, spread), 0.0), 1.0)) * offset_V3
+    for name, weight in _REST.items():
+        vertex_V3 += np.float32(weight) * head.unit_SV3[name]
     return Shape(
         neutral_V3=vertex_V3.astype(np.float32),
         unit_AV3=action_unit_basis(rng.normal(0, 0.1, len(ACTION_UNITS))),

@@ -93,7 +93,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     key_colour_3 = np.array([1 + warmth, 1.0, 1 - warmth])
     other = rng.normal(0, 0.06)
     ambient_3 = np.array([1 + other, 1.0, 1 - other])
-    key = rng.uniform(0.5, 0.95)
+    key = rng.uniform(0.45, 0.85)
     ambient = rng.uniform(0.22, 0.42)
     return Scene(
         distance=float(rng.uniform(5.0, 16.0)),
@@ -108,7 +108,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
             ]
         ),
         background_YX3=_background(rng),
-        exposure=float(np.exp(rng.normal(0, 0.16))),
+        exposure=float(np.exp(rng.normal(0, 0.13))),
         saturation=float(np.clip(rng.normal(0.95, 0.15), 0.3, 1.3)),
         blur=float(rng.uniform(0.0, 0.20)),
         noise=float(rng.uniform(0.5, 5.0)),

@@ -69,6 +69,12 @@ def texel_places() -> tuple[np.ndarray, np.ndarray]:
     return x_HW, np.broadcast_to(y_H[:, None], x_HW.shape).copy()
 
 
+def _box(inside_HW: np.ndarray) -> tuple[slice, slice]:
+    """The smallest rectangle of the maps that holds every true texel."""
+    rows, columns = np.flatnonzero(inside_HW.any(1)), np.flatnonzero(inside_HW.any(0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
 def _distance_to_curve(
     x_HW: np.ndarray, y_HW: np.ndarray, points: list[tuple[float, float]], samples: int = 40
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +127,7 @@ CREASES = (
     Crease({10: 0.016, 9: 0.012}, [(0.13, 6.98), (0.19, 6.90), (0.23, 6.80)], 0.024),
     Crease(
         {12: 0.022, 20: 0.008, 14: 0.008},
-        [(0.16, 6.90), (0.25, 6.80), (0.315, 6.67), (0.325, 6.57)],
+        [(0.14, 6.93), (0.215, 6.86), (0.275, 6.77), (0.295, 6.69)],
         0.026,
     ),
     # Wrinkled nose.
@@ -173,8 +179,7 @@ def _crease_patches() -> tuple[list[_Patch], np.ndarray]:
                 & (y_HW > point_y.min() - reach)
                 & (y_HW < point_y.max() + reach)
             )
-            rows, columns = np.flatnonzero(near_HW.any(1)), np.flatnonzero(near_HW.any(0))
-            box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            box = _box(near_HW)
             distance_HW, along_HW = _distance_to_curve(side * x_HW[box], y_HW[box], crease.points)
             taper_HW = np.sin(np.pi * np.clip(along_HW, 0.04, 0.96)) ** 0.5
             profile_HW = np.exp(-((distance_HW / crease.width) ** 2)) * taper_HW
@@ -188,7 +193,7 @@ def _crease_patches() -> tuple[list[_Patch], np.ndarray]:
                 np.clip(-height_HW, 0, 1) * _GROOVE_DARKENING,
             )
             maps_HW3 = np.stack(maps, axis=2).astype(np.float32)
-            patches.append(_Patch(k, int(rows[0]), int(columns[0]), maps_HW3))
+            patches.append(_Patch(k, box[0].start, box[1].start, maps_HW3))
         for number, depth in crease.strength_by_unit.items():
             depth_AK[ACTION_UNITS.index(number), k] = depth
     return patches, depth_AK
@@ -227,9 +232,8 @@ def smooth_noise(rng: np.random.Generator, rows: int, columns: int) -> np.ndarra
     part_H = (at_H - low_H)[:, None]
     part_W = (at_W - low_W)[None, :]
     part_H, part_W = (p * p * (3 - 2 * p) for p in (part_H, part_W))
-    top = grid[low_H][:, low_W] * (1 - part_W) + grid[low_H][:, low_W + 1] * part_W
-    bottom = grid[low_H + 1][:, low_W] * (1 - part_W) + grid[low_H + 1][:, low_W + 1] * part_W
-    return (top * (1 - part_H) + bottom * part_H) * 1.5
+    across = grid[:, low_W] * (1 - part_W) + grid[:, low_W + 1] * part_W
+    return (across[low_H] * (1 - part_H) + across[low_H + 1] * part_H) * 1.5
 
 
 @dataclass(frozen=True)
@@ -263,10 +267,11 @@ def brow_map(brow: Brow, rng: np.random.Generator) -> np.ndarray:
         (0.47, base + 0.15 * brow.arch - 0.02),
     ]
     for side in (1, -1):
-        distance_HW, along_HW = _distance_to_curve(side * x_HW, y_HW, points)
+        box = _box((side * x_HW > 0.0) & (side * x_HW < 0.6) & (np.abs(y_HW - base) < 0.2))
+        distance_HW, along_HW = _distance_to_curve(side * x_HW[box], y_HW[box], points)
         half_HW = brow.thickness * np.interp(along_HW, [0, 0.12, 0.6, 1], [0.75, 1.0, 0.85, 0.25])
-        edge_HW = distance_HW / half_HW + 0.16 * hairs_HW
+        edge_HW = distance_HW / half_HW + 0.16 * hairs_HW[box]
         soft_HW = np.clip(1.45 - edge_HW, 0, 1)
         fade_HW = np.interp(along_HW, [0.0, 0.10, 0.85, 1.0], [0.35, 0.95, 0.9, 0.4])
-        cover_HW = np.maximum(cover_HW, soft_HW * fade_HW)
+        cover_HW[box] = np.maximum(cover_HW[box], soft_HW * fade_HW)
     return np.clip(cover_HW * brow.density * (1 + 0.14 * hairs_HW), 0, 1)
