@@ -177,9 +177,10 @@ def resample(
     There is no low-pass filter: when the input is much smaller than the stored crop, detail finer
     than the input's pixels aliases.
 
-    The two methods agree to rounding without rotation. With one they differ in second order, on
-    rendered faces and photographs in general by less than one grey level on average and by several
-    at sharp edges; see `mtl_face.objective.resample_separable`.
+    The two methods agree to rounding without rotation. With one they differ in second order: on
+    112-pixel face crops rotated by up to 10 degrees by 0.1 grey levels on average, less than 2 in
+    99.9 % of all values and 11 at the worst one; by up to 45 degrees 0.4, 10 and 52.
+    `mtl_face.objective.resample_separable` says why.
 
     Args:
         image_BHWC: stored crops, uint8 in 0..255 (float32 is taken too).

@@ -11,9 +11,9 @@ between two neighbours, written as a product with a matrix that has two entries 
 
 It is the same as bilinear interpolation when b = 0 (resize, zoom, shift, flip), and for any
 transform of a picture whose brightness is linear in x and y. Otherwise it interpolates along the
-output's columns instead of the stored picture's, which differs in second order: by at most
-|b / e| times the second differences of the picture. b / e is the tangent of the rotation, hence
-the limit of 45 degrees on rotations.
+output's columns instead of the stored picture's, which differs in second order: by about b / 4 e
+times the picture's second differences. b / e is the tangent of the rotation, hence the limit of 45
+degrees on rotations.
 
 Dimension letters: B batch, H and W stored rows and columns, V and U output rows and columns,
 C colour channels.
