@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from data_pipeline.rendered_faces.head import ACTION_UNITS
 from data_pipeline.rendered_faces.motion import sample_motion
-from data_pipeline.rendered_faces.prototypes import PROTOTYPES, Mixture
+from data_pipeline.rendered_faces.prototypes import PROTOTYPES, Card, Mixture
 from data_pipeline.rendered_faces.render import CROP_SIZE, Person, Pose, Renderer, make_person
 from data_pipeline.rendered_faces.scene import plain_scene, sample_scene
 from mtl_face.tasks import AU_NUMBERS, EXPRESSION_NAMES
@@ -70,7 +70,7 @@ def video_row(seed: int, number: int) -> list[Tile]:
     """Consecutive frames of one video, with the frames' numbers."""
     rng = np.random.default_rng([seed, number, 2])
     renderer = Renderer(_person(seed, number), sample_scene(rng))
-    motion = sample_motion(COLUMNS, [4, 6, 5], rng)
+    motion = sample_motion(COLUMNS, [Card(4, 0), Card(6, 0), Card(5, 0)], rng)
     tiles = []
     for row, frame in enumerate(motion.frame_F):
         pose = Pose(

@@ -139,7 +139,7 @@ def make_hair(shape: Shape, style: str, hairline: float, rng: np.random.Generato
     if fringe:
         length = rng.uniform(76, 84)
         covers_S = np.abs(azimuth_S) < rng.uniform(42, 56)
-        tip_S = np.where(covers_S, length + 2.2 * ragged_S, tip_S)
+        tip_S = np.where(covers_S, length + 1.5 * ragged_S, tip_S)
     if long:
         edge = rng.uniform(66, 84)
         covers_S = np.abs(azimuth_S) + 2 * ragged_S > edge

@@ -34,7 +34,7 @@ SKIN, EYE, TEETH, TONGUE, LASH = range(5)
 
 _UNIT_SHAPES: dict[int, dict[str, float]] = {
     1: {"browInnerUp": 1.7},
-    2: {"browOuterUpLeft": 1.3, "browOuterUpRight": 1.3, "browInnerUp": 0.3},
+    2: {"browOuterUpLeft": 1.5, "browOuterUpRight": 1.5, "browInnerUp": 0.3},
     4: {"browDownLeft": 1.25, "browDownRight": 1.25},
     6: {"cheekSquintLeft": 1.15, "cheekSquintRight": 1.15},
     7: {"eyeSquintLeft": 1.35, "eyeSquintRight": 1.35},
@@ -206,6 +206,7 @@ _REST = {
     "mouthSmileLeft": 0.07,
     "mouthSmileRight": 0.07,
     "browInnerUp": 0.12,
+    "jawOpen": -0.04,
 }
 """What makes the sculpted face, which looks a little stern, neutral; part of everybody's rest."""
 

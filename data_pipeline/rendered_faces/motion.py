@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipeline.rendered_faces.head import ACTION_UNITS
-from data_pipeline.rendered_faces.prototypes import sample_mixture
+from data_pipeline.rendered_faces.prototypes import Card, sample_mixture
 
 GAP_MEDIAN = 4.0
 GAP_MEAN = 8.0
@@ -102,12 +102,12 @@ def _drift(
     return limit * np.tanh(value_F / limit)
 
 
-def sample_motion(count: int, expressions: Sequence[int], rng: np.random.Generator) -> Motion:
+def sample_motion(count: int, cards: Sequence[Card], rng: np.random.Generator) -> Motion:
     """Draws the course of a video.
 
     Args:
         count: number of labelled frames.
-        expressions: class of each episode in turn; begins again when the video outlasts them.
+        cards: what each episode shows in turn; begins again when the video outlasts them.
         rng: source of everything else.
 
     Returns:
@@ -122,20 +122,20 @@ def sample_motion(count: int, expressions: Sequence[int], rng: np.random.Generat
     start = time_F[0] - rng.uniform(0, 40)
     turn = 0
     while start < time_F[-1]:
-        expression = int(expressions[turn % len(expressions)])
+        card = cards[turn % len(cards)]
         length = rng.uniform(*EPISODE_FRAMES)
         inside_F = (time_F >= start) & (time_F < start + length)
         shape_F = envelope(
             time_F, start, rng.uniform(*ONSET_FRAMES), start + length, rng.uniform(*OFFSET_FRAMES)
         )
-        for number, peak in sample_mixture(expression, rng).items():
+        for number, peak in sample_mixture(card, rng).items():
             waver_F = 1 + 0.06 * np.sin(time_F / rng.uniform(5, 12) + rng.uniform(0, 6))
             lag = rng.uniform(-1.5, 1.5)
             unit_F = envelope(
                 time_F, start + max(lag, 0), 9 + lag, start + length + min(lag, 0), 12 - lag
             )
             intensity_FA[inside_F, ACTION_UNITS.index(number)] = (peak * waver_F * unit_F)[inside_F]
-        episode_F[inside_F] = expression
+        episode_F[inside_F] = card.expression
         envelope_F[inside_F] = shape_F[inside_F]
         start += length + rng.uniform(*PAUSE_FRAMES)
         turn += 1

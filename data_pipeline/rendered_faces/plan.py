@@ -12,6 +12,8 @@ import numpy as np
 
 from data_pipeline.rendered_faces.annotate import Labels, sample_masks, true_labels, with_noise
 from data_pipeline.rendered_faces.motion import MEAN_EPISODE_FRAMES, Motion, sample_motion
+from data_pipeline.rendered_faces.prototypes import PROTOTYPES, Card
+from mtl_face.tasks import EXPRESSION_NAMES
 
 SPLITS = ("train", "val", "test")
 SPLIT_SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}
@@ -130,20 +132,30 @@ def _assign_splits(units: list[list[_Slot]]) -> list[str]:
     for split in SPLITS[1:]:
         lacking[split] = max(1.0, round(lacking[split]))
     lacking["train"] = total - lacking["val"] - lacking["test"]
-    assigned = []
-    for unit in units:
+    assigned = [""] * len(units)
+    # Larger groups first: the single videos then fill every split exactly.
+    for index in sorted(range(len(units)), key=lambda index: -len(units[index])):
         split = max(SPLITS, key=lambda name: lacking[name])
-        lacking[split] -= len(unit)
-        assigned.append(split)
+        lacking[split] -= len(units[index])
+        assigned[index] = split
     return assigned
 
 
-def _deal(count: int, rng: np.random.Generator) -> list[int]:
-    """Deals that many episode classes from shuffled decks."""
-    cards = [expression for expression, copies in EPISODE_DECK.items() for _ in range(copies)]
-    dealt: list[int] = []
+def _deal(count: int, rng: np.random.Generator) -> list[Card]:
+    """Deals that many episodes from shuffled decks; alternatives of a class take turns."""
+    turns: dict[int, list[int]] = {}
+
+    def alternative(expression: int) -> int:
+        if not turns.get(expression):
+            choices = len(PROTOTYPES[EXPRESSION_NAMES[expression]])
+            turns[expression] = [int(choice) for choice in rng.permutation(choices)]
+        return turns[expression].pop()
+
+    deck = [expression for expression, copies in EPISODE_DECK.items() for _ in range(copies)]
+    dealt: list[Card] = []
     while len(dealt) < count:
-        dealt.extend(int(card) for card in rng.permutation(cards))
+        shuffled = [int(expression) for expression in rng.permutation(deck)]
+        dealt.extend(Card(expression, alternative(expression)) for expression in shuffled)
     return dealt[:count]
 
 

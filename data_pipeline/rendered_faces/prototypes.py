@@ -4,6 +4,8 @@ The six emotions follow the prototypes of the Facial Action Coding System; `Othe
 mixtures that match none of them. Weights are intensities relative to the strength of an episode.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from mtl_face.tasks import EXPRESSION_NAMES
@@ -11,13 +13,30 @@ from mtl_face.tasks import EXPRESSION_NAMES
 Mixture = dict[int, float]
 """Intensity, 0 to 1, by FACS number."""
 
+
+class Card(NamedTuple):
+    """What an episode shows.
+
+    Attributes:
+        expression: class index, 0 to 7.
+        alternative: index in `PROTOTYPES` of that class.
+    """
+
+    expression: int
+    alternative: int
+
+
 EXCLUSIVE_PAIRS = ((12, 15), (23, 25), (24, 25), (23, 26), (24, 26), (23, 24), (10, 23))
 """Pairs that exclude or hide each other; no face shows both."""
 
 PROTOTYPES: dict[str, tuple[Mixture, ...]] = {
     "Neutral": ({},),
     # Lips are either tightened or pressed, never both.
-    "Anger": ({4: 1.0, 5: 0.6, 7: 0.9, 23: 1.0}, {4: 1.0, 5: 0.6, 7: 0.9, 24: 1.0}),
+    "Anger": (
+        {4: 1.0, 5: 0.6, 7: 0.9, 23: 1.0},
+        {4: 1.0, 5: 0.6, 7: 0.9, 24: 1.0},
+        {4: 1.0, 7: 0.9, 23: 1.0},
+    ),
     "Disgust": (
         {9: 1.0, 15: 0.65, 10: 0.9, 4: 0.6},
         {9: 1.0, 10: 1.0, 4: 0.6, 7: 0.8, 25: 0.6},
@@ -70,19 +89,18 @@ def conflicts(number: int, mixture: Mixture) -> bool:
     )
 
 
-def sample_mixture(expression: int, rng: np.random.Generator) -> Mixture:
+def sample_mixture(card: Card, rng: np.random.Generator) -> Mixture:
     """Draws the action units of one episode.
 
     Args:
-        expression: class index, 0 to 7.
+        card: which expression, and which of its alternatives.
         rng: source of variation.
 
     Returns:
         Peak intensities; no pair of `EXCLUSIVE_PAIRS` occurs together.
     """
-    name = EXPRESSION_NAMES[expression]
-    alternatives = PROTOTYPES[name]
-    chosen = alternatives[int(rng.integers(len(alternatives)))]
+    name = EXPRESSION_NAMES[card.expression]
+    chosen = PROTOTYPES[name][card.alternative]
     strength = rng.uniform(*STRENGTH_RANGE)
     mixture: Mixture = {}
     for number, weight in chosen.items():

@@ -221,8 +221,10 @@ def shade(
                 sharp = np.float32(120)
                 wrap_r, wrap_g, wrap_b = np.float32(0.4), np.float32(0.4), np.float32(0.4)
             elif part == _TEETH:
-                red, green, blue = np.float32(0.62), np.float32(0.56), np.float32(0.46)
-                openness = np.float32(0.62)
+                red, green, blue = np.float32(0.68), np.float32(0.62), np.float32(0.53)
+                # The teeth of the model lean in under the lip; light finds real ones.
+                nx, ny, nz = nx * half, ny * np.float32(0.2), abs(nz) + half
+                openness = np.float32(0.7)
                 wrap_r, wrap_g, wrap_b = np.float32(0.5), np.float32(0.5), np.float32(0.5)
             elif part == _TONGUE:
                 red, green, blue = np.float32(0.10), np.float32(0.025), np.float32(0.023)
