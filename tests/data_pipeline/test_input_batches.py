@@ -1,4 +1,5 @@
 import itertools
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -197,6 +198,23 @@ def test_names_an_image_that_only_tensorflow_refuses(table, tmp_path, monkeypatc
     assert caught.value.path == path
 
 
+def test_checks_the_size_that_a_header_promises(table, monkeypatch):
+    """Before decoding: the decoder would take memory for what a damaged header promises."""
+    monkeypatch.setattr(images, "MAX_PIXELS", SIZE * SIZE - 1)
+    monkeypatch.setattr(images, "diagnose", lambda path: None)
+    for row in (0, 1):  # a JPEG and a PNG
+        stream = input.eval_batches(table.select([row]), batch_size=1, image_size=SIZE)
+        with pytest.raises(ImageError, match=r"cannot be decoded \(Input is empty\.\)"):
+            next(stream)
+
+
+def test_a_slow_image_keeps_its_place(table, tmp_path):
+    slow = image_cases.encode(image_cases.picture(0, (3000, 3000)), "PNG")
+    mixed, _ = broken_copy(table, tmp_path, 0, slow)
+    for row, batch in enumerate(input.eval_batches(mixed, batch_size=1, image_size=SIZE)):
+        assert_rows(batch, mixed, np.array([row]))
+
+
 def test_says_when_the_fault_went_away(table, tmp_path, monkeypatch):
     """A file share that failed for a moment: no image is to blame any more."""
     broken, _ = broken_copy(table, tmp_path, 2, b"refused")
@@ -269,6 +287,7 @@ def test_to_devices_joins_the_parts_of_two_processes():
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            cwd=pathlib.Path(__file__).parents[2],
         )
         for index in range(2)
     ]
