@@ -1,9 +1,12 @@
 """The learning curves: one JSON object a line, in step order, safe against sudden death."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
+
+from mtl_face.errors import WorkdirError
 
 
 class History:
@@ -19,30 +22,81 @@ class History:
         Args:
             path: the file; made if absent.
             after_step: the step that the run goes on from.
+
+        Raises:
+            WorkdirError: if the file cannot be written, or is no history.
         """
         self._path = path
         self.rows = [row for row in read(path) if row["step"] <= after_step]
         temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        os.replace(temporary, path)
+        try:
+            temporary.write_text("".join(_line(row) for row in self.rows))
+            os.replace(temporary, path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds a row; `row["step"]` is the number of steps taken."""
+        """Adds a row.
+
+        Args:
+            row: `step`, the number of steps taken, and numbers; those that are not finite are
+                written as null.
+
+        Raises:
+            WorkdirError: if the file cannot be written.
+        """
         self.rows.append(row)
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(_line(row))
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a history file; none if it is absent. A last line cut short by a kill is left out."""
-    if not path.exists():
+    """Rows of a history file; none if it is absent. A last line cut short by a kill is left out.
+
+    Raises:
+        WorkdirError: if it cannot be read, or a line is no row.
+    """
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot be read: {error.strerror}", path=path, remedy="mend the permissions"
+        ) from error
     rows = []
-    lines = path.read_text().splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
-            if number < len(lines):
-                raise
+            if number == len(lines):
+                break
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise WorkdirError(
+                "is no row of a history",
+                path=path,
+                line=number,
+                remedy="delete that line; it matters to the learning curves alone",
+            )
+        rows.append(row)
     return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    clean = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(clean) + "\n"
+
+
+def _unwritable(path: Path, error: OSError) -> WorkdirError:
+    return WorkdirError(
+        f"cannot be written: {error.strerror}",
+        path=path,
+        remedy="free some space or mend the permissions, then run the same command again",
+    )
