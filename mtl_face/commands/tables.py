@@ -1,6 +1,7 @@
 """The frame tables that a config names."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,20 @@ def ensure_data(data: DataConfig, say: Callable[[str], None]) -> Path:
 
     faces = data.rendered_faces
     root = Path(data.root).expanduser() if data.root else _cache_folder(faces)
+    begin = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        if done in (1, total) or done % max(1, total // 10) == 0:
+            left = (time.perf_counter() - begin) * (total - done) / done
+            say(f"rendering faces into {root}: video {done}/{total}, {left:.0f} s left")
+
     generate.ensure(
         root,
         num_videos=faces.num_videos,
         frames_per_video=faces.frames_per_video,
         seed=faces.seed,
         workers=faces.workers,
-        say=say,
+        progress=progress,
     )
     return root
 

@@ -46,9 +46,9 @@ class RenderedFacesConfig:
     """The embedded data set, rendered on this machine on first use (`data.kind=rendered_faces`)."""
 
     num_videos: int = setting(
-        120, "videos over all three splits; one identity each, or two", minimum=12
+        240, "videos over all three splits; one identity each, or two", minimum=12
     )
-    frames_per_video: int = setting(40, "mean number of labelled frames in a video", minimum=2)
+    frames_per_video: int = setting(20, "mean number of labelled frames in a video", minimum=2)
     seed: int = setting(0, "the same seed gives the same bytes", minimum=0)
     workers: int | None = setting(None, "rendering processes; None: one per processor", minimum=1)
 
