@@ -18,7 +18,9 @@ def float64():
         yield
 
 
+# Few channels leave the kernel's gradient to XLA, many do not.
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("channels", [3, 64])
 @pytest.mark.parametrize(
     ("kernel", "strides", "padding", "size"),
     [
@@ -31,10 +33,10 @@ def float64():
         ((3, 2), (2, 1), ((0, 2), (1, 0)), (9, 5)),
     ],
 )
-def test_value_and_gradients_equal_xla(kernel, strides, padding, size):
+def test_value_and_gradients_equal_xla(kernel, strides, padding, size, channels):
     rng = np.random.default_rng(0)
-    image_BHWI = jnp.asarray(rng.normal(size=(2, *size, 3)))
-    kernel_HWIO = jnp.asarray(rng.normal(size=(*kernel, 3, 4)))
+    image_BHWI = jnp.asarray(rng.normal(size=(2, *size, channels)))
+    kernel_HWIO = jnp.asarray(rng.normal(size=(*kernel, channels, 4)))
 
     def xla(image, kernel):
         return lax.conv_general_dilated(image, kernel, strides, padding, dimension_numbers=NHWC)
@@ -47,10 +49,10 @@ def test_value_and_gradients_equal_xla(kernel, strides, padding, size):
     expected, xla_vjp = jax.vjp(xla, image_BHWI, kernel_HWIO)
     got, our_vjp = jax.vjp(ours, image_BHWI, kernel_HWIO)
     assert got.dtype == jnp.float64
-    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
     cotangent_BhwO = jnp.asarray(rng.normal(size=expected.shape))
     for one, other in zip(our_vjp(cotangent_BhwO), xla_vjp(cotangent_BhwO), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
 
 
 def test_the_backbone_learns_the_same(random_variables):

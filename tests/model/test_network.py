@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtl_face.model.heads import TaskHead
 from mtl_face.model.network import MtlFace
 from mtl_face.model.presets import PAPER, TINY
 from mtl_face.tasks import OUTPUT_SIZES
@@ -181,6 +182,26 @@ def test_the_network_normalises_its_input(forward, micro_variables, image):
         rtol=1e-4,
         atol=1e-4,
     )
+
+
+def test_each_head_reads_the_token_of_its_task(micro, micro_variables, image):
+    def forward(variables, image):
+        return apply(
+            micro,
+            variables,
+            image,
+            train=False,
+            capture_intermediates=lambda module, _: module.name == "decoder",
+            mutable=["intermediates"],
+        )
+
+    outputs, captured = jax.jit(forward)(micro_variables, image)
+    ((token_BTD, _),) = captured["intermediates"]["decoder"]["__call__"]
+    for task, token in zip(("va", "au", "expr"), (0, 1, 2), strict=True):
+        head = TaskHead(MICRO["head_layers"], MICRO["head_width"], OUTPUT_SIZES[task])
+        params = {"params": micro_variables["params"][f"head_{task}"]}
+        expected: Any = head.apply(params, token_BTD[:, token])
+        np.testing.assert_allclose(outputs[task], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_attention_is_returned_when_asked(forward, train_forward, micro_variables, image):
