@@ -77,7 +77,7 @@ def forward(micro):
     return jax.jit(lambda v, x: apply(micro, v, x, train=False))
 
 
-def test_paper_preset_has_the_published_size(abstract_variables):
+def test_paper_preset_has_the_size_of_its_layers(abstract_variables):
     network = MtlFace(**PAPER)
     variables = abstract_variables(network, blank(network), train=False)
     parts = {name: count(part) for name, part in variables["params"].items()}
