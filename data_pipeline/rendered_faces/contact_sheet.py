@@ -54,7 +54,7 @@ def action_unit_row(seed: int, number: int) -> list[Tile]:
 
 
 def expression_row(seed: int, number: int) -> list[Tile]:
-    """One person in one scene with each expression, then further mixtures of `Other`."""
+    """One person in one scene, no noise: each expression, then further mixtures of `Other`."""
     rng = np.random.default_rng([seed, number, 1])
     renderer = Renderer(_person(seed, number), sample_scene(rng))
     shown = [(name, PROTOTYPES[name][0]) for name in EXPRESSION_NAMES]
@@ -63,7 +63,7 @@ def expression_row(seed: int, number: int) -> list[Tile]:
     shown += [
         ("Other", others[(1 + number * spare + place) % len(others)]) for place in range(spare)
     ]
-    return [(name, renderer.render(intensities(mixture), Pose(), rng)) for name, mixture in shown]
+    return [(name, renderer.render(intensities(mixture), Pose())) for name, mixture in shown]
 
 
 def video_row(seed: int, number: int) -> list[Tile]:
@@ -104,8 +104,8 @@ def contact_sheet(seed: int = 0) -> Image.Image:
     """
     rows = [neutral_row(seed, 0), neutral_row(seed, COLUMNS)]
     rows += [action_unit_row(seed, number) for number in (1, 3)]
-    rows += [expression_row(seed, number) for number in (0, 2, 4, 7)]
-    rows += [video_row(seed, number) for number in (5, 6)]
+    rows += [expression_row(seed, number) for number in (8, 4, 9)]
+    rows += [video_row(seed, number) for number in (11, 14)]
     return assemble(rows)
 
 
@@ -115,7 +115,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="PNG file to write")
     parser.add_argument("--seed", type=int, default=0, help="chooses the people and scenes")
     arguments = parser.parse_args(argv)
-    contact_sheet(arguments.seed).save(arguments.out, optimize=True)
+    # Six bits a channel: half the size, and no difference that one sees.
+    sheet = contact_sheet(arguments.seed).point(
+        [level & 0xFC | level >> 6 for level in range(256)] * 3
+    )
+    sheet.save(arguments.out, optimize=True)
     return 0
 
 

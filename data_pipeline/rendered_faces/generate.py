@@ -32,7 +32,7 @@ from data_pipeline.rendered_faces.plan import (
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 """Rises whenever the same arguments give other bytes."""
 
 DESCRIPTION_FILE = "dataset.json"

@@ -175,7 +175,7 @@ class Shape:
 
 
 _LOCAL_SPREAD = {
-    "head": 0.22,
+    "head": 0.18,
     "forehead": 0.35,
     "eye": 0.35,
     "eyebrows": 0.2,
@@ -183,7 +183,7 @@ _LOCAL_SPREAD = {
     "mouth": 0.3,
     "chin": 0.28,
     "cheek": 0.3,
-    "ear": 0.3,
+    "ear": 0.22,
 }
 """Standard deviation of the weights of the local shapes of each region."""
 
