@@ -130,12 +130,12 @@ def restore(session: Session, workdir: Path) -> tuple[int, Any]:
     )
     if not folder.is_dir():
         raise problem
-    checkpoints = Checkpoints(folder, keep=1, read_only=True)
-    best = session.config.evaluation.checkpoint == "best"
-    step = checkpoints.best() if best else checkpoints.newest()
-    if step is None:
-        raise problem
-    return step, checkpoints.restore(step, session.state_like)
+    with Checkpoints(folder, keep=1, read_only=True) as checkpoints:
+        best = session.config.evaluation.checkpoint == "best"
+        step = checkpoints.best() if best else checkpoints.newest()
+        if step is None:
+            raise problem
+        return step, checkpoints.restore(step, session.state_like)
 
 
 def summary(metrics: dict[str, Any]) -> list[str]:

@@ -53,25 +53,27 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     )
     validation = pixels(config, validation_table, say)
 
-    checkpoints = Checkpoints(workdir / workdirs.CHECKPOINTS, keep=config.training.keep_checkpoints)
     total_steps = config.optimizer.epochs * steps_per_epoch
-    newest = checkpoints.newest()
-    with StopRequest() as stop:
+    with (
+        StopRequest() as stop,
+        Checkpoints(
+            workdir / workdirs.CHECKPOINTS, keep=config.training.keep_checkpoints
+        ) as checkpoints,
+    ):
+        newest = checkpoints.newest()
         if newest is None or newest < total_steps:
             train = pixels(config, train_table, say)
             state = _start(session, checkpoints, newest)
             _train(session, state, train, validation, workdir, checkpoints, newest or 0, stop)
         else:
             say(f"training is complete ({newest} steps)")
-        if stop.signal is not None:
-            step = checkpoints.newest()
-            checkpoints.close()
-            say(
-                f"stopped by {stop.signal.name} at step {step}, saved; "
-                "run the same command again to go on"
-            )
-            return 128 + int(stop.signal)
-    checkpoints.close()
+        newest = checkpoints.newest()
+    if stop.signal is not None:
+        say(
+            f"stopped by {stop.signal.name} at step {newest}, saved; "
+            "run the same command again to go on"
+        )
+        return 128 + int(stop.signal)
     evaluate.evaluate_workdir(session, workdir, root, validation, say)
     say(f"all done in {(time.perf_counter() - begin) / 60:.1f} minutes")
     return 0

@@ -6,6 +6,10 @@ score. Saving is asynchronous and atomic: a step that was cut short is never see
 
 import contextlib
 import logging
+import os
+import re
+import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +21,15 @@ from orbax.checkpoint import checkpoint_managers
 from mtl_face.errors import WorkdirError
 
 _SCORE = "score"
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
 class Checkpoints:
-    """Saves and restores a train state. Every process must make every call."""
+    """Saves and restores a train state. Every process must make every call.
+
+    A context manager: its end waits for the saves in flight. Where an exception ends it, that
+    exception is the one to hear of, not what becomes of the last save.
+    """
 
     def __init__(self, directory: Path, *, keep: int, read_only: bool = False) -> None:
         """Opens a folder of checkpoints.
@@ -29,6 +38,9 @@ class Checkpoints:
             directory: absolute path; made if absent.
             keep: newest steps to keep, besides the best.
             read_only: never write nor delete.
+
+        Raises:
+            WorkdirError: if it cannot be opened.
         """
         _quiet()
         self._directory = directory
@@ -42,7 +54,13 @@ class Checkpoints:
                 ),
             ]
         )
-        with _explained(directory):
+        try:
+            if not read_only:
+                directory.mkdir(parents=True, exist_ok=True)
+                if jax.process_index() == 0:
+                    # What a kill left. Orbax would do it in a thread that outlives an early exit.
+                    for folder in directory.glob(_UNFINISHED):
+                        shutil.rmtree(folder)
             self._manager = ocp.CheckpointManager(
                 directory,
                 options=ocp.CheckpointManagerOptions(
@@ -51,10 +69,23 @@ class Checkpoints:
                     best_mode="max",
                     read_only=read_only,
                     create=not read_only,
-                    cleanup_tmp_directories=not read_only,
                     enable_async_checkpointing=not read_only,
                 ),
             )
+        except (OSError, ValueError) as error:  # ValueError: a score that is no JSON
+            raise WorkdirError(
+                f"checkpoints cannot be opened: {_first_words(error)}",
+                path=directory,
+                remedy="mend the permissions, delete the damaged step's folder, "
+                "or choose another --workdir",
+            ) from error
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(WorkdirError):
+            self.close()
 
     def save(self, step: int, state: Any, *, score: float | None = None) -> None:
         """Starts to save; returns when the state has been copied off the devices.
@@ -104,11 +135,12 @@ class Checkpoints:
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
             )
-        except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+        except Exception as error:  # damaged files fail in whatever part of orbax meets them
+            _quiet_leftovers()
             raise WorkdirError(
-                f"checkpoint {step} cannot be read: {error}",
-                path=self._directory,
-                remedy="delete that step's folder to go on from an older one, "
+                f"the checkpoint cannot be read: {_first_words(error)}",
+                path=self._directory / str(step),
+                remedy="delete that folder to go on from an older checkpoint if there is one, "
                 "or start in another workdir",
             ) from error
         return restored.state
@@ -123,9 +155,16 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for saves in flight, and frees the threads."""
-        self.wait()
-        self._manager.close()
+        """Waits for saves in flight, and frees the threads.
+
+        Raises:
+            WorkdirError: if a save failed.
+        """
+        try:
+            self.wait()
+        finally:
+            with _explained(self._directory):
+                self._manager.close()
 
 
 def abstract_like(state: Any, shardings: Any) -> Any:
@@ -143,25 +182,36 @@ def _explained(directory: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        # Tensorstore reports a full or read-only disk as ValueError with the system's words in it.
-        text = str(error)
-        known = (
-            "No space left",
-            "Read-only",
-            "Permission denied",
-            "Disk quota",
-            "INVALID_ARGUMENT",
-        )
-        if isinstance(error, ValueError) and not any(word in text for word in known):
+        # Tensorstore reports a full or read-only disk as ValueError with the system's code in it.
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if isinstance(error, ValueError) and code is None:
             raise
+        reason = os.strerror(int(code[1])) if code else _first_words(error)
+        _quiet_leftovers()
         raise WorkdirError(
-            f"checkpoints cannot be written: {text.splitlines()[0]}",
+            f"checkpoints cannot be written: {reason}",
             path=directory,
             remedy="free some space or mend the permissions, then run the same command again: "
             "it goes on from the last good checkpoint",
         ) from error
 
 
+def _first_words(error: BaseException, longest: int = 400) -> str:
+    """The beginning of a message; what follows is the internals of a storage driver."""
+    text = (str(error) or type(error).__name__).splitlines()[0].split(" [tensorstore_spec")[0]
+    return text if len(text) <= longest else text[:longest] + "..."
+
+
 def _quiet() -> None:
-    """Orbax logs a page a save at INFO and WARNING level; our own lines say what matters."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    """Orbax logs a page a save, and the traceback of an error that it also raises."""
+    logging.getLogger("absl").addFilter(_not_from_orbax)
+
+
+def _quiet_leftovers() -> None:
+    """After a failure, the other tasks of orbax complain one by one of what was said already."""
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
