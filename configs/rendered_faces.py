@@ -17,17 +17,18 @@ def get_config() -> config_dict.ConfigDict:
 
     model = settings.model
     model.input_size = 112
-    model.input_mean = (128.0, 128.0, 128.0)
+    model.input_mean = (127.5, 127.5, 127.5)
     model.input_std = (64.0, 64.0, 64.0)
     model.backbone.stage_sizes = (1, 1, 1)
     model.backbone.width = 24
+    model.backbone.expansion = 2
     model.embed_dim = 96
     model.num_heads = 4
     model.encoder_layers = 1
     model.decoder_modules = 1
+    model.decoder_mlp = "last"
     model.head_layers = 2
     model.head_width = 96
-    model.dropout = 0.0
 
     optimizer = settings.optimizer
     optimizer.batch_size = 32

@@ -66,7 +66,7 @@ class MtlFace(nn.Module):
     decoder_modules: int = 2
     num_heads: int = 12
     mlp_ratio: int = 4
-    decoder_mlp: str = "last"
+    decoder_mlp: str = "each"
     head_layers: int = 4
     head_width: int = 768
     dropout: float = 0.1

@@ -15,7 +15,7 @@ PAPER: dict[str, Any] = {
     "decoder_modules": 2,
     "num_heads": 12,
     "mlp_ratio": 4,
-    "decoder_mlp": "last",
+    "decoder_mlp": "each",
     "head_layers": 4,
     "head_width": 768,
     "dropout": 0.1,
@@ -24,7 +24,8 @@ PAPER: dict[str, Any] = {
     "token_init_std": 0.02,
     "batch_norm_momentum": 0.9,
 }
-"""The paper's network (section 3.1): 63,495,510 parameters, 7 x 7 patches of a 224 pixel image."""
+"""The paper's network (section 3.1): 72,943,446 parameters, 7 x 7 patches of a 224 pixel
+image. With one perceptron a decoder module (`decoder_mlp` "last") they are 63,495,510."""
 
 TINY: dict[str, Any] = {
     "input_size": 112,

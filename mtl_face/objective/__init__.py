@@ -1,0 +1,1 @@
+"""The loss, its uncertainties, MixUp and augmentation: pure functions on arrays."""

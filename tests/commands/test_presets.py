@@ -1,0 +1,21 @@
+"""The configs and the presets of the network say the same."""
+
+from pathlib import Path
+
+import pytest
+
+from mtl_face import config
+from mtl_face.commands import build
+from mtl_face.model.network import MtlFace
+from mtl_face.model.presets import PAPER, TINY
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"), [("paper", PAPER), ("paper_mixup", PAPER), ("rendered_faces", TINY)]
+)
+def test_config_builds_its_preset(name, preset):
+    overrides = [] if name == "rendered_faces" else ["data.root=anywhere"]
+    settings = config.load(CONFIGS / f"{name}.py", [*overrides, "model.backbone.convolution=xla"])
+    assert build.network(settings.model) == MtlFace(**preset)
