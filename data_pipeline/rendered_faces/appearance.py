@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipeline.rendered_faces import skin
+from data_pipeline.rendered_faces import brows, skin
 from data_pipeline.rendered_faces.head import Shape
 
 _SKIN_SRGB = np.array(
@@ -140,7 +140,7 @@ def sample_appearance(shape: Shape, rng: np.random.Generator) -> Appearance:
         beard_3 = 0.7 * hair_3 + 0.3 * 0.3 * tone_3
         albedo_HW3 += cover_HW[..., None] * (beard_3 - albedo_HW3)
 
-    brow = skin.Brow(
+    brow = brows.Brow(
         density=float(np.clip(rng.normal(0.72, 0.12), 0.45, 0.92)),
         thickness=float(rng.uniform(0.026, 0.04) * (0.85 + 0.3 * shape.masculine)),
         arch=float(rng.uniform(0.015, 0.05)),
@@ -149,7 +149,7 @@ def sample_appearance(shape: Shape, rng: np.random.Generator) -> Appearance:
     brow_colour_3 = 0.75 * hair_3 + 0.25 * 0.4 * tone_3
     if hair_index == 8:
         brow_colour_3 = to_linear(np.array([130, 125, 120]))
-    cover_HW = skin.brow_map(brow, rng)
+    cover_HW = brows.brow_map(brow, rng)
     albedo_HW3 += cover_HW[..., None] * (brow_colour_3 - albedo_HW3)
 
     # Short hair shows as a shade on the scalp, which also softens the edge of longer hair.

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from data_pipeline.rendered_faces.camera import Pose
 from data_pipeline.rendered_faces.head import ACTION_UNITS
 from data_pipeline.rendered_faces.motion import sample_motion
 from data_pipeline.rendered_faces.prototypes import PROTOTYPES, Card, Mixture
-from data_pipeline.rendered_faces.render import CROP_SIZE, Person, Pose, Renderer, make_person
+from data_pipeline.rendered_faces.render import CROP_SIZE, Person, Renderer, make_person
 from data_pipeline.rendered_faces.scene import plain_scene, sample_scene
 from mtl_face.tasks import AU_NUMBERS, EXPRESSION_NAMES
 

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -17,9 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.rendered_faces import annotate, layout, motion
+from data_pipeline.rendered_faces import layout
+from data_pipeline.rendered_faces.describe import (
+    DESCRIPTION_FILE,
+    GENERATOR_VERSION,
+    count_labels,
+    describe,
+    read_description,
+)
 from data_pipeline.rendered_faces.plan import (
-    DUPLICATE_SHARE,
     FEWEST_FRAMES,
     FEWEST_VIDEOS,
     SPLITS,
@@ -30,18 +37,6 @@ from data_pipeline.rendered_faces.plan import (
     scene_stream,
 )
 from mtl_face.errors import ConfigError, WorkdirError
-from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
-
-GENERATOR_VERSION = 4
-"""Rises whenever the same arguments give other bytes."""
-
-DESCRIPTION_FILE = "dataset.json"
-
-NOTICE = (
-    "Rendered faces with labels known by construction and noise of known size. They show that a "
-    "system works from end to end and what its uncertainty is worth. Scores on them are no "
-    "evidence of accuracy on people."
-)
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished videos and the number of all videos."""
@@ -79,7 +74,8 @@ def _render_video(video: Video, seed: int, root: Path) -> int:
     """Draws the images of a video below `root`; runs in a worker. Returns the video's index."""
     from PIL import Image
 
-    from data_pipeline.rendered_faces.render import Pose, Renderer, make_person
+    from data_pipeline.rendered_faces.camera import Pose
+    from data_pipeline.rendered_faces.render import Renderer, make_person
     from data_pipeline.rendered_faces.scene import sample_scene
 
     person = make_person(identity_stream(seed, video.identity))
@@ -150,68 +146,6 @@ def _write_labels(videos: list[Video], root: Path) -> None:
             path.write_text(text, encoding="ascii", newline="\n")
 
 
-def _counts(videos: list[Video]) -> dict[str, dict[str, Any]]:
-    """What each split holds: rows, images, labels present, true classes and AUs."""
-    counts: dict[str, dict[str, Any]] = {}
-    for split in SPLITS:
-        members = [video for video in videos if video.split == split]
-        repeats_R = np.concatenate([video.repeats_F for video in members])
-        has_RK = np.concatenate([video.annotations.has_FK for video in members])
-        expr_R = np.concatenate([video.truth.expr_F for video in members])
-        au_RU = np.concatenate([video.truth.au_FU for video in members])
-        present_K = (has_RK * repeats_R[:, None]).sum(axis=0)
-        counts[split] = {
-            "videos": len(members),
-            "identities": len({video.identity for video in members}),
-            "images": len(repeats_R),
-            "rows": int(repeats_R.sum()),
-            "rows_with_va": int(present_K[0]),
-            "rows_with_au": int(present_K[1]),
-            "rows_with_expr": int(present_K[2]),
-            "rows_with_all": int((has_RK.all(axis=1) * repeats_R).sum()),
-            "true_expressions": {
-                name: int((expr_R == index).sum()) for index, name in enumerate(EXPRESSION_NAMES)
-            },
-            "true_aus": {name: int(au_RU[:, index].sum()) for index, name in enumerate(AU_NAMES)},
-        }
-    return counts
-
-
-def _description(
-    videos: list[Video], arguments: dict[str, int], counts: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "name": "rendered_faces",
-        "generator_version": GENERATOR_VERSION,
-        "notice": NOTICE,
-        "arguments": arguments,
-        "noise": {
-            "va_std": annotate.VA_NOISE_STD,
-            "au_flip_probability": annotate.AU_FLIP_PROBABILITY,
-            "expression_confusion_probability": annotate.EXPRESSION_CONFUSION_PROBABILITY,
-        },
-        "thresholds": {
-            "au_visible": annotate.AU_VISIBLE,
-            "expression_visible": annotate.EXPRESSION_VISIBLE,
-        },
-        "valence_weights": annotate.VALENCE_WEIGHTS,
-        "arousal_weights": annotate.AROUSAL_WEIGHTS,
-        "at_rest": [annotate.VALENCE_AT_REST, annotate.AROUSAL_AT_REST],
-        "frame_gap": {"median": motion.GAP_MEDIAN, "mean": motion.GAP_MEAN},
-        "duplicate_share": DUPLICATE_SHARE,
-        "counts": counts,
-        "videos": {
-            video.name: {
-                "split": video.split,
-                "identity": video.identity,
-                "scene": video.scene,
-                "images": len(video.motion.frame_F),
-            }
-            for video in videos
-        },
-    }
-
-
 def generate(
     root: Path,
     *,
@@ -266,8 +200,8 @@ def generate(
         "seed": int(seed),
     }
     videos = make_plan(**arguments)
-    counts = _counts(videos)
-    partial = root.parent / f".{root.name}.partial-{os.getpid()}"
+    counts = count_labels(videos)
+    partial = root.parent / f".{root.name}.partial-{uuid.uuid4().hex[:12]}"
     try:
         with _writing(root):
             root.parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +213,7 @@ def generate(
                 warm_up()
             _render_all(videos, int(seed), partial, min(workers, num_videos), progress)
             _write_labels(videos, partial)
-            text = json.dumps(_description(videos, arguments, counts), indent=1) + "\n"
+            text = json.dumps(describe(videos, arguments, counts), indent=1) + "\n"
             (partial / DESCRIPTION_FILE).write_text(text, encoding="ascii", newline="\n")
             if root.exists():
                 root.rmdir()
@@ -287,26 +221,6 @@ def generate(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return counts
-
-
-def read_description(root: Path) -> dict[str, Any] | None:
-    """The description of a data set, or None where there is none.
-
-    Raises:
-        WorkdirError: the description cannot be read.
-    """
-    path = Path(root) / DESCRIPTION_FILE
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise WorkdirError(
-            f"cannot be read as the description of a data set: {error}",
-            path=path,
-            remedy="delete the folder and generate the data set again",
-        ) from error
-    return description if isinstance(description, dict) else {}
 
 
 def ensure(

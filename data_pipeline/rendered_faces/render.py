@@ -12,30 +12,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipeline.rendered_faces import skin
+from data_pipeline.rendered_faces import creases, skin
 from data_pipeline.rendered_faces.appearance import Appearance, sample_appearance
+from data_pipeline.rendered_faces.camera import (
+    TEMPLATE_L2,
+    Pose,
+    gaze_directions,
+    project,
+    rotation,
+    similarity,
+)
+from data_pipeline.rendered_faces.develop import finish
 from data_pipeline.rendered_faces.hair import Hair, make_hair
 from data_pipeline.rendered_faces.head import ACTION_UNITS, LASH, Shape, load_head, sample_shape
 from data_pipeline.rendered_faces.raster import rasterise, vertex_normals
 from data_pipeline.rendered_faces.scene import Scene, sample_scene
-from data_pipeline.rendered_faces.shade import finish, shade
+from data_pipeline.rendered_faces.shade import shade
 
 CROP_SIZE = 112
 SUPERSAMPLING = 2
-
-TEMPLATE_L2 = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
-    ]
-)
-"""Where eyes (the person's right first), nose tip and mouth corners lie in a crop, pixels."""
-
-_HEAD_CENTRE = np.array([0.0, 7.2, 0.5])
-"""The point about which the head turns, decimetres."""
 
 _NO_STRANDS = np.zeros(0, np.float32)
 _NO_COVER = np.zeros((1, 2), np.float32)
@@ -48,41 +43,6 @@ class Person:
     shape: Shape
     appearance: Appearance
     hair: Hair
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Where the head and the eyes point in one frame.
-
-    Attributes:
-        yaw, pitch, roll: degrees; positive turns to the person's left, downward and to the
-            person's left shoulder.
-        gaze_yaw, gaze_pitch: direction of the eyes in degrees, relative to the camera.
-    """
-
-    yaw: float = 0.0
-    pitch: float = 0.0
-    roll: float = 0.0
-    gaze_yaw: float = 0.0
-    gaze_pitch: float = 0.0
-
-
-def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Rotation matrix from the head's axes to the camera's, for angles in degrees."""
-    (cy, cp, cr), (sy, sp, sr) = (f(np.radians([yaw, pitch, roll])) for f in (np.cos, np.sin))
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return about_z @ about_x @ about_y
-
-
-def similarity(source_L2: np.ndarray, target_L2: np.ndarray) -> tuple[complex, complex]:
-    """Least-squares similarity as complex numbers: `target = scale * source + shift`."""
-    source = source_L2[:, 0] + 1j * source_L2[:, 1]
-    target = target_L2[:, 0] + 1j * target_L2[:, 1]
-    centred = source - source.mean()
-    scale = np.vdot(centred, target - target.mean()) / np.vdot(centred, centred).real
-    return complex(scale), complex(target.mean() - scale * source.mean())
 
 
 @functools.cache
@@ -142,12 +102,6 @@ class Renderer:
         self._colour_YX3 = np.empty((size, size, 3), np.float32)
         self._normal_V3 = np.empty_like(person.shape.neutral_V3)
 
-    def _project(self, vertex_V3: np.ndarray, turn_33: np.ndarray) -> np.ndarray:
-        """Image-plane x (right), y (down) and nearness of vertices, float64 `[V, 3]`."""
-        turned_V3 = (vertex_V3 - _HEAD_CENTRE) @ turn_33.T
-        depth_V = self.scene.distance - turned_V3[:, 2]
-        return np.stack([turned_V3[:, 0] / depth_V, -turned_V3[:, 1] / depth_V, 1 / depth_V], 1)
-
     def landmarks(self, vertex_V3: np.ndarray) -> np.ndarray:
         """The five landmarks of a posed face in the head's axes, `[5, 3]`."""
         head = load_head()
@@ -170,7 +124,7 @@ class Renderer:
         scene, looks = self.scene, self.person.appearance
         vertex_V3 = self.person.shape.pose(intensity_A)
         turn_33 = rotation(pose.yaw, pose.pitch, pose.roll)
-        mark_L3 = self._project(self.landmarks(vertex_V3), turn_33)
+        mark_L3 = project(self.landmarks(vertex_V3), turn_33, scene.distance)
         scale, shift = similarity(mark_L3[:, :2], TEMPLATE_L2)
         if rng is not None:
             disturbed_L2 = TEMPLATE_L2 + rng.normal(0, scene.landmark_noise_px, (5, 2))
@@ -178,7 +132,7 @@ class Renderer:
             scale, shift = scale2 * scale, scale2 * shift + shift2
 
         def to_screen(place_V3: np.ndarray) -> np.ndarray:
-            projected_V3 = self._project(place_V3, turn_33)
+            projected_V3 = project(place_V3, turn_33, scene.distance)
             z_V = scale * (projected_V3[:, 0] + 1j * projected_V3[:, 1]) + shift
             # Pixel (0, 0) has its centre at coordinate (0, 0); a sample's centre lies between.
             x_V = SUPERSAMPLING * (z_V.real + 0.5) - 0.5
@@ -227,7 +181,7 @@ class Renderer:
         vertex_normals(vertex_V3, load_head().triangle_T3, self._normal_V3)
 
         head = load_head()
-        relief_HW3 = skin.relief(intensity_A, looks.fold_strength, looks.permanent_fold)
+        relief_HW3 = creases.relief(intensity_A, looks.fold_strength, looks.permanent_fold)
         view_3 = turn_33.T @ np.array([0.0, 0.0, 1.0])
         settings_6 = np.array([looks.gloss, 0.75 * looks.lash_density, *view_3, 0], np.float32)
         colours_43 = np.stack(
@@ -252,7 +206,7 @@ class Renderer:
             self._eye_V3,
             looks.albedo_HW3,
             relief_HW3,
-            self._gaze(pose, turn_33),
+            gaze_directions(pose, turn_33),
             colours_43,
             hair.triangle_T3,
             self._hair_normal_V3,
@@ -277,21 +231,6 @@ class Renderer:
             pixel_yx3,
         )
         return pixel_yx3
-
-    def _gaze(self, pose: Pose, turn_33: np.ndarray) -> np.ndarray:
-        """Directions of the eyes in the head's axes, float32 `[2, 3]`, toward the camera.
-
-        An eye follows the camera only as far as it comfortably turns (22 degrees).
-        """
-        yaw, pitch = np.radians([pose.gaze_yaw, pose.gaze_pitch])
-        world_3 = np.array([np.sin(yaw), -np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
-        gaze_3 = turn_33.T @ world_3
-        limit = np.tan(np.radians(22.0))
-        sideways = np.clip(gaze_3[:2] / max(gaze_3[2], 1e-3), -limit, limit)
-        # The face's rest direction: eyeballs of the model look level when this is 0.
-        gaze_3 = np.array([sideways[0], sideways[1], 1.0])
-        gaze_3 /= np.linalg.norm(gaze_3)
-        return np.stack([gaze_3, gaze_3]).astype(np.float32)
 
 
 def make_person(rng: np.random.Generator) -> Person:
