@@ -108,8 +108,9 @@ class BackboneConfig:
     )
     convolution: str = setting(
         "auto",
-        "xla: XLA's own gradients; matmul_gradient: weight gradients as matrix products, a "
-        "step of the paper's network is 1.4 to 1.5 times as fast on a CPU; auto: the second on a CPU, the first elsewhere",
+        "xla: XLA's own gradients; matmul_gradient: weight gradients as matrix products, with "
+        "which a step of the paper's network is 1.4 to 1.5 times as fast on a CPU; "
+        "auto: matmul_gradient on a CPU, xla elsewhere",
         choices=("auto", "xla", "matmul_gradient"),
     )
 
