@@ -11,7 +11,7 @@ from data_pipeline.rendered_faces.plan import DUPLICATE_SHARE, SPLITS, Video
 from mtl_face.errors import WorkdirError
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
-GENERATOR_VERSION = 5
+GENERATOR_VERSION = 6
 """Rises whenever the same arguments give other bytes."""
 
 DESCRIPTION_FILE = "dataset.json"

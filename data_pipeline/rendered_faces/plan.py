@@ -98,8 +98,11 @@ def _units(num_videos: int, rng: np.random.Generator) -> list[list[_Slot]]:
             style
         ]
         room = num_videos - used
-        # Small sets have single videos only, so that every split gets some.
-        chance = rng.random() if num_videos >= 8 and room >= 2 else 1.0
+        # At least half of the videos are single, and all in small sets: they fill every split.
+        grouped = 2 * sum(len(unit) == 2 for unit in units)
+        chance = rng.random()
+        if num_videos < 8 or grouped + 2 > num_videos // 2 or room < 2:
+            chance = 1.0
         if num_videos >= 8 and used == 0:
             chance = 0.0
         if chance < _PAIR_SHARE:
@@ -126,17 +129,18 @@ def _units(num_videos: int, rng: np.random.Generator) -> list[list[_Slot]]:
 
 
 def _assign_splits(units: list[list[_Slot]]) -> list[str]:
-    """Split of each unit: always the one that lacks most videos."""
+    """Split of each unit, so that the shares of videos are exact but for rounding."""
     total = sum(len(unit) for unit in units)
-    lacking = {split: SPLIT_SHARES[split] * total for split in SPLITS}
-    for split in SPLITS[1:]:
-        lacking[split] = max(1.0, round(lacking[split]))
-    lacking["train"] = total - lacking["val"] - lacking["test"]
+    wanted = {split: max(1, round(SPLIT_SHARES[split] * total)) for split in ("val", "test")}
+    wanted["train"] = total - sum(wanted.values())
+    lacking = dict(wanted)
     assigned = [""] * len(units)
     # Larger groups first: the single videos then fill every split exactly.
     for index in sorted(range(len(units)), key=lambda index: -len(units[index])):
-        split = max(SPLITS, key=lambda name: lacking[name])
-        lacking[split] -= len(units[index])
+        size = len(units[index])
+        roomy = [split for split in SPLITS if lacking[split] >= size]
+        split = max(roomy, key=lambda name: lacking[name] / wanted[name])
+        lacking[split] -= size
         assigned[index] = split
     return assigned
 
