@@ -31,6 +31,8 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     )
     metrics_file = workdir / workdirs.EVALUATION / "metrics.json"
     metrics = json.loads(metrics_file.read_text()) if metrics_file.is_file() else None
+    if metrics is not None and metrics["checkpoint_step"] != step:
+        metrics = None  # another checkpoint's
     temperature = {
         task: float(value) for task, value in jax.device_get(session.temperatures(state)).items()
     }

@@ -5,11 +5,7 @@ score. Saving is asynchronous and atomic: a step that was cut short is never see
 """
 
 import contextlib
-import logging
-import os
-import re
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from mtl_face.errors import WorkdirError
+from mtl_face.weights import storage_errors
 
 _SCORE = "score"
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
@@ -42,7 +39,7 @@ class Checkpoints:
         Raises:
             WorkdirError: if it cannot be opened.
         """
-        _quiet()
+        storage_errors.quiet()
         self._directory = directory
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
@@ -74,7 +71,7 @@ class Checkpoints:
             )
         except (OSError, ValueError) as error:  # ValueError: a score that is no JSON
             raise WorkdirError(
-                f"checkpoints cannot be opened: {_first_words(error)}",
+                f"checkpoints cannot be opened: {storage_errors.first_words(error)}",
                 path=directory,
                 remedy="mend the permissions, delete the damaged step's folder, "
                 "or choose another --workdir",
@@ -136,9 +133,9 @@ class Checkpoints:
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
             )
         except Exception as error:  # damaged files fail in whatever part of orbax meets them
-            _quiet_leftovers()
+            storage_errors.quiet_leftovers()
             raise WorkdirError(
-                f"the checkpoint cannot be read: {_first_words(error)}",
+                f"the checkpoint cannot be read: {storage_errors.first_words(error)}",
                 path=self._directory / str(step),
                 remedy="delete that folder to go on from an older checkpoint if there is one, "
                 "or start in another workdir",
@@ -182,36 +179,13 @@ def _explained(directory: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        # Tensorstore reports a full or read-only disk as ValueError with the system's code in it.
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        if isinstance(error, ValueError) and code is None:
+        reason = storage_errors.disk_failure(error)
+        if reason is None:
             raise
-        reason = os.strerror(int(code[1])) if code else _first_words(error)
-        _quiet_leftovers()
+        storage_errors.quiet_leftovers()
         raise WorkdirError(
             f"checkpoints cannot be written: {reason}",
             path=directory,
             remedy="free some space or mend the permissions, then run the same command again: "
             "it goes on from the last good checkpoint",
         ) from error
-
-
-def _first_words(error: BaseException, longest: int = 400) -> str:
-    """The beginning of a message; what follows is the internals of a storage driver."""
-    text = (str(error) or type(error).__name__).splitlines()[0].split(" [tensorstore_spec")[0]
-    return text if len(text) <= longest else text[:longest] + "..."
-
-
-def _quiet() -> None:
-    """Orbax logs a page a save, and the traceback of an error that it also raises."""
-    logging.getLogger("absl").addFilter(_not_from_orbax)
-
-
-def _quiet_leftovers() -> None:
-    """After a failure, the other tasks of orbax complain one by one of what was said already."""
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-
-
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname

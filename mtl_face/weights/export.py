@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mtl_face.errors import WorkdirError
+from mtl_face.weights import storage_errors
 
 SCHEMA = 1
 """Version of the card; a reader refuses a newer one."""
@@ -46,7 +47,8 @@ def save(folder: Path, variables: dict[str, Any], card: dict[str, Any]) -> None:
     Raises:
         WorkdirError: if the folder holds something else or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
+    storage_errors.quiet()
+    if folder.exists() and not _may_be_replaced(folder):
         raise WorkdirError(
             "holds something that is no export",
             path=folder,
@@ -64,9 +66,13 @@ def save(folder: Path, variables: dict[str, Any], card: dict[str, Any]) -> None:
         (temporary / CARD).write_text(text + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = storage_errors.disk_failure(error)
+        if reason is None:
+            raise
+        storage_errors.quiet_leftovers()
         raise WorkdirError(
-            f"cannot be written: {error.strerror or error}",
+            f"cannot be written: {reason}",
             path=folder,
             remedy="free some space, mend the permissions, or choose another --output",
         ) from error
@@ -84,6 +90,7 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         WorkdirError: if it is no export, is damaged, or was written by a newer version.
     """
+    storage_errors.quiet()
     card_file = folder / CARD
     remedy = "give the folder that run.py export wrote"
     try:
@@ -104,9 +111,12 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             metadata = checkpointer.metadata(path).item_metadata.tree
             like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)
             variables = checkpointer.restore(path, like)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # damaged files fail in whatever part of orbax meets them
+        storage_errors.quiet_leftovers()
         raise WorkdirError(
-            f"cannot be read: {error}", path=folder / PARAMS, remedy="export it again"
+            f"cannot be read: {storage_errors.first_words(error)}",
+            path=folder / PARAMS,
+            remedy="export it again",
         ) from error
     found = weights_sha256(variables)
     if found != card.get("weights_sha256"):
@@ -116,3 +126,11 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             remedy="the files were changed or damaged; export again",
         )
     return variables, card
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    """Whether a folder is empty or an export, and nothing of the user's lies in it."""
+    if not folder.is_dir():
+        return False
+    names = {entry.name for entry in folder.iterdir()}
+    return not names or names == {PARAMS, CARD}
