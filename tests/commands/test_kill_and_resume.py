@@ -1,0 +1,341 @@
+"""Real runs of `run.py train`, killed and stopped, end with the bits of an undisturbed one."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from small_experiment import ROOT, STEPS, Experiment
+
+from mtl_face.training import history
+
+TIMEOUT = 300
+
+
+class Process:
+    """`run.py train` in a process of its own; its lines as they come."""
+
+    def __init__(self, experiment, workdir, environment):
+        self.lines = []
+        self.process = subprocess.Popen(
+            [sys.executable, "run.py", *experiment.arguments("train", workdir=workdir)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def wait_for(self, pattern):
+        """Reads up to a line that matches; False if the process ended without one."""
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if re.search(pattern, line):
+                return True
+        return False
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def finish(self):
+        """(exit status, all lines, standard error)"""
+        out, err = self.process.communicate(timeout=TIMEOUT)
+        self.lines += out.splitlines()
+        return self.process.returncode, self.lines, err
+
+
+class Runs:
+    """Runs of one experiment in the same circumstances."""
+
+    def __init__(self, folder, *, devices=1, cached=True):
+        self.experiment = Experiment(folder)
+        self.environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "OMP_NUM_THREADS": "2",
+        }
+        if cached:  # a start costs ten seconds of compiling otherwise
+            self.environment |= {
+                "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            }
+
+    def start(self, workdir):
+        return Process(self.experiment, workdir, self.environment)
+
+    def complete(self, workdir):
+        status, lines, err = self.start(workdir).finish()
+        assert status == 0, err
+        assert err == ""
+        return lines
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return Runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs):
+    """A run that nothing disturbs."""
+    workdir = runs.experiment.folder / "undisturbed"
+    lines = runs.complete(workdir)
+    assert any(line.startswith(f"step {STEPS}/{STEPS} ") for line in lines)
+    return workdir
+
+
+def final_state(workdir):
+    """Every array of the last checkpoint, by name."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        path = workdir / "checkpoints" / str(STEPS) / "state"
+        tree = checkpointer.metadata(path).item_metadata.tree
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), tree
+        )
+        state = checkpointer.restore(path, like)
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def assert_same_state(workdir, other):
+    found, expected = final_state(workdir), final_state(other)
+    assert found.keys() == expected.keys()
+    assert any("backbone" in name for name in found)
+    for name, leaf in found.items():
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf, expected[name] = map(jax.random.key_data, (leaf, expected[name]))
+        assert leaf.dtype == expected[name].dtype
+        assert np.asarray(leaf).tobytes() == np.asarray(expected[name]).tobytes(), name
+
+
+def curves(workdir):
+    """Rows of the history without what depends on the clock."""
+    return [
+        {name: value for name, value in row.items() if not name.startswith("speed/")}
+        for row in history.read(workdir / "history.jsonl")
+    ]
+
+
+def metrics(workdir):
+    return json.loads((workdir / "evaluation" / "metrics.json").read_text())
+
+
+def newest_step(workdir):
+    names = [path.name for path in (workdir / "checkpoints").iterdir()]
+    return max((int(name) for name in names if name.isdigit()), default=None)
+
+
+def test_killed_then_stopped_then_goes_on(runs, undisturbed):
+    """SIGKILL, the same command, SIGTERM, the same command."""
+    workdir = runs.experiment.folder / "disturbed"
+    process = runs.start(workdir)
+    assert process.wait_for(r"^step 4/")
+    process.signal(signal.SIGKILL)
+    assert process.finish()[0] == -signal.SIGKILL
+    newest = newest_step(workdir)
+    assert newest is not None
+    assert newest < STEPS
+    assert not (workdir / "evaluation").exists()
+
+    process = runs.start(workdir)
+    assert process.wait_for(r"^step 10/")
+    process.signal(signal.SIGTERM)
+    status, lines, err = process.finish()
+    assert (status, err) == (128 + signal.SIGTERM, "")
+    assert f"going on from step {newest}" in lines  # a save cut short by the kill is not seen
+    stop = newest_step(workdir)
+    assert 10 <= stop < STEPS
+    assert lines[-1] == (
+        f"stopped by SIGTERM at step {stop}, saved; run the same command again to go on"
+    )
+    steps_taken = [int(match[1]) for line in lines if (match := re.match(r"step (\d+)/", line))]
+    assert steps_taken[-1] == stop  # nothing of what was done is lost
+    assert not (workdir / "evaluation").exists()
+
+    lines = runs.complete(workdir)
+    assert f"going on from step {stop}" in lines
+    assert_same_state(workdir, undisturbed)
+    assert metrics(workdir) == metrics(undisturbed)
+    # The stop wrote a row of its own, and the next row starts there.
+    after = min(row["step"] for row in curves(undisturbed) if row["step"] >= stop)
+    assert [row for row in curves(workdir) if row["step"] not in (stop, after)] == [
+        row for row in curves(undisturbed) if row["step"] not in (stop, after)
+    ]
+
+
+class TestCompletedRun:
+    """What can be done with a workdir afterwards, here on eight devices instead of one."""
+
+    def test_train_again_only_evaluates(self, runs, undisturbed, capsys):
+        before = metrics(undisturbed)
+        (undisturbed / "evaluation" / "metrics.json").unlink()
+        checkpoint = sorted((undisturbed / "checkpoints").rglob("*"))
+        status, out, err = runs.experiment.run(capsys, "train", workdir=undisturbed)
+        assert (status, err) == (0, "")
+        assert f"training is complete ({STEPS} steps)" in out
+        assert f"evaluating the best checkpoint, step {before['checkpoint_step']}" in out
+        assert "compiling" not in out
+        assert sorted((undisturbed / "checkpoints").rglob("*")) == checkpoint
+        after = metrics(undisturbed)
+        assert after["p"] == pytest.approx(before["p"], abs=1e-3)
+
+    def test_results(self, runs, undisturbed):
+        files = {path.name for path in (undisturbed / "evaluation").iterdir()}
+        assert files == {"metrics.json", "predictions.parquet", "predictions.csv", "report.html"}
+        assert (undisturbed / "parameters.txt").read_text().count("backbone") > 1
+        assert list((undisturbed / "logs").iterdir())
+        report = (undisturbed / "evaluation" / "report.html").read_text()
+        assert "<html" in report
+        assert "Traceback" not in report
+
+    def test_export(self, runs, undisturbed, capsys):
+        from mtl_face.weights import export
+
+        status, out, err = runs.experiment.run(capsys, "export", workdir=undisturbed)
+        assert (status, err) == (0, "")
+        folder = undisturbed / "export"
+        assert str(folder) in out
+        variables, card = export.load(folder)
+        state = final_state(undisturbed)
+        exported = jax.tree_util.tree_flatten_with_path(variables["params"])[0]
+        assert len(exported) > 20
+        if card["step"] == STEPS:
+            for path, leaf in exported:
+                name = "['params']['network']" + jax.tree_util.keystr(path)
+                assert np.asarray(state[name]).tobytes() == np.asarray(leaf).tobytes()
+        assert card["tasks"]["au"]["outputs"][0] == "au1"
+        assert card["temperatures"] == {"va": 1.0, "au": 1.0, "expr": 5.0}
+        assert card["input"]["size"] == 32
+        assert card["metrics"] == metrics(undisturbed)
+        assert card["config"]["name"] == "small"
+
+    def test_export_refuses_another_folder(self, runs, undisturbed, capsys):
+        target = runs.experiment.folder / "photos"
+        target.mkdir()
+        (target / "mine.jpg").write_text("mine")
+        status, _, err = runs.experiment.run(
+            capsys, "export", f"--output={target}", workdir=undisturbed
+        )
+        assert status == 2
+        assert "holds something that is no export" in err
+        assert [path.name for path in target.iterdir()] == ["mine.jpg"]
+
+    def test_other_config(self, runs, undisturbed, capsys):
+        for command in ("train", "evaluate", "export"):
+            status, _, err = runs.experiment.run(
+                capsys, command, "--config.seed=1", workdir=undisturbed
+            )
+            assert status == 2
+            assert "seed was 0, is 1" in err
+
+    def test_damaged_checkpoint(self, runs, undisturbed, capsys, tmp_path):
+        import shutil
+
+        workdir = tmp_path / "damaged"
+        shutil.copytree(undisturbed, workdir)
+        for step in (workdir / "checkpoints").iterdir():
+            shutil.rmtree(step / "state")
+        status, _, err = runs.experiment.run(capsys, "evaluate", workdir=workdir)
+        assert status == 2
+        assert "the checkpoint cannot be read" in err
+        assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again_at_random_moments(runs, undisturbed, seed):
+    workdir = runs.experiment.folder / f"random{seed}"
+    moments = random.Random(seed)
+    for _ in range(5):
+        process = runs.start(workdir)
+        step = moments.randrange(1, STEPS)
+        if process.wait_for(rf"^(step {step}/|parameters)"):
+            time.sleep(moments.uniform(0, 1.5))
+        process.signal(signal.SIGKILL)
+        process.finish()
+    runs.complete(workdir)
+    assert_same_state(workdir, undisturbed)
+    assert curves(workdir) == curves(undisturbed)
+    assert metrics(workdir) == metrics(undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_while_a_checkpoint_is_written(runs, undisturbed):
+    workdir = runs.experiment.folder / "writing"
+    caught = 0
+    for _ in range(6):
+        process = runs.start(workdir)
+        deadline = time.monotonic() + TIMEOUT
+        folder = workdir / "checkpoints"
+        while time.monotonic() < deadline and process.process.poll() is None:
+            if folder.is_dir() and any("tmp" in name for name in os.listdir(folder)):
+                break
+        process.signal(signal.SIGKILL)
+        process.finish()
+        caught += folder.is_dir() and any("tmp" in name for name in os.listdir(folder))
+    assert caught
+    runs.complete(workdir)
+    assert_same_state(workdir, undisturbed)
+    assert curves(workdir) == curves(undisturbed)
+    assert not any("tmp" in name for name in os.listdir(workdir / "checkpoints"))
+
+
+@pytest.mark.slow
+def test_eight_devices_and_nothing_cached(tmp_path):
+    runs = Runs(tmp_path, devices=8, cached=False)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert any("on 8 cpu device(s)" in line for line in runs.complete(whole))
+    process = runs.start(killed)
+    assert process.wait_for(r"^step 12/")
+    process.signal(signal.SIGKILL)
+    process.finish()
+    runs.complete(killed)
+    assert_same_state(killed, whole)
+    assert curves(killed) == curves(whole)
+
+
+@pytest.mark.slow
+def test_interrupt_saves_too(runs, undisturbed):
+    workdir = runs.experiment.folder / "interrupted"
+    process = runs.start(workdir)
+    assert process.wait_for(r"^step 4/")
+    process.signal(signal.SIGINT)
+    status, lines, _ = process.finish()
+    assert status == 128 + signal.SIGINT
+    assert lines[-1].startswith("stopped by SIGINT at step ")
+    runs.complete(workdir)
+    assert_same_state(workdir, undisturbed)
+
+
+@pytest.mark.slow
+def test_full_disk(runs):
+    """The limit on a file's size stands for a full disk; here the run itself meets it."""
+    workdir = runs.experiment.folder / "full"
+    command = [sys.executable, "run.py", *runs.experiment.arguments("train", workdir=workdir)]
+    limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
+    result = subprocess.run(
+        [sys.executable, "-c", limit + "os.execv(sys.argv[1], sys.argv[1:])", *command],
+        cwd=ROOT,
+        env={name: value for name, value in runs.environment.items() if "CACHE" not in name},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("error: ") == 1
+    assert "checkpoints cannot be written: File too large" in result.stderr
+    assert "Traceback" not in result.stderr
