@@ -206,7 +206,7 @@ def test_small_sets_have_every_split(num_videos, seed):
     assert len(plan) == len({video.name for video in plan}) == num_videos
     for split in ("val", "test"):
         assert len(of_split(plan, split)) == max(1, round(0.15 * num_videos))
-    split_of = {}
+    split_of: dict[int, str] = {}
     for video in plan:
         assert split_of.setdefault(video.identity, video.split) == video.split
 
