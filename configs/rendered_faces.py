@@ -20,26 +20,37 @@ def get_config() -> config_dict.ConfigDict:
     model.input_mean = (127.5, 127.5, 127.5)
     model.input_std = (64.0, 64.0, 64.0)
     model.backbone.stage_sizes = (1, 1, 1)
-    model.backbone.width = 24
-    model.backbone.expansion = 2
+    model.backbone.width = 32
+    model.backbone.expansion = 1
+    model.backbone.variant = "torchvision"
     model.embed_dim = 96
-    model.num_heads = 4
+    model.num_heads = 8
     model.encoder_layers = 1
     model.decoder_modules = 1
     model.decoder_mlp = "last"
     model.head_layers = 2
     model.head_width = 96
+    model.dropout = 0.0
+    model.norm = "pre"
+    model.token_init_std = 1.0  # smaller ones drown in what pre-norm branches add to all tokens
+
+    temperatures = settings.uncertainty.temperatures
+    temperatures.va, temperatures.au, temperatures.expr = 0.17, 0.5, 2.0
+
+    augmentation = settings.augmentation
+    augmentation.rotation_degrees = 5.0
+    augmentation.translation = 0.04
+    augmentation.zoom = (0.95, 1.05)
 
     optimizer = settings.optimizer
-    optimizer.batch_size = 32
+    optimizer.batch_size = 16
     optimizer.epochs = 12
-    optimizer.learning_rate = 1e-3
-    optimizer.backbone_learning_rate = 1e-3
+    optimizer.learning_rate = 1.5e-3
+    optimizer.backbone_learning_rate = 2e-3
     optimizer.schedule = "cosine"
     optimizer.backbone_schedule = "cosine"
-    optimizer.warmup_epochs = 1.0
-    optimizer.weight_decay = 1e-2
-    optimizer.gradient_clip = 1.0
+    optimizer.warmup_epochs = 0.5
+    optimizer.weight_decay = 2e-2
 
     settings.training.log_every_steps = 25
     settings.training.evaluate_every_epochs = 2.0
