@@ -35,7 +35,7 @@ def get_config() -> config_dict.ConfigDict:
     model.token_init_std = 1.0  # smaller ones drown in what pre-norm branches add to all tokens
 
     temperatures = settings.uncertainty.temperatures
-    temperatures.va, temperatures.au, temperatures.expr = 0.17, 0.5, 2.0
+    temperatures.va, temperatures.au, temperatures.expr = 0.17, 0.35, 2.0
 
     augmentation = settings.augmentation
     augmentation.rotation_degrees = 5.0
@@ -44,7 +44,7 @@ def get_config() -> config_dict.ConfigDict:
 
     optimizer = settings.optimizer
     optimizer.batch_size = 16
-    optimizer.epochs = 12
+    optimizer.epochs = 17
     optimizer.learning_rate = 1.5e-3
     optimizer.backbone_learning_rate = 2e-3
     optimizer.schedule = "cosine"

@@ -97,6 +97,8 @@ def _require_images(table: FrameTable) -> None:
 
 def _cache_folder(faces: Any) -> Path:
     """A folder a user, and a folder a set of arguments, so that two data sets never mix."""
+    from data_pipeline.rendered_faces.describe import GENERATOR_VERSION
+
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = f"videos{faces.num_videos}-frames{faces.frames_per_video}-seed{faces.seed}"
-    return cache / "mtl_face" / "rendered_faces" / name
+    return cache / "mtl_face" / f"rendered_faces-v{GENERATOR_VERSION}" / name
