@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtl_face import config as config_lib
+from mtl_face.commands import host_memory
 from mtl_face.errors import UserError
 
 _COMMANDS = {
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         settings = config_lib.load(options.config, overrides)
         _quiet_libraries()
+        if not host_memory.has_accelerator():
+            host_memory.keep_freed_memory()
         module = importlib.import_module(f"mtl_face.commands.{options.command}")
         return module.run(settings, options)
     except UserError as error:
