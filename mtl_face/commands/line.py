@@ -5,18 +5,11 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mtl_face import config as config_lib
 from mtl_face.commands import host_memory
-from mtl_face.errors import UserError
-
-_COMMANDS = {
-    "train": "train, evaluate the best checkpoint and write a report; goes on where it stopped",
-    "evaluate": "evaluate a trained run again: metrics.json, predictions, report.html",
-    "export": "write the network's parameters alone, for use elsewhere",
-    "prepare": "make the embedded data set, or check every row and image of a real one",
-}
+from mtl_face.commands.options import COMMANDS
+from mtl_face.errors import ConfigError, UserError
 
 _EPILOG = """\
 Settings of an experiment: --config=configs/NAME.py, and any of them changed by a dotted flag, as in
@@ -46,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.command == "settings":
             print(_settings_text())
             return 0
-        settings = config_lib.load(options.config, overrides)
+        settings = _load_config(options, overrides)
         _quiet_libraries()
         if not host_memory.has_accelerator():
             host_memory.keep_freed_memory()
@@ -73,36 +66,41 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, meaning in _COMMANDS.items():
+    for name, definition in COMMANDS.items():
+        meaning = definition.meaning
         command = commands.add_parser(
             name,
             help=meaning,
             description=meaning[0].upper() + meaning[1:] + ".",
-            epilog=_EPILOG,
+            epilog=_EPILOG if definition.config != "none" else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        command.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
-        if name != "prepare":
+        if definition.config != "none":
             command.add_argument(
-                "--workdir", required=True, type=Path, metavar="DIR", help="folder of the run"
+                "--config",
+                required=definition.config == "required",
+                metavar="FILE",
+                help="a file of configs/",
             )
-        if name == "export":
-            command.add_argument(
-                "--output",
-                type=Path,
-                metavar="DIR",
-                help="where the parameters go (default: WORKDIR/export)",
-            )
-        if name == "prepare":
-            command.add_argument(
-                "--num_videos",
-                type=int,
-                metavar="N",
-                help="videos to render, as --config.data.rendered_faces.num_videos=N",
-            )
+        definition.add_arguments(command)
     commands.add_parser("settings", help="list every setting with its default and meaning")
     return parser
+
+
+def _load_config(options: argparse.Namespace, overrides: list[str]) -> config_lib.Config | None:
+    """The settings, or None if the command was given none."""
+    file = getattr(options, "config", None)
+    if file is not None:
+        return config_lib.load(file, overrides)
+    if overrides:
+        raise ConfigError(
+            f"--config.{overrides[0]} changes a setting, but no --config was given",
+            remedy="add --config=configs/NAME.py"
+            if COMMANDS[options.command].config == "optional"
+            else f"leave it out: {options.command} takes no settings",
+        )
+    return None
 
 
 def _settings_text() -> str:

@@ -1,0 +1,61 @@
+"""The commands of `run.py` and their flags: a table that the command line is built from."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command, as the command line shows it.
+
+    Attributes:
+        meaning: one line of help.
+        add_arguments: adds the command's own flags to its parser.
+        config: whether the command takes `--config` and its dotted changes.
+    """
+
+    meaning: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    config: Literal["required", "optional", "none"] = "required"
+
+
+def _workdir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workdir", required=True, type=Path, metavar="DIR", help="folder of the run"
+    )
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    _workdir(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where the parameters go (default: WORKDIR/export)",
+    )
+
+
+def _prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--num_videos",
+        type=int,
+        metavar="N",
+        help="videos to render, as --config.data.rendered_faces.num_videos=N",
+    )
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command(
+        "train, evaluate the best checkpoint and write a report; goes on where it stopped", _workdir
+    ),
+    "evaluate": Command(
+        "evaluate a trained run again: metrics.json, predictions, report.html", _workdir
+    ),
+    "export": Command("write the network's parameters alone, for use elsewhere", _export),
+    "prepare": Command(
+        "make the embedded data set, or check every row and image of a real one", _prepare
+    ),
+}
