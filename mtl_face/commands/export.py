@@ -7,7 +7,7 @@ import jax
 
 from mtl_face import config as config_lib
 from mtl_face import tasks
-from mtl_face.commands import evaluate
+from mtl_face.commands import evaluate_run
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import Session, absolute, say, versions
 from mtl_face.weights import export
@@ -25,7 +25,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     """
     workdir = workdirs.open_for_reading(options.workdir, config)
     session = Session(config)
-    step, state = evaluate.restore(session, workdir)
+    step, state = evaluate_run.restore(session, workdir)
     variables = jax.device_get(
         {"params": state.params["network"], "batch_stats": state.batch_stats}
     )

@@ -28,6 +28,33 @@ def _workdir(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="instead of a run: score this file (our .parquet or .csv, or a submission)",
+    )
+    _scoring(parser, required=False)
+    parser.add_argument(
+        "--lenient",
+        action="store_true",
+        help="score a file that misses labelled rows or has others, and say so",
+    )
+
+
+def _scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        "--truth",
+        required=required,
+        type=Path,
+        metavar="FILE",
+        help="annotation file to score against",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the numbers")
+
+
 def _export(parser: argparse.ArgumentParser) -> None:
     _workdir(parser)
     parser.add_argument(
@@ -52,7 +79,10 @@ COMMANDS: dict[str, Command] = {
         "train, evaluate the best checkpoint and write a report; goes on where it stopped", _workdir
     ),
     "evaluate": Command(
-        "evaluate a trained run again: metrics.json, predictions, report.html", _workdir
+        "evaluate a trained run again (metrics.json, predictions, report.html), or score a file "
+        "of predictions",
+        _evaluate,
+        config="optional",
     ),
     "export": Command("write the network's parameters alone, for use elsewhere", _export),
     "prepare": Command(

@@ -10,7 +10,7 @@ from clu import metric_writers, parameter_overview
 from data_pipeline import input as data_input
 from data_pipeline import order
 from mtl_face import config as config_lib
-from mtl_face.commands import build, evaluate, tables
+from mtl_face.commands import build, evaluate_run, tables
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import (
     Pixels,
@@ -74,7 +74,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
             "run the same command again to go on"
         )
         return 128 + int(stop.signal)
-    evaluate.evaluate_workdir(session, workdir, root, validation, say)
+    evaluate_run.evaluate_workdir(session, workdir, root, validation, say)
     say(f"all done in {(time.perf_counter() - begin) / 60:.1f} minutes")
     return 0
 

@@ -1,0 +1,171 @@
+"""Evaluates a run's checkpoint: its official score, its predictions, a report."""
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline import images
+from mtl_face import config as config_lib
+from mtl_face.commands import tables
+from mtl_face.commands import workdir as workdirs
+from mtl_face.commands.session import Pixels, Session, evaluate_table, pixels, say
+from mtl_face.errors import WorkdirError
+from mtl_face.evaluation import predictions as prediction_files
+from mtl_face.evaluation.report import write_report
+from mtl_face.training import history
+from mtl_face.training.checkpoint import Checkpoints
+from mtl_face.weights.export import weights_sha256
+
+_RENDERED_NOTICE = (
+    "The faces are rendered, not photographed. These numbers show that the system works from end "
+    "to end; they are no evidence of accuracy on people."
+)
+
+
+def run(config: config_lib.Config, options: argparse.Namespace) -> int:
+    """Evaluates the checkpoint that the config asks for.
+
+    Args:
+        config: the settings of the run; those of `evaluation` may differ from training.
+        options: `workdir`.
+
+    Returns:
+        Exit status 0.
+    """
+    workdir = workdirs.open_for_reading(options.workdir, config)
+    root = tables.ensure_data(config.data, say)
+    table = tables.load_split(config.data, root, "validation", say)
+    session = Session(config)
+    evaluate_workdir(session, workdir, root, pixels(config, table, say), say)
+    return 0
+
+
+def evaluate_workdir(
+    session: Session,
+    workdir: Path,
+    root: Path,
+    validation: Pixels,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Scores a checkpoint and writes `evaluation/` below the workdir.
+
+    Args:
+        session: the run's parts.
+        workdir: the run's folder.
+        root: the data set's folder.
+        validation: the validation set.
+        say: prints a line.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        WorkdirError: if there is no checkpoint, or the results cannot be written.
+    """
+    config = session.config
+    step, state = restore(session, workdir)
+    say(f"evaluating the {config.evaluation.checkpoint} checkpoint, step {step} ...")
+    table = validation.table
+    predictions = session.predict(state, table, validation.source)
+    variables = jax.device_get(
+        {"params": state.params["network"], "batch_stats": state.batch_stats}
+    )
+    predictions = dataclasses.replace(
+        predictions,
+        metadata={**predictions.metadata, "weights_sha256": weights_sha256(variables)},
+    )
+    metrics = evaluate_table(predictions, table)
+    metrics["checkpoint_step"] = step
+    folder = workdirs.make_folder(workdir / workdirs.EVALUATION)
+    if jax.process_index() == 0:
+        say("writing the report ...")
+        _write_json(folder / "metrics.json", metrics)
+        prediction_files.write(predictions, folder / "predictions.parquet")
+        prediction_files.write_csv(predictions, folder / "predictions.csv")
+
+        def image(row: int) -> NDArray[np.uint8]:
+            return images.read_image(table.paths()[row], config.data.image_size)
+
+        write_report(
+            folder / "report.html",
+            metrics=metrics,
+            predictions=predictions,
+            truth=table,
+            history=history.read(workdir / workdirs.HISTORY),
+            images=image,
+            title=config.name,
+            config=config_lib.to_dict(config),
+            notice=_RENDERED_NOTICE if config.data.kind == "rendered_faces" else None,
+            gallery_size=config.evaluation.gallery_size,
+        )
+        for line in summary(metrics):
+            say(line)
+        say(f"results: {folder}{os.sep}  (open report.html; metrics.json, predictions.parquet)")
+        say("next: python run.py export --config=... --workdir=... writes the parameters alone")
+    return metrics
+
+
+def restore(session: Session, workdir: Path) -> tuple[int, Any]:
+    """Reads the checkpoint that the config asks for.
+
+    Returns:
+        (step, state).
+
+    Raises:
+        WorkdirError: if there is none.
+    """
+    folder = workdir / workdirs.CHECKPOINTS
+    problem = WorkdirError(
+        "has no evaluated checkpoint yet",
+        path=folder,
+        remedy="train first: python run.py train with the same --config and --workdir",
+    )
+    if not folder.is_dir():
+        raise problem
+    with Checkpoints(folder, keep=1, read_only=True) as checkpoints:
+        best = session.config.evaluation.checkpoint == "best"
+        step = checkpoints.best() if best else checkpoints.newest()
+        if step is None:
+            raise problem
+        return step, checkpoints.restore(step, session.state_like)
+
+
+def summary(metrics: dict[str, Any]) -> list[str]:
+    """The scores in lines, each with the constant predictor's beside it."""
+
+    def number(value: float | None) -> str:
+        return "none" if value is None else f"{value:.4f}"
+
+    rows = [
+        ("valence/arousal", "mean CCC", metrics["va"]),
+        ("action units", "mean F1", metrics["au"]),
+        ("expressions", "macro F1", metrics["expr"]),
+    ]
+    lines = [
+        f"{name:16} {what:9} {number(part['score'])}  "
+        f"(constant {number(part['constant_baseline'])}, {part['num_valid']} frames)"
+        for name, what, part in rows
+    ]
+    total = f"{number(metrics['p'])}  (constant {number(metrics['constant_baseline_p'])})"
+    return [*lines, f"{'P':16} {'sum':9} {total}"]
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot be written: {error.strerror}",
+            path=path,
+            remedy="free some space or mend the permissions, then run `run.py evaluate`",
+        ) from error
