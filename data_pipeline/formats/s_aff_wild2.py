@@ -240,7 +240,7 @@ def _check_header(line: str, path: str | os.PathLike[str], line_number: int) -> 
         remedy = "this is a file of one video for one task: read its folder in that format"
     elif names[:1] == ["image_location"]:
         remedy = "this is a file of a one-task challenge: read it in that format"
-    elif ".jp" in names[0] or ".png" in names[0]:
+    elif names and (".jp" in names[0] or ".png" in names[0]):  # none: a line of commas
         remedy = f"this line is data: put the line {HEADER} above it"
     elif "\t" in line or ";" in line:
         remedy += ", with commas between the names"

@@ -19,9 +19,19 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         AnnotationError: the file is missing, a folder, unreadable, empty or not UTF-8.
     """
+    text = to_text(read_bytes(path), path)
+    return text.split("\n")
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Reads a file that a user supplied.
+
+    Raises:
+        AnnotationError: the file is missing, a folder or unreadable.
+    """
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            return file.read()
     except FileNotFoundError as error:
         raise AnnotationError(
             "the file does not exist", path=path, remedy="check the path for a typing mistake"
@@ -42,6 +52,14 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
             path=path,
             remedy="check the disk or the network share that holds it",
         ) from error
+
+
+def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
+    """Decodes UTF-8 without a byte order mark; every line end becomes a line feed.
+
+    Raises:
+        AnnotationError: `content` is empty or not UTF-8.
+    """
     if not content.strip():
         raise AnnotationError(
             "the file is empty", path=path, line=1, remedy="download or write it again"
@@ -56,7 +74,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
             line=before.count(b"\n") + 1,
             remedy="save it as plain text in UTF-8; an archive or spreadsheet must be exported",
         ) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 class FaultList:

@@ -144,6 +144,7 @@ def test_refuses_a_faulty_row(tmp_path, row, words):
         (f"\n{HEADER}\n\n".encode(), 2, "no rows"),
         (ROW.encode(), 1, "above it"),
         (b"image,valence\n", 1, "unknown header"),
+        (b",,,\n", 1, "unknown header"),
         (b"valence,arousal\n0,0\n", 1, "file of one video"),
         (b"Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n1", 1, "one video"),
         (b"AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26\n", 1, "one video"),
