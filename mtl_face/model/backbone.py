@@ -1,13 +1,8 @@
-"""ResNet with bottleneck blocks, in the three geometries in which its weights are published.
-
-The weights of one ResNet50 run in all three without an error and give three different maps, so
-the geometry belongs to the weights: `caffe` for the VGGFace2 release (Cao et al. 2018), `keras`
-for its Keras port, `torchvision` for torchvision and timm.
+"""ResNet with bottleneck blocks, in the geometries in which its weights are published.
 
 Shapes: B batch, H W height and width of the image, C channels.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,37 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_face.model.convolution import CONVOLUTIONS
-
-Padding = str | tuple[tuple[int, int], tuple[int, int]]
-
-
-@dataclasses.dataclass(frozen=True)
-class BackboneVariant:
-    """Where the published ResNets differ.
-
-    Attributes:
-        conv1_padding: padding of the 7 x 7 convolution of stride 2.
-        pool_padding: padding, with minus infinity, of the 3 x 3 maximum pooling of stride 2.
-        stride_in_reduce: whether a block that halves the map does so in its first, 1 x 1
-            convolution (as He et al. 2016 did) or in its 3 x 3 one.
-        batch_norm_epsilon: added to the variance.
-    """
-
-    conv1_padding: Padding
-    pool_padding: Padding
-    stride_in_reduce: bool
-    batch_norm_epsilon: float
-
-
-VARIANTS = {
-    # Caffe rounds the size of a pooled map up: for a window of 3 and a stride of 2 that is one
-    # more row and column at the far side, which nothing covers when the size is odd.
-    "caffe": BackboneVariant(((3, 3), (3, 3)), ((0, 1), (0, 1)), True, 1e-5),
-    # TensorFlow's "same" pads 2 before and 3 after at even sizes: one pixel off from Caffe.
-    "keras": BackboneVariant("SAME", "VALID", True, 1e-3),
-    "torchvision": BackboneVariant(((3, 3), (3, 3)), ((1, 1), (1, 1)), False, 1e-5),
-}
-"""Every known geometry by name."""
+from mtl_face.model.variants import VARIANTS
 
 # Preserves the variance of the gradient through ReLU (He et al. 2015).
 _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -61,7 +26,7 @@ class BottleneckBlock(nn.Module):
         expansion: the block's output has `features * expansion` channels.
         stride: 1, or 2 to halve the map.
         project: whether the shortcut is a 1 x 1 convolution; False for the identity.
-        stride_in_reduce: see `BackboneVariant`.
+        stride_in_reduce: see `variants.BackboneVariant`.
         convolution: makes a convolution without bias; takes features, kernel_size, strides,
             padding and name.
         batch_norm: makes a batch normalisation; takes name.
@@ -116,7 +81,7 @@ class ResNet(nn.Module):
             first halves the map, so that the total stride is 2 ** (1 + number of stages).
         width: channels of the stem and of the inner convolutions of the first stage.
         expansion: ratio of a block's output to its inner channels.
-        variant: geometry, a key of `VARIANTS`.
+        variant: geometry, a key of `variants.VARIANTS`.
         convolution: implementation, a key of `convolution.CONVOLUTIONS`; all give the same
             values and gradients.
         batch_norm_momentum: share of the running statistics that a step keeps.
