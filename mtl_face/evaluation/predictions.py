@@ -3,7 +3,8 @@
 Parquet holds the table and its metadata exactly. CSV holds the same columns (every number reads
 back bit for bit) without the metadata, followed by the decisions in readable form: `expression`
 (a name) and `au1_present` ... `au26_present` (0 or 1). `read` takes both and ignores columns that
-it does not know.
+it does not know. Decisions of a calibrated table hang on its metadata: such a CSV can be looked at,
+and `read` refuses it.
 """
 
 import csv
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 from mtl_face.evaluation.files import replacing
 from mtl_face.evaluation.prediction_table import (
     KEY_COLUMNS,
+    OPTIONAL_COLUMNS,
     REQUIRED_COLUMNS,
-    STD_COLUMNS,
     PredictionError,
     PredictionTable,
 )
@@ -30,6 +31,11 @@ __all__ = ["PredictionError", "PredictionTable", "read", "write", "write_csv"]
 
 _SCHEMA_KEY = b"mtl_face.predictions"
 _REMEDY = "use a file of predictions that this program wrote (.parquet or .csv)"
+_READ_COLUMNS = (
+    *REQUIRED_COLUMNS,
+    *(name for group in OPTIONAL_COLUMNS.values() for name in group),
+)
+_PRESENT_COLUMNS = tuple(f"{name}_present" for name in AU_NAMES)
 _TEXT_COLUMNS = tuple(name for name in KEY_COLUMNS if name != "frame")
 
 
@@ -85,10 +91,7 @@ def write_csv(table: PredictionTable, path: str | os.PathLike[str]) -> None:
     columns: dict[str, NDArray[Any]] = {
         **table.columns(),
         "expression": names[table.expression],
-        **{
-            f"{name}_present": column.astype(np.int64)
-            for name, column in zip(AU_NAMES, table.au_present.T, strict=True)
-        },
+        **dict(zip(_PRESENT_COLUMNS, table.au_present.T.astype(np.int64), strict=True)),
     }
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -136,13 +139,15 @@ def _check_columns(names: Iterable[str], path: str | os.PathLike[str], line: int
         raise PredictionError(
             f"has column {repeated[0]} more than once", path=path, line=line, remedy=_REMEDY
         )
-    if len(set(STD_COLUMNS) & set(found)) == 1:
-        raise PredictionError(
-            f"has one of {' and '.join(STD_COLUMNS)} without the other",
-            path=path,
-            line=line,
-            remedy="keep both columns or neither",
-        )
+    for meaning, group in OPTIONAL_COLUMNS.items():
+        if 0 < len(set(group) & set(found)) < len(group):
+            absent = next(name for name in group if name not in found)
+            raise PredictionError(
+                f"has some of the columns of {meaning}, {absent} not among them",
+                path=path,
+                line=line,
+                remedy=f"keep all columns of {meaning} or none",
+            )
 
 
 def _read_parquet(path: str | os.PathLike[str]) -> PredictionTable:
@@ -154,7 +159,7 @@ def _read_parquet(path: str | os.PathLike[str]) -> PredictionTable:
         with pyarrow.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
             _check_columns(schema.names, path, None)
-            wanted = [name for name in (*REQUIRED_COLUMNS, *STD_COLUMNS) if name in schema.names]
+            wanted = [name for name in _READ_COLUMNS if name in schema.names]
             arrow = file.read(columns=wanted)
     except (pyarrow.ArrowException, OSError) as error:
         problem = f"is no readable Parquet file ({error})"
@@ -176,9 +181,9 @@ def _read_parquet(path: str | os.PathLike[str]) -> PredictionTable:
         columns[name] = column.to_numpy()
     try:
         metadata = json.loads((schema.metadata or {}).get(_SCHEMA_KEY, b"{}"))
-    except ValueError as error:
+        return PredictionTable.from_columns(columns, metadata)
+    except (ValueError, AttributeError, TypeError) as error:  # no JSON, or of another shape
         raise PredictionError("has damaged metadata", path=path, remedy=_REMEDY) from error
-    return PredictionTable.from_columns(columns, metadata)
 
 
 def _read_csv(path: str | os.PathLike[str]) -> PredictionTable:
@@ -188,13 +193,19 @@ def _read_csv(path: str | os.PathLike[str]) -> PredictionTable:
         try:
             header = next(reader)
             _check_columns(header, path, reader.line_num)
-            wanted = [name for name in (*REQUIRED_COLUMNS, *STD_COLUMNS) if name in header]
+            wanted = [name for name in _READ_COLUMNS if name in header]
             positions = [header.index(name) for name in wanted]
+            decided = [
+                header.index(name)
+                for name in ("expression", *_PRESENT_COLUMNS)
+                if {"expression", *_PRESENT_COLUMNS} <= set(header)
+            ]
             converters = [
                 str if name in _TEXT_COLUMNS else int if name == "frame" else float
                 for name in wanted
             ]
             rows = []
+            decisions = []
             for fields in reader:
                 if len(fields) != len(header):
                     raise PredictionError(
@@ -206,12 +217,33 @@ def _read_csv(path: str | os.PathLike[str]) -> PredictionTable:
                 rows.append(
                     _convert([fields[i] for i in positions], converters, path, reader.line_num)
                 )
+                decisions.append([fields[i] for i in decided])
         except (UnicodeDecodeError, csv.Error) as error:
             problem = f"is neither Parquet nor CSV ({error})"
             raise PredictionError(problem, path=path, remedy=_REMEDY) from error
     values = zip(*rows, strict=True) if rows else ((),) * len(wanted)
     columns = {name: np.asarray(column) for name, column in zip(wanted, values, strict=True)}
-    return PredictionTable.from_columns(columns, {})
+    table = PredictionTable.from_columns(columns, {})
+    if decided and rows:
+        _check_decisions(table, decisions, path)
+    return table
+
+
+def _check_decisions(
+    table: PredictionTable, decisions: list[list[str]], path: str | os.PathLike[str]
+) -> None:
+    """Raises PredictionError if the written decisions are not those that the logits give."""
+    present = table.au_present.astype(np.int64).astype(np.str_)
+    names = np.asarray(EXPRESSION_NAMES)[table.expression]
+    written = np.asarray(decisions, np.str_)
+    differ = (np.column_stack([names, present]) != written).any(axis=1)
+    if differ.any():
+        raise PredictionError(
+            f"holds {int(differ.sum())} rows whose decisions are not those of their logits: "
+            "the predictions were calibrated, and CSV does not carry the calibration",
+            path=path,
+            remedy="use the .parquet file of the same predictions",
+        )
 
 
 def _convert(

@@ -36,8 +36,9 @@ FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 def tables(draw):
     n = draw(st.integers(0, 5))
     text = [np.array(draw(st.lists(NAMES, min_size=n, max_size=n)), np.str_) for _ in range(3)]
-    with_std = draw(st.booleans())
+    with_std, with_spread = draw(st.booleans()), draw(st.booleans())
     values = [draw(hnp.arrays(np.float64, n, elements=FLOATS)) for _ in range(4)]
+    spread = draw(hnp.arrays(np.float64, (n, 22), elements=FLOATS))
     return PredictionTable(
         dataset=text[0],
         video=text[1],
@@ -47,6 +48,10 @@ def tables(draw):
         arousal=values[1],
         valence_std=values[2] if with_std else None,
         arousal_std=values[3] if with_std else None,
+        valence_epistemic_std=spread[:, 0] if with_spread else None,
+        arousal_epistemic_std=spread[:, 1] if with_spread else None,
+        au_epistemic_std=spread[:, 2:14] if with_spread else None,
+        expression_epistemic_std=spread[:, 14:] if with_spread else None,
         au_logits=draw(hnp.arrays(np.float64, (n, 12), elements=FLOATS)),
         expression_logits=draw(hnp.arrays(np.float64, (n, 8), elements=FLOATS)),
         metadata=draw(st.dictionaries(NAMES, st.one_of(st.none(), st.integers(), NAMES))),
@@ -93,6 +98,20 @@ def test_csv_carries_the_decisions(tmp_path):
         )
 
 
+def test_thresholds_and_biases_of_the_metadata_decide():
+    table = make_predictions(make_labels(50))
+    thresholds, biases = np.linspace(-1, 1, 12), np.linspace(2, -2, 8)
+    decisions = {"au_thresholds": list(thresholds), "expression_biases": list(biases)}
+    decided = dataclasses.replace(table, metadata={"decisions": decisions}).take(np.arange(49))
+    for row in range(49):
+        assert list(decided.au_present[row]) == [
+            logit > t for logit, t in zip(table.au_logits[row], thresholds, strict=True)
+        ]
+        biased = [x + b for x, b in zip(table.expression_logits[row], biases, strict=True)]
+        assert decided.expression[row] == biased.index(max(biased))
+    assert (decided.expression != table.expression[:49]).any()
+
+
 def test_a_table_in_float32_is_widened_exactly():
     table = make_predictions(make_labels(5))
     narrow = dataclasses.replace(table, valence=table.valence.astype(np.float32))
@@ -108,6 +127,9 @@ def test_a_table_in_float32_is_widened_exactly():
         ("expression_logits", np.zeros(3)),
         ("video", np.array(["a"])),
         ("valence_std", np.zeros(3)),
+        ("au_epistemic_std", np.zeros((3, 12))),
+        ("metadata", {"decisions": {"au_thresholds": [float("nan")] * 12}}),
+        ("metadata", {"decisions": {"expression_biases": [0.0]}}),
     ],
 )
 def test_wrong_shapes_are_refused(column, value):
@@ -180,8 +202,15 @@ def write_wrong_files(folder):
         pyarrow.parquet.write_table(pyarrow.table(changed), folder / f"{name}.parquet")
     half = {**columns, "valence_std": pyarrow.array([0.1] * 4)}
     pyarrow.parquet.write_table(pyarrow.table(half), folder / "half.parquet")
-    damaged = pyarrow.table(columns, metadata={b"mtl_face.predictions": b"{"})
-    pyarrow.parquet.write_table(damaged, folder / "damaged.parquet")
+    for name, metadata in {
+        "damaged": b"{",
+        "no_mapping": b"[1]",
+        "decisions": b'{"decisions": {"au_thresholds": [0.5]}}',
+    }.items():
+        damaged = pyarrow.table(columns, metadata={b"mtl_face.predictions": metadata})
+        pyarrow.parquet.write_table(damaged, folder / f"{name}.parquet")
+    calibrated = {"decisions": {"au_thresholds": [9.0] * 12}}
+    write(dataclasses.replace(table, metadata=calibrated), folder / "calibrated.csv")
     return folder
 
 
@@ -203,8 +232,11 @@ def write_wrong_files(folder):
         ("text.parquet", "valence has type string", None),
         ("null.parquet", "valence has 1 empty values", None),
         ("float_frame.parquet", "frame has type double", None),
-        ("half.parquet", "without the other", None),
+        ("half.parquet", "arousal_std not among them", None),
         ("damaged.parquet", "damaged metadata", None),
+        ("no_mapping.parquet", "damaged metadata", None),
+        ("decisions.parquet", "damaged metadata", None),
+        ("calibrated.csv", "CSV does not carry the calibration", None),
     ],
 )
 def test_wrong_files_get_one_clear_message(tmp_path, name, problem, line):
