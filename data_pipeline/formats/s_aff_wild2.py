@@ -21,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import frames
+from data_pipeline.formats.editions import MULTI_TASK, ONE_TASK
 from data_pipeline.formats.image_id import ID_REMEDY, split_image_id
 from data_pipeline.formats.text_file import WHITESPACE, FaultList, read_lines
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError
 
-HEADER = "image,valence,arousal,expression,aus"
+HEADER = MULTI_TASK.header
 
 MISSING_VA = -5.0
 MISSING_CLASS = -1.0  # of the expression and of action units
@@ -34,7 +35,13 @@ MISSING_CLASS = -1.0  # of the expression and of action units
 _VALUE_NAMES = (*tasks.VA_NAMES, "expression", *(f"AU{number}" for number in tasks.AU_NUMBERS))
 _NUM_COLUMNS = 1 + len(_VALUE_NAMES)
 _HEADERS = (HEADER.split(","), ["image", *(name.lower() for name in _VALUE_NAMES)])
-_LIST_HEADERS = (*_HEADERS, ["image"], ["image_location"], ["images"])
+_LIST_HEADERS = (
+    *_HEADERS,
+    ["image"],
+    ["image_location"],
+    ["images"],
+    *([name.lower() for name in form.header.split(",")] for form in ONE_TASK.values()),
+)
 _COLUMNS_REMEDY = (
     "a row is image,valence,arousal,expression and the twelve action units, separated by commas"
 )

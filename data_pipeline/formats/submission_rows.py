@@ -47,6 +47,9 @@ class Deviation:
         return f"{self.path}, line {self.line}: {self.problem}"
 
 
+Place = tuple[int, str, str, int]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SubmittedRows:
     """The rows of one file that could be read.
@@ -58,6 +61,8 @@ class SubmittedRows:
         frames: frame numbers, [N].
         values: float64 [N, C], in the order of `form.columns`, as written.
         lines: line of each row, [N].
+        places: (line, image id as written, video, frame) of every row whose image id can be read,
+            whatever its values are.
         line_count: lines in the file, the last one without an end included.
     """
 
@@ -67,6 +72,7 @@ class SubmittedRows:
     frames: list[int]
     values: npt.NDArray[np.float64]
     lines: list[int]
+    places: list[Place]
     line_count: int
 
 
@@ -137,21 +143,21 @@ def _read_rows(
     flat = array.array("d")
     video = os.path.splitext(os.path.basename(path))[0]
     frame = 0
+    places: list[Place] = []
     for number, line in enumerate(lines[start:], start=start + 1):
         if not line.strip(WHITESPACE):
             notes.add(number, "blank line", "a blank line", readable=True)
             continue
         frame += 1  # in a file without image ids, whatever the line turns out to be
         cells = _split(line, number, form, notes)
-        if cells is None:
-            continue
+        place: tuple[str, str, int] | None = (f"{video}/{frame:05d}.jpg", video, frame)
         if form.image_column:
-            place = _image_id(cells.pop(0), number, notes)
-            if place is None:
-                continue
-        else:
-            place = (f"{video}/{frame:05d}.jpg", video, frame)
-        values = _values(cells, number, form, notes)
+            written = line.split(",")[0].strip(WHITESPACE) if cells is None else cells.pop(0)
+            place = _image_id(written, number, notes)
+        if place is None:
+            continue
+        places.append((number, written if form.image_column else place[0], *place[1:]))
+        values = None if cells is None else _values(cells, number, form, notes)
         if values is None:
             continue
         images.append(place[0])
@@ -160,7 +166,7 @@ def _read_rows(
         numbers.append(number)
         flat.extend(values)
     value_NC = np.frombuffer(flat, np.float64).reshape(-1, len(form.columns)).copy()
-    return SubmittedRows(form, images, videos, frames, value_NC, numbers, len(lines))
+    return SubmittedRows(form, images, videos, frames, value_NC, numbers, places, len(lines))
 
 
 def _split(line: str, number: int, form: Form, notes: _Notes) -> list[str] | None:

@@ -72,6 +72,68 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="videos to render, as --config.data.rendered_faces.num_videos=N",
     )
+    parser.add_argument(
+        "--audit",
+        action="store_true",
+        help="report on rows, labels and images of the data that --config names",
+    )
+    parser.add_argument(
+        "--videos",
+        type=Path,
+        metavar="PATH",
+        help="a video, a photo, or a folder of them: find the faces and write aligned crops",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where --audit (default: DATA/audit) and --videos (must be given) write",
+    )
+
+
+def _submit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--predictions", required=True, type=Path, metavar="FILE", help="our .parquet or .csv"
+    )
+    _challenge(parser)
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the submission to write; a folder for abaw3_va, abaw3_expr and abaw3_au",
+    )
+    parser.add_argument(
+        "--fill",
+        choices=("none", "nearest"),
+        default="none",
+        help="a row of the list without a prediction: an error (none), or the prediction of the "
+        "nearest frame of its video, each counted (default: none)",
+    )
+
+
+def _validate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--submission", required=True, type=Path, metavar="FILE", help="file or folder to check"
+    )
+    _challenge(parser)
+
+
+def _challenge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--test_list",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the challenge's list of test images, or lines of video,frames",
+    )
+    parser.add_argument(
+        "--edition",
+        required=True,
+        metavar="NAME",
+        help="abaw3_mtl, abaw4_mtl, abaw7_mtl, abaw11_mtl, or abaw3, 5, 6, 8, 10 with _va, _expr "
+        "or _au",
+    )
 
 
 COMMANDS: dict[str, Command] = {
@@ -86,6 +148,18 @@ COMMANDS: dict[str, Command] = {
     ),
     "export": Command("write the network's parameters alone, for use elsewhere", _export),
     "prepare": Command(
-        "make the embedded data set, or check every row and image of a real one", _prepare
+        "make the embedded data set, check or audit a real one, or cut faces out of videos",
+        _prepare,
+        config="optional",
+    ),
+    "submit": Command(
+        "write a challenge submission from a file of predictions, and validate it",
+        _submit,
+        config="none",
+    ),
+    "validate": Command(
+        "check a finished submission against the test list: every deviation, by line",
+        _validate,
+        config="none",
     ),
 }

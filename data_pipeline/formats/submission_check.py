@@ -1,0 +1,159 @@
+"""Validating a finished submission against the test list: every deviation, by line."""
+
+import bisect
+import collections
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data_pipeline.formats.editions import Form, find_edition
+from data_pipeline.formats.submission_rows import Deviation, Place, SubmittedRows, examine
+from data_pipeline.frames import FrameTable
+from mtl_face.errors import AnnotationError
+
+
+def validate_submission(
+    path: str | os.PathLike[str],
+    *,
+    edition: str,
+    test_list: FrameTable,
+    list_path: str | os.PathLike[str],
+) -> list[Deviation]:
+    """Compares a submission with what its edition asks for.
+
+    Checked: encoding, header, number of fields, trailing commas, blanks and blank lines, numbers,
+    finiteness, ranges and spelling of the values; that the rows are those of the list, as often as
+    there and in its order; for the one-task tracks of the third edition, that there is one file
+    for each video with one line for each of its frames.
+
+    Args:
+        path: the submission: a text file, or a folder for the one-task tracks of the third edition.
+        edition: a name in `editions.EDITIONS`.
+        test_list: what `test_list.load_test_list` read.
+        list_path: its file, for messages.
+
+    Returns:
+        The deviations, file by file and line by line; empty if the submission is as asked for. A
+        row of the list that is missing is named by its line in the list.
+
+    Raises:
+        ConfigError: there is no such edition.
+        AnnotationError: the submission is no text file (or no folder), or the list does not fit
+            the edition.
+    """
+    form = find_edition(edition)
+    if form.image_column:
+        rows, deviations = examine(path, form)
+        found = [*deviations, *_compare(os.fspath(path), rows, test_list, os.fspath(list_path))]
+        return sorted(found, key=lambda note: (note.path != os.fspath(path), note.line))
+    return list(_compare_folder(Path(path), form, frame_counts(test_list, list_path)))
+
+
+def frame_counts(test_list: FrameTable, list_path: str | os.PathLike[str]) -> dict[str, int]:
+    """Number of frames of each video of a list that names every frame, in the list's order.
+
+    Raises:
+        AnnotationError: a video's frames are not 1, 2, 3, ... in this order.
+    """
+    counts: dict[str, int] = {}
+    for video, frame, line in zip(test_list.video, test_list.frame, test_list.row, strict=True):
+        expected = counts.get(video, 0) + 1
+        if frame != expected:
+            raise AnnotationError(
+                f"frame {frame} of video {video!r} comes where frame {expected} is expected",
+                path=list_path,
+                line=int(line),
+                remedy="files of one video have a line for every frame of it: list all, in order, "
+                "or write one line a video, as in video45_1,370",
+            )
+        counts[video] = expected
+    return counts
+
+
+def _compare(
+    path: str, rows: SubmittedRows, test_list: FrameTable, list_path: str
+) -> Iterator[Deviation]:
+    """Rows against the list: missing, surplus, order, spelling of the image ids, number."""
+    wanted: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
+    for position, key in enumerate(zip(test_list.video, test_list.frame, strict=True)):
+        wanted[key].append(position)
+    seen: collections.Counter[tuple[str, int]] = collections.Counter()
+    found: list[tuple[Place, int]] = []
+    for place in rows.places:
+        line, written, video, frame = place
+        positions = wanted.get((video, frame), [])
+        nth = seen[video, frame]
+        seen[video, frame] += 1
+        if nth < len(positions):
+            found.append((place, positions[nth]))
+            if test_list.image[positions[nth]] != written:
+                expected = test_list.image[positions[nth]]
+                problem = f"image id {written!r}, the list has {expected!r}"
+                yield Deviation(path, line, "image id", problem)
+        elif positions:
+            times = "once" if len(positions) == 1 else f"{len(positions)} times"
+            problem = f"duplicate of {written!r}, which the list has {times}"
+            yield Deviation(path, line, "duplicate", problem)
+        else:
+            yield Deviation(path, line, "surplus", f"{written!r} is not in the list")
+    in_order = set(longest_ascent([position for _, position in found]))
+    for index, ((line, written, _, _), position) in enumerate(found):
+        if index not in in_order:
+            problem = f"{written!r} is out of order: it is line {test_list.row[position]} there"
+            yield Deviation(path, line, "order", problem + f" ({list_path})")
+    present = {position for _, position in found}
+    for position, image in enumerate(test_list.image):
+        if position not in present:
+            line = int(test_list.row[position])
+            yield Deviation(list_path, line, "missing", f"{image!r} has no row in {path}")
+    if len(rows.places) != len(test_list):
+        problem = f"{len(rows.places)} rows with an image id, the list has {len(test_list)}"
+        yield Deviation(path, rows.line_count, "row count", problem)
+
+
+def _compare_folder(folder: Path, form: Form, counts: dict[str, int]) -> Iterator[Deviation]:
+    if not folder.is_dir():
+        raise AnnotationError(
+            "this is no folder; the edition asks for one file a video",
+            path=folder,
+            remedy="name the folder that holds the files <video>.txt",
+        )
+    for video, count in counts.items():
+        file = folder / f"{video}.txt"
+        if not file.is_file():
+            yield Deviation(str(file), 1, "missing", f"no file for video {video!r}")
+            continue
+        rows, deviations = examine(file, form)
+        yield from deviations
+        if len(rows.places) != count:
+            problem = f"{len(rows.places)} rows, the video has {count} frames"
+            yield Deviation(str(file), rows.line_count, "row count", problem)
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or (file.suffix == ".txt" and file.stem in counts):
+            continue
+        yield Deviation(str(file), 1, "surplus", "no video of the list has this file")
+
+
+def longest_ascent(values: Sequence[int]) -> list[int]:
+    """Indices of a longest strictly ascending subsequence: the rows that may stay where they are.
+
+    So that one row that was moved is named alone, and not every row behind it.
+    """
+    tails: list[int] = []  # smallest last value of an ascent of each length
+    tail_index: list[int] = []
+    before: list[int] = []
+    for index, value in enumerate(values):
+        length = bisect.bisect_left(tails, value)
+        before.append(tail_index[length - 1] if length else -1)
+        if length == len(tails):
+            tails.append(value)
+            tail_index.append(index)
+        else:
+            tails[length] = value
+            tail_index[length] = index
+    ascent = []
+    index = tail_index[-1] if tail_index else -1
+    while index >= 0:
+        ascent.append(index)
+        index = before[index]
+    return ascent[::-1]

@@ -1,0 +1,267 @@
+"""Writing submissions from predictions.
+
+Dimension letters: M rows of the test list, N rows of predictions, A action units (12).
+"""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline.formats.editions import Form, find_edition
+from data_pipeline.formats.submission_check import frame_counts
+from data_pipeline.formats.text_file import FaultList
+from data_pipeline.frames import FrameTable
+from mtl_face import tasks
+from mtl_face.errors import AnnotationError, WorkdirError
+
+Fill = Literal["none", "nearest"]
+
+_REMEDY: dict[Fill, str] = {
+    "none": "predict the whole list, or add --fill=nearest",
+    "nearest": "predict the whole list",
+}
+
+_DECIMALS = 6
+_TOLERANCE = 1e-2
+"""How far two predictions of one image may differ and still be one (rounding in bfloat16)."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decisions:
+    """What is handed in for each image.
+
+    Attributes:
+        video: [N] of str.
+        frame: int64 [N].
+        valence: float64 [N] in [-1, 1].
+        arousal: float64 [N] in [-1, 1].
+        expression: int64 [N] in 0..7.
+        au: bool [N, A], true where present.
+        clipped: number of values of valence and arousal that were outside [-1, 1].
+    """
+
+    video: Sequence[str] | npt.NDArray[np.str_]
+    frame: npt.NDArray[np.int64]
+    valence: npt.NDArray[np.float64]
+    arousal: npt.NDArray[np.float64]
+    expression: npt.NDArray[np.int64]
+    au: npt.NDArray[np.bool_]
+    clipped: int
+
+
+def decide(
+    *,
+    video: Sequence[str] | npt.NDArray[np.str_],
+    frame: npt.NDArray[np.int64],
+    valence: npt.NDArray[np.float64],
+    arousal: npt.NDArray[np.float64],
+    au_logits: npt.NDArray[np.float64],
+    expression_logits: npt.NDArray[np.float64],
+) -> Decisions:
+    """Turns network outputs into decisions.
+
+    Args:
+        video: video of each row, [N].
+        frame: frame number of each row, [N].
+        valence: [N]; clipped to [-1, 1].
+        arousal: as `valence`.
+        au_logits: [N, A]; present where above 0, a probability above 0.5.
+        expression_logits: [N, 8]; the largest decides, the first if tied.
+
+    Returns:
+        The decisions.
+
+    Raises:
+        AnnotationError: a prediction is not finite.
+    """
+    columns = [valence[:, None], arousal[:, None], au_logits, expression_logits]
+    finite_N = np.isfinite(np.concatenate(columns, axis=1)).all(axis=1)
+    if not finite_N.all():
+        row = int(np.argmin(finite_N))
+        raise AnnotationError(
+            f"{int((~finite_N).sum())} predictions hold a value that is not finite, the first for "
+            f"frame {frame[row]} of video {video[row]!r}",
+            remedy="predict again; a network whose training diverged gives such values",
+        )
+    return Decisions(
+        video=video,
+        frame=frame,
+        valence=np.clip(valence, -1.0, 1.0),
+        arousal=np.clip(arousal, -1.0, 1.0),
+        expression=np.argmax(expression_logits, axis=1).astype(np.int64),
+        au=au_logits > 0.0,
+        clipped=int((np.abs(valence) > 1).sum() + (np.abs(arousal) > 1).sum()),
+    )
+
+
+def match_list(
+    test_list: FrameTable,
+    decisions: Decisions,
+    *,
+    list_path: str | os.PathLike[str],
+    fill: Fill = "none",
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Finds the prediction of each row of a test list by video and frame.
+
+    The k-th row of an image in the list gets its k-th prediction, or the first if there are fewer.
+
+    Args:
+        test_list: M rows.
+        decisions: N rows, in any order; those that the list lacks are left aside.
+        list_path: the list's file, for messages.
+        fill: "none" refuses a row without a prediction; "nearest" takes the prediction of the
+            nearest frame of the same video, the earlier one of two equally near.
+
+    Returns:
+        Row of the predictions for each row of the list, int64 [M], and whether it is that of
+        another frame, bool [M].
+
+    Raises:
+        AnnotationError: rows have no prediction; names up to ten. Or an image has another number
+            of predictions than rows in the list, and they contradict each other.
+    """
+    rows: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
+    for row, key in enumerate(zip(decisions.video, decisions.frame.tolist(), strict=True)):
+        rows[str(key[0]), key[1]].append(row)
+    wanted = collections.Counter(zip(test_list.video, test_list.frame.tolist(), strict=True))
+    faults = FaultList(list_path)
+    seen: collections.Counter[tuple[str, int]] = collections.Counter()
+    by_video = _frames_of_videos(rows) if fill == "nearest" else {}
+    index_M = np.empty(len(test_list), np.int64)
+    filled_M = np.zeros(len(test_list), bool)
+    for position, key in enumerate(zip(test_list.video, test_list.frame.tolist(), strict=True)):
+        line = int(test_list.row[position])
+        found = rows.get(key)
+        if found is None:
+            frames = by_video.get(key[0])
+            if frames is None:
+                problem = f"no prediction for {test_list.image[position]}"
+                if fill == "nearest":
+                    problem += f", nor for any other frame of video {key[0]!r}"
+                faults.add(line, problem, _REMEDY[fill])
+                continue
+            found = rows[key[0], _nearest(frames, key[1])]
+            filled_M[position] = True
+        elif len(found) not in (1, wanted[key]) and not _agree(decisions, found):
+            faults.add(
+                line,
+                f"{len(found)} predictions for {test_list.image[position]}, which contradict each "
+                "other",
+                "keep one prediction of each image: one data set, one network",
+            )
+            continue
+        index_M[position] = found[seen[key]] if seen[key] < len(found) else found[0]
+        seen[key] += 1
+    faults.raise_if_any()
+    return index_M, filled_M
+
+
+def write_submission(
+    path: str | os.PathLike[str],
+    *,
+    edition: str,
+    test_list: FrameTable,
+    decisions: Decisions,
+    rows: npt.NDArray[np.int64],
+    list_path: str | os.PathLike[str],
+) -> list[Path]:
+    """Writes a submission: one file, or a folder of files for tracks that ask for that.
+
+    Args:
+        path: the file, replaced if it exists; or the folder, which must be new or empty. Missing
+            parent folders are made.
+        edition: a name in `editions.EDITIONS`.
+        test_list: M rows.
+        decisions: N rows.
+        rows: row of `decisions` for each row of the list, [M], as `match_list` gives.
+        list_path: the list's file, for messages.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ConfigError: there is no such edition.
+        AnnotationError: the list does not fit the edition.
+        WorkdirError: the place cannot be written.
+    """
+    form = find_edition(edition)
+    lines = _format_rows(form, test_list, decisions, rows)
+    target = Path(path)
+    if form.image_column:
+        return [_write_lines(target, [form.header, *lines])]
+    counts = frame_counts(test_list, list_path)
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise WorkdirError(
+            "exists and is no empty folder",
+            path=target,
+            remedy="name a new folder: the edition asks for one file a video",
+        )
+    by_video: dict[str, list[str]] = {video: [form.header] for video in counts}
+    for video, line in zip(test_list.video, lines, strict=True):
+        by_video[video].append(line)
+    return [_write_lines(target / f"{video}.txt", text) for video, text in by_video.items()]
+
+
+def _format_rows(
+    form: Form, test_list: FrameTable, decisions: Decisions, rows: npt.NDArray[np.int64]
+) -> list[str]:
+    columns: list[list[str]] = [list(test_list.image)] if form.image_column else []
+    for task in form.tasks:
+        if task == tasks.VA:
+            for values_N in (decisions.valence, decisions.arousal):
+                # + 0.0 turns -0.0 into 0.0
+                rounded_M = np.round(values_N[rows], _DECIMALS) + 0.0
+                columns.append([f"{value:.{_DECIMALS}f}" for value in rounded_M.tolist()])
+        elif task == tasks.EXPR:
+            columns.append([str(value) for value in decisions.expression[rows].tolist()])
+        else:
+            columns.extend(
+                [str(int(value)) for value in column_M.tolist()]
+                for column_M in decisions.au[rows].T
+            )
+    return [",".join(cells) for cells in zip(*columns, strict=True)]
+
+
+def _write_lines(path: Path, lines: list[str]) -> Path:
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write("\n".join(lines) + "\n")
+        os.replace(temporary, path)  # a reader never sees half of it
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise WorkdirError(
+            f"cannot be written ({error.strerror})",
+            path=path,
+            remedy="choose a file in a folder that you may write to",
+        ) from error
+    return path
+
+
+def _frames_of_videos(rows: dict[tuple[str, int], list[int]]) -> dict[str, npt.NDArray[np.int64]]:
+    frames: dict[str, list[int]] = collections.defaultdict(list)
+    for video, frame in rows:
+        frames[video].append(frame)
+    return {video: np.sort(np.array(found, np.int64)) for video, found in frames.items()}
+
+
+def _nearest(frames: npt.NDArray[np.int64], frame: int) -> int:
+    return int(frames[np.argmin(np.abs(frames - frame))])  # the first of two: the earlier
+
+
+def _agree(decisions: Decisions, rows: list[int]) -> bool:
+    """Whether several predictions of one image say the same."""
+    index = np.array(rows)
+    return bool(
+        np.ptp(decisions.valence[index]) <= _TOLERANCE
+        and np.ptp(decisions.arousal[index]) <= _TOLERANCE
+        and (decisions.expression[index] == decisions.expression[index[0]]).all()
+        and (decisions.au[index] == decisions.au[index[0]]).all()
+    )
