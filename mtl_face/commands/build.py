@@ -1,6 +1,8 @@
 """From settings to parts: the network, the optimizer, the step. Plain values go down from here."""
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -14,8 +16,13 @@ from mtl_face.tasks import TASKS
 from mtl_face.training import optimizer as optimizers
 
 
-def network(model: ModelConfig) -> MtlFace:
-    """The network that a config describes."""
+def network(model: ModelConfig, *, devices: int = 1) -> MtlFace:
+    """The network that a config describes.
+
+    Args:
+        model: the settings.
+        devices: over which a training batch is split; matters to `batch_norm` "local" alone.
+    """
     backbone = model.backbone
     convolution = backbone.convolution
     if convolution == "auto":
@@ -29,7 +36,10 @@ def network(model: ModelConfig) -> MtlFace:
         expansion=backbone.expansion,
         variant=backbone.variant,
         convolution=convolution,
+        batch_norm=backbone.batch_norm,
+        batch_norm_groups=devices if backbone.batch_norm == "local" else 1,
         batch_norm_momentum=backbone.batch_norm_momentum,
+        frozen_stages=backbone.frozen_stages,
         embed_dim=model.embed_dim,
         encoder_layers=model.encoder_layers,
         decoder_modules=model.decoder_modules,
@@ -46,11 +56,13 @@ def network(model: ModelConfig) -> MtlFace:
     )
 
 
-def learning_rates(config: Config, steps_per_epoch: int) -> dict[str, optimizers.Schedule]:
+def learning_rates(
+    config: Config, steps_per_epoch: Fraction | int
+) -> dict[str, optimizers.Schedule]:
     """Schedules by group of parameters: `backbone` and `rest`."""
     settings = config.optimizer
     warmup = round(settings.warmup_epochs * steps_per_epoch)
-    total = settings.epochs * steps_per_epoch
+    total = math.ceil(settings.epochs * steps_per_epoch)
     if settings.backbone_schedule == "cosine":
         backbone = optimizers.cosine(
             settings.backbone_learning_rate, warmup_steps=warmup, total_steps=total
@@ -59,7 +71,7 @@ def learning_rates(config: Config, steps_per_epoch: int) -> dict[str, optimizers
         backbone = optimizers.exponential_by_epoch(
             settings.backbone_learning_rate,
             decay=settings.backbone_decay,
-            steps_per_epoch=steps_per_epoch,
+            steps_per_epoch=float(steps_per_epoch),
         )
     if settings.schedule == "cosine":
         rest = optimizers.cosine(settings.learning_rate, warmup_steps=warmup, total_steps=total)
@@ -81,6 +93,8 @@ def optimizer(
         beta2=settings.beta2,
         epsilon=settings.epsilon,
         gradient_clip=settings.gradient_clip,
+        frozen_stages=config.model.backbone.frozen_stages,
+        stage_multipliers=settings.backbone_stage_multipliers,
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def say(line: str) -> None:
 class Session:
     """The parts of a run that a config determines, on the devices of this machine."""
 
-    def __init__(self, config: config_lib.Config, *, steps_per_epoch: int = 1) -> None:
+    def __init__(self, config: config_lib.Config, *, steps_per_epoch: Fraction | int = 1) -> None:
         """Builds the parts; nothing is computed yet.
 
         Args:
@@ -47,7 +48,7 @@ class Session:
         self.config = config
         self.mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
         sharding.check_batch(config.evaluation.batch_size, self.mesh, name="evaluation.batch_size")
-        self.network = build.network(config.model)
+        self.network = build.network(config.model, devices=self.mesh.size)
         self.learning_rates = build.learning_rates(config, steps_per_epoch)
         self.optimizer = build.optimizer(config, self.learning_rates)
         self.state_like: TrainState = abstract_state(

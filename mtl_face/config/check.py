@@ -195,6 +195,7 @@ def _check_rules(config: Config) -> None:
             f"which the {model.position} position code needs",
             remedy="change model.embed_dim",
         )
+    _check_stages(config)
     if data.kind == "s_aff_wild2" and data.root is None:
         raise ConfigError(
             "data.root is not set",
@@ -213,3 +214,22 @@ def _check_rules(config: Config) -> None:
         )
     if config.mesh.data == 0:
         raise ConfigError("mesh.data is 0", remedy="use -1 for all devices, or a positive number")
+
+
+def _check_stages(config: Config) -> None:
+    """What is said of the backbone's stages fits their number."""
+    backbone = config.model.backbone
+    stages = len(backbone.stage_sizes)
+    if backbone.frozen_stages > stages:
+        raise ConfigError(
+            f"model.backbone.frozen_stages is {backbone.frozen_stages}, "
+            f"and model.backbone.stage_sizes has {stages} stages",
+            remedy=f"use {stages} to freeze the whole backbone",
+        )
+    multipliers = config.optimizer.backbone_stage_multipliers
+    if len(multipliers) not in (1, 1 + stages):
+        raise ConfigError(
+            f"optimizer.backbone_stage_multipliers has {len(multipliers)} values, "
+            f"and the backbone a stem and {stages} stages",
+            remedy=f"give {1 + stages} values, the stem's first, or one for all",
+        )

@@ -103,8 +103,20 @@ class BackboneConfig:
         "geometry: where VGGFace2's weights were trained (caffe), their Keras port, or torchvision",
         choices=("caffe", "keras", "torchvision"),
     )
+    batch_norm: str = setting(
+        "batch",
+        "what training normalises with: statistics of the global batch, of each device's own "
+        "examples (local), or the running ones, which then never change (frozen)",
+        choices=("batch", "local", "frozen"),
+    )
     batch_norm_momentum: float = setting(
         0.9, "share of the old running statistics kept at a step", minimum=0.0, maximum=1.0
+    )
+    frozen_stages: int = setting(
+        -1,
+        "stages that training leaves as they are, statistics included; -1: none, 0: the stem, "
+        "k: the stem and the first k stages",
+        minimum=-1,
     )
     convolution: str = setting(
         "auto",
@@ -203,6 +215,12 @@ class OptimizerConfig:
     batch_size: int = setting(64, "examples a step, over all devices and processes", minimum=1)
     epochs: int = setting(10, "passes over the training set", minimum=1)
     backbone_learning_rate: float = setting(5e-5, "of the backbone, at the start", minimum=0.0)
+    backbone_stage_multipliers: tuple[float, ...] = setting(
+        (1.0,),
+        "of the backbone's learning rate: one for the stem and one for each stage, or one for "
+        "all; stages that are not to learn go into model.backbone.frozen_stages",
+        above=0.0,
+    )
     backbone_schedule: str = setting(
         "exponential",
         "exponential: times backbone_decay each epoch; cosine: linear warm-up, then a half cosine",

@@ -11,7 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mtl_face.model.batch_norm import BATCH, FROZEN, make_batch_norm
 from mtl_face.model.convolution import CONVOLUTIONS
+from mtl_face.model.stages import NOTHING_FROZEN
 from mtl_face.model.variants import VARIANTS
 
 # Preserves the variance of the gradient through ReLU (He et al. 2015).
@@ -84,7 +86,12 @@ class ResNet(nn.Module):
         variant: geometry, a key of `variants.VARIANTS`.
         convolution: implementation, a key of `convolution.CONVOLUTIONS`; all give the same
             values and gradients.
+        batch_norm: source of a training step's statistics, one of `batch_norm.MODES`.
+        batch_norm_groups: for `local`, devices over which the batch is split.
         batch_norm_momentum: share of the running statistics that a step keeps.
+        frozen_stages: stages that a training step takes as given: -1 for none, 0 for the stem, k
+            for the stem and the first k stages. Their gradient is 0 and is not computed, and
+            their batch norms are `frozen`, whatever `batch_norm` says.
         dtype: compute dtype; parameters and statistics are float32.
     """
 
@@ -93,7 +100,10 @@ class ResNet(nn.Module):
     expansion: int = 4
     variant: str = "caffe"
     convolution: str = "xla"
+    batch_norm: str = BATCH
+    batch_norm_groups: int = 1
     batch_norm_momentum: float = 0.9
+    frozen_stages: int = NOTHING_FROZEN
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -102,18 +112,25 @@ class ResNet(nn.Module):
 
         Args:
             image_BHWC: [B, H, W, 3], mean and scale already as the weights want them.
-            train: normalise with the batch's statistics and update the running ones.
+            train: normalise with the statistics that `batch_norm` names, and update the running
+                ones where it does.
 
         Returns:
             [B, h, w, width * 2 ** (stages - 1) * expansion] of the compute dtype, not negative;
             7 x 7 x 2048 for ResNet50 at 224 x 224.
 
         Raises:
-            ValueError: `variant` or `convolution` is unknown.
+            ValueError: `variant`, `convolution` or `batch_norm` is unknown, or there are fewer
+                stages than are to be frozen.
         """
         for value, known in ((self.variant, VARIANTS), (self.convolution, CONVOLUTIONS)):
             if value not in known:
                 raise ValueError(f"{value!r} is none of {', '.join(known)}")
+        if not NOTHING_FROZEN <= self.frozen_stages <= len(self.stage_sizes):
+            raise ValueError(
+                f"frozen_stages {self.frozen_stages} is not in {NOTHING_FROZEN}.."
+                f"{len(self.stage_sizes)}, the number of stages"
+            )
         variant = VARIANTS[self.variant]
         convolution = functools.partial(
             nn.Conv,
@@ -122,33 +139,44 @@ class ResNet(nn.Module):
             dtype=self.dtype,
             conv_general_dilated=CONVOLUTIONS[self.convolution],
         )
-        batch_norm = functools.partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=self.batch_norm_momentum,
-            epsilon=variant.batch_norm_epsilon,
-            dtype=self.dtype,
-        )
+        batch_norm_at = [
+            make_batch_norm(
+                # A stage's output is only constant if its normalisation is.
+                FROZEN if stage <= self.frozen_stages else self.batch_norm,
+                train=train,
+                groups=self.batch_norm_groups,
+                momentum=self.batch_norm_momentum,
+                epsilon=variant.batch_norm_epsilon,
+                dtype=self.dtype,
+            )
+            for stage in range(len(self.stage_sizes) + 1)
+        ]
 
         map_BHWC = convolution(self.width, (7, 7), (2, 2), variant.conv1_padding, name="conv1")(
             image_BHWC
         )
-        map_BHWC = nn.relu(batch_norm(name="bn1")(map_BHWC))
+        map_BHWC = nn.relu(batch_norm_at[0](name="bn1")(map_BHWC))
         # Keyword arguments, because the ONNX converter does not see positional ones.
         map_BHWC = nn.max_pool(
             map_BHWC, window_shape=(3, 3), strides=(2, 2), padding=variant.pool_padding
         )
-        for stage, size in enumerate(self.stage_sizes):
-            for block in range(size):
-                first = block == 0
+        map_BHWC = self._boundary(map_BHWC, 0)
+        for stage, size in enumerate(self.stage_sizes, start=1):
+            for block in range(1, size + 1):
+                first = block == 1
                 map_BHWC = BottleneckBlock(
-                    features=self.width * 2**stage,
+                    features=self.width * 2 ** (stage - 1),
                     expansion=self.expansion,
-                    stride=2 if first and stage > 0 else 1,
+                    stride=2 if first and stage > 1 else 1,
                     project=first,
                     stride_in_reduce=variant.stride_in_reduce,
                     convolution=convolution,
-                    batch_norm=batch_norm,
-                    name=f"stage{stage + 1}_block{block + 1}",
+                    batch_norm=batch_norm_at[stage],
+                    name=f"stage{stage}_block{block}",
                 )(map_BHWC)
+            map_BHWC = self._boundary(map_BHWC, stage)
         return map_BHWC
+
+    def _boundary(self, map_BHWC: jax.Array, stage: int) -> jax.Array:
+        """The output of a stage; no gradient passes the last of the frozen ones."""
+        return jax.lax.stop_gradient(map_BHWC) if stage == self.frozen_stages else map_BHWC

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 
 from mtl_face.model.attention import at_least_float32
 from mtl_face.model.backbone import ResNet
+from mtl_face.model.batch_norm import BATCH
 from mtl_face.model.decoder import TokenDecoder
 from mtl_face.model.encoder import PatchEncoder
 from mtl_face.model.heads import TaskHead
+from mtl_face.model.stages import NOTHING_FROZEN
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 
 ATTENTION = "attention"
@@ -37,6 +39,11 @@ class MtlFace(nn.Module):
         expansion: ratio of a block's output to its inner channels.
         variant: geometry of the backbone, a key of `backbone.VARIANTS`.
         convolution: implementation, a key of `convolution.CONVOLUTIONS`.
+        batch_norm: source of a training step's statistics, one of `batch_norm.MODES`.
+        batch_norm_groups: for `local`, devices over which the batch is split.
+        batch_norm_momentum: share of the running statistics that a step keeps.
+        frozen_stages: stages of the backbone that a training step takes as given, see
+            `backbone.ResNet`; -1 for none.
         embed_dim: D, the paper's d.
         encoder_layers: the paper's N_x.
         decoder_modules: the paper's N_t.
@@ -49,7 +56,6 @@ class MtlFace(nn.Module):
         norm: `post` or `pre`.
         position: position codes of the patches, one of `encoder.POSITIONS`.
         token_init_std: standard deviation of the tokens' initial values.
-        batch_norm_momentum: share of the running statistics that a step keeps.
         dtype: compute dtype; norms, softmax and outputs are float32 in any case.
     """
 
@@ -61,6 +67,10 @@ class MtlFace(nn.Module):
     expansion: int = 4
     variant: str = "caffe"
     convolution: str = "xla"
+    batch_norm: str = BATCH
+    batch_norm_groups: int = 1
+    batch_norm_momentum: float = 0.9
+    frozen_stages: int = NOTHING_FROZEN
     embed_dim: int = 768
     encoder_layers: int = 2
     decoder_modules: int = 2
@@ -73,7 +83,6 @@ class MtlFace(nn.Module):
     norm: str = "post"
     position: str = "2d"
     token_init_std: float = 0.02
-    batch_norm_momentum: float = 0.9
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -85,7 +94,8 @@ class MtlFace(nn.Module):
         Args:
             image_BHWC: [B, input_size, input_size, 3], R, G, B in 0..255.
             train: whether dropout acts (random stream `dropout`) and batch normalisation uses
-                and updates the batch's statistics (collection `batch_stats` must be mutable).
+                the statistics that `batch_norm` names and updates the running ones (collection
+                `batch_stats` must be mutable).
             return_attention: whether to add the cross-attention weights.
 
         Returns:
@@ -111,7 +121,10 @@ class MtlFace(nn.Module):
             expansion=self.expansion,
             variant=self.variant,
             convolution=self.convolution,
+            batch_norm=self.batch_norm,
+            batch_norm_groups=self.batch_norm_groups,
             batch_norm_momentum=self.batch_norm_momentum,
+            frozen_stages=self.frozen_stages,
             dtype=self.dtype,
             name="backbone",
         )(image_BHWC, train=train)

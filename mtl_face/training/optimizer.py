@@ -1,15 +1,18 @@
 """AdamW with the schedules and parameter groups of the paper's authors (arXiv 2203.12531, code).
 
 Two groups: `backbone`, whose rate starts low and decays each epoch, and `rest` (projection,
-encoder, decoder, heads, uncertainties), whose rate warms up and then falls.
+encoder, decoder, heads, uncertainties), whose rate warms up and then falls. For fine-tuning, the
+first stages of the backbone can be frozen, and its rate can differ from stage to stage.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from mtl_face.model.stages import NOTHING_FROZEN, stage_of
 
 Schedule = Callable[[Any], Any]
 """Step -> learning rate."""
@@ -26,12 +29,13 @@ def inverse_sqrt(peak: float, *, warmup_steps: int) -> Schedule:
     return schedule
 
 
-def exponential_by_epoch(start: float, *, decay: float, steps_per_epoch: int) -> Schedule:
-    """`start * decay ** epoch`, constant within an epoch."""
+def exponential_by_epoch(start: float, *, decay: float, steps_per_epoch: float) -> Schedule:
+    """`start * decay ** epoch`, constant within an epoch; a step is where its middle is."""
 
     def schedule(step: Any) -> Any:
-        epoch = jnp.asarray(step, jnp.int32) // steps_per_epoch
-        return start * jnp.power(decay, epoch.astype(jnp.float32))
+        # Half a step from whole epochs, where rounding could fall to either side.
+        epoch = jnp.floor((jnp.asarray(step, jnp.float32) + 0.5) / steps_per_epoch)
+        return start * jnp.power(decay, epoch)
 
     return schedule
 
@@ -43,12 +47,21 @@ def cosine(peak: float, *, warmup_steps: int, total_steps: int) -> Schedule:
     )
 
 
-def group_labels(params: Any) -> Any:
-    """Pytree of `backbone` or `rest`, like `params`."""
+def group_labels(params: Any, *, frozen_stages: int = NOTHING_FROZEN) -> Any:
+    """Pytree of `frozen`, `backbone` or `rest`, like `params`.
+
+    Args:
+        params: the parameters.
+        frozen_stages: -1 for none, 0 for the backbone's stem, k for the stem and k stages.
+    """
 
     def label(path: tuple[Any, ...], leaf: Any) -> str:
         del leaf
-        return "backbone" if any(_key(part) == "backbone" for part in path) else "rest"
+        part = _backbone_part(path)
+        if part is None:
+            return "rest"
+        frozen = frozen_stages > NOTHING_FROZEN and stage_of(part) <= frozen_stages
+        return "frozen" if frozen else "backbone"
 
     return jax.tree_util.tree_map_with_path(label, params)
 
@@ -75,6 +88,8 @@ def make_optimizer(
     beta2: float,
     epsilon: float,
     gradient_clip: float,
+    frozen_stages: int = NOTHING_FROZEN,
+    stage_multipliers: Sequence[float] = (1.0,),
 ) -> optax.GradientTransformation:
     """AdamW for both groups, after an optional clip of the gradients' global norm.
 
@@ -85,7 +100,12 @@ def make_optimizer(
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         epsilon: added to the root of the second moment.
-        gradient_clip: largest global norm; 0 for none.
+        gradient_clip: largest global norm, over what is not frozen; 0 for none.
+        frozen_stages: stages of the backbone that do not change at all: no step, no decay, no
+            moments in the state, no part in the clipped norm. -1 for none, 0 for the stem, k for
+            the stem and the first k stages.
+        stage_multipliers: of the backbone's learning rate, for the stem and each stage; or one
+            for all of them.
 
     Returns:
         An optax transformation for parameters whose paths tell the groups (`group_labels`).
@@ -96,12 +116,54 @@ def make_optimizer(
             schedule, b1=beta1, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=decayed
         )
 
-    groups = optax.multi_transform(
-        {"backbone": adamw(backbone_schedule), "rest": adamw(rest_schedule)}, group_labels
-    )
-    if gradient_clip > 0:
-        return optax.chain(optax.clip_by_global_norm(gradient_clip), groups)
-    return groups
+    def labels(params: Any) -> Any:
+        return group_labels(params, frozen_stages=frozen_stages)
+
+    backbone = adamw(backbone_schedule)
+    if set(stage_multipliers) != {1.0}:
+        backbone = optax.chain(backbone, _scale_by_stage(stage_multipliers))
+    parts = {"backbone": backbone, "rest": adamw(rest_schedule)}
+    if frozen_stages > NOTHING_FROZEN:
+        parts["frozen"] = optax.set_to_zero()
+    groups = optax.multi_transform(parts, labels)
+    if gradient_clip <= 0:
+        return groups
+    clip = optax.clip_by_global_norm(gradient_clip)
+    if frozen_stages == NOTHING_FROZEN:
+        return optax.chain(clip, groups)
+
+    def is_frozen(params: Any) -> Any:
+        return jax.tree.map(lambda label: label == "frozen", labels(params))
+
+    return optax.chain(optax.masked(optax.set_to_zero(), is_frozen), clip, groups)
+
+
+def _scale_by_stage(multipliers: Sequence[float]) -> optax.GradientTransformation:
+    """Multiplies the backbone's updates.
+
+    AdamW's updates are proportional to the learning rate, decay included, so this is a learning
+    rate for each stage, without a state for each.
+    """
+
+    def multiplier(path: tuple[Any, ...]) -> float:
+        part = _backbone_part(path)
+        if part is None:
+            raise ValueError(f"{jax.tree_util.keystr(path)} is not of the backbone")
+        return multipliers[0] if len(multipliers) == 1 else multipliers[stage_of(part)]
+
+    def scale(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree_util.tree_map_with_path(
+            lambda path, update: multiplier(path) * update, updates
+        )
+
+    return optax.stateless(scale)
+
+
+def _backbone_part(path: tuple[Any, ...]) -> str | None:
+    """Key of a part of the backbone, from the path of a parameter in it; None outside of it."""
+    keys = [_key(part) for part in path]
+    return keys[keys.index("backbone") + 1] if "backbone" in keys else None
 
 
 def _key(part: Any) -> str:

@@ -148,6 +148,8 @@ def test_network_gets_every_setting():
         "variant": "keras",
         "batch_norm_momentum": 0.5,
         "convolution": "xla",
+        "batch_norm": "frozen",
+        "frozen_stages": 0,
     }
     names = {field.name for field in dataclasses.fields(model)}
     assert changes.keys() | {"backbone"} == names

@@ -1,0 +1,139 @@
+"""Batch normalisation whose statistics come from the whole batch, from each device, or from before.
+
+Ioffe and Szegedy (2015) normalise with the statistics of the batch at hand. Which examples that
+means matters twice, for what is learned and for the traffic between devices:
+
+| mode     | a training step normalises with           | running statistics become       |
+|----------|-------------------------------------------|---------------------------------|
+| `batch`  | statistics of the global batch            | a blend with these              |
+| `local`  | statistics of each device's own examples  | a blend with their device mean  |
+| `frozen` | the running statistics                    | what they were                  |
+
+Between devices, `batch` exchanges statistics in each layer, forward and backward, and the next
+layer waits for them. `local` exchanges its contribution to the running statistics, for which
+nothing waits, and `frozen` nothing.
+
+Outside training all three normalise with the running statistics. Scale and bias train in every
+mode. Parameters (`scale`, `bias`) and statistics (`mean`, `var`) have the same names and shapes in
+all three, so a mode can be changed between two runs.
+
+Shapes: B batch, H W height and width, C channels, G groups, N examples of a group.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+BATCH = "batch"
+LOCAL = "local"
+FROZEN = "frozen"
+MODES = (BATCH, LOCAL, FROZEN)
+"""The three sources of a training step's statistics."""
+
+
+class GroupedBatchNorm(nn.Module):
+    """Batch normalisation of each group of consecutive examples by its own statistics.
+
+    The batch is cut into equal groups in its order. That is also how a batch is split over devices
+    (`NamedSharding` of its first axis), so with as many groups as devices each group lies on one
+    device and its statistics need no traffic. The result depends on the number of groups, not on
+    the number of devices: on one device this is the "ghost" batch normalisation of Hoffer,
+    Hubara and Soudry (2017).
+
+    The running mean and variance are blended with the means over the groups of the groups' means
+    and variances. So they estimate what training normalised with on average; the variance between
+    the groups' means is not part of them, as it was not part of any normalisation.
+
+    Attributes:
+        groups: G; must divide B.
+        momentum: share of the running statistics that a step keeps.
+        epsilon: added to the variance.
+        dtype: of the result; statistics are float32, or `dtype` where that is wider.
+    """
+
+    groups: int
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, map_BHWC: jax.Array) -> jax.Array:
+        """Normalises, and updates the running statistics (`batch_stats` must be mutable).
+
+        Args:
+            map_BHWC: [B, H, W, C].
+
+        Returns:
+            [B, H, W, C] of `dtype`.
+
+        Raises:
+            ValueError: B is no multiple of G.
+        """
+        batch, *_, channels = map_BHWC.shape
+        if batch % self.groups:
+            raise ValueError(f"a batch of {batch} is no multiple of {self.groups} groups")
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+        scale_C = self.param("scale", nn.initializers.ones, (channels,))
+        bias_C = self.param("bias", nn.initializers.zeros, (channels,))
+
+        shape = (self.groups, batch // self.groups, *map_BHWC.shape[1:])
+        map_GNHWC = map_BHWC.reshape(shape).astype(jnp.promote_types(self.dtype, jnp.float32))
+        # In one pass over the map, as `nn.BatchNorm` does it; rounding may leave less than 0.
+        mean_GC = jnp.mean(map_GNHWC, axis=(1, 2, 3))
+        square_GC = jnp.mean(jnp.square(map_GNHWC), axis=(1, 2, 3))
+        var_GC = jnp.maximum(square_GC - jnp.square(mean_GC), 0.0)
+        if not self.is_initializing():
+            # Side by side, so that the mean over the devices is one exchange, not two.
+            moments_2C = jnp.mean(jnp.stack([mean_GC, var_GC], axis=1), axis=0)
+            for running, new_C in zip((running_mean, running_var), moments_2C, strict=True):
+                running.value = self.momentum * running.value + (1 - self.momentum) * new_C
+
+        factor_GC = jax.lax.rsqrt(var_GC + self.epsilon) * scale_C[None]
+        map_GNHWC = (map_GNHWC - _spread(mean_GC)) * _spread(factor_GC) + bias_C.reshape(
+            1, 1, 1, 1, channels
+        )
+        return map_GNHWC.astype(self.dtype).reshape(map_BHWC.shape)
+
+
+def make_batch_norm(
+    mode: str, *, train: bool, groups: int, momentum: float, epsilon: float, dtype: Any
+) -> Callable[..., nn.Module]:
+    """The constructor of a network's batch normalisations; it takes `name`.
+
+    Args:
+        mode: one of `MODES`.
+        train: whether the batch's statistics are to be used, as far as the mode uses any.
+        groups: devices over which `local` finds a batch split.
+        momentum: share of the running statistics that a step keeps.
+        epsilon: added to the variance.
+        dtype: compute dtype; statistics and parameters are float32.
+
+    Returns:
+        A partial module.
+
+    Raises:
+        ValueError: `mode` is unknown.
+    """
+    if mode not in MODES:
+        raise ValueError(f"batch_norm {mode!r} is none of {', '.join(MODES)}")
+    if mode == LOCAL and train:
+        return functools.partial(
+            GroupedBatchNorm, groups=groups, momentum=momentum, epsilon=epsilon, dtype=dtype
+        )
+    return functools.partial(
+        nn.BatchNorm,
+        use_running_average=not train or mode == FROZEN,
+        momentum=momentum,
+        epsilon=epsilon,
+        dtype=dtype,
+    )
+
+
+def _spread(value_GC: jax.Array) -> jax.Array:
+    """[G, 1, 1, 1, C], to meet the pixels of a group."""
+    return value_GC[:, None, None, None, :]
