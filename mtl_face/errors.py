@@ -51,3 +51,7 @@ class ImageError(UserError):
 
 class WorkdirError(UserError):
     """A run directory that cannot be written, or that belongs to another run."""
+
+
+class WeightsError(UserError):
+    """A weights file that is damaged, unsafe, of another network, or paired with other settings."""
