@@ -37,7 +37,7 @@ def train_batches(
     *,
     batch_size: int,
     image_size: int = 112,
-    seed: int,
+    rows: order.Order,
     start_step: int = 0,
     source: Source = "files",
     process_index: int = 0,
@@ -53,7 +53,7 @@ def train_batches(
         table: the rows to train on.
         batch_size: B, over all processes.
         image_size: S; images stored at another size are resized as by `images.read_image`.
-        seed: with the epoch, decides the order.
+        rows: the rows of each epoch, for instance `order.Permutations(len(table), seed)`.
         start_step: step of the first batch.
         source: "files" decodes as batches are needed; "memory" decodes all rows first, N * S * S
             * 3 bytes; an array from `decode_all` shares one decoding between several calls.
@@ -66,12 +66,12 @@ def train_batches(
         [b, 2] and [b], `au` [b, 12] and [b, 12], `expr` [b, 8] and [b], as `frames.labels`.
 
     Raises:
-        ConfigError: B does not divide, exceeds N, or memory does not suffice. Raised at once.
+        ConfigError: B does not divide, or exceeds an epoch; too little memory. Raised at once.
         ImageError: an image cannot be decoded; from the iterator (from the call for "memory").
     """
-    order.steps_per_epoch(len(table), batch_size)
+    order.steps_per_epoch(rows.length, batch_size)
     part = {"process_index": process_index, "process_count": process_count}
-    indices = order.batches(len(table), batch_size, seed=seed, start_step=start_step, **part)
+    indices = order.batches(rows, batch_size, start_step=start_step, **part)
     local_size = _local_size(batch_size, **part)
     return with_labels(
         table, _with_images(table, indices, local_size, image_size, source, prefetch), False

@@ -1,15 +1,21 @@
-"""Which rows make up which batch: pure functions of (number of rows, batch size, seed, step).
+"""Which rows make up which batch: pure functions of (order, batch size, step).
 
-Training passes over the rows in epochs. Each epoch is a fresh permutation cut into as many whole
-global batches as fit; the rest of that permutation is left out, so that every epoch starts anew
-and step s alone says where it stands: no replay on resuming. Processes take contiguous parts of
-each global batch, so the order does not depend on how many there are.
+Training goes through one endless sequence of rows: epoch 0, then epoch 1, and so on, each a fresh
+permutation. Batches are cut from that sequence without regard to where an epoch ends, so that
+each row comes exactly once per epoch whatever the batch size, and no batch holds padding, which
+batch norm would see. Step s begins at place s * B: resuming costs the sorting of one epoch, no
+replay. Processes take contiguous parts of each global batch, so the order does not depend on how
+many there are.
 
 Dimension letters: N rows, B global batch, b batch of one process.
 """
 
+import dataclasses
+import fractions
 import functools
+import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,34 +28,58 @@ PADDING = -1
 """Index of a place in an evaluation batch that no row fills."""
 
 
-def epoch_order(num_examples: int, *, seed: int, epoch: int) -> Indices:
-    """The permutation of rows 0..N-1 that epoch `epoch` goes through.
+class Order(Protocol):
+    """The rows of each epoch, as a pure function of the epoch's number."""
+
+    @property
+    def length(self) -> int:
+        """Places in an epoch, the same in every epoch."""
+
+    def epoch(self, number: int) -> Indices:
+        """Rows of epoch `number` (from 0), int64 [length], read-only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Permutations:
+    """Every row exactly once per epoch.
 
     Rows are sorted by random 64-bit keys from the counter-based generator Philox, keyed with
     (seed, epoch). NumPy keeps that bit stream fixed, unlike the one of `Generator.permutation`.
 
-    Args:
-        num_examples: N, at least 1.
+    Attributes:
+        length: N, at least 1.
         seed: 0 <= seed < 2**64.
-        epoch: 0 <= epoch < 2**64.
-
-    Returns:
-        int64 [N], read-only.
+        stream: tells apart several orders of one seed, 0 <= stream < 2**64.
     """
-    return _epoch_order(num_examples, seed, epoch)
+
+    length: int
+    seed: int
+    stream: int = 0
+
+    def epoch(self, number: int) -> Indices:
+        """See `Order`; 0 <= number < 2**64."""
+        return _permutation(self.length, self.seed, number, self.stream)
 
 
-@functools.lru_cache(maxsize=4)  # consecutive steps ask for the same epoch
-def _epoch_order(num_examples: int, seed: int, epoch: int) -> Indices:
-    key = np.array([seed, epoch], dtype=np.uint64)
-    sort_keys_N = np.random.Philox(key=key).random_raw(num_examples)
-    order_N = np.argsort(sort_keys_N, kind="stable")
+@functools.lru_cache(maxsize=8)  # consecutive steps ask for the same epoch
+def _permutation(num_rows: int, seed: int, epoch: int, stream: int) -> Indices:
+    order_N = np.argsort(
+        random_bits(num_rows, seed=seed, epoch=epoch, stream=stream), kind="stable"
+    )
     order_N.setflags(write=False)
     return order_N
 
 
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Number of whole global batches in an epoch, N // B.
+def random_bits(count: int, *, seed: int, epoch: int, stream: int = 0) -> npt.NDArray[np.uint64]:
+    """uint64 [count], a function of the arguments alone."""
+    generator = np.random.Philox(
+        key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64)
+    )
+    return generator.random_raw(count)
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> fractions.Fraction:
+    """Length of an epoch in steps, N / B exactly; a whole number only if B divides N.
 
     Raises:
         ConfigError: the batch is empty or larger than the data set.
@@ -61,18 +91,31 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
             f"batch_size {batch_size} is larger than the {num_examples} rows to train on",
             remedy=f"choose batch_size <= {num_examples}, or add data",
         )
-    return num_examples // batch_size
+    return fractions.Fraction(num_examples, batch_size)
 
 
-def step_indices(num_examples: int, batch_size: int, *, seed: int, step: int) -> Indices:
-    """Rows of the global batch of step `step` (from 0), int64 [B].
+def total_steps(epochs: int, per_epoch: fractions.Fraction) -> int:
+    """Steps after which all places of `epochs` epochs have been seen.
 
-    Raises:
-        ConfigError: as `steps_per_epoch`.
+    The last batch is filled up with the first places of the epoch that would follow.
     """
-    epoch, position = divmod(step, steps_per_epoch(num_examples, batch_size))
-    order_N = epoch_order(num_examples, seed=seed, epoch=epoch)
-    return order_N[position * batch_size : (position + 1) * batch_size]
+    return math.ceil(epochs * per_epoch)
+
+
+def rows_at(order: Order, start: int, count: int) -> Indices:
+    """Rows at the places `start`, ..., `start + count - 1` of the endless sequence, int64."""
+    pieces = []
+    while count:
+        epoch, place = divmod(start, order.length)
+        piece = order.epoch(epoch)[place : place + count]
+        pieces.append(piece)
+        start, count = start + len(piece), count - len(piece)
+    return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+
+def step_indices(order: Order, batch_size: int, *, step: int) -> Indices:
+    """Rows of the global batch of step `step` (from 0), int64 [B]."""
+    return rows_at(order, step * batch_size, batch_size)
 
 
 def process_slice(batch_size: int, *, process_index: int, process_count: int) -> slice:
@@ -93,10 +136,9 @@ def process_slice(batch_size: int, *, process_index: int, process_count: int) ->
 
 
 def batches(
-    num_examples: int,
+    order: Order,
     batch_size: int,
     *,
-    seed: int,
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -107,12 +149,13 @@ def batches(
         int64 [b], b = batch_size / process_count.
 
     Raises:
-        ConfigError: as `steps_per_epoch` and `process_slice`.
+        ConfigError: as `process_slice`.
     """
     part = process_slice(batch_size, process_index=process_index, process_count=process_count)
+    local = part.stop - part.start
     step = start_step
     while True:
-        yield step_indices(num_examples, batch_size, seed=seed, step=step)[part]
+        yield rows_at(order, step * batch_size + part.start, local)
         step += 1
 
 

@@ -1,6 +1,7 @@
 """`run.py train`: data, training, evaluation of the best checkpoint, report."""
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     )
     validation = pixels(config, validation_table, say)
 
-    total_steps = config.optimizer.epochs * steps_per_epoch
+    total_steps = order.total_steps(config.optimizer.epochs, steps_per_epoch)
     with (
         StopRequest() as stop,
         Checkpoints(
@@ -127,7 +128,7 @@ def _train(
             train.table,
             batch_size=config.optimizer.batch_size,
             image_size=config.data.image_size,
-            seed=config.seed,
+            rows=order.Permutations(len(train.table), config.seed),
             start_step=first_step,
             source=train.source,
             process_index=jax.process_index(),
@@ -147,11 +148,11 @@ def _train(
         state,
         train_step=step,
         batches=batches,
-        total_steps=config.optimizer.epochs * steps_per_epoch,
-        steps_per_epoch=steps_per_epoch,
+        total_steps=order.total_steps(config.optimizer.epochs, steps_per_epoch),
+        steps_per_epoch=float(steps_per_epoch),
         examples_per_step=config.optimizer.batch_size,
         log_every=config.training.log_every_steps,
-        evaluate_every=max(1, round(config.training.evaluate_every_epochs * steps_per_epoch)),
+        evaluate_every=math.ceil(config.training.evaluate_every_epochs * steps_per_epoch),
         checkpoint_every=config.training.checkpoint_every_steps,
         evaluate=scores,
         learning_rates=session.learning_rates,

@@ -24,7 +24,7 @@ def train(
     train_step: Callable[[TrainState, dict], tuple[TrainState, dict[str, jax.Array]]],
     batches: Iterator[dict],
     total_steps: int,
-    steps_per_epoch: int,
+    steps_per_epoch: float,
     examples_per_step: int,
     log_every: int,
     evaluate_every: int,
@@ -44,7 +44,7 @@ def train(
         train_step: `(state, batch) -> (state, numbers)`; `loss` and `gradient_norm` among them.
         batches: global batches, the first for the step that comes next.
         total_steps: steps of the whole run.
-        steps_per_epoch: steps of an epoch.
+        steps_per_epoch: steps of an epoch, not always a whole number.
         examples_per_step: examples of a global batch.
         log_every: steps between two lines of progress, besides those at checkpoints: so the means
             of a row never reach over a step that a run may go on from.
@@ -123,7 +123,7 @@ def _check_finite(step: int, means: dict[str, float]) -> None:
 
 
 def _progress_line(
-    step: int, total: int, steps_per_epoch: int, means: dict[str, float], meter: "_Meter"
+    step: int, total: int, steps_per_epoch: float, means: dict[str, float], meter: "_Meter"
 ) -> str:
     losses = " ".join(
         f"{name} {means[name]:.4f}" for name in ("loss", "va", "au", "expr") if name in means
