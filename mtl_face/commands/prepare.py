@@ -1,4 +1,7 @@
-"""`run.py prepare`: makes the embedded data set, or checks every row and image of a real one."""
+"""`run.py prepare`: makes the embedded data set, or checks every row and image of a real one.
+
+With a flag it does something else, each in a module of its own.
+"""
 
 import argparse
 import dataclasses
@@ -7,20 +10,47 @@ import os
 from data_pipeline import check
 from mtl_face import config as config_lib
 from mtl_face.commands import tables
-from mtl_face.errors import ImageError
+from mtl_face.errors import ConfigError, ImageError
 
 _SHOWN = 10
 
 
-def run(config: config_lib.Config, options: argparse.Namespace) -> int:
-    """Makes or checks the data.
+def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
+    """Does what the flags ask for; without one of them, makes or checks the data.
 
     Args:
-        config: the settings; only those of `data` matter.
-        options: `num_videos`.
+        config: the settings; only those of `data` matter. None if no config was given.
+        options: `videos`, `audit`, `output`, `num_videos`.
 
     Returns:
         Exit status 0.
+
+    Raises:
+        UserError: for a wrong combination of flags, or for what the chosen work finds wrong.
+    """
+    if options.videos is not None:
+        from mtl_face.commands import prepare_videos
+
+        return prepare_videos.run(config, options)
+    if config is None:
+        raise ConfigError(
+            "prepare needs --config, which names the data",
+            remedy="add --config=configs/NAME.py, or give --videos=PATH to cut faces out of videos",
+        )
+    if options.audit:
+        from mtl_face.commands import prepare_audit
+
+        return prepare_audit.run(config, options)
+    if options.output is not None:
+        raise ConfigError(
+            "--output goes with --audit or --videos",
+            remedy="add one of them, or leave --output out",
+        )
+    return _check(config, options)
+
+
+def _check(config: config_lib.Config, options: argparse.Namespace) -> int:
+    """Makes the data, then decodes every image.
 
     Raises:
         UserError: for the first kind of defect that is found; several are listed together.

@@ -1,0 +1,100 @@
+"""`run.py prepare --audit`: a report on the rows, labels and images of a data set."""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+from data_pipeline import audit
+from data_pipeline.audit_findings import SEVERITIES
+from data_pipeline.formats import s_aff_wild2
+from mtl_face import config as config_lib
+from mtl_face.commands import audit_page, tables
+from mtl_face.commands.progress import Progress
+from mtl_face.commands.workdir import make_folder
+from mtl_face.evaluation.files import replacing
+
+JSON_FILE = "audit.json"
+PAGE_FILE = "audit.html"
+
+
+def run(config: config_lib.Config, options: argparse.Namespace) -> int:
+    """Audits the data that a config names; makes the embedded data set first if it is absent.
+
+    Args:
+        config: the settings; only those of `data` matter.
+        options: `output`.
+
+    Returns:
+        Exit status 0, whatever the audit found.
+
+    Raises:
+        UserError: the data cannot be read, or the report not be written.
+    """
+    data = config.data
+    root = tables.ensure_data(data, print)
+    splits = {
+        split: s_aff_wild2.read_annotations(
+            root / name, image_root=root / data.image_folder, dataset=data.kind
+        )
+        for split, name in zip(
+            tables.SPLITS, (data.train_annotations, data.validation_annotations), strict=True
+        )
+    }
+    for split, table in splits.items():
+        print(f"{split}: {tables.describe_counts(table.counts())}")
+    folder = make_folder((options.output or root / "audit").expanduser().resolve())
+    begin = time.perf_counter()
+    report = audit.audit(
+        splits,
+        image_size=data.image_size,
+        identities=_identities(root),
+        workers=os.cpu_count() or 1,
+        progress=Progress("images"),
+    )
+    seconds = time.perf_counter() - begin
+    with replacing(folder / JSON_FILE) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    page = audit_page.compose(report, title=f"Audit of {config.name}", where=str(root))
+    with replacing(folder / PAGE_FILE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(summary(report))
+    images = report["images"]
+    print(
+        f"audited {images:,} images in {seconds:.1f} s"
+        + (f" ({1000 * seconds / images:.2f} s per 1,000)" if images else "")
+    )
+    print(f"report: {folder / PAGE_FILE}")
+    print(f"the same as data: {folder / JSON_FILE}")
+    print("next: mend what is listed as error, then python run.py train with the same --config")
+    return 0
+
+
+def summary(report: dict) -> str:
+    """The findings as text, gravest first."""
+    lines = []
+    for finding in report["findings"]:
+        lines.append(f"{finding['severity']}: {finding['what']}")
+        lines += [f"    {example}" for example in finding["examples"][:3]]
+        lines.append(f"  -> {finding['remedy']}")
+    counts = {
+        severity: sum(finding["severity"] == severity for finding in report["findings"])
+        for severity in SEVERITIES
+    }
+    lines.append("found: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return "\n".join(lines)
+
+
+def _identities(root: Path) -> dict[str, str] | None:
+    """Who is seen in each video, if the data set's description says so."""
+    from data_pipeline.rendered_faces.describe import read_description
+
+    videos = (read_description(root) or {}).get("videos")
+    if not isinstance(videos, dict):
+        return None
+    return {
+        name: f"identity {about['identity']}"
+        for name, about in videos.items()
+        if isinstance(about, dict) and "identity" in about
+    }
