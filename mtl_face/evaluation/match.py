@@ -1,8 +1,11 @@
 """Joining labels and predictions by what they are about, never by their position."""
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_face.evaluation.answers import Answers, numbers
 from mtl_face.evaluation.prediction_table import PredictionError, PredictionTable
 from mtl_face.evaluation.truth import Truth
 
@@ -10,8 +13,65 @@ _TOLERANCE = 1e-2
 """How far two predictions of one image may differ and still be one (rounding in bfloat16)."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Discrepancies:
+    """Where the rows of predictions are not those of the labels.
+
+    Attributes:
+        num_missing: rows of labels without a prediction.
+        num_extra: predictions that no label is about.
+        num_repeated: predictions beyond the number of rows of labels with their key.
+        missing: the first few in words; empty if there are none. `extra` and `repeated` likewise.
+    """
+
+    num_missing: int
+    num_extra: int
+    num_repeated: int
+    missing: str
+    extra: str
+    repeated: str
+
+    def lines(self) -> list[str]:
+        """A sentence for each kind that occurs."""
+        parts = (
+            (self.num_missing, "labelled rows without a prediction", self.missing),
+            (self.num_extra, "predictions without a label", self.extra),
+            (self.num_repeated, "surplus predictions of rows that have one", self.repeated),
+        )
+        return [f"{number} {what}: {examples}" for number, what, examples in parts if number]
+
+
+def find_discrepancies(truth: Truth, predictions: PredictionTable | Answers) -> Discrepancies:
+    """Compares the keys (dataset, video, frame) of labels and predictions.
+
+    Args:
+        truth: rows of labels.
+        predictions: rows of predictions.
+
+    Returns:
+        What is missing, extra and repeated.
+    """
+    truth_code, prediction_code = _codes(truth, predictions)
+    num_codes = 1 + max(truth_code.max(initial=-1), prediction_code.max(initial=-1))
+    in_truth = np.bincount(truth_code, minlength=num_codes)
+    in_predictions = np.bincount(prediction_code, minlength=num_codes)
+    missing = np.flatnonzero(in_predictions[truth_code] == 0)
+    extra = np.flatnonzero(in_truth[prediction_code] == 0)
+    surplus = np.where(in_truth > 0, np.maximum(in_predictions - np.maximum(in_truth, 1), 0), 0)
+    _, first = np.unique(prediction_code, return_index=True)
+    repeated = np.sort(first[surplus[prediction_code[first]] > 0])
+    return Discrepancies(
+        num_missing=len(missing),
+        num_extra=len(extra),
+        num_repeated=int(surplus.sum()),
+        missing=_examples(truth, missing),
+        extra=_examples(predictions, extra),
+        repeated=_examples(predictions, repeated),
+    )
+
+
 def match(
-    truth: Truth, predictions: PredictionTable, *, lenient: bool = False
+    truth: Truth, predictions: PredictionTable | Answers, *, lenient: bool = False
 ) -> NDArray[np.int64]:
     """Finds the prediction of each row of labels by (dataset, video, frame).
 
@@ -66,7 +126,7 @@ def match(
 
 
 def _codes(
-    truth: Truth, predictions: PredictionTable
+    truth: Truth, predictions: PredictionTable | Answers
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """One integer for each row of either side, equal where (dataset, video, frame) are equal."""
     code = np.zeros(len(truth.frame) + len(predictions), np.int64)
@@ -83,7 +143,7 @@ def _codes(
 
 def _check_agreement(
     truth: Truth,
-    predictions: PredictionTable,
+    predictions: PredictionTable | Answers,
     rows: NDArray[np.int64],
     order: NDArray[np.int64],
     first: NDArray[np.int64],
@@ -92,14 +152,7 @@ def _check_agreement(
     """Raises PredictionError where the predictions of these rows of labels are not all alike."""
     if not len(rows):
         return
-    values = np.column_stack(
-        [
-            predictions.valence,
-            predictions.arousal,
-            predictions.au_logits,
-            predictions.expression_logits,
-        ]
-    )
+    values = numbers(predictions)
     contradicting = [
         row
         for row in rows
@@ -119,9 +172,9 @@ def _check_agreement(
         )
 
 
-def _examples(truth: Truth, rows: NDArray[np.int64]) -> str:
+def _examples(table: Truth | PredictionTable | Answers, rows: NDArray[np.int64]) -> str:
     """The first few of these rows in words."""
     shown = [
-        f"{truth.dataset[row]}/{truth.video[row]} frame {truth.frame[row]}" for row in rows[:3]
+        f"{table.dataset[row]}/{table.video[row]} frame {table.frame[row]}" for row in rows[:3]
     ]
     return ", ".join(shown) + (", ..." if len(rows) > 3 else "")

@@ -1,4 +1,4 @@
-"""The elementary measures of the official score, in float64.
+"""The elementary measures of decisions and of valence and arousal, in float64.
 
 Dimension letters: N rows.
 """
@@ -39,6 +39,54 @@ def concordance(truth: ArrayLike, prediction: ArrayLike) -> float:
     return float(2.0 * np.mean(dx * dy) / denominator)
 
 
+def concordance_parts(truth: ArrayLike, prediction: ArrayLike) -> dict[str, float] | None:
+    """What a concordance is made of: ``concordance = correlation * accuracy`` (Lin 1989).
+
+    Args:
+        truth: finite values, [N], N > 0.
+        prediction: finite values, [N].
+
+    Returns:
+        `correlation`: Pearson's; `scale`: standard deviation of the predictions over that of the
+        truth, 1 at best; `shift`: mean of the predictions less that of the truth, over the
+        geometric mean of the two deviations, 0 at best; `accuracy`:
+        ``2 / (scale + 1 / scale + shift^2)``, 1 at best. None where one of the two is constant.
+    """
+    x = np.asarray(truth, np.float64)
+    y = np.asarray(prediction, np.float64)
+    _check_rows(x, y)
+    sx, sy = x.std(), y.std()
+    if np.ptp(x) == 0.0 or np.ptp(y) == 0.0 or sx * sy == 0.0:
+        return None
+    scale = float(sy / sx)
+    shift = float((y.mean() - x.mean()) / np.sqrt(sx * sy))
+    return {
+        "correlation": float(np.mean((x - x.mean()) * (y - y.mean())) / (sx * sy)),
+        "scale": scale,
+        "shift": shift,
+        "accuracy": 2.0 / (scale + 1.0 / scale + shift**2),
+    }
+
+
+def root_mean_square_error(truth: ArrayLike, prediction: ArrayLike) -> float:
+    """Root of the mean square difference; [N] each, N > 0."""
+    x = np.asarray(truth, np.float64)
+    y = np.asarray(prediction, np.float64)
+    _check_rows(x, y)
+    return float(np.sqrt(np.mean((x - y) ** 2)))
+
+
+def sign_agreement(truth: ArrayLike, prediction: ArrayLike) -> float:
+    """SAGR: share of rows whose prediction has the sign of the truth (Nicolaou et al. 2011).
+
+    Zero is a sign of its own. [N] each, N > 0.
+    """
+    x = np.asarray(truth, np.float64)
+    y = np.asarray(prediction, np.float64)
+    _check_rows(x, y)
+    return float(np.mean(np.sign(x) == np.sign(y)))
+
+
 def confusion_matrix(
     truth: ArrayLike, prediction: ArrayLike, *, num_classes: int
 ) -> NDArray[np.int64]:
@@ -76,6 +124,16 @@ def f1_per_class(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return 2.0 * hits / np.maximum(total, 1)
 
 
+def precision_per_class(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of right answers among those of each class, float64 [C]; NaN if never answered."""
+    return _share(np.diag(confusion), confusion.sum(axis=0))
+
+
+def recall_per_class(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of each class's rows that are found, float64 [C]; NaN for a class without rows."""
+    return _share(np.diag(confusion), confusion.sum(axis=1))
+
+
 def binary_f1(truth: ArrayLike, prediction: ArrayLike) -> float:
     """F1 of the positive class; 0 if it is in neither truth nor prediction.
 
@@ -107,6 +165,10 @@ def macro_f1(truth: ArrayLike, prediction: ArrayLike, *, num_classes: int) -> fl
         ValueError: shapes differ or a class is out of range.
     """
     return float(f1_per_class(confusion_matrix(truth, prediction, num_classes=num_classes)).mean())
+
+
+def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def _classes(values: ArrayLike, num_classes: int) -> NDArray[np.int64]:

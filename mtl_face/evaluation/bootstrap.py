@@ -1,0 +1,230 @@
+"""Intervals and tests by resampling videos.
+
+Frames of a video are alike, so they are no independent evidence: what is drawn with replacement
+are whole videos. Intervals are bias-corrected and accelerated (BCa, Efron 1987), with the
+acceleration from leaving out one video at a time, or plain percentiles.
+
+Dimension letters: V videos, R resamples.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face.evaluation.joined import Joined
+from mtl_face.evaluation.sufficient import (
+    Floats,
+    Scores,
+    Statistic,
+    merge,
+    total,
+    weighted,
+    without_each,
+)
+from mtl_face.evaluation.task_statistics import statistics
+
+Method = Literal["bca", "percentile"]
+
+NUM_RESAMPLES = 1000
+LEVEL = 0.95
+_MIN_DEFINED = 0.9
+"""Share of resamples in which a score must be defined to have an interval."""
+
+_NORMAL = NormalDist()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Resampling:
+    """Scores of the data, of resamples of its videos, and of the data without each video.
+
+    Attributes:
+        point: value by path.
+        resampled: [R] by path; NaN where undefined.
+        left_out: [V] by path; NaN where undefined.
+    """
+
+    point: dict[str, float]
+    resampled: Scores
+    left_out: Scores
+
+    def minus(self, other: "Resampling") -> "Resampling":
+        """Differences of the scores that both have, resample by resample."""
+        paths = [path for path in self.point if path in other.point]
+        return Resampling(
+            {path: self.point[path] - other.point[path] for path in paths},
+            {path: self.resampled[path] - other.resampled[path] for path in paths},
+            {path: self.left_out[path] - other.left_out[path] for path in paths},
+        )
+
+
+def draw_weights(num_videos: int, num_resamples: int, seed: int) -> Floats:
+    """How often each video is in each resample.
+
+    Args:
+        num_videos: V, at least 1.
+        num_resamples: R.
+        seed: the same seed gives the same resamples.
+
+    Returns:
+        Whole numbers, float64 [R, V]; each row sums to V.
+    """
+    rng = np.random.default_rng(seed)
+    chances = np.full(num_videos, 1.0 / num_videos)
+    return rng.multinomial(num_videos, chances, size=num_resamples).astype(np.float64)
+
+
+def count_videos(joined: Joined) -> int:
+    """Number of different (dataset, video)."""
+    return len(set(zip(joined.truth.dataset.tolist(), joined.truth.video.tolist(), strict=True)))
+
+
+def resample(joined: Joined, *, num_resamples: int, seed: int) -> Resampling:
+    """Scores resamples of the videos.
+
+    Args:
+        joined: rows that have labels and answers.
+        num_resamples: R. Two sources of answers to the same rows get the same resamples from the
+            same seed, so that they can be compared in pairs.
+        seed: see `draw_weights`.
+
+    Returns:
+        The scores.
+    """
+    weights_RV = draw_weights(max(count_videos(joined), 1), num_resamples, seed)
+    return resample_statistics(statistics(joined), weights_RV)
+
+
+def resample_statistics(parts: Iterable[Statistic], weights_RV: Floats) -> Resampling:
+    """Scores of statistics whose V videos are drawn as the weights say."""
+    points, resampled, left_out = [], [], []
+    for statistic in parts:
+        points.append(total(statistic))
+        resampled.append(weighted(statistic, weights_RV))
+        left_out.append(without_each(statistic))
+    point = {path: float(value[0]) for path, value in merge(iter(points)).items()}
+    return Resampling(point, merge(iter(resampled)), merge(iter(left_out)))
+
+
+def interval(
+    sample: Resampling, path: str, *, level: float = LEVEL, method: Method = "bca"
+) -> tuple[float, float] | None:
+    """Confidence interval of one score.
+
+    Args:
+        sample: what `resample` returned, or a difference of two.
+        path: name of the score.
+        level: probability that the interval is to hold the true value with.
+        method: `bca` or `percentile`.
+
+    Returns:
+        (low, high), or None where the score is undefined or was so in more than a tenth of the
+        resamples, and where there are fewer than two videos.
+    """
+    values = _defined(sample, path)
+    if values is None:
+        return None
+    tails = ((1.0 - level) / 2.0, (1.0 + level) / 2.0)
+    if method == "bca":
+        bias, acceleration = _bca(sample, path, values)
+        tails = tuple(_shift(tail, bias, acceleration) for tail in tails)  # type: ignore[assignment]
+    low, high = np.quantile(values, tails)
+    return float(low), float(high)
+
+
+def p_value(sample: Resampling, path: str, *, method: Method = "bca") -> float | None:
+    """Two-sided p-value of the hypothesis that a difference is zero.
+
+    It is the smallest alpha whose interval of level 1 - alpha excludes zero, at least 2 / (R + 1):
+    what R resamples cannot show is not claimed.
+
+    Args:
+        sample: differences, as from `Resampling.minus`.
+        path: name of the score.
+        method: that of the interval.
+
+    Returns:
+        A number in (0, 1], or None where there is no interval.
+    """
+    values = _defined(sample, path)
+    if values is None:
+        return None
+    if not values.any() and sample.point[path] == 0.0:
+        return 1.0
+    rank = _rank(values, 0.0)
+    if method == "bca":
+        bias, acceleration = _bca(sample, path, values)
+        # the tail whose shifted quantile is zero
+        z = _NORMAL.inv_cdf(rank) - bias
+        divisor = 1.0 + acceleration * z
+        rank = _NORMAL.cdf(z / divisor - bias) if divisor > 0 else float(z > 0)
+    smallest = 2.0 / (len(values) + 1)
+    return float(min(1.0, max(2.0 * min(rank, 1.0 - rank), smallest)))
+
+
+def describe(
+    sample: Resampling,
+    *,
+    num_videos: int,
+    seed: int,
+    level: float = LEVEL,
+    method: Method = "bca",
+) -> dict[str, Any]:
+    """The intervals of all scores as JSON values.
+
+    Returns:
+        `unit` (videos), `num_videos`, `num_resamples`, `seed`, `level`, `method`, and `intervals`:
+        [low, high] or None by path.
+    """
+    paths = sample.point
+    intervals = {path: interval(sample, path, level=level, method=method) for path in paths}
+    return {
+        "unit": "videos",
+        "num_videos": num_videos,
+        "num_resamples": len(next(iter(sample.resampled.values()), ())),
+        "seed": seed,
+        "level": level,
+        "method": method,
+        "intervals": {path: ends and list(ends) for path, ends in intervals.items()},
+    }
+
+
+def _defined(sample: Resampling, path: str) -> NDArray[np.float64] | None:
+    values = sample.resampled[path]
+    finite = values[np.isfinite(values)]
+    enough = len(finite) >= _MIN_DEFINED * len(values) and len(finite) > 1
+    if not enough or not math.isfinite(sample.point[path]) or len(sample.left_out[path]) < 2:
+        return None
+    return finite
+
+
+def _rank(values: NDArray[np.float64], threshold: float) -> float:
+    """Share of values below a threshold, ties half, never quite 0 or 1."""
+    below = np.count_nonzero(values < threshold) + 0.5 * np.count_nonzero(values == threshold)
+    return float((below + 0.5) / (len(values) + 1.0))
+
+
+def _bca(sample: Resampling, path: str, values: NDArray[np.float64]) -> tuple[float, float]:
+    """Bias correction and acceleration."""
+    bias = _NORMAL.inv_cdf(_rank(values, sample.point[path]))
+    left_out = sample.left_out[path]
+    left_out = left_out[np.isfinite(left_out)]
+    if not len(left_out):
+        return bias, 0.0
+    influence = left_out.mean() - left_out
+    spread = float((influence**2).sum())
+    if spread == 0.0:
+        return bias, 0.0
+    return bias, float((influence**3).sum() / (6.0 * spread**1.5))
+
+
+def _shift(tail: float, bias: float, acceleration: float) -> float:
+    """The quantile of the resamples that stands for a tail."""
+    z = bias + _NORMAL.inv_cdf(tail)
+    divisor = 1.0 - acceleration * z
+    # beyond the pole the shift has no meaning: take the end
+    return _NORMAL.cdf(bias + z / divisor) if divisor > 0 else float(z > 0)
