@@ -18,21 +18,25 @@ import array
 import os
 
 import numpy as np
-import numpy.typing as npt
 
 from data_pipeline import frames
 from data_pipeline.formats.editions import MULTI_TASK, ONE_TASK
 from data_pipeline.formats.image_id import ID_REMEDY, split_image_id
+from data_pipeline.formats.label_values import (
+    NUMBER_REMEDY,
+    affect_or_nan,
+    check_ranges,
+    describe_text,
+    to_number,
+    units_or_nan,
+)
 from data_pipeline.formats.text_file import WHITESPACE, FaultList, read_lines
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError
 
 HEADER = MULTI_TASK.header
 
-MISSING_VA = -5.0
-MISSING_CLASS = -1.0  # of the expression and of action units
-
-_VALUE_NAMES = (*tasks.VA_NAMES, "expression", *(f"AU{number}" for number in tasks.AU_NUMBERS))
+_VALUE_NAMES = MULTI_TASK.columns
 _NUM_COLUMNS = 1 + len(_VALUE_NAMES)
 _HEADERS = (HEADER.split(","), ["image", *(name.lower() for name in _VALUE_NAMES)])
 _LIST_HEADERS = (
@@ -45,7 +49,6 @@ _LIST_HEADERS = (
 _COLUMNS_REMEDY = (
     "a row is image,valence,arousal,expression and the twelve action units, separated by commas"
 )
-_NUMBER_REMEDY = "write numbers with a decimal point; missing is -5 (valence, arousal) or -1"
 
 
 def read_annotations(
@@ -97,9 +100,9 @@ def read_annotations(
             faults.add(line_number, str(error), ID_REMEDY)
             continue
         try:
-            values = [_to_number(cell) for cell in cells[1:]]
+            values = [to_number(cell) for cell in cells[1:]]
         except ValueError:
-            faults.add(line_number, _describe_text(cells[1:]), _NUMBER_REMEDY)
+            faults.add(line_number, describe_text(_VALUE_NAMES, cells[1:]), NUMBER_REMEDY)
             continue
         images.append(image)
         videos.append(video)
@@ -108,14 +111,13 @@ def read_annotations(
         flat_values.extend(values)
 
     value_NC = np.frombuffer(flat_values, np.float64).reshape(-1, len(_VALUE_NAMES))
-    _check_ranges(value_NC, line_numbers, faults)
+    check_ranges(_VALUE_NAMES, value_NC, line_numbers, faults)
     faults.raise_if_any()
     if not images:
         raise AnnotationError(
             "no rows below the header", path=path, line=first + 1, remedy="download it again"
         )
-    va_N2 = np.where(value_NC[:, :2] == MISSING_VA, np.nan, value_NC[:, :2])
-    au_NA = np.where(value_NC[:, 3:] == MISSING_CLASS, np.nan, value_NC[:, 3:])
+    va_N2 = affect_or_nan(value_NC[:, :2])
     return frames.from_columns(
         dataset=dataset,
         video=videos,
@@ -125,7 +127,7 @@ def read_annotations(
         valence=va_N2[:, 0],
         arousal=va_N2[:, 1],
         expression=value_NC[:, 2],
-        au=au_NA,
+        au=units_or_nan(value_NC[:, 3:]),
         row=line_numbers,
     )
 
@@ -262,52 +264,3 @@ def _drop_trailing(cells: list[str]) -> list[str]:
     while end and not cells[end - 1].strip(WHITESPACE):
         end -= 1
     return cells[:end]
-
-
-def _to_number(cell: str) -> float:
-    # `float` alone would read 1_0 and digits of other scripts.
-    if "_" in cell or not cell.isascii():
-        raise ValueError(cell)
-    return float(cell)
-
-
-def _describe_text(cells: list[str]) -> str:
-    for name, cell in zip(_VALUE_NAMES, cells, strict=True):
-        try:
-            _to_number(cell)
-        except ValueError:
-            shown = cell.strip(WHITESPACE)[:40]
-            return f"{name} is {repr(shown) if shown else 'empty'}, not a number"
-    raise AssertionError("called for a row of numbers")
-
-
-def _check_ranges(
-    value_NC: npt.NDArray[np.float64], line_numbers: list[int], faults: FaultList
-) -> None:
-    va, expression, au = value_NC[:, :2], value_NC[:, 2:3], value_NC[:, 3:]
-    valid = np.concatenate(
-        [
-            (np.abs(va) <= 1) | (va == MISSING_VA),
-            np.isin(expression, range(-1, len(tasks.EXPRESSION_NAMES))),
-            np.isin(au, (MISSING_CLASS, 0, 1)),
-        ],
-        axis=1,
-    )
-    for row in np.flatnonzero(~valid.all(axis=1)):
-        column = int(np.argmin(valid[row]))
-        name, value = _VALUE_NAMES[column], value_NC[row, column]
-        if not np.isfinite(value):
-            allowed, remedy = "which is not a finite number", _NUMBER_REMEDY
-        elif column < 2:
-            allowed = "outside [-1, 1]"
-            remedy = "valence and arousal lie in [-1, 1]; a missing one is -5"
-        elif column == 2:
-            allowed = "outside the classes 0 to 7"
-            remedy = "expressions are " + ", ".join(
-                f"{index} {label}" for index, label in enumerate(tasks.EXPRESSION_NAMES)
-            )
-            remedy += "; a missing one is -1"
-        else:
-            allowed = "neither 0 nor 1"
-            remedy = "action units are 0 (absent) or 1 (present); a missing one is -1"
-        faults.add(line_numbers[row], f"{name} is {value:g}, {allowed}", remedy)

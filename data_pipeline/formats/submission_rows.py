@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from data_pipeline.formats.editions import FORMS, Form
 from data_pipeline.formats.image_id import ID_REMEDY, split_image_id
+from data_pipeline.formats.label_values import to_number
 from data_pipeline.formats.text_file import WHITESPACE, read_bytes, to_text
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError
@@ -199,7 +200,7 @@ def _split(line: str, number: int, form: Form, notes: _Notes) -> list[str] | Non
 
 def _largest_class(cells: list[str], number: int, form: Form, notes: _Notes) -> list[str] | None:
     """A row of eight scores, as the header of an expression file invites, as a row of one class."""
-    scores = [to_number(cell) for cell in cells[form.image_column :]]
+    scores = [_number(cell) for cell in cells[form.image_column :]]
     if any(score is None or not math.isfinite(score) for score in scores):
         notes.add(number, "fields", f"{len(cells)} fields, expected {form.num_fields}")
         return None
@@ -228,7 +229,7 @@ def _values(cells: list[str], number: int, form: Form, notes: _Notes) -> list[fl
     values = []
     sound = True
     for name, cell in zip(form.columns, cells, strict=True):
-        value = to_number(cell)
+        value = _number(cell)
         if value is None:
             shown = repr(cell[:40]) if cell else "empty"
             notes.add(number, "number", f"{name} is {shown}, not a number")
@@ -272,12 +273,10 @@ def _check_class(name: str, cell: str, value: float, number: int, notes: _Notes)
     return is_score
 
 
-def to_number(cell: str) -> float | None:
-    """The number that a field holds, or None. Takes neither 1_0 nor digits of other scripts."""
-    if "_" in cell or not cell.isascii():
-        return None
+def _number(cell: str) -> float | None:
+    """The number that a field holds, or None."""
     try:
-        return float(cell)
+        return to_number(cell)
     except ValueError:
         return None
 
@@ -292,7 +291,7 @@ def _names(line: str) -> list[str]:
 def _is_header(line: str) -> bool:
     """Whether a first line holds names: its last field is a word."""
     names = _names(line)
-    return bool(names) and to_number(names[-1]) is None and "/" not in names[0]
+    return bool(names) and _number(names[-1]) is None and "/" not in names[0]
 
 
 def _form_of_header(line: str) -> Form | None:

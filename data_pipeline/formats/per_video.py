@@ -1,0 +1,332 @@
+"""Annotations of the one-task challenges (ABAW 3, 5, 6, 8): one file a video and task, joined.
+
+Below a folder for each task lie folders of the sets, and in these one file `<video>.txt`: a header,
+then line i + 1 for frame i. Nothing but the line's number says which frame it is about, so nothing
+here ever shifts a line: a blank line within a file is refused, and labels meet images by frame
+number. What has no partner is left out and counted: frames whose face was not found have labels
+and no image; images behind the last line have no label; files of one video may differ in length.
+`<video>_left` and `<video>_right`, the two persons of one video, are videos of their own.
+
+Dimension letters: N rows, F frames of a video, C columns of a task.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline import frames
+from data_pipeline.formats.editions import PER_VIDEO
+from data_pipeline.formats.image_folder import list_frames
+from data_pipeline.formats.label_values import (
+    MISSING_CLASS,
+    MISSING_VA,
+    NUMBER_REMEDY,
+    affect_or_nan,
+    check_ranges,
+    describe_text,
+    to_number,
+    units_or_nan,
+)
+from data_pipeline.formats.text_file import WHITESPACE, FaultList, read_lines
+from mtl_face import tasks
+from mtl_face.errors import AnnotationError, ImageError
+
+TASK_FOLDERS = {
+    tasks.VA: ("VA_Estimation_Challenge",),
+    tasks.AU: ("AU_Detection_Challenge",),
+    tasks.EXPR: ("EXPR_Classification_Challenge", "EXPR_Recognition_Challenge"),
+}
+"""Names that the challenges have given to the folder of each task."""
+
+_HEADER_REMEDY = (
+    "the first line must be the header, and frame 1 the line below it: restore the original file"
+)
+_PERSONS = ("_left", "_right")
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclasses.dataclass
+class _Counts:
+    """What was left out, over all videos."""
+
+    without_image: int = 0
+    without_label: int = 0
+    unlabelled: int = 0
+    other_length: int = 0
+    absent_videos: list[str] = dataclasses.field(default_factory=list)
+
+
+def read_per_video(
+    root: str | os.PathLike[str],
+    *,
+    split_folder: str,
+    image_root: str | os.PathLike[str],
+    read_tasks: Sequence[str] = tasks.TASKS,
+    missing_videos: Literal["error", "skip"] = "error",
+    dataset: str = "aff-wild2",
+    say: Callable[[str], None] = lambda line: None,
+) -> frames.FrameTable:
+    """Reads one set of the one-task challenges as one table.
+
+    Args:
+        root: folder that holds the tasks' folders, named as in `TASK_FOLDERS`.
+        split_folder: the set's folder below each, for instance `Train_Set`.
+        image_root: folder that holds `<video>/<frame>.jpg`; it is listed, because the images
+            decide which frames there are.
+        read_tasks: the tasks to read; each needs its folder.
+        missing_videos: what to do if a video has labels, but no image folder.
+        dataset: name for the column `dataset`.
+        say: is given one line on each thing that was left out.
+
+    Returns:
+        The sorted table: a row for every frame with an image and at least one label; a task whose
+        file is absent, shorter, or marks the frame as invalid is missing in it. `row` is the line
+        in the files.
+
+    Raises:
+        AnnotationError: a folder is absent, or a file has faults; names path, line and remedy.
+        ImageError: the images of a video are absent (unless skipped) or ambiguous.
+    """
+    files = {task: _video_files(Path(root), task, split_folder) for task in read_tasks}
+    videos = sorted({video for found in files.values() for video in found})
+    counts = _Counts()
+    parts: list[tuple[str, npt.NDArray[np.int64], list[str], dict[str, FloatArray]]] = []
+    for video in videos:
+        labels_FC = {
+            task: read_video_file(found[video], task)
+            for task, found in files.items()
+            if video in found
+        }
+        names = list_frames(image_root, video)
+        if names is None:
+            if missing_videos == "error":
+                raise _absent_video(image_root, video)
+            counts.absent_videos.append(video)
+            continue
+        frame_N, kept = _join(labels_FC, names, counts)
+        if len(frame_N):
+            parts.append((video, frame_N, [names[frame] for frame in frame_N.tolist()], kept))
+    for task, found in files.items():
+        say(f"{task}: annotation files of {len(found)} videos")
+    _report(counts, say)
+    if not parts:
+        raise AnnotationError(
+            "no frame has both a label and an image",
+            path=root,
+            remedy=f"check that {image_root} holds the crops, one folder a video",
+        )
+    return _to_table(parts, dataset, image_root)
+
+
+def read_video_file(path: str | os.PathLike[str], task: str) -> FloatArray:
+    """Reads the annotation file of one video for one task.
+
+    Args:
+        path: the text file.
+        task: one of `tasks.TASKS`.
+
+    Returns:
+        float64 [F, C], row i for frame i + 1, as written, -5 and -1 for missing included.
+
+    Raises:
+        AnnotationError: the file cannot be read or has faults; names path, line and remedy.
+    """
+    form = PER_VIDEO[task]
+    lines = read_lines(path)
+    _check_header(lines[0], task, path)
+    lines = lines[1:]
+    while lines and not lines[-1].strip(WHITESPACE):
+        lines.pop()
+    if not lines:
+        raise AnnotationError(
+            "no lines below the header", path=path, line=1, remedy="download it again"
+        )
+    value_FC = _parse_quickly(lines, len(form.columns))
+    faults = FaultList(path)
+    line_numbers: Sequence[int] = range(2, len(lines) + 2)
+    if value_FC is None:
+        value_FC, line_numbers = _parse_carefully(lines, form.columns, faults)
+    check_ranges(form.columns, value_FC, line_numbers, faults)
+    faults.raise_if_any()
+    return value_FC
+
+
+def _check_header(line: str, task: str, path: str | os.PathLike[str]) -> None:
+    names = [cell.strip(WHITESPACE).lower() for cell in line.rstrip(WHITESPACE + ",").split(",")]
+    expected = PER_VIDEO[task].header
+    if names == expected.lower().split(","):
+        return
+    remedy = _HEADER_REMEDY
+    for other, form in PER_VIDEO.items():
+        if names == form.header.lower().split(","):
+            remedy = f"this is a file for the task {other}: put it into that task's folder"
+    if names == expected.lower().split(",")[:-1]:
+        remedy = "this is a file of an earlier edition, with other classes: use a later one"
+    raise AnnotationError(
+        f"the first line is {line[:80]!r}, expected {expected}", path=path, line=1, remedy=remedy
+    )
+
+
+def _parse_quickly(lines: list[str], num_columns: int) -> FloatArray | None:
+    """All values at once, or None if any line is out of the ordinary."""
+    commas = num_columns - 1
+    if any(line.count(",") != commas for line in lines):
+        return None
+    text = ",".join(lines)
+    if "_" in text or not text.isascii():
+        return None
+    try:
+        return np.array(text.split(","), dtype=np.float64).reshape(-1, num_columns)
+    except ValueError:
+        return None
+
+
+def _parse_carefully(
+    lines: list[str], names: Sequence[str], faults: FaultList
+) -> tuple[FloatArray, list[int]]:
+    """The values of the lines that hold numbers, and these lines' numbers."""
+    values: list[list[float]] = []
+    line_numbers: list[int] = []
+    for number, line in enumerate(lines, start=2):
+        cells = line.rstrip(WHITESPACE + ",").split(",")
+        if not line.strip(WHITESPACE):
+            faults.add(number, "a blank line within the file", _HEADER_REMEDY)
+        elif len(cells) != len(names):
+            faults.add(
+                number,
+                f"{len(cells)} values, expected {len(names)}",
+                f"a line holds {', '.join(names[:3])}" + (" ..." if len(names) > 3 else ""),
+            )
+        else:
+            try:
+                values.append([to_number(cell) for cell in cells])
+                line_numbers.append(number)
+            except ValueError:
+                faults.add(number, describe_text(names, cells), NUMBER_REMEDY)
+    return np.array(values, dtype=np.float64).reshape(-1, len(names)), line_numbers
+
+
+def _video_files(root: Path, task: str, split_folder: str) -> dict[str, Path]:
+    """The annotation files of one task and set, by the name of the video."""
+    candidates = [root / name for name in TASK_FOLDERS[task]]
+    found = [folder for folder in candidates if folder.is_dir()]
+    if not found:
+        raise AnnotationError(
+            f"there is no folder {' or '.join(TASK_FOLDERS[task])} for the task {task}",
+            path=root,
+            remedy="set data.root to the folder that holds it, or leave the task out of "
+            "data.per_video.tasks",
+        )
+    if len(found) > 1:
+        raise AnnotationError(
+            f"both {' and '.join(folder.name for folder in found)} are there",
+            path=root,
+            remedy="keep one: they are editions of the same annotations",
+        )
+    folder = found[0] / split_folder
+    if not folder.is_dir():
+        inside = sorted(entry.name for entry in found[0].iterdir() if entry.is_dir())
+        raise AnnotationError(
+            f"there is no folder {split_folder}",
+            path=found[0],
+            remedy=f"it holds {', '.join(inside[:5]) or 'no folders'}: set data.train_annotations "
+            "and data.validation_annotations to the names of the sets",
+        )
+    files = {path.stem: path for path in sorted(folder.glob("*.txt"))}
+    if not files:
+        raise AnnotationError(
+            "the folder holds no .txt file", path=folder, remedy="unpack the annotations into it"
+        )
+    return files
+
+
+def _join(
+    labels_FC: dict[str, FloatArray], names: dict[int, str], counts: _Counts
+) -> tuple[npt.NDArray[np.int64], dict[str, FloatArray]]:
+    """The frames of a video with image and label, and their labels, NaN where missing."""
+    num_frames = max(len(values) for values in labels_FC.values())
+    has_label_F = np.zeros(num_frames, dtype=bool)
+    padded: dict[str, FloatArray] = {}
+    for task, value_FC in labels_FC.items():
+        missing = MISSING_VA if task == tasks.VA else MISSING_CLASS
+        whole_FC = np.full((num_frames, value_FC.shape[1]), missing)
+        whole_FC[: len(value_FC)] = value_FC
+        has_value_FC = whole_FC != missing
+        # Valence and arousal count together only; an action unit counts alone.
+        has_label_F |= has_value_FC.all(axis=1) if task == tasks.VA else has_value_FC.any(axis=1)
+        padded[task] = whole_FC
+    has_image_F = np.zeros(num_frames, dtype=bool)
+    listed = np.array([frame for frame in names if 1 <= frame <= num_frames], dtype=np.int64)
+    has_image_F[listed - 1] = True
+    counts.without_image += int((has_label_F & ~has_image_F).sum())
+    counts.without_label += len(names) - len(listed)
+    counts.unlabelled += int((has_image_F & ~has_label_F).sum())
+    counts.other_length += len({len(values) for values in labels_FC.values()}) > 1
+    index = np.flatnonzero(has_label_F & has_image_F)
+    return index + 1, {task: values[index] for task, values in padded.items()}
+
+
+def _to_table(
+    parts: list[tuple[str, npt.NDArray[np.int64], list[str], dict[str, FloatArray]]],
+    dataset: str,
+    image_root: str | os.PathLike[str],
+) -> frames.FrameTable:
+    def column(task: str) -> FloatArray:
+        missing = MISSING_VA if task == tasks.VA else MISSING_CLASS
+        width = len(PER_VIDEO[task].columns)
+        blocks = [
+            kept.get(task, np.full((len(frame_N), width), missing)) for _, frame_N, _, kept in parts
+        ]
+        return np.concatenate(blocks)
+
+    va_N2 = affect_or_nan(column(tasks.VA))
+    frame_N = np.concatenate([part[1] for part in parts])
+    return frames.from_columns(
+        dataset=dataset,
+        video=[video for video, _, names, _ in parts for _ in names],
+        frame=frame_N,
+        image=[f"{video}/{name}" for video, _, names, _ in parts for name in names],
+        root=os.fspath(image_root),
+        valence=va_N2[:, 0],
+        arousal=va_N2[:, 1],
+        expression=column(tasks.EXPR)[:, 0],
+        au=units_or_nan(column(tasks.AU)),
+        row=frame_N + 1,
+    )
+
+
+def _absent_video(image_root: str | os.PathLike[str], video: str) -> ImageError:
+    remedy = "unpack its crops there, or leave such videos out with data.missing_images=skip"
+    for person in _PERSONS:
+        whole = video.removesuffix(person)
+        if whole != video and os.path.isdir(os.path.join(image_root, whole)):
+            remedy += f"; the folder {whole} shows another person and is not taken for it"
+        if whole == video and os.path.isdir(os.path.join(image_root, video + person)):
+            remedy += f"; the folder {video + person} shows one of two persons, not taken for it"
+    return ImageError(
+        f"video {video!r} has annotations, but no image folder",
+        path=os.path.join(image_root, video),
+        remedy=remedy,
+    )
+
+
+def _report(counts: _Counts, say: Callable[[str], None]) -> None:
+    if counts.absent_videos:
+        shown = ", ".join(counts.absent_videos[:3])
+        more = ", ..." if len(counts.absent_videos) > 3 else ""
+        say(f"left out {len(counts.absent_videos)} videos without images: {shown}{more}")
+    if counts.other_length:
+        say(
+            f"files of one video differ in length for {counts.other_length} videos: joined by frame"
+        )
+    say(
+        f"left out {counts.without_image} labelled frames without an image, "
+        f"{counts.without_label} images of frames without a line, "
+        f"{counts.unlabelled} images without any valid label"
+    )
