@@ -1,0 +1,192 @@
+"""The backbone's stages in the optimizer: frozen, or with a learning rate of their own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+from mtl_face import config
+from mtl_face.commands import build
+from mtl_face.errors import ConfigError
+from mtl_face.model.stages import stage_of
+from mtl_face.training import optimizer
+
+BETA1, BETA2, EPSILON, DECAY = 0.8, 0.95, 1e-6, 0.1
+BACKBONE_RATE, REST_RATE = 1e-2, 3e-2
+PARTS = {"conv1": 0, "bn1": 0, "stage1_block1": 1, "stage1_block2": 1, "stage2_block1": 2}
+
+
+def parameters(random):
+    def draw(*shape):
+        return jnp.asarray(random.normal(size=shape), jnp.float32)
+
+    backbone = {
+        part: {"scale": draw(4)} if part == "bn1" else {"conv1": {"kernel": draw(1, 1, 3, 4)}}
+        for part in PARTS
+    }
+    return {"network": {"backbone": backbone, "projection": {"kernel": draw(3, 2)}}}
+
+
+def by_name(tree):
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {"/".join(part.key for part in path): leaf for path, leaf in leaves}
+
+
+def stage(name):
+    """Of a parameter of `parameters`; None outside the backbone."""
+    keys = name.split("/")
+    return PARTS[keys[2]] if keys[1] == "backbone" else None
+
+
+def make(**changes):
+    return optimizer.make_optimizer(
+        **{
+            "backbone_schedule": lambda step: BACKBONE_RATE,
+            "rest_schedule": lambda step: REST_RATE,
+            "weight_decay": DECAY,
+            "beta1": BETA1,
+            "beta2": BETA2,
+            "epsilon": EPSILON,
+            "gradient_clip": 0.0,
+            **changes,
+        }
+    )
+
+
+def steps(ours, count=3):
+    """Parameters before and after steps, the gradients, and the last state."""
+    random = np.random.default_rng(0)
+    first = params = parameters(random)
+    state, gradients = ours.init(params), []
+    for _ in range(count):
+        gradients.append(
+            jax.tree.map(
+                lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params
+            )
+        )
+        updates, state = ours.update(gradients[-1], state, params)
+        params = optax.apply_updates(params, updates)
+    return by_name(first), by_name(params), list(map(by_name, gradients)), state
+
+
+@pytest.mark.parametrize("multipliers", [(0.1, 0.5, 2.0), (0.3,)], ids=["each", "all"])
+def test_multipliers_against_pytorch(multipliers):
+    """One AdamW of PyTorch's a stage, each with its own rate."""
+    first, last, gradients, _ = steps(make(stage_multipliers=multipliers))
+    tensors = {n: torch.nn.Parameter(torch.tensor(np.asarray(v))) for n, v in first.items()}
+    groups = []
+    for name, tensor in tensors.items():
+        rate = REST_RATE
+        if stage(name) is not None:
+            rate = (
+                BACKBONE_RATE
+                * (multipliers * 3 if len(multipliers) == 1 else multipliers)[stage(name)]
+            )
+        decay = DECAY if name.endswith("kernel") else 0.0
+        groups.append({"params": [tensor], "lr": rate, "weight_decay": decay})
+    reference = torch.optim.AdamW(groups, betas=(BETA1, BETA2), eps=EPSILON)
+    for row in gradients:
+        for name, gradient in row.items():
+            tensors[name].grad = torch.tensor(np.asarray(gradient))
+        reference.step()
+    for name, leaf in last.items():
+        np.testing.assert_allclose(
+            leaf, tensors[name].detach().numpy(), rtol=1e-5, atol=1e-6, err_msg=name
+        )
+
+
+def test_multipliers_of_one_change_nothing():
+    plain, ones = make(), make(stage_multipliers=(1.0, 1.0, 1.0))
+    assert jax.tree.structure(steps(plain)[3]) == jax.tree.structure(steps(ones)[3])
+    for name, leaf in steps(plain)[1].items():
+        np.testing.assert_array_equal(leaf, steps(ones)[1][name])
+
+
+@pytest.mark.parametrize("frozen_stages", [-1, 0, 1, 2])
+@pytest.mark.parametrize("gradient_clip", [0.0, 0.5])
+def test_frozen_stages(frozen_stages, gradient_clip):
+    """No step, no decay, no moments; the others go on as they would alone."""
+    first, last, gradients, state = steps(
+        make(
+            frozen_stages=frozen_stages,
+            gradient_clip=gradient_clip,
+            stage_multipliers=(1.0, 0.5, 0.25),
+        )
+    )
+    frozen = {name for name in first if stage(name) is not None and stage(name) <= frozen_stages}
+    assert len(frozen) == {-1: 0, 0: 2, 1: 4, 2: 5}[frozen_stages]
+    for name, leaf in last.items():
+        assert np.array_equal(leaf, first[name]) == (name in frozen), name
+    training = sum(leaf.size for name, leaf in first.items() if name not in frozen)
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim > 0]
+    assert sum(leaf.size for leaf in moments) == 2 * training
+
+    if gradient_clip:
+        # The limit holds for what trains: scaled by hand, the same steps come out.
+        alone = make(stage_multipliers=(1.0, 0.5, 0.25))
+        params = parameters(np.random.default_rng(0))
+        state = alone.init(params)
+        for row in gradients:
+            norm = np.sqrt(sum(float(jnp.sum(g**2)) for n, g in row.items() if n not in frozen))
+            factor = min(1.0, gradient_clip / norm)
+            leaves = [factor * leaf for leaf in row.values()]
+            clipped = jax.tree.unflatten(jax.tree.structure(params), leaves)
+            updates, state = alone.update(clipped, state, params)
+            params = optax.apply_updates(params, updates)
+        for name, leaf in by_name(params).items():
+            if name not in frozen:
+                np.testing.assert_allclose(leaf, last[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_stages_of_parts():
+    for part, expected in {**PARTS, "stage12_block10": 12}.items():
+        assert stage_of(part) == expected
+    for part in ("proj", "stage0_block1", "stage1", "stage1_block0", "xstage1_block1"):
+        with pytest.raises(ValueError, match=part):
+            stage_of(part)
+
+
+def settings(backbone, **optimizer_settings):
+    return config.validate(
+        {
+            "data": {"root": "/data"},
+            "model": {"backbone": {"stage_sizes": (1, 1), **backbone}},
+            "optimizer": optimizer_settings,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "optimizer_settings", "expected"),
+    [
+        ({"frozen_stages": 3}, {}, "use 2 to freeze the whole backbone"),
+        ({"frozen_stages": -2}, {}, "expected at least -1"),
+        ({"batch_norm": "locale"}, {}, "did you mean local?"),
+        ({}, {"backbone_stage_multipliers": (0.5, 1.0)}, "give 3 values, the stem's first"),
+        ({}, {"backbone_stage_multipliers": (0.0,)}, "model.backbone.frozen_stages"),
+    ],
+)
+def test_wrong_settings_are_explained(backbone, optimizer_settings, expected):
+    with pytest.raises(ConfigError) as raised:
+        settings(backbone, **optimizer_settings)
+    assert expected in str(raised.value)
+
+
+def test_settings_reach_network_and_optimizer():
+    made = settings(
+        {"frozen_stages": 1, "batch_norm": "local"}, backbone_stage_multipliers=(0.5, 0.5, 2.0)
+    )
+    network = build.network(made.model, devices=8)
+    assert (network.frozen_stages, network.batch_norm, network.batch_norm_groups) == (1, "local", 8)
+    plain = build.network(settings({}).model, devices=8)
+    assert (plain.frozen_stages, plain.batch_norm, plain.batch_norm_groups) == (-1, "batch", 1)
+
+    rates = {"backbone": lambda step: 1.0, "rest": lambda step: 1.0}
+    first, last, _, _ = steps(build.optimizer(made, rates), 1)
+    _, plain_last, _, _ = steps(build.optimizer(settings({}), rates), 1)
+    for name, leaf in last.items():
+        factor = {0: 0, 1: 0, 2: 2, None: 1}[stage(name)]
+        expected = factor * (plain_last[name] - first[name])
+        np.testing.assert_allclose(leaf - first[name], expected, rtol=1e-5, err_msg=name)
