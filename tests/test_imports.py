@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "mtl_face.model": set(),
     "mtl_face.objective": set(),
     "mtl_face.evaluation": set(),
-    "mtl_face.weights": set(),
+    "mtl_face.weights": {"mtl_face.model"},  # the geometries, in a module without JAX
     "mtl_face.faces": set(),
     "mtl_face.training": {
         "mtl_face.model",
@@ -58,7 +58,7 @@ ONLY_IN = {
     "tensorflow_datasets": {"data_pipeline.shards"},
     "orbax": {"mtl_face.training.checkpoint", "mtl_face.weights.export"},
     "clu": {"mtl_face.commands.train"},
-    "pickle": set(),
+    "pickle": {"mtl_face.weights.restricted_pickle"},
 }
 """Modules of other projects by the only ones of ours that may import them."""
 

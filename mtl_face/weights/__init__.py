@@ -1,1 +1,5 @@
-"""Weights as files, for use outside of the run that made them."""
+"""Weights as files: those that a run starts from, and those that it leaves for use elsewhere."""
+
+from mtl_face.weights.backbone import LoadedBackbone, load_backbone
+
+__all__ = ["LoadedBackbone", "load_backbone"]

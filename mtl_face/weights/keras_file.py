@@ -1,0 +1,122 @@
+"""Reads the HDF5 files that Keras wrote of a VGGFace2 ResNet50, without Keras.
+
+A group of the file is a layer; its attribute `weight_names` names the arrays, in the words
+`LAYER/kernel:0`. A model inside a model is one group with the names of all of its layers, and a
+whole model keeps its groups under `model_weights`. Layers are called as in Caffe, with `/` in the
+releases and `_` where a later Keras forbids it.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face.errors import WeightsError
+from mtl_face.weights.file_content import Entry, FileContent
+
+_IN_TORCH_WORDS = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "bias": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+_COUNTER = re.compile(r"_\d+$")
+
+_CAFFE = re.compile(r"conv1_7x7_s2(_bn)?|conv\d+_\d+_(3x3|1x1_[a-z]+)(_bn)?")
+
+
+@contextlib.contextmanager
+def open_keras(path: Path) -> Iterator[FileContent]:
+    """Opens such a file.
+
+    Args:
+        path: an HDF5 file.
+
+    Yields:
+        Its tensors, with the names of layers in Caffe's words (`/` as `_`).
+
+    Raises:
+        WeightsError: if it is damaged, or not of Keras.
+    """
+    import h5py
+
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(h5py.File(path, "r"))
+            root = file.get("model_weights", file)
+            if not _names(root, "layer_names"):
+                raise WeightsError(
+                    "is an HDF5 file, but names no layers of Keras",
+                    path=path,
+                    remedy="give a file that Keras 2 wrote, or model.save('FILE.h5') of Keras 3",
+                )
+            tensors = _tensors(root, path)
+        except (OSError, KeyError, RuntimeError, ValueError, AttributeError, TypeError) as error:
+            # h5py's errors on a damaged file are of all these kinds
+            raise WeightsError(
+                f"is damaged or cut off: {error}",
+                path=path,
+                remedy="copy or download the file again",
+            ) from error
+        yield FileContent("Keras HDF5", "keras", tensors, "HWIO")
+
+
+def _tensors(root: Any, path: Path) -> dict[str, Entry]:
+    tensors: dict[str, Entry] = {}
+    for layer_name in _names(root, "layer_names"):
+        group = root[layer_name]
+        weights = _names(group, "weight_names")
+        # One layer, or a model within the model?
+        own = len({_split(weight)[0] for weight in weights}) == 1
+        for weight in weights:
+            owner, kind = _split(weight)
+            layer = _flat(layer_name if own and _is_caffe(layer_name) else owner)
+            if not _is_caffe(layer) and _is_caffe(_COUNTER.sub("", layer)):
+                layer = _COUNTER.sub("", layer)  # a graph that was built twice
+            name = f"{layer}.{_IN_TORCH_WORDS.get(kind, kind)}"
+            if name in tensors:
+                raise WeightsError(
+                    f"holds two arrays called {name}",
+                    path=path,
+                    remedy="save the network that you want alone",
+                )
+            data = group[weight]
+            tensors[name] = Entry(f"{layer_name}: {weight}", tuple(data.shape), _reader(data))
+    return tensors
+
+
+def _is_caffe(layer: str) -> bool:
+    return _CAFFE.fullmatch(_flat(layer)) is not None
+
+
+def _split(weight: str) -> tuple[str, str]:
+    """`conv1/7x7_s2/kernel_1:0` -> (`conv1/7x7_s2`, `kernel`)."""
+    owner, _, kind = weight.partition(":")[0].rpartition("/")
+    return owner, _COUNTER.sub("", kind)
+
+
+def _flat(layer: str) -> str:
+    return layer.replace("/", "_")
+
+
+def _names(group: Any, attribute: str) -> list[str]:
+    """A list of names, which Keras splits over several attributes if it is long."""
+    if attribute in group.attrs:
+        found = list(group.attrs[attribute])
+    else:
+        found, part = [], 0
+        while f"{attribute}{part}" in group.attrs:
+            found += list(group.attrs[f"{attribute}{part}"])
+            part += 1
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in found]
+
+
+def _reader(data: Any) -> Callable[[], NDArray[Any]]:
+    return lambda: np.asarray(data[()])

@@ -1,0 +1,251 @@
+"""Finds a ResNet among the tensors of a file and brings it into our trees, every tensor accounted.
+
+Kernel letters: H W height and width, I O channels in and out.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face.errors import WeightsError
+from mtl_face.weights import resnet_names
+from mtl_face.weights.file_content import Entry, FileContent
+from mtl_face.weights.resnet_names import Architecture, Layer, Scheme
+
+_COUNTER = "num_batches_tracked"
+
+_BATCH_NORM = (
+    ("params", "scale", "weight"),
+    ("params", "bias", "bias"),
+    ("batch_stats", "mean", "running_mean"),
+    ("batch_stats", "var", "running_var"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A backbone within a file, its shapes checked, nothing read yet.
+
+    Attributes:
+        scheme: naming scheme.
+        architecture: size.
+        layers: its layers.
+        backbone: entries by name without prefix.
+        left_out: what is no part of it.
+        kernel_layout: axes of the kernels.
+    """
+
+    scheme: Scheme
+    architecture: Architecture
+    layers: list[Layer]
+    backbone: dict[str, Entry]
+    left_out: dict[str, Entry]
+    kernel_layout: str
+
+
+def match(content: FileContent, architecture: Architecture | None, path: Path) -> Match:
+    """Finds the backbone and checks that it is whole, of the right size, and has nothing more.
+
+    Args:
+        content: the file.
+        architecture: the size that it must have; None takes that of our own exports as it is.
+        path: the file, for messages.
+
+    Returns:
+        The match.
+
+    Raises:
+        WeightsError: it holds no ResNet, more than one, or another one.
+    """
+    networks = resnet_names.find_networks(content.tensors)
+    if not networks:
+        raise WeightsError(
+            f"holds no ResNet backbone; its tensors are {_some(_names(content.tensors.values()))}",
+            path=path,
+            remedy="give the weights of a whole ResNet50, in the names of Keras-VGGFace, of the "
+            "VGGFace2 release, or of torchvision and timm",
+        )
+    if len(networks) > 1:
+        raise WeightsError(
+            f"holds {len(networks)} networks, under "
+            + ", ".join(repr(prefix or "no prefix") for _, prefix in networks),
+            path=path,
+            remedy="save the state dict of the one that you want alone",
+        )
+    scheme, prefix = networks[0]
+    backbone: dict[str, Entry] = {}
+    left_out: dict[str, Entry] = {}
+    for name, entry in content.tensors.items():
+        inner = name.removeprefix(prefix) if name.startswith(prefix) else None
+        if inner is not None and resnet_names.is_backbone_name(scheme, inner):
+            backbone[inner] = entry
+        else:
+            left_out[name] = entry
+    backbone = {name: entry for name, entry in backbone.items() if not name.endswith(_COUNTER)}
+    left_out = {name: entry for name, entry in left_out.items() if not name.endswith(_COUNTER)}
+    if architecture is None:
+        architecture = _own_architecture(scheme, backbone, path)
+    found = Match(
+        scheme,
+        architecture,
+        resnet_names.layers(architecture),
+        backbone,
+        left_out,
+        content.kernel_layout,
+    )
+    _check(found, path)
+    return found
+
+
+def read(found: Match, *, flip_channels: bool, path: Path) -> dict[str, Any]:
+    """Reads the backbone into our trees.
+
+    Args:
+        found: what `match` found.
+        flip_channels: whether to turn the first convolution's input channels round.
+        path: the file, for messages.
+
+    Returns:
+        `params` and `batch_stats`, nested by our names, float32, kernels HWIO.
+
+    Raises:
+        WeightsError: a tensor cannot be read, is no floating-point one, or is not finite.
+    """
+    trees: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    for layer in found.layers:
+        convolution, batch_norm = layer.names[found.scheme]
+        kernel = _read(found.backbone[f"{convolution}.weight"], path)
+        if found.kernel_layout == "OIHW":
+            kernel = kernel.transpose(2, 3, 1, 0)
+        if flip_channels and layer.convolution == ("conv1",):
+            kernel = kernel[:, :, ::-1]
+        _put(trees["params"], (*layer.convolution, "kernel"), np.ascontiguousarray(kernel))
+        for collection, ours, theirs in _BATCH_NORM:
+            entry = found.backbone[f"{batch_norm}.{theirs}"]
+            values = _read(entry, path)
+            if ours == "var" and values.min() < 0:
+                raise WeightsError(
+                    f"{entry.name} has a negative variance",
+                    path=path,
+                    remedy="the file is damaged, or is no batch normalisation's: get it again",
+                )
+            _put(trees[collection], (*layer.batch_norm, ours), values)
+    return trees
+
+
+def _read(entry: Entry, path: Path) -> NDArray[np.float32]:
+    try:
+        values = np.asarray(entry.read())
+    except Exception as error:  # a damaged file fails in whatever its reader meets
+        raise WeightsError(
+            f"{entry.name} cannot be read: {error}",
+            path=path,
+            remedy="copy or download the file again",
+        ) from error
+    if not np.issubdtype(values.dtype, np.floating) and values.dtype.name != "bfloat16":
+        raise WeightsError(
+            f"{entry.name} is of type {values.dtype}, not floating point",
+            path=path,
+            remedy="give weights that are not quantised",
+        )
+    with np.errstate(over="ignore"):
+        single = np.array(values, np.float32)
+    wrong = single.size - np.count_nonzero(np.isfinite(single))
+    if wrong:
+        raise WeightsError(
+            f"{entry.name} holds {wrong} values that are NaN or infinite, of {single.size}",
+            path=path,
+            remedy="the training that made the file diverged, or it is damaged: take another",
+        )
+    return single
+
+
+def _check(found: Match, path: Path) -> None:
+    expected: dict[str, tuple[int, ...]] = {}
+    for layer in found.layers:
+        convolution, batch_norm = layer.names[found.scheme]
+        height, width, inputs, outputs = layer.kernel_shape
+        expected[f"{convolution}.weight"] = (
+            (outputs, inputs, height, width)
+            if found.kernel_layout == "OIHW"
+            else layer.kernel_shape
+        )
+        for _, _, theirs in _BATCH_NORM:
+            expected[f"{batch_norm}.{theirs}"] = (outputs,)
+    wanted, present = found.architecture, found.backbone
+    remedy = f"give the weights of {wanted}"
+    sizes = resnet_names.stage_sizes(found.scheme, present)
+    if found.scheme == "torchvision" and "layer1.0.conv3.weight" not in present:
+        raise WeightsError(
+            f"has blocks of two convolutions and stages of {', '.join(map(str, sizes))} blocks, as "
+            "ResNet18 and ResNet34 have, not three",
+            path=path,
+            remedy=remedy,
+        )
+    if sizes != wanted.stage_sizes and set(expected) & set(present):
+        raise WeightsError(
+            f"is {dataclasses.replace(wanted, stage_sizes=sizes)}, not {wanted}",
+            path=path,
+            remedy=remedy,
+        )
+    shapes = [
+        f"{present[name].name} has shape {_shape(present[name].shape)}, not {_shape(shape)}"
+        for name, shape in expected.items()
+        if name in present and present[name].shape != shape
+    ]
+    if shapes:
+        raise WeightsError(
+            f"is no {wanted}: {len(shapes)} tensors are of another size: {_some(shapes, '; ')}",
+            path=path,
+            remedy=remedy,
+        )
+    missing = [name for name in expected if name not in present]
+    if missing:
+        raise WeightsError(
+            f"lacks {len(missing)} of the {len(expected)} tensors of {wanted}: {_some(missing)}",
+            path=path,
+            remedy=remedy,
+        )
+    surplus = [present[name].name for name in present if name not in expected]
+    if surplus:
+        raise WeightsError(
+            f"has {len(surplus)} tensors in its backbone that {wanted} has no use for: "
+            f"{_some(surplus)}",
+            path=path,
+            remedy=f"{remedy}; one with squeeze-and-excitation, biases or another stem is none",
+        )
+
+
+def _own_architecture(scheme: Scheme, backbone: dict[str, Entry], path: Path) -> Architecture:
+    try:
+        width = backbone["conv1.weight"].shape[-1]
+        inner, outer = (
+            backbone[f"stage1_block1.{name}.weight"].shape[-1] for name in ("conv1", "conv3")
+        )
+        return Architecture(resnet_names.stage_sizes(scheme, backbone), width, outer // inner)
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"lacks a tensor of its backbone: {error}", path=path, remedy="export it again"
+        ) from error
+
+
+def _put(tree: dict[str, Any], keys: tuple[str, ...], value: NDArray[np.float32]) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[keys[-1]] = value
+
+
+def _names(entries: Iterable[Entry]) -> list[str]:
+    return [f"{entry.name} {_shape(entry.shape)}" for entry in entries]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _some(words: list[str], between: str = ", ", most: int = 3) -> str:
+    return between.join(words[:most]) + (f"{between}..." if len(words) > most else "") or "none"

@@ -1,0 +1,57 @@
+"""Reads `.safetensors` files: PyTorch's tensors, or an export of ours."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face.errors import WeightsError
+from mtl_face.weights import our_export
+from mtl_face.weights.file_content import Entry, FileContent
+
+CARD_KEY = "model_json"
+"""Key of an export's card in the metadata."""
+
+
+@contextlib.contextmanager
+def open_safetensors(path: Path) -> Iterator[FileContent]:
+    """Opens such a file.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Its tensors.
+
+    Raises:
+        WeightsError: if it is damaged.
+    """
+    import safetensors
+
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
+            metadata = file.metadata() or {}
+            tensors = {
+                name: Entry(name, tuple(file.get_slice(name).get_shape()), _reader(file, name))
+                for name in file.keys()  # noqa: SIM118  (no mapping)
+            }
+            card = json.loads(metadata[CARD_KEY]) if CARD_KEY in metadata else None
+        except (safetensors.SafetensorError, ValueError) as error:
+            raise WeightsError(
+                f"is damaged or cut off: {error}",
+                path=path,
+                remedy="copy or download the file again",
+            ) from error
+        if card is None:
+            yield FileContent("safetensors", "torch", tensors, "OIHW")
+        else:
+            yield our_export.content("export of mtl_face (safetensors)", tensors, card, path)
+
+
+def _reader(file: Any, name: str) -> Callable[[], NDArray[Any]]:
+    return lambda: np.asarray(file.get_tensor(name))

@@ -1,0 +1,216 @@
+"""Reads PyTorch's files (zip and legacy) and pickles of NumPy arrays, without PyTorch.
+
+A state dict may lie deep in a checkpoint: names are joined by dots, so that the `conv1.weight` of
+the dict under `state_dict` is `state_dict.conv1.weight`.
+"""
+
+import contextlib
+import io
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face.errors import WeightsError
+from mtl_face.weights import restricted_pickle
+from mtl_face.weights.file_content import Entry, FileContent
+from mtl_face.weights.restricted_pickle import MalformedError, Storage, StoredTensor
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+"""First pickle of a legacy file."""
+
+_MOST_TENSORS = 100_000
+
+_DAMAGED = "copy or download the file again"
+
+
+@contextlib.contextmanager
+def open_zip(path: Path) -> Iterator[FileContent]:
+    """Opens what `torch.save` has written since PyTorch 1.6.
+
+    Args:
+        path: a zip file.
+
+    Yields:
+        Its tensors.
+
+    Raises:
+        WeightsError: if it is damaged, holds more than tensors, or is another kind of zip.
+    """
+    with contextlib.ExitStack() as stack, _explained(path):
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        names = archive.namelist()
+        pickles = [name for name in names if name.split("/", 1)[-1] == "data.pkl"]
+        if not pickles:
+            kind = "a Keras 3 archive" if "model.weights.h5" in names else "a zip"
+            raise WeightsError(
+                f"is {kind}, not a file of torch.save",
+                path=path,
+                remedy="save the weights as .h5 or .safetensors"
+                if kind != "a zip"
+                else "unpack it and give the weights file in it",
+            )
+        root = pickles[0].removesuffix("data.pkl")
+        if any(name.startswith(root + "code/") for name in names):
+            raise WeightsError(
+                "is a TorchScript program, not a state dict",
+                path=path,
+                remedy="in PyTorch: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)",
+            )
+        if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
+            raise WeightsError(
+                "was written by a big-endian machine", path=path, remedy="save it as .safetensors"
+            )
+        value = restricted_pickle.load(
+            io.BytesIO(archive.read(pickles[0])), restricted_pickle.storage_of
+        )
+
+        def read(storage: Storage) -> bytes:
+            info = archive.getinfo(f"{root}data/{storage.key}")
+            _check_size(info.file_size, storage)
+            return archive.read(info)
+
+        content = _content("PyTorch file (zip)", "torch", value, read)
+        still_open = stack.pop_all()
+    with still_open:
+        yield content
+
+
+@contextlib.contextmanager
+def open_pickle(path: Path) -> Iterator[FileContent]:
+    """Opens a legacy file of `torch.save`, or a pickle of a dict of NumPy arrays.
+
+    Args:
+        path: a file that begins as a pickle.
+
+    Yields:
+        Its tensors.
+
+    Raises:
+        WeightsError: if it is damaged or holds more than tensors and arrays.
+    """
+    with path.open("rb") as file:
+        with _explained(path):
+            value = restricted_pickle.load(file)
+            if isinstance(value, int) and value == MAGIC_NUMBER:
+                content = _legacy_content(file, path)
+            else:
+                content = _content("pickle of NumPy arrays", "numpy", value, _no_storage)
+        yield content
+
+
+def _legacy_content(file: BinaryIO, path: Path) -> FileContent:
+    """What follows the magic number: two more pickles, the value, the storages' names and bytes."""
+    _check_system(restricted_pickle.load(file), restricted_pickle.load(file), path)
+    value = restricted_pickle.load(file, restricted_pickle.storage_of)
+    keys = restricted_pickle.load(file)
+    places = _storage_places(file, keys, value)
+
+    def read(storage: Storage) -> bytes:
+        if storage.key not in places:
+            raise MalformedError(f"storage {storage.key} is missing")
+        file.seek(places[storage.key])
+        return file.read(storage.length * storage.bytes_per_element)
+
+    return _content("PyTorch file (legacy)", "torch", value, read)
+
+
+def _check_system(version: Any, system: Any, path: Path) -> None:
+    if version != 1001 or not isinstance(system, dict):
+        raise MalformedError(f"protocol {str(version)[:20]}")
+    if system.get("little_endian") is not True:
+        raise WeightsError(
+            "was written by a big-endian machine", path=path, remedy="save it as .safetensors"
+        )
+
+
+def _storage_places(file: BinaryIO, keys: Any, value: Any) -> dict[str, int]:
+    """Where each storage's bytes begin; they follow the pickles, each after its length."""
+    storages = {tensor.storage.key: tensor.storage for _, tensor in _tensors(value, stored=True)}
+    if not isinstance(keys, list):
+        raise MalformedError("no list of storages")
+    places = {}
+    end = file.seek(0, io.SEEK_CUR)
+    size = file.seek(0, io.SEEK_END)
+    for key in keys:
+        file.seek(end)
+        header = file.read(8)
+        if len(header) < 8 or key not in storages:
+            raise MalformedError(f"storage {str(key)[:40]} is cut off or unknown")
+        storage = storages[key]
+        if struct.unpack("<q", header)[0] != storage.length:
+            raise MalformedError(f"storage {key} has another length than its tensors say")
+        places[key] = end + 8
+        end += 8 + storage.length * storage.bytes_per_element
+    if end > size:
+        raise MalformedError(f"it is cut off: {end - size} bytes are missing")
+    return places
+
+
+def _content(
+    format_name: str,
+    family: Literal["numpy", "torch"],
+    value: Any,
+    read: Callable[[Storage], bytes],
+) -> FileContent:
+    tensors = {}
+    for name, tensor in _tensors(value):
+        if name in tensors:
+            raise MalformedError(f"two tensors are called {name}")
+        tensors[name] = Entry(name, tuple(tensor.shape), _reader(tensor, read))
+    return FileContent(format_name, family, tensors, "OIHW")
+
+
+def _reader(
+    tensor: StoredTensor | NDArray[Any], read: Callable[[Storage], bytes]
+) -> Callable[[], NDArray[Any]]:
+    if isinstance(tensor, StoredTensor):
+        return lambda: tensor.array(read(tensor.storage))
+    return lambda: tensor
+
+
+def _tensors(value: Any, *, stored: bool = False) -> Iterator[tuple[str, Any]]:
+    """(name, tensor) of all that lie in nested dicts and lists; stored: PyTorch's alone."""
+    kinds = StoredTensor if stored else (StoredTensor, np.ndarray)
+    todo, count = [("", value)], 0
+    while todo:
+        name, item = todo.pop()
+        count += 1
+        if count > _MOST_TENSORS:
+            raise MalformedError(f"it holds more than {_MOST_TENSORS} values")
+        if isinstance(item, kinds):
+            yield name, item
+        elif isinstance(item, dict | list):
+            pairs = item.items() if isinstance(item, dict) else enumerate(item)
+            inside = [(f"{name}.{key}" if name else str(key), part) for key, part in pairs]
+            todo += reversed(inside)
+
+
+def _check_size(size: int, storage: Storage) -> None:
+    wanted = storage.length * storage.bytes_per_element
+    if size != wanted:
+        raise MalformedError(f"storage {storage.key} has {size} bytes, its tensors want {wanted}")
+
+
+def _no_storage(storage: Storage) -> bytes:
+    raise MalformedError(f"storage {storage.key} is missing")
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns what readers say into the user's error."""
+    try:
+        yield
+    except restricted_pickle.RefusedNameError as error:
+        raise WeightsError(
+            f"asks for {error.name}, which is neither a tensor nor an array; nothing was run",
+            path=path,
+            remedy="don't trust the file; if it is your own, save its state dict alone "
+            "(torch.save(model.state_dict(), FILE), or safetensors.torch.save_file)",
+        ) from error
+    except (MalformedError, zipfile.BadZipFile, EOFError, KeyError, struct.error) as error:
+        raise WeightsError(f"is damaged or cut off: {error}", path=path, remedy=_DAMAGED) from error
