@@ -1,5 +1,6 @@
 """Checking a table's images before a long run: a quick look at names, or decoding every one."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,10 @@ def find_missing(table: FrameTable) -> npt.NDArray[np.int64]:
         int64 indices into the table, ascending.
 
     Raises:
-        ImageError: the image root itself is missing or a folder may not be listed.
+        ImageError: the image root itself is missing, a folder may not be listed, or a folder or
+            file is a symbolic link to a place outside of the image root (the root may be one).
     """
+    real_roots = {}
     for root in sorted(set(table.root)):
         if not os.path.isdir(root):
             raise ImageError(
@@ -30,13 +33,18 @@ def find_missing(table: FrameTable) -> npt.NDArray[np.int64]:
                 path=root,
                 remedy="set the image root to the folder that holds one folder a video",
             )
-    names: dict[str, set[str]] = {}
+        real_roots[root] = os.path.realpath(root)
+    folders: dict[tuple[str, str], _Folder] = {}
     missing = []
     for row, path in enumerate(table.paths()):
         folder, name = os.path.split(path)
-        if folder not in names:
-            names[folder] = _file_names(folder)
-        if name not in names[folder]:
+        root = table.root[row]
+        if (root, folder) not in folders:
+            folders[root, folder] = _list(folder, real_roots[root])
+        found = folders[root, folder]
+        if name in found.outside:
+            raise _leaves_root(path)
+        if name not in found.names:
             missing.append(row)
     return np.array(missing, dtype=np.int64)
 
@@ -90,15 +98,49 @@ def check_images(
     return faults
 
 
-def _file_names(folder: str) -> set[str]:
+@dataclasses.dataclass(frozen=True)
+class _Folder:
+    """Names of the files in a folder, and of those among them that links take from elsewhere."""
+
+    names: frozenset[str]
+    outside: frozenset[str]
+
+
+def _list(folder: str, real_root: str) -> _Folder:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
+            files = [entry for entry in entries if entry.is_file()]
     except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except PermissionError as error:
+        return _Folder(frozenset(), frozenset())
+    except OSError as error:
+        denied = isinstance(error, PermissionError)
         raise ImageError(
-            "no permission to list the folder",
+            "no permission to list the folder"
+            if denied
+            else f"the folder cannot be listed ({error.strerror})",
             path=folder,
-            remedy="make it readable (chmod u+rx)",
+            remedy="make it readable (chmod u+rx)" if denied else "check the disk and the name",
         ) from error
+    if not _is_inside(folder, real_root):
+        raise _leaves_root(folder)
+    return _Folder(
+        frozenset(entry.name for entry in files),
+        frozenset(
+            entry.name
+            for entry in files
+            if entry.is_symlink() and not _is_inside(entry.path, real_root)
+        ),
+    )
+
+
+def _is_inside(path: str, real_root: str) -> bool:
+    real = os.path.realpath(path)
+    return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)
+
+
+def _leaves_root(path: str) -> ImageError:
+    return ImageError(
+        "a symbolic link leads out of the image folder",
+        path=path,
+        remedy="put the images themselves there, or let the image folder itself be the link",
+    )
