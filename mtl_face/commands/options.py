@@ -136,6 +136,18 @@ def _challenge(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", type=Path, metavar="PATH", help="a weights file, or the folder of an export"
+    )
+    parser.add_argument(
+        "--channels",
+        choices=("auto", "rgb", "bgr"),
+        default="auto",
+        help="channel order of its first convolution, if the file does not tell it",
+    )
+
+
 COMMANDS: dict[str, Command] = {
     "train": Command(
         "train, evaluate the best checkpoint and write a report; goes on where it stopped", _workdir
@@ -145,6 +157,11 @@ COMMANDS: dict[str, Command] = {
         "of predictions",
         _evaluate,
         config="optional",
+    ),
+    "weights": Command(
+        "tell what a file of initial weights is, and the settings that it needs",
+        _weights,
+        config="none",
     ),
     "export": Command("write the network's parameters alone, for use elsewhere", _export),
     "prepare": Command(

@@ -202,6 +202,12 @@ def _check_rules(config: Config) -> None:
             remedy="add --config.data.root=FOLDER, the folder that holds "
             f"{data.train_annotations} and {data.image_folder}/",
         )
+    if model.backbone.init_channels != "auto" and model.backbone.init_from is None:
+        raise ConfigError(
+            f"model.backbone.init_channels is {model.backbone.init_channels!r}, "
+            "but model.backbone.init_from names no file",
+            remedy="set model.backbone.init_from, or leave init_channels out",
+        )
     if config.augmentation.zoom[0] > config.augmentation.zoom[1]:
         raise ConfigError(
             f"augmentation.zoom is {config.augmentation.zoom}, the smaller comes first",

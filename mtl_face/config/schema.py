@@ -109,6 +109,16 @@ class BackboneConfig:
         "examples (local), or the running ones, which then never change (frozen)",
         choices=("batch", "local", "frozen"),
     )
+    init_from: str | None = setting(
+        None,
+        "initial weights: a file of Keras, PyTorch, safetensors or MATLAB, or an export of ours "
+        "(`run.py weights FILE` tells what it is); None: random",
+    )
+    init_channels: str = setting(
+        "auto",
+        "channel order of that file's first convolution, if the file does not tell it",
+        choices=("auto", "rgb", "bgr"),
+    )
     batch_norm_momentum: float = setting(
         0.9, "share of the old running statistics kept at a step", minimum=0.0, maximum=1.0
     )
