@@ -37,11 +37,17 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         help="instead of a run: score this file (our .parquet or .csv, or a submission)",
     )
     _scoring(parser, required=False)
-    parser.add_argument(
-        "--lenient",
-        action="store_true",
-        help="score a file that misses labelled rows or has others, and say so",
-    )
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    for name, letter in (("first", "A"), ("second", "B")):
+        parser.add_argument(
+            name,
+            type=Path,
+            metavar=letter,
+            help="folder of an evaluated run, our .parquet or .csv, or a submission",
+        )
+    _scoring(parser, required=True)
 
 
 def _scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -50,9 +56,35 @@ def _scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
         required=required,
         type=Path,
         metavar="FILE",
-        help="annotation file to score against",
+        help="labels: a multi-task annotation file, or a folder of one-task files <video>.txt",
+    )
+    parser.add_argument(
+        "--lenient",
+        action="store_true",
+        help="score a file that lacks labelled rows, has others, or departs from its form, and "
+        "say so",
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="the data set to score, if the predictions are of several"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=_natural_number,
+        default=1000,
+        metavar="N",
+        help="resamples of the videos for the intervals (default: 1000; 0: no intervals)",
+    )
+    parser.add_argument(
+        "--seed", type=_natural_number, default=0, metavar="N", help="of the resamples (default: 0)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the numbers")
+
+
+def _natural_number(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is below 0")
+    return value
 
 
 def _export(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +93,13 @@ def _export(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="where the parameters go (default: WORKDIR/export)",
+        help="folder for the parameters (default: WORKDIR/export, or WORKDIR/export_safetensors)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("orbax", "safetensors"),
+        default="orbax",
+        help="orbax: a folder of arrays, for JAX; safetensors: one file that numpy can read",
     )
 
 
@@ -148,6 +186,80 @@ def _weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _smooth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--predictions", required=True, type=Path, metavar="FILE", help="our .parquet or .csv"
+    )
+    _smoothing(parser, default="30", default_meaning="30, the paper's")
+    parser.add_argument(
+        "--on",
+        choices=("logits", "probabilities", "values"),
+        default="logits",
+        help="average logits (default, as the paper; values is the same), or probabilities; "
+        "valence and arousal are averaged as they are",
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FILE", help="a .parquet or .csv to write"
+    )
+
+
+def _smoothing(parser: argparse.ArgumentParser, *, default: str, default_meaning: str) -> None:
+    parser.add_argument(
+        "--window",
+        default=default,
+        metavar="S",
+        help="length of the box or standard deviation of the Gaussian, in the unit below: one "
+        f"number, or va:30,au:30,expr:60; 0: no smoothing (default: {default_meaning})",
+    )
+    parser.add_argument(
+        "--kernel", choices=("box", "gaussian"), default="box", help="weights (default: box)"
+    )
+    parser.add_argument(
+        "--unit",
+        choices=("frames", "samples"),
+        default="frames",
+        help="frames: numbers of video frames, predicted or not (default); samples: predictions, "
+        "however far apart",
+    )
+
+
+def _ensemble(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "predictions", nargs="*", type=Path, metavar="FILE", help="our .parquet or .csv"
+    )
+    parser.add_argument(
+        "--workdirs",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="folders of evaluated runs, whose predictions are members too",
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FILE", help="a .parquet or .csv to write"
+    )
+    parser.add_argument(
+        "--on",
+        choices=("probabilities", "logits", "values"),
+        default="probabilities",
+        help="average probabilities (default), or logits (values is the same); valence and "
+        "arousal are averaged as they are",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=("error", "available"),
+        default="error",
+        help="a row that some members lack: an error (default), or the mean of those that have it",
+    )
+    _smoothing(parser, default="0", default_meaning="0; the paper smooths each member by 30")
+    parser.add_argument(
+        "--smooth_on",
+        choices=("logits", "probabilities", "values"),
+        default="logits",
+        help="what is smoothed in each member before the mean is taken (default: logits)",
+    )
+
+
 COMMANDS: dict[str, Command] = {
     "train": Command(
         "train, evaluate the best checkpoint and write a report; goes on where it stopped", _workdir
@@ -157,6 +269,9 @@ COMMANDS: dict[str, Command] = {
         "of predictions",
         _evaluate,
         config="optional",
+    ),
+    "compare": Command(
+        "whether two runs or files of predictions differ by more than luck", _compare, config="none"
     ),
     "weights": Command(
         "tell what a file of initial weights is, and the settings that it needs",
@@ -168,6 +283,14 @@ COMMANDS: dict[str, Command] = {
         "make the embedded data set, check or audit a real one, or cut faces out of videos",
         _prepare,
         config="optional",
+    ),
+    "smooth": Command(
+        "smooth a file of predictions over time, video by video", _smooth, config="none"
+    ),
+    "ensemble": Command(
+        "average the predictions of several models, and keep how far they differ",
+        _ensemble,
+        config="none",
     ),
     "submit": Command(
         "write a challenge submission from a file of predictions, and validate it",
