@@ -1,6 +1,7 @@
 """`run.py prepare --audit`: a report on the rows, labels and images of a data set."""
 
 import argparse
+import functools
 import json
 import os
 import time
@@ -8,7 +9,6 @@ from pathlib import Path
 
 from data_pipeline import audit
 from data_pipeline.audit_findings import SEVERITIES
-from data_pipeline.formats import s_aff_wild2
 from mtl_face import config as config_lib
 from mtl_face.commands import audit_page, tables
 from mtl_face.commands.progress import Progress
@@ -35,12 +35,10 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     data = config.data
     root = tables.ensure_data(data, print)
     splits = {
-        split: s_aff_wild2.read_annotations(
-            root / name, image_root=root / data.image_folder, dataset=data.kind
+        split: tables.load_labels(
+            tables.evaluated(data), root, split, functools.partial(print, f"{split}:")
         )
-        for split, name in zip(
-            tables.SPLITS, (data.train_annotations, data.validation_annotations), strict=True
-        )
+        for split in tables.SPLITS
     }
     for split, table in splits.items():
         print(f"{split}: {tables.describe_counts(table.counts())}")

@@ -1,22 +1,81 @@
 """The frame tables that a config names."""
 
+import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import check
-from data_pipeline.formats import s_aff_wild2
+from data_pipeline import formats, mixture, order, sampling
 from data_pipeline.frames import FrameTable
-from mtl_face.config import DataConfig
-from mtl_face.errors import ImageError
+from mtl_face.config import DataConfig, DataSetConfig
 
-SPLITS = ("train", "validation")
+SPLITS = formats.SPLITS
 
 
-def ensure_data(data: DataConfig, say: Callable[[str], None]) -> Path:
-    """Returns the data set's folder; renders the embedded data set first if it is absent."""
+def data_sets(data: DataSetConfig) -> Mapping[str, DataSetConfig]:
+    """The data sets of a mixture by name; one alone has the name of its kind."""
+    if isinstance(data, DataConfig) and data.mixture:
+        return data.mixture
+    return {data.kind: data}
+
+
+def evaluated(data: DataSetConfig) -> DataSetConfig:
+    """The data set that is evaluated: of a mixture the one that `data.validation` names."""
+    if isinstance(data, DataConfig) and data.mixture:
+        assert data.validation is not None  # the config's rules
+        return data.mixture[data.validation]
+    return data
+
+
+def load_training(
+    data: DataConfig, *, seed: int, say: Callable[[str], None]
+) -> tuple[FrameTable, order.Order]:
+    """Reads the training split, of every data set of a mixture, and decides the order of its rows.
+
+    Args:
+        data: the settings.
+        seed: with the epoch, decides the order.
+        say: prints a line.
+
+    Returns:
+        The table, and the rows of each epoch.
+
+    Raises:
+        UserError: as `load_split`, and for a kind of sampling that nothing can be balanced by.
+    """
+    task_weights = dataclasses.asdict(data.task_sampling)
+    if not data.mixture:
+        table = load_split(data, ensure_data(data, say), "train", say)
+        return table, sampling.make_order(
+            table, kind=data.sampling, task_weights=task_weights, seed=seed
+        )
+    parts = {}
+    for name, entry in data.mixture.items():
+        say(f"{name}, of weight {entry.weight:g}:")
+        table = load_split(entry, ensure_data(entry, say), "train", say)
+        parts[name] = mixture.only_tasks(table, entry.tasks)
+    mixed = mixture.join(parts)
+    rows = mixture.make_order(
+        parts,
+        weights={name: entry.weight for name, entry in data.mixture.items()},
+        per_row=data.mixture_weights == "row",
+        sampling=data.sampling,
+        task_weights=task_weights,
+        seed=seed,
+    )
+    for name, count in zip(parts, rows.counts, strict=True):
+        say(f"an epoch takes {count} of its {rows.length} examples from {name}")
+    return mixed, rows
+
+
+def ensure_data(data: DataSetConfig, say: Callable[[str], None]) -> Path:
+    """Returns the data set's folder; renders the embedded data set first if it is absent.
+
+    Of a mixture, the one that is evaluated.
+    """
+    data = evaluated(data)
     if data.kind != "rendered_faces":
         assert data.root is not None  # the config's rules
         return Path(data.root).expanduser()
@@ -42,11 +101,13 @@ def ensure_data(data: DataConfig, say: Callable[[str], None]) -> Path:
     return root
 
 
-def load_split(data: DataConfig, root: Path, split: str, say: Callable[[str], None]) -> FrameTable:
+def load_split(
+    data: DataSetConfig, root: Path, split: str, say: Callable[[str], None]
+) -> FrameTable:
     """Reads a split's annotations, and checks that its image files are there.
 
     Args:
-        data: the settings.
+        data: the settings; of a mixture, the data set that is evaluated is read.
         root: the data set's folder.
         split: one of `SPLITS`.
         say: prints a line.
@@ -58,19 +119,51 @@ def load_split(data: DataConfig, root: Path, split: str, say: Callable[[str], No
         AnnotationError: for a bad annotation file.
         ImageError: if files are missing and may not be.
     """
-    name = data.train_annotations if split == "train" else data.validation_annotations
-    table = s_aff_wild2.read_annotations(
-        root / name, image_root=root / data.image_folder, dataset=data.kind
+    data = evaluated(data)
+    table = load_labels(
+        data, root, split, lambda line: say(f"{split}: {line}"), missing_images=data.missing_images
     )
-    if data.missing_images == "skip":
-        table, missing = check.drop_missing(table)
-        if missing:
-            shown = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
-            say(f"{split}: skipped {len(missing)} rows whose image file is missing: {shown}")
-    else:
-        _require_images(table)
     say(f"{split}: {describe_counts(table.counts())}")
     return table
+
+
+def load_labels(
+    data: DataSetConfig,
+    root: Path,
+    split: str,
+    say: Callable[[str], None],
+    *,
+    missing_images: str = "keep",
+) -> FrameTable:
+    """Reads a split's annotations as the settings say.
+
+    Args:
+        data: the settings of one data set.
+        root: the data set's folder.
+        split: one of `SPLITS`.
+        say: prints a line.
+        missing_images: see `formats.load`; with "keep", images are not looked for.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: as `formats.load`.
+    """
+    return formats.load(
+        data.kind,
+        root=root,
+        split=split,
+        annotations=data.train_annotations if split == "train" else data.validation_annotations,
+        image_folder=data.image_folder,
+        missing_images=missing_images,
+        per_video_tasks=data.per_video.tasks,
+        expression_map=data.manifest.expression_map,
+        au_threshold=data.manifest.au_threshold,
+        va_range=data.manifest.va_range,
+        missing_values=data.manifest.missing_values,
+        say=say,
+    )
 
 
 def describe_counts(counts: dict[str, Any]) -> str:
@@ -80,19 +173,6 @@ def describe_counts(counts: dict[str, Any]) -> str:
         f"labelled: va {counts['va']}, au {counts['au']}, expr {counts['expr']}, "
         f"all three {counts['all_tasks']}, none {counts['unlabelled']}"
     )
-
-
-def _require_images(table: FrameTable) -> None:
-    missing = check.find_missing(table)
-    if len(missing):
-        paths = table.paths()
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ImageError(
-            f"the image file of row {table.row[missing[0]]}{others} does not exist",
-            path=paths[missing[0]],
-            remedy="put the crops there, or leave such rows out with "
-            "--config.data.missing_images=skip",
-        )
 
 
 def _cache_folder(faces: Any) -> Path:

@@ -9,7 +9,17 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from mtl_face.config.schema import Config, describe, fields, is_section, kinds
+from mtl_face.config.schema import (
+    ANY_NAME,
+    Config,
+    DataConfig,
+    DataSetConfig,
+    describe,
+    fields,
+    is_section,
+    kinds,
+    named_schema,
+)
 from mtl_face.errors import ConfigError
 
 _LONGEST_SHOWN = 80
@@ -104,9 +114,32 @@ def _unknown(name: str) -> ConfigError:
 
 def _find(name: str) -> dataclasses.Field:
     for known, field in fields():
-        if known == name:
+        if known == name or _matches(name, known):
             return field
     raise _unknown(name)
+
+
+def _matches(name: str, known: str) -> bool:
+    """Whether `name` is `known` with a name of the experiment's own in it."""
+    before, any_name, after = known.partition(f".{ANY_NAME}.")
+    own = name.removeprefix(before + ".").removesuffix("." + after)
+    return bool(any_name) and name == f"{before}.{own}.{after}" and _is_name(own)
+
+
+def _is_name(text: str) -> bool:
+    return text.replace("-", "_").isidentifier()
+
+
+def _build_named(schema: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise section_expected(prefix.rstrip("."))
+    for name in values:
+        if not _is_name(str(name)):
+            raise ConfigError(
+                f"{prefix.rstrip('.')} holds the name {name!r}",
+                remedy="use letters, digits, _ and -, a letter first",
+            )
+    return {str(name): _build(schema, values[name], f"{prefix}{name}.") for name in sorted(values)}
 
 
 def _build(schema: type, values: Mapping[str, Any], prefix: str) -> Any:
@@ -120,6 +153,10 @@ def _build(schema: type, values: Mapping[str, Any], prefix: str) -> Any:
     for name, field in known.items():
         if is_section(field):
             built[name] = _build(field.type, values.get(name, {}), f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif named_schema(field):
+            built[name] = _build_named(
+                named_schema(field), values.get(name, {}), f"{prefix}{name}."
+            )
         elif name in values:
             built[name] = _check(prefix + name, field, values[name])
     return schema(**built)
@@ -154,11 +191,11 @@ def _check(name: str, field: dataclasses.Field, value: Any) -> Any:
         value = cast
         items = (value,)
     limits = field.metadata
-    if limits["choices"] and value not in limits["choices"]:
-        close = difflib.get_close_matches(str(value), limits["choices"], n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise wrong("one of " + ", ".join(limits["choices"]) + hint)
     for item in items:
+        if limits["choices"] and item not in limits["choices"]:
+            close = difflib.get_close_matches(str(item), limits["choices"], n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise wrong("one of " + ", ".join(limits["choices"]) + hint)
         if isinstance(item, float) and not abs(item) < float("inf"):
             raise wrong("a finite number")
         if limits["minimum"] is not None and item < limits["minimum"]:
@@ -196,12 +233,7 @@ def _check_rules(config: Config) -> None:
             remedy="change model.embed_dim",
         )
     _check_stages(config)
-    if data.kind == "s_aff_wild2" and data.root is None:
-        raise ConfigError(
-            "data.root is not set",
-            remedy="add --config.data.root=FOLDER, the folder that holds "
-            f"{data.train_annotations} and {data.image_folder}/",
-        )
+    _check_data(data)
     if model.backbone.init_channels != "auto" and model.backbone.init_from is None:
         raise ConfigError(
             f"model.backbone.init_channels is {model.backbone.init_channels!r}, "
@@ -238,4 +270,37 @@ def _check_stages(config: Config) -> None:
             f"optimizer.backbone_stage_multipliers has {len(multipliers)} values, "
             f"and the backbone a stem and {stages} stages",
             remedy=f"give {1 + stages} values, the stem's first, or one for all",
+        )
+
+
+def _check_data(data: DataConfig) -> None:
+    """Rules between the fields of `data`, and of each data set of a mixture."""
+    if data.mixture:
+        if data.validation not in data.mixture:
+            raise ConfigError(
+                f"data.validation is {data.validation!r}, which is no data set of data.mixture",
+                remedy="set data.validation to one of " + ", ".join(data.mixture),
+            )
+        for name, entry in data.mixture.items():
+            _check_data_set(entry, f"data.mixture.{name}")
+        return
+    if data.validation is not None:
+        raise ConfigError(
+            f"data.validation is {data.validation!r}, but data.mixture names no data sets",
+            remedy="leave data.validation out, or name the data sets in data.mixture",
+        )
+    _check_data_set(data, "data")
+
+
+def _check_data_set(data: DataSetConfig, name: str) -> None:
+    if data.kind != "rendered_faces" and data.root is None:
+        raise ConfigError(
+            f"{name}.root is not set",
+            remedy=f"add --config.{name}.root=FOLDER, the folder that holds the annotations and "
+            f"{data.image_folder}/",
+        )
+    if not data.manifest.va_range[0] < data.manifest.va_range[1]:
+        raise ConfigError(
+            f"{name}.manifest.va_range is {data.manifest.va_range}, the lowest comes first",
+            remedy="as in -1,1 or 1,9",
         )

@@ -3,10 +3,13 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import config_dict
+
+ANY_NAME = "NAME"
+"""Stands in a dotted name for one that the experiment chooses."""
 
 
 def setting(
@@ -41,6 +44,11 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def named_sections(schema: type) -> Any:
+    """A field that holds sections of one schema under names that the experiment chooses."""
+    return dataclasses.field(default_factory=dict, metadata={"named": schema})
+
+
 @dataclasses.dataclass(frozen=True)
 class RenderedFacesConfig:
     """The embedded data set, rendered on this machine on first use (`data.kind=rendered_faces`)."""
@@ -54,33 +62,104 @@ class RenderedFacesConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Where frames and labels come from."""
+class TaskSamplingConfig:
+    """What a row counts for having labels of a task (`data.sampling=weighted`)."""
+
+    va: float = setting(1.0, "of rows with valence and arousal", minimum=0.0)
+    au: float = setting(1.0, "of rows with action units", minimum=0.0)
+    expr: float = setting(1.0, "of rows with an expression", minimum=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerVideoConfig:
+    """Files of the one-task challenges, one a video and task (`data.kind=per_video`)."""
+
+    tasks: tuple[str, ...] = setting(
+        ("va", "au", "expr"),
+        "tasks whose files are read; each needs its folder below root",
+        choices=("va", "au", "expr"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ManifestConfig:
+    """A table of anyone's own images (`data.kind=manifest`); see docs/data_formats.md."""
+
+    expression_map: str = setting(
+        "aff_wild2",
+        "what its expressions mean: aff_wild2, affectnet, affectnet_contempt_as_other, fer2013, or "
+        "the path of a JSON file",
+    )
+    au_threshold: float | None = setting(
+        None,
+        "intensity (0 to 5) from which on an action unit is present; None: they are 0 or 1",
+        above=0.0,
+        maximum=5.0,
+    )
+    va_range: tuple[float, float] = setting(
+        (-1.0, 1.0), "valence and arousal at their lowest and highest in the file"
+    )
+    missing_values: tuple[float, ...] = setting(
+        (-1.0, -5.0), "numbers that mark a missing label, where they are no valid one"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSetConfig:
+    """One data set: where its frames and labels come from."""
 
     kind: str = setting(
         "s_aff_wild2",
-        "s_aff_wild2: a folder in the layout of the ABAW multi-task challenge; "
-        "rendered_faces: the embedded data set, made if absent, in the same layout",
-        choices=("s_aff_wild2", "rendered_faces"),
+        "s_aff_wild2: a folder in the layout of the multi-task challenge of ABAW 4, 7 and 11; "
+        "abaw3_mtl: of ABAW 3; per_video: of the one-task challenges; "
+        "manifest: a CSV or Parquet table of any images; "
+        "rendered_faces: the embedded data set, made if absent",
+        choices=("s_aff_wild2", "abaw3_mtl", "per_video", "manifest", "rendered_faces"),
     )
     root: str | None = setting(
         None,
         "folder that holds the files below; None: the user's cache folder (rendered_faces only)",
     )
-    train_annotations: str = setting(
-        "training_set_annotations.txt", "annotation file of the training set, below root"
+    train_annotations: str | None = setting(
+        None,
+        "annotation file of the training set, below root (per_video: name of the set's folders); "
+        "None: the usual name of the kind, as training_set_annotations.txt, Train_Set, train.csv",
     )
-    validation_annotations: str = setting(
-        "validation_set_annotations.txt", "annotation file of the validation set, below root"
+    validation_annotations: str | None = setting(
+        None, "the same of the validation set; None: as validation_set_annotations.txt"
     )
     image_folder: str = setting("cropped_aligned", "folder of the crops, below root")
-    image_size: int = setting(
-        112, "side of the stored crops, in pixels; others are resized", minimum=8, maximum=1024
-    )
     missing_images: str = setting(
         "error",
-        "a row whose image file is absent: error, or skip (each is counted and reported)",
+        "a row whose image file is absent: error, or skip (each is counted and reported); "
+        "per_video: a video without a folder (its frames without an image are always skipped)",
         choices=("error", "skip"),
+    )
+    per_video: PerVideoConfig = PerVideoConfig()
+    manifest: ManifestConfig = ManifestConfig()
+    rendered_faces: RenderedFacesConfig = RenderedFacesConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedDataConfig(DataSetConfig):
+    """One of several data sets that are trained on together (`data.mixture`)."""
+
+    weight: float = setting(
+        1.0, "how often it is drawn, in the unit of data.mixture_weights", above=0.0
+    )
+    tasks: tuple[str, ...] = setting(
+        ("va", "au", "expr"),
+        "tasks whose labels are taken from it; others count as missing",
+        choices=("va", "au", "expr"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(DataSetConfig):
+    """The data set to train on and to evaluate, or a mixture of several in its place."""
+
+    image_size: int = setting(
+        112, "side of the stored crops, in pixels; others are resized", minimum=8, maximum=1024
     )
     source: str = setting(
         "files",
@@ -88,7 +167,27 @@ class DataConfig:
         "(37 KB a frame at 112 pixels)",
         choices=("files", "memory"),
     )
-    rendered_faces: RenderedFacesConfig = RenderedFacesConfig()
+    sampling: str = setting(
+        "uniform",
+        "uniform: each row exactly once per epoch; expression_balanced: each expression equally "
+        "often; au_balanced: rows with rare action units more often; weighted: by task_sampling",
+        choices=("uniform", "expression_balanced", "au_balanced", "weighted"),
+    )
+    task_sampling: TaskSamplingConfig = TaskSamplingConfig()
+    mixture: Mapping[str, MixedDataConfig] = named_sections(MixedDataConfig)
+    mixture_weights: str = setting(
+        "row",
+        "what a weight of the mixture stands for: row: how often each row comes; "
+        "set: the share of examples that the data set gives, whatever its size",
+        choices=("row", "set"),
+    )
+    validation: str | None = setting(
+        None,
+        "name of the data set of the mixture that is evaluated and chooses the best checkpoint",
+    )
+    validate_each: bool = setting(
+        False, "score the other data sets of the mixture too, at each evaluation in training"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,6 +390,25 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProvenanceConfig:
+    """What the weights have seen; kept with every checkpoint, export and table of predictions."""
+
+    training_data: tuple[str, ...] | None = setting(
+        None, "names of the data sets that are trained on; None: the name of data.kind"
+    )
+    pretrained_on: tuple[str, ...] | None = setting(
+        None,
+        "names of the data sets that the initial weights were trained on, as VGGFace2; "
+        "what their file says is added",
+    )
+    aff_wild2_pretrained: bool = setting(
+        False,
+        "whether the initial weights saw Aff-Wild2, which ABAW's rules forbid; true too where "
+        "they inherit it",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One experiment."""
 
@@ -306,14 +424,20 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    provenance: ProvenanceConfig = ProvenanceConfig()
 
 
 def fields(schema: type = Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
-    """Yields (dotted name, field) of every setting, in the order of the schema."""
+    """Yields (dotted name, field) of every setting, in the order of the schema.
+
+    `ANY_NAME` stands for a name that the experiment chooses.
+    """
     for field in dataclasses.fields(schema):
         name = prefix + field.name
         if is_section(field):
             yield from fields(field.type, name + ".")  # type: ignore[arg-type]
+        elif named_schema(field):
+            yield from fields(named_schema(field), f"{name}.{ANY_NAME}.")
         else:
             yield name, field
 
@@ -328,6 +452,11 @@ def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def named_schema(field: dataclasses.Field) -> Any:
+    """Schema of the named sections that the field holds; None if it is no such field."""
+    return field.metadata.get("named")
+
+
 def is_section(field: dataclasses.Field) -> bool:
     """Whether the field holds further fields."""
     return dataclasses.is_dataclass(field.type)
@@ -338,9 +467,11 @@ def _with_placeholders(schema: type) -> dict[str, Any]:
     for field in dataclasses.fields(schema):
         if is_section(field):
             values[field.name] = _with_placeholders(field.type)  # type: ignore[arg-type]
+        elif named_schema(field):
+            values[field.name] = {}
         elif field.default is None:
             kind = next(k for k in kinds(field.type) if k is not type(None))
-            values[field.name] = config_dict.placeholder(kind)
+            values[field.name] = config_dict.placeholder(typing.get_origin(kind) or kind)
         else:
             values[field.name] = field.default
     return values
