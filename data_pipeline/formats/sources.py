@@ -33,7 +33,7 @@ def load(
     split: str,
     annotations: str | None = None,
     image_folder: str = "cropped_aligned",
-    missing_images: MissingImages = "error",
+    missing_images: str = "error",
     dataset: str | None = None,
     per_video_tasks: Sequence[str] = tasks.TASKS,
     expression_map: str = "aff_wild2",
