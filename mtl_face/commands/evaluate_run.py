@@ -19,7 +19,9 @@ from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import Pixels, Session, evaluate_table, pixels, say
 from mtl_face.errors import WorkdirError
 from mtl_face.evaluation import predictions as prediction_files
+from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.report import write_report
+from mtl_face.evaluation.summary import summary
 from mtl_face.training import history
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.weights.export import weights_sha256
@@ -82,7 +84,7 @@ def evaluate_workdir(
         predictions,
         metadata={**predictions.metadata, "weights_sha256": weights_sha256(variables)},
     )
-    metrics = evaluate_table(predictions, table)
+    metrics = evaluate_table(predictions, table, num_resamples=NUM_RESAMPLES)
     metrics["checkpoint_step"] = step
     folder = workdirs.make_folder(workdir / workdirs.EVALUATION)
     if jax.process_index() == 0:
@@ -136,26 +138,6 @@ def restore(session: Session, workdir: Path) -> tuple[int, Any]:
         if step is None:
             raise problem
         return step, checkpoints.restore(step, session.state_like)
-
-
-def summary(metrics: dict[str, Any]) -> list[str]:
-    """The scores in lines, each with the constant predictor's beside it."""
-
-    def number(value: float | None) -> str:
-        return "none" if value is None else f"{value:.4f}"
-
-    rows = [
-        ("valence/arousal", "mean CCC", metrics["va"]),
-        ("action units", "mean F1", metrics["au"]),
-        ("expressions", "macro F1", metrics["expr"]),
-    ]
-    lines = [
-        f"{name:16} {what:9} {number(part['score'])}  "
-        f"(constant {number(part['constant_baseline'])}, {part['num_valid']} frames)"
-        for name, what, part in rows
-    ]
-    total = f"{number(metrics['p'])}  (constant {number(metrics['constant_baseline_p'])})"
-    return [*lines, f"{'P':16} {'sum':9} {total}"]
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -1,24 +1,36 @@
-"""Scores a file of predictions against an annotation file, without JAX or TensorFlow."""
+"""Scores a file of predictions against labels, without JAX or TensorFlow."""
 
 import argparse
 import json
+from pathlib import Path
+from typing import Any
 
-from data_pipeline.formats import s_aff_wild2
+from data_pipeline.frames import FrameTable
+from mtl_face.commands import scored_files
+from mtl_face.commands.scored_files import ScoredFile
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import metrics
-from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.evaluation.files import replacing
+from mtl_face.evaluation.joined import Joined, take
+from mtl_face.evaluation.match import Discrepancies, find_discrepancies, match
+from mtl_face.evaluation.prediction_table import PredictionError
+from mtl_face.evaluation.summary import summary
 
 
 def run(config: object, options: argparse.Namespace) -> int:
     """Scores `options.predictions` against `options.truth`.
 
     Args:
-        config: not used.
-        options: `predictions`, `truth`, `lenient`, `output`.
+        config: None; the flags say it all.
+        options: `predictions`, `truth`, `dataset`, `lenient`, `resamples`, `seed`, `output`.
 
     Returns:
         Exit status 0.
+
+    Raises:
+        ConfigError: one of the two files was not named.
+        PredictionError: the predictions do not fit the labels.
+        AnnotationError: the labels or a submission cannot be read.
     """
     for name in ("predictions", "truth"):
         if getattr(options, name) is None:
@@ -26,12 +38,94 @@ def run(config: object, options: argparse.Namespace) -> int:
                 f"scoring a file needs --{name}",
                 remedy="give --predictions=FILE --truth=ANNOTATIONS",
             )
-    predictions = prediction_files.read(options.predictions)
-    names = sorted(set(predictions.dataset.tolist())) or ["s-aff-wild2"]
-    truth = s_aff_wild2.read_annotations(options.truth, image_root=".", dataset=names[0])
-    result = metrics.score(truth, predictions, lenient=options.lenient)
-    if options.output is not None:
-        with replacing(options.output) as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({task: result[task]["score"] for task in ("va", "au", "expr")}), result["p"])
+    file = open_predictions(options.predictions, options.dataset, lenient=options.lenient)
+    truth = scored_files.read_truth(options.truth, dataset=file.dataset, answered=file.tasks)
+    print(f"{file.path}: {file.kind}, {len(file.predictions)} rows")
+    print(f"{options.truth}: {len(truth)} rows of labels")
+    joined, found = join_file(truth, file, lenient=options.lenient)
+    for warning in (*file.warnings, *found.lines()):
+        print(f"warning: {warning}")
+    result = metrics.score_joined(joined, num_resamples=options.resamples, seed=options.seed)
+    result["au"]["mask"] = "all"
+    result["matching"] = {
+        "num_missing": joined.num_unpredicted,
+        "num_extra": found.num_extra,
+        "num_repeated": found.num_repeated,
+        "warnings": [*file.warnings, *found.lines()],
+    }
+    result["files"] = {"predictions": str(file.path), "truth": str(options.truth)}
+    for line in summary(result):
+        print(line)
+    if options.output is None:
+        print("next: --output=FILE.json keeps all numbers; run.py compare sets two files apart")
+    else:
+        write_json(options.output, result)
+        print(f"results: {options.output}")
+        print("next: run.py compare A B --truth=... says whether two files really differ")
     return 0
+
+
+def open_predictions(path: Path, dataset: str | None, *, lenient: bool) -> ScoredFile:
+    """Reads predictions, of one data set if it is named."""
+    file = scored_files.read_predictions(path, lenient=lenient)
+    return file if dataset is None else file.of_dataset(dataset)
+
+
+def join_file(
+    truth: FrameTable, file: ScoredFile, *, lenient: bool
+) -> tuple[Joined, Discrepancies]:
+    """Joins labels and the predictions of a file.
+
+    Args:
+        truth: the labels.
+        file: the predictions.
+        lenient: leave out what has no partner, instead of refusing the file.
+
+    Returns:
+        The joined rows, and what was left out.
+
+    Raises:
+        PredictionError: as in `check_fit`, or rows contradict each other.
+    """
+    index = match(truth, file.predictions, lenient=True)
+    rows = scored_files.asked_rows(truth, index >= 0)
+    truth, index = truth.select(rows), index[rows]
+    found = check_fit(truth, file, lenient=lenient)
+    return take(truth, file.predictions, index, lenient=lenient), found
+
+
+def check_fit(truth: FrameTable, file: ScoredFile, *, lenient: bool) -> Discrepancies:
+    """Checks that the rows of a file are those of the labels.
+
+    Args:
+        truth: the labels.
+        file: the predictions.
+        lenient: refuse the file only if it has no row in common with the labels.
+
+    Returns:
+        What is missing, extra or repeated.
+
+    Raises:
+        PredictionError: something is (unless lenient), or nothing fits.
+    """
+    found = find_discrepancies(truth, file.predictions)
+    if found.num_missing == len(truth):
+        raise PredictionError(
+            "has no row in common with the labels; it has "
+            f"{found.extra or 'no rows'}, they have {found.missing}",
+            path=file.path,
+            remedy="check that both are of the same set, with videos and frames named alike",
+        )
+    if not lenient and found.lines():
+        raise PredictionError(
+            "does not fit the labels\n" + "\n".join(f"  {line}" for line in found.lines()),
+            path=file.path,
+            remedy="check that both are of the same set, or score what fits with --lenient",
+        )
+    return found
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes values as JSON; the file appears whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")

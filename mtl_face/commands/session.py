@@ -125,9 +125,11 @@ def scores_for_log(result: dict[str, Any]) -> dict[str, float]:
     return {"score": float(sum(tasks.values())), **total, **tasks}
 
 
-def evaluate_table(predictions: PredictionTable, truth: FrameTable) -> dict[str, Any]:
-    """The official metric of predictions."""
-    return metrics.score(truth, predictions)
+def evaluate_table(
+    predictions: PredictionTable, truth: FrameTable, *, num_resamples: int = 0
+) -> dict[str, Any]:
+    """The official metric of predictions; with resamples, its confidence intervals too."""
+    return metrics.score(truth, predictions, num_resamples=num_resamples)
 
 
 def versions() -> dict[str, str]:

@@ -28,19 +28,25 @@ def average_precision(truth_N: NDArray[Any], score_N: NDArray[np.float64]) -> fl
 
 
 def average_precision_of_groups(
-    positive_G: NDArray[Any], count_G: NDArray[Any]
+    positive_G: NDArray[Any], count_G: NDArray[Any], *, spread: bool = False
 ) -> NDArray[np.float64]:
     """Average precision from counts of groups in order of falling score.
 
     Args:
         positive_G: positive rows of each group, [..., G].
         count_G: rows of each group, [..., G].
+        spread: the rows of a group are not tied but lie between its neighbours in an unknown
+            order: take the precision in the middle of the group and not at its end.
 
     Returns:
         Values, [...]; NaN where there is no positive row.
     """
     hits = positive_G.cumsum(axis=-1)
-    precision = hits / np.maximum(count_G.cumsum(axis=-1), 1.0)
+    answered = count_G.cumsum(axis=-1)
+    if spread:
+        hits = hits - (positive_G - np.minimum(positive_G, 1)) / 2.0
+        answered = answered - (count_G - np.minimum(count_G, 1)) / 2.0
+    precision = hits / np.maximum(answered, 1.0)
     total = positive_G.sum(axis=-1)
     area = (positive_G * precision).sum(axis=-1)
     return np.divide(area, total, out=np.full(np.shape(total), np.nan), where=total > 0)

@@ -5,9 +5,9 @@ losses, histograms. The sums of each video are taken once. A set of videos, repe
 then a row of weights, and its scores follow from weights times sums.
 
 Average precision and the area under the risk-coverage curve need all rows in order. For them rows
-of about equal score share one of up to 1,024 groups, which are formed once over all rows and then
-count as ties; with fewer distinct scores this is exact. Bins of calibration errors are likewise
-those of all rows.
+of about equal score share one of up to 1,024 groups, which are formed once over all rows; their
+order within a group is taken to be unknown. With fewer distinct scores this is exact. Bins of
+calibration errors are likewise those of all rows.
 
 Scores are named by their dotted path in the result of `metrics.score`.
 
@@ -94,21 +94,22 @@ class Videos:
         sums = np.stack(flat, axis=1).astype(np.float64)
         return sums.reshape(self.count, num_groups, -1).swapaxes(1, 2)
 
-    def groups(self, falling: Floats) -> tuple[NDArray[np.int64], int]:
+    def groups(self, falling: Floats) -> tuple[NDArray[np.int64], int, bool]:
         """Groups of about equal score, the largest first.
 
         Args:
             falling: scores, [M].
 
         Returns:
-            (group of each score, number of groups).
+            (group of each score, number of groups, whether a group may hold different scores).
         """
         limit = max(2, min(_MAX_GROUPS, _MAX_CELLS // max(self.count, 1)))
         distinct, group = np.unique(-falling, return_inverse=True)
-        if len(distinct) > limit:
+        coarse = len(distinct) > limit
+        if coarse:
             edges = np.sort(-falling)[np.arange(1, limit) * len(falling) // limit]
             group = np.searchsorted(np.unique(edges), -falling, side="right")
-        return group.astype(np.int64), int(group.max(initial=0)) + 1
+        return group.astype(np.int64), int(group.max(initial=0)) + 1, coarse
 
 
 def total(statistic: Statistic) -> Scores:

@@ -1,5 +1,8 @@
 """The scores of each task as functions of sums over videos, see `sufficient`.
 
+The plain ECE is not among them: its bias is larger than its spread, so that an interval of
+resamples would not even hold the value itself. The debiased one stands for it.
+
 Dimension letters: N rows, V videos, R sets of videos, A action units (12), E expressions (8),
 G groups, B bins.
 """
@@ -14,7 +17,6 @@ from mtl_face.evaluation.calibration_error import (
     Reliability,
     adaptive_bins,
     debiased_calibration_error,
-    expected_calibration_error,
 )
 from mtl_face.evaluation.joined import Joined
 from mtl_face.evaluation.ranking import average_precision_of_groups
@@ -170,10 +172,7 @@ def _au_probabilities(
 
     def scores_of_bins(sums: Floats) -> Scores:
         bins = Reliability(*(sums[:, :, i] for i in range(3)))
-        return {
-            "au.uncertainty.ece": _mean(expected_calibration_error(bins)),
-            "au.uncertainty.ece_debiased": _mean(debiased_calibration_error(bins)),
-        }
+        return {"au.uncertainty.ece_debiased": _mean(debiased_calibration_error(bins))}
 
     yield Statistic(videos.sums(everything, columns), scores_of_losses)
     yield Statistic(np.stack(histograms, axis=1), scores_of_bins)
@@ -225,24 +224,25 @@ def _expression_losses(sums: Floats) -> Scores:
 
 def _expression_calibration(sums: Floats) -> Scores:
     bins = Reliability(*(sums[:, i] for i in range(3)))
-    return {
-        "expr.uncertainty.ece": expected_calibration_error(bins),
-        "expr.uncertainty.ece_debiased": debiased_calibration_error(bins),
-    }
+    return {"expr.uncertainty.ece_debiased": debiased_calibration_error(bins)}
 
 
 def _ranking(
     videos: Videos, rows: np.ndarray, score: Floats, truth: np.ndarray, path: str
 ) -> Statistic:
-    groups, num_groups = videos.groups(score)
+    groups, num_groups, coarse = videos.groups(score)
     sums = videos.histograms(rows, groups, num_groups, [truth, np.ones(len(score))])
-    return Statistic(sums, lambda s: {path: average_precision_of_groups(s[:, 0], s[:, 1])})
+
+    def scores(sums: Floats) -> Scores:
+        return {path: average_precision_of_groups(sums[:, 0], sums[:, 1], spread=coarse)}
+
+    return Statistic(sums, scores)
 
 
 def _risk(
     videos: Videos, rows: np.ndarray, confidence: Floats, loss: np.ndarray, task: str
 ) -> Statistic:
-    groups, num_groups = videos.groups(confidence)
+    groups, num_groups, _ = videos.groups(confidence)
     sums = videos.histograms(rows, groups, num_groups, [np.ones(len(loss)), loss])
     path = f"{task}.uncertainty.risk_coverage.aurc"
     return Statistic(sums, lambda s: {path: area(s[:, 0], s[:, 1])})
@@ -253,7 +253,7 @@ def _risk_of_decisions(
 ) -> Statistic:
     """All action units pooled: sums of each are added up over common groups."""
     groups = np.zeros(mask.shape, np.int64)
-    groups[mask], num_groups = videos.groups(confidence[mask])
+    groups[mask], num_groups, _ = videos.groups(confidence[mask])
     sums = np.zeros((videos.count, 2, num_groups))
     for i in range(mask.shape[1]):
         rows = mask[:, i]
