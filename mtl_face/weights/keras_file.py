@@ -7,6 +7,7 @@ releases and `_` where a later Keras forbids it.
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ _IN_TORCH_WORDS = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+
+_LARGEST_ATTRIBUTE = 2**24
+"""Bytes; HDF5 itself keeps to 64 KB, a damaged file may claim anything."""
 
 _COUNTER = re.compile(r"_\d+$")
 
@@ -109,13 +113,21 @@ def _flat(layer: str) -> str:
 def _names(group: Any, attribute: str) -> list[str]:
     """A list of names, which Keras splits over several attributes if it is long."""
     if attribute in group.attrs:
-        found = list(group.attrs[attribute])
+        found = _attribute(group, attribute)
     else:
         found, part = [], 0
         while f"{attribute}{part}" in group.attrs:
-            found += list(group.attrs[f"{attribute}{part}"])
+            found += _attribute(group, f"{attribute}{part}")
             part += 1
     return [name.decode() if isinstance(name, bytes) else str(name) for name in found]
+
+
+def _attribute(group: Any, name: str) -> list[Any]:
+    attribute = group.attrs.get_id(name)
+    size = math.prod(attribute.shape) * attribute.dtype.itemsize
+    if size > _LARGEST_ATTRIBUTE:
+        raise ValueError(f"attribute {name} claims {size} bytes")
+    return list(group.attrs[name])
 
 
 def _reader(data: Any) -> Callable[[], NDArray[Any]]:

@@ -15,6 +15,7 @@ FORMATS = (
 )
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 _PICKLES = (b"(dp", b"(d", b"}q", b"ccollections\n", b"(lp", b"cnumpy")
 
 
@@ -68,7 +69,7 @@ def _opener(
         return torch_file.open_zip
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
         return safetensors_reader.open_safetensors
-    if (start[0] == 0x80 and start[1:2] in b"\x02\x03\x04\x05") or start.startswith(_PICKLES):
+    if (start[0] == 0x80 and start[1:2] in _PROTOCOLS) or start.startswith(_PICKLES):
         return torch_file.open_pickle
     raise WeightsError(
         f"is of no known format; it begins with {start[:8]!r}",

@@ -1,0 +1,412 @@
+"""What is wrong with a file is said, one message each, and nothing in a file is ever run."""
+
+import collections
+import contextlib
+import gzip
+import io
+import os
+import pickle
+import pickletools
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import reference_resnet
+import torch
+import weight_files
+from reference_resnet import RESNET50, SMALL, Size
+
+from mtl_face.errors import UserError, WeightsError
+from mtl_face.weights import load_backbone, restricted_pickle
+from mtl_face.weights.resnet_names import Architecture
+
+SMALL_ARCHITECTURE = Architecture((2, 1), 4, 2)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return reference_resnet.make("torchvision", SMALL, classes=1000)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights.h5"
+
+
+def problem_of(path, **options):
+    with pytest.raises(WeightsError) as raised:
+        load_backbone(path, architecture=SMALL_ARCHITECTURE, **options)
+    error = raised.value
+    assert isinstance(error, UserError)
+    assert error.remedy
+    assert str(path) in str(error)
+    assert "\n" not in error.problem
+    assert len(error.problem) < 500
+    return error.problem
+
+
+def test_missing_empty_and_folder(tmp_path, path):
+    assert problem_of(path) == "does not exist"
+    path.write_bytes(b"")
+    assert problem_of(path) == "is empty"
+    assert problem_of(tmp_path) == "is a folder without model.json"
+    assert problem_of(path / "below").startswith("cannot be read: Not a directory")
+
+
+def test_git_lfs_pointer(path):
+    path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 94593315\n"
+    )
+    assert problem_of(path) == "is a pointer of Git LFS, not the file itself"
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["<!DOCTYPE html><html><body>Log in</body></html>", "\n  <html>\n", "\ufeff<!doctype HTML>"],
+)
+def test_web_page(path, page):
+    path.write_text(page, encoding="utf-8")
+    assert problem_of(path) == "is a web page, not a weights file"
+
+
+def test_archive(path):
+    path.write_bytes(gzip.compress(b"x" * 100))
+    assert problem_of(path) == "is an archive"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", b"x")
+    assert problem_of(path) == "is a Keras 3 archive, not a file of torch.save"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", b"x")
+    assert problem_of(path) == "is a zip, not a file of torch.save"
+
+
+@pytest.mark.parametrize(
+    "content", [b"x", b"\x00" * 600, b"\x80", b"name: ResNet-50 layer {", b"PK"]
+)
+def test_unknown(path, content):
+    path.write_bytes(content)
+    assert problem_of(path).startswith("is of no known format; it begins with ")
+
+
+WRITERS = {
+    "keras": weight_files.write_keras,
+    "pickle": weight_files.write_numpy_pickle,
+    "matlab": weight_files.write_matlab,
+    "matlab 7.3": weight_files.write_matlab_7_3,
+    "zip": lambda path, network: weight_files.write_torch(path, network.state_dict()),
+    "legacy": lambda path, network: weight_files.write_torch(
+        path, network.state_dict(), legacy=True
+    ),
+    "safetensors": lambda path, network: weight_files.write_safetensors(path, network.state_dict()),
+}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.99])
+def test_truncated(path, network, form, share):
+    WRITERS[form](path, network)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "is damaged or cut off" in problem_of(path)
+
+
+@pytest.mark.slow  # HDF5 itself takes seconds over some damage
+@pytest.mark.parametrize("form", WRITERS)
+def test_flipped_bytes_never_crash(path, network, form):
+    """Whatever the damage, it is the user's error or goes unseen in a value."""
+    WRITERS[form](path, network)
+    content = path.read_bytes()
+    random = np.random.default_rng(3)
+    for _ in range(25):
+        damaged = bytearray(content)
+        for place in random.integers(0, min(len(content), 4000), 3):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(WeightsError):
+            load_backbone(path, architecture=SMALL_ARCHITECTURE)
+
+
+@pytest.mark.parametrize("form", ["keras", "matlab", "zip", "legacy", "safetensors", "pickle"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan(path, form, value):
+    broken = reference_resnet.make("torchvision", SMALL, classes=1000)
+    with torch.no_grad():
+        broken.layer1[1].conv2.weight[0, 1, 2, 0] = value
+    WRITERS[form](path, broken)
+    problem = problem_of(path)
+    assert "holds 1 values that are NaN or infinite, of 144" in problem
+    assert "conv2_2_3x3" in problem or "layer1.1.conv2.weight" in problem
+
+
+def test_negative_variance(path):
+    broken = reference_resnet.make("torchvision", SMALL, classes=1000)
+    with torch.no_grad():
+        broken.bn1.running_var[1] = -0.5
+    WRITERS["zip"](path, broken)
+    assert problem_of(path) == "bn1.running_var has a negative variance"
+
+
+def test_not_floating_point(path, network):
+    state = dict(network.state_dict())
+    state["conv1.weight"] = torch.zeros(4, 3, 7, 7, dtype=torch.int8)
+    weight_files.write_torch(path, state)
+    assert problem_of(path) == "conv1.weight is of type int8, not floating point"
+
+
+def meta_state(blocks, *, basic=False, width=64, size=RESNET50):
+    """Names and shapes of other networks, without their memory."""
+    del size
+    state = collections.OrderedDict()
+
+    def add(name, *shape):
+        state[name] = torch.zeros(1).expand(shape)
+
+    def norm(name, channels):
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            add(f"{name}.{kind}", channels)
+
+    add("conv1.weight", 64, 3, 7, 7)
+    norm("bn1", 64)
+    channels = 64
+    for stage, count in enumerate(blocks):
+        inner = width * 2**stage
+        out = 64 * 2**stage * (1 if basic else 4)
+        for block in range(count):
+            name = f"layer{stage + 1}.{block}"
+            shapes = (
+                [(inner, channels, 3, 3), (out, inner, 3, 3)]
+                if basic
+                else [(inner, channels, 1, 1), (inner, inner, 3, 3), (out, inner, 1, 1)]
+            )
+            for index, shape in enumerate(shapes, start=1):
+                add(f"{name}.conv{index}.weight", *shape)
+                norm(f"{name}.bn{index}", shape[0])
+            if block == 0 and channels != out:
+                add(f"{name}.downsample.0.weight", out, channels, 1, 1)
+                norm(f"{name}.downsample.1", out)
+            channels = out
+    add("fc.weight", 1000, channels)
+    add("fc.bias", 1000)
+    return state
+
+
+def problem_of_state(path, state):
+    torch.save(state, path)
+    with pytest.raises(WeightsError) as raised:
+        load_backbone(path)
+    assert "ResNet50" in raised.value.remedy
+    return raised.value.problem
+
+
+def test_resnet18(path):
+    problem = problem_of_state(path, meta_state((2, 2, 2, 2), basic=True))
+    assert problem.startswith("has blocks of two convolutions and stages of 2, 2, 2, 2 blocks")
+
+
+@pytest.mark.parametrize(("blocks", "name"), [((3, 4, 23, 3), "101"), ((3, 8, 36, 3), "152")])
+def test_resnet101_and_152(path, blocks, name):
+    problem = problem_of_state(path, meta_state(blocks))
+    assert problem.startswith(f"is ResNet{name} (stages of ")
+    assert "not ResNet50 (stages of 3, 4, 6, 3 blocks, width 64, expansion 4)" in problem
+
+
+def test_wide_resnet(path):
+    problem = problem_of_state(path, meta_state((3, 4, 6, 3), width=128))
+    assert "tensors are of another size: layer1.0.conv1.weight has shape 128x64x1x1" in problem
+    assert "not 64x64x1x1" in problem
+
+
+def test_classifier_alone(path):
+    problem = problem_of_state(
+        path, {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    )
+    assert problem == (
+        "holds no ResNet backbone; its tensors are fc.weight 1000x2048, fc.bias 1000"
+    )
+
+
+def test_missing_tensors(path, network):
+    state = network.state_dict()
+    del state["layer1.1.bn2.running_var"], state["bn1.weight"]
+    weight_files.write_torch(path, state)
+    problem = problem_of(path)
+    assert "lacks 2 of the 60 tensors" in problem
+    assert "bn1.weight" in problem
+    assert "layer1.1.bn2.running_var" in problem
+
+
+@pytest.mark.parametrize(
+    "name", ["layer1.0.se.fc1.weight", "conv1.bias", "layer1.0.conv2.bias", "bn1.other"]
+)
+def test_unused_tensors_of_the_backbone(path, network, name):
+    weight_files.write_torch(path, network.state_dict() | {name: torch.ones(2)})
+    problem = problem_of(path)
+    assert problem.startswith("has 1 tensors in its backbone that ")
+    assert name in problem
+
+
+def test_squeeze_and_excitation_in_keras(path, network):
+    top = {"conv2_1_1x1_down": {"kernel": np.ones((1, 1, 8, 2), np.float32)}}
+    weight_files.write_keras(path, network, top=top)
+    assert "conv2_1_1x1_down" in problem_of(path)
+
+
+def test_two_networks(path, network):
+    state = network.state_dict()
+    weight_files.write_torch(path, {"state_dict": state, "ema": state})
+    problem = problem_of(path)
+    assert problem == "holds 2 networks, under 'ema.', 'state_dict.'"
+
+
+def test_wrong_channel_order(path, network):
+    weight_files.write_keras(path, network)
+    assert problem_of(path, channel_order="rgb") == "has its channels in the order BGR, not RGB"
+    assert load_backbone(path, architecture=SMALL_ARCHITECTURE, channel_order="bgr")
+
+
+def test_other_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = np.ones(3)
+    assert problem_of(path) == "is an HDF5 file, but names no layers of Keras"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"gone"]
+    assert "is damaged or cut off" in problem_of(path)
+
+
+def test_other_matlab(path):
+    import scipy.io
+
+    with path.open("wb") as file:
+        scipy.io.savemat(file, {"x": np.ones(3)})
+    assert problem_of(path).startswith("is a MATLAB file without the `params`")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript(path):
+    module = torch.jit.script(torch.nn.Linear(2, 2))
+    module.save(str(path))
+    assert problem_of(path) == "is a TorchScript program, not a state dict"
+
+
+def test_whole_pickled_module(path, network):
+    torch.save(network, path)
+    assert "asks for reference_resnet.ReferenceResNet, which is neither" in problem_of(path)
+
+
+# --- a pickle that wants to do something ---
+
+
+class Payload:
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def payloads(marker):
+    command = f"touch {marker}"
+    return {
+        "os.system": Payload(os.system, command),
+        "eval": Payload(eval, f"open({str(marker)!r}, 'w')"),
+        "exec": Payload(exec, f"open({str(marker)!r}, 'w')"),
+        "getattr": Payload(getattr, "text", "upper"),
+        "open": Payload(open, str(marker), "w"),
+        "import": Payload(__import__, "os"),
+    }
+
+
+@pytest.mark.parametrize("kind", payloads(""))
+@pytest.mark.parametrize(
+    ("form", "protocol"),
+    [("pickle", 0), ("pickle", 2), ("pickle", 4), ("zip", 2), ("zip", 4), ("legacy", 2)],
+)
+def test_payload_is_not_run(tmp_path, path, network, kind, form, protocol):
+    marker = tmp_path / "ran"
+    content = {"payload": payloads(marker)[kind], **network.state_dict()}
+    if form == "pickle":
+        content = {"payload": payloads(marker)[kind], **weight_files.numpy_dict(network)}
+        path.write_bytes(pickle.dumps(content, protocol))
+    else:
+        torch.save(
+            content,
+            path,
+            pickle_protocol=protocol,
+            _use_new_zipfile_serialization=form == "zip",
+        )
+    problem = problem_of(path)
+    assert problem.startswith("asks for ")
+    assert problem.endswith("which is neither a tensor nor an array; nothing was run")
+    assert not marker.exists()
+    # The payload does act where it is let.
+    if kind == "os.system" and form == "pickle":
+        pickle.loads(path.read_bytes())
+        assert marker.exists()
+
+
+def assemble(*parts):
+    return b"\x80\x02" + b"".join(parts) + b"."
+
+
+def test_a_pickle_cannot_change_what_it_is_given():
+    """BUILD sets attributes: not on our functions, types or tensors."""
+    state = b"}U\x05shapeK\x05s"
+    storage = b"ctorch\nFloatStorage\n"
+    reference = b"(U\x07storage" + storage + b"U\x010U\x03cpuK\x04tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + reference + b"K\x00K\x04\x85K\x01\x85\x89}tR"
+    targets = {
+        "function": b"c_codecs\nencode\n",
+        "class": b"cnumpy\ndtype\n",
+        "storage type": storage,
+        "storage": reference,
+        "tensor": tensor,
+    }
+    assert restricted_pickle.load(io.BytesIO(assemble(tensor)), restricted_pickle.storage_of)
+    for target in targets.values():
+        for change in (state, b"N" + state + b"\x86"):
+            data = assemble(target, change, b"b")
+            pickletools.dis(data, io.StringIO())  # it is a sound pickle
+            with pytest.raises(restricted_pickle.MalformedError):
+                restricted_pickle.load(io.BytesIO(data), restricted_pickle.storage_of)
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "stride"),
+    [(1, 4, 1), (0, 5, 1), (0, 4, 2), (0, 2**40, 0), (-1, 2, 1), (0, 2, -1)],
+)
+def test_tensors_stay_within_their_storage(offset, shape, stride):
+    storage = restricted_pickle.Storage("<f4", "0", 4)
+    with pytest.raises(restricted_pickle.MalformedError):
+        restricted_pickle._rebuild_tensor(storage, offset, (shape,), (stride,))
+    if offset >= 0 and stride >= 0 and shape < 100:
+        tensor = restricted_pickle.StoredTensor(storage, offset, (shape,), (stride,))
+        with pytest.raises(restricted_pickle.MalformedError):
+            tensor.array(bytes(16))
+
+
+def test_nested_without_end(path):
+    loop = {}
+    loop["again"] = loop
+    path.write_bytes(pickle.dumps(loop, 2))
+    assert "it holds itself" in problem_of(path)
+    laughs = [np.ones(1)]
+    for _ in range(40):
+        laughs = [laughs, laughs]
+    path.write_bytes(pickle.dumps({"a": laughs}, 2))
+    assert "more than 100000 values" in problem_of(path)
+
+
+def test_object_arrays_are_refused(path):
+    path.write_bytes(pickle.dumps({"conv1.weight": np.array([{}, 3], object)}, 2))
+    assert "asks for numpy array of type 'O8'" in problem_of(path)
+
+
+def test_size_of_networks_is_that_of_the_reference():
+    """The states made here are of the networks that they are named for."""
+    assert len(meta_state((3, 4, 6, 3))) == 53 * 5 + 2
+    total = sum(
+        tensor.numel() for name, tensor in meta_state((3, 4, 6, 3)).items() if "running" not in name
+    )
+    assert total == 25_557_032  # torchvision's ResNet50
+    assert Size() == RESNET50
