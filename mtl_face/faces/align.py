@@ -1,0 +1,157 @@
+"""The crop specification, and the similarity that brings a face to it.
+
+A crop is 112 x 112 pixels in which the eyes, the tip of the nose and the corners of the mouth lie
+as near to five template points as rotation, scaling and shifting of the frame allow: the template
+that face recognition uses, and the alignment of the crops of Aff-Wild2.
+
+Coordinates are in pixels, x to the right, y down; (0, 0) is the centre of the first pixel. Left and
+right are the picture's: the eye on the left is the person's right one.
+
+Dimension letters: L landmarks (5), H height, W width, C channels (3).
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+LANDMARK_NAMES = ("left_eye", "right_eye", "nose_tip", "left_mouth_corner", "right_mouth_corner")
+"""The five landmarks in order; left and right as seen in the picture."""
+
+_MAX_SAMPLES = 8  # a side of a pixel, when shrinking
+
+
+@dataclasses.dataclass(frozen=True)
+class CropSpecification:
+    """What a crop is: enough to cut another face in the same way.
+
+    Attributes:
+        size: side of the crop, in pixels.
+        template: where the landmarks go, [L][x, y] in pixels of the crop.
+    """
+
+    size: int = 112
+    template: tuple[tuple[float, float], ...] = (
+        (38.2946, 51.6963),
+        (73.5318, 51.5014),
+        (56.0252, 71.7366),
+        (41.5493, 92.3655),
+        (70.7299, 92.2041),
+    )
+
+    def target(self) -> npt.NDArray[np.float64]:
+        """Where the landmarks go, [L, 2]."""
+        return np.array(self.template)
+
+    def to_json(self) -> dict[str, Any]:
+        """The specification with its meaning, ready for JSON."""
+        return {
+            "version": 1,
+            "size": self.size,
+            "colour": "RGB, 8 bits",
+            "landmarks": list(LANDMARK_NAMES),
+            "template": [list(point) for point in self.template],
+            "alignment": "least-squares similarity (rotation, scale, shift; no reflection) from "
+            "the landmarks to the template",
+            "coordinates": "pixels, x right, y down, (0, 0) the centre of the first pixel; left "
+            "and right as seen in the picture",
+            "outside_of_the_frame": "black",
+        }
+
+
+STANDARD = CropSpecification()
+"""The crop of the ABAW challenges."""
+
+
+def similarity(
+    source_L2: npt.NDArray[np.float64], target_L2: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Least-squares similarity between two sets of points, without reflection.
+
+    With points as complex numbers a similarity is z -> a z + b, and the least-squares a and b have
+    a closed form: that of Umeyama (1991) in the plane, where the rotation needs no singular values.
+
+    Args:
+        source_L2: points, at least two of them different.
+        target_L2: where they should go.
+
+    Returns:
+        float64 [2, 3]: (x, y) goes to M @ (x, y, 1).
+
+    Raises:
+        ValueError: the source points coincide.
+    """
+    source_L = source_L2[:, 0] + 1j * source_L2[:, 1]
+    target_L = target_L2[:, 0] + 1j * target_L2[:, 1]
+    centred_L = source_L - source_L.mean()
+    spread = np.vdot(centred_L, centred_L).real
+    if spread < 1e-12:
+        raise ValueError("the points coincide: no similarity is determined")
+    turn = np.vdot(centred_L, target_L) / spread
+    shift = target_L.mean() - turn * source_L.mean()
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def invert(matrix_23: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The inverse of an affine map [2, 3]."""
+    linear_22 = np.linalg.inv(matrix_23[:, :2])
+    return np.concatenate([linear_22, -linear_22 @ matrix_23[:, 2:]], axis=1)
+
+
+def transform(
+    matrix_23: npt.NDArray[np.float64], point_L2: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Maps points by an affine map."""
+    return point_L2 @ matrix_23[:, :2].T + matrix_23[:, 2]
+
+
+def warp(frame: Image.Image, matrix_23: npt.NDArray[np.float64], size: int) -> Image.Image:
+    """Cuts a square out of a frame.
+
+    Where the frame is shrunk, each pixel is the mean of several bilinear samples, so that fine
+    texture does not alias.
+
+    Args:
+        frame: an RGB picture.
+        matrix_23: from places in the frame to places in the result.
+        size: side of the result.
+
+    Returns:
+        An RGB picture; black where the frame does not reach.
+    """
+    inverse_23 = invert(matrix_23)
+    shrink = math.sqrt(abs(np.linalg.det(inverse_23[:, :2])))
+    samples = min(max(math.ceil(shrink - 0.25), 1), _MAX_SAMPLES)
+    # Pillow puts (0, 0) at the corner of the first pixel and gives it the centre of each sample.
+    linear_22 = inverse_23[:, :2] / samples
+    shift_2 = inverse_23[:, 2] - inverse_23[:, :2] @ [0.5, 0.5] + 0.5
+    data = (*linear_22[0], shift_2[0], *linear_22[1], shift_2[1])
+    result = frame.transform(
+        (size * samples, size * samples),
+        Image.Transform.AFFINE,
+        data,
+        Image.Resampling.BILINEAR,
+    )
+    return result.reduce(samples) if samples > 1 else result
+
+
+def crop_face(
+    frame: Image.Image,
+    landmark_L2: npt.NDArray[np.float64],
+    specification: CropSpecification = STANDARD,
+) -> Image.Image:
+    """Cuts an aligned face out of a frame.
+
+    Args:
+        frame: an RGB picture.
+        landmark_L2: the five landmarks in pixels of the frame, in the order of `LANDMARK_NAMES`.
+        specification: what a crop is.
+
+    Returns:
+        An RGB picture of `specification.size` a side.
+    """
+    matrix_23 = similarity(landmark_L2, specification.target())
+    return warp(frame, matrix_23, specification.size)

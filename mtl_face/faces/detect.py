@@ -1,0 +1,210 @@
+"""Finds the faces of a picture and the five landmarks of each.
+
+BlazeFace looks at the whole picture and, where that is much wider than high or the reverse, at
+overlapping squares of it, in which faces are larger. Face Mesh then looks at each candidate alone,
+turned upright: it gives finer landmarks, the corners of the mouth among them, and rejects what is
+no face.
+
+Dimension letters: L landmarks (5), F faces found, K key points (6), A anchors (896).
+"""
+
+import dataclasses
+import math
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mtl_face.faces import align
+from mtl_face.faces.models import BLAZE_FACE_SIZE, MESH_SIZE, BlazeFace, FaceMesh
+
+LEAST_SCORE = 0.5
+"""Both networks' probability of a face, below which there is none."""
+
+SMALLEST_FACE_PX = 16.0
+"""Distance between the eyes and the mouth, in pixels of the frame, below which a face is left out:
+a 112 px crop would show it at a quarter of its resolution."""
+
+_OVERLAP = 0.3  # intersection over union, from which two boxes are one face
+_SEARCH_SIDE = 2 * BLAZE_FACE_SIZE  # short side to which a frame is shrunk for the search
+_MOST_TILES = 8
+_TILE_FROM = 1.25  # aspect ratio from which squares are searched as well
+_MESH_FACTOR = 1.5  # side of the mesh network's cut, as a multiple of the box
+
+# Points of the mesh: corners of each eye, tip of the nose, corners of the mouth. Left is the
+# picture's left.
+_LEFT_EYE, _RIGHT_EYE, _NOSE_TIP, _MOUTH = (33, 133), (362, 263), 1, (61, 291)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Face:
+    """A face in a picture.
+
+    Attributes:
+        landmarks: float64 [L, 2], in pixels of the picture, in the order of
+            `align.LANDMARK_NAMES`.
+        score: probability that it is one, 0..1.
+    """
+
+    landmarks: npt.NDArray[np.float64]
+    score: float
+
+    @property
+    def centre(self) -> npt.NDArray[np.float64]:
+        """Mean of the landmarks, [2]."""
+        return self.landmarks.mean(axis=0)
+
+    @property
+    def size(self) -> float:
+        """Spread of the landmarks: about the distance from the eyes to the mouth, in pixels."""
+        return 2 * math.sqrt(float(((self.landmarks - self.centre) ** 2).sum(axis=1).mean()))
+
+
+class Detector(Protocol):
+    """What finds faces: anything that can be called like this."""
+
+    def __call__(self, frame: Image.Image) -> list[Face]:
+        """The faces of an RGB picture, the largest first."""
+
+
+class BlazeFaceDetector:
+    """BlazeFace and Face Mesh, see above. Not for use by two threads at a time.
+
+    Args:
+        least_score: probability below which there is no face.
+
+    Raises:
+        MissingExtraError: the extra `video` is not installed.
+    """
+
+    def __init__(self, least_score: float = LEAST_SCORE) -> None:
+        self._least_score = least_score
+        self._blaze_face = BlazeFace()
+        self._mesh = FaceMesh()
+
+    def __call__(self, frame: Image.Image) -> list[Face]:
+        """The faces of an RGB picture, the largest first."""
+        faces: list[Face] = []
+        for box_4, keypoint_K2 in self._search(frame):
+            face = self._look(frame, box_4, keypoint_K2)
+            if face is None or face.size < SMALLEST_FACE_PX:
+                continue
+            # Two candidates may lead the mesh to one and the same face.
+            if all(np.linalg.norm(face.centre - other.centre) > other.size / 2 for other in faces):
+                faces.append(face)
+        return sorted(faces, key=lambda face: -face.size)
+
+    def _search(
+        self, frame: Image.Image
+    ) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+        """Boxes and key points of candidates in pixels of the frame, best first."""
+        shrink = max(min(frame.size) / _SEARCH_SIDE, 1.0)
+        small = frame
+        if shrink > 1:
+            width, height = (max(1, round(side / shrink)) for side in frame.size)
+            small = frame.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        found = [self._search_square(small, *square) for square in squares(*small.size)]
+        score_F, box_F4, point_FK2 = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        scale = np.array([frame.width / small.width, frame.height / small.height])
+        return [
+            (box_4 * np.tile(scale, 2), point_K2 * scale)
+            for box_4, point_K2 in suppress(score_F, box_F4, point_FK2)
+        ]
+
+    def _search_square(
+        self, frame: Image.Image, left: int, top: int, side: int
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        square = frame.crop((left, top, left + side, top + side))  # black outside of the frame
+        square = square.resize((BLAZE_FACE_SIZE,) * 2, Image.Resampling.BILINEAR)
+        score_A, box_A4, point_AK2 = self._blaze_face(np.asarray(square))
+        keep_A = score_A >= self._least_score
+        corner = np.array([left, top])
+        return (
+            score_A[keep_A],
+            box_A4[keep_A] * side + np.tile(corner, 2),
+            point_AK2[keep_A] * side + corner,
+        )
+
+    def _look(
+        self,
+        frame: Image.Image,
+        box_4: npt.NDArray[np.float64],
+        keypoint_K2: npt.NDArray[np.float64],
+    ) -> Face | None:
+        """The landmarks of a candidate, or None if it is no face after all."""
+        side = _MESH_FACTOR * max(box_4[2] - box_4[0], box_4[3] - box_4[1])
+        centre_2 = (box_4[:2] + box_4[2:]) / 2 - 0.5
+        matrix_23 = _upright(centre_2, side, keypoint_K2[1] - keypoint_K2[0])
+        score, cut_V2 = self._mesh(np.asarray(align.warp(frame, matrix_23, MESH_SIZE)))
+        if score < self._least_score:
+            return None
+        point_V2 = align.transform(align.invert(matrix_23), cut_V2)
+        landmarks = [
+            _middle(point_V2, _LEFT_EYE),
+            _middle(point_V2, _RIGHT_EYE),
+            point_V2[_NOSE_TIP],
+            point_V2[_MOUTH[0]],
+            point_V2[_MOUTH[1]],
+        ]
+        return Face(np.stack(landmarks), score)
+
+
+def _middle(point_V2: npt.NDArray[np.float64], corners: tuple[int, int]) -> npt.NDArray[np.float64]:
+    return point_V2[list(corners)].mean(axis=0)
+
+
+def _upright(
+    centre_2: npt.NDArray[np.float64], side: float, eyes_2: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The map that cuts a square around a centre, turned so that `eyes_2` becomes horizontal."""
+    direction_2 = eyes_2 / max(float(np.linalg.norm(eyes_2)), 1e-9)
+    turn_22 = np.array([direction_2, [-direction_2[1], direction_2[0]]])
+    turn_22 *= MESH_SIZE / max(float(side), 1e-6)
+    shift_2 = (MESH_SIZE - 1) / 2 - turn_22 @ centre_2
+    return np.concatenate([turn_22, shift_2[:, None]], axis=1)
+
+
+def squares(width: int, height: int) -> list[tuple[int, int, int]]:
+    """The squares of a picture that are searched, as left, top and side.
+
+    The first holds the whole picture, centred; where the picture is far from square, others of its
+    short side follow, which overlap by a third or more (a strip longer than five times its width is
+    not covered: at most eight squares are searched).
+    """
+    long, short = max(width, height), min(width, height)
+    result = [(-((long - width) // 2), -((long - height) // 2), long)]
+    if long >= _TILE_FROM * short:
+        count = math.ceil((long - short / 3) / (2 * short / 3))
+        count = min(max(count, 2), _MOST_TILES)
+        for place in np.linspace(0, long - short, count).round().astype(int).tolist():
+            result.append((place, 0, short) if width > height else (0, place, short))
+    return result
+
+
+def suppress(
+    score_F: npt.NDArray[np.float64],
+    box_F4: npt.NDArray[np.float64],
+    point_FK2: npt.NDArray[np.float64],
+) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """Merges overlapping candidates into their mean, weighted by score; best first."""
+    result = []
+    rest = np.argsort(-score_F, kind="stable")
+    while len(rest):
+        overlap = _intersection_over_union(box_F4[rest[0]], box_F4[rest])
+        overlap[0] = 1.0
+        same, rest = rest[overlap > _OVERLAP], rest[overlap <= _OVERLAP]
+        weight = score_F[same] / score_F[same].sum()
+        result.append((weight @ box_F4[same], np.einsum("f,fkc->kc", weight, point_FK2[same])))
+    return result
+
+
+def _intersection_over_union(
+    box_4: npt.NDArray[np.float64], box_F4: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    low_F2 = np.maximum(box_4[:2], box_F4[:, :2])
+    high_F2 = np.minimum(box_4[2:], box_F4[:, 2:])
+    shared_F = np.prod((high_F2 - low_F2).clip(0), axis=1)
+    area_F = np.prod((box_F4[:, 2:] - box_F4[:, :2]).clip(0), axis=1)
+    area = np.prod((box_4[2:] - box_4[:2]).clip(0))
+    return shared_F / np.maximum(area + area_F - shared_F, 1e-9)

@@ -1,0 +1,160 @@
+"""Follows faces from frame to frame, and decides which of them are the people of a video.
+
+A track is one face without a long break. What a video shows of one person may be several tracks,
+since a face turns away or a cut comes between; `people` puts them together by when and where they
+are seen. Nobody is recognised: two persons who are never seen at the same time count as one, as in
+Aff-Wild2, whose two-person videos get a folder for the person on the left and one for the right.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtl_face.faces.detect import Face
+
+PATIENCE = 15
+"""Frames without the face after which a track ends."""
+
+MOST_PEOPLE = 2
+
+LEAST_PROMINENCE = 0.15
+"""Size summed over frames, as a share of the most prominent person's, below which a face is a
+passer-by and gets no folder."""
+
+_REACH = 0.9  # how far a face moves from frame to frame at most, in face sizes
+_GROWTH = 1.6  # ratio of sizes from frame to frame at most
+_SHARED = 0.1  # share of the shorter's frames that two tracks of one person may have in common
+
+
+@dataclasses.dataclass
+class Track:
+    """One face over some frames.
+
+    Attributes:
+        number: of the track, from 0 in order of appearance.
+        frames: frame numbers, ascending.
+        faces: the face in each of them.
+    """
+
+    number: int
+    frames: list[int] = dataclasses.field(default_factory=list)
+    faces: list[Face] = dataclasses.field(default_factory=list)
+
+    @property
+    def prominence(self) -> float:
+        """Size of the face, summed over its frames."""
+        return sum(face.size for face in self.faces)
+
+
+class Tracker:
+    """Gives the faces of successive frames to tracks.
+
+    Attributes:
+        tracks: all tracks so far.
+    """
+
+    def __init__(self) -> None:
+        self.tracks: list[Track] = []
+
+    def update(self, frame: int, faces: Sequence[Face]) -> list[Track]:
+        """Adds the faces of a frame, whose number is larger than that of the frame before.
+
+        Returns:
+            The track of each face, in the order of `faces`.
+        """
+        active = [track for track in self.tracks if frame - track.frames[-1] <= PATIENCE]
+        pairs = []
+        for index, face in enumerate(faces):
+            for track in active:
+                last = track.faces[-1]
+                size = (face.size + last.size) / 2
+                distance = float(np.linalg.norm(face.centre - last.centre)) / size
+                growth = max(face.size / last.size, last.size / face.size)
+                if distance <= _REACH and growth <= _GROWTH:
+                    pairs.append((distance + (growth - 1), index, track.number))
+        chosen: dict[int, Track] = {}
+        taken: set[int] = set()
+        for _, index, number in sorted(pairs):
+            if index not in chosen and number not in taken:
+                chosen[index] = self.tracks[number]
+                taken.add(number)
+        result = []
+        for index, face in enumerate(faces):
+            if index not in chosen:
+                chosen[index] = Track(len(self.tracks))
+                self.tracks.append(chosen[index])
+            track = chosen[index]
+            track.frames.append(frame)
+            track.faces.append(face)
+            result.append(track)
+        return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """The tracks that show one person.
+
+    Attributes:
+        tracks: numbers of the tracks.
+        choice: for each frame in which the person is seen, the track to take the face from.
+    """
+
+    tracks: tuple[int, ...]
+    choice: dict[int, int]
+
+
+def people(tracks: Sequence[Track], most: int = MOST_PEOPLE) -> list[Person]:
+    """The people of a video.
+
+    Args:
+        tracks: all tracks of the video, by number.
+        most: how many people at most.
+
+    Returns:
+        The most prominent people, from left to right.
+    """
+    groups: list[list[Track]] = []
+    for track in sorted(tracks, key=lambda track: (-len(track.frames), track.number)):
+        open_to = [group for group in groups if not _together(track, group)]
+        if open_to:
+            place = _mean_x(track)
+            min(open_to, key=lambda group: abs(place - _mean_x(*group))).append(track)
+        else:
+            groups.append([track])
+    groups.sort(key=lambda group: -_prominence(group))
+    kept = [
+        group
+        for group in groups[:most]
+        if _prominence(group) >= LEAST_PROMINENCE * _prominence(groups[0])
+    ]
+    return [_person(group) for group in sorted(kept, key=lambda group: _mean_x(*group))]
+
+
+def _prominence(group: Sequence[Track]) -> float:
+    return sum(track.prominence for track in group)
+
+
+def _mean_x(*tracks: Track) -> float:
+    return float(np.mean([face.centre[0] for track in tracks for face in track.faces]))
+
+
+def _together(track: Track, group: Sequence[Track]) -> bool:
+    """Whether the track is seen beside the group's tracks, so that it is another person."""
+    frames = set(track.frames)
+    for other in group:
+        shared = len(frames.intersection(other.frames))
+        if shared > _SHARED * min(len(track.frames), len(other.frames)):
+            return True
+    return False
+
+
+def _person(group: Sequence[Track]) -> Person:
+    choice: dict[int, tuple[float, int]] = {}
+    for track in group:
+        for frame, face in zip(track.frames, track.faces, strict=True):
+            choice[frame] = max(choice.get(frame, (0.0, -1)), (face.size, track.number))
+    return Person(
+        tuple(track.number for track in group),
+        {frame: choice[frame][1] for frame in sorted(choice)},
+    )

@@ -1,0 +1,247 @@
+"""Decodes a video to numbered frames (PyAV, extra `video`).
+
+Frames are numbered from 1 in the order in which they are shown, one number a frame whatever the
+frame rate does: the numbering of the ABAW annotation files. The numbers come from the time stamps
+of the packets, so that a frame that cannot be decoded leaves a gap and shifts nothing.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mtl_face.errors import UserError
+from mtl_face.faces.models import MissingExtraError
+
+_CONTAINERS = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
+
+SUFFIXES = frozenset(f".{name}" for name in _CONTAINERS.split())
+"""Endings of files that are taken for videos, in small letters."""
+
+
+class VideoError(UserError):
+    """A video that cannot be read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoFrame:
+    """A frame.
+
+    Attributes:
+        number: from 1.
+        seconds: when it is shown, from the video's start, or None if the file does not say.
+        picture: RGB, upright, with square pixels.
+    """
+
+    number: int
+    seconds: float | None
+    picture: Image.Image
+
+
+@dataclasses.dataclass
+class Video:
+    """A video file. Iterating decodes it.
+
+    Attributes:
+        path: the file.
+        frames: how many frames it has, by its packets.
+        damaged: packets and frames that could not be decoded so far.
+        rotation: degrees by which the frames were turned to stand upright, counter-clockwise.
+        rate: mean frames a second, or None if the file does not say.
+        variable_rate: whether the frames are spaced unevenly.
+        numbered_by_count: whether numbers are counted, since the file has no usable time stamps.
+    """
+
+    path: Path
+    frames: int
+    damaged: int = 0
+    rotation: int = 0
+    rate: float | None = None
+    variable_rate: bool = False
+    numbered_by_count: bool = False
+    _number_of: dict[int, int] = dataclasses.field(default_factory=dict, repr=False)
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        """Decodes the frames in the order in which they are shown.
+
+        Raises:
+            VideoError: the file cannot be opened any more.
+        """
+        av = import_av()
+        last = 0
+        start: float | None = None
+        with _Opened(av, self.path) as (container, stream):
+            stream.thread_type = "AUTO"
+            aspect = _pixel_aspect(stream)
+            for packet in container.demux(stream):
+                try:
+                    decoded = packet.decode()
+                except av.FFmpegError:
+                    self.damaged += 1
+                    continue
+                for frame in decoded:
+                    number = self._number(frame.pts, last)
+                    if number <= last:  # a repeated time stamp: counting is all that is left
+                        self.numbered_by_count = True
+                        number = last + 1
+                    last = number
+                    if frame.is_corrupt:
+                        self.damaged += 1
+                        continue
+                    seconds = None if frame.time is None else float(frame.time)
+                    if seconds is not None:
+                        start = seconds if start is None else start
+                        seconds = round(seconds - start, 6)
+                    yield VideoFrame(number, seconds, self._picture(frame, aspect))
+
+    def _number(self, time_stamp: int | None, last: int) -> int:
+        if not self.numbered_by_count and time_stamp is not None:
+            number = self._number_of.get(time_stamp)
+            if number is not None:
+                return number
+            self.numbered_by_count = True
+        return last + 1
+
+    def _picture(self, frame: Any, aspect: Fraction) -> Image.Image:
+        picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
+        if aspect != 1:
+            width = max(1, round(picture.width * float(aspect)))
+            picture = picture.resize((width, picture.height), Image.Resampling.BILINEAR)
+        # Quarter turns alone; phones write no others.
+        turn = round(float(getattr(frame, "rotation", 0) or 0) / 90) % 4
+        if turn:
+            self.rotation = 90 * turn
+            picture = Image.fromarray(np.ascontiguousarray(np.rot90(np.asarray(picture), turn)))
+        return picture
+
+
+def open_video(path: Path) -> Video:
+    """Reads a video's packets without decoding them, which tells how many frames there are.
+
+    Raises:
+        VideoError: the file is missing, no video, damaged, or has no video stream.
+        MissingExtraError: PyAV is not installed.
+    """
+    av = import_av()
+    stamps: list[int | None] = []
+    with _Opened(av, path) as (container, stream):
+        rate = stream.average_rate
+        try:
+            for packet in container.demux(stream):
+                if packet.size and not packet.is_discard:
+                    stamps.append(packet.pts)
+        except av.FFmpegError:  # the end is missing: what is there is used
+            pass
+    if not stamps:
+        raise VideoError(
+            "the video has no frames", path=path, remedy="look at it in a player; copy it again"
+        )
+    video = Video(Path(path), len(stamps), rate=None if rate is None else float(rate))
+    known = [stamp for stamp in stamps if stamp is not None]
+    if len(known) < len(stamps) or len(set(known)) < len(known):
+        video.numbered_by_count = True
+    else:
+        known.sort()
+        video._number_of = {stamp: number for number, stamp in enumerate(known, start=1)}
+        spacing = np.diff(known)
+        if len(spacing):
+            # A time base of milliseconds rounds even spacing: a tick more or less is no change.
+            video.variable_rate = bool(spacing.max() - spacing.min() > max(2, 0.1 * spacing.mean()))
+    return video
+
+
+def estimate_frames(path: Path) -> int:
+    """How many frames a video has, by its header alone: exact or near, 0 if it does not say.
+
+    Raises:
+        VideoError: as `open_video`.
+        MissingExtraError: PyAV is not installed.
+    """
+    av = import_av()
+    with _Opened(av, path) as (container, stream):
+        if stream.frames:
+            return int(stream.frames)
+        if container.duration and stream.average_rate:
+            return round(container.duration / av.time_base * float(stream.average_rate))
+    return 0
+
+
+def _pixel_aspect(stream: Any) -> Fraction:
+    """Width of a pixel relative to its height; 1 where the file does not say."""
+    return Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+
+
+def import_av() -> Any:
+    """PyAV, imported where it is used.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError(
+            f"reading videos needs PyAV, which cannot be imported ({error})",
+            remedy='install the extra: python -m pip install "mtl_face[video]" '
+            "(in a clone: python -m pip install -e '.[video]')",
+        ) from error
+    av.logging.set_level(av.logging.PANIC)  # damage is counted and reported by us
+    return av
+
+
+class _Opened:
+    """A file open for reading, and its first video stream; errors are the user's."""
+
+    def __init__(self, av: Any, path: Path) -> None:
+        self._av = av
+        self._path = path
+        self._container: Any = None
+
+    def __enter__(self) -> tuple[Any, Any]:
+        try:
+            self._container = self._av.open(str(self._path))
+        except FileNotFoundError as error:
+            raise VideoError(
+                "the file does not exist", path=self._path, remedy="check the path"
+            ) from error
+        except PermissionError as error:
+            raise VideoError(
+                "no permission to read the file",
+                path=self._path,
+                remedy="make it readable (chmod u+r)",
+            ) from error
+        except (self._av.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise VideoError(
+                f"this is no video, or its header is damaged ({reason})",
+                path=self._path,
+                remedy="copy or download it again; a recording that was cut off may need repair",
+            ) from error
+        # A cover picture in a sound file is a video stream of one frame.
+        streams = [
+            stream for stream in self._container.streams.video if not _is_cover(self._av, stream)
+        ]
+        if not streams:
+            self._container.close()
+            raise VideoError(
+                "the file has no video stream" + self._contents(),
+                path=self._path,
+                remedy="give the file with the picture",
+            )
+        return self._container, streams[0]
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def _contents(self) -> str:
+        kinds = sorted({stream.type for stream in self._container.streams})
+        return f", only {' and '.join(kinds)}" if kinds else ""
+
+
+def _is_cover(av: Any, stream: Any) -> bool:
+    disposition = getattr(av.stream, "Disposition", None)
+    return disposition is not None and bool(stream.disposition & disposition.attached_pic)
