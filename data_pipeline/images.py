@@ -2,14 +2,16 @@
 
 JPEG, PNG and BMP are read, as the training input reads them: greyscale, CMYK, palettes, 16 bits
 and transparency all become 8-bit RGB (the upper byte of 16 bits; transparency is dropped, not
-blended). An EXIF orientation is ignored: crops are used as they are stored. BMP files with a
-palette are refused, because the training input would take palette indices for grey levels.
+blended). An EXIF orientation is ignored: crops are used as they are stored. BMP files are read if
+they hold 24 or 32 bits a pixel in the usual order: of others, the training input would take palette
+indices for grey levels, or one colour for another.
 
 Dimension letters: H height, W width, C channels (3).
 """
 
 import io
 import os
+import stat
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +61,7 @@ def _decode(path: str | os.PathLike[str]) -> Image.Image:
     content = _read_bytes(path)
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        is_bmp = image.format == "BMP"
+        is_odd_bmp = image.format == "BMP" and not _is_plain_bmp(content)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         image.load()
@@ -71,18 +73,38 @@ def _decode(path: str | os.PathLike[str]) -> Image.Image:
         ) from error
     except Image.UnidentifiedImageError as error:
         raise _describe_content(path, content) from error
-    # Pillow's decoders raise any of these on damaged data; the reason is in the message.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    # Pillow's decoders raise whatever damaged data leads to, from OSError to struct.error and
+    # TypeError; the reason is in the message.
+    except Exception as error:
         raise _describe_damage(path, content, error) from error
-    if is_bmp and image.mode != "RGB":
-        raise ImageError("a BMP image with a palette is not read", path=path, remedy=_CONVERT)
+    if is_odd_bmp:
+        raise ImageError(
+            "a BMP image with a palette, 16 bits a pixel or packed colours is not read",
+            path=path,
+            remedy=_CONVERT,
+        )
     if image.mode.startswith("I"):  # 16-bit greyscale: `convert` would clip to 255 instead
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("RGB")
 
 
+def _is_plain_bmp(content: bytes) -> bool:
+    """Whether a BMP file has 24 or 32 bits a pixel, each colour one byte, blue first."""
+    header_size, bits, packing = content[14:18], content[28:30], content[30:34]
+    return (
+        int.from_bytes(header_size, "little") >= 40
+        and int.from_bytes(bits, "little") in (24, 32)
+        and packing == bytes(4)
+    )
+
+
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
+        # Before it is opened: a named pipe would wait for a writer for ever.
+        if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
+            raise ImageError(
+                "this is a pipe or a device, not an image", path=path, remedy="name an image file"
+            )
         with open(path, "rb") as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -267,9 +267,17 @@ def _png_size(header: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_bmp(content: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-    """BMP of 24 or 32 bits a pixel; of one with a palette, TensorFlow would return the indices."""
-    bits = tf.strings.substr(header, 28, 1)
-    allowed = (tf.strings.substr(header, 0, 2) == b"BM") & ((bits == b"\x18") | (bits == b"\x20"))
+    """BMP of 24 or 32 bits a pixel, not packed.
+
+    Of one with a palette, TensorFlow would return the indices, and it takes any order of the
+    colours for the usual one.
+    """
+    bits, packing = tf.strings.substr(header, 28, 1), tf.strings.substr(header, 30, 4)
+    allowed = (
+        (tf.strings.substr(header, 0, 2) == b"BM")
+        & ((bits == b"\x18") | (bits == b"\x20"))
+        & (packing == bytes(4))
+    )
     return tf.io.decode_bmp(tf.where(allowed, content, b""), channels=3)
 
 
