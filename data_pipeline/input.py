@@ -17,7 +17,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from data_pipeline import images, memory, order
-from data_pipeline.batch import Batch, IndexedImages, gather_images, to_devices, with_labels
+from data_pipeline.batch import (
+    Batch,
+    IndexedImages,
+    gather_images,
+    to_devices,
+    with_index,
+    with_labels,
+)
 from data_pipeline.frames import FrameTable
 from mtl_face.errors import ConfigError, ImageError
 
@@ -62,8 +69,8 @@ def train_batches(
         prefetch: batches decoded ahead.
 
     Returns:
-        Iterator of dicts: `image` uint8 [b, S, S, 3]; `targets` and `weights` float32, with `va`
-        [b, 2] and [b], `au` [b, 12] and [b, 12], `expr` [b, 8] and [b], as `frames.labels`.
+        Iterator of dicts: `image` uint8 [b, S, S, 3]; `labels` with `va` float32 [b, 2], `au` int8
+        [b, 12], `expr` int8 [b], as `batch.compact_labels`.
 
     Raises:
         ConfigError: B does not divide, or exceeds an epoch; too little memory. Raised at once.
@@ -74,7 +81,7 @@ def train_batches(
     indices = order.batches(rows, batch_size, start_step=start_step, **part)
     local_size = _local_size(batch_size, **part)
     return with_labels(
-        table, _with_images(table, indices, local_size, image_size, source, prefetch), False
+        table, _with_images(table, indices, local_size, image_size, source, prefetch)
     )
 
 
@@ -102,8 +109,8 @@ def eval_batches(
         prefetch: as `train_batches`.
 
     Returns:
-        Iterator of dicts as `train_batches`, and `index` int64 [b], the row in the table (-1 in
-        padding), `valid` bool [b], false in padding. Padding has image, targets and weights 0.
+        Iterator of dicts: `image` uint8 [b, S, S, 3], black in padding; `index` int32 [b], the row
+        in the table, -1 in padding.
 
     Raises:
         ConfigError: B does not divide, or memory does not suffice. Raised at once.
@@ -112,9 +119,7 @@ def eval_batches(
     part = {"process_index": process_index, "process_count": process_count}
     local_size = _local_size(batch_size, **part)
     indices = order.eval_batches(len(table), batch_size, **part)
-    return with_labels(
-        table, _with_images(table, indices, local_size, image_size, source, prefetch), True
-    )
+    return with_index(_with_images(table, indices, local_size, image_size, source, prefetch))
 
 
 def decode_all(table: FrameTable, *, image_size: int = 112) -> npt.NDArray[np.uint8]:

@@ -138,7 +138,7 @@ def load_labels(
     """Reads a split's annotations as the settings say.
 
     Args:
-        data: the settings of one data set.
+        data: the settings; of a mixture, the data set that is evaluated is read.
         root: the data set's folder.
         split: one of `SPLITS`.
         say: prints a line.
@@ -150,6 +150,7 @@ def load_labels(
     Raises:
         UserError: as `formats.load`.
     """
+    data = evaluated(data)
     return formats.load(
         data.kind,
         root=root,

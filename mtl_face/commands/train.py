@@ -1,15 +1,17 @@
 """`run.py train`: data, training, evaluation of the best checkpoint, report."""
 
 import argparse
+import itertools
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 from clu import metric_writers, parameter_overview
 
 from data_pipeline import input as data_input
-from data_pipeline import order
+from data_pipeline import mixture, order
 from mtl_face import config as config_lib
 from mtl_face.commands import build, evaluate_run, tables
 from mtl_face.commands import workdir as workdirs
@@ -41,10 +43,10 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     """
     begin = time.perf_counter()
     workdir = workdirs.open_for_training(options.workdir, config)
+    train_table, rows = tables.load_training(config.data, seed=config.seed, say=say)
     root = tables.ensure_data(config.data, say)
-    train_table = tables.load_split(config.data, root, "train", say)
     validation_table = tables.load_split(config.data, root, "validation", say)
-    steps_per_epoch = order.steps_per_epoch(len(train_table), config.optimizer.batch_size)
+    steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
     session = Session(config, steps_per_epoch=steps_per_epoch)
     sharding.check_batch(
         config.optimizer.batch_size,
@@ -65,7 +67,19 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         if newest is None or newest < total_steps:
             train = pixels(config, train_table, say)
             state = _start(session, checkpoints, newest)
-            _train(session, state, train, validation, workdir, checkpoints, newest or 0, stop)
+            others = _other_validation_sets(config, say)
+            _train(
+                session,
+                state,
+                train,
+                rows,
+                validation,
+                others,
+                workdir,
+                checkpoints,
+                newest or 0,
+                stop,
+            )
         else:
             say(f"training is complete ({newest} steps)")
         newest = checkpoints.newest()
@@ -99,18 +113,36 @@ def _start(session: Session, checkpoints: Checkpoints, newest: int | None) -> Tr
     return state
 
 
+def _other_validation_sets(
+    config: config_lib.Config, say: Callable[[str], None]
+) -> dict[str, Pixels]:
+    """Of a mixture, the data sets besides the evaluated one that are scored in training."""
+    data = config.data
+    if not data.validate_each:
+        return {}
+    return {
+        name: pixels(
+            config, tables.load_split(entry, tables.ensure_data(entry, say), "validation", say), say
+        )
+        for name, entry in data.mixture.items()
+        if name != data.validation
+    }
+
+
 def _train(
     session: Session,
     state: TrainState,
     train: Pixels,
+    rows: order.Order,
     validation: Pixels,
+    others: dict[str, Pixels],
     workdir: Path,
     checkpoints: Checkpoints,
     first_step: int,
     stop: StopRequest,
 ) -> None:
     config = session.config
-    steps_per_epoch = order.steps_per_epoch(len(train.table), config.optimizer.batch_size)
+    steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
     say(f"parameters: {parameter_overview.count_parameters(state.params):,}")
     (workdir / "parameters.txt").write_text(
         parameter_overview.get_parameter_overview(state.params, include_stats=False) + "\n"
@@ -128,7 +160,7 @@ def _train(
             train.table,
             batch_size=config.optimizer.batch_size,
             image_size=config.data.image_size,
-            rows=order.Permutations(len(train.table), config.seed),
+            rows=rows,
             start_step=first_step,
             source=train.source,
             process_index=jax.process_index(),
@@ -140,13 +172,26 @@ def _train(
         str(workdir / workdirs.LOGS), just_logging=jax.process_index() > 0, asynchronous=False
     )
 
+    def scores_on(state: TrainState, data: Pixels) -> loop.Scores:
+        predictions = session.predict(state, data.table, data.source)
+        return scores_for_log(evaluate_table(predictions, data.table))
+
     def scores(state: TrainState) -> loop.Scores:
-        predictions = session.predict(state, validation.table, validation.source)
-        return scores_for_log(evaluate_table(predictions, validation.table))
+        result = scores_on(state, validation)
+        for name, data in others.items():
+            result |= {f"{name}/{key}": value for key, value in scores_on(state, data).items()}
+        return result
+
+    counter = mixture.Counter(train.table, rows, config.optimizer.batch_size)
+    steps = itertools.count(first_step)
+
+    def counted_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        state, numbers = step(state, batch)
+        return state, numbers | counter.of_step(next(steps))
 
     loop.train(
         state,
-        train_step=step,
+        train_step=counted_step,
         batches=batches,
         total_steps=order.total_steps(config.optimizer.epochs, steps_per_epoch),
         steps_per_epoch=float(steps_per_epoch),

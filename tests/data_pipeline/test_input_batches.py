@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from data_pipeline import batch as batch_module
 from data_pipeline import frames, images, input, memory, order
+from mtl_face import tasks
 from mtl_face.errors import ConfigError, ImageError
 
 SIZE = 24
@@ -74,10 +76,12 @@ def assert_equal(batch, expected):
 
 def assert_rows(batch, table, rows):
     """The batch holds these rows: pixels against Pillow, labels against the table's."""
-    targets, weights = frames.labels(table)
-    for task in targets:
-        np.testing.assert_array_equal(batch["targets"][task], targets[task][rows])
-        np.testing.assert_array_equal(batch["weights"][task], weights[task][rows])
+    if "labels" in batch:
+        for found, expected in zip(
+            batch_module.expand_labels(batch["labels"]), frames.labels(table), strict=True
+        ):
+            for task in tasks.TASKS:
+                np.testing.assert_array_equal(found[task], expected[task][rows])
     paths = table.paths()
     for image, row in zip(batch["image"], rows, strict=True):
         difference = image.astype(int) - images.read_image(paths[row], SIZE)
@@ -91,7 +95,7 @@ def test_training_follows_the_order(table, source):
     )
     for step in range(2, 9):  # across two ends of an epoch
         batch = next(stream)
-        assert list(batch) == ["image", "targets", "weights"]
+        assert list(batch) == ["image", "labels"]
         assert batch["image"].dtype == np.uint8
         rows = order.step_indices(permuted(5), 4, step=step)
         assert_rows(batch, table, rows)
@@ -135,14 +139,14 @@ def test_evaluation_gives_each_row_once(table, source, batch_size, process_count
     assert {len(batches) for batches in per_process} == {-(-NUM_ROWS // batch_size)}
     found = []
     for batch in itertools.chain(*per_process):
-        valid, index = batch["valid"], batch["index"]
-        assert valid.dtype == bool
-        assert index.dtype == np.int64
+        index = batch["index"]
+        valid = index >= 0
+        assert list(batch) == ["image", "index"]
+        assert index.dtype == np.int32
         assert len(valid) == len(batch["image"]) == batch_size // process_count
         assert_rows(jax.tree.map(lambda leaf, keep=valid: leaf[keep], batch), table, index[valid])
         assert (index[~valid] == -1).all()
-        for leaf in jax.tree.leaves({**batch, "index": valid}):
-            assert not leaf[~valid].any()
+        assert not batch["image"][~valid].any()
         found.extend(index[valid])
     assert sorted(found) == list(range(NUM_ROWS))
 
@@ -254,6 +258,19 @@ def test_mistakes_are_reported_at_once(table, monkeypatch):
     input.decode_all(table, image_size=SIZE)
 
 
+def test_labels_cross_in_21_bytes_an_example(table):
+    labels = next(input.train_batches(table, batch_size=10, image_size=SIZE, rows=permuted()))[
+        "labels"
+    ]
+    assert {task: column.dtype for task, column in labels.items()} == {
+        "va": np.float32,
+        "au": np.int8,
+        "expr": np.int8,
+    }
+    assert sum(column.nbytes for column in labels.values()) == 10 * 21
+    assert (np.isnan(labels["va"][:, 0]) == np.isnan(labels["va"][:, 1])).all()
+
+
 def test_available_memory_is_plausible():
     assert 2**26 < memory.available_bytes() < 2**50
 
@@ -318,7 +335,22 @@ def test_to_devices_gives_global_arrays_and_runs_ahead(table):
         assert asked[-1] == min(number + 2, len(local) - 1)
         assert batch["image"].sharding == sharding
         assert batch["image"].addressable_shards[0].data.shape == (1, SIZE, SIZE, 3)
-        assert batch["index"].dtype == np.int32
         for one, other in zip(jax.tree.leaves(batch), jax.tree.leaves(local[number]), strict=True):
             np.testing.assert_array_equal(one, other)
     assert number == len(local) - 1
+
+
+def test_labels_are_expanded_on_the_devices(table):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    stream = input.train_batches(table, batch_size=8, image_size=SIZE, rows=permuted())
+    targets, weights = frames.labels(table)
+    for step, batch in enumerate(input.to_devices(itertools.islice(stream, 3), sharding)):
+        rows = order.step_indices(permuted(), 8, step=step)
+        assert list(batch) == ["image", "targets", "weights"]
+        for name, expected in (("targets", targets), ("weights", weights)):
+            assert batch[name].keys() == expected.keys()
+            for task, column in expected.items():
+                assert batch[name][task].dtype == np.float32
+                assert batch[name][task].sharding.is_equivalent_to(sharding, column.ndim)
+                np.testing.assert_array_equal(batch[name][task], column[rows])
