@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_pipeline import images
 from mtl_face import config as config_lib
-from mtl_face.commands import tables
+from mtl_face.commands import lineage, tables
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import Pixels, Session, evaluate_table, pixels, say
 from mtl_face.errors import WorkdirError
@@ -74,6 +74,7 @@ def evaluate_workdir(
     """
     config = session.config
     step, state = restore(session, workdir)
+    provenance = lineage.of_checkpoint(config, workdir, step)
     say(f"evaluating the {config.evaluation.checkpoint} checkpoint, step {step} ...")
     table = validation.table
     predictions = session.predict(state, table, validation.source)
@@ -82,10 +83,16 @@ def evaluate_workdir(
     )
     predictions = dataclasses.replace(
         predictions,
-        metadata={**predictions.metadata, "weights_sha256": weights_sha256(variables)},
+        metadata={
+            **predictions.metadata,
+            "weights_sha256": weights_sha256(variables),
+            "provenance": provenance,
+        },
     )
     metrics = evaluate_table(predictions, table, num_resamples=NUM_RESAMPLES)
     metrics["checkpoint_step"] = step
+    metrics["provenance"] = provenance
+    metrics["warnings"] = lineage.warn(provenance, say)
     folder = workdirs.make_folder(workdir / workdirs.EVALUATION)
     if jax.process_index() == 0:
         say("writing the report ...")
@@ -105,7 +112,7 @@ def evaluate_workdir(
             images=image,
             title=config.name,
             config=config_lib.to_dict(config),
-            notice=_RENDERED_NOTICE if config.data.kind == "rendered_faces" else None,
+            notice=_notice(config, metrics["warnings"]),
             gallery_size=config.evaluation.gallery_size,
         )
         for line in summary(metrics):
@@ -113,6 +120,12 @@ def evaluate_workdir(
         say(f"results: {folder}{os.sep}  (open report.html; metrics.json, predictions.parquet)")
         say("next: python run.py export --config=... --workdir=... writes the parameters alone")
     return metrics
+
+
+def _notice(config: config_lib.Config, warnings: list[str]) -> str | None:
+    """What a reader of the report must know before any number."""
+    rendered = [_RENDERED_NOTICE] if config.data.kind == "rendered_faces" else []
+    return " ".join([*rendered, *(f"Warning: {line}." for line in warnings)]) or None
 
 
 def restore(session: Session, workdir: Path) -> tuple[int, Any]:

@@ -13,7 +13,7 @@ from clu import metric_writers, parameter_overview
 from data_pipeline import input as data_input
 from data_pipeline import mixture, order
 from mtl_face import config as config_lib
-from mtl_face.commands import build, evaluate_run, tables
+from mtl_face.commands import build, evaluate_run, lineage, tables
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import (
     Pixels,
@@ -66,7 +66,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         newest = checkpoints.newest()
         if newest is None or newest < total_steps:
             train = pixels(config, train_table, say)
-            state = _start(session, checkpoints, newest)
+            state = _start(session, workdir, checkpoints, newest)
             others = _other_validation_sets(config, say)
             _train(
                 session,
@@ -94,8 +94,11 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     return 0
 
 
-def _start(session: Session, checkpoints: Checkpoints, newest: int | None) -> TrainState:
+def _start(
+    session: Session, workdir: Path, checkpoints: Checkpoints, newest: int | None
+) -> TrainState:
     if newest is not None:
+        lineage.warn(lineage.resume(session.config, workdir, checkpoints, newest), say)
         state = checkpoints.restore(newest, session.state_like)
         say(f"going on from step {newest}")
         return state
@@ -109,6 +112,7 @@ def _start(session: Session, checkpoints: Checkpoints, newest: int | None) -> Tr
         input_size=config.model.input_size,
         uncertainty=build.initial_uncertainty(config),
     )
+    lineage.warn(lineage.begin(config, workdir, checkpoints, None), say)
     checkpoints.save(0, state)
     return state
 

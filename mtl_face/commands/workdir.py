@@ -1,6 +1,7 @@
 """The folder of a run: what lies where, and whose it is.
 
 DIR/config.json              the settings, written once
+DIR/provenance.json          what the weights have seen, written once
 DIR/checkpoints/STEP/        states (orbax)
 DIR/logs/                    TensorBoard
 DIR/history.jsonl            learning curves
@@ -23,7 +24,13 @@ HISTORY = "history.jsonl"
 EVALUATION = "evaluation"
 _CONFIG = "config.json"
 
-_FREE = ("evaluation.", "training.log_every_steps", "data.root", "data.rendered_faces.workers")
+_FREE = (
+    "evaluation.",
+    "training.log_every_steps",
+    "data.root",
+    "data.rendered_faces.workers",
+    "provenance.",
+)
 """Settings that may change between two commands on one workdir: none of them changes the params."""
 
 

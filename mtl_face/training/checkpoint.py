@@ -31,6 +31,8 @@ class Checkpoints:
     def __init__(self, directory: Path, *, keep: int, read_only: bool = False) -> None:
         """Opens a folder of checkpoints.
 
+        Attribute `metadata`: JSON values that every later save keeps beside the state.
+
         Args:
             directory: absolute path; made if absent.
             keep: newest steps to keep, besides the best.
@@ -40,6 +42,7 @@ class Checkpoints:
             WorkdirError: if it cannot be opened.
         """
         storage_errors.quiet()
+        self.metadata: dict[str, Any] = {}
         self._directory = directory
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
@@ -103,6 +106,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state)),
                 metrics=metrics,
+                custom_metadata=self.metadata,
                 force=True,
             )
 
@@ -113,6 +117,23 @@ class Checkpoints:
     def best(self) -> int | None:
         """Step with the highest score; None if none was evaluated."""
         return self._manager.best_step()
+
+    def read_metadata(self, step: int) -> dict[str, Any]:
+        """What was kept beside a state; empty for a step that was saved without.
+
+        Raises:
+            WorkdirError: if it is damaged.
+        """
+        try:
+            return dict(self._manager.metadata(step).custom_metadata or {})
+        except Exception as error:  # damaged files fail in whatever part of orbax meets them
+            storage_errors.quiet_leftovers()
+            raise WorkdirError(
+                f"the checkpoint's metadata cannot be read: {storage_errors.first_words(error)}",
+                path=self._directory / str(step),
+                remedy="delete that folder to go on from an older checkpoint if there is one, "
+                "or start in another workdir",
+            ) from error
 
     def restore(self, step: int, like: Any) -> Any:
         """Reads a state.

@@ -1,0 +1,227 @@
+"""Where weights come from: what they were trained on, and what they were started from.
+
+A provenance is a dict of JSON values that travels with a run, each of its checkpoints, its exports
+and its predictions:
+
+    training_data         names of the data sets that these weights were trained on
+    pretrained_on         names of those that its initial weights had seen, over all ancestors
+    aff_wild2_pretrained  whether Aff-Wild2 is among the latter, which ABAW's rules forbid
+    reasons               why that is so, one sentence each; empty if it is not
+    initial_weights       the file that it started from, or null for random weights: `file`,
+                          `sha256`, `format`, ..., and that file's own `provenance` if it has one
+
+Nothing here imports a heavy library: files of predictions are judged by it too.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mtl_face.errors import WeightsError
+
+AFF_WILD2 = "Aff-Wild2"
+
+DATA_SETS = {"s_aff_wild2": "s-Aff-Wild2", "rendered_faces": "rendered faces"}
+"""Names of the data sets that a kind of data stands for; other kinds name themselves."""
+
+_STATIC_SUBSET = re.compile(r"(?<![a-z0-9])s[-_ ]?aff[-_ ]?wild[-_ ]?2", re.IGNORECASE)
+_AFF_WILD2 = re.compile(r"aff[-_ ]?wild[-_ ]?(2|ii)", re.IGNORECASE)
+
+
+def record(
+    *,
+    training_data: Iterable[str],
+    pretrained_on: Iterable[str] = (),
+    aff_wild2_pretrained: bool = False,
+    initial_weights: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The provenance of a run that starts.
+
+    Args:
+        training_data: names of the data sets that it trains on.
+        pretrained_on: names of those that the initial weights were trained on, as far as the user
+            says.
+        aff_wild2_pretrained: whether the user says that Aff-Wild2 was among them.
+        initial_weights: what they were read from, JSON values: `file`, `sha256` and `format`; with
+            `trained_on` (names) and `provenance` (that of an export or checkpoint) where known.
+            What those say is inherited. None: random initial weights.
+
+    Returns:
+        The provenance. `aff_wild2_pretrained` is true if the user says so, if the ancestor is
+        flagged, or if any ancestor was trained on Aff-Wild2.
+
+    Raises:
+        WeightsError: if the provenance of the initial weights is none.
+    """
+    reasons = ["the settings say so"] if aff_wild2_pretrained else []
+    names = list(pretrained_on)
+    if initial_weights is not None:
+        file = initial_weights.get("file", "the initial weights")
+        names += initial_weights.get("trained_on") or ()
+        parent = initial_weights.get("provenance")
+        if parent is not None:
+            check(parent, file)
+            names += [*parent.get("pretrained_on", ()), *parent.get("training_data", ())]
+            if parent.get("aff_wild2_pretrained"):
+                reasons.append(f"{file} carries that flag itself")
+    seen = _distinct(names)
+    reasons += [f"{name} is among what the initial weights have seen" for name in seen if _is(name)]
+    return {
+        "training_data": _distinct(training_data),
+        "pretrained_on": seen,
+        "aff_wild2_pretrained": bool(reasons),
+        "reasons": reasons,
+        "initial_weights": None if initial_weights is None else dict(initial_weights),
+    }
+
+
+def amend(
+    provenance: Mapping[str, Any],
+    *,
+    training_data: Iterable[str] | None = None,
+    pretrained_on: Iterable[str] | None = None,
+    aff_wild2_pretrained: bool = False,
+) -> dict[str, Any]:
+    """Adds what a user says after the fact. Nothing that was recorded is taken back.
+
+    Args:
+        provenance: what was recorded.
+        training_data: further names, or None.
+        pretrained_on: further names, or None.
+        aff_wild2_pretrained: sets the flag; False leaves it as it is.
+
+    Returns:
+        The amended provenance.
+    """
+    changed = record(
+        training_data=[*provenance["training_data"], *(training_data or ())],
+        pretrained_on=[*provenance["pretrained_on"], *(pretrained_on or ())],
+        aff_wild2_pretrained=aff_wild2_pretrained,
+        initial_weights=provenance["initial_weights"],
+    )
+    reasons = _distinct([*provenance["reasons"], *changed["reasons"]])
+    flagged = bool(provenance["aff_wild2_pretrained"]) or bool(reasons)
+    return {**provenance, **changed, "aff_wild2_pretrained": flagged, "reasons": reasons}
+
+
+def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The provenance of weights that record none, from the settings that they were trained with.
+
+    Versions that recorded no provenance could start from random weights alone.
+
+    Args:
+        config: the run's settings, nested.
+
+    Returns:
+        The provenance; None if the settings name no data.
+    """
+    data = config.get("data")
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    if not isinstance(kind, str):
+        return None
+    return record(training_data=[DATA_SETS.get(kind, kind)])
+
+
+def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
+    """What a user must know before such weights' predictions go to a challenge.
+
+    Args:
+        provenance: of the weights; None if they record none.
+
+    Returns:
+        Sentences, the gravest first; empty if there is nothing to say.
+    """
+    if provenance is None:
+        return [
+            "the weights record no provenance: whether they were pre-trained on Aff-Wild2, which "
+            "ABAW's rules forbid, is unknown"
+        ]
+    lines = []
+    if provenance["aff_wild2_pretrained"]:
+        reasons = "; ".join(provenance["reasons"])
+        lines.append(
+            "weights pre-trained on Aff-Wild2 were used"
+            + (f" ({reasons})" if reasons else "")
+            + ": ABAW's rules forbid that, so don't submit these predictions to a challenge"
+        )
+    own = [name for name in provenance["training_data"] if _is(name)]
+    if own:
+        lines.append(
+            f"trained on {', '.join(own)}: ABAW's multi-task challenge allows s-Aff-Wild2 alone, "
+            "not Aff-Wild2 itself; submit to its single-task challenges only"
+        )
+    subset = [name for name in provenance["pretrained_on"] if _STATIC_SUBSET.search(name)]
+    if subset and not provenance["aff_wild2_pretrained"]:
+        lines.append(
+            f"the initial weights were trained on {', '.join(subset)}, a part of Aff-Wild2: name "
+            "them as a stage of your training if you submit to a challenge"
+        )
+    source = provenance["initial_weights"]
+    if source is not None and not provenance["pretrained_on"] and not lines:
+        lines.append(
+            f"nothing says what the initial weights ({source.get('file', 'unnamed')}) were trained "
+            "on: state it with --config.provenance.pretrained_on=NAME,..."
+        )
+    return lines
+
+
+def check(value: Any, path: Any) -> dict[str, Any]:
+    """Checks a provenance that was read from a file.
+
+    Args:
+        value: what JSON gave.
+        path: the file, for the message.
+
+    Returns:
+        The value.
+
+    Raises:
+        WeightsError: if it is no provenance.
+    """
+    problem = _fault(value)
+    if problem is None:
+        return value
+    raise WeightsError(
+        f"holds no sound provenance: {problem}",
+        path=path,
+        remedy="restore the file: what weights were trained on is not to be guessed",
+    )
+
+
+def _fault(value: Any) -> str | None:
+    if not isinstance(value, Mapping):
+        return f"it is {type(value).__name__}, not an object"
+    for name in ("training_data", "pretrained_on", "reasons"):
+        names = value.get(name)
+        if not _is_names(names):
+            return f"{name} is {names!r}, not a list of names"
+    flag, source = value.get("aff_wild2_pretrained"), value.get("initial_weights")
+    if not isinstance(flag, bool):
+        return f"aff_wild2_pretrained is {flag!r}, neither true nor false"
+    if source is None:
+        return None
+    if not isinstance(source, Mapping):
+        return f"initial_weights is {source!r}, neither null nor an object"
+    if source.get("trained_on") is not None and not _is_names(source["trained_on"]):
+        return f"initial_weights.trained_on is {source['trained_on']!r}, not a list of names"
+    parent = source.get("provenance")
+    inside = None if parent is None else _fault(parent)
+    return None if inside is None else f"in initial_weights.provenance, {inside}"
+
+
+def _is_names(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(name, str) for name in value)
+    )
+
+
+def _is(name: str) -> bool:
+    """Whether a name means Aff-Wild2 itself, in any usual spelling, not its static subset."""
+    return _AFF_WILD2.search(_STATIC_SUBSET.sub("", name)) is not None
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """The names without blanks around them, each once, in the order of their first appearance."""
+    return list(dict.fromkeys(name.strip() for name in names if name.strip()))

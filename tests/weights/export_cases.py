@@ -1,0 +1,105 @@
+"""Small exports and cards for the tests."""
+
+import json
+
+import numpy as np
+
+from mtl_face.weights import card as cards
+from mtl_face.weights import provenance
+
+MODEL = {"input_size": 32, "norm": "post", "dropout": 0.1, "backbone": {"stage_sizes": (1, 1)}}
+
+
+def make_variables(seed=0):
+    random = np.random.default_rng(seed)
+    return {
+        "params": {
+            "backbone": {"kernel": random.normal(size=(3, 3, 3, 8)).astype(np.float32)},
+            "head_va": {
+                "kernel": random.normal(size=(8, 2)).astype(np.float32),
+                "bias": np.zeros(2, np.float32),
+            },
+        },
+        "batch_stats": {"backbone": {"mean": random.normal(size=8).astype(np.float32)}},
+    }
+
+
+def make_card(**changes):
+    values = {
+        "stored_size": 16,
+        "input_size": 32,
+        "input_mean": (1.0, 2.5, 3.0),
+        "input_std": (64.0, 64.0, 64.0),
+        "crop": {"size": 16},
+        "temperatures": {"va": 1.0, "au": 1.0, "expr": 5.0},
+        "step": 12,
+        "metrics": None,
+        "config": {"name": "small", "data": {"kind": "s_aff_wild2"}, "model": MODEL},
+        "versions": {"mtl_face": "0.1.0", "numpy": "2.4.6"},
+        "provenance": provenance.record(training_data=["s-Aff-Wild2"]),
+    }
+    return cards.make(**(values | changes))
+
+
+def card_text(**changes):
+    """A whole card as it lies on the disk; `changes` replace its entries, "GONE" takes one away."""
+    card = make_card() | {"tensors": {}, "weights_sha256": "0" * 64} | changes
+    return json.dumps({name: value for name, value in card.items() if value != "GONE"})
+
+
+def schema_1_card(weights_sha256):
+    """A card as version 0.1.0 wrote it, key by key."""
+    return {
+        "schema": 1,
+        "tasks": {
+            "va": {"outputs": ["valence", "arousal"], "range": [-1.0, 1.0], "kind": "values"},
+            "au": {
+                "outputs": (
+                    [
+                        "au1",
+                        "au2",
+                        "au4",
+                        "au6",
+                        "au7",
+                        "au10",
+                        "au12",
+                        "au15",
+                        "au23",
+                        "au24",
+                        "au25",
+                        "au26",
+                    ]
+                ),
+                "kind": "logits, independent",
+            },
+            "expr": {
+                "outputs": (
+                    [
+                        "Neutral",
+                        "Anger",
+                        "Disgust",
+                        "Fear",
+                        "Happiness",
+                        "Sadness",
+                        "Surprise",
+                        "Other",
+                    ]
+                ),
+                "kind": "logits, exclusive",
+            },
+        },
+        "temperatures": {"va": 1.0, "au": 1.0, "expr": 5.0},
+        "input": {
+            "stored_size": 112,
+            "size": 224,
+            "channels": "RGB",
+            "range": [0, 255],
+            "mean": [131.0912, 103.8827, 91.4953],
+            "std": [1.0, 1.0, 1.0],
+        },
+        "step": 20,
+        "metrics": None,
+        "config": {"name": "paper", "data": {"kind": "s_aff_wild2"}, "model": {"norm": "post"}},
+        "versions": {"mtl_face": "0.1.0", "jax": "0.10.2"},
+        "weights_sha256": weights_sha256,
+    }

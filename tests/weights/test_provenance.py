@@ -1,0 +1,217 @@
+"""What weights have seen is inherited, and said."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtl_face.errors import WeightsError
+from mtl_face.weights import provenance
+
+VGGFACE2 = {"file": "resnet50.pkl", "sha256": "ab" * 32, "format": "pickle", "variant": "caffe"}
+
+
+def started_from(parent, **more):
+    """A run on s-Aff-Wild2 whose initial weights have a provenance of their own."""
+    source = {"file": "export", "sha256": "cd" * 32, "format": "export", "provenance": parent}
+    return provenance.record(training_data=["s-Aff-Wild2"], initial_weights=source, **more)
+
+
+def test_random_weights():
+    assert provenance.record(training_data=["s-Aff-Wild2"]) == {
+        "training_data": ["s-Aff-Wild2"],
+        "pretrained_on": [],
+        "aff_wild2_pretrained": False,
+        "reasons": [],
+        "initial_weights": None,
+    }
+    assert provenance.warnings(provenance.record(training_data=["s-Aff-Wild2"])) == []
+
+
+def test_file_of_weights():
+    found = provenance.record(
+        training_data=["s-Aff-Wild2"], pretrained_on=["VGGFace2"], initial_weights=VGGFACE2
+    )
+    assert found["initial_weights"] == VGGFACE2
+    assert found["pretrained_on"] == ["VGGFace2"]
+    assert found["aff_wild2_pretrained"] is False
+    assert provenance.warnings(found) == []
+    assert found == json.loads(json.dumps(found))
+
+
+def test_file_of_weights_that_nobody_speaks_of():
+    found = provenance.record(training_data=["s-Aff-Wild2"], initial_weights=VGGFACE2)
+    (line,) = provenance.warnings(found)
+    assert "nothing says what the initial weights (resnet50.pkl) were trained on" in line
+    assert "--config.provenance.pretrained_on=" in line
+    known = provenance.record(
+        training_data=["x"], initial_weights=VGGFACE2 | {"trained_on": ["VGGFace2"]}
+    )
+    assert provenance.warnings(known) == []
+    assert known["pretrained_on"] == ["VGGFace2"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Aff-Wild2",
+        "aff_wild2",
+        "AffWild2",
+        "AFF-WILD 2",
+        "aff-wild-2",
+        "Aff-Wild II",
+        "ABAW5 Aff-Wild2 (VA)",
+        "faces-aff-wild2",
+        "s-Aff-Wild2 and Aff-Wild2",
+    ],
+)
+def test_names_of_aff_wild2(name):
+    found = provenance.record(training_data=["own"], pretrained_on=[name])
+    assert found["aff_wild2_pretrained"] is True
+    assert name in found["reasons"][0]
+
+
+@pytest.mark.parametrize(
+    "name", ["s-Aff-Wild2", "S-AFF-WILD2", "s_aff_wild2", "sAffWild2", "AffectNet", "Aff-Wild"]
+)
+def test_names_of_others(name):
+    found = provenance.record(training_data=["own"], pretrained_on=[name])
+    assert found["aff_wild2_pretrained"] is False
+    assert found["reasons"] == []
+
+
+def test_flag_set_by_the_settings():
+    found = provenance.record(training_data=["own"], aff_wild2_pretrained=True)
+    (line,) = provenance.warnings(found)
+    assert line.startswith("weights pre-trained on Aff-Wild2 were used (the settings say so)")
+    assert "rules forbid" in line
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        provenance.record(training_data=["Aff-Wild2"]),
+        provenance.record(training_data=["own"], pretrained_on=["AffWild2"]),
+        provenance.record(training_data=["own"], aff_wild2_pretrained=True),
+    ],
+)
+def test_flag_is_inherited_over_generations(parent):
+    for _ in range(3):
+        child = started_from(parent)
+        assert child["aff_wild2_pretrained"] is True
+        assert "pre-trained on Aff-Wild2" in provenance.warnings(child)[0]
+        parent = json.loads(json.dumps(child))
+
+
+def test_data_sets_of_all_ancestors():
+    first = provenance.record(training_data=["AffectNet"], pretrained_on=["VGGFace2"])
+    second = started_from(first)
+    third = started_from(second, pretrained_on=["MS1M", "VGGFace2"])
+    assert second["pretrained_on"] == ["VGGFace2", "AffectNet"]
+    assert third["pretrained_on"] == ["MS1M", "VGGFace2", "AffectNet", "s-Aff-Wild2"]
+    assert third["initial_weights"]["provenance"] == second
+    assert third["aff_wild2_pretrained"] is False
+
+
+def test_an_earlier_stage_on_the_challenges_own_data_is_said_but_not_flagged():
+    child = started_from(provenance.record(training_data=["s-Aff-Wild2"]))
+    assert child["aff_wild2_pretrained"] is False
+    (line,) = provenance.warnings(child)
+    assert "trained on s-Aff-Wild2, a part of Aff-Wild2" in line
+
+
+def test_training_on_aff_wild2_itself():
+    found = provenance.record(training_data=["Aff-Wild2"])
+    assert found["aff_wild2_pretrained"] is False
+    (line,) = provenance.warnings(found)
+    assert "allows s-Aff-Wild2 alone" in line
+
+
+def test_ancestor_without_provenance_is_not_taken_for_clean():
+    child = started_from(None)
+    (line,) = provenance.warnings(child)
+    assert "nothing says" in line
+    (line,) = provenance.warnings(None)
+    assert "unknown" in line
+
+
+def test_from_the_settings_of_an_older_version():
+    found = provenance.from_config({"data": {"kind": "rendered_faces"}})
+    assert found == provenance.record(training_data=["rendered faces"])
+    assert provenance.from_config({"data": {"kind": "mine"}})["training_data"] == ["mine"]
+    for config in ({}, {"data": 3}, {"data": {}}):
+        assert provenance.from_config(config) is None
+
+
+class TestAmend:
+    recorded = provenance.record(
+        training_data=["s-Aff-Wild2"], pretrained_on=["VGGFace2"], initial_weights=VGGFACE2
+    )
+
+    def test_nothing(self):
+        assert provenance.amend(self.recorded) == self.recorded
+
+    def test_adds(self):
+        found = provenance.amend(self.recorded, training_data=["own"], pretrained_on=["MS1M"])
+        assert found["training_data"] == ["s-Aff-Wild2", "own"]
+        assert found["pretrained_on"] == ["VGGFace2", "MS1M"]
+        assert found["initial_weights"] == VGGFACE2
+
+    def test_sets_the_flag(self):
+        assert provenance.amend(self.recorded, aff_wild2_pretrained=True)["aff_wild2_pretrained"]
+        found = provenance.amend(self.recorded, pretrained_on=["Aff-Wild2"])
+        assert found["aff_wild2_pretrained"] is True
+
+    def test_never_takes_it_back(self):
+        flagged = provenance.amend(self.recorded, aff_wild2_pretrained=True)
+        assert provenance.amend(flagged) == flagged
+        odd = {**self.recorded, "aff_wild2_pretrained": True}  # no reason was recorded
+        assert provenance.amend(odd)["aff_wild2_pretrained"] is True
+
+
+names = st.lists(st.sampled_from(["Aff-Wild2", "s-Aff-Wild2", "VGGFace2", "own"]), max_size=3)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.lists(st.tuples(names, names, st.booleans()), min_size=1, max_size=5))
+def test_flagged_if_and_only_if_an_ancestor_gives_reason(generations):
+    current, expected = None, False
+    for training, seen, flag in generations:
+        expected |= flag or "Aff-Wild2" in seen
+        source = None if current is None else {"file": "x", "provenance": current}
+        current = provenance.record(
+            training_data=training,
+            pretrained_on=seen,
+            aff_wild2_pretrained=flag,
+            initial_weights=source,
+        )
+        assert current["aff_wild2_pretrained"] is expected
+        assert bool(current["reasons"]) is expected
+        assert provenance.check(json.loads(json.dumps(current)), "x") == current
+        expected |= "Aff-Wild2" in training
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([], "not an object"),
+        ({}, "training_data is None"),
+        ({"training_data": "x"}, "training_data is 'x'"),
+        ({"training_data": [3]}, "not a list of names"),
+        ({"aff_wild2_pretrained": None}, "neither true nor false"),
+        ({"aff_wild2_pretrained": "no"}, "neither true nor false"),
+        ({"initial_weights": 3}, "initial_weights is 3"),
+        ({"initial_weights": {"trained_on": 3}}, "trained_on is 3"),
+        ({"initial_weights": {"provenance": []}}, "in initial_weights.provenance, it is list"),
+    ],
+)
+def test_unsound(value, words):
+    if isinstance(value, dict) and value:
+        value = provenance.record(training_data=["own"]) | value
+    with pytest.raises(WeightsError) as raised:
+        provenance.check(value, Path("provenance.json"))
+    assert words in str(raised.value)
+    assert "provenance.json" in str(raised.value)
+    assert raised.value.remedy
