@@ -226,9 +226,10 @@ class _Opened:
             stream for stream in self._container.streams.video if not _is_cover(self._av, stream)
         ]
         if not streams:
+            kinds = sorted({stream.type for stream in self._container.streams})
             self._container.close()
             raise VideoError(
-                "the file has no video stream" + self._contents(),
+                "the file has no video stream" + (f", only {' and '.join(kinds)}" if kinds else ""),
                 path=self._path,
                 remedy="give the file with the picture",
             )
@@ -236,10 +237,6 @@ class _Opened:
 
     def __exit__(self, *_: object) -> None:
         self._container.close()
-
-    def _contents(self) -> str:
-        kinds = sorted({stream.type for stream in self._container.streams})
-        return f", only {' and '.join(kinds)}" if kinds else ""
 
 
 def _is_cover(av: Any, stream: Any) -> bool:

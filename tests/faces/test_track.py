@@ -1,0 +1,115 @@
+"""Following faces, and putting tracks together to people."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtl_face.faces.align import STANDARD
+from mtl_face.faces.detect import Face
+from mtl_face.faces.track import PATIENCE, Tracker, people
+
+
+def face(x, y=100.0, scale=1.0):
+    return Face((STANDARD.target() - STANDARD.target().mean(axis=0)) * scale + [x, y], 0.9)
+
+
+def follow(*frames):
+    """The tracker after frames given as lists of faces, numbered from 1."""
+    tracker = Tracker()
+    for number, faces in enumerate(frames, start=1):
+        tracker.update(number, faces)
+    return tracker
+
+
+def sides(tracker):
+    """Frames and mean place of each person."""
+    return [
+        (
+            list(person.choice),
+            float(
+                np.mean(
+                    [
+                        tracker.tracks[track]
+                        .faces[tracker.tracks[track].frames.index(frame)]
+                        .centre[0]
+                        for frame, track in person.choice.items()
+                    ]
+                )
+            ),
+        )
+        for person in people(tracker.tracks)
+    ]
+
+
+def test_a_moving_face_is_one_track():
+    tracker = follow(*([face(100 + 20 * step)] for step in range(20)))
+    assert [track.frames for track in tracker.tracks] == [list(range(1, 21))]
+
+
+def test_faces_keep_their_tracks_when_the_order_changes():
+    tracker = follow([face(100), face(300)], [face(305), face(102)], [face(104), face(310)])
+    assert [round(track.faces[-1].centre[0]) for track in tracker.tracks] == [104, 310]
+
+
+def test_another_size_is_another_face():
+    assert len(follow([face(100)], [face(100, scale=3.0)]).tracks) == 2
+
+
+def test_a_short_break_keeps_the_track_and_a_long_one_ends_it():
+    for pause, count in ((PATIENCE - 1, 1), (PATIENCE, 2)):
+        tracker = follow([face(100)], *([[]] * pause), [face(100)])
+        assert len(tracker.tracks) == count
+        ((frames, _),) = sides(tracker)
+        assert frames == [1, pause + 2]
+
+
+def test_two_people_get_sides_by_place():
+    right_first = [[face(500, scale=1.5), face(100)]] * 10
+    assert [round(place) for _, place in sides(follow(*right_first))] == [100, 500]
+
+
+def test_one_person_seen_in_two_places_stays_one():
+    """A cut moves the face; nobody else is ever seen at the same time."""
+    tracker = follow(*[[face(100)]] * 10, *[[face(500)]] * 10)
+    assert len(tracker.tracks) == 2
+    ((frames, _),) = sides(tracker)
+    assert frames == list(range(1, 21))
+
+
+def test_interrupted_tracks_of_two_people_go_to_the_nearest_side():
+    both = [face(100), face(500)]
+    frames = [*[both] * 10, *[[face(100)]] * 30, *[both] * 10, *[[face(505)]] * 30, *[both] * 10]
+    (left, left_place), (right, right_place) = sides(follow(*frames))
+    assert (round(left_place), round(right_place)) == (100, 502)
+    assert left == [*range(1, 51), *range(81, 91)]
+    assert right == [*range(1, 11), *range(41, 91)]
+
+
+def test_passers_by_are_left_out():
+    frames = [[face(300)] + ([face(20, scale=0.5)] if 5 < step < 9 else []) for step in range(60)]
+    ((_, place),) = sides(follow(*frames))
+    assert round(place) == 300
+
+
+def test_a_third_person_is_left_out():
+    frames = [[face(100), face(300, scale=0.6), face(500)]] * 12
+    assert [round(place) for _, place in sides(follow(*frames))] == [100, 500]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), max_size=4, unique=True),
+        max_size=12,
+    )
+)
+@settings(deadline=None, derandomize=True, max_examples=80)
+def test_no_track_has_two_faces_of_a_frame(frames):
+    tracker = follow(*([face(60 * x, 80 * y) for x, y in places] for places in frames))
+    assert sum(len(track.frames) for track in tracker.tracks) == sum(map(len, frames))
+    for track in tracker.tracks:
+        assert len(set(track.frames)) == len(track.frames) == len(track.faces)
+        assert track.frames == sorted(track.frames)
+    chosen = people(tracker.tracks) if tracker.tracks else []
+    assert len(chosen) <= 2
+    tracks = [number for person in chosen for number in person.tracks]
+    assert len(set(tracks)) == len(tracks)

@@ -1,0 +1,153 @@
+"""Decoding: every frame keeps its number, whatever is odd or damaged about the file."""
+
+import sys
+import wave
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import small_videos
+
+from mtl_face.faces import models, video
+
+
+def levels(path):
+    """Brightness step of each decoded frame, by number, and the video after decoding."""
+    opened = video.open_video(path)
+    steps = {}
+    for frame in opened:
+        mean = np.asarray(frame.picture).astype(float).mean()
+        steps[frame.number] = (mean - 4) / 8
+    return steps, opened
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"),
+    [
+        ("a.mp4", "libx264", "yuv420p"),  # B-frames: packets are not in the order of showing
+        ("a.mkv", "libx264", "yuv420p"),
+        ("a.avi", "mpeg4", "yuv420p"),
+        ("a.webm", "libvpx-vp9", "yuv420p"),
+        ("a.mp4", "libx264", "gray"),
+        ("a.mkv", "libx264", "yuv420p10le"),
+        ("a.mkv", "ffv1", "bgr0"),
+    ],
+)
+def test_frames_in_the_order_of_showing(tmp_path, name, codec, pixel_format):
+    path = small_videos.write(
+        tmp_path / name, small_videos.grey_steps(24), codec=codec, pixel_format=pixel_format
+    )
+    steps, opened = levels(path)
+    assert list(steps) == list(range(1, 25))
+    # The encoder writes grey in full range without saying so, which is read with more contrast.
+    tolerance = 2.0 if pixel_format == "gray" else 0.45
+    np.testing.assert_allclose(list(steps.values()), range(24), atol=tolerance)
+    assert (opened.frames, opened.damaged, opened.rotation) == (24, 0, 0)
+    assert opened.rate == 25
+    assert not opened.variable_rate
+    assert not opened.numbered_by_count
+    assert video.estimate_frames(path) == pytest.approx(24, abs=8)
+
+
+def test_uneven_frame_rate_counts_frames_and_keeps_times(tmp_path):
+    times = [0, 40, 80, 500, 540, 2000]
+    path = small_videos.write(tmp_path / "a.mkv", small_videos.grey_steps(6), times_ms=times)
+    opened = video.open_video(path)
+    frames = [(frame.number, frame.seconds) for frame in opened]
+    assert frames == [(number, ms / 1000) for number, ms in enumerate(times, start=1)]
+    assert opened.variable_rate
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_rotation_in_the_header_is_undone(tmp_path, degrees):
+    """A light corner at the top left of the stored frame goes where a player shows it."""
+    pixels = np.full((64, 128, 3), 30, np.uint8)
+    pixels[:32, :32] = 220
+    path = small_videos.write(tmp_path / "a.mp4", [pixels] * 3)
+    small_videos.turn(path, degrees, 128, 64)
+    opened = video.open_video(path)
+    frames = [np.asarray(frame.picture).astype(int) for frame in opened]
+    expected = np.rot90(pixels, -degrees // 90)  # rot90 turns counter-clockwise
+    assert len(frames) == 3
+    assert frames[0].shape == expected.shape
+    assert np.abs(frames[0] - expected).mean() < 4
+    assert opened.rotation == (360 - degrees) % 360
+
+
+def test_pixels_that_are_not_square(tmp_path):
+    path = small_videos.write(tmp_path / "a.mp4", small_videos.grey_steps(2), aspect=Fraction(4, 3))
+    (first, *_) = video.open_video(path)
+    assert first.picture.size == (128, 64)
+
+
+def test_a_damaged_frame_leaves_a_gap_and_shifts_nothing(tmp_path):
+    path = small_videos.write(
+        tmp_path / "a.avi", small_videos.grey_steps(12), codec="mjpeg", pixel_format="yuvj420p"
+    )
+    content = bytearray(path.read_bytes())
+    place = 0
+    for _ in range(5):
+        place = content.find(b"\xff\xd8\xff", place + 1)
+    end = content.find(b"\xff\xd8\xff", place + 1) - 8  # the next chunk's header stays
+    content[place:end] = bytes(end - place)
+    path.write_bytes(content)
+    steps, opened = levels(path)
+    assert sorted(steps) == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12]
+    np.testing.assert_allclose(
+        [steps[number] for number in steps], [number - 1 for number in steps], atol=0.45
+    )
+    assert opened.frames == 12
+    assert opened.damaged == 1
+
+
+def test_a_video_that_was_cut_off(tmp_path):
+    path = small_videos.write(
+        tmp_path / "a.mkv", small_videos.grey_steps(30), codec="ffv1", pixel_format="bgr0"
+    )
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    steps, _ = levels(path)
+    assert 8 < len(steps) < 25
+    assert list(steps) == list(range(1, len(steps) + 1))
+    np.testing.assert_allclose(list(steps.values())[:-1], range(len(steps) - 1), atol=0.45)
+
+
+def write_sound(path):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(16000))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "no video, or its header is damaged"),
+        (lambda path: path.write_text("words " * 200), "no video, or its header is damaged"),
+        (write_sound, "no video stream, only audio"),
+        (lambda path: None, "does not exist"),
+    ],
+)
+def test_files_that_are_no_videos(tmp_path, make, message):
+    path = tmp_path / "a.mp4"
+    make(path)
+    for look in (video.open_video, video.estimate_frames):
+        with pytest.raises(video.VideoError, match=message) as caught:
+            look(path)
+        assert caught.value.path == str(path)
+        assert caught.value.remedy
+
+
+def test_an_mp4_without_its_end(tmp_path):
+    """The index of an MP4 file lies at its end: without it nothing can be read."""
+    path = small_videos.write(tmp_path / "a.mp4", small_videos.grey_steps(30))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(video.VideoError, match="header is damaged"):
+        video.open_video(path)
+
+
+def test_without_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(models.MissingExtraError, match=r"mtl_face\[video\]"):
+        video.open_video(tmp_path / "a.mp4")
