@@ -49,9 +49,7 @@ def load(config: Config, say: Callable[[str], None]) -> LoadedBackbone | None:
     return backbone
 
 
-def load_early(
-    config: Config, workdir: Path, say: Callable[[str], None]
-) -> LoadedBackbone | None:
+def load_early(config: Config, workdir: Path, say: Callable[[str], None]) -> LoadedBackbone | None:
     """`load`, unless the folder holds a run to go on with, which needs no initial weights.
 
     Called before the data are prepared, so that a wrong file costs seconds.

@@ -14,6 +14,10 @@ from mtl_face.model.variants import VARIANTS, BackboneVariant
 from mtl_face.weights.file_content import Entry, FileContent
 
 CARD = "model.json"
+"""In an export's folder: what it is."""
+
+SAFETENSORS = "model.safetensors"
+"""In an export's folder, of the form that has one: the arrays, and the card again."""
 
 _IN_TORCH_WORDS = {
     "kernel": "weight",

@@ -39,7 +39,13 @@ def open_weights(path: Path) -> Iterator[FileContent]:
                 path=path,
                 remedy="give a weights file, or the folder that run.py export wrote",
             )
-        with our_export.open_folder(path) as content:
+        file = path / our_export.SAFETENSORS
+        opened = (
+            safetensors_reader.open_safetensors(file)
+            if file.is_file()
+            else our_export.open_folder(path)
+        )
+        with opened as content:
             yield content
         return
     try:

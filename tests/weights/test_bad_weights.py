@@ -1,6 +1,5 @@
 """What is wrong with a file is said, one message each, and nothing in a file is ever run."""
 
-import collections
 import contextlib
 import gzip
 import io
@@ -15,7 +14,7 @@ import pytest
 import reference_resnet
 import torch
 import weight_files
-from reference_resnet import RESNET50, SMALL, Size
+from reference_resnet import SMALL
 
 from mtl_face.errors import UserError, WeightsError
 from mtl_face.weights import load_backbone, restricted_pickle
@@ -154,43 +153,6 @@ def test_not_floating_point(path, network):
     assert problem_of(path) == "conv1.weight is of type int8, not floating point"
 
 
-def meta_state(blocks, *, basic=False, width=64, size=RESNET50):
-    """Names and shapes of other networks, without their memory."""
-    del size
-    state = collections.OrderedDict()
-
-    def add(name, *shape):
-        state[name] = torch.zeros(1).expand(shape)
-
-    def norm(name, channels):
-        for kind in ("weight", "bias", "running_mean", "running_var"):
-            add(f"{name}.{kind}", channels)
-
-    add("conv1.weight", 64, 3, 7, 7)
-    norm("bn1", 64)
-    channels = 64
-    for stage, count in enumerate(blocks):
-        inner = width * 2**stage
-        out = 64 * 2**stage * (1 if basic else 4)
-        for block in range(count):
-            name = f"layer{stage + 1}.{block}"
-            shapes = (
-                [(inner, channels, 3, 3), (out, inner, 3, 3)]
-                if basic
-                else [(inner, channels, 1, 1), (inner, inner, 3, 3), (out, inner, 1, 1)]
-            )
-            for index, shape in enumerate(shapes, start=1):
-                add(f"{name}.conv{index}.weight", *shape)
-                norm(f"{name}.bn{index}", shape[0])
-            if block == 0 and channels != out:
-                add(f"{name}.downsample.0.weight", out, channels, 1, 1)
-                norm(f"{name}.downsample.1", out)
-            channels = out
-    add("fc.weight", 1000, channels)
-    add("fc.bias", 1000)
-    return state
-
-
 def problem_of_state(path, state):
     torch.save(state, path)
     with pytest.raises(WeightsError) as raised:
@@ -200,19 +162,19 @@ def problem_of_state(path, state):
 
 
 def test_resnet18(path):
-    problem = problem_of_state(path, meta_state((2, 2, 2, 2), basic=True))
+    problem = problem_of_state(path, weight_files.meta_state((2, 2, 2, 2), basic=True))
     assert problem.startswith("has blocks of two convolutions and stages of 2, 2, 2, 2 blocks")
 
 
 @pytest.mark.parametrize(("blocks", "name"), [((3, 4, 23, 3), "101"), ((3, 8, 36, 3), "152")])
 def test_resnet101_and_152(path, blocks, name):
-    problem = problem_of_state(path, meta_state(blocks))
+    problem = problem_of_state(path, weight_files.meta_state(blocks))
     assert problem.startswith(f"is ResNet{name} (stages of ")
     assert "not ResNet50 (stages of 3, 4, 6, 3 blocks, width 64, expansion 4)" in problem
 
 
 def test_wide_resnet(path):
-    problem = problem_of_state(path, meta_state((3, 4, 6, 3), width=128))
+    problem = problem_of_state(path, weight_files.meta_state((3, 4, 6, 3), width=128))
     assert "tensors are of another size: layer1.0.conv1.weight has shape 128x64x1x1" in problem
     assert "not 64x64x1x1" in problem
 
@@ -404,9 +366,10 @@ def test_object_arrays_are_refused(path):
 
 def test_size_of_networks_is_that_of_the_reference():
     """The states made here are of the networks that they are named for."""
-    assert len(meta_state((3, 4, 6, 3))) == 53 * 5 + 2
+    assert len(weight_files.meta_state((3, 4, 6, 3))) == 53 * 5 + 2
     total = sum(
-        tensor.numel() for name, tensor in meta_state((3, 4, 6, 3)).items() if "running" not in name
+        tensor.numel()
+        for name, tensor in weight_files.meta_state((3, 4, 6, 3)).items()
+        if "running" not in name
     )
     assert total == 25_557_032  # torchvision's ResNet50
-    assert Size() == RESNET50

@@ -1,5 +1,6 @@
 """Writes a reference network as each of the published formats, by the format's own library."""
 
+import collections
 import pickle
 
 import h5py
@@ -173,3 +174,39 @@ def write_matlab_7_3(path, network, *, mean=(131.0912, 103.8827, 91.4953)):
         file.create_dataset("meta/normalization/averageImage", data=image)
     with path.open("r+b") as file:
         file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512, b" "))
+
+
+def meta_state(blocks=(3, 4, 6, 3), *, basic=False, width=64):
+    """Torchvision's names and shapes of full-size networks, in a few kilobytes: all zeros."""
+    state = collections.OrderedDict()
+
+    def add(name, *shape):
+        state[name] = torch.zeros(1).expand(shape)
+
+    def norm(name, channels):
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            add(f"{name}.{kind}", channels)
+
+    add("conv1.weight", 64, 3, 7, 7)
+    norm("bn1", 64)
+    channels = 64
+    for stage, count in enumerate(blocks):
+        inner = width * 2**stage
+        out = 64 * 2**stage * (1 if basic else 4)
+        for block in range(count):
+            name = f"layer{stage + 1}.{block}"
+            shapes = (
+                [(inner, channels, 3, 3), (out, inner, 3, 3)]
+                if basic
+                else [(inner, channels, 1, 1), (inner, inner, 3, 3), (out, inner, 1, 1)]
+            )
+            for index, shape in enumerate(shapes, start=1):
+                add(f"{name}.conv{index}.weight", *shape)
+                norm(f"{name}.bn{index}", shape[0])
+            if block == 0 and channels != out:
+                add(f"{name}.downsample.0.weight", out, channels, 1, 1)
+                norm(f"{name}.downsample.1", out)
+            channels = out
+    add("fc.weight", 1000, channels)
+    add("fc.bias", 1000)
+    return state

@@ -1,0 +1,215 @@
+"""Our own exports as initial weights: whole networks and backbones, of any size."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mtl_face import config as config_lib
+from mtl_face.errors import UserError, WeightsError
+from mtl_face.model.backbone import ResNet
+from mtl_face.weights import card as cards
+from mtl_face.weights import export, load_backbone
+from mtl_face.weights.pairing import check_pairing, settings
+from mtl_face.weights.resnet_names import RESNET50, Architecture, layers
+
+SIZE = Architecture((1, 2), 4, 2)
+MEAN, STD = (120.0, 110.0, 100.0), (50.0, 51.0, 52.0)
+
+
+def make_backbone(size=SIZE, seed=0):
+    """Trees of the real network's structure, filled by NumPy."""
+    random = np.random.default_rng(seed)
+    network = ResNet(size.stage_sizes, size.width, size.expansion)
+    abstract = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    )
+    return jax.tree.map(
+        lambda leaf: random.uniform(0.1, 1, leaf.shape).astype(np.float32), dict(abstract)
+    )
+
+
+def whole(backbone):
+    return {
+        "params": {
+            "backbone": backbone["params"],
+            "projection": {"kernel": np.ones((16, 8), np.float32), "bias": np.ones(8, np.float32)},
+        },
+        "batch_stats": {"backbone": backbone["batch_stats"]},
+    }
+
+
+def make_card(variant="keras", provenance=None):
+    model = config_lib.to_dict(config_lib.Config())["model"]
+    model["backbone"]["variant"] = variant
+    return cards.make(
+        stored_size=112,
+        input_size=112,
+        input_mean=MEAN,
+        input_std=STD,
+        crop={},
+        temperatures={"va": 1.0, "au": 1.0, "expr": 5.0},
+        step=7,
+        metrics=None,
+        config={"model": model},
+        versions={},
+        provenance=provenance,
+    )
+
+
+def write_safetensors(path, variables, card):
+    tensors = {
+        jax.tree_util.keystr(keys, simple=True, separator="/"): leaf
+        for keys, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]
+    }
+    safetensors.numpy.save_file(tensors, path, {"model_json": json.dumps(card)})
+
+
+def assert_is(loaded, backbone):
+    for found, expected in (
+        (loaded.params, backbone["params"]),
+        (loaded.batch_stats, backbone["batch_stats"]),
+    ):
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_export(tmp_path, form):
+    backbone = make_backbone()
+    folder = tmp_path / "export"
+    export.save(folder, whole(backbone), make_card(), form=form)
+    loaded = load_backbone(folder)
+    assert_is(loaded, backbone)
+    assert loaded.architecture == SIZE
+    assert loaded.variant.name == "keras"
+    assert (loaded.variant.input_mean, loaded.variant.input_std) == (MEAN, STD)
+    assert loaded.variant.channel_order == "rgb"  # not turned
+    assert sorted(name for name, _ in loaded.left_out) == [
+        "params/projection/bias",
+        "params/projection/kernel",
+    ]
+    assert loaded.source["file"] == "export"
+    assert loaded.source["sha256"] == export.load(folder)[1]["weights_sha256"]
+    assert json.loads(json.dumps(loaded.source)) == loaded.source
+
+
+@pytest.mark.parametrize("part", ["whole", "backbone", "named"])
+def test_safetensors_file(tmp_path, part):
+    backbone = make_backbone()
+    variables = {"whole": whole(backbone), "backbone": backbone}.get(part) or {
+        collection: {"backbone": tree} for collection, tree in backbone.items()
+    }
+    path = tmp_path / "weights"
+    lineage = {
+        "training_data": ["rendered faces"],
+        "pretrained_on": [],
+        "aff_wild2_pretrained": False,
+        "reasons": [],
+        "initial_weights": None,
+    }
+    write_safetensors(path, variables, make_card("torchvision", lineage))
+    loaded = load_backbone(path)
+    assert_is(loaded, backbone)
+    assert loaded.variant.name == "torchvision"
+    assert len(loaded.left_out) == (2 if part == "whole" else 0)
+    assert loaded.source["provenance"] == lineage
+
+
+def test_incomplete_export(tmp_path):
+    path = tmp_path / "weights"
+    backbone = make_backbone()
+    del backbone["params"]["stage2_block2"]["bn1"]["bias"]
+    write_safetensors(path, backbone, make_card())
+    with pytest.raises(WeightsError, match=r"lacks 1 of the \d+ tensors .*stage2_block2.bn1.bias"):
+        load_backbone(path)
+    write_safetensors(path, make_backbone(), {"schema": 1})
+    with pytest.raises(WeightsError, match="does not say the backbone's variant"):
+        load_backbone(path)
+
+
+def test_damaged_folder(tmp_path):
+    folder = tmp_path / "export"
+    export.save(folder, whole(make_backbone()), make_card())
+    for file in (folder / "params").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:10])
+    with pytest.raises(UserError) as raised:
+        load_backbone(folder)
+    assert raised.value.remedy
+
+
+def pair(loaded, **changes):
+    known = {
+        "variant": "keras",
+        "input_mean": MEAN,
+        "input_std": STD,
+        "architecture": SIZE,
+    }
+    check_pairing(loaded, path="x", **(known | changes))
+
+
+def test_pairing(tmp_path):
+    path = tmp_path / "weights"
+    write_safetensors(path, make_backbone(), make_card())
+    loaded = load_backbone(path)
+    pair(loaded)
+    pair(loaded, input_mean=(120.0004, 110.0, 100.0))
+
+    def remedy(**changes):
+        with pytest.raises(WeightsError) as raised:
+            pair(loaded, **changes)
+        assert str(raised.value).startswith("x: does not fit the settings: ")
+        return raised.value.remedy
+
+    assert remedy(variant="caffe") == "use --config.model.backbone.variant=keras"
+    assert remedy(input_mean=MEAN[::-1]) == "use --config.model.input_mean=120.0,110.0,100.0"
+    assert remedy(input_std=(1.0, 1.0, 1.0)) == "use --config.model.input_std=50.0,51.0,52.0"
+    assert remedy(variant="caffe", architecture=Architecture((1,), 8, 2)) == (
+        "use --config.model.backbone.variant=keras --config.model.backbone.stage_sizes=1,2 "
+        "--config.model.backbone.width=4"
+    )
+
+
+def test_settings_are_those_that_pass(tmp_path):
+    """The printed flags, taken as overrides, make a config that the weights fit."""
+    path = tmp_path / "weights"
+    write_safetensors(path, make_backbone(Architecture((2,), 6, 3)), make_card())
+    loaded = load_backbone(path)
+    overrides = [flag.removeprefix("--config.") for flag in settings(loaded)]
+    file = tmp_path / "c.py"
+    file.write_text(
+        "from mtl_face import config\n"
+        "def get_config():\n    c = config.default()\n    c.data.root = '/x'\n    return c\n"
+    )
+    model = config_lib.load(str(file), overrides).model
+    backbone = model.backbone
+    check_pairing(
+        loaded,
+        path="x",
+        variant=backbone.variant,
+        input_mean=model.input_mean,
+        input_std=model.input_std,
+        architecture=Architecture(backbone.stage_sizes, backbone.width, backbone.expansion),
+    )
+
+
+def test_the_names_are_those_of_the_network():
+    """Our names and shapes of ResNet50, against the network itself."""
+    abstract = jax.eval_shape(
+        lambda: ResNet().init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    )
+    expected = {
+        jax.tree_util.keystr(keys, simple=True, separator="/"): leaf.shape
+        for keys, leaf in jax.tree_util.tree_flatten_with_path(dict(abstract["params"]))[0]
+    }
+    found = {}
+    for layer in layers(RESNET50):
+        found["/".join((*layer.convolution, "kernel"))] = layer.kernel_shape
+        for name in ("scale", "bias"):
+            found["/".join((*layer.batch_norm, name))] = layer.kernel_shape[-1:]
+    assert found == expected
+    assert sum(int(np.prod(shape)) for shape in found.values()) == 23_508_032
+    assert len(layers(RESNET50)) == 53

@@ -1,0 +1,74 @@
+"""`run.py weights`: what it prints, with what it does without."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import weight_files
+
+from mtl_face.commands import line
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
+    torch.save(weight_files.meta_state(), path)
+    return path
+
+
+def test_prints_what_a_file_is(file, capsys):
+    assert line.main(["weights", str(file)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for words in (
+        f"initial weights: {file} (sha256 ",
+        "PyTorch file (zip): ResNet50 (stages of 3, 4, 6, 3 blocks, width 64, expansion 4)",
+        "geometry torchvision; first convolution in RGB\n",
+        "matched 53 convolutions and 53 batch norms, 23,508,032 parameters",
+        "left out, not of the backbone: fc.weight 1000x2048, fc.bias 1000",
+        "trained on ImageNet",
+        "next: python run.py train ",
+        f"--config.model.backbone.init_from={file}",
+        "--config.model.backbone.variant=torchvision",
+        "--config.model.input_mean=123.675,116.28,103.53",
+        "--config.model.input_std=58.395,57.12,57.375",
+    ):
+        assert words in captured.out
+
+
+def test_channels(file, capsys):
+    assert line.main(["weights", str(file), "--channels=bgr"]) == 0
+    out = capsys.readouterr().out
+    assert "first convolution in BGR, turned to RGB" in out
+    assert "--config.model.backbone.init_channels=bgr" in out
+
+
+def test_a_bad_file(tmp_path, capsys):
+    path = tmp_path / "weights.h5"
+    path.write_text("<!DOCTYPE html>")
+    assert line.main(["weights", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {path}: is a web page, not a weights file\n  -> ")
+    assert captured.out == ""
+
+
+def test_imports_neither_jax_nor_the_makers_of_the_files(file):
+    code = (
+        "import sys; from mtl_face.commands import line; status = line.main(sys.argv[1:]);"
+        "print('STATUS', status, *sorted({'jax', 'flax', 'tensorflow', 'keras', 'torch', 'orbax'}"
+        " & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "weights", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert result.stdout.splitlines()[-1] == "STATUS 0"
+    assert result.stderr == ""
