@@ -13,7 +13,7 @@ from clu import metric_writers, parameter_overview
 from data_pipeline import input as data_input
 from data_pipeline import mixture, order
 from mtl_face import config as config_lib
-from mtl_face.commands import build, evaluate_run, lineage, tables
+from mtl_face.commands import build, evaluate_run, initial_weights, lineage, tables
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import (
     Pixels,
@@ -29,6 +29,7 @@ from mtl_face.training.history import History
 from mtl_face.training.state import TrainState, make_state
 from mtl_face.training.step import make_train_step
 from mtl_face.training.stop import StopRequest
+from mtl_face.weights import LoadedBackbone
 
 
 def run(config: config_lib.Config, options: argparse.Namespace) -> int:
@@ -43,6 +44,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     """
     begin = time.perf_counter()
     workdir = workdirs.open_for_training(options.workdir, config)
+    backbone = initial_weights.load_early(config, workdir, say)
     train_table, rows = tables.load_training(config.data, seed=config.seed, say=say)
     root = tables.ensure_data(config.data, say)
     validation_table = tables.load_split(config.data, root, "validation", say)
@@ -66,7 +68,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         newest = checkpoints.newest()
         if newest is None or newest < total_steps:
             train = pixels(config, train_table, say)
-            state = _start(session, workdir, checkpoints, newest)
+            state = _start(session, workdir, checkpoints, newest, backbone)
             others = _other_validation_sets(config, say)
             _train(
                 session,
@@ -95,7 +97,11 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
 
 
 def _start(
-    session: Session, workdir: Path, checkpoints: Checkpoints, newest: int | None
+    session: Session,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    newest: int | None,
+    backbone: LoadedBackbone | None,
 ) -> TrainState:
     if newest is not None:
         lineage.warn(lineage.resume(session.config, workdir, checkpoints, newest), say)
@@ -103,6 +109,7 @@ def _start(
         say(f"going on from step {newest}")
         return state
     config = session.config
+    backbone = backbone or initial_weights.load(config, say)
     say(f"compiling on {jax.device_count()} {jax.default_backend()} device(s) ...")
     state = make_state(
         session.network,
@@ -112,7 +119,10 @@ def _start(
         input_size=config.model.input_size,
         uncertainty=build.initial_uncertainty(config),
     )
-    lineage.warn(lineage.begin(config, workdir, checkpoints, None), say)
+    if backbone is not None:
+        state = initial_weights.place(state, backbone)
+    source = None if backbone is None else backbone.source
+    lineage.warn(lineage.begin(config, workdir, checkpoints, source), say)
     checkpoints.save(0, state)
     return state
 
