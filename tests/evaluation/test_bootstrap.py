@@ -1,0 +1,303 @@
+"""Resampled scores against scores of resampled rows; intervals against SciPy and the truth."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from evaluation_tables import make_labels, make_predictions
+from scipy import stats
+
+from mtl_face.evaluation import bootstrap, paired
+from mtl_face.evaluation.answers import Answers
+from mtl_face.evaluation.joined import join
+from mtl_face.evaluation.metrics import score
+from mtl_face.evaluation.sufficient import Statistic
+
+NUM_VIDEOS = 10
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """100 rows of 10 videos, of which one has no valence and arousal labels at all."""
+    labels = make_labels(100, seed=3)
+    labels.valence[:10] = np.nan
+    labels.au[13, 4] = np.nan
+    predictions = make_predictions(labels)
+    rng = np.random.default_rng(0)
+    std = rng.uniform(0.2, 0.8, (2, 100))
+    return labels, dataclasses.replace(predictions, valence_std=std[0], arousal_std=std[1])
+
+
+def value_at(result, path):
+    for key in path.split("."):
+        result = result[key]
+    return result
+
+
+def rows_of(labels, weights):
+    """The rows of a set of videos, each as often as its video."""
+    names = np.unique(labels.video)
+    count = {name: int(number) for name, number in zip(names, weights, strict=True)}
+    return np.repeat(np.arange(len(labels.frame)), [count[name] for name in labels.video])
+
+
+def assert_scores_are(scores, number, labels, predictions, rows, au_mask):
+    """Every resampled score is the score of the rows themselves."""
+    # matched by key, every copy of a row finds its one prediction
+    result = score(labels.take(rows), predictions, au_mask=au_mask)
+    ece = {path for path in scores if "ece" in path}  # its bins are those of all rows
+    assert ece
+    for path in scores.keys() - ece:
+        expected = value_at(result, path)
+        got = scores[path][number]
+        if expected is None:
+            assert np.isnan(got), path
+        else:
+            assert got == pytest.approx(expected, abs=1e-9), path
+
+
+@pytest.mark.parametrize("au_mask", ["all", "any"])
+def test_resampled_scores_are_those_of_the_rows_drawn(tables, au_mask):
+    labels, predictions = tables
+    joined = join(labels, predictions, au_mask=au_mask)
+    sample = bootstrap.resample(joined, num_resamples=6, seed=5)
+    weights = bootstrap.draw_weights(NUM_VIDEOS, 6, 5)
+    assert {"p", "va.score", "au.score", "expr.score", "au.pr_auc.au6"} <= sample.point.keys()
+    assert {"va.uncertainty.risk_coverage.aurc", "au.uncertainty.nll"} <= sample.point.keys()
+    for number in range(6):
+        rows = rows_of(labels, weights[number])
+        assert_scores_are(sample.resampled, number, labels, predictions, rows, au_mask)
+    for video in range(NUM_VIDEOS):
+        rows = rows_of(labels, np.arange(NUM_VIDEOS) != video)
+        assert_scores_are(sample.left_out, video, labels, predictions, rows, au_mask)
+
+
+def test_points_are_the_scores(tables):
+    labels, predictions = tables
+    result = score(labels, predictions)
+    sample = bootstrap.resample(join(labels, predictions), num_resamples=2, seed=0)
+    for path, point in sample.point.items():
+        assert point == pytest.approx(value_at(result, path), abs=1e-9), path
+
+
+def test_every_score_has_an_interval(tables):
+    labels, predictions = tables
+    result = score(labels, predictions, num_resamples=200)
+    told = result["bootstrap"]
+    assert (told["num_videos"], told["num_resamples"], told["unit"]) == (10, 200, "videos")
+    intervals = told["intervals"]
+    assert len(intervals) > 120
+    for path in ("p", "va.score", "va.rmse.arousal", "au.per_au.au1", "expr.recall.Fear"):
+        low, high = intervals[path]
+        assert low < value_at(result, path) < high
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_the_seed_decides(tables):
+    labels, predictions = tables
+    first, again, other = (
+        score(labels, predictions, num_resamples=50, seed=seed)["bootstrap"]["intervals"]
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first["p"] != other["p"]
+
+
+def test_weights_draw_videos_with_replacement():
+    weights = bootstrap.draw_weights(7, 4000, 0)
+    assert (weights.sum(axis=1) == 7).all()
+    np.testing.assert_allclose(weights.mean(axis=0), 1.0, atol=0.06)
+    np.testing.assert_allclose(weights.var(axis=0), 6 / 7, atol=0.1)
+
+
+def mean_statistic(values):
+    """The mean as a statistic of one row a video."""
+    sums = np.stack([np.ones_like(values), values], axis=1)
+    return Statistic(sums, lambda s: {"mean": s[:, 1] / s[:, 0]})
+
+
+@pytest.mark.parametrize(("method", "name"), [("bca", "BCa"), ("percentile", "percentile")])
+def test_intervals_are_scipys(method, name):
+    values = np.random.default_rng(0).exponential(size=40)  # skewed, so that the methods differ
+    weights = bootstrap.draw_weights(40, 20_000, 0)
+    sample = bootstrap.resample_statistics([mean_statistic(values)], weights)
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method=name, rng=np.random.default_rng(1)
+    ).confidence_interval
+    ends = bootstrap.interval(sample, "mean", method=method, expand=False)
+    assert ends == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+def concordance_of_clusters(rng, num_videos):
+    """Moments of correlated pairs with effects of videos; concordance 0.6 in the limit."""
+    size = rng.integers(5, 30, num_videos)
+    video = np.repeat(np.arange(num_videos), size)
+    x = rng.normal(size=num_videos)[video] + rng.normal(size=len(video))
+    noise = rng.normal(size=num_videos)[video] + rng.normal(size=len(video))
+    y = 0.6 * x + 0.8 * noise
+    columns = (np.ones_like(x), x, y, x * x, y * y, x * y)
+    sums = np.stack([np.bincount(video, weights=column) for column in columns], axis=1)
+
+    def ccc(s):
+        mx, my, xx, yy, xy = (s[:, i] / s[:, 0] for i in range(1, 6))
+        return {"ccc": 2 * (xy - mx * my) / (xx - mx**2 + yy - my**2 + (mx - my) ** 2)}
+
+    return Statistic(sums, ccc)
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_intervals_hold_the_truth_as_often_as_they_say(method):
+    rng = np.random.default_rng(0)
+    held = 0
+    for seed in range(300):
+        weights = bootstrap.draw_weights(40, 500, seed)
+        sample = bootstrap.resample_statistics([concordance_of_clusters(rng, 40)], weights)
+        low, high = bootstrap.interval(sample, "ccc", method=method)
+        held += low <= 0.6 <= high
+    assert 0.89 <= held / 300 <= 0.98, held
+
+
+def test_few_videos_widen_the_interval():
+    """Of 8 videos, plain intervals hold the truth far too rarely."""
+    rng = np.random.default_rng(0)
+    held = {True: 0, False: 0}
+    for seed in range(200):
+        weights = bootstrap.draw_weights(8, 300, seed)
+        sample = bootstrap.resample_statistics([mean_statistic(rng.normal(size=8))], weights)
+        for expand in held:
+            low, high = bootstrap.interval(sample, "mean", expand=expand)
+            held[expand] += low <= 0.0 <= high
+    assert held[True] / 200 >= 0.9
+    assert held[True] - held[False] >= 8
+
+
+def test_resampling_rows_instead_of_videos_would_be_too_sure():
+    """The same data as if every row were a video of its own: the interval is far narrower."""
+    rng = np.random.default_rng(0)
+    effect = np.repeat(rng.normal(size=20), 50)
+    values = effect + 0.1 * rng.normal(size=1000)
+    video = np.repeat(np.arange(20), 50)
+    sums = np.stack([np.bincount(video), np.bincount(video, weights=values)], axis=1)
+    by_video = Statistic(sums.astype(float), mean_statistic(values).scores)
+    width = []
+    for statistic in (by_video, mean_statistic(values)):
+        weights = bootstrap.draw_weights(len(statistic.sums), 500, 0)
+        low, high = bootstrap.interval(bootstrap.resample_statistics([statistic], weights), "mean")
+        width.append(high - low)
+    assert width[0] > 4 * width[1]
+
+
+def test_p_values_of_no_difference_are_uniform():
+    rng = np.random.default_rng(0)
+    values = []
+    for seed in range(400):
+        weights = bootstrap.draw_weights(40, 300, seed)
+        statistic = mean_statistic(rng.normal(size=40))
+        values.append(
+            bootstrap.p_value(bootstrap.resample_statistics([statistic], weights), "mean")
+        )
+    assert np.mean(np.array(values) < 0.05) == pytest.approx(0.05, abs=0.035)
+    assert np.mean(np.array(values) < 0.5) == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_p_value_is_below_alpha_where_the_interval_excludes_zero(method):
+    rng = np.random.default_rng(1)
+    seen = set()
+    for seed in range(60):
+        statistic = mean_statistic(rng.exponential(size=30) - 0.6)
+        weights = bootstrap.draw_weights(30, 400, seed)
+        sample = bootstrap.resample_statistics([statistic], weights)
+        p = bootstrap.p_value(sample, "mean", method=method)
+        if abs(p - 0.05) < 0.01:
+            continue  # between two resamples
+        low, high = bootstrap.interval(sample, "mean", method=method)
+        assert (p < 0.05) == (low > 0 or high < 0)
+        seen.add(p < 0.05)
+    assert seen == {True, False}
+
+
+def test_one_video_has_no_interval(tables):
+    labels, predictions = tables
+    rows = np.arange(10, 20)
+    result = score(labels.take(rows), predictions, num_resamples=100)
+    assert result["bootstrap"] is None
+    assert "two videos" in result["unavailable"]["bootstrap"]
+
+
+def test_a_score_that_is_often_undefined_has_no_interval():
+    """One action unit is present in one video only: most resamples lack a positive there."""
+    labels = make_labels(100, missing=0.0)
+    labels.au[:, 0] = 0
+    labels.au[3, 0] = 1
+    intervals = score(labels, make_predictions(labels), num_resamples=100)["bootstrap"]["intervals"]
+    assert intervals["au.pr_auc.au1"] is None
+    assert intervals["au.pr_auc.au2"] is not None
+
+
+def test_many_rows_need_groups_and_stay_close():
+    labels = make_labels(3000, seed=1)
+    predictions = make_predictions(labels)
+    result = score(labels, predictions)
+    sample = bootstrap.resample(join(labels, predictions), num_resamples=2, seed=0)
+    for path, point in sample.point.items():
+        assert point == pytest.approx(value_at(result, path), abs=2e-3), path
+
+
+def test_paired_difference_of_a_source_with_itself_is_nothing(tables):
+    labels, predictions = tables
+    result = paired.compare(*paired.join_both(labels, predictions, predictions), num_resamples=50)
+    for values in result["scores"].values():
+        assert values["difference"] == 0.0
+        assert values["p_value"] in (1.0, None)
+        assert values["interval"] in ([0.0, 0.0], None)
+
+
+def test_swapping_the_sources_turns_the_difference(tables):
+    labels, predictions = tables
+    other = make_predictions(labels, seed=9, noise=1.2)
+    there = paired.compare(*paired.join_both(labels, predictions, other), num_resamples=300)
+    back = paired.compare(*paired.join_both(labels, other, predictions), num_resamples=300)
+    assert there["scores"].keys() == back["scores"].keys()
+    for path in ("p", "va.score", "au.per_au.au4"):
+        a, b = there["scores"][path], back["scores"][path]
+        assert a["difference"] == -b["difference"]
+        assert a["interval"] == pytest.approx([-end for end in reversed(b["interval"])], abs=1e-3)
+        assert a["p_value"] == pytest.approx(b["p_value"], abs=0.01)
+
+
+def test_pairs_know_a_difference_better_than_two_scores():
+    """A small but steady improvement shows in pairs, though the two intervals overlap."""
+    labels = make_labels(400, seed=2, missing=0.0)
+    first = make_predictions(labels)
+    better = dataclasses.replace(
+        first,
+        valence=first.valence + 0.1 * (labels.valence - first.valence),
+        arousal=first.arousal + 0.1 * (labels.arousal - first.arousal),
+    )
+    separate = [
+        score(labels, table, num_resamples=200)["bootstrap"]["intervals"]["va.score"]
+        for table in (first, better)
+    ]
+    assert separate[0][1] > separate[1][0]
+    values = paired.compare(*paired.join_both(labels, first, better), num_resamples=200)["scores"]
+    assert values["va.score"]["interval"][0] > 0
+    assert values["va.score"]["p_value"] < 0.01
+    assert values["au.score"]["p_value"] == 1.0
+
+
+def test_pairs_count_the_rows_that_both_answer(tables):
+    labels, predictions = tables
+    first = predictions.take(np.arange(80))
+    second = predictions.take(np.arange(20, 100))
+    result = paired.compare(
+        *paired.join_both(labels, first, second, lenient=True), num_resamples=20
+    )
+    assert (result["num_rows"], result["num_unpredicted"]) == (60, 40)
+    silent = dataclasses.replace(
+        Answers.of(predictions), expression=np.where(np.arange(100) < 30, -1, 2)
+    )
+    joined = paired.join_both(labels, predictions, silent, lenient=True)
+    assert joined[0].expr_rows.sum() == (labels.expression[30:] >= 0).sum()
+    assert (joined[0].expr_rows == joined[1].expr_rows).all()
