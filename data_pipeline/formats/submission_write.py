@@ -4,6 +4,7 @@ Dimension letters: M rows of the test list, N rows of predictions, A action unit
 """
 
 import collections
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -236,7 +237,8 @@ def _write_lines(path: Path, lines: list[str]) -> Path:
             file.write("\n".join(lines) + "\n")
         os.replace(temporary, path)  # a reader never sees half of it
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may never have been made
+            temporary.unlink()
         raise WorkdirError(
             f"cannot be written ({error.strerror})",
             path=path,

@@ -1,0 +1,219 @@
+import numpy as np
+import pytest
+
+from data_pipeline.formats.submission import read_submission
+from data_pipeline.formats.submission_write import decide, match_list, write_submission
+from data_pipeline.formats.test_list import load_test_list
+from mtl_face.commands import line
+from mtl_face.errors import AnnotationError, WorkdirError
+from mtl_face.evaluation import predictions
+from mtl_face.weights import provenance
+
+
+def prediction_table(keys, metadata=None, seed=0):
+    random = np.random.default_rng(seed)
+    count = len(keys)
+    return predictions.PredictionTable(
+        dataset=np.array(["s_aff_wild2"] * count),
+        video=np.array([video for video, _ in keys]),
+        frame=np.array([frame for _, frame in keys]),
+        image=np.array([f"{video}/{frame:05d}.jpg" for video, frame in keys]),
+        valence=random.uniform(-1.2, 1.2, count),
+        arousal=random.uniform(-1, 1, count),
+        au_logits=random.normal(size=(count, 12)),
+        expression_logits=random.normal(size=(count, 8)),
+        metadata=metadata or {},
+    )
+
+
+def decisions_of(table):
+    names = ("video", "frame", "valence", "arousal", "au_logits", "expression_logits")
+    return decide(**{name: getattr(table, name) for name in names})
+
+
+def listing(tmp_path, keys):
+    path = tmp_path / "list.txt"
+    path.write_text("\n".join(["image", *(f"{v}/{f:05d}.jpg" for v, f in keys)]) + "\n")
+    return path
+
+
+KEYS = [("b", 7), ("a", 1), ("b", 2), ("a", 4)]
+
+
+def test_decides():
+    table = prediction_table(KEYS)
+    table.valence[:2] = (1.5, -1.001)
+    table.arousal[3] = 7
+    table.au_logits[0, :2] = (0.0, 1e-9)
+    table.expression_logits[0] = (0, 2, 2, 0, 0, 0, 0, 0)
+    found = decisions_of(table)
+    assert found.au[0, :2].tolist() == [False, True]
+    assert found.expression[0] == 1
+    assert found.valence[:2].tolist() == [1, -1]
+    assert found.arousal.tolist() == [*table.arousal[:3], 1]
+    assert found.clipped == 3 + (np.abs(table.valence[2:]) > 1).sum()
+    table.valence[2] = np.nan
+    with pytest.raises(AnnotationError, match=r"1 predictions .* frame 2 of video 'b'"):
+        decisions_of(table)
+
+
+@pytest.mark.parametrize(
+    "edition", ["abaw3_mtl", "abaw11_mtl", "abaw5_va", "abaw6_expr", "abaw8_au"]
+)
+def test_what_is_written_reads_back(tmp_path, edition):
+    table = prediction_table(KEYS)
+    keys = [KEYS[2], KEYS[0], KEYS[1], KEYS[2]]  # another order, one twice, one not asked for
+    path = listing(tmp_path, keys)
+    wanted = load_test_list(path, "")
+    found = decisions_of(table)
+    rows, filled = match_list(wanted, found, list_path=path)
+    assert rows.tolist() == [2, 0, 1, 2]
+    assert not filled.any()
+    output = tmp_path / "new" / "predictions.txt"
+    for _ in range(2):  # the second replaces the first
+        assert write_submission(
+            output,
+            edition=edition,
+            test_list=wanted,
+            decisions=found,
+            rows=rows,
+            list_path=path,
+        ) == [output]
+    back = read_submission(output)
+    assert list(zip(back.video, back.frame, strict=True)) == keys
+    if "va" in back.tasks:
+        np.testing.assert_allclose(back.valence, found.valence[rows], atol=5e-7, rtol=0)
+        np.testing.assert_allclose(back.arousal, found.arousal[rows], atol=5e-7, rtol=0)
+    if "expr" in back.tasks:
+        np.testing.assert_array_equal(back.expression, found.expression[rows])
+    if "au" in back.tasks:
+        np.testing.assert_array_equal(back.au, found.au[rows])
+    assert sorted(tmp_path.joinpath("new").iterdir()) == [output]  # nothing half-written stays
+
+
+def test_small_values_are_written_without_exponent(tmp_path):
+    table = prediction_table(KEYS[:1])
+    table.valence[0], table.arousal[0] = 1e-5, -1e-9
+    path = listing(tmp_path, KEYS[:1])
+    output = tmp_path / "out.txt"
+    write_submission(
+        output,
+        edition="abaw5_va",
+        test_list=load_test_list(path, ""),
+        decisions=decisions_of(table),
+        rows=np.array([0]),
+        list_path=path,
+    )
+    assert output.read_text() == ("image_location,valence,arousal\nb/00007.jpg,0.000010,0.000000\n")
+
+
+def test_rows_without_a_prediction(tmp_path):
+    found = decisions_of(prediction_table([("a", 10), ("a", 20)]))
+    path = listing(tmp_path, [("a", 10), ("a", 14), ("a", 15), ("a", 16), ("a", 99), ("b", 1)])
+    wanted = load_test_list(path, "")
+    with pytest.raises(AnnotationError) as caught:
+        match_list(wanted, found, list_path=path)
+    assert caught.value.line == 3
+    assert [f"a/{n:05d}.jpg" in caught.value.problem for n in (10, 14, 15, 16, 99)] == [
+        False, True, True, True, True
+    ]  # fmt: skip
+    assert "--fill=nearest" in caught.value.remedy
+    with pytest.raises(AnnotationError, match=r"line 7: .*any other frame of video 'b'") as caught:
+        match_list(wanted, found, list_path=path, fill="nearest")
+    rows, filled = match_list(wanted.select(range(5)), found, list_path=path, fill="nearest")
+    assert rows.tolist() == [0, 0, 0, 1, 1]  # of two equally near, the earlier
+    assert filled.tolist() == [False, True, True, True, True]
+
+
+def test_several_predictions_of_one_image(tmp_path):
+    table = prediction_table([("a", 1), ("a", 1), ("b", 1)])
+    path = listing(tmp_path, [("a", 1), ("a", 1), ("b", 1)])
+    rows, _ = match_list(load_test_list(path, ""), decisions_of(table), list_path=path)
+    assert rows.tolist() == [0, 1, 2]  # one for each row of the list
+    path = listing(tmp_path, [("a", 1), ("b", 1)])
+    with pytest.raises(AnnotationError, match=r"line 2: 2 predictions for a/00001\.jpg"):
+        match_list(load_test_list(path, ""), decisions_of(table), list_path=path)
+    same = table.take(np.array([0, 0, 2]))
+    rows, _ = match_list(load_test_list(path, ""), decisions_of(same), list_path=path)
+    assert rows.tolist() == [0, 2]
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    path = listing(tmp_path, [("a", 1)])
+    arguments = {
+        "test_list": load_test_list(path, ""),
+        "decisions": decisions_of(prediction_table([("a", 1)])),
+        "rows": np.array([0]),
+        "list_path": path,
+    }
+    with pytest.raises(WorkdirError, match="cannot be written"):
+        write_submission(path / "x.txt", edition="abaw4_mtl", **arguments)
+    with pytest.raises(WorkdirError, match="no empty folder"):
+        write_submission(tmp_path, edition="abaw3_va", **arguments)
+
+
+def run(capsys, *arguments):
+    status = line.main([str(argument) for argument in arguments])
+    return status, *capsys.readouterr()
+
+
+def test_commands(tmp_path, capsys):
+    keys = [("b", 1), ("a", 1), ("a", 2)]
+    table = prediction_table(keys, {"provenance": provenance.record(training_data=["s-Aff-Wild2"])})
+    predictions.write(table, tmp_path / "p.parquet")
+    common = ("--edition=abaw7_mtl", f"--test_list={listing(tmp_path, [*keys, ('a', 5)])}")
+    output = tmp_path / "out.txt"
+    submit = ("submit", f"--predictions={tmp_path / 'p.parquet'}", f"--output={output}", *common)
+    status, out, err = run(capsys, *submit)
+    assert (status, out) == (2, "")
+    assert "list.txt, line 5: no prediction for a/00005.jpg" in err
+    assert not output.exists()
+
+    status, out, err = run(capsys, *submit, "--fill=nearest")
+    assert (status, err) == (0, "")
+    assert "warning" not in out
+    assert f"clipped to [-1, 1]: {(np.abs(table.valence) > 1).sum()}\n" in out
+    assert "filled from the nearest frame of their video: 1\n" in out
+    assert f"the submission: {output}" in out
+    assert "next: " in out
+
+    validate = ("validate", f"--submission={output}", *common)
+    status, out, err = run(capsys, *validate)
+    assert (status, err) == (0, "")
+    assert "accepted" in out
+
+    output.write_text(output.read_text().replace("a/00002.jpg", "a/00003.jpg") + "\n")
+    status, out, err = run(capsys, *validate)
+    assert (status, err) == (1, "")
+    assert f"{output}, line 4: 'a/00003.jpg' is not in the list" in out
+    assert "list.txt, line 4: 'a/00002.jpg' has no row in" in out
+    assert f"{output}, line 6: a blank line" in out
+    assert "rejected: 3 deviations" in out
+
+    status, _, err = run(capsys, *validate[:-1], f"--test_list={tmp_path / 'none'}")
+    assert status == 2
+    assert "does not exist" in err
+
+
+def test_submit_warns_of_weights_that_the_rules_forbid(tmp_path, capsys):
+    listed = listing(tmp_path, [("a", 1), ("a", 2)])
+    for number, (origin, words) in enumerate(
+        [
+            (
+                provenance.record(training_data=["x"], pretrained_on=["Aff-Wild2"]),
+                "warning: weights pre-trained on Aff-Wild2 were used",
+            ),
+            (None, "warning: the weights record no provenance"),
+        ]
+    ):
+        metadata = {} if origin is None else {"provenance": origin}
+        path = tmp_path / f"{number}.parquet"
+        predictions.write(prediction_table([("a", 1), ("a", 2)], metadata), path)
+        status, out, _ = run(
+            capsys,
+            *("submit", f"--predictions={path}", f"--output={tmp_path / 'f' / str(number)}"),
+            *("--edition=abaw3_expr", f"--test_list={listed}"),
+        )
+        assert status == 0
+        assert words in out
+        assert (tmp_path / "f" / str(number) / "a.txt").exists()
