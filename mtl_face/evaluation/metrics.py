@@ -78,9 +78,13 @@ def score(
     result[AU]["mask"] = au_mask
     if before_calibration is not None:
         before = join(truth, before_calibration, au_mask=au_mask, lenient=lenient)
-        for task, (values, _) in _uncertainty(before).items():
+        for task, (values, reason) in _uncertainty(before).items():
             result[task]["uncertainty_before_calibration"] = values
-            result["unavailable"].pop(f"{task}.uncertainty_before_calibration", None)
+            path = f"{task}.uncertainty_before_calibration"
+            if values is None:
+                result["unavailable"][path] = reason
+            else:
+                del result["unavailable"][path]
     return result
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from mtl_face.errors import UserError
+from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.metrics import score, score_au, score_expression
+from mtl_face.evaluation.summary import summary
 from mtl_face.tasks import AU_NAMES
 
 # s-Aff-Wild2 validation set: rows of each expression, and positives of each action unit
@@ -246,3 +248,86 @@ def test_unknown_mask_rule_is_refused():
     labels = make_labels(5)
     with pytest.raises(ValueError, match="au_mask"):
         score(labels, make_predictions(labels), au_mask="most")  # type: ignore[arg-type]
+
+
+def test_uncertainty_before_and_after_calibration():
+    labels = make_labels(300)
+    predictions = make_predictions(labels)
+    cooler = dataclasses.replace(
+        predictions,
+        au_logits=predictions.au_logits / 2,
+        expression_logits=predictions.expression_logits / 2,
+    )
+    result = score(labels, cooler, before_calibration=predictions)
+    plain = score(labels, predictions)
+    for task in ("au", "expr"):
+        assert result[task]["uncertainty_before_calibration"] == plain[task]["uncertainty"]
+        assert result[task]["uncertainty"] != plain[task]["uncertainty"]
+        assert result[task]["score"] == plain[task]["score"]
+        assert f"{task}.uncertainty_before_calibration" not in result["unavailable"]
+        assert plain[task]["uncertainty_before_calibration"] is None
+        assert f"{task}.uncertainty_before_calibration" in plain["unavailable"]
+    va = "va.uncertainty_before_calibration"
+    assert result["va"]["uncertainty_before_calibration"] is None
+    assert "valence_std" in result["unavailable"][va]
+
+
+def test_what_is_null_has_a_reason():
+    labels = make_labels(50)
+    labels.expression[:] = -1
+    result = score(labels, make_predictions(labels))
+    assert result["va"]["uncertainty"] is None
+    assert "valence_std" in result["unavailable"]["va.uncertainty"]
+    assert "no row" in result["unavailable"]["expr.score"]
+    assert "no row" in result["unavailable"]["expr.uncertainty"]
+    assert "au.uncertainty" not in result["unavailable"]
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, np.nan, np.inf])
+def test_standard_deviations_that_are_none_are_refused(std):
+    labels = make_labels(50)
+    ones = np.ones(50)
+    predictions = dataclasses.replace(
+        make_predictions(labels), valence_std=ones, arousal_std=np.where(ones.cumsum() == 3, std, 1)
+    )
+    with pytest.raises(UserError, match=r"1 of 50 .*standard deviation.*/video0 frame 7"):
+        score(labels, predictions)
+
+
+def test_rows_that_are_silent_on_a_task():
+    labels = make_labels(100, missing=0.0)
+    predictions = make_predictions(labels)
+    answers = Answers.of(predictions)
+    answers.expression[:10] = -1
+    answers.au[5, 3] = -1
+    answers.valence[:20] = np.nan
+    with pytest.raises(UserError, match="20 labelled rows have no answer for va"):
+        score(labels, answers)
+    result = score(labels, answers, lenient=True)
+    assert {task: result[task]["num_unanswered"] for task in ("va", "au", "expr")} == {
+        "va": 20,
+        "au": 1,
+        "expr": 10,
+    }
+    rest = score(labels.take(np.arange(20, 100)), predictions)
+    assert result["va"]["score"] == rest["va"]["score"]
+    answers.expression[:] = -1
+    silent = score(labels, answers, lenient=True)
+    assert silent["expr"]["score"] is None
+    assert "no answer for expr" in silent["unavailable"]["expr.score"]
+
+
+def test_summary_shows_scores_intervals_and_what_was_left_out():
+    labels = make_labels(100)
+    predictions = make_predictions(labels)
+    result = score(labels, predictions, num_resamples=50)
+    text = "\n".join(summary(result))
+    assert "95% interval over 10 videos (50 resamples)" in text
+    for path, value in (("p", result["p"]), ("au.score", result["au"]["score"])):
+        low, high = result["bootstrap"]["intervals"][path]
+        assert f"{value:.4f} [{low:.4f}, {high:.4f}]" in text
+    assert "left out" not in text
+    lenient = score(labels, predictions.take(np.arange(90)), lenient=True)
+    assert "left out: 10 labelled rows" in "\n".join(summary(lenient))
+    labels.expression[:] = -1
+    assert "none" in "\n".join(summary(score(labels, predictions, num_resamples=50)))
