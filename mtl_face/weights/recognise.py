@@ -39,10 +39,10 @@ def open_weights(path: Path) -> Iterator[FileContent]:
                 path=path,
                 remedy="give a weights file, or the folder that run.py export wrote",
             )
-        file = path / our_export.SAFETENSORS
+        arrays = path / our_export.SAFETENSORS
         opened = (
-            safetensors_reader.open_safetensors(file)
-            if file.is_file()
+            safetensors_reader.open_safetensors(arrays)
+            if arrays.is_file()
             else our_export.open_folder(path)
         )
         with opened as content:

@@ -1,86 +1,21 @@
 """Reads pickles of tensors and arrays, and nothing else that a pickle can do.
 
 A pickle is a program: it names functions and calls them. Here every name is looked up in a short
-table of stand-ins of our own, which describe arrays and run nothing; any other name ends the
-reading before it is called. A pickle can also set attributes on whatever it holds, so that what it
-gets hold of is immutable, and every bound is checked again where memory is read.
+table of stand-ins of our own (`pickle_stand_ins`), which describe arrays and run nothing; any other
+name ends the reading before it is called.
 """
 
-import math
 import pickle
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
-_LARGEST = 2**33
-"""Bytes of one array; ResNet50's largest has 71 MB with a classifier's."""
-
-
-class RefusedNameError(Exception):
-    """A pickle asked for something that is neither an array nor a tensor; it was not run."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(name)
-
-
-class MalformedError(Exception):
-    """A pickle describes an array that cannot be."""
-
-
-class Storage(NamedTuple):
-    """Numbers that a PyTorch file keeps apart from the pickle.
-
-    Attributes:
-        kind: NumPy's code of the element type, or `bfloat16`.
-        key: name in the file.
-        length: number of elements.
-    """
-
-    kind: str
-    key: str
-    length: int
-
-    @property
-    def bytes_per_element(self) -> int:
-        """Size of an element."""
-        return 2 if self.kind == "bfloat16" else np.dtype(self.kind).itemsize
-
-    def array(self, raw: bytes) -> NDArray[Any]:
-        """The elements, one axis; bfloat16 as float32."""
-        if self.kind == "bfloat16":
-            return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
-        return np.frombuffer(raw, self.kind)
-
-
-class StoredTensor(NamedTuple):
-    """A tensor as a view of a storage; the strides count elements."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def last(self) -> int:
-        """Index of its last element in the storage."""
-        return self.offset + sum(
-            (length - 1) * step for length, step in zip(self.shape, self.strides, strict=True)
-        )
-
-    def array(self, raw: bytes) -> NDArray[Any]:
-        """The tensor, from the bytes of its storage."""
-        flat = self.storage.array(raw)
-        size = flat.itemsize
-        if 0 in self.shape:
-            return np.zeros(self.shape, flat.dtype)
-        if self.last >= len(flat):
-            raise MalformedError(f"a tensor of shape {self.shape} in {len(flat)} numbers")
-        return np.lib.stride_tricks.as_strided(
-            flat[self.offset :], self.shape, [step * size for step in self.strides]
-        ).copy()
+from mtl_face.weights.pickle_stand_ins import (
+    STAND_INS,
+    Array,
+    MalformedError,
+    RefusedNameError,
+    StoredTensor,
+)
 
 
 def load(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Any:
@@ -106,195 +41,6 @@ def load(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Any:
         raise MalformedError(str(error) or type(error).__name__) from error
 
 
-def storage_of(reference: Any) -> Storage:
-    """What stands for PyTorch's reference ('storage', type, key, device, count, ...).
-
-    Raises:
-        MalformedError: if it is none.
-    """
-    if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
-        raise MalformedError(f"unknown reference {str(reference)[:60]}")
-    kind, key, count = reference[1], reference[2], reference[4]
-    if len(reference) > 5 and reference[5] is not None:
-        raise MalformedError("a storage that is a view of another")
-    if not isinstance(kind, _StorageType) or not isinstance(key, str) or not _natural(count):
-        raise MalformedError(f"unknown reference {str(reference)[:60]}")
-    return Storage(kind.kind, key, count)
-
-
-class _StorageType(NamedTuple):
-    kind: str
-
-
-class _StandIn:
-    """What a pickle gets in place of a function or a class: it can be called, not changed."""
-
-    __slots__ = ("_function",)
-    _function: Callable[..., Any]
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_function", function)
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise MalformedError(f"it changes {name} of a function")
-
-
-class _Dict(dict):
-    """Stands for OrderedDict; what PyTorch hangs on it (versions of modules) is let go."""
-
-    def __setstate__(self, state: Any) -> None:
-        del state
-
-
-class _Array:
-    """Stands for numpy.ndarray while its description arrives."""
-
-    def __init__(self, value: NDArray[Any] | None = None) -> None:
-        self.value = value
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise MalformedError("unknown description of an array")
-        shape, kind, in_columns, raw = state[-4:]
-        self.value = _from_bytes(raw, kind, shape, "F" if in_columns else "C")
-
-
-class _DType:
-    """Stands for numpy.dtype while its description arrives."""
-
-    def __init__(self, code: Any, *rest: Any) -> None:
-        del rest
-        text = code.decode("ascii") if isinstance(code, bytes) else code
-        if not isinstance(text, str):
-            raise MalformedError(f"unknown type of number {text!r}")
-        self.text = text.lstrip("<>=|")
-        self.order = text[0] if text[:1] in "<>" else "="
-        if self.text not in _NUMBERS:
-            raise RefusedNameError(f"numpy array of type {text[:20]!r}")
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "=", "|"):
-            self.order = "=" if state[1] == "|" else state[1]
-            return
-        raise MalformedError("unknown description of a type of number")
-
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.order + self.text)
-
-
-_NUMBERS = frozenset(
-    ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", *"?efdbhilqBHILQ"]
-)
-
-
-def _reconstruct(*arguments: Any) -> _Array:
-    del arguments
-    return _Array()
-
-
-def _scalar(kind: Any, raw: Any = None) -> Any:
-    return _from_bytes(raw, kind, (), "C").item()
-
-
-def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any, *rest: Any) -> _Array:
-    del rest
-    return _Array(_from_bytes(raw, kind, shape, "F" if order == "F" else "C"))
-
-
-def _from_bytes(raw: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
-    if isinstance(raw, str):  # what Python 2 called a string
-        raw = raw.encode("latin1")
-    if not isinstance(raw, bytes | bytearray) or not isinstance(kind, _DType):
-        raise MalformedError("unknown description of an array")
-    if not isinstance(shape, tuple) or not all(map(_natural, shape)):
-        raise MalformedError(f"an array of shape {str(shape)[:60]}")
-    dtype = kind.dtype()
-    if math.prod(shape) * dtype.itemsize != len(raw):
-        raise MalformedError(f"an array of shape {shape} in {len(raw)} bytes")
-    return np.frombuffer(bytes(raw), dtype).reshape(shape, order=order)
-
-
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """How Python 3 writes bytes for Python 2 to read."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise MalformedError("unknown encoding of bytes")
-    return text.encode("latin1")
-
-
-def _bytes(content: Any = b"", *rest: Any) -> bytes:
-    if isinstance(content, bytes | bytearray) and not rest:
-        return bytes(content)
-    if isinstance(content, str):
-        return _encode(content, *rest)
-    raise MalformedError("unknown description of bytes")
-
-
-def _size(lengths: Any = ()) -> tuple:
-    return tuple(lengths)
-
-
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Any:
-    del rest
-    if not isinstance(storage, Storage) or not _natural(offset):
-        raise MalformedError("unknown description of a tensor")
-    for lengths in (shape, strides):
-        if not isinstance(lengths, tuple) or not all(map(_natural, lengths)):
-            raise MalformedError("unknown description of a tensor")
-    if len(shape) != len(strides) or math.prod(shape) * storage.bytes_per_element > _LARGEST:
-        raise MalformedError(f"a tensor of shape {str(shape)[:60]}")
-    tensor = StoredTensor(storage, offset, shape, strides)
-    if 0 not in shape and tensor.last >= storage.length:
-        raise MalformedError(f"a tensor of shape {shape} in {storage.length} numbers")
-    return tensor
-
-
-def _rebuild_parameter(tensor: Any, *rest: Any) -> Any:
-    del rest
-    return tensor
-
-
-def _natural(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
-
-
-_STORAGE_TYPES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "|i1",
-    "ByteStorage": "|u1",
-    "BoolStorage": "|b1",
-}
-
-_STAND_INS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): _StandIn(_Dict),
-    ("numpy", "ndarray"): _StandIn(_reconstruct),
-    ("numpy", "dtype"): _StandIn(_DType),
-    ("_codecs", "encode"): _StandIn(_encode),
-    ("torch", "Size"): _StandIn(_size),
-    ("torch._utils", "_rebuild_tensor"): _StandIn(_rebuild_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _StandIn(_rebuild_tensor),
-    ("torch._utils", "_rebuild_parameter"): _StandIn(_rebuild_parameter),
-}
-for _module in ("numpy.core", "numpy._core"):
-    _STAND_INS[_module + ".multiarray", "_reconstruct"] = _StandIn(_reconstruct)
-    _STAND_INS[_module + ".multiarray", "scalar"] = _StandIn(_scalar)
-    _STAND_INS[_module + ".numeric", "_frombuffer"] = _StandIn(_from_buffer)
-for _module in ("builtins", "__builtin__"):
-    _STAND_INS[_module, "bytes"] = _StandIn(_bytes)
-    _STAND_INS[_module, "bytearray"] = _StandIn(_bytes)
-for _module in ("torch", "torch.cuda"):
-    for _name, _kind in _STORAGE_TYPES.items():
-        _STAND_INS[_module, _name] = _StorageType(_kind)
-
-
 class _Unpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO, persistent: Callable[[Any], Any] | None) -> None:
         super().__init__(file, fix_imports=False, encoding="latin1")
@@ -302,7 +48,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _STAND_INS[module, name]
+            return STAND_INS[module, name]
         except KeyError:
             raise RefusedNameError(f"{module}.{name}") from None
 
@@ -314,7 +60,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _finished(value: Any, done: dict[int, Any]) -> Any:
     """The value with NumPy arrays in place of their descriptions; shared parts stay shared."""
-    if isinstance(value, _Array):
+    if isinstance(value, Array):
         if value.value is None:
             raise MalformedError("an array without content")
         return value.value

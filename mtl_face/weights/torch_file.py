@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from mtl_face.errors import WeightsError
 from mtl_face.weights import restricted_pickle
 from mtl_face.weights.file_content import Entry, FileContent
-from mtl_face.weights.restricted_pickle import MalformedError, Storage, StoredTensor
+from mtl_face.weights.pickle_stand_ins import (
+    MalformedError,
+    RefusedNameError,
+    Storage,
+    StoredTensor,
+    storage_of,
+)
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """First pickle of a legacy file."""
@@ -65,9 +71,7 @@ def open_zip(path: Path) -> Iterator[FileContent]:
             raise WeightsError(
                 "was written by a big-endian machine", path=path, remedy="save it as .safetensors"
             )
-        value = restricted_pickle.load(
-            io.BytesIO(archive.read(pickles[0])), restricted_pickle.storage_of
-        )
+        value = restricted_pickle.load(io.BytesIO(archive.read(pickles[0])), storage_of)
 
         def read(storage: Storage) -> bytes:
             info = archive.getinfo(f"{root}data/{storage.key}")
@@ -106,7 +110,7 @@ def open_pickle(path: Path) -> Iterator[FileContent]:
 def _legacy_content(file: BinaryIO, path: Path) -> FileContent:
     """What follows the magic number: two more pickles, the value, the storages' names and bytes."""
     _check_system(restricted_pickle.load(file), restricted_pickle.load(file), path)
-    value = restricted_pickle.load(file, restricted_pickle.storage_of)
+    value = restricted_pickle.load(file, storage_of)
     keys = restricted_pickle.load(file)
     places = _storage_places(file, keys, value)
 
@@ -205,7 +209,7 @@ def _explained(path: Path) -> Iterator[None]:
     """Turns what readers say into the user's error."""
     try:
         yield
-    except restricted_pickle.RefusedNameError as error:
+    except RefusedNameError as error:
         raise WeightsError(
             f"asks for {error.name}, which is neither a tensor nor an array; nothing was run",
             path=path,

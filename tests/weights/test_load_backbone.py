@@ -5,23 +5,19 @@ import functools
 import json
 import math
 
-import jax
 import numpy as np
 import pytest
 import reference_resnet
 import torch
 import weight_files
 from reference_resnet import RESNET50, SMALL
+from weight_maps import SMALL_ARCHITECTURE, VGGFACE2_MEAN, assert_close, image_of, our_map
 
-from mtl_face.model.backbone import ResNet
 from mtl_face.weights import load_backbone
-from mtl_face.weights.resnet_names import Architecture
 
-VGGFACE2_MEAN = (131.0912, 103.8827, 91.4953)
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
-SMALL_ARCHITECTURE = Architecture((2, 1), 4, 2)
 FEATURES = 16
 
 
@@ -29,35 +25,10 @@ def small(geometry, **options):
     return reference_resnet.make(geometry, SMALL, **options)
 
 
-@functools.cache
-def jitted(variant, stage_sizes, width, expansion):
-    return jax.jit(
-        functools.partial(ResNet(stage_sizes, width, expansion, variant).apply, train=False)
-    )
-
-
-def our_map(loaded, image_HWC):
-    """The network of the package with what was loaded, fed as its settings say."""
-    size, variant = loaded.architecture, loaded.variant
-    mean, std = (
-        np.float32(values).reshape(1, 1, 1, 3) for values in (variant.input_mean, variant.input_std)
-    )
-    x = (image_HWC[None].astype(np.float32) - mean) / std
-    apply = jitted(variant.name, size.stage_sizes, size.width, size.expansion)
-    return np.asarray(apply({"params": loaded.params, "batch_stats": loaded.batch_stats}, x)[0])
-
-
-def image_of(side):
-    return np.random.default_rng(7).integers(0, 256, (side, side, 3)).astype(np.uint8)
-
-
 def assert_same_map(loaded, network, *, order, mean=VGGFACE2_MEAN, std=(1, 1, 1), side=36):
     image = image_of(side)
     expected = reference_resnet.feature_map(network, image, order=order, mean_rgb=mean, std_rgb=std)
-    found = our_map(loaded, image)
-    assert found.shape == expected.shape
-    assert expected.std() > 0.05
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert_close(our_map(loaded, image), expected)
 
 
 def check(path, network, *, variant, order, **options):
@@ -363,6 +334,4 @@ def test_full_size(full_size, geometry, form):
     assert loaded.source["convolutions"] == loaded.source["batch_norms"] == 53
     assert loaded.source["parameters"] == 23_508_032
     assert expected.shape == (7, 7, 2048)
-    found = our_map(loaded, image)
-    assert expected.std() > 0.05
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert_close(our_map(loaded, image), expected)
