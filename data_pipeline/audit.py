@@ -7,7 +7,7 @@ user should look at, gravest first. The parts are `audit_rows`, `audit_labels`, 
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ def audit(
     splits: Mapping[str, FrameTable],
     *,
     image_size: int,
-    identities: Mapping[str, str] | None = None,
+    identities: Mapping[tuple[str, str], str] | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -34,7 +35,8 @@ def audit(
         splits: a frame table by name of the split, as read, duplicates and rows without images
             included.
         image_size: side that the crops should have, in pixels.
-        identities: who is seen in a video, by its name, as far as known.
+        identities: who is seen in a video, by names of data set and video, as far as known.
+        pairs: splits between which near-duplicate images are looked for; None: all pairs.
         workers: threads that decode.
         progress: called from time to time with (images done, images in all).
 
@@ -83,7 +85,7 @@ def audit(
         "identities_known": bool(identities),
         "near": [
             _near(splits, scan, rows_of, first, second)
-            for first, second in itertools.combinations(splits, 2)
+            for first, second in (itertools.combinations(splits, 2) if pairs is None else pairs)
         ],
     }
     report["findings"] = find(report)

@@ -127,13 +127,13 @@ def gap_histogram(table: FrameTable) -> dict[str, int]:
 
 
 def shared_between_splits(
-    splits: Mapping[str, FrameTable], identities: Mapping[str, str] | None = None
+    splits: Mapping[str, FrameTable], identities: Mapping[tuple[str, str], str] | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """What sits in more than one split.
 
     Args:
         splits: the tables by name of the split.
-        identities: who is seen in a video, by its name, as far as known.
+        identities: who is seen in a video, by names of data set and video, as far as known.
 
     Returns:
         Lists under `videos` (the same name), `recordings` (parts of one recording, by
@@ -148,8 +148,8 @@ def shared_between_splits(
         for dataset, video in set(zip(table.dataset, table.video, strict=True)):
             holders["videos"][f"{dataset}: {video}"][split].add(video)
             holders["recordings"][f"{dataset}: {source_video(video)}"][split].add(video)
-            if identities and video in identities:
-                holders["identities"][identities[video]][split].add(video)
+            if identities and (dataset, video) in identities:
+                holders["identities"][identities[dataset, video]][split].add(video)
     result: dict[str, list[dict[str, Any]]] = {}
     for kind, names in holders.items():
         result[kind] = [

@@ -1,16 +1,21 @@
 """`run.py prepare --audit`: a report on the rows, labels and images of a data set."""
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
 import time
 from pathlib import Path
 
+import numpy as np
+
 from data_pipeline import audit
 from data_pipeline.audit_findings import SEVERITIES
+from data_pipeline.frames import FrameTable
 from mtl_face import config as config_lib
 from mtl_face.commands import audit_page, tables
+from mtl_face.commands.every_split import TRAIN, VALIDATION, every_split
 from mtl_face.commands.progress import Progress
 from mtl_face.commands.workdir import make_folder
 from mtl_face.evaluation.files import replacing
@@ -33,21 +38,22 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         UserError: the data cannot be read, or the report not be written.
     """
     data = config.data
-    root = tables.ensure_data(data, print)
-    splits = {
-        split: tables.load_labels(
-            tables.evaluated(data), root, split, functools.partial(print, f"{split}:")
-        )
-        for split in tables.SPLITS
-    }
+    splits, identities = _read(data)
     for split, table in splits.items():
         print(f"{split}: {tables.describe_counts(table.counts())}")
+    root = tables.ensure_data(data, print)
     folder = make_folder((options.output or root / "audit").expanduser().resolve())
     begin = time.perf_counter()
     report = audit.audit(
         splits,
         image_size=data.image_size,
-        identities=_identities(root),
+        identities=identities,
+        pairs=[
+            (first, second)
+            for first in splits
+            for second in splits
+            if first.endswith(TRAIN) and second.endswith(VALIDATION)
+        ],
         workers=os.cpu_count() or 1,
         progress=Progress("images"),
     )
@@ -84,13 +90,29 @@ def summary(report: dict) -> str:
     return "\n".join(lines)
 
 
-def _identities(root: Path) -> dict[str, str] | None:
+def _read(
+    data: config_lib.DataConfig,
+) -> tuple[dict[str, FrameTable], dict[tuple[str, str], str]]:
+    """The splits of every data set, and who is seen in their videos as far as known."""
+    splits: dict[str, FrameTable] = {}
+    identities: dict[tuple[str, str], str] = {}
+    for part in every_split(data):
+        say = functools.partial(print, f"{part.label}:")
+        table = tables.load_labels(part.settings, part.root, part.split, say)
+        names = np.full(len(table), part.name, object)  # two may be of one kind
+        splits[part.label] = dataclasses.replace(table, dataset=names)
+        for video, identity in _identities(part.root).items():
+            identities[part.name, video] = f"{part.name}: {identity}"
+    return splits, identities
+
+
+def _identities(root: Path) -> dict[str, str]:
     """Who is seen in each video, if the data set's description says so."""
     from data_pipeline.rendered_faces.describe import read_description
 
     videos = (read_description(root) or {}).get("videos")
     if not isinstance(videos, dict):
-        return None
+        return {}
     return {
         name: f"identity {about['identity']}"
         for name, about in videos.items()

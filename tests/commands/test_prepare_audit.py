@@ -1,6 +1,7 @@
 """`run.py prepare --audit` as a user runs it."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -95,3 +96,36 @@ def test_audit_of_a_folder_that_is_not_there(experiment, capsys, tmp_path):
     assert status == 2
     assert "does not exist" in capsys.readouterr().err
     assert not (tmp_path / "gone").exists()
+
+
+def test_every_data_set_of_a_mixture(experiment, capsys, tmp_path):
+    """A training set is held against every validation set; one may have no validation split."""
+    shutil.copytree(experiment.data, tmp_path / "copy")
+    (tmp_path / "copy/validation_set_annotations.txt").unlink()
+    rows = (tmp_path / "copy/training_set_annotations.txt").read_text()
+    images = tmp_path / "copy/cropped_aligned"
+    (images / "training_0").rename(images / "other")
+    shutil.copytree(images / "validation_1", images / "training_0")
+    rows = (
+        rows.replace("training_0/", "other/") + "training_0/00001.jpg,-5,-5,3" + 12 * ",-1" + "\n"
+    )
+    (tmp_path / "copy/training_set_annotations.txt").write_text(rows)
+    mixture = [
+        f"--config.data.mixture.main.root={experiment.data}",
+        f"--config.data.mixture.other.root={tmp_path / 'copy'}",
+        "--config.data.validation=main",
+    ]
+    words = ["prepare", f"--config={experiment.config}", *mixture]
+    assert line.main([*words, "--audit", f"--output={tmp_path / 'out'}"]) == 0
+    assert "other: has no validation split" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out/audit.json").read_text())
+    assert list(report["splits"]) == ["main train", "main validation", "other train"]
+    near = {tuple(part["splits"]): part["images"] for part in report["near"]}
+    assert list(near) == [("main train", "main validation"), ("other train", "main validation")]
+    assert near["other train", "main validation"] > 0
+    assert report["shared"]["videos"] == []  # names of two data sets mean nothing to each other
+
+    assert line.main(words) == 0
+    out = capsys.readouterr().out
+    assert "other train: decoded 41 of 41 images" in out
+    assert f"all rows and images are sound: {experiment.data}, {tmp_path / 'copy'}" in out

@@ -187,7 +187,8 @@ def test_what_splits_share(root):
         [labelled("video7_right/00001.jpg"), labelled("training0/00004.jpg")],
         mode="a",
     )
-    report = run(root, identities={"training1": "Ann", "validation0": "Ann", "validation1": "Bo"})
+    who = {"training1": "Ann", "validation0": "Ann", "validation1": "Bo"}
+    report = run(root, identities={("s-aff-wild2", video): name for video, name in who.items()})
     shared = report["shared"]
     assert shared["videos"] == [
         {
