@@ -87,7 +87,7 @@ def decide(
         row = int(np.argmin(finite_N))
         raise AnnotationError(
             f"{int((~finite_N).sum())} predictions hold a value that is not finite, the first for "
-            f"frame {frame[row]} of video {video[row]!r}",
+            f"frame {frame[row]} of video {str(video[row])!r}",
             remedy="predict again; a network whose training diverged gives such values",
         )
     return Decisions(
