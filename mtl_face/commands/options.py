@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +15,14 @@ class Command:
         meaning: one line of help.
         add_arguments: adds the command's own flags to its parser.
         config: whether the command takes `--config` and its dotted changes.
+        own_settings: reads the settings, and says from where, if the flags name a file that holds
+            some and no `--config` is given; None if they don't.
     """
 
     meaning: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     config: Literal["required", "optional", "none"] = "required"
+    own_settings: Callable[[argparse.Namespace], tuple[dict[str, Any], Path] | None] | None = None
 
 
 def _workdir(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +39,29 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="instead of a run: score this file (our .parquet or .csv, or a submission)",
     )
+    parser.add_argument(
+        "--params",
+        type=Path,
+        metavar="EXPORT",
+        help="instead of a run: evaluate what `export` wrote, with its own settings (changed by "
+        "--config.data.root=... and the like) or those of --config; --output is then a folder",
+    )
     _scoring(parser, required=False)
+
+
+def _settings_of_export(options: argparse.Namespace) -> tuple[dict[str, Any], Path] | None:
+    """What the export of `--params` was trained with, but for what only training uses."""
+    if options.params is None:
+        return None
+    from mtl_face.weights import export
+
+    config = export.read_card(options.params)["config"]
+    wanted = ("name", "seed", "data", "model", "uncertainty", "evaluation")
+    values = {name: config[name] for name in wanted if name in config}
+    backbone = dict(values["model"].get("backbone", {}))
+    for name in ("init_from", "init_channels"):  # the file lies elsewhere, if anywhere
+        backbone.pop(name, None)
+    return {**values, "model": {**values["model"], "backbone": backbone}}, options.params
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
@@ -211,6 +236,10 @@ def _smoothing(parser: argparse.ArgumentParser, *, default: str, default_meaning
         help="length of the box or standard deviation of the Gaussian, in the unit below: one "
         f"number, or va:30,au:30,expr:60; 0: no smoothing (default: {default_meaning})",
     )
+    _kernel(parser)
+
+
+def _kernel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernel", choices=("box", "gaussian"), default="box", help="weights (default: box)"
     )
@@ -220,6 +249,51 @@ def _smoothing(parser: argparse.ArgumentParser, *, default: str, default_meaning
         default="frames",
         help="frames: numbers of video frames, predicted or not (default); samples: predictions, "
         "however far apart",
+    )
+
+
+def _calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="of the validation set: our .parquet"
+    )
+    parser.add_argument(
+        "--truth", type=Path, metavar="FILE", help="labels: a multi-task annotation file"
+    )
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help="instead of both: folder of an evaluated run, with the --config that names its data",
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FILE.json", help="the calibration to write"
+    )
+    parser.add_argument(
+        "--windows",
+        default="0,5,10,20,30,60,120,240",
+        metavar="S,S,...",
+        help="smoothing windows to choose from for each task, as in run.py smooth; 0: none "
+        "(default: 0,5,10,20,30,60,120,240)",
+    )
+    _kernel(parser)
+    parser.add_argument(
+        "--on",
+        choices=("logits", "probabilities", "values"),
+        default="logits",
+        help="what is smoothed (default: logits)",
+    )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        choices=range(2, 21),
+        default=5,
+        metavar="K",
+        help="folds of the cross-fitting, by video, 2 to 20 (default: 5)",
+    )
+    parser.add_argument(
+        "--keep_all",
+        action="store_true",
+        help="keep what fits best in sample, even where its cross-fitted gain is negative",
     )
 
 
@@ -269,6 +343,7 @@ COMMANDS: dict[str, Command] = {
         "of predictions",
         _evaluate,
         config="optional",
+        own_settings=_settings_of_export,
     ),
     "compare": Command(
         "whether two runs or files of predictions differ by more than luck", _compare, config="none"
@@ -291,6 +366,12 @@ COMMANDS: dict[str, Command] = {
         "average the predictions of several models, and keep how far they differ",
         _ensemble,
         config="none",
+    ),
+    "calibrate": Command(
+        "fit temperatures, thresholds, biases and smoothing on validation predictions, "
+        "cross-fitted by video",
+        _calibrate,
+        config="optional",
     ),
     "submit": Command(
         "write a challenge submission from a file of predictions, and validate it",

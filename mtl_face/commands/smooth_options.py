@@ -81,6 +81,33 @@ def parse_windows(text: str) -> dict[str, float]:
     return windows
 
 
+def parse_window_list(text: str, options: argparse.Namespace) -> list[float]:
+    """The windows to choose from, in `0,10,30`.
+
+    Args:
+        text: numbers, split by commas.
+        options: `kernel`, `unit`, `on`, which the windows must fit.
+
+    Raises:
+        ConfigError: it is none, or a window is out of range.
+    """
+    remedy = "write --windows=0,10,30,60; --windows=0 fits no smoothing"
+    try:
+        windows = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--windows={text} is no list of windows", remedy=remedy) from error
+    for window in windows:
+        _smoothing(
+            f"--windows={text}",
+            remedy,
+            windows=dict.fromkeys(TASKS, window),
+            kernel=options.kernel,
+            unit=options.unit,
+            on=options.on,
+        )
+    return windows
+
+
 def _smoothing(place: str, remedy: str, **values: Any) -> Smoothing:
     try:
         return Smoothing(**values)

@@ -1,0 +1,193 @@
+"""A calibration: what to do to predictions so that probabilities and decisions fit the labels.
+
+Applied in this order: smoothing, temperatures, thresholds and biases. Temperatures change the
+probabilities and no decision; thresholds and biases the decisions and no probability.
+
+Dimension letters: A action units (12), E expressions (8).
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtl_face.errors import UserError
+from mtl_face.evaluation.files import replacing
+from mtl_face.evaluation.prediction_table import PredictionTable
+from mtl_face.evaluation.smoothing import Smoothing, smooth
+from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA_NAMES
+
+SCHEMA = 1
+"""Version of the file's layout."""
+
+
+class CalibrationError(UserError):
+    """A calibration that cannot be read, fitted, or applied to these predictions."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What to do to predictions.
+
+    Attributes:
+        smoothing: applied first, or None.
+        temperatures: what the logits of `au` and of `expr` are divided by.
+        std_scales: of `valence` and `arousal`: factor of the predicted standard deviations, or
+            the standard deviations themselves where the predictions have none.
+        std_is_predicted: whether the predictions have standard deviations of their own.
+        au_thresholds: logit (after the temperature) above which an action unit is present, by
+            name.
+        expression_biases: what is added to an expression's logit (after the temperature) before
+            the largest is taken, by name.
+        fitted_on: provenance: files, their SHA-256, rows, videos, folds, scores; JSON values.
+            `smoothing` in it is the smoothing that the predictions had already.
+    """
+
+    smoothing: Smoothing | None
+    temperatures: Mapping[str, float]
+    std_scales: Mapping[str, float]
+    std_is_predicted: bool
+    au_thresholds: Mapping[str, float]
+    expression_biases: Mapping[str, float]
+    fitted_on: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        expected = {
+            "temperatures": (AU, EXPR),
+            "std_scales": VA_NAMES,
+            "au_thresholds": AU_NAMES,
+            "expression_biases": EXPRESSION_NAMES,
+        }
+        for name, keys in expected.items():
+            values = getattr(self, name)
+            if not isinstance(values, Mapping) or set(values) != set(keys):
+                raise ValueError(f"{name} does not hold {', '.join(keys)}")
+            for key, value in values.items():
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if not number or not np.isfinite(value):
+                    raise ValueError(f"{key} of {name} is {value!r}, expected a number")
+                if name in ("temperatures", "std_scales") and value <= 0:
+                    raise ValueError(f"{key} of {name} is {value!r}, expected more than 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, as in the file."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields["smoothing"] = None if self.smoothing is None else self.smoothing.to_dict()
+        return {"schema": SCHEMA, **fields}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Calibration":
+        """Inverse of `to_dict`; ValueError or TypeError if the mapping is none of these."""
+        fields = dict(values)
+        if (schema := fields.pop("schema", None)) != SCHEMA:
+            raise ValueError(f"schema is {schema!r}, this program reads {SCHEMA}")
+        if fields.get("smoothing") is not None:
+            fields["smoothing"] = Smoothing.of(fields["smoothing"])
+        return cls(**fields)
+
+
+def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
+    """Applies a calibration.
+
+    The epistemic columns stay as they are: they tell how the members differed before.
+
+    Args:
+        table: predictions, smoothed as those that the calibration was fitted on and no more.
+        calibration: what to do.
+
+    Returns:
+        The same rows; logits are divided by the temperatures, `valence_std` and `arousal_std` are
+        set, the metadata hold `calibration` and the `decisions` that `au_present` and
+        `expression` follow.
+
+    Raises:
+        CalibrationError: the table was calibrated before, was smoothed differently, or has
+            standard deviations where those of the fit had none, or the reverse.
+    """
+    _check_fits(table, calibration)
+    metadata = dict(table.metadata)
+    if calibration.smoothing is not None:
+        table = smooth(table, calibration.smoothing)
+        metadata["smoothing"] = table.metadata["smoothing"]
+    stds: dict[str, Any] = {}
+    for name in VA_NAMES:
+        own = getattr(table, f"{name}_std")
+        base = np.ones(len(table)) if own is None else own
+        stds[f"{name}_std"] = calibration.std_scales[name] * base
+    metadata["calibration"] = calibration.to_dict()
+    metadata["decisions"] = {
+        "au_thresholds": [calibration.au_thresholds[name] for name in AU_NAMES],
+        "expression_biases": [calibration.expression_biases[name] for name in EXPRESSION_NAMES],
+    }
+    return dataclasses.replace(
+        table,
+        au_logits=table.au_logits / calibration.temperatures[AU],
+        expression_logits=table.expression_logits / calibration.temperatures[EXPR],
+        **stds,
+        metadata=metadata,
+    )
+
+
+def _check_fits(table: PredictionTable, calibration: Calibration) -> None:
+    """Raises CalibrationError unless the table is like the one that the calibration is of."""
+    if table.metadata.get("calibration") or table.metadata.get("decisions"):
+        raise CalibrationError(
+            "the predictions were calibrated before",
+            remedy="give the predictions as the network made them",
+        )
+    had, has = calibration.fitted_on.get("smoothing"), table.metadata.get("smoothing")
+    if (had or None) != (has or None):
+        raise CalibrationError(
+            f"the calibration was fitted on predictions with smoothing {had or 'none'}, these "
+            f"have {has or 'none'}",
+            remedy="smooth both alike, or calibrate anew; a calibration may hold a smoothing of "
+            "its own, and predictions must not be smoothed twice",
+        )
+    if (table.valence_std is not None) != calibration.std_is_predicted:
+        words = ("without", "with") if calibration.std_is_predicted else ("with", "without")
+        raise CalibrationError(
+            f"the predictions are {words[0]} standard deviations, the calibration was fitted on "
+            f"some {words[1]}",
+            remedy="calibrate anew on predictions of this model",
+        )
+
+
+def write(calibration: Calibration, path: str | os.PathLike[str]) -> None:
+    """Writes a calibration as JSON; the file appears whole or not at all.
+
+    Raises:
+        WorkdirError: the place cannot be written.
+    """
+    with replacing(path) as temporary:
+        text = json.dumps(calibration.to_dict(), indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read(path: str | os.PathLike[str]) -> Calibration:
+    """Reads a calibration that `write` wrote.
+
+    Raises:
+        CalibrationError: the file is missing, or no calibration of a layout known here.
+    """
+    remedy = "give a file that run.py calibrate wrote"
+    try:
+        return Calibration.of(json.loads(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise CalibrationError(
+            f"cannot be read ({error.strerror})", path=path, remedy=remedy
+        ) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CalibrationError(
+            f"is no calibration of ours ({error})", path=path, remedy=remedy
+        ) from error
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
