@@ -221,7 +221,7 @@ _table = st.tuples(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(deadline=None, derandomize=True, max_examples=100)
 @given(data=_table, threshold=st.sampled_from([None, 2.0]))
 def test_any_table_is_read_whole_or_refused(tmp_path_factory, data, threshold):
     header, rows = data

@@ -1,0 +1,136 @@
+import os
+
+import image_cases
+import pytest
+
+from data_pipeline import check, formats, images
+from mtl_face import config as config_lib
+from mtl_face.commands import tables
+from mtl_face.config.schema import ManifestConfig
+from mtl_face.errors import AnnotationError, ConfigError, ImageError
+
+HEADER = "image,valence,arousal,expression,aus"
+AUS = ",".join("01" * 6)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """One data set that three kinds can read: two frames, one of them without an image."""
+    images_folder = tmp_path / "data" / "cropped_aligned" / "a"
+    images_folder.mkdir(parents=True)
+    (images_folder / "00001.jpg").write_bytes(image_cases.encode(image_cases.picture(), "JPEG"))
+    rows = f"{HEADER}\na/00001.jpg,0.5,0.5,1,{AUS}\na/00002.jpg,0.1,0.1,2,{AUS},\n"
+    (tmp_path / "data" / "MTL_Challenge").mkdir()
+    (tmp_path / "data" / "training_set_annotations.txt").write_text(rows)
+    (tmp_path / "data" / "MTL_Challenge" / "train_set.txt").write_text(rows)
+    (tmp_path / "data" / "train.csv").write_text("image,au1\na/00001.jpg,1\na/00002.jpg,0\n")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("kind", ["s_aff_wild2", "abaw3_mtl", "manifest", "rendered_faces"])
+def test_missing_images(root, kind):
+    said = []
+    with pytest.raises(ImageError, match=r"00002\.jpg: the image file of row 3 does not exist"):
+        formats.load(kind, root=root, split="train")
+    table = formats.load(kind, root=root, split="train", missing_images="skip", say=said.append)
+    assert (len(table), set(table.dataset)) == (1, {kind})
+    assert any(line.startswith("skipped 1 rows whose image file is missing: ") for line in said)
+    assert len(formats.load(kind, root=root, split="train", missing_images="keep")) == 2
+    with pytest.raises(AnnotationError, match="does not exist"):
+        formats.load(kind, root=root, split="validation")
+    other = formats.load(
+        kind,
+        root=root,
+        split="validation",
+        annotations=formats.USUAL_NAMES[kind][0],
+        missing_images="keep",
+        dataset="mine",
+    )
+    assert (len(other), set(other.dataset)) == (2, {"mine"})
+
+
+def test_unknown_kind_and_split(root):
+    for kind, split in (("affwild", "train"), ("manifest", "test")):
+        with pytest.raises(ConfigError, match="kinds are s_aff_wild2, abaw3_mtl, per_video"):
+            formats.load(kind, root=root, split=split)
+
+
+def test_settings_reach_the_readers(root):
+    """Each setting of the config changes what is read."""
+    (root / "mine.csv").write_text("image,expression,au1,valence\na/00001.jpg,3,4.5,7\n")
+    data = config_lib.DataConfig(
+        kind="manifest",
+        root=str(root),
+        train_annotations="mine.csv",
+        manifest=ManifestConfig(expression_map="affectnet", au_threshold=4.0, va_range=(1.0, 9.0)),
+    )
+    said = []
+    table = tables.load_split(data, root, "train", said.append)
+    assert table.expression[0] == 6  # AffectNet's 3 is Surprise
+    assert table.au[0, 0] == 1
+    assert table.valence[0] == 0.5
+    assert said[-1].startswith("train: 1 rows")
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_links_out_of_the_image_folder_are_refused(root, tmp_path, what):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "00002.jpg").write_bytes(b"secret")
+    folder = root / "cropped_aligned"
+    if what == "file":
+        (folder / "a" / "00002.jpg").symlink_to(outside / "00002.jpg")
+    else:
+        (folder / "a" / "00001.jpg").rename(outside / "00001.jpg")
+        (folder / "a").rmdir()
+        (folder / "a").symlink_to(outside)
+    for missing in ("error", "skip"):
+        with pytest.raises(ImageError, match="symbolic link leads out of the image folder"):
+            formats.load("s_aff_wild2", root=root, split="train", missing_images=missing)
+
+
+def test_links_that_stay_inside_are_fine(root, tmp_path):
+    folder = root / "cropped_aligned"
+    (folder / "a" / "00002.jpg").symlink_to("00001.jpg")
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")  # the image folder itself may be a link
+    assert len(formats.load("s_aff_wild2", root=root, split="train")) == 2
+
+
+def test_a_link_that_no_row_names_does_not_matter(root, tmp_path):
+    (tmp_path / "else.jpg").touch()
+    (root / "cropped_aligned" / "a" / "00003.jpg").symlink_to(tmp_path / "else.jpg")
+    table = formats.load("s_aff_wild2", root=root, split="train", missing_images="keep")
+    assert check.find_missing(table).tolist() == [1]
+
+
+def test_pipes_and_loops_are_no_images(root):
+    os.mkfifo(root / "cropped_aligned" / "a" / "00002.jpg")
+    with pytest.raises(ImageError, match="does not exist"):
+        formats.load("s_aff_wild2", root=root, split="train")
+    fault = images.diagnose(root / "cropped_aligned" / "a" / "00002.jpg")
+    assert fault is not None
+    assert "pipe or a device" in fault.problem
+    loop = root / "cropped_aligned" / "a" / "00004.jpg"
+    loop.symlink_to(loop)
+    assert images.diagnose(loop) is not None
+
+
+@pytest.mark.parametrize("kind", ["s_aff_wild2", "manifest"])
+def test_paths_that_leave_the_folder_are_refused(root, kind):
+    """Spelled in every way: none of them reaches a file, existing or not."""
+    for image in (
+        "../secret/1.jpg",
+        "a/../../secret/1.jpg",
+        "/etc/1.jpg",
+        "..\\1.jpg",
+        "a/..\\1.jpg",
+    ):
+        path = root / formats.USUAL_NAMES[kind][0]
+        text = {"s_aff_wild2": f"{HEADER}\n{image},0,0,0,{AUS}\n", "manifest": f"image\n{image}\n"}
+        path.write_text(text[kind])
+        with pytest.raises(
+            AnnotationError, match=r"leaves the image folder|absolute path"
+        ) as caught:
+            formats.load(kind, root=root, split="train", missing_images="keep")
+        assert caught.value.line == 2

@@ -1,0 +1,85 @@
+"""The images of Pillow's own tests, many of them broken on purpose.
+
+They are no part of this project: unpack the source distribution of Pillow and name its folder
+`Tests/images` in the environment variable PILLOW_TESTS. Without it, these tests are skipped;
+tests/data_pipeline/image_cases.py makes files of the same kinds.
+"""
+
+import os
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline import frames, images
+from data_pipeline import input as input_lib
+from mtl_face.errors import ImageError
+
+SIZE = 112
+FOLDER = os.environ.get("PILLOW_TESTS")
+
+pytestmark = pytest.mark.skipif(not FOLDER, reason="PILLOW_TESTS names no folder")
+
+REFUSED_BY_PILLOW = {
+    "chunk_no_fctl.png",
+    "png_decompression_dos.png",
+    "unknown_compression_method.png",
+}
+"""Sound pictures with faults in what is not the picture: the training input reads them."""
+
+REFUSED_BY_TENSORFLOW = {"rgb24lprof.bmp", "rgb24prof.bmp"}
+"""Pictures followed by a colour profile, which it takes for a wrong size."""
+
+
+def corpus():
+    return sorted(path for path in Path(FOLDER or ".").rglob("*") if path.is_file())
+
+
+def read_by_pillow(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return images.read_image(path, SIZE)
+        except ImageError as error:
+            return error
+
+
+def read_by_tensorflow(path):
+    table = frames.from_columns(
+        dataset="d", video=["v"], frame=[1], image=[path.name], root=str(path.parent)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return input_lib.decode_all(table, image_size=SIZE)[0]
+        except ImageError as error:
+            return error
+
+
+def test_an_error_or_a_correct_picture():
+    """Two decoders that share no code: where both read a file, they see the same picture."""
+    paths = corpus()
+    assert len(paths) > 500
+    counts = {"both": 0, "neither": 0, "one": 0}
+    for path in paths:
+        begin = time.perf_counter()
+        one, other = read_by_pillow(path), read_by_tensorflow(path)
+        assert time.perf_counter() - begin < 30, path
+        for result in (one, other):
+            if isinstance(result, ImageError):
+                assert result.path == str(path)
+                assert result.remedy
+        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+            difference = np.abs(one.astype(int) - other.astype(int)).mean()
+            assert difference <= 2, path
+            counts["both"] += 1
+        elif isinstance(one, ImageError) and isinstance(other, ImageError):
+            counts["neither"] += 1
+        else:
+            known = REFUSED_BY_PILLOW if isinstance(one, ImageError) else REFUSED_BY_TENSORFLOW
+            assert path.name in known, path
+            counts["one"] += 1
+    print(counts)
+    assert counts["both"] > 300
