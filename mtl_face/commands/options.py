@@ -46,6 +46,12 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         help="instead of a run: evaluate what `export` wrote, with its own settings (changed by "
         "--config.data.root=... and the like) or those of --config; --output is then a folder",
     )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE.json",
+        help="of run.py calibrate: applied before the score, as --config.evaluation.calibration",
+    )
     _scoring(parser, required=False)
 
 

@@ -1,19 +1,21 @@
 """Scores a file of predictions against labels, without JAX or TensorFlow."""
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.frames import FrameTable
 from mtl_face.commands import scored_files
+from mtl_face.commands.post_process import post_process
 from mtl_face.commands.scored_files import ScoredFile
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import metrics
 from mtl_face.evaluation.files import replacing
 from mtl_face.evaluation.joined import Joined, take
 from mtl_face.evaluation.match import Discrepancies, find_discrepancies, match
-from mtl_face.evaluation.prediction_table import PredictionError
+from mtl_face.evaluation.prediction_table import PredictionError, PredictionTable
 from mtl_face.evaluation.summary import summary
 
 
@@ -22,7 +24,8 @@ def run(config: object, options: argparse.Namespace) -> int:
 
     Args:
         config: None; the flags say it all.
-        options: `predictions`, `truth`, `dataset`, `lenient`, `resamples`, `seed`, `output`.
+        options: `predictions`, `truth`, `dataset`, `lenient`, `resamples`, `seed`, `output`,
+            `calibration`.
 
     Returns:
         Exit status 0.
@@ -39,11 +42,14 @@ def run(config: object, options: argparse.Namespace) -> int:
                 remedy="give --predictions=FILE --truth=ANNOTATIONS",
             )
     file = open_predictions(options.predictions, options.dataset, lenient=options.lenient)
+    cautions: list[str] = []
+    if options.calibration is not None:
+        file, cautions = _calibrated(file, options.calibration)
     truth = scored_files.read_truth(options.truth, dataset=file.dataset, answered=file.tasks)
     print(f"{file.path}: {file.kind}, {len(file.predictions)} rows")
     print(f"{options.truth}: {len(truth)} rows of labels")
     joined, found = join_file(truth, file, lenient=options.lenient)
-    for warning in (*file.warnings, *found.lines()):
+    for warning in (*file.warnings, *found.lines(), *cautions):
         print(f"warning: {warning}")
     result = metrics.score_joined(joined, num_resamples=options.resamples, seed=options.seed)
     result["au"]["mask"] = "all"
@@ -51,7 +57,7 @@ def run(config: object, options: argparse.Namespace) -> int:
         "num_missing": joined.num_unpredicted,
         "num_extra": found.num_extra,
         "num_repeated": found.num_repeated,
-        "warnings": [*file.warnings, *found.lines()],
+        "warnings": [*file.warnings, *found.lines(), *cautions],
     }
     result["files"] = {"predictions": str(file.path), "truth": str(options.truth)}
     for line in summary(result):
@@ -63,6 +69,20 @@ def run(config: object, options: argparse.Namespace) -> int:
         print(f"results: {options.output}")
         print("next: run.py compare A B --truth=... says whether two files really differ")
     return 0
+
+
+def _calibrated(file: ScoredFile, calibration: Path) -> tuple[ScoredFile, list[str]]:
+    """The file with a calibration applied, and warnings."""
+    if not isinstance(file.predictions, PredictionTable):
+        raise PredictionError(
+            "holds decisions only, which cannot be calibrated",
+            path=file.path,
+            remedy="give a .parquet or .csv of ours, which holds logits",
+        )
+    table, warnings = post_process(
+        file.predictions, smoothing=None, calibration=calibration, say=print
+    )
+    return dataclasses.replace(file, predictions=table), warnings
 
 
 def open_predictions(path: Path, dataset: str | None, *, lenient: bool) -> ScoredFile:

@@ -379,6 +379,33 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SmoothingConfig:
+    """Smoothing of the predictions over time, before they are scored (paper, section 4)."""
+
+    kernel: str = setting(
+        "box", "weights: the mean of a window, or a Gaussian", choices=("box", "gaussian")
+    )
+    unit: str = setting(
+        "frames",
+        "what windows count: frame numbers, or predictions, however far apart",
+        choices=("frames", "samples"),
+    )
+    on: str = setting(
+        "logits",
+        "what is averaged for action units and expressions; valence and arousal as they are",
+        choices=("logits", "probabilities", "values"),
+    )
+    va: float = setting(
+        0.0,
+        "length of the box, or standard deviation of the Gaussian; 0: none; the paper's is 30",
+        minimum=0.0,
+        maximum=1e9,
+    )
+    au: float = setting(0.0, "the same of the action units", minimum=0.0, maximum=1e9)
+    expr: float = setting(0.0, "the same of the expressions", minimum=0.0, maximum=1e9)
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     """The official metric on the validation set."""
 
@@ -387,6 +414,10 @@ class EvaluationConfig:
         "best", "which checkpoint: the best by P, or the newest", choices=("best", "last")
     )
     gallery_size: int = setting(24, "faces shown in the report", minimum=0, maximum=200)
+    smoothing: SmoothingConfig = SmoothingConfig()
+    calibration: str | None = setting(
+        None, "file of run.py calibrate, applied after the smoothing and before the score"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
