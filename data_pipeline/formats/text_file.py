@@ -60,10 +60,6 @@ def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
     Raises:
         AnnotationError: `content` is empty or not UTF-8.
     """
-    if not content.strip():
-        raise AnnotationError(
-            "the file is empty", path=path, line=1, remedy="download or write it again"
-        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -74,6 +70,10 @@ def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
             line=before.count(b"\n") + 1,
             remedy="save it as plain text in UTF-8; an archive or spreadsheet must be exported",
         ) from error
+    if not text.strip():
+        raise AnnotationError(
+            "the file is empty", path=path, line=1, remedy="download or write it again"
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
