@@ -80,7 +80,7 @@ def grouped(groups, dtype=jnp.float32):
     return GroupedBatchNorm(groups, momentum=MOMENTUM, epsilon=EPSILON, dtype=dtype)
 
 
-@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("groups", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_groups_equal_torch_on_each_group(groups, variables, map_bhwc):
     found = apply(grouped(groups), variables, map_bhwc)
     expected = by_torch(variables, map_bhwc, groups)

@@ -43,7 +43,7 @@ PLACES = [
     for position in ("2d", "1d")
 ]
 
-RELATIVE = {jnp.float32: 1e-4, jnp.float64: 1e-5}
+RELATIVE = {jnp.float32: 1e-4, jnp.float64: 3e-6}
 """Largest difference allowed, over the largest element of the same array. The loss is float32."""
 
 
@@ -237,15 +237,17 @@ def test_paper_arrangement_in_float32():
     check(SHALLOW | PLACES[0], jnp.float32, convolution="matmul_gradient")
 
 
-def test_other_arrangement_with_frozen_statistics():
+@pytest.mark.slow
+def test_frozen_statistics():
     check(SHALLOW | PLACES[-1] | {"variant": "torchvision"}, batch_norm="frozen")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["caffe", "keras", "torchvision"])
-@pytest.mark.parametrize("places", PLACES, ids=lambda places: "-".join(places.values()))
-def test_every_arrangement(places, variant):
-    check(SMALL | places | {"variant": variant})
+@pytest.mark.parametrize("index", range(len(PLACES)), ids=["-".join(p.values()) for p in PLACES])
+def test_every_arrangement(index):
+    """At full depth, the geometries in turn."""
+    variant = ("caffe", "keras", "torchvision")[index % 3]
+    check(SMALL | PLACES[index] | {"variant": variant})
 
 
 @pytest.mark.slow

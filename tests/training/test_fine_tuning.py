@@ -9,7 +9,7 @@ import pytest
 import tiny_network
 from fine_tuning_run import MOMENTUM, by_name, first_variables, run, size
 
-MODES = ("batch", "local", "frozen")
+BATCH = pytest.param("batch", marks=pytest.mark.slow)
 LOGGED = 3
 """Numbers that a step reduces beside the denominator of its loss: loss, `va` and its weight."""
 
@@ -21,7 +21,7 @@ def is_frozen(name):
     return name.startswith(FROZEN)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [BATCH, "local", "frozen"])
 def test_everything_trains_but_frozen_statistics(mode):
     first, ((params, statistics, _), _), _ = run(mode)
     before = by_name(first.params["network"])
@@ -81,7 +81,9 @@ def stem_groups(groups):
     return np.asarray(stem_BHWC, np.float64).reshape(groups, -1, stem_BHWC.shape[-1])
 
 
-@pytest.mark.parametrize(("mode", "groups"), [("batch", 1), ("local", 8)])
+@pytest.mark.parametrize(
+    ("mode", "groups"), [pytest.param("batch", 1, marks=pytest.mark.slow), ("local", 8)]
+)
 def test_running_statistics_are_means_over_the_devices(mode, groups):
     """`local`: of the eight devices' own; `batch`: of the one global batch. After one step."""
     first, (_, _), _ = run(mode)
@@ -93,6 +95,7 @@ def test_running_statistics_are_means_over_the_devices(mode, groups):
         np.testing.assert_allclose(statistics["backbone"]["bn1"][name], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_batch_exchanges_in_every_layer():
     """So the count below has eyes: all convolutions but the first wait for other devices."""
     waits = compiled_traffic.forward_convolutions(run("batch")[2])
