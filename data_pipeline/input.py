@@ -1,22 +1,21 @@
 """Batches for training and evaluation: indices -> image files -> uint8 crops, with their labels.
 
-TensorFlow decodes images here and does nothing else; this is the module of the package that
-imports it. Labels stay in NumPy. Images are delivered as stored bytes of RGB; every augmentation
-and scaling to floats happens on the device.
+TensorFlow decodes images here and does nothing else. Labels stay in NumPy. Images are delivered as
+stored bytes of RGB; every augmentation and scaling to floats happens on the device.
 
 Dimension letters: N rows, B global batch, b batch of one process, S image size in pixels.
 """
 
 import collections
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from data_pipeline import images, memory, order
+from data_pipeline import decoding, memory, order
 from data_pipeline.batch import (
     Batch,
     IndexedImages,
@@ -26,12 +25,13 @@ from data_pipeline.batch import (
     with_labels,
 )
 from data_pipeline.frames import FrameTable
+from data_pipeline.records import IMAGE, Records
 from mtl_face.errors import ConfigError, ImageError
 
 __all__ = ["Batch", "Source", "decode_all", "eval_batches", "to_devices", "train_batches"]
 
-Source = str | npt.NDArray[np.uint8]
-"""Where pixels come from: "files", "memory", or the array that `decode_all` made."""
+Source = str | npt.NDArray[np.uint8] | Records
+"""Where pixels come from: "files", "memory", the array that `decode_all` made, or shards."""
 
 _DECODE_BATCH = 256
 
@@ -63,7 +63,8 @@ def train_batches(
         rows: the rows of each epoch, for instance `order.Permutations(len(table), seed)`.
         start_step: step of the first batch.
         source: "files" decodes as batches are needed; "memory" decodes all rows first, N * S * S
-            * 3 bytes; an array from `decode_all` shares one decoding between several calls.
+            * 3 bytes; an array from `decode_all` shares one decoding between several calls;
+            `records.Records` reads the encoded images from shards.
         process_index: this process, 0 <= process_index < process_count.
         process_count: processes; each gets a contiguous part of every global batch.
         prefetch: batches decoded ahead.
@@ -122,8 +123,15 @@ def eval_batches(
     return with_index(_with_images(table, indices, local_size, image_size, source, prefetch))
 
 
-def decode_all(table: FrameTable, *, image_size: int = 112) -> npt.NDArray[np.uint8]:
+def decode_all(
+    table: FrameTable, *, image_size: int = 112, source: str | Records = "files"
+) -> npt.NDArray[np.uint8]:
     """Decodes every row's image into one array, to be passed as `source`.
+
+    Args:
+        table: the rows.
+        image_size: S.
+        source: "files", or shards.
 
     Returns:
         uint8 [N, S, S, 3] in the table's order.
@@ -143,8 +151,8 @@ def decode_all(table: FrameTable, *, image_size: int = 112) -> npt.NDArray[np.ui
         )
     image_NSSC = np.empty(shape, np.uint8)
     indices = order.eval_batches(len(table), _DECODE_BATCH)
-    for index_b, image_bSSC in _decoded_files(
-        table, indices, local_size=_DECODE_BATCH, image_size=image_size, prefetch=2
+    for index_b, image_bSSC in _with_images(
+        table, indices, _DECODE_BATCH, image_size, source, prefetch=2
     ):
         valid_b = index_b != order.PADDING
         image_NSSC[index_b[valid_b]] = image_bSSC[valid_b]
@@ -164,11 +172,14 @@ def _with_images(
     source: Source,
     prefetch: int,
 ) -> IndexedImages:
+    options = {"local_size": local_size, "image_size": image_size, "prefetch": prefetch}
+    if isinstance(source, Records):
+        if len(source) != len(table):
+            raise ValueError(f"source has {len(source)} records for {len(table)} rows")
+        return _decoded_records(table, source, indices, **options)
     if isinstance(source, str):
         if source == "files":
-            return _decoded_files(
-                table, indices, local_size=local_size, image_size=image_size, prefetch=prefetch
-            )
+            return _decoded_files(table, indices, **options)
         if source != "memory":
             raise ConfigError(f"source is {source!r}", remedy='choose "files" or "memory"')
         source = decode_all(table, image_size=image_size)
@@ -178,30 +189,97 @@ def _with_images(
 
 
 def _decoded_files(
-    table: FrameTable,
+    table: FrameTable, indices: Iterator[order.Indices], **options: int
+) -> IndexedImages:
+    paths = table.paths()
+    path_N = tf.constant([os.fsencode(path) for path in paths], tf.string)
+
+    def fault(index_b: order.Indices, error: Exception) -> ImageError:
+        return decoding.find_culprit([paths[row] for row in index_b if row != order.PADDING], error)
+
+    return _decoded(
+        indices,
+        to_item=lambda index_b: index_b,
+        item_type=tf.int64,
+        is_padding=lambda index: index == order.PADDING,
+        content=lambda index: tf.io.read_file(path_N[index]),
+        fault=fault,
+        **options,
+    )
+
+
+def _decoded_records(
+    table: FrameTable, records: Records, indices: Iterator[order.Indices], **options: int
+) -> IndexedImages:
+    def read(index_b: order.Indices) -> npt.NDArray[np.object_]:
+        record_b = np.full(len(index_b), b"", object)
+        valid_b = index_b != order.PADDING
+        record_b[valid_b] = records.read(index_b[valid_b])
+        return record_b
+
+    def content(record: tf.Tensor) -> tf.Tensor:
+        return tf.io.parse_single_example(record, {IMAGE: tf.io.FixedLenFeature((), tf.string)})[
+            IMAGE
+        ]
+
+    def fault(index_b: order.Indices, error: Exception) -> ImageError:
+        return decoding.find_culprit_record(
+            [int(row) for row in index_b if row != order.PADDING],
+            lambda row: content(records.read(np.array([row]))[0]).numpy(),
+            lambda row: f"{records.folder}: {table.image[row]}",
+            error,
+        )
+
+    return _decoded(
+        indices,
+        to_item=read,
+        item_type=tf.string,
+        is_padding=lambda record: tf.strings.length(record) == 0,
+        content=content,
+        fault=fault,
+        **options,
+    )
+
+
+def _decoded(
     indices: Iterator[order.Indices],
     *,
+    to_item: Callable[[order.Indices], npt.NDArray[Any]],
+    item_type: tf.DType,
+    is_padding: Callable[[tf.Tensor], tf.Tensor],
+    content: Callable[[tf.Tensor], tf.Tensor],
+    fault: Callable[[order.Indices, Exception], ImageError],
     local_size: int,
     image_size: int,
     prefetch: int,
 ) -> IndexedImages:
-    """Decodes the images of each batch of indices, several at a time, keeping the order."""
-    paths = table.paths()
-    path_N = tf.constant([os.fsencode(path) for path in paths], tf.string)
+    """Decodes the images of each batch of indices, several at a time, keeping the order.
+
+    Args:
+        indices: [b] each.
+        to_item: index [b] -> what `content` needs of each, [b] of `item_type`.
+        item_type: type of these items.
+        is_padding: item -> bool.
+        content: item -> the encoded image.
+        fault: (index [b], error) -> what to raise when a batch failed.
+        local_size: b.
+        image_size: S.
+        prefetch: batches decoded ahead.
+    """
     # Batches that are on their way, oldest first. Filled by a thread of the pipeline, emptied by
     # the caller's: a batch that arrives or fails is always the oldest.
     underway: collections.deque[order.Indices] = collections.deque()
 
-    def announce() -> Iterator[order.Indices]:
+    def announce() -> Iterator[npt.NDArray[Any]]:
         for index_b in indices:
             underway.append(index_b)
-            yield index_b
+            yield to_item(index_b)
 
-    def load(index: tf.Tensor) -> tf.Tensor:
+    def load(item: tf.Tensor) -> tf.Tensor:
         return tf.cond(
-            index == order.PADDING,
+            is_padding(item),
             lambda: tf.zeros((image_size, image_size, 3), tf.uint8),
-            lambda: _decode(tf.io.read_file(path_N[index]), image_size),
+            lambda: decoding.decode(content(item), image_size),
         )
 
     num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
@@ -212,7 +290,7 @@ def _decoded_files(
     options.experimental_optimization.inject_prefetch = False  # `prefetch` is the memory bound
     dataset = (
         tf.data.Dataset.from_generator(
-            announce, output_signature=tf.TensorSpec((local_size,), tf.int64)
+            announce, output_signature=tf.TensorSpec((local_size,), item_type)
         )
         .unbatch()
         .map(load, num_parallel_calls=num_threads, deterministic=True)
@@ -227,87 +305,6 @@ def _decoded_files(
         except StopIteration:
             return
         except (tf.errors.OpError, UnicodeDecodeError) as error:  # of a message with odd bytes
-            failed = [paths[row] for row in underway[0] if row != order.PADDING]
             # The user's file is at fault; a TensorFlow trace would only hide it.
-            raise _find_culprit(failed, error) from None
+            raise fault(underway[0], error) from None
         yield underway.popleft(), image_bSSC
-
-
-def _decode(content: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Encoded JPEG, PNG or BMP to uint8 [S, S, 3]; anything else fails."""
-    # Zeros behind it: reading beyond the end would fail with the file's bytes in the message,
-    # which Python cannot decode.
-    header = tf.strings.join([tf.strings.substr(content, 0, 32), bytes(32)])
-    image = tf.cond(
-        tf.strings.substr(header, 0, 3) == b"\xff\xd8\xff",
-        lambda: _decode_compressed(content, tf.io.extract_jpeg_shape(content)[:2]),
-        lambda: tf.cond(
-            tf.strings.substr(header, 0, 4) == b"\x89PNG",
-            lambda: _decode_compressed(content, _png_size(header)),
-            lambda: _decode_bmp(content, header),
-        ),
-    )
-    image = tf.cond(
-        tf.reduce_all(tf.shape(image)[:2] == image_size),
-        lambda: image,
-        lambda: tf.cast(
-            # A triangle filter stays within the input's range: rounding needs no clipping.
-            tf.round(tf.image.resize(image, (image_size, image_size), "bilinear", antialias=True)),
-            tf.uint8,
-        ),
-    )
-    return tf.ensure_shape(image, (image_size, image_size, 3))
-
-
-def _decode_compressed(content: tf.Tensor, size_px: tf.Tensor) -> tf.Tensor:
-    """JPEG or PNG whose header promises `size_px`; checked before memory is taken for it."""
-    allowed = tf.reduce_prod(tf.cast(size_px, tf.int64)) <= images.MAX_PIXELS
-    return tf.io.decode_jpeg(  # reads PNG as well
-        tf.where(allowed, content, b""), channels=3, dct_method="INTEGER_ACCURATE"
-    )
-
-
-def _png_size(header: tf.Tensor) -> tf.Tensor:
-    return tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)
-
-
-def _decode_bmp(content: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-    """BMP of 24 or 32 bits a pixel, not packed.
-
-    Of one with a palette, TensorFlow would return the indices, and it takes any order of the
-    colours for the usual one.
-    """
-    bits, packing = tf.strings.substr(header, 28, 1), tf.strings.substr(header, 30, 4)
-    allowed = (
-        (tf.strings.substr(header, 0, 2) == b"BM")
-        & ((bits == b"\x18") | (bits == b"\x20"))
-        & (packing == bytes(4))
-    )
-    return tf.io.decode_bmp(tf.where(allowed, content, b""), channels=3)
-
-
-def _find_culprit(paths: list[str], error: Exception) -> ImageError:
-    """The image of a failed batch that cannot be read."""
-    for path in paths:
-        fault = images.diagnose(path)
-        if fault is not None:
-            return fault
-    for path in paths:  # sound for Pillow: ask TensorFlow itself
-        try:
-            _decode(tf.io.read_file(path), 8)
-        except tf.errors.OpError as own_error:
-            return ImageError(
-                f"the image cannot be decoded ({_plain(own_error)})",
-                path=path,
-                remedy="save it again as JPEG or PNG with an image program",
-            )
-    return ImageError(
-        f"an image could not be read, but can be now ({_plain(error)})",
-        path=paths[0] if paths else None,
-        remedy="check the disk or the network share that holds the images, then start again",
-    )
-
-
-def _plain(error: Exception) -> str:
-    """TensorFlow's reason without the names of its graph nodes around it."""
-    return re.sub(r"\{\{.*?\}\} ?| ?\[(Op:|\[).*", "", str(error), flags=re.DOTALL).strip()

@@ -54,7 +54,7 @@ MAY_IMPORT = {
 """Parts of our packages by what each may import, besides itself and `ALWAYS`."""
 
 ONLY_IN = {
-    "tensorflow": {"data_pipeline.input", "data_pipeline.shards"},
+    "tensorflow": {"data_pipeline.decoding", "data_pipeline.input", "data_pipeline.shards"},
     "tensorflow_datasets": {"data_pipeline.shards"},
     "orbax": {"mtl_face.training.checkpoint", "mtl_face.weights.export"},
     "clu": {"mtl_face.commands.train"},

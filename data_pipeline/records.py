@@ -1,0 +1,200 @@
+"""Shards that `data_pipeline.shards` wrote: their table, and their records by row.
+
+Record i of a split is row i of its table, over all shards in the order of their numbers, in both
+formats. ArrayRecord files hold an index; for TFRecord files one is made when they are opened, by
+reading the lengths alone (12 bytes a record).
+
+Dimension letters: N rows, b batch of one process.
+"""
+
+import bisect
+import itertools
+import os
+import struct
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline.frames import FrameTable, from_columns
+from mtl_face import tasks
+from mtl_face.errors import AnnotationError, ConfigError
+
+NAME = "face_frames"
+"""Name of the data set in the folder that holds the shards."""
+
+IMAGE = "image"
+"""Feature of a record that holds the encoded image."""
+
+
+def table_file(split: str) -> str:
+    """File name of a split's table, beside the shards."""
+    return f"frames-{split}.parquet"
+
+
+def find(folder: str | os.PathLike[str]) -> Path:
+    """The folder with the shards: `folder` itself, or below it where tfds put them.
+
+    Raises:
+        ConfigError: there are none, or several sets of them.
+    """
+    folder = Path(folder)
+    found = sorted(
+        {
+            info.parent
+            for info in [
+                *folder.glob("dataset_info.json"),
+                *folder.glob(f"{NAME}/*/*/dataset_info.json"),
+            ]
+        }
+    )
+    if len(found) != 1:
+        many = ": " + ", ".join(map(str, found)) if found else ""
+        raise ConfigError(
+            f"{folder} holds {len(found) or 'no'} sets of shards{many}",
+            remedy="name one of these folders"
+            if found
+            else "write them with `python run.py prepare --config=... --shards=DIR`",
+        )
+    return found[0]
+
+
+def read_table(folder: Path, split: str) -> FrameTable:
+    """The table of a split, in the order of its records.
+
+    Args:
+        folder: as `find` returned it.
+        split: its name.
+
+    Raises:
+        AnnotationError: the file is absent or not one of ours.
+    """
+    import pandas as pd
+
+    path = folder / table_file(split)
+    if not path.is_file():
+        raise AnnotationError(
+            "no such file, so these shards have no such split",
+            path=path,
+            remedy="write the shards again",
+        )
+    try:
+        frame = pd.read_parquet(path)
+        columns: dict[str, Any] = {
+            name: frame[name].to_numpy()
+            for name in (
+                "dataset",
+                "video",
+                "frame",
+                "image",
+                "valence",
+                "arousal",
+                "expression",
+                "row",
+            )
+        }
+        columns["au"] = frame[list(tasks.AU_NAMES)].to_numpy()
+        return from_columns(root=str(folder), **columns, sort=False)
+    except (OSError, KeyError, ValueError) as error:
+        raise AnnotationError(
+            f"is not a table of frames ({error})", path=path, remedy="write the shards again"
+        ) from error
+
+
+class Records:
+    """Serialised records of one split, by row.
+
+    Safe to be read from several threads.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        """Opens the shards; reads no record.
+
+        Args:
+            folder: as `find` returned it.
+            split: its name.
+
+        Raises:
+            ConfigError: there are no shards of that split, or some are missing.
+        """
+        self.folder, self.split = folder, split
+        paths = sorted(folder.glob(f"{NAME}-{split}.*-?????-of-?????"))
+        if not paths or len(paths) != int(paths[0].name[-5:]):
+            raise ConfigError(
+                f"{folder} holds {len(paths)} shards of the split {split}"
+                + (f" of {int(paths[0].name[-5:])}" if paths else ""),
+                remedy="write the shards again, or copy the missing ones",
+            )
+        kind = paths[0].name.split(".")[1].split("-")[0]
+        self._reader: _Reader = (
+            _ArrayRecords(paths) if kind == "array_record" else _TFRecords(paths)
+        )
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def read(self, row_b: npt.NDArray[np.int64]) -> list[bytes]:
+        """Serialised `tf.train.Example`s of these rows, in the order asked for."""
+        return self._reader.read(row_b.tolist())
+
+
+class _Reader(Protocol):
+    def __len__(self) -> int: ...
+
+    def read(self, rows: list[int]) -> list[bytes]: ...
+
+
+class _ArrayRecords:
+    def __init__(self, paths: list[Path]) -> None:
+        from array_record.python import array_record_data_source
+
+        self._source = array_record_data_source.ArrayRecordDataSource([str(p) for p in paths])
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, rows: list[int]) -> list[bytes]:
+        return list(self._source.__getitems__(rows)) if rows else []
+
+
+class _TFRecords:
+    """Length (8 bytes), checksum (4), data, checksum (4), and so on."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._files = [os.open(path, os.O_RDONLY) for path in paths]
+        self._records = [_record_places(path) for path in paths]
+        self._first = [0, *itertools.accumulate(map(len, self._records))]
+
+    def __del__(self) -> None:
+        for file in self.__dict__.get("_files", ()):
+            os.close(file)
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    def read(self, rows: list[int]) -> list[bytes]:
+        return [self._read_one(row) for row in rows]
+
+    def _read_one(self, row: int) -> bytes:
+        shard = bisect.bisect_right(self._first, row) - 1
+        start, length = self._records[shard][row - self._first[shard]]
+        return os.pread(self._files[shard], int(length), int(start))
+
+
+def _record_places(path: Path) -> npt.NDArray[np.int64]:
+    """Start and length of each record's data, int64 [records, 2]."""
+    places = []
+    size = path.stat().st_size
+    with path.open("rb", buffering=0) as file:
+        start = 0
+        while start < size:
+            header = os.pread(file.fileno(), 8, start)
+            (length,) = struct.unpack("<Q", header) if len(header) == 8 else (size,)
+            if start + 16 + length > size:
+                raise AnnotationError(
+                    "ends in the middle of a record", path=path, remedy="write the shards again"
+                )
+            places.append((start + 12, length))
+            start += 16 + length
+    return np.array(places, np.int64).reshape(-1, 2)

@@ -1,0 +1,177 @@
+"""Shards of frames as a `tensorflow-datasets` builder: of any frame table, or by `tfds build`.
+
+A record holds the image file's bytes as they are and the labels of its row; missing is missing (NaN
+or -1). Records are in the order of the table, which lies beside them as Parquet: `records` reads
+both. The same builder runs on an Apache Beam runner with the config `beam`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_pipeline import records
+from data_pipeline.formats import s_aff_wild2
+from data_pipeline.frames import FrameTable
+from data_pipeline.records import IMAGE
+from mtl_face.errors import ConfigError
+from mtl_face.tasks import AU_NAMES
+
+FILE_FORMATS = ("array_record", "tfrecord")
+
+Example = dict[str, Any]
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class FrameConfig(tfds.core.BuilderConfig):
+    """What to write.
+
+    Attributes:
+        tables: by name of the split; None: the annotations in the manual folder.
+        beam: write through Apache Beam.
+    """
+
+    tables: Mapping[str, FrameTable] | None = dataclasses.field(default=None, repr=False)
+    beam: bool = False
+
+
+class FaceFrames(tfds.core.GeneratorBasedBuilder):
+    """Crops of faces with valence, arousal, action units and expressions."""
+
+    name = records.NAME
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
+    BUILDER_CONFIGS: ClassVar = [
+        FrameConfig(name="plain", description="Written in this process."),
+        FrameConfig(name="beam", description="Written by Apache Beam.", beam=True),
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "The manual folder holds training_set_annotations.txt, validation_set_annotations.txt and "
+        "cropped_aligned/, in the layout of the ABAW multi-task challenge."
+    )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features
+        return self.dataset_info_from_configs(
+            features=features.FeaturesDict(
+                {
+                    IMAGE: features.Image(shape=(None, None, 3)),
+                    "dataset": features.Text(),
+                    "video": features.Text(),
+                    "frame": np.int64,
+                    "path": features.Text(),
+                    "valence": np.float32,
+                    "arousal": np.float32,
+                    "expression": np.int8,
+                    "au": features.Tensor(shape=(len(AU_NAMES),), dtype=np.int8),
+                    "row": np.int64,
+                }
+            ),
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,  # records stay in the order of the table
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        tables = self.builder_config.tables
+        if tables is None:
+            tables = {
+                split: s_aff_wild2.read_annotations(
+                    dl_manager.manual_dir / name,
+                    image_root=dl_manager.manual_dir / "cropped_aligned",
+                    dataset="s_aff_wild2",
+                )
+                for split, name in (
+                    ("train", "training_set_annotations.txt"),
+                    ("validation", "validation_set_annotations.txt"),
+                )
+            }
+        for split, table in tables.items():
+            portable = table.to_pandas().drop(columns=["root", "duplicate"])
+            portable.to_parquet(Path(self.data_dir) / records.table_file(split), index=False)
+        self.info.metadata.update({split: table.counts() for split, table in tables.items()})
+        return {split: self._generate_examples(table) for split, table in tables.items()}
+
+    def _generate_examples(self, table: FrameTable) -> Any:
+        if not self.builder_config.beam:
+            return _examples(table)
+        beam = tfds.core.lazy_imports.apache_beam
+        # The elements are small: each worker reads the images of its own.
+        return beam.Create(list(_examples(table)))
+
+
+def _examples(table: FrameTable) -> Iterator[tuple[int, Example]]:
+    """(row, features) of each row; the image as its path, which tfds replaces by the bytes."""
+    au_NA = np.where(np.isnan(table.au), -1, table.au).astype(np.int8)
+    for row, path in enumerate(table.paths()):
+        yield (
+            row,
+            {
+                IMAGE: path,
+                "dataset": table.dataset[row],
+                "video": table.video[row],
+                "frame": table.frame[row],
+                "path": table.image[row],
+                "valence": table.valence[row],
+                "arousal": table.arousal[row],
+                "expression": table.expression[row],
+                "au": au_NA[row],
+                "row": table.row[row],
+            },
+        )
+
+
+def write(
+    tables: Mapping[str, FrameTable],
+    folder: str | os.PathLike[str],
+    *,
+    file_format: str = "array_record",
+    num_shards: int | None = None,
+    beam_options: Any = None,
+) -> Path:
+    """Writes tables with their images as shards.
+
+    Args:
+        tables: by name of the split.
+        folder: where the data set `face_frames` is made.
+        file_format: one of `FILE_FORMATS`.
+        num_shards: files per split; None: by size.
+        beam_options: `apache_beam` pipeline options: write through Beam with them. None: write in
+            this process.
+
+    Returns:
+        The folder that holds the shards, their statistics (`dataset_info.json`) and the tables.
+
+    Raises:
+        ConfigError: shards are there already, or the format is unknown.
+    """
+    if file_format not in FILE_FORMATS:
+        raise ConfigError(
+            f"file_format is {file_format!r}", remedy="choose one of " + ", ".join(FILE_FORMATS)
+        )
+    beam = beam_options is not None
+    name = "table_beam" if beam else "table"  # tfds keeps those of BUILDER_CONFIGS for themselves
+    target = Path(folder).absolute() / records.NAME / name / str(FaceFrames.VERSION)
+    if target.exists():
+        raise ConfigError(
+            f"{target} exists already", remedy="delete it, or give another folder for the shards"
+        )
+    builder = FaceFrames(
+        data_dir=os.fspath(folder),
+        config=FrameConfig(
+            name=name,
+            description="Frame tables.",
+            tables=tables,
+            beam=beam,
+        ),
+        file_format=file_format,
+    )
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(
+            num_shards=num_shards, beam_options=beam_options, try_download_gcs=False
+        )
+    )
+    return target
