@@ -74,7 +74,7 @@ def best_biases(
     if not len(truth_N):
         return best_E
     if num_starts is None:
-        num_starts = min(max(8, 20_000 // len(truth_N)), 200)
+        num_starts = min(max(8, 2_000 // len(truth_N)), 200)
     best = _macro_f1(truth_N, logits_NE)
     for start_E in _starts(truth_N, logits_NE, num_starts):
         bias_E = _ascend(truth_N, logits_NE, start_E)
