@@ -1,0 +1,138 @@
+"""smooth, ensemble, calibrate and evaluate --calibration, as a user calls them."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from evaluation_tables import make_labels, make_predictions
+
+from mtl_face.commands import line, smooth_options
+from mtl_face.errors import ConfigError
+from mtl_face.evaluation.predictions import read, write
+
+
+def annotation_lines(labels):
+    yield "image,valence,arousal,expression,aus"
+    for row in range(len(labels.frame)):
+        va = np.nan_to_num([labels.valence[row], labels.arousal[row]], nan=-5.0)
+        au = np.nan_to_num(labels.au[row], nan=-1.0).astype(int)
+        if (va == -5.0).any():
+            va = np.array([-5.0, -5.0])
+        values = [*map(repr, va.tolist()), labels.expression[row], *au]
+        yield f"{labels.video[row]}/{labels.frame[row]:05}.jpg," + ",".join(map(str, values))
+
+
+@pytest.fixture
+def files(tmp_path):
+    labels = make_labels(120)
+    for name, seed in (("a", 1), ("b", 2)):
+        write(make_predictions(labels, seed=seed), tmp_path / f"{name}.parquet")
+    (tmp_path / "truth.txt").write_text("\n".join(annotation_lines(labels)) + "\n")
+    return tmp_path
+
+
+def run(capsys, *words):
+    status = line.main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+def test_from_predictions_to_a_calibrated_score(files, capsys):
+    a, b, truth = files / "a.parquet", files / "b.parquet", f"--truth={files / 'truth.txt'}"
+    status, said = run(
+        capsys, "ensemble", a, b, "--window=va:9,au:3", f"--output={files / 'mean.parquet'}"
+    )
+    assert status == 0, said
+    assert "mean of 2 members on probabilities" in said
+    mean = read(files / "mean.parquet")
+    assert mean.metadata["smoothing"]["windows"] == {"va": 9.0, "au": 3.0, "expr": 0.0}
+    smoothed = files / "smoothed.parquet"
+    status, said = run(capsys, "smooth", f"--predictions={a}", f"--output={smoothed}")
+    assert status == 0, said
+    assert read(smoothed).metadata["smoothing"]["windows"]["expr"] == 30
+
+    output = files / "calibration.json"
+    status, said = run(
+        capsys, "calibrate", f"--predictions={a}", truth, "--windows=0,5", "--folds=3",
+        f"--output={output}",
+    )  # fmt: skip
+    assert status == 0, said
+    for word in ("uncalibrated", "in sample", "cross-fitted", f"results: {output}", "next: "):
+        assert word in said
+    content = json.loads(output.read_text())
+    assert content["schema"] == 1
+    assert len(content["fitted_on"]["predictions_sha256"]) == 64
+    assert len(content["fitted_on"]["truth_sha256"]) == 64
+
+    scores = files / "scores.json"
+    score = ["evaluate", truth, f"--calibration={output}", "--resamples=0", f"--output={scores}"]
+    status, said = run(capsys, *score, f"--predictions={a}")
+    assert status == 0, said
+    assert "fitted on 12 of the 12 videos scored here" in said
+    reached = json.loads(scores.read_text())["p"]
+    assert reached == pytest.approx(content["fitted_on"]["scores"]["in_sample"]["p"])
+    status, said = run(capsys, *score, f"--predictions={smoothed}")
+    assert status == 2
+    assert "calibration.json: the calibration was fitted on predictions with smoothing" in said
+
+
+def test_workdirs_are_members(files, capsys):
+    for name in ("a", "b"):
+        folder = files / f"run_{name}" / "evaluation"
+        folder.mkdir(parents=True)
+        (files / f"{name}.parquet").rename(folder / "predictions.parquet")
+    # what the network said goes before what was scored
+    raw = files / "run_b" / "evaluation" / "predictions_raw.parquet"
+    write(make_predictions(make_labels(120), seed=5), raw)
+    output = files / "mean.parquet"
+    words = ["--workdirs", files / "run_a", files / "run_b", f"--output={output}"]
+    assert run(capsys, "ensemble", *words)[0] == 0
+    names = [member["name"] for member in read(output).metadata["ensemble"]["members"]]
+    assert names[1] == str(raw)
+    status, said = run(capsys, "ensemble", "--workdirs", files, files / "run_a", words[-1])
+    assert status == 2
+    assert "holds no evaluation/predictions.parquet" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["ensemble", "{}/a.parquet"], "an ensemble of 1 is none"),
+        (["ensemble", "{}/a.parquet", "{}/a.parquet"], "is named twice"),
+        (["ensemble", "{}/a.parquet", "{}/out.parquet"], "is one of the members"),
+        (["ensemble", "{}/a.parquet", "{}/b.parquet", "--window=1.5"], "not whole"),
+        (["smooth", "--predictions={}/a.parquet", "--window=x"], "--window=x is no window"),
+        (["smooth", "--predictions={}/none.parquet"], "none.parquet: cannot be read"),
+        (["calibrate", "--predictions={}/a.parquet"], "needs predictions and their labels"),
+        (["calibrate", "--workdir={}"], "--workdir goes with --config"),
+        (
+            ["calibrate", "--predictions={}/a.parquet", "--truth={}/truth.txt", "--windows=-1"],
+            "not in 0..",
+        ),
+    ],
+)
+def test_mistakes(files, capsys, words, problem):
+    status, said = run(
+        capsys, *(word.format(files) for word in words), f"--output={files / 'out.parquet'}"
+    )
+    assert status == 2, said
+    assert problem in said
+    assert "->" in said
+    assert not (files / "out.parquet").exists()
+
+
+def test_windows_in_words():
+    assert smooth_options.parse_windows("30") == {"va": 30, "au": 30, "expr": 30}
+    assert smooth_options.parse_windows("va:10, expr:2.5") == {"va": 10, "expr": 2.5}
+    for text in ("", "va", "va:", "va:1,va:2", "1,2", "va:1,2", "faces:3"):
+        with pytest.raises(ConfigError, match="no window"):
+            smooth_options.parse_windows(text)
+
+
+def test_the_commands_are_light():
+    names = "ensemble", "smooth", "calibrate", "score_file"
+    code = "import sys\n" + "".join(f"import mtl_face.commands.{name}\n" for name in names)
+    code += "assert not {'jax', 'tensorflow', 'flax'} & set(sys.modules), 'heavy'"
+    subprocess.run([sys.executable, "-c", code], check=True)
