@@ -301,6 +301,26 @@ def test_banding_finds_what_all_pairs_find(first, flips, radius):
     }
 
 
+def test_banding_finds_bits_that_are_spread_over_all_bands():
+    random = np.random.default_rng(0)
+    first = random.integers(0, 2**64, 300, dtype=np.uint64)
+    flips = [sum(1 << int(bit) for bit in random.permutation(64)[:7]) for _ in first]
+    a, b = audit_near.close_pairs(first, first ^ np.array(flips, np.uint64), radius=7)
+    np.testing.assert_array_equal(a, np.arange(300))
+    np.testing.assert_array_equal(b, np.arange(300))
+
+
+def test_equal_hashes_of_unlike_pictures_are_no_pair():
+    """Texture finer than the hash sees: only the thumbnails tell the pictures apart."""
+    thumbs = np.stack([np.asarray(face_like(seed, 16).convert("L")) for seed in range(20)])
+    board = 45 * (-1) ** np.add.outer(np.arange(16), np.arange(16))
+    other = (thumbs.astype(int) // 2 + 64 + board).clip(0, 255).astype(np.uint8)
+    mean = audit_near.standardise(np.concatenate([thumbs, other])).mean(axis=0)
+    hashes = [audit_near.perceptual_hashes(part, mean) for part in (thumbs, other)]
+    assert (np.bitwise_count(hashes[0] ^ hashes[1]) <= audit_near.RADIUS).sum() > 5
+    assert len(audit_near.near_duplicates(thumbs, other).first) == 0
+
+
 def test_crowded_bands_are_searched_in_parts(monkeypatch):
     monkeypatch.setattr(audit_near, "_PAIRS_AT_ONCE", 7)
     numbers = np.arange(40, dtype=np.uint64)  # all alike in three of four bands

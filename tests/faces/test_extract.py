@@ -202,6 +202,9 @@ def test_photos(tmp_path, detector):
         "family_2026_face2/00001.jpg",
     ]
     assert [row["source"] for row in record["people"][0]["rows"]] == ["a.png", "c.jpg", "e.jpeg"]
+    for row in record["people"][0]["rows"]:  # the turned photo was turned before it was searched
+        (left_x, left_y), (right_x, right_y) = row["landmarks"][:2]
+        assert abs(right_y - left_y) < 0.2 * (right_x - left_x)
     assert record["people"][0]["gaps"][0] == (2, 2, "no face")
     assert record["people"][0]["gaps"][1][2].startswith("unreadable")
     assert record["damaged"] == 1

@@ -85,6 +85,14 @@ def test_interrupted_tracks_of_two_people_go_to_the_nearest_side():
     assert right == [*range(1, 11), *range(41, 91)]
 
 
+def test_who_comes_back_alone_goes_to_the_nearest_side():
+    both, nobody = [[face(100), face(500)]] * 20, [[]] * 30
+    frames = [*both, *nobody, *[[face(470)]] * 10, *nobody, *[[face(130)]] * 10]
+    (left, _), (right, _) = sides(follow(*frames))
+    assert left == [*range(1, 21), *range(91, 101)]
+    assert right == [*range(1, 21), *range(51, 61)]
+
+
 def test_passers_by_are_left_out():
     frames = [[face(300)] + ([face(20, scale=0.5)] if 5 < step < 9 else []) for step in range(60)]
     ((_, place),) = sides(follow(*frames))
