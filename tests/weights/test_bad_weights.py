@@ -110,6 +110,14 @@ def test_truncated(path, network, form, share):
     assert "is damaged or cut off" in problem_of(path)
 
 
+@pytest.mark.parametrize("form", sorted(WRITERS.keys() - {"matlab"}))
+def test_the_last_bytes_are_missing(path, network, form):
+    """Not even a tensor that is not wanted may be cut (MATLAB's last variable is never read)."""
+    WRITERS[form](path, network)
+    path.write_bytes(path.read_bytes()[:-4])
+    assert "is damaged or cut off" in problem_of(path)
+
+
 @pytest.mark.slow  # HDF5 itself takes seconds over some damage
 @pytest.mark.parametrize("form", WRITERS)
 def test_flipped_bytes_never_crash(path, network, form):
