@@ -190,3 +190,10 @@ def test_settings_reach_network_and_optimizer():
         factor = {0: 0, 1: 0, 2: 2, None: 1}[stage(name)]
         expected = factor * (plain_last[name] - first[name])
         np.testing.assert_allclose(leaf - first[name], expected, rtol=1e-5, err_msg=name)
+
+
+def test_a_session_counts_its_devices():
+    from mtl_face.commands.session import Session  # brings TensorFlow
+
+    network = Session(settings({"batch_norm": "local", "frozen_stages": 0})).network
+    assert network.batch_norm_groups == len(jax.devices()) == 8
