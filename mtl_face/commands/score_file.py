@@ -43,7 +43,9 @@ def run(config: object, options: argparse.Namespace) -> int:
             )
     file = open_predictions(options.predictions, options.dataset, lenient=options.lenient)
     cautions: list[str] = []
+    plain = None
     if options.calibration is not None:
+        plain = file
         file, cautions = _calibrated(file, options.calibration)
     truth = scored_files.read_truth(options.truth, dataset=file.dataset, answered=file.tasks)
     print(f"{file.path}: {file.kind}, {len(file.predictions)} rows")
@@ -51,7 +53,10 @@ def run(config: object, options: argparse.Namespace) -> int:
     joined, found = join_file(truth, file, lenient=options.lenient)
     for warning in (*file.warnings, *found.lines(), *cautions):
         print(f"warning: {warning}")
-    result = metrics.score_joined(joined, num_resamples=options.resamples, seed=options.seed)
+    before = join_file(truth, plain, lenient=options.lenient)[0] if plain else None
+    result = metrics.score_joined(
+        joined, before=before, num_resamples=options.resamples, seed=options.seed
+    )
     result["au"]["mask"] = "all"
     result["matching"] = {
         "num_missing": joined.num_unpredicted,

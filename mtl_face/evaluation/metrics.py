@@ -74,22 +74,28 @@ def score(
         PredictionError: a row has no prediction (unless lenient), or a prediction is not finite.
     """
     joined = join(truth, predictions, au_mask=au_mask, lenient=lenient)
-    result = score_joined(joined, num_resamples=num_resamples, seed=seed)
-    result[AU]["mask"] = au_mask
+    before = None
     if before_calibration is not None:
         before = join(truth, before_calibration, au_mask=au_mask, lenient=lenient)
-        for task, (values, reason) in _uncertainty(before).items():
-            result[task]["uncertainty_before_calibration"] = values
-            path = f"{task}.uncertainty_before_calibration"
-            if values is None:
-                result["unavailable"][path] = reason
-            else:
-                del result["unavailable"][path]
+    result = score_joined(joined, before=before, num_resamples=num_resamples, seed=seed)
+    result[AU]["mask"] = au_mask
     return result
 
 
-def score_joined(joined: Joined, *, num_resamples: int = 0, seed: int = 0) -> dict[str, Any]:
-    """Scores rows that are joined already; see `score`."""
+def score_joined(
+    joined: Joined, *, before: Joined | None = None, num_resamples: int = 0, seed: int = 0
+) -> dict[str, Any]:
+    """Scores rows that are joined already; see `score`.
+
+    Args:
+        joined: labels and answers.
+        before: the same with the answers as they were before calibration.
+        num_resamples: as in `score`.
+        seed: as in `score`.
+
+    Returns:
+        As `score`, without the mask of the action units.
+    """
     truth, answers = joined.truth, joined.answers
     results: dict[str, dict[str, Any]] = {
         VA: score_va(_va(truth)[joined.va_rows], _va(answers)[joined.va_rows]),
@@ -102,12 +108,15 @@ def score_joined(joined: Joined, *, num_resamples: int = 0, seed: int = 0) -> di
     for task, (values, reason) in _uncertainty(joined).items():
         results[task]["num_unanswered"] = joined.num_unanswered[task]
         results[task]["uncertainty"] = values
-        results[task]["uncertainty_before_calibration"] = None
-        unavailable[f"{task}.uncertainty_before_calibration"] = "the predictions say nothing of it"
         if values is None:
             unavailable[f"{task}.uncertainty"] = reason
         if results[task]["score"] is None:
             unavailable[f"{task}.score"] = _why_no_score(joined, task)
+    earlier = dict.fromkeys(TASKS, (None, "the predictions as they were before were not given"))
+    for task, (values, reason) in (earlier if before is None else _uncertainty(before)).items():
+        results[task]["uncertainty_before_calibration"] = values
+        if values is None:
+            unavailable[f"{task}.uncertainty_before_calibration"] = reason
     for task, ranking in _ranking(joined).items():
         results[task]["pr_auc"] = ranking
         results[task]["mean_pr_auc"] = mean_of(ranking) if ranking else None
