@@ -26,12 +26,13 @@ class SmallResNet(nn.Module):
     batch_norm: str = "batch"
     groups: int = 1
     frozen_stages: int = -1
+    width: int = 4
 
     @nn.compact
     def __call__(self, image_BHWC, *, train):
         map_BHWC = ResNet(
             stage_sizes=self.stage_sizes,
-            width=4,
+            width=self.width,
             expansion=2,
             variant="torchvision",
             batch_norm=self.batch_norm,
@@ -45,10 +46,10 @@ class SmallResNet(nn.Module):
 
 
 @functools.cache
-def first_variables(stage_sizes: tuple[int, ...] = (1,)) -> Any:
+def first_variables(stage_sizes: tuple[int, ...] = (1,), width: int = 4) -> Any:
     """What every run starts from, on the host: nothing is zero, statistics are not 0 and 1."""
     image = jax.ShapeDtypeStruct((1, tiny_network.SIZE, tiny_network.SIZE, 3), jnp.float32)
-    network: Any = SmallResNet(stage_sizes)
+    network: Any = SmallResNet(stage_sizes, width=width)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
     random = np.random.default_rng(7)
 
@@ -67,9 +68,11 @@ def _compiled(
     frozen_stages: int,
     groups: int,
     devices: int,
+    fsdp: int,
+    width: int,
 ) -> tuple[Any, Any, Any, Any]:
     """(mesh, shardings of the state, first state on the host, compiled step)."""
-    network = SmallResNet(stage_sizes, batch_norm, groups, frozen_stages)
+    network = SmallResNet(stage_sizes, batch_norm, groups, frozen_stages, width)
     optimizer = make_optimizer(
         backbone_schedule=exponential_by_epoch(1e-2, decay=0.5, steps_per_epoch=10),
         rest_schedule=inverse_sqrt(1e-2, warmup_steps=1),
@@ -80,8 +83,8 @@ def _compiled(
         gradient_clip=1.0,
         frozen_stages=frozen_stages,
     )
-    mesh = sharding.make_mesh(data=devices, devices=jax.devices()[:devices])
-    variables = first_variables(stage_sizes)
+    mesh = sharding.make_mesh(fsdp=fsdp, devices=jax.devices()[:devices])
+    variables = first_variables(stage_sizes, width)
     params = {"network": variables["params"], "uncertainty": {}}
     first = state.TrainState(
         step=np.zeros((), np.int32),
@@ -121,6 +124,8 @@ def run(
     frozen_stages: int = -1,
     groups: int = 8,
     devices: int = 8,
+    fsdp: int = 1,
+    width: int = 4,
     steps: int = 2,
 ) -> tuple[Any, Any, str]:
     """Trains.
@@ -130,7 +135,7 @@ def run(
         state), numbers of each step); the text of the compiled step.
     """
     mesh, shardings, first, step = _compiled(
-        batch_norm, stage_sizes, frozen_stages, groups, devices
+        batch_norm, stage_sizes, frozen_stages, groups, devices, fsdp, width
     )
     fresh = dataclasses.replace(first, key=jax.random.key(1))  # the last one was donated
     current, numbers = jax.device_put(fresh, shardings, may_alias=False), []

@@ -148,3 +148,18 @@ def test_local_means_the_same_on_any_number_of_devices(devices):
         other = by_name(other_tree)
         for name, leaf in by_name(tree).items():
             np.testing.assert_allclose(leaf, other[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_local_statistics_add_no_traffic_to_split_parameters():
+    """With a kernel split over `fsdp`: what waits, waits for the kernel, as with `frozen`."""
+    local, frozen = (run(mode, fsdp=2, width=64)[2] for mode in ("local", "frozen"))
+
+    def gathered(text):
+        return [o.sizes for o in compiled_traffic.collectives(text) if o.kind != "all-reduce"]
+
+    assert gathered(local) == gathered(frozen)
+    assert len(gathered(local)) > 0
+    waits = compiled_traffic.forward_convolutions(local)
+    assert waits == compiled_traffic.forward_convolutions(frozen)
+    assert not waits["jit(step)/jvp(SmallResNet)/backbone/stage1_block1/conv1/conv_general_dilated"]
