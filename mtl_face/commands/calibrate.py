@@ -107,7 +107,7 @@ def describe(fitted: Calibration) -> list[str]:
 
 
 def _values(values: Any, default: float) -> str:
-    changed = [f"{name} {value:+.3f}" for name, value in values.items() if value != default]
+    changed = [f"{name} {value:.4g}" for name, value in values.items() if value != default]
     return ", ".join(changed) or "unchanged"
 
 
