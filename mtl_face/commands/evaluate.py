@@ -4,6 +4,7 @@ Only the second needs JAX and TensorFlow, so each is imported where it is chosen
 """
 
 import argparse
+import dataclasses
 from typing import TYPE_CHECKING
 
 from mtl_face.errors import ConfigError
@@ -30,6 +31,9 @@ def run(config: "config_lib.Config | None", options: argparse.Namespace) -> int:
     Raises:
         ConfigError: the flags name neither, or both.
     """
+    if options.calibration is not None and config is not None:
+        evaluation = dataclasses.replace(config.evaluation, calibration=str(options.calibration))
+        config = dataclasses.replace(config, evaluation=evaluation)
     if options.predictions is not None or options.truth is not None:
         if options.workdir is not None or config is not None:
             raise ConfigError(

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from data_pipeline import images
 from mtl_face import config as config_lib
-from mtl_face.commands import lineage, tables
+from mtl_face.commands import lineage, prediction_paths, smooth_options, tables
 from mtl_face.commands import workdir as workdirs
+from mtl_face.commands.post_process import post_process
 from mtl_face.commands.session import Pixels, Session, evaluate_table, pixels, say
 from mtl_face.errors import WorkdirError
 from mtl_face.evaluation import predictions as prediction_files
@@ -89,16 +90,31 @@ def evaluate_workdir(
             "provenance": provenance,
         },
     )
+    raw = predictions
+    predictions, cautions = post_process(
+        raw,
+        smoothing=smooth_options.from_settings(config.evaluation.smoothing),
+        calibration=config.evaluation.calibration,
+        say=say,
+    )
     metrics = evaluate_table(predictions, table, num_resamples=NUM_RESAMPLES)
+    for key in ("smoothing", "calibration"):
+        metrics[key] = predictions.metadata[key]
     metrics["checkpoint_step"] = step
     metrics["provenance"] = provenance
-    metrics["warnings"] = lineage.warn(provenance, say)
+    metrics["warnings"] = lineage.warn(provenance, say) + cautions
+    for line in cautions:
+        say(f"warning: {line}")
     folder = workdirs.make_folder(workdir / workdirs.EVALUATION)
     if jax.process_index() == 0:
         say("writing the report ...")
         _write_json(folder / "metrics.json", metrics)
         prediction_files.write(predictions, folder / "predictions.parquet")
         prediction_files.write_csv(predictions, folder / "predictions.csv")
+        if predictions is not raw:
+            prediction_files.write(raw, folder / prediction_paths.RAW)
+        else:  # one of an earlier evaluation would be taken for these
+            (folder / prediction_paths.RAW).unlink(missing_ok=True)
 
         def image(row: int) -> NDArray[np.uint8]:
             return images.read_image(table.paths()[row], config.data.image_size)
