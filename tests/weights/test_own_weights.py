@@ -131,6 +131,7 @@ def test_incomplete_export(tmp_path):
         load_backbone(path)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damaged_folder(tmp_path):
     folder = tmp_path / "export"
     export.save(folder, whole(make_backbone()), make_card())
