@@ -159,6 +159,7 @@ def write(
         raise ConfigError(
             f"{target} exists already", remedy="delete it, or give another folder for the shards"
         )
+    tfds.disable_progress_bar()
     builder = FaceFrames(
         data_dir=os.fspath(folder),
         config=FrameConfig(

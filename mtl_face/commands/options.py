@@ -158,6 +158,27 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where --audit (default: DATA/audit) and --videos (must be given) write",
     )
+    _shards(parser)
+
+
+def _shards(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shards",
+        type=Path,
+        metavar="DIR",
+        help="write the rows and images that --config names as shards below DIR",
+    )
+    parser.add_argument(
+        "--shard_format",
+        choices=("array_record", "tfrecord"),
+        default="array_record",
+        help="of --shards (default array_record)",
+    )
+    parser.add_argument(
+        "--beam",
+        metavar="OPTIONS",
+        help="write --shards through Apache Beam, with its options, as '--runner=DirectRunner'",
+    )
 
 
 def _submit(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
 
     Args:
         config: the settings; only those of `data` matter. None if no config was given.
-        options: `videos`, `audit`, `output`, `num_videos`.
+        options: `videos`, `audit`, `output`, `num_videos`, `shards`, `shard_format`, `beam`.
 
     Returns:
         Exit status 0.
@@ -38,6 +38,12 @@ def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
             "prepare needs --config, which names the data",
             remedy="add --config=configs/NAME.py, or give --videos=PATH to cut faces out of videos",
         )
+    if options.shards is not None:
+        from mtl_face.commands import prepare_shards
+
+        return prepare_shards.run(config, options)
+    if options.beam is not None:
+        raise ConfigError("--beam goes with --shards", remedy="add --shards=DIR, or leave it out")
     if options.audit:
         from mtl_face.commands import prepare_audit
 

@@ -14,6 +14,8 @@ import numpy as np
 import mtl_face
 from data_pipeline import input as data_input
 from data_pipeline.frames import FrameTable
+from data_pipeline.records import Records
+from data_pipeline.records import find as find_shards
 from mtl_face import config as config_lib
 from mtl_face.commands import build
 from mtl_face.evaluation import metrics
@@ -143,17 +145,33 @@ def versions() -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Pixels:
-    """Where a table's pixels come from: the files, or an array decoded once."""
+    """Where a table's pixels come from: the files, shards, or an array decoded once."""
 
     table: FrameTable
     source: data_input.Source
 
 
-def pixels(config: config_lib.Config, table: FrameTable, say: Callable[[str], None]) -> Pixels:
-    """Decodes a table's images now if the config wants them in memory."""
+def pixels(
+    config: config_lib.Config,
+    table: FrameTable,
+    say: Callable[[str], None],
+    *,
+    split: str = "validation",
+) -> Pixels:
+    """Finds a table's images, and decodes them now if the config wants them in memory.
+
+    Args:
+        config: the settings.
+        table: of a split of the data.
+        say: prints a line.
+        split: its name, which shards go by.
+    """
+    stored: str | Records = "files"
+    if config.data.shards is not None:
+        stored = Records(find_shards(Path(config.data.shards).expanduser()), split)
     if config.data.source == "files":
-        return Pixels(table, "files")
-    image_NSSC = data_input.decode_all(table, image_size=config.data.image_size)
+        return Pixels(table, stored)
+    image_NSSC = data_input.decode_all(table, image_size=config.data.image_size, source=stored)
     say(f"decoded {len(table)} images into memory ({image_NSSC.nbytes / 2**20:.0f} MiB)")
     return Pixels(table, image_NSSC)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import formats, mixture, order, sampling
+from data_pipeline import formats, mixture, order, records, sampling
 from data_pipeline.frames import FrameTable
 from mtl_face.config import DataConfig, DataSetConfig
 
@@ -51,10 +51,14 @@ def load_training(
         return table, sampling.make_order(
             table, kind=data.sampling, task_weights=task_weights, seed=seed
         )
+    stored = read_shards(data, "train", say) if data.shards else None
     parts = {}
     for name, entry in data.mixture.items():
         say(f"{name}, of weight {entry.weight:g}:")
-        table = load_split(entry, ensure_data(entry, say), "train", say)
+        if stored is None:
+            table = load_split(entry, ensure_data(entry, say), "train", say)
+        else:
+            table = stored.select(stored.dataset == name)
         parts[name] = mixture.only_tasks(table, entry.tasks)
     mixed = mixture.join(parts)
     rows = mixture.make_order(
@@ -70,11 +74,43 @@ def load_training(
     return mixed, rows
 
 
+def load_all(data: DataConfig, say: Callable[[str], None]) -> dict[str, FrameTable]:
+    """Every row that a run needs, by split: to be written as shards.
+
+    Args:
+        data: the settings; `shards` is not looked at.
+        say: prints a line.
+
+    Returns:
+        `train`, of a mixture all of its rows under the names of their data sets, with all labels;
+        and `validation`, of the data set that is evaluated.
+    """
+    parts = {}
+    for name, entry in data_sets(dataclasses.replace(data, shards=None)).items():
+        if data.mixture:
+            say(f"{name}:")
+        parts[name] = load_split(entry, ensure_data(entry, say), "train", say)
+    entry = evaluated(dataclasses.replace(data, shards=None))
+    validation = load_split(entry, ensure_data(entry, say), "validation", say)
+    train = mixture.join(parts) if data.mixture else next(iter(parts.values()))
+    return {"train": train, "validation": validation}
+
+
+def read_shards(data: DataConfig, split: str, say: Callable[[str], None]) -> FrameTable:
+    """The table of a split as it lies beside the shards."""
+    assert data.shards is not None
+    table = records.read_table(records.find(Path(data.shards).expanduser()), split)
+    say(f"{split}, from shards: {describe_counts(table.counts())}")
+    return table
+
+
 def ensure_data(data: DataSetConfig, say: Callable[[str], None]) -> Path:
     """Returns the data set's folder; renders the embedded data set first if it is absent.
 
-    Of a mixture, the one that is evaluated.
+    Of a mixture, the one that is evaluated; where shards take its place, their folder.
     """
+    if isinstance(data, DataConfig) and data.shards:
+        return records.find(Path(data.shards).expanduser())
     data = evaluated(data)
     if data.kind != "rendered_faces":
         assert data.root is not None  # the config's rules
@@ -119,6 +155,8 @@ def load_split(
         AnnotationError: for a bad annotation file.
         ImageError: if files are missing and may not be.
     """
+    if isinstance(data, DataConfig) and data.shards:
+        return read_shards(data, split, say)
     data = evaluated(data)
     table = load_labels(
         data, root, split, lambda line: say(f"{split}: {line}"), missing_images=data.missing_images

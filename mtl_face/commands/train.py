@@ -67,7 +67,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     ):
         newest = checkpoints.newest()
         if newest is None or newest < total_steps:
-            train = pixels(config, train_table, say)
+            train = pixels(config, train_table, say, split="train")
             state = _start(session, workdir, checkpoints, newest, backbone)
             others = _other_validation_sets(config, say)
             _train(

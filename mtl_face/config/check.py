@@ -281,15 +281,22 @@ def _check_data(data: DataConfig) -> None:
                 f"data.validation is {data.validation!r}, which is no data set of data.mixture",
                 remedy="set data.validation to one of " + ", ".join(data.mixture),
             )
+        if data.shards is not None and data.validate_each:
+            raise ConfigError(
+                "data.validate_each is true, but shards hold one validation set",
+                remedy="set data.validate_each=false, or data.shards=none",
+            )
         for name, entry in data.mixture.items():
-            _check_data_set(entry, f"data.mixture.{name}")
+            if data.shards is None:
+                _check_data_set(entry, f"data.mixture.{name}")
         return
     if data.validation is not None:
         raise ConfigError(
             f"data.validation is {data.validation!r}, but data.mixture names no data sets",
             remedy="leave data.validation out, or name the data sets in data.mixture",
         )
-    _check_data_set(data, "data")
+    if data.shards is None:
+        _check_data_set(data, "data")
 
 
 def _check_data_set(data: DataSetConfig, name: str) -> None:

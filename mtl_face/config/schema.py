@@ -167,6 +167,11 @@ class DataConfig(DataSetConfig):
         "(37 KB a frame at 112 pixels)",
         choices=("files", "memory"),
     )
+    shards: str | None = setting(
+        None,
+        "folder that `run.py prepare --shards` wrote: rows and images are read from there; "
+        "the data set itself is not looked for",
+    )
     sampling: str = setting(
         "uniform",
         "uniform: each row exactly once per epoch; expression_balanced: each expression equally "

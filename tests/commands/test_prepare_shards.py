@@ -1,0 +1,71 @@
+"""Shards written by the command give a run the same rows and images as the data itself."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import small_dataset
+from small_experiment import Experiment
+
+from data_pipeline import input as data_input
+from mtl_face import config as config_lib
+from mtl_face.commands import session, tables
+
+
+def first_batches(config):
+    table, rows = tables.load_training(config.data, seed=0, say=print)
+    data = session.pixels(config, table, print, split="train")
+    stream = data_input.train_batches(
+        table, batch_size=8, image_size=32, rows=rows, source=data.source
+    )
+    root = tables.ensure_data(config.data, print)
+    validation = tables.load_split(config.data, root, "validation", print)
+    scored = session.pixels(config, validation, print)
+    evaluated = data_input.eval_batches(
+        validation, batch_size=8, image_size=32, source=scored.source
+    )
+    return list(itertools.islice(stream, 9)), list(evaluated)
+
+
+@pytest.mark.parametrize("mixture", [False, True])
+def test_shards_take_the_place_of_the_data(tmp_path, capsys, mixture):
+    experiment = Experiment(tmp_path)
+    given = []
+    if mixture:
+        small_dataset.write(tmp_path / "other", seed=1, rows={"training": 25})
+        given = [
+            f"data.mixture.main.root={experiment.data}",
+            f"data.mixture.other.root={tmp_path / 'other'}",
+            "data.mixture.other.weight=2.0",
+            "data.mixture.other.tasks=au",
+            "data.validation=main",
+        ]
+    status, out, err = experiment.run(
+        capsys, "prepare", f"--shards={tmp_path / 'shards'}", *(f"--config.{g}" for g in given)
+    )
+    assert status == 0, err
+    assert f"wrote {84 if mixture else 59} records" in out
+    assert f"--config.data.shards={tmp_path / 'shards' / 'face_frames' / 'table'}" in out
+    files = config_lib.load(experiment.config, [f"data.root={experiment.data}", *given])
+    shards = config_lib.load(experiment.config, [f"data.shards={tmp_path / 'shards'}", *given])
+    for expected, found in zip(first_batches(files), first_batches(shards), strict=True):
+        for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+            np.testing.assert_array_equal(one, other)
+    status, _, err = experiment.run(capsys, "prepare", f"--shards={tmp_path / 'shards'}")
+    assert status == 2
+    assert "exists already" in err
+
+
+def test_beam_is_named_where_it_is_absent(tmp_path, capsys):
+    experiment = Experiment(tmp_path)
+    status, _, err = experiment.run(capsys, "prepare", "--beam=--runner=DirectRunner")
+    assert status == 2
+    assert "--beam goes with --shards" in err
+    try:
+        import apache_beam  # noqa: F401
+    except ModuleNotFoundError:
+        shards = f"--shards={tmp_path / 'shards'}"
+        status, _, err = experiment.run(capsys, "prepare", shards, "--beam=--runner=DirectRunner")
+        assert status == 2
+        assert "not installed" in err
