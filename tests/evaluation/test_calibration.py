@@ -192,6 +192,12 @@ def test_where_labels_say_nothing_no_decision_changes_much_and_no_gain_is_claime
     everything = calibrate(labels, table, windows=(0, 5), num_folds=3, keep_all=True)
     assert everything.fitted_on["scores"]["in_sample"]["p"] > scores["in_sample"]["p"]
     assert everything.fitted_on["refused"] == []
+    # whatever is gained in sample is noise, and videos that were left out do not show it
+    kept = everything.fitted_on["scores"]
+    flattered = kept["in_sample"]["expr"] - kept["uncalibrated"]["expr"]
+    assert flattered > 0.03
+    assert kept["cross_fitted"]["expr"] - kept["uncalibrated"]["expr"] < flattered / 2
+    assert everything.fitted_on["gains"]["biases of expr"] < flattered / 2
     assert everything.fitted_on["scores"]["cross_fitted"] == everything.fitted_on["measured"]
 
 
