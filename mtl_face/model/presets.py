@@ -31,8 +31,8 @@ TINY: dict[str, Any] = {
     "input_size": 112,
     "input_mean": (127.5, 127.5, 127.5),
     "input_std": (64.0, 64.0, 64.0),
-    "stage_sizes": (1, 1, 1),
-    "backbone_width": 32,
+    "stage_sizes": (1, 1, 1, 1),
+    "backbone_width": 24,
     "expansion": 1,
     "variant": "torchvision",
     "embed_dim": 96,
@@ -49,4 +49,4 @@ TINY: dict[str, Any] = {
     "token_init_std": 1.0,
     "batch_norm_momentum": 0.9,
 }
-"""A network to learn with on a CPU: three stages, so 7 x 7 patches of a 112 pixel image."""
+"""A network to learn with on a CPU: 855,982 parameters, 4 x 4 patches of a 112 pixel image."""

@@ -118,13 +118,13 @@ def test_one_perceptron_a_decoder_module(abstract_variables):
 def test_tiny_preset_is_tiny(abstract_variables):
     network = MtlFace(**TINY)
     variables = abstract_variables(network, blank(network), train=False)
-    assert count(variables["params"]) == 548_374
+    assert count(variables["params"]) == 855_982
     outputs = jax.eval_shape(
         lambda v, x: apply(network, v, x, train=False, return_attention=True),
         variables,
         blank(network),
     )
-    assert outputs["attention"].shape == (2, 1, 8, 3, 49)
+    assert outputs["attention"].shape == (2, 1, 8, 3, 16)
     forward = jax.jit(lambda v, x: apply(network, v, x, train=False))
     cost: Any = forward.lower(variables, blank(network)).cost_analysis()
     # Two images, two operations a multiply-accumulate.
