@@ -34,6 +34,16 @@ def png(width, height, bits, colour_type, rows):
     )
 
 
+def packed_bmp():
+    """A BMP file of 32 bits a pixel that says by masks where each colour lies."""
+    width = height = 4
+    pixels = bytes(range(4 * width * height))
+    masks = struct.pack("<III", 0xFF0000, 0xFF00, 0xFF)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 32, 3, len(pixels), 2835, 2835, 0, 0)
+    start = 14 + len(header) + len(masks)
+    return struct.pack("<2sIHHI", b"BM", start + len(pixels), 0, 0, start) + header + masks + pixels
+
+
 def readable():
     """Name -> (file content, RGB uint8 [64, 64, 3] that it shows, levels of tolerance)."""
     rgb = picture()
@@ -90,6 +100,7 @@ def broken():
         "webp": (encode(rgb, "WEBP"), "WEBP images are not read"),
         "tiff": (encode(rgb, "TIFF"), "TIFF images are not read"),
         "palette bmp": (encode(rgb.quantize(16), "BMP"), "palette"),
+        "packed bmp": (packed_bmp(), "packed"),
     }
 
 
