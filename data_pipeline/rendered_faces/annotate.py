@@ -4,8 +4,6 @@ Letters: F frames, A action units that move (`head.ACTION_UNITS`), U the 12 anno
 kinds of label (`va`, `au`, `expr`).
 """
 
-# ruff: noqa: N815 (dimension letters in the names of arrays)
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 Colours are linear RGB in 0..1. Letters: H rows, W columns, C colour channels.
 """
 
-# ruff: noqa: N815 (dimension letters in the names of arrays)
-
 from dataclasses import dataclass
 
 import numpy as np

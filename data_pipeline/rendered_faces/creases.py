@@ -6,8 +6,6 @@ folds that show them.
 Letters: H rows, W columns of the skin maps, K creases, A action units.
 """
 
-# ruff: noqa: N815 (dimension letters in the names of arrays)
-
 import functools
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ azimuth; it is drawn down to its own tip, a polar angle in degrees, so that edge
 Letters: R rows, C columns, V hair vertices, T triangles, S strands.
 """
 
-# ruff: noqa: N815 (dimension letters in the names of arrays)
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ Letters: V vertices, T triangles, S shapes, A action units (`ACTION_UNITS`). Pos
 decimetres: x to the person's left, y up, z forward.
 """
 
-# ruff: noqa: N815 (dimension letters in the names of arrays)
-
 import functools
 from dataclasses import dataclass
 from pathlib import Path

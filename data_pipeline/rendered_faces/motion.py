@@ -3,8 +3,6 @@
 Time is counted in frames of a 30 Hz video. Letters: F labelled frames, A action units.
 """
 
-# ruff: noqa: N815 (dimension letters in the names of arrays)
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ The plan depends on the arguments alone. Whatever a video needs is seeded by the
 by indices, so that it makes no difference who draws it, when, and beside what.
 """
 
-# ruff: noqa: N815 (dimension letters in the names of arrays)
-
 from dataclasses import dataclass
 
 import numpy as np

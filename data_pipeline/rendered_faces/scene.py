@@ -4,8 +4,6 @@ Colours are linear RGB. Directions in the camera's axes: x to the picture's righ
 the camera. Letters: Y and X samples of the picture.
 """
 
-# ruff: noqa: N815 (dimension letters in the names of arrays)
-
 from dataclasses import dataclass
 
 import numpy as np
