@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.formats import submission_check, submission_write, test_list
 from mtl_face.commands.validate import print_deviations
@@ -24,7 +25,7 @@ def run(config: None, options: argparse.Namespace) -> int:
             edition is unknown.
     """
     table = predictions.read(options.predictions)
-    for warning in provenance.warnings(table.metadata.get("provenance")):
+    for warning in _provenance_warnings(table.metadata):
         print(f"warning: {warning}")
     wanted = test_list.load_test_list(options.test_list, Path())
     decisions = submission_write.decide(
@@ -32,8 +33,8 @@ def run(config: None, options: argparse.Namespace) -> int:
         frame=table.frame,
         valence=table.valence,
         arousal=table.arousal,
-        au_logits=table.au_logits,
-        expression_logits=table.expression_logits,
+        au_logits=table.au_logits - table.au_thresholds,
+        expression_logits=table.expression_logits + table.expression_biases,
     )
     rows, filled = submission_write.match_list(
         wanted, decisions, list_path=options.test_list, fill=options.fill
@@ -61,3 +62,13 @@ def run(config: None, options: argparse.Namespace) -> int:
         f"--submission={options.output} --test_list={options.test_list} --edition={options.edition}"
     )
     return 1 if deviations else 0
+
+
+def _provenance_warnings(metadata: dict[str, Any]) -> list[str]:
+    """Warnings on what the weights have seen: of one model, or of each member of an ensemble."""
+    members = (metadata.get("ensemble") or {}).get("members") or []
+    histories = [member.get("provenance") for member in members if isinstance(member, dict)]
+    if metadata.get("provenance") is not None or not histories:
+        histories = [metadata.get("provenance")]
+    found = [warning for history in histories for warning in provenance.warnings(history)]
+    return list(dict.fromkeys(found))

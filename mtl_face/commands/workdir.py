@@ -133,7 +133,9 @@ def _check_same(workdir: Path, config: config_lib.Config) -> None:
         raise WorkdirError(
             f"cannot be read: {error}", path=path, remedy="choose another --workdir"
         ) from error
-    old, new = dict(_flat(saved)), dict(_flat(json.loads(json.dumps(config_lib.to_dict(config)))))
+    # A setting that the run's version did not know yet had the effect of its default.
+    old = {**_settings(config_lib.Config()), **dict(_flat(saved))}
+    new = _settings(config)
     differences = [
         f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
@@ -146,6 +148,11 @@ def _check_same(workdir: Path, config: config_lib.Config) -> None:
             path=workdir,
             remedy="give the config that the run was started with, or another --workdir",
         )
+
+
+def _settings(config: config_lib.Config) -> dict[str, Any]:
+    """Settings by dotted name, as JSON gives them back."""
+    return dict(_flat(json.loads(json.dumps(config_lib.to_dict(config)))))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

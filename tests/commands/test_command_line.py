@@ -324,6 +324,17 @@ class TestWorkdirOwner:
         with pytest.raises(WorkdirError, match=r"optimizer\.momentum was 0\.5, is None"):
             workdirs.open_for_training(owned.workdir, self.config(owned))
 
+    def test_a_setting_that_the_runs_version_did_not_know(self, owned):
+        path = owned.workdir / "config.json"
+        saved = json.loads(path.read_text())
+        del saved["model"]["backbone"]["frozen_stages"]
+        path.write_text(json.dumps(saved))
+        workdirs.open_for_training(owned.workdir, self.config(owned))
+        with pytest.raises(WorkdirError, match=r"frozen_stages was -1, is 0"):
+            workdirs.open_for_training(
+                owned.workdir, self.config(owned, "model.backbone.frozen_stages=0")
+            )
+
     @pytest.mark.parametrize("content", ["{", "\x00\x01", "[]", "3"])
     def test_config_that_cannot_be_read(self, owned, content):
         (owned.workdir / "config.json").write_text(content)

@@ -217,3 +217,37 @@ def test_submit_warns_of_weights_that_the_rules_forbid(tmp_path, capsys):
         assert status == 0
         assert words in out
         assert (tmp_path / "f" / str(number) / "a.txt").exists()
+
+
+def test_submit_takes_calibrated_decisions_and_warns_for_each_member(tmp_path, capsys):
+    keys = [("a", 1), ("a", 2), ("b", 1)]
+    clean = provenance.record(training_data=["x"])
+    forbidden = provenance.record(training_data=["x"], pretrained_on=["Aff-Wild2"])
+    thresholds = np.linspace(-2.0, 2.0, 12)
+    biases = np.linspace(3.0, -3.0, 8)
+    table = prediction_table(
+        keys,
+        {
+            "ensemble": {"members": [{"provenance": clean}, {"provenance": forbidden}]},
+            "decisions": {
+                "au_thresholds": thresholds.tolist(),
+                "expression_biases": biases.tolist(),
+            },
+        },
+    )
+    predictions.write(table, tmp_path / "p.parquet")
+    output = tmp_path / "out.txt"
+    status, out, _ = run(
+        capsys,
+        *("submit", f"--predictions={tmp_path / 'p.parquet'}", f"--output={output}"),
+        *("--edition=abaw7_mtl", f"--test_list={listing(tmp_path, keys)}"),
+    )
+    assert status == 0
+    assert "warning: weights pre-trained on Aff-Wild2 were used" in out
+    assert "no provenance" not in out
+    written = read_submission(output)
+    np.testing.assert_array_equal(written.au, table.au_logits > thresholds)
+    np.testing.assert_array_equal(
+        written.expression, np.argmax(table.expression_logits + biases, axis=1)
+    )
+    assert (written.au != (table.au_logits > 0)).any()
