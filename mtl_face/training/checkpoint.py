@@ -1,23 +1,27 @@
 """Checkpoints of a run: the only importer of orbax's manager.
 
 Two kinds of steps are kept: the newest, from which a run goes on, and the best by the official
-score. Saving is asynchronous and atomic: a step that was cut short is never seen.
+score. Saving is asynchronous and atomic: a step that was cut short is never seen. With each state
+goes its fingerprint, so that a bit that a disk lost is noticed when the state is read.
 """
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from mtl_face.errors import WorkdirError
+from mtl_face.training.fingerprint import fingerprint
 from mtl_face.weights import storage_errors
 
 _SCORE = "score"
+_FINGERPRINT = "fingerprint"
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
@@ -28,7 +32,15 @@ class Checkpoints:
     exception is the one to hear of, not what becomes of the last save.
     """
 
-    def __init__(self, directory: Path, *, keep: int, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int,
+        read_only: bool = False,
+        on_save_failure: Literal["stop", "continue"] = "stop",
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         """Opens a folder of checkpoints.
 
         Attribute `metadata`: JSON values that every later save keeps beside the state.
@@ -37,6 +49,9 @@ class Checkpoints:
             directory: absolute path; made if absent.
             keep: newest steps to keep, besides the best.
             read_only: never write nor delete.
+            on_save_failure: whether a save that the disk refuses is an error, or is told to `warn`
+                and left to the next one.
+            warn: prints a sentence.
 
         Raises:
             WorkdirError: if it cannot be opened.
@@ -44,6 +59,8 @@ class Checkpoints:
         storage_errors.quiet()
         self.metadata: dict[str, Any] = {}
         self._directory = directory
+        self._continues = on_save_failure == "continue"
+        self._warn = warn or (lambda sentence: None)
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
@@ -96,17 +113,18 @@ class Checkpoints:
             score: what the best checkpoint is chosen by, if it was evaluated.
 
         Raises:
-            WorkdirError: if the folder cannot be written.
+            WorkdirError: if this save or the one before could not be written, and
+                `on_save_failure` is to stop.
         """
         if step in self._manager.all_steps():
             return
         metrics = None if score is None else {_SCORE: float(score)}
-        with _explained(self._directory):
+        with self._explained():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state)),
                 metrics=metrics,
-                custom_metadata=self.metadata,
+                custom_metadata=self.metadata | {_FINGERPRINT: fingerprint(state)},
                 force=True,
             )
 
@@ -124,15 +142,18 @@ class Checkpoints:
         Raises:
             WorkdirError: if it is damaged.
         """
+        found = self._all_metadata(step)
+        found.pop(_FINGERPRINT, None)
+        return found
+
+    def _all_metadata(self, step: int) -> dict[str, Any]:
         try:
             return dict(self._manager.metadata(step).custom_metadata or {})
         except Exception as error:  # damaged files fail in whatever part of orbax meets them
             storage_errors.quiet_leftovers()
-            raise WorkdirError(
+            raise self._damaged(
+                step,
                 f"the checkpoint's metadata cannot be read: {storage_errors.first_words(error)}",
-                path=self._directory / str(step),
-                remedy="delete that folder to go on from an older checkpoint if there is one, "
-                "or start in another workdir",
             ) from error
 
     def restore(self, step: int, like: Any) -> Any:
@@ -155,34 +176,127 @@ class Checkpoints:
             )
         except Exception as error:  # damaged files fail in whatever part of orbax meets them
             storage_errors.quiet_leftovers()
-            raise WorkdirError(
-                f"the checkpoint cannot be read: {storage_errors.first_words(error)}",
-                path=self._directory / str(step),
-                remedy="delete that folder to go on from an older checkpoint if there is one, "
-                "or start in another workdir",
+            raise self._damaged(
+                step, f"the checkpoint cannot be read: {storage_errors.first_words(error)}"
             ) from error
+        expected = self._all_metadata(step).get(_FINGERPRINT)
+        if expected is not None and fingerprint(restored.state) != expected:
+            raise self._damaged(
+                step, "the checkpoint cannot be read: its bits are not those that were saved"
+            )
         return restored.state
+
+    def restore_newest(self, like: Any) -> tuple[int, Any]:
+        """Reads the newest state that is sound.
+
+        Damaged ones that are newer are told to `warn` and kept aside as `STEP.damaged`; but only
+        once an older one was read, so that what fails for another reason stays where it is.
+
+        Args:
+            like: as for `restore`.
+
+        Returns:
+            (step, state).
+
+        Raises:
+            WorkdirError: if none is sound; it tells of the newest.
+        """
+        first: WorkdirError | None = None
+        damaged = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state = self.restore(step, like)
+                self.read_metadata(step)
+            except WorkdirError as error:
+                first = first or error
+                damaged.append((step, error))
+                continue
+            for number, error in damaged:
+                aside = self._set_aside(number)
+                self._warn(
+                    f"checkpoint {number} is damaged and was set aside as {aside.name} "
+                    f"({error.problem}); going on from checkpoint {step}"
+                )
+            if damaged:
+                self._manager.reload()
+            return step, state
+        raise first or WorkdirError(
+            "holds no checkpoint", path=self._directory, remedy="train first: python run.py train"
+        )
+
+    def _set_aside(self, step: int) -> Path:
+        """Renames a step's folder; no file of it is lost."""
+        folder = self._directory / str(step)
+        aside = folder.with_name(f"{step}.damaged")
+        if jax.process_index() == 0:
+            number = 2
+            while aside.exists():
+                aside = folder.with_name(f"{step}.damaged{number}")
+                number += 1
+            try:
+                folder.rename(aside)
+            except OSError as error:
+                raise WorkdirError(
+                    f"is damaged and cannot be renamed: {error.strerror}",
+                    path=folder,
+                    remedy="mend the permissions",
+                ) from error
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
+        return aside
+
+    def _damaged(self, step: int, problem: str) -> WorkdirError:
+        return WorkdirError(
+            problem,
+            path=self._directory / str(step),
+            remedy="delete that folder to go on from an older checkpoint if there is one, "
+            "or start in another workdir",
+        )
 
     def wait(self) -> None:
         """Blocks until every save is on disk.
 
         Raises:
-            WorkdirError: if one failed.
+            WorkdirError: if one failed, and `on_save_failure` is to stop.
         """
-        with _explained(self._directory):
+        with self._explained():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for saves in flight, and frees the threads.
 
         Raises:
-            WorkdirError: if a save failed.
+            WorkdirError: if a save failed, and `on_save_failure` is to stop.
         """
         try:
             self.wait()
         finally:
-            with _explained(self._directory):
+            with self._explained():
                 self._manager.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what the disk says into the user's error, or into a warning."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = storage_errors.disk_failure(error)
+            if reason is None:
+                raise
+            storage_errors.quiet_leftovers()
+            if self._continues:
+                self._manager.reload()  # it counts the step that failed as saved
+                self._warn(
+                    f"a checkpoint could not be written to {self._directory}: {reason}; the last "
+                    f"good one is {self.newest()}; going on, the next save is a new attempt"
+                )
+                return
+            raise WorkdirError(
+                f"checkpoints cannot be written: {reason}",
+                path=self._directory,
+                remedy="free some space or mend the permissions, then run the same command again: "
+                "it goes on from the last good checkpoint",
+            ) from error
 
 
 def abstract_like(state: Any, shardings: Any) -> Any:
@@ -192,21 +306,3 @@ def abstract_like(state: Any, shardings: Any) -> Any:
         state,
         shardings,
     )
-
-
-@contextlib.contextmanager
-def _explained(directory: Path) -> Iterator[None]:
-    """Turns what the disk says into the user's error."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = storage_errors.disk_failure(error)
-        if reason is None:
-            raise
-        storage_errors.quiet_leftovers()
-        raise WorkdirError(
-            f"checkpoints cannot be written: {reason}",
-            path=directory,
-            remedy="free some space or mend the permissions, then run the same command again: "
-            "it goes on from the last good checkpoint",
-        ) from error

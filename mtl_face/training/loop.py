@@ -36,6 +36,9 @@ def train(
     write_scalars: Callable[[int, dict[str, float]], None],
     say: Callable[[str], None],
     stop: StopRequest,
+    settle: Callable[[TrainState], TrainState] = lambda state: state,
+    input_seconds: Callable[[], float] = lambda: 0.0,
+    gauges: Callable[[], dict[str, float]] = dict,
 ) -> TrainState:
     """Trains until `total_steps`, or until asked to stop.
 
@@ -57,6 +60,9 @@ def train(
         write_scalars: `(step, numbers)`, to TensorBoard.
         say: prints a line of progress.
         stop: asked after each step.
+        settle: called on a state before it is reported, scored or saved; see `guard.Guard`.
+        input_seconds: time waited for batches so far.
+        gauges: further numbers for the log, by log name.
 
     Returns:
         The last state. `stop.requested` tells whether it came early; it is saved either way.
@@ -66,7 +72,7 @@ def train(
     """
     step = first_step = int(jax.device_get(state.step))
     pending: list[dict[str, jax.Array]] = []
-    meter = _Meter(step, total_steps, examples_per_step)
+    meter = _Meter(step, total_steps, examples_per_step, input_seconds)
     leaving = stop.requested
     while step < total_steps and not leaving:
         batch = next(batches)
@@ -78,9 +84,10 @@ def train(
         evaluates = step % evaluate_every == 0 or step == total_steps
         saves = evaluates or step % checkpoint_every == 0 or leaving
         if step % log_every == 0 or saves:
+            state = settle(state)
             means = mean_numbers(jax.device_get(pending))
             pending = []
-            speed = meter.lap(step)
+            speed = meter.lap(step) | gauges()
             _check_finite(step, means)
             rates = {f"learning_rate/{k}": float(f(step - 1)) for k, f in learning_rates.items()}
             row = {f"train/{name}": value for name, value in means.items()} | rates
@@ -114,7 +121,7 @@ def _check_finite(step: int, means: dict[str, float]) -> None:
     A gradient that is not finite spoils the state, though the loss of its step is still sound.
     """
     for name in ("loss", "gradient_norm"):
-        if not math.isfinite(means[name]):
+        if not math.isfinite(means.get(name, 0.0)):
             raise UserError(
                 f"the {name.replace('_', ' ')} is {means[name]} by step {step}",
                 remedy="lower optimizer.learning_rate and optimizer.backbone_learning_rate, or set "
@@ -144,13 +151,14 @@ def _clock(seconds: float) -> str:
 class _Meter:
     """Speed since the last lap, and the time left; evaluations and saves don't count as steps."""
 
-    def __init__(self, step: int, total: int, examples_per_step: int) -> None:
+    def __init__(
+        self, step: int, total: int, examples_per_step: int, input_seconds: Callable[[], float]
+    ) -> None:
         self._total = total
         self._examples = examples_per_step
-        self._lap_step = step
-        self._lap_start = time.perf_counter()
-        self._pause = 0.0
+        self._input_seconds = input_seconds
         self.steps_per_second = 0.0
+        self.restart(step)
 
     @property
     def images_per_second(self) -> float:
@@ -158,14 +166,17 @@ class _Meter:
 
     def restart(self, step: int) -> None:
         self._lap_step, self._lap_start, self._pause = step, time.perf_counter(), 0.0
+        self._lap_input = self._input_seconds()
 
     def lap(self, step: int) -> dict[str, float]:
         elapsed = time.perf_counter() - self._lap_start - self._pause
         self.steps_per_second = (step - self._lap_step) / max(elapsed, 1e-9)
+        waited = self._input_seconds() - self._lap_input
         self.restart(step)
         return {
             "speed/steps_per_second": self.steps_per_second,
             "speed/images_per_second": self.images_per_second,
+            "speed/input_wait_share": min(waited / max(elapsed, 1e-9), 1.0),
         }
 
     def seconds_left(self, step: int) -> float:

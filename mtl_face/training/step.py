@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mtl_face.training import sharding
+from mtl_face.training import health, sharding
 from mtl_face.training.state import TrainState
 
 Augment = Callable[[jax.Array, jax.Array, dict, dict], tuple[jax.Array, dict, dict]]
@@ -33,7 +33,8 @@ def make_train_step(
     *,
     augment: Augment,
     objective: Objective,
-) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, jax.Array]]]:
+    loss_limit: float | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the step.
 
     Args:
@@ -43,11 +44,13 @@ def make_train_step(
         state_shardings: pytree of shardings, like the state.
         augment: random geometry and MixUp.
         objective: the loss.
+        loss_limit: None takes every step, whatever comes out. A number makes a step that keeps
+            the old state where the new one would be bad, see `health.hold_bad_steps`.
 
     Returns:
-        Jitted `(state, batch) -> (state, numbers)`. The given state is donated. `batch` holds
+        Jitted `(state, batch) -> (state, numbers)`; with `loss_limit`, `(state, batch, held)`. The given state is donated. `batch` holds
         `image` uint8 [B, H, W, 3], `targets` and `weights` by task. `numbers` are float32 scalars:
-        `loss`, `gradient_norm` and the objective's.
+        `loss`, `gradient_norm`, `gradient_norm/BLOCK` and the objective's.
     """
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -80,10 +83,17 @@ def make_train_step(
         )
         return new_state, {
             "loss": loss,
-            "gradient_norm": optax.tree.norm(gradients),
+            **health.gradient_norms(gradients),
             **numbers,
         }
 
+    if loss_limit is not None:
+        return jax.jit(
+            health.hold_bad_steps(step, loss_limit=loss_limit),
+            in_shardings=(state_shardings, sharding.by_example(mesh), sharding.replicated(mesh)),
+            out_shardings=(state_shardings, sharding.replicated(mesh)),
+            donate_argnums=0,
+        )
     return jax.jit(
         step,
         in_shardings=(state_shardings, sharding.by_example(mesh)),
@@ -129,11 +139,17 @@ def mean_numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
         rows: what the steps returned, on the host.
 
     Returns:
-        Floats by name, without the companions; NaN where the weights add up to nothing.
+        Floats by name, without the companions; NaN where the weights add up to nothing. Rows with
+        a `bad` that is not 0 are left out and counted, as `bad_steps`; of those alone there are no
+        means.
     """
+    sound = [row for row in rows if not row.get(health.BAD)]
     means: dict[str, float] = {}
-    for name in rows[0]:
-        if name.endswith("_weight"):
+    if len(sound) < len(rows):
+        means["bad_steps"] = float(len(rows) - len(sound))
+        rows = sound
+    for name in rows[0] if rows else ():
+        if name == health.BAD or name.endswith("_weight"):
             continue
         values = [float(row[name]) for row in rows]
         weights = [float(row.get(f"{name}_weight", 1.0)) for row in rows]

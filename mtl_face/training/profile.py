@@ -1,0 +1,67 @@
+"""A trace of a few steps with JAX's profiler, for TensorBoard or Perfetto."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mtl_face.errors import ConfigError
+
+
+def parse_steps(text: str) -> tuple[int, int]:
+    """`START:COUNT` -> (first step to trace, number of steps); steps count from 1.
+
+    Raises:
+        ConfigError: it is nothing of the kind.
+    """
+    start, _, count = text.partition(":")
+    if not (start.isdigit() and count.isdigit() and int(start) > 0 and int(count) > 0):
+        raise ConfigError(
+            f"--profile_steps is {text!r}, expected START:COUNT",
+            remedy="--profile_steps=20:5 traces the steps 20 to 24",
+        )
+    return int(start), int(count)
+
+
+class StepProfile:
+    """Traces steps `start` to `start + count - 1` of a run, as the loop comes by.
+
+    The first step of a process compiles: start later.
+    """
+
+    def __init__(self, folder: Path, start: int, count: int, say: Callable[[str], None]) -> None:
+        """Prepares a trace.
+
+        Args:
+            folder: where it is written; made if absent.
+            start: number of the first step to trace, from 1.
+            count: number of steps.
+            say: prints a line.
+        """
+        self._folder = folder
+        self._start, self._end = start, start + count
+        self._say = say
+        self._running = False
+
+    def before(self, step: int) -> None:
+        """To be called before step `step`, from 1."""
+        if not self._running and self._start <= step < self._end:
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+
+    def after(self, step: int, results: Any) -> None:
+        """To be called after step `step` with what it returned; ends the trace in due time."""
+        if self._running and step >= self._end - 1:
+            jax.block_until_ready(results)  # else the trace would miss what still runs
+            self.close()
+
+    def close(self) -> None:
+        """Ends a trace that is still running."""
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
+            self._say(
+                f"profile of steps {self._start} to {self._end - 1}: {self._folder}  "
+                f"(tensorboard --logdir={self._folder} shows it, with tensorboard-plugin-profile)"
+            )
