@@ -144,4 +144,5 @@ def find_culprit_record(
 
 def _plain(error: Exception) -> str:
     """TensorFlow's reason without the names of its graph nodes around it."""
-    return re.sub(r"\{\{.*?\}\} ?| ?\[(Op:|\[).*", "", str(error), flags=re.DOTALL).strip()
+    noise = r"\{\{.*?\}\} ?| ?\[(Op:|\[).*|Error in user-defined function .*? Iterator::\S+: "
+    return re.sub(noise, "", str(error), flags=re.DOTALL).strip()

@@ -33,9 +33,8 @@ __all__ = ["Batch", "Source", "decode_all", "eval_batches", "to_devices", "train
 Source = str | npt.NDArray[np.uint8] | Records
 """Where pixels come from: "files", "memory", the array that `decode_all` made, or shards."""
 
-_DECODE_BATCH = 256
-
-_TOGETHER = (4, 3, 2, 1)  # images decoded by one call: 4 was as fast as 8 and 16 or faster
+_MOST_TOGETHER = 64
+"""Images that one call decodes at most; several calls run at a time, so this bounds memory."""
 
 if tf.config.get_visible_devices("GPU"):
     tf.config.set_visible_devices([], "GPU")  # they belong to JAX; TensorFlow would fill them
@@ -152,9 +151,9 @@ def decode_all(
             remedy='use source="files"',
         )
     image_NSSC = np.empty(shape, np.uint8)
-    indices = order.eval_batches(len(table), _DECODE_BATCH)
+    indices = order.eval_batches(len(table), _MOST_TOGETHER)
     for index_b, image_bSSC in _with_images(
-        table, indices, _DECODE_BATCH, image_size, source, prefetch=2
+        table, indices, _MOST_TOGETHER, image_size, source, prefetch=2
     ):
         valid_b = index_b != order.PADDING
         image_NSSC[index_b[valid_b]] = image_bSSC[valid_b]
@@ -262,7 +261,10 @@ def _decoded(
         image_size: S.
         prefetch: batches decoded ahead.
     """
-    together = next(size for size in _TOGETHER if local_size % size == 0)
+    # A whole batch, if it is not too large, is decoded by one call: nothing handles single images,
+    # and their bytes are copied once.
+    together = next(c for c in range(_MOST_TOGETHER, 0, -1) if local_size % c == 0)
+    parts = local_size // together
     # Batches that are on their way, oldest first. Filled by a thread of the pipeline, emptied by
     # the caller's: a batch that arrives or fails is always the oldest.
     underway: collections.deque[order.Indices] = collections.deque()
@@ -270,7 +272,7 @@ def _decoded(
     def announce() -> Iterator[npt.NDArray[Any]]:
         for index_b in indices:
             underway.append(index_b)
-            yield to_item(_rows_to_read(index_b)).reshape(-1, together)
+            yield to_item(_rows_to_read(index_b)).reshape(parts, together)
 
     def load(item_c: tf.Tensor) -> tf.Tensor:
         return decoding.decode_several(content(item_c), together, image_size)
@@ -283,15 +285,14 @@ def _decoded(
     options.experimental_optimization.inject_prefetch = False  # `prefetch` is the memory bound
     dataset = (
         tf.data.Dataset.from_generator(
-            announce, output_signature=tf.TensorSpec((local_size // together, together), item_type)
+            announce, output_signature=tf.TensorSpec((parts, together), item_type)
         )
         .unbatch()
         .map(load, num_parallel_calls=num_threads, deterministic=True)
-        .batch(local_size // together, drop_remainder=True)
-        .prefetch(prefetch)
-        .with_options(options)
     )
-    decoded = dataset.as_numpy_iterator()
+    if parts > 1:
+        dataset = dataset.batch(parts, drop_remainder=True)
+    decoded = dataset.prefetch(prefetch).with_options(options).as_numpy_iterator()
     while True:
         try:
             image_bSSC = next(decoded).reshape(-1, image_size, image_size, 3)
