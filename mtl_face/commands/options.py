@@ -31,6 +31,26 @@ def _workdir(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _train(parser: argparse.ArgumentParser) -> None:
+    _workdir(parser)
+    parser.add_argument(
+        "--profile_steps",
+        metavar="START:COUNT",
+        help="trace COUNT steps from step START on, into WORKDIR/profile",
+    )
+
+
+def _replay(parser: argparse.ArgumentParser) -> None:
+    _workdir(parser)
+    parser.add_argument(
+        "--dump",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the bad step: WORKDIR/replay/STEP.npz",
+    )
+
+
 def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="folder of the run")
     parser.add_argument(
@@ -363,7 +383,10 @@ def _ensemble(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS: dict[str, Command] = {
     "train": Command(
-        "train, evaluate the best checkpoint and write a report; goes on where it stopped", _workdir
+        "train, evaluate the best checkpoint and write a report; goes on where it stopped", _train
+    ),
+    "replay": Command(
+        "take a bad step of a run again, and tell where its first bad number appears", _replay
     ),
     "evaluate": Command(
         "evaluate a trained run again (metrics.json, predictions, report.html), or score a file "

@@ -13,7 +13,15 @@ from clu import metric_writers, parameter_overview
 from data_pipeline import input as data_input
 from data_pipeline import mixture, order
 from mtl_face import config as config_lib
-from mtl_face.commands import build, evaluate_run, initial_weights, lineage, tables
+from mtl_face.commands import (
+    build,
+    evaluate_run,
+    faults,
+    initial_weights,
+    lineage,
+    replay_files,
+    tables,
+)
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import (
     Pixels,
@@ -23,9 +31,11 @@ from mtl_face.commands.session import (
     say,
     scores_for_log,
 )
-from mtl_face.training import loop, sharding
+from mtl_face.training import event_files, gauges, loop, profile, sharding
 from mtl_face.training.checkpoint import Checkpoints
+from mtl_face.training.guard import Guard
 from mtl_face.training.history import History
+from mtl_face.training.input_watch import InputWatch
 from mtl_face.training.state import TrainState, make_state
 from mtl_face.training.step import make_train_step
 from mtl_face.training.stop import StopRequest
@@ -37,12 +47,13 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
 
     Args:
         config: the settings.
-        options: `workdir`.
+        options: `workdir`, `profile_steps`.
 
     Returns:
         Exit status: 0, or 128 + the signal that stopped the run.
     """
     begin = time.perf_counter()
+    traced = None if options.profile_steps is None else profile.parse_steps(options.profile_steps)
     workdir = workdirs.open_for_training(options.workdir, config)
     backbone = initial_weights.load_early(config, workdir, say)
     train_table, rows = tables.load_training(config.data, seed=config.seed, say=say)
@@ -62,13 +73,16 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     with (
         StopRequest() as stop,
         Checkpoints(
-            workdir / workdirs.CHECKPOINTS, keep=config.training.keep_checkpoints
+            workdir / workdirs.CHECKPOINTS,
+            keep=config.training.keep_checkpoints,
+            on_save_failure=config.training.on_save_failure,  # type: ignore[arg-type]
+            warn=faults.warn,
         ) as checkpoints,
     ):
         newest = checkpoints.newest()
         if newest is None or newest < total_steps:
             train = pixels(config, train_table, say, split="train")
-            state = _start(session, workdir, checkpoints, newest, backbone)
+            first_step, state = _start(session, workdir, checkpoints, newest, backbone)
             others = _other_validation_sets(config, say)
             _train(
                 session,
@@ -79,8 +93,9 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
                 others,
                 workdir,
                 checkpoints,
-                newest or 0,
+                first_step,
                 stop,
+                traced,
             )
         else:
             say(f"training is complete ({newest} steps)")
@@ -102,12 +117,12 @@ def _start(
     checkpoints: Checkpoints,
     newest: int | None,
     backbone: LoadedBackbone | None,
-) -> TrainState:
+) -> tuple[int, TrainState]:
     if newest is not None:
-        lineage.warn(lineage.resume(session.config, workdir, checkpoints, newest), say)
-        state = checkpoints.restore(newest, session.state_like)
-        say(f"going on from step {newest}")
-        return state
+        step, state = checkpoints.restore_newest(session.state_like)
+        lineage.warn(lineage.resume(session.config, workdir, checkpoints, step), say)
+        say(f"going on from step {step}")
+        return step, state
     config = session.config
     backbone = backbone or initial_weights.load(config, say)
     say(f"compiling on {jax.device_count()} {jax.default_backend()} device(s) ...")
@@ -124,7 +139,7 @@ def _start(
     source = None if backbone is None else backbone.source
     lineage.warn(lineage.begin(config, workdir, checkpoints, source), say)
     checkpoints.save(0, state)
-    return state
+    return 0, state
 
 
 def _other_validation_sets(
@@ -154,8 +169,10 @@ def _train(
     checkpoints: Checkpoints,
     first_step: int,
     stop: StopRequest,
+    traced: tuple[int, int] | None,
 ) -> None:
     config = session.config
+    settings = config.training
     steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
     say(f"parameters: {parameter_overview.count_parameters(state.params):,}")
     (workdir / "parameters.txt").write_text(
@@ -168,6 +185,7 @@ def _train(
         session.state_shardings,
         augment=build.augmentation(config),
         objective=build.objective(config),
+        loss_limit=config.training.loss_limit,
     )
     batches = data_input.to_devices(
         data_input.train_batches(
@@ -182,6 +200,37 @@ def _train(
         ),
         sharding.by_example(session.mesh),
     )
+    watch = InputWatch(
+        batches,
+        timeout_seconds=settings.input_timeout_s,
+        where=faults.this_host(),
+        first_step=first_step,
+    )
+
+    def keep_evidence(taken: int, state: TrainState, batch: dict, numbers: dict[str, float]) -> str:
+        row_B = order.step_indices(rows, config.optimizer.batch_size, step=taken)
+        return replay_files.write(
+            workdir / replay_files.FOLDER,
+            taken=taken,
+            state=state,
+            batch=batch,
+            numbers=numbers,
+            rows=row_B,
+            images=train.table.image[row_B].tolist(),
+            seed=config.seed,
+            policy=settings.on_bad_step,
+            mesh=session.mesh,
+        )
+
+    guard = Guard(
+        step,
+        placement=sharding.replicated(session.mesh),
+        policy=settings.on_bad_step,  # type: ignore[arg-type]
+        on_bad=keep_evidence,
+        say=say,
+    )
+    if jax.process_index() == 0:
+        event_files.forget_after(workdir / workdirs.LOGS, first_step)
     writer = metric_writers.create_default_writer(
         str(workdir / workdirs.LOGS), just_logging=jax.process_index() > 0, asynchronous=False
     )
@@ -198,15 +247,19 @@ def _train(
 
     counter = mixture.Counter(train.table, rows, config.optimizer.batch_size)
     steps = itertools.count(first_step)
+    tracer = profile.StepProfile(workdir / workdirs.PROFILE, traced, say)
 
     def counted_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        state, numbers = step(state, batch)
-        return state, numbers | counter.of_step(next(steps))
+        taken = next(steps)
+        tracer.before(taken + 1)
+        state, numbers = guard(state, batch)
+        tracer.after(taken + 1, numbers)
+        return state, numbers | counter.of_step(taken)
 
     loop.train(
         state,
         train_step=counted_step,
-        batches=batches,
+        batches=watch,
         total_steps=order.total_steps(config.optimizer.epochs, steps_per_epoch),
         steps_per_epoch=float(steps_per_epoch),
         examples_per_step=config.optimizer.batch_size,
@@ -216,9 +269,19 @@ def _train(
         evaluate=scores,
         learning_rates=session.learning_rates,
         checkpoints=checkpoints,
-        history=History(workdir / workdirs.HISTORY, after_step=first_step),
-        write_scalars=writer.write_scalars,
+        history=History(
+            workdir / workdirs.HISTORY,
+            after_step=first_step,
+            warn=faults.warn if settings.on_save_failure == "continue" else None,
+        ),
+        write_scalars=faults.scalar_writer(
+            writer, workdir / workdirs.LOGS, on_failure=settings.on_save_failure
+        ),
         say=say,
         stop=stop,
+        settle=guard.settle,
+        input_seconds=lambda: watch.waited_seconds,
+        gauges=gauges.memory,
     )
+    tracer.close()
     writer.close()

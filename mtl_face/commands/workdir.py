@@ -5,6 +5,8 @@ DIR/provenance.json          what the weights have seen, written once
 DIR/checkpoints/STEP/        states (orbax)
 DIR/logs/                    TensorBoard
 DIR/history.jsonl            learning curves
+DIR/profile/                 traces of `train --profile_steps`
+DIR/replay/                  bad steps, see `replay_files`
 DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv, report.html
 """
 
@@ -21,17 +23,26 @@ from mtl_face.errors import WorkdirError
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 HISTORY = "history.jsonl"
+PROFILE = "profile"
 EVALUATION = "evaluation"
 _CONFIG = "config.json"
 
 _FREE = (
     "evaluation.",
     "training.log_every_steps",
+    "training.keep_checkpoints",
+    "training.on_save_failure",
+    "training.on_bad_step",
+    "training.loss_limit",
+    "training.input_timeout_s",
+    "training.compilation_cache",
+    "training.xla_preset",
     "data.root",
     "data.rendered_faces.workers",
     "provenance.",
 )
-"""Settings that may change between two commands on one workdir: none of them changes the params."""
+"""Settings that may change between two commands on one workdir: none of them changes the params of
+a run that meets no fault."""
 
 
 def open_for_training(workdir: Path, config: config_lib.Config) -> Path:

@@ -380,7 +380,38 @@ class TrainingConfig:
     checkpoint_every_steps: int = setting(
         500, "steps between two checkpoints, besides those at each evaluation", minimum=1
     )
-    keep_checkpoints: int = setting(1, "newest checkpoints kept, besides the best by P", minimum=1)
+    keep_checkpoints: int = setting(
+        2,
+        "newest checkpoints kept, besides the best by P; with 1, a damaged one may be the last",
+        minimum=1,
+    )
+    on_save_failure: str = setting(
+        "stop",
+        "when a disk refuses a checkpoint: stop, or continue with the last good one kept",
+        choices=("stop", "continue"),
+    )
+    on_bad_step: str = setting(
+        "stop",
+        "when a loss or gradient is not finite, or the loss is past loss_limit: stop, or skip the "
+        "step; it changes nothing either way, and its batch is kept in WORKDIR/replay",
+        choices=("stop", "skip"),
+    )
+    loss_limit: float = setting(1e4, "largest loss of a sound step; 0: no limit", minimum=0.0)
+    input_timeout_s: float = setting(
+        600.0,
+        "longest wait for a batch, in seconds, before the host is named; 0: no limit",
+        minimum=0.0,
+    )
+    compilation_cache: str = setting(
+        "user",
+        "compiled programs are kept for the next start: in the user's cache folder, or not",
+        choices=("user", "off"),
+    )
+    xla_preset: str = setting(
+        "none",
+        "flags for the compiler, see docs/launch.md; your own XLA_FLAGS and LIBTPU_INIT_ARGS win",
+        choices=("none", "gpu", "gpu_deterministic", "tpu"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,20 +104,25 @@ class Checkpoints:
         with contextlib.nullcontext() if kind is None else contextlib.suppress(WorkdirError):
             self.close()
 
-    def save(self, step: int, state: Any, *, score: float | None = None) -> None:
+    def save(
+        self, step: int, state: Any, *, score: float | None = None, replace: bool = False
+    ) -> None:
         """Starts to save; returns when the state has been copied off the devices.
 
         Args:
-            step: number of steps taken; a step that was saved already is not saved again.
+            step: number of steps taken.
             state: pytree of arrays.
             score: what the best checkpoint is chosen by, if it was evaluated.
+            replace: whether a step that was saved already is saved again, in place of the old one.
 
         Raises:
             WorkdirError: if this save or the one before could not be written, and
                 `on_save_failure` is to stop.
         """
         if step in self._manager.all_steps():
-            return
+            if not replace:
+                return
+            self._manager.delete(step)
         metrics = None if score is None else {_SCORE: float(score)}
         with self._explained():
             self._manager.save(
@@ -209,13 +214,13 @@ class Checkpoints:
                 self.read_metadata(step)
             except WorkdirError as error:
                 first = first or error
-                damaged.append((step, error))
+                damaged.append((step, error.problem))
                 continue
-            for number, error in damaged:
+            for number, problem in damaged:
                 aside = self._set_aside(number)
                 self._warn(
                     f"checkpoint {number} is damaged and was set aside as {aside.name} "
-                    f"({error.problem}); going on from checkpoint {step}"
+                    f"({problem}); going on from checkpoint {step}"
                 )
             if damaged:
                 self._manager.reload()

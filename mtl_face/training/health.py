@@ -5,7 +5,6 @@ step computes its update as ever and then keeps, array by array, either all of t
 of the old one, bit for bit. The choice is one more operand of the kernels that write the state.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -54,14 +53,7 @@ def hold_bad_steps(
         if loss_limit > 0:
             sound &= numbers["loss"] <= loss_limit
         keep = (held != 0) | ~sound
-        kept = dataclasses.replace(
-            jax.tree.map(
-                lambda old, new: jnp.where(keep, old, new),
-                dataclasses.replace(state, key=None),
-                dataclasses.replace(new_state, key=None),
-            ),
-            key=state.key,  # no step changes it
-        )
+        kept = jax.tree.map(lambda old, new: jnp.where(keep, old, new), state, new_state)
         return kept, numbers | {HELD: keep.astype(jnp.float32)}
 
     return guarded

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,23 @@ class History:
     rows of one step.
     """
 
-    def __init__(self, path: Path, *, after_step: int) -> None:
+    def __init__(
+        self, path: Path, *, after_step: int, warn: Callable[[str], None] | None = None
+    ) -> None:
         """Opens the file and forgets rows past `after_step`.
 
         Args:
             path: the file; made if absent.
             after_step: the step that the run goes on from.
+            warn: prints a sentence. With it, a row that the disk refuses is no error: it is told
+                once, and written with the next row that the disk takes.
 
         Raises:
             WorkdirError: if the file cannot be written, or is no history.
         """
         self._path = path
+        self._warn = warn
+        self._unwritten: list[dict[str, Any]] = []
         self.rows = [row for row in read(path) if row["step"] <= after_step]
         temporary = path.with_suffix(".tmp")
         try:
@@ -43,14 +50,26 @@ class History:
                 written as null.
 
         Raises:
-            WorkdirError: if the file cannot be written.
+            WorkdirError: if the file cannot be written, and `warn` was not given.
         """
         self.rows.append(row)
+        self._unwritten.append(row)
         try:
-            with self._path.open("a") as file:
-                file.write(_line(row))
+            size = self._path.stat().st_size if self._path.exists() else 0
+            try:
+                with self._path.open("a") as file:
+                    file.write("".join(_line(row) for row in self._unwritten))
+            except OSError:
+                if self._path.exists():  # half a line would spoil those that follow
+                    os.truncate(self._path, size)
+                raise
         except OSError as error:
-            raise _unwritable(self._path, error) from error
+            if self._warn is None:
+                raise _unwritable(self._path, error) from error
+            if len(self._unwritten) == 1:
+                self._warn(f"{self._path}: cannot be written: {error.strerror}; going on")
+            return
+        self._unwritten = []
 
 
 def read(path: Path) -> list[dict[str, Any]]:

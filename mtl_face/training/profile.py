@@ -25,21 +25,23 @@ def parse_steps(text: str) -> tuple[int, int]:
 
 
 class StepProfile:
-    """Traces steps `start` to `start + count - 1` of a run, as the loop comes by.
+    """Traces a few steps of a run, as the loop comes by.
 
     The first step of a process compiles: start later.
     """
 
-    def __init__(self, folder: Path, start: int, count: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, steps: tuple[int, int] | None, say: Callable[[str], None]
+    ) -> None:
         """Prepares a trace.
 
         Args:
             folder: where it is written; made if absent.
-            start: number of the first step to trace, from 1.
-            count: number of steps.
+            steps: number of the first step to trace, from 1, and of steps; None for no trace.
             say: prints a line.
         """
         self._folder = folder
+        start, count = steps or (0, 0)
         self._start, self._end = start, start + count
         self._say = say
         self._running = False
@@ -52,7 +54,7 @@ class StepProfile:
 
     def after(self, step: int, results: Any) -> None:
         """To be called after step `step` with what it returned; ends the trace in due time."""
-        if self._running and step >= self._end - 1:
+        if step >= self._end - 1 and self._running:
             jax.block_until_ready(results)  # else the trace would miss what still runs
             self.close()
 

@@ -25,6 +25,12 @@ Objective = Callable[[dict, dict, dict, dict], tuple[jax.Array, dict[str, jax.Ar
 """(outputs, targets, weights, uncertainty parameters) -> loss [], numbers to log."""
 
 
+def step_keys(state: TrainState) -> tuple[jax.Array, jax.Array]:
+    """Keys of the augmentation and of the dropout of the step that comes next."""
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    return augment_key, dropout_key
+
+
 def make_train_step(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -48,13 +54,14 @@ def make_train_step(
             the old state where the new one would be bad, see `health.hold_bad_steps`.
 
     Returns:
-        Jitted `(state, batch) -> (state, numbers)`; with `loss_limit`, `(state, batch, held)`. The given state is donated. `batch` holds
-        `image` uint8 [B, H, W, 3], `targets` and `weights` by task. `numbers` are float32 scalars:
-        `loss`, `gradient_norm`, `gradient_norm/BLOCK` and the objective's.
+        Jitted `(state, batch) -> (state, numbers)`; with `loss_limit`, `(state, batch, held)`.
+        The given state is donated. `batch` holds `image` uint8 [B, H, W, 3], `targets` and
+        `weights` by task. `numbers` are float32 scalars: `loss`, `gradient_norm`,
+        `gradient_norm/BLOCK` and the objective's.
     """
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        augment_key, dropout_key = step_keys(state)
         image_BHWC, targets, weights = augment(
             augment_key, batch["image"], batch["targets"], batch["weights"]
         )
