@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mtl_face import config as config_lib
-from mtl_face.commands import host_memory
+from mtl_face.commands import host_memory, xla_settings
 from mtl_face.commands.options import COMMANDS
 from mtl_face.errors import ConfigError, UserError
 
@@ -41,6 +41,11 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         settings = _load_config(options, overrides)
         _quiet_libraries()
+        if settings is not None:
+            xla_settings.apply(
+                preset=settings.training.xla_preset,
+                compilation_cache=settings.training.compilation_cache,
+            )
         if not host_memory.has_accelerator():
             host_memory.keep_freed_memory()
         module = importlib.import_module(f"mtl_face.commands.{options.command}")

@@ -143,8 +143,10 @@ def diagnose(
         found += list(zip(names[-count:], inside, strict=True))
 
         def alone(*example: dict) -> dict[str, jax.Array]:
-            one = [{name: leaf[None] for name, leaf in part.items()} for part in example]
-            total, parts = objective(*one, state.params["uncertainty"])
+            outputs, targets, weights = (
+                {name: leaf[None] for name, leaf in part.items()} for part in example
+            )
+            total, parts = objective(outputs, targets, weights, state.params["uncertainty"])
             return {"loss": total, **parts}
 
         example_loss = jax.vmap(alone)(outputs, targets, weights)
