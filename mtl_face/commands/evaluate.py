@@ -1,6 +1,6 @@
-"""`run.py evaluate`: chooses between scoring a file and evaluating a run's checkpoint.
+"""`run.py evaluate`: chooses between scoring a file and evaluating a checkpoint or an export.
 
-Only the second needs JAX and TensorFlow, so each is imported where it is chosen.
+Only the latter need JAX and TensorFlow, so each is imported where it is chosen.
 """
 
 import argparse
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from mtl_face import config as config_lib
 
 _REMEDY = (
-    "give --predictions=FILE --truth=ANNOTATIONS to score a file, or --config=configs/NAME.py "
-    "--workdir=DIR to evaluate a trained run"
+    "give --predictions=FILE --truth=ANNOTATIONS to score a file, --config=configs/NAME.py "
+    "--workdir=DIR to evaluate a trained run, or --params=EXPORT --output=DIR for an export"
 )
 
 
@@ -23,26 +23,36 @@ def run(config: "config_lib.Config | None", options: argparse.Namespace) -> int:
 
     Args:
         config: the settings of the run, or None where a file is scored.
-        options: `predictions` and `truth` with the flags of scoring, or `workdir`.
+        options: `predictions` and `truth` with the flags of scoring, or `workdir`, or `params`.
 
     Returns:
         Exit status 0.
 
     Raises:
-        ConfigError: the flags name neither, or both.
+        ConfigError: the flags name none of them, or several.
     """
     if options.calibration is not None and config is not None:
         evaluation = dataclasses.replace(config.evaluation, calibration=str(options.calibration))
         config = dataclasses.replace(config, evaluation=evaluation)
     if options.predictions is not None or options.truth is not None:
-        if options.workdir is not None or config is not None:
+        if options.workdir is not None or options.params is not None or config is not None:
             raise ConfigError(
-                "--predictions and --truth score a file, --config and --workdir evaluate a run",
+                "--predictions and --truth score a file, --config with --workdir evaluates a run "
+                "and --params an export",
                 remedy=_REMEDY,
             )
         from mtl_face.commands import score_file
 
         return score_file.run(config, options)
+    if options.params is not None:
+        if options.workdir is not None:
+            raise ConfigError(
+                "--params evaluates an export, --workdir a run's checkpoint", remedy=_REMEDY
+            )
+        assert config is not None  # that of the export, if no file was given
+        from mtl_face.commands import evaluate_params
+
+        return evaluate_params.run(config, options)
     if config is None or options.workdir is None:
         missing = "--config" if config is None else "--workdir"
         raise ConfigError(f"evaluate was given no {missing}", remedy=_REMEDY)

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.report import write_report
 from mtl_face.evaluation.summary import summary
-from mtl_face.training import history
+from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
+from mtl_face.training.state import TrainState
 from mtl_face.weights.export import weights_sha256
 
 _RENDERED_NOTICE = (
@@ -75,8 +76,48 @@ def evaluate_workdir(
     """
     config = session.config
     step, state = restore(session, workdir)
-    provenance = lineage.of_checkpoint(config, workdir, step)
     say(f"evaluating the {config.evaluation.checkpoint} checkpoint, step {step} ...")
+    metrics = evaluate_state(
+        session,
+        state,
+        validation,
+        workdirs.make_folder(workdir / workdirs.EVALUATION),
+        provenance=lineage.of_checkpoint(config, workdir, step),
+        history=histories.read(workdir / workdirs.HISTORY),
+        say=say,
+    )
+    say("next: python run.py export --config=... --workdir=... writes the parameters alone")
+    return metrics
+
+
+def evaluate_state(
+    session: Session,
+    state: TrainState,
+    validation: Pixels,
+    folder: Path,
+    *,
+    provenance: dict[str, Any] | None,
+    history: Sequence[Mapping[str, Any]],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Scores a state, and writes the numbers, the predictions and a report.
+
+    Args:
+        session: the run's parts.
+        state: its network's parameters and statistics, its temperatures and its step are used.
+        validation: the validation set.
+        folder: where the files go; it exists.
+        provenance: of the weights, None if they record none.
+        history: learning curves, empty if unknown.
+        say: prints a line.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        WorkdirError: if the results cannot be written.
+    """
+    config = session.config
     table = validation.table
     predictions = session.predict(state, table, validation.source)
     variables = jax.device_get(
@@ -100,12 +141,11 @@ def evaluate_workdir(
     metrics = evaluate_table(predictions, table, num_resamples=NUM_RESAMPLES)
     for key in ("smoothing", "calibration"):
         metrics[key] = predictions.metadata[key]
-    metrics["checkpoint_step"] = step
+    metrics["checkpoint_step"] = int(jax.device_get(state.step))
     metrics["provenance"] = provenance
     metrics["warnings"] = lineage.warn(provenance, say) + cautions
     for line in cautions:
         say(f"warning: {line}")
-    folder = workdirs.make_folder(workdir / workdirs.EVALUATION)
     if jax.process_index() == 0:
         say("writing the report ...")
         _write_json(folder / "metrics.json", metrics)
@@ -124,7 +164,7 @@ def evaluate_workdir(
             metrics=metrics,
             predictions=predictions,
             truth=table,
-            history=history.read(workdir / workdirs.HISTORY),
+            history=history,
             images=image,
             title=config.name,
             config=config_lib.to_dict(config),
@@ -134,7 +174,6 @@ def evaluate_workdir(
         for line in summary(metrics):
             say(line)
         say(f"results: {folder}{os.sep}  (open report.html; metrics.json, predictions.parquet)")
-        say("next: python run.py export --config=... --workdir=... writes the parameters alone")
     return metrics
 
 

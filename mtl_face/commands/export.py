@@ -7,15 +7,14 @@ from typing import Any
 
 import jax
 
-from data_pipeline.rendered_faces.camera import TEMPLATE_L2
 from mtl_face import config as config_lib
 from mtl_face.commands import evaluate_run, lineage
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import Session, absolute, say, versions
 from mtl_face.errors import ConfigError
+from mtl_face.faces import align
 from mtl_face.weights import card as cards
 from mtl_face.weights import export
-from mtl_face.weights import provenance as provenance_lib
 
 
 def run(config: config_lib.Config, options: argparse.Namespace) -> int:
@@ -51,7 +50,10 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         input_size=model.input_size,
         input_mean=model.input_mean,
         input_std=model.input_std,
-        crop=_crop(config.data.kind, config.data.image_size),
+        crop={
+            "data": lineage.data_sets(config),
+            **_crop(config.data.image_size),
+        },
         temperatures={task: float(value) for task, value in temperatures.items()},
         step=step,
         metrics=_metrics(workdir, step),
@@ -76,16 +78,11 @@ def _metrics(workdir: Path, step: int) -> dict[str, Any] | None:
     return None if metrics is None or metrics.get("checkpoint_step") != step else metrics
 
 
-def _crop(kind: str, size: int) -> dict[str, Any]:
-    """How the stored crops were cut; landmarks as this program puts them in crops of its own."""
-    names = ("right_eye", "left_eye", "nose_tip", "right_mouth_corner", "left_mouth_corner")
-    return {
-        "data": provenance_lib.DATA_SETS.get(kind, kind),
-        "size": size,
-        "alignment": "similarity transform, least squares, of five landmarks onto `landmarks`",
-        "landmarks": {
-            name: [round(float(value + 0.5) * size / 112 - 0.5, 4) for value in point]
-            for name, point in zip(names, TEMPLATE_L2, strict=True)
-        },
-        "coordinates": "pixels, centres at whole numbers, x right, y down; sides are the person's",
-    }
+def _crop(size: int) -> dict[str, Any]:
+    """How the stored crops were cut, scaled to the size that the network was trained on."""
+    scale = size / align.STANDARD.size
+    template = tuple(
+        (round((x + 0.5) * scale - 0.5, 4), round((y + 0.5) * scale - 0.5, 4))
+        for x, y in align.STANDARD.template
+    )
+    return align.CropSpecification(size, template).to_json()

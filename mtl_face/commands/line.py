@@ -98,6 +98,11 @@ def _load_config(options: argparse.Namespace, overrides: list[str]) -> config_li
     file = getattr(options, "config", None)
     if file is not None:
         return config_lib.load(file, overrides)
+    own = COMMANDS[options.command].own_settings
+    found = None if own is None else own(options)
+    if found is not None:
+        values, path = found
+        return config_lib.load_values(values, overrides, path)
     if overrides:
         raise ConfigError(
             f"--config.{overrides[0]} changes a setting, but no --config was given",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mtl_face.commands import tables
 from mtl_face.commands import workdir as workdirs
 from mtl_face.config import Config
 from mtl_face.errors import WeightsError, WorkdirError
@@ -38,7 +39,7 @@ def begin(
     """
     settings = config.provenance
     found = provenance.record(
-        training_data=settings.training_data or [_data_set(config)],
+        training_data=settings.training_data or data_sets(config),
         pretrained_on=settings.pretrained_on or (),
         aff_wild2_pretrained=settings.aff_wild2_pretrained,
         initial_weights=source,
@@ -136,9 +137,15 @@ def _recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int
                 remedy="restore the file: what weights were trained on is not to be guessed",
             ) from error
     else:
-        found = provenance.record(training_data=[_data_set(config)])
+        found = provenance.record(training_data=data_sets(config))
     return amended(config, provenance.check(found, path))
 
 
-def _data_set(config: Config) -> str:
-    return provenance.DATA_SETS.get(config.data.kind, config.data.kind)
+def data_sets(config: Config) -> list[str]:
+    """Names of the data sets that a run trains on.
+
+    Those of a known kind are named for what they are, other ones as the settings of a mixture name
+    them.
+    """
+    named = tables.data_sets(config.data)
+    return [provenance.DATA_SETS.get(data.kind, name) for name, data in named.items()]

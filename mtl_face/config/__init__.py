@@ -8,7 +8,7 @@ values down; nothing below the commands sees a config object.
 """
 
 from mtl_face.config.check import parse_value, validate
-from mtl_face.config.load import load, split_override
+from mtl_face.config.load import load, load_values, split_override
 from mtl_face.config.schema import (
     BackboneConfig,
     Config,
@@ -31,6 +31,7 @@ __all__ = [
     "default",
     "fields",
     "load",
+    "load_values",
     "parse_value",
     "split_override",
     "to_dict",

@@ -27,7 +27,23 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         ConfigError: if the file cannot be read or run, or for a wrong field or value.
     """
     path = Path(path)
-    values = _run_config_file(path)
+    return load_values(_run_config_file(path), overrides, path)
+
+
+def load_values(values: dict[str, Any], overrides: Iterable[str], path: str | Path) -> Config:
+    """Applies overrides to settings that were read from some file.
+
+    Args:
+        values: nested settings; those that are absent take their default. Changed in place.
+        overrides: as `load`.
+        path: where the values come from, for messages.
+
+    Returns:
+        The checked config.
+
+    Raises:
+        ConfigError: for a wrong field or value.
+    """
     changes = [split_override(override) for override in overrides]
     parsed = [(name, parse_value(name, text)) for name, text in changes]
     try:

@@ -48,8 +48,9 @@ _REQUIRED_SINCE_2: dict[str, type | tuple[type, ...]] = {
 }
 
 _SAME_RESULT = frozenset(
-    {"dropout", "token_init_std", "compute_dtype", "backbone.convolution"}
-    | {"backbone.batch_norm_momentum"}
+    {"dropout", "token_init_std", "compute_dtype"}
+    | {f"backbone.{name}" for name in ("batch_norm", "batch_norm_momentum", "convolution")}
+    | {f"backbone.{name}" for name in ("frozen_stages", "init_from", "init_channels")}
 )
 """Settings of the model that trained weights do not depend on."""
 

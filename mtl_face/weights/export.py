@@ -55,6 +55,14 @@ def flatten(variables: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     return {"/".join(keys): np.asarray(leaf) for keys, leaf in _leaves(variables)}
 
 
+def specification(variables: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each leaf, by the same names; leaves may be arrays or their shapes."""
+    return {
+        "/".join(keys): (tuple(leaf.shape), np.dtype(leaf.dtype).name)
+        for keys, leaf in _leaves(variables)
+    }
+
+
 def save(
     folder: Path, variables: dict[str, Any], card: dict[str, Any], *, form: Format = "orbax"
 ) -> None:
@@ -217,8 +225,7 @@ def _check_against_card(
     listed = cards.listed_tensors(card)
     if listed is None:
         return
-    found = {name: (array.shape, array.dtype.name) for name, array in tensors.items()}
-    differences = cards.tensor_differences(found, listed, expected_by="the card")
+    differences = cards.tensor_differences(specification(tensors), listed, expected_by="the card")
     if differences:
         raise ExportError(
             "does not hold what its card lists: " + "; ".join(differences),

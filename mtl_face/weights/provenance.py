@@ -21,7 +21,12 @@ from mtl_face.errors import WeightsError
 
 AFF_WILD2 = "Aff-Wild2"
 
-DATA_SETS = {"s_aff_wild2": "s-Aff-Wild2", "rendered_faces": "rendered faces"}
+DATA_SETS = {
+    "s_aff_wild2": "s-Aff-Wild2",
+    "abaw3_mtl": f"{AFF_WILD2} (ABAW 3)",
+    "per_video": AFF_WILD2,
+    "rendered_faces": "rendered faces",
+}
 """Names of the data sets that a kind of data stands for; other kinds name themselves."""
 
 _STATIC_SUBSET = re.compile(r"(?<![a-z0-9])s[-_ ]?aff[-_ ]?wild[-_ ]?2", re.IGNORECASE)
@@ -136,6 +141,12 @@ def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
             "the weights record no provenance: whether they were pre-trained on Aff-Wild2, which "
             "ABAW's rules forbid, is unknown"
         ]
+    fault = _fault(provenance)
+    if fault is not None:
+        return [
+            f"the weights' provenance is not sound ({fault}): whether they were pre-trained on "
+            "Aff-Wild2, which ABAW's rules forbid, is unknown"
+        ]
     lines = []
     if provenance["aff_wild2_pretrained"]:
         reasons = "; ".join(provenance["reasons"])
@@ -163,6 +174,27 @@ def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
             "on: state it with --config.provenance.pretrained_on=NAME,..."
         )
     return lines
+
+
+def warnings_of_predictions(metadata: Mapping[str, Any]) -> list[str]:
+    """`warnings` for a table of predictions, over all members if it is an ensemble's.
+
+    Args:
+        metadata: the table's; `provenance`, or `ensemble.members` with one each.
+
+    Returns:
+        Sentences, each once; those on members begin with the members' names.
+    """
+    ensemble = metadata.get("ensemble")
+    members = ensemble.get("members") if isinstance(ensemble, Mapping) else None
+    if metadata.get("provenance") is not None or not isinstance(members, Sequence):
+        return warnings(metadata.get("provenance"))
+    names: dict[str, list[str]] = {}
+    for member in members:
+        sound = isinstance(member, Mapping)
+        for line in warnings_of_predictions(member if sound else {}):
+            names.setdefault(line, []).append(str(member.get("name")) if sound else "unnamed")
+    return [f"{', '.join(who)}: {line}" for line, who in names.items()]
 
 
 def check(value: Any, path: Any) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""Evaluates exported parameters, without the folder of the run that made them."""
+
+import argparse
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mtl_face import config as config_lib
+from mtl_face.commands import evaluate_run, lineage, tables
+from mtl_face.commands import workdir as workdirs
+from mtl_face.commands.session import Session, absolute, pixels, say
+from mtl_face.errors import ConfigError
+from mtl_face.objective import uncertainty
+from mtl_face.training.state import TrainState
+from mtl_face.weights import card as cards
+from mtl_face.weights import export
+from mtl_face.weights.card import ExportError
+
+
+def run(config: config_lib.Config, options: argparse.Namespace) -> int:
+    """Evaluates an export on the validation set that the config names.
+
+    Args:
+        config: the settings: a file's, or those of the export itself.
+        options: `params`, `output`.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        ConfigError: no output was named.
+        ExportError: the export cannot be read, or its network is not that of the config.
+    """
+    if options.output is None:
+        raise ConfigError(
+            "--params needs an --output", remedy="give --output=DIR, a folder for the results"
+        )
+    variables, card = export.load(options.params)
+    _check_settings(config, card, options)
+    root = tables.ensure_data(config.data, say)
+    table = tables.load_split(config.data, root, "validation", say)
+    session = Session(config)
+    state = _state(session, variables, card, options)
+    say(f"evaluating {options.params}, step {card['step']} of its run ...")
+    recorded = card["provenance"]
+    evaluate_run.evaluate_state(
+        session,
+        state,
+        pixels(config, table, say),
+        workdirs.make_folder(absolute(options.output)),
+        provenance=None if recorded is None else lineage.amended(config, recorded),
+        history=[],
+        say=say,
+    )
+    return 0
+
+
+def _check_settings(
+    config: config_lib.Config, card: dict[str, Any], options: argparse.Namespace
+) -> None:
+    differences = cards.model_differences(card, config_lib.to_dict(config)["model"])
+    if differences:
+        raise ExportError(
+            "is another network than that of the settings: " + "; ".join(differences),
+            path=options.params,
+            remedy="leave --config out: the export knows its settings; change those of the data "
+            "with --config.data.NAME=VALUE",
+        )
+    stored = card["input"]["stored_size"]
+    if stored != config.data.image_size:
+        say(
+            f"note: it was trained on crops of {stored} pixels, these are read at "
+            f"{config.data.image_size} (data.image_size)"
+        )
+
+
+def _state(
+    session: Session, variables: dict[str, Any], card: dict[str, Any], options: argparse.Namespace
+) -> TrainState:
+    """The arrays where the session has them; nothing of an optimizer."""
+    like = session.state_like
+    expected = {"params": like.params["network"], "batch_stats": like.batch_stats}
+    differences = cards.tensor_differences(
+        export.specification(variables),
+        export.specification(expected),
+        expected_by="the network",
+    )
+    if differences:
+        raise ExportError(
+            "does not fit the network of its settings: " + "; ".join(differences),
+            path=options.params,
+            remedy="evaluate it with the version of mtl_face that exported it "
+            f"({card['versions'].get('mtl_face', 'unknown')})",
+        )
+
+    def place(leaf: jax.ShapeDtypeStruct, array: Any) -> jax.Array:
+        # Each process gives the parts that it holds; no traffic between them.
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index])
+
+    placed = jax.tree.map(place, expected, variables)
+    kind = session.config.uncertainty.kind
+    return like.replace(  # type: ignore[attr-defined]
+        step=jnp.int32(card["step"]),
+        params={
+            "network": placed["params"],
+            "uncertainty": uncertainty.init_uncertainty(kind, card["temperatures"]),
+        },
+        batch_stats=placed["batch_stats"],
+    )
