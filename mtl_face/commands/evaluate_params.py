@@ -1,6 +1,7 @@
 """Evaluates exported parameters, without the folder of the run that made them."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,34 +37,52 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         raise ConfigError(
             "--params needs an --output", remedy="give --output=DIR, a folder for the results"
         )
-    variables, card = export.load(options.params)
-    _check_settings(config, card, options)
+    export.read_card(options.params)  # before the data is read, which can take long
     root = tables.ensure_data(config.data, say)
     table = tables.load_split(config.data, root, "validation", say)
-    session = Session(config)
-    state = _state(session, variables, card, options)
-    say(f"evaluating {options.params}, step {card['step']} of its run ...")
-    recorded = card["provenance"]
+    session, state, provenance = restore(config, options.params)
     evaluate_run.evaluate_state(
         session,
         state,
         pixels(config, table, say),
         workdirs.make_folder(absolute(options.output)),
-        provenance=None if recorded is None else lineage.amended(config, recorded),
+        provenance=provenance,
         history=[],
         say=say,
     )
     return 0
 
 
-def _check_settings(
-    config: config_lib.Config, card: dict[str, Any], options: argparse.Namespace
-) -> None:
+def restore(
+    config: config_lib.Config, path: Path
+) -> tuple[Session, TrainState, dict[str, Any] | None]:
+    """Reads an export into a session.
+
+    Args:
+        config: the settings; their network is the export's.
+        path: the export's folder or file.
+
+    Returns:
+        The session, a state without an optimizer's, and the provenance, None if none is recorded.
+
+    Raises:
+        ExportError: the export cannot be read, or its network is not that of the config.
+    """
+    variables, card = export.load(path)
+    _check_settings(config, card, path)
+    session = Session(config)
+    state = _state(session, variables, card, path)
+    say(f"parameters of {path}, step {card['step']} of their run")
+    recorded = card["provenance"]
+    return session, state, None if recorded is None else lineage.amended(config, recorded)
+
+
+def _check_settings(config: config_lib.Config, card: dict[str, Any], path: Path) -> None:
     differences = cards.model_differences(card, config_lib.to_dict(config)["model"])
     if differences:
         raise ExportError(
             "is another network than that of the settings: " + "; ".join(differences),
-            path=options.params,
+            path=path,
             remedy="leave --config out: the export knows its settings; change those of the data "
             "with --config.data.NAME=VALUE",
         )
@@ -76,7 +95,7 @@ def _check_settings(
 
 
 def _state(
-    session: Session, variables: dict[str, Any], card: dict[str, Any], options: argparse.Namespace
+    session: Session, variables: dict[str, Any], card: dict[str, Any], path: Path
 ) -> TrainState:
     """The arrays where the session has them; nothing of an optimizer."""
     like = session.state_like
@@ -89,7 +108,7 @@ def _state(
     if differences:
         raise ExportError(
             "does not fit the network of its settings: " + "; ".join(differences),
-            path=options.params,
+            path=path,
             remedy="evaluate it with the version of mtl_face that exported it "
             f"({card['versions'].get('mtl_face', 'unknown')})",
         )

@@ -201,6 +201,47 @@ def _shards(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="folder of a trained run")
+    parser.add_argument(
+        "--params", type=Path, metavar="EXPORT", help="instead of a run: what `export` wrote"
+    )
+    parser.add_argument(
+        "--test_list",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the images, as <video>/<frame>.jpg a line, or lines of video,frames",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="folder that the list's paths start from (default: the data set's image folder)",
+    )
+    parser.add_argument(
+        "--missing_images",
+        choices=("error", "skip"),
+        default="error",
+        help="an image of the list that is absent: an error (default), or left out and counted",
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE.json", help="of run.py calibrate: applied"
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FILE", help="a .parquet or .csv to write"
+    )
+
+
+def _settings_of_weights(options: argparse.Namespace) -> tuple[dict[str, Any], Path] | None:
+    """What the export of `--params`, or the run of `--workdir`, was trained with."""
+    if options.params is not None or options.workdir is None:
+        return _settings_of_export(options)
+    from mtl_face.commands import workdir as workdirs
+
+    return workdirs.read_settings(options.workdir), options.workdir
+
+
 def _submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predictions", required=True, type=Path, metavar="FILE", help="our .parquet or .csv"
@@ -422,6 +463,12 @@ COMMANDS: dict[str, Command] = {
         "cross-fitted by video",
         _calibrate,
         config="optional",
+    ),
+    "predict": Command(
+        "predict a list of images without labels, as a challenge's test set",
+        _predict,
+        config="optional",
+        own_settings=_settings_of_weights,
     ),
     "submit": Command(
         "write a challenge submission from a file of predictions, and validate it",

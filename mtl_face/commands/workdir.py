@@ -92,11 +92,7 @@ def open_for_reading(workdir: Path, config: config_lib.Config) -> Path:
     """
     workdir = workdir.expanduser().resolve()
     if not (workdir / _CONFIG).is_file():
-        raise WorkdirError(
-            "holds no run",
-            path=workdir,
-            remedy="train first: python run.py train with the same --config and --workdir",
-        )
+        raise _holds_no_run(workdir)
     _check_same(workdir, config)
     return workdir
 
@@ -134,8 +130,15 @@ def _unwritable(path: Path, error: OSError) -> WorkdirError:
     )
 
 
-def _check_same(workdir: Path, config: config_lib.Config) -> None:
-    path = workdir / _CONFIG
+def read_settings(workdir: Path) -> dict[str, Any]:
+    """The settings that a run was started with, as they stand in its config.json.
+
+    Raises:
+        WorkdirError: if the folder holds no run, or the file cannot be read.
+    """
+    path = workdir.expanduser() / _CONFIG
+    if not path.is_file():
+        raise _holds_no_run(workdir)
     try:
         saved = json.loads(path.read_text())
         if not isinstance(saved, dict):
@@ -144,6 +147,19 @@ def _check_same(workdir: Path, config: config_lib.Config) -> None:
         raise WorkdirError(
             f"cannot be read: {error}", path=path, remedy="choose another --workdir"
         ) from error
+    return saved
+
+
+def _holds_no_run(workdir: Path) -> WorkdirError:
+    return WorkdirError(
+        "holds no run",
+        path=workdir,
+        remedy="train first: python run.py train with the same --config and --workdir",
+    )
+
+
+def _check_same(workdir: Path, config: config_lib.Config) -> None:
+    saved = read_settings(workdir)
     # A setting that the run's version did not know yet had the effect of its default.
     old = {**_settings(config_lib.Config()), **dict(_flat(saved))}
     new = _settings(config)
