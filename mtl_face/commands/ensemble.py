@@ -6,20 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl_face import config as config_lib
 from mtl_face.commands import prediction_paths, smooth_options
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.evaluation.ensemble import combine
 from mtl_face.evaluation.prediction_table import EPISTEMIC_COLUMNS, PredictionTable
-from mtl_face.evaluation.smoothing import smooth
+from mtl_face.evaluation.smoothing import Smoothing, smooth
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 
 
-def run(config: object, options: argparse.Namespace) -> int:
+def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
     """Averages the members into `options.output`.
 
     Args:
-        config: None; the flags say it all.
+        config: settings whose `evaluation.smoothing` takes the place of the flags of smoothing;
+            None without `--config`.
         options: `predictions` (files), `workdirs` (folders of runs), `output`, `on`, `missing`;
             `window`, `kernel`, `unit`, `smooth_on` of the smoothing of each member, if any.
 
@@ -32,23 +34,36 @@ def run(config: object, options: argparse.Namespace) -> int:
     """
     paths = [*options.predictions, *map(prediction_paths.of_workdir, options.workdirs)]
     _check_paths(paths, options.output)
-    smoothing = smooth_options.from_flags(options, on=options.smooth_on)
+    smoothing = _smoothing(config, options)
     members = []
     for path in paths:
         member = prediction_files.read(path)
         print(f"{path}: {len(member)} rows")
-        members.append(member if smoothing.changes_nothing else smooth(member, smoothing))
+        members.append(member if smoothing is None else smooth(member, smoothing))
     mean = combine(members, names=[str(p) for p in paths], on=options.on, missing=options.missing)
     incomplete = mean.metadata["ensemble"]["num_incomplete_rows"]
     if incomplete:
         print(f"{incomplete} of {len(mean)} rows are the mean of the members that have them")
-    if not smoothing.changes_nothing:
+    if smoothing is not None:
         print(f"each member was smoothed first: {smoothing.kernel}, {dict(smoothing.windows)}")
     prediction_files.write(mean, options.output)
     print(f"mean of {len(members)} members on {options.on}; {_spread(mean)}")
     print(f"results: {options.output}")
     print(f"next: run.py evaluate --predictions={options.output} --truth=ANNOTATIONS scores it")
     return 0
+
+
+def _smoothing(config: config_lib.Config | None, options: argparse.Namespace) -> Smoothing | None:
+    """How each member is smoothed before the mean is taken, or None."""
+    flags = smooth_options.from_flags(options, on=options.smooth_on)
+    if config is None:
+        return None if flags.changes_nothing else flags
+    if not flags.changes_nothing:
+        raise ConfigError(
+            "both --window and --config say how to smooth",
+            remedy="leave out --window, or change --config.evaluation.smoothing",
+        )
+    return smooth_options.from_settings(config.evaluation.smoothing)
 
 
 def _check_paths(paths: Sequence[Path], output: Path) -> None:

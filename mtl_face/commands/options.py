@@ -456,7 +456,7 @@ COMMANDS: dict[str, Command] = {
     "ensemble": Command(
         "average the predictions of several models, and keep how far they differ",
         _ensemble,
-        config="none",
+        config="optional",
     ),
     "calibrate": Command(
         "fit temperatures, thresholds, biases and smoothing on validation predictions, "

@@ -7,7 +7,6 @@ from small_experiment import Experiment
 from mtl_face.commands import line
 from mtl_face.evaluation import predictions
 
-
 ONE_EPOCH = "--config.optimizer.epochs=1"
 
 

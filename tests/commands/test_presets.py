@@ -13,7 +13,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.mark.parametrize(
-    ("name", "preset"), [("paper", PAPER), ("paper_mixup", PAPER), ("rendered_faces", TINY)]
+    ("name", "preset"),
+    [("paper", PAPER), ("paper_mixup", PAPER), ("paper_ensemble", PAPER), ("rendered_faces", TINY)],
 )
 def test_config_builds_its_preset(name, preset):
     overrides = [] if name == "rendered_faces" else ["data.root=anywhere"]

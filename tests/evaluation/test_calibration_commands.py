@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +95,24 @@ def test_workdirs_are_members(files, capsys):
     status, said = run(capsys, "ensemble", "--workdirs", files, files / "run_a", words[-1])
     assert status == 2
     assert "holds no evaluation/predictions.parquet" in said
+
+
+def test_the_third_submission_by_name(files, capsys):
+    config = Path(__file__).parents[2] / "configs" / "paper_ensemble.py"
+    members = files / "a.parquet", files / "b.parquet"
+    for name, flag in (("flags", "--window=30"), ("config", f"--config={config}")):
+        status, said = run(capsys, "ensemble", *members, flag, f"--output={files / name}.parquet")
+        assert status == 0, said
+        assert "each member was smoothed first: box" in said
+    by_flags, by_config = (read(files / f"{name}.parquet") for name in ("flags", "config"))
+    for name, column in by_flags.columns().items():
+        np.testing.assert_array_equal(column, by_config.columns()[name])
+    assert by_config.metadata["smoothing"]["windows"] == {"va": 30.0, "au": 30.0, "expr": 30.0}
+    status, said = run(
+        capsys, "ensemble", *members, "--window=3", f"--config={config}", "--output=x.parquet"
+    )
+    assert status == 2
+    assert "both --window and --config" in said
 
 
 @pytest.mark.parametrize(
