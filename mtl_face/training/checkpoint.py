@@ -6,6 +6,7 @@ goes its fingerprint, so that a bit that a disk lost is noticed when the state i
 """
 
 import contextlib
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from mtl_face.weights import storage_errors
 
 _SCORE = "score"
 _FINGERPRINT = "fingerprint"
+_METADATA = "_CHECKPOINT_METADATA"
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
@@ -153,6 +155,9 @@ class Checkpoints:
 
     def _all_metadata(self, step: int) -> dict[str, Any]:
         try:
+            path = self._directory / str(step) / _METADATA
+            if path.exists():
+                json.loads(path.read_bytes())  # orbax takes a damaged one for an absent one
             return dict(self._manager.metadata(step).custom_metadata or {})
         except Exception as error:  # damaged files fail in whatever part of orbax meets them
             storage_errors.quiet_leftovers()

@@ -1,6 +1,7 @@
 """What the host does about a step that the devices refused to take (`health.hold_bad_steps`)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -13,6 +14,11 @@ from mtl_face.training.state import TrainState
 
 OnBad = Callable[[int, TrainState, dict, dict[str, float]], str]
 """(steps taken, state before the bad step, its batch, its numbers) -> what was done with them."""
+
+
+@functools.cache
+def _increment(placement: jax.sharding.Sharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda count: count + 1, out_shardings=placement)
 
 
 class Guard:
@@ -47,7 +53,7 @@ class Guard:
         self._free = jax.device_put(np.float32(0), placement)
         self._held: Any = self._free
         self._last: tuple[dict, Numbers] | None = None
-        self._increment = jax.jit(lambda count: count + 1, out_shardings=placement)
+        self._increment = _increment(placement)
 
     def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, Numbers]:
         """Takes a step.

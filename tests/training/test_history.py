@@ -1,6 +1,7 @@
 """The file of the learning curves."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -101,3 +102,22 @@ def test_folder_that_cannot_be_written(tmp_path):
     path.mkdir()
     with pytest.raises(WorkdirError, match="cannot be written"):
         rows.append({"step": 1})
+
+
+def test_a_full_disk_is_told_once_and_its_rows_are_written_later(tmp_path, monkeypatch):
+    path, warnings = tmp_path / "history.jsonl", []
+    rows = History(path, after_step=0, warn=warnings.append)
+    rows.append({"step": 1, "x": 1.0})
+    with monkeypatch.context() as patch:
+
+        def refuse(*arguments, **options):
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(Path, "open", refuse)
+        rows.append({"step": 2, "x": 2.0})
+        rows.append({"step": 3, "x": 3.0})
+    assert [row["step"] for row in history.read(path)] == [1]
+    rows.append({"step": 4, "x": 4.0})
+    assert [row["step"] for row in history.read(path)] == [1, 2, 3, 4]
+    assert len(warnings) == 1
+    assert "No space left on device" in warnings[0]
