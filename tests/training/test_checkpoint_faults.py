@@ -11,7 +11,7 @@ from test_checkpoint import DAMAGES, like, raw, small_state, steps_in
 from mtl_face.errors import WorkdirError
 from mtl_face.training import sharding
 from mtl_face.training.checkpoint import Checkpoints
-from mtl_face.training.fingerprint import fingerprint
+from mtl_face.training.fingerprint import _sum_of_bits, _sum_on_host, fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -133,6 +133,8 @@ class TestFingerprint:
         values = jnp.arange(6).reshape(2, 3).astype(dtype)
         other = values.at[0, 0].set(jnp.ones((), dtype))
         assert fingerprint({"x": values}) != fingerprint({"x": other})
+        for array in (values, other):  # the two ways to compute it
+            assert _sum_on_host(np.asarray(array)) == int(_sum_of_bits(array))
 
     def test_the_mesh_does_not_matter(self):
         values = jnp.asarray(np.random.default_rng(0).normal(size=(64, 32)), jnp.float32)
