@@ -23,6 +23,7 @@ from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.report import write_report
 from mtl_face.evaluation.summary import summary
+from mtl_face.training import distributed, sharding
 from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.state import TrainState
@@ -112,7 +113,7 @@ def evaluate_state(
         say: prints a line.
 
     Returns:
-        What metrics.json holds.
+        What metrics.json holds; nothing in a process that writes none.
 
     Raises:
         WorkdirError: if the results cannot be written.
@@ -120,9 +121,11 @@ def evaluate_state(
     config = session.config
     table = validation.table
     predictions = session.predict(state, table, validation.source)
-    variables = jax.device_get(
-        {"params": state.params["network"], "batch_stats": state.batch_stats}
+    variables = sharding.whole(
+        {"params": state.params["network"], "batch_stats": state.batch_stats}, session.mesh
     )
+    if not distributed.is_writer():
+        return {}
     predictions = dataclasses.replace(
         predictions,
         metadata={

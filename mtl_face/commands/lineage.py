@@ -10,6 +10,7 @@ from mtl_face.commands import tables
 from mtl_face.commands import workdir as workdirs
 from mtl_face.config import Config
 from mtl_face.errors import WeightsError, WorkdirError
+from mtl_face.training import distributed
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.weights import provenance
 
@@ -46,6 +47,9 @@ def begin(
     )
     path = workdir / FILE
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    checkpoints.metadata = {_KEY: found}
+    if not distributed.is_writer():
+        return found
     try:
         temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, path)
@@ -55,7 +59,6 @@ def begin(
             path=path,
             remedy="free some space, mend the permissions, or choose another --workdir",
         ) from error
-    checkpoints.metadata = {_KEY: found}
     return found
 
 

@@ -38,6 +38,31 @@ def _train(parser: argparse.ArgumentParser) -> None:
         metavar="START:COUNT",
         help="trace COUNT steps from step START on, into WORKDIR/profile",
     )
+    _processes(parser)
+
+
+def _processes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "several processes",
+        "the same line on every host; TPU pods, SLURM (srun) and Open MPI (mpirun) need no flags",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is reached")
+    group.add_argument(
+        "--num_processes",
+        type=_positive_number,
+        metavar="N",
+        help="processes in all; 1: alone, though a launcher says otherwise",
+    )
+    group.add_argument(
+        "--process_id", type=_natural_number, metavar="I", help="number of this one, from 0"
+    )
+    group.add_argument(
+        "--join_timeout_s",
+        type=_positive_number,
+        default=300,
+        metavar="S",
+        help="longest wait for all processes, in seconds (default: 300)",
+    )
 
 
 def _replay(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +160,13 @@ def _natural_number(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} is below 0")
+    return value
+
+
+def _positive_number(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
     return value
 
 

@@ -82,15 +82,16 @@ def write(
         to end a run.
     """
     name = f"{taken + 1}"
-    whole = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))(batch)
+    whole = sharding.whole(batch, mesh)
+    key = np.asarray(jax.random.key_data(state.key)).tolist()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
-            arrays = {"rows": rows, **_flat(jax.device_get(whole))}
+            arrays = {"rows": rows, **_flat(whole)}
             note = {
                 "step": taken + 1,
                 "seed": seed,
-                "key": np.asarray(jax.random.key_data(state.key)).tolist(),
+                "key": key,
                 "policy": policy,
                 "host": socket.gethostname(),
                 "numbers": {key: _as_json(value) for key, value in numbers.items()},

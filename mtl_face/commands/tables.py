@@ -137,6 +137,13 @@ def ensure_data(data: DataSetConfig, say: Callable[[str], None]) -> Path:
     return root
 
 
+def ensure_all(data: DataConfig, say: Callable[[str], None]) -> None:
+    """`ensure_data` for every data set of a run."""
+    if not data.shards:
+        for entry in data_sets(data).values():
+            ensure_data(entry, say)
+
+
 def load_split(
     data: DataSetConfig, root: Path, split: str, say: Callable[[str], None]
 ) -> FrameTable:

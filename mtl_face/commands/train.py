@@ -19,6 +19,7 @@ from mtl_face.commands import (
     faults,
     initial_weights,
     lineage,
+    processes,
     replay_files,
     tables,
 )
@@ -31,14 +32,14 @@ from mtl_face.commands.session import (
     say,
     scores_for_log,
 )
-from mtl_face.training import event_files, gauges, loop, profile, sharding
+from mtl_face.training import distributed, event_files, gauges, loop, profile, sharding
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.guard import Guard
 from mtl_face.training.history import History
 from mtl_face.training.input_watch import InputWatch
 from mtl_face.training.state import TrainState, make_state
 from mtl_face.training.step import make_train_step
-from mtl_face.training.stop import StopRequest
+from mtl_face.training.stop import AgreedStop, Stop, StopRequest
 from mtl_face.weights import LoadedBackbone
 
 
@@ -47,15 +48,21 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
 
     Args:
         config: the settings.
-        options: `workdir`, `profile_steps`.
+        options: `workdir`, `profile_steps`, and the flags of `processes.joined`.
 
     Returns:
         Exit status: 0, or 128 + the signal that stopped the run.
     """
-    begin = time.perf_counter()
     traced = None if options.profile_steps is None else profile.parse_steps(options.profile_steps)
-    workdir = workdirs.open_for_training(options.workdir, config)
+    with processes.joined(config, options):
+        return _run(config, options.workdir, traced)
+
+
+def _run(config: config_lib.Config, folder: Path, traced: tuple[int, int] | None) -> int:
+    begin = time.perf_counter()
+    workdir = processes.open_workdir(folder, config)
     backbone = initial_weights.load_early(config, workdir, say)
+    distributed.first(lambda: tables.ensure_all(config.data, say))
     train_table, rows = tables.load_training(config.data, seed=config.seed, say=say)
     root = tables.ensure_data(config.data, say)
     validation_table = tables.load_split(config.data, root, "validation", say)
@@ -71,7 +78,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
 
     total_steps = order.total_steps(config.optimizer.epochs, steps_per_epoch)
     with (
-        StopRequest() as stop,
+        StopRequest() as own_stop,
         Checkpoints(
             workdir / workdirs.CHECKPOINTS,
             keep=config.training.keep_checkpoints,
@@ -79,6 +86,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
             warn=faults.warn,
         ) as checkpoints,
     ):
+        stop = own_stop if jax.process_count() == 1 else AgreedStop(own_stop, session.mesh)
         newest = checkpoints.newest()
         if newest is None or newest < total_steps:
             train = pixels(config, train_table, say, split="train")
@@ -100,12 +108,13 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         else:
             say(f"training is complete ({newest} steps)")
         newest = checkpoints.newest()
-    if stop.signal is not None:
+        stopped_by = stop.conclude()
+    if stopped_by is not None:
         say(
-            f"stopped by {stop.signal.name} at step {newest}, saved; "
+            f"stopped by {stopped_by.name} at step {newest}, saved; "
             "run the same command again to go on"
         )
-        return 128 + int(stop.signal)
+        return 128 + int(stopped_by)
     evaluate_run.evaluate_workdir(session, workdir, root, validation, say)
     say(f"all done in {(time.perf_counter() - begin) / 60:.1f} minutes")
     return 0
@@ -125,7 +134,7 @@ def _start(
         return step, state
     config = session.config
     backbone = backbone or initial_weights.load(config, say)
-    say(f"compiling on {jax.device_count()} {jax.default_backend()} device(s) ...")
+    say(f"compiling on {_devices()} ...")
     state = make_state(
         session.network,
         session.optimizer,
@@ -140,6 +149,12 @@ def _start(
     lineage.warn(lineage.begin(config, workdir, checkpoints, source), say)
     checkpoints.save(0, state)
     return 0, state
+
+
+def _devices() -> str:
+    words = f"{jax.device_count()} {jax.default_backend()} device(s)"
+    several = jax.process_count() > 1
+    return f"{words} of {jax.process_count()} processes" if several else words
 
 
 def _other_validation_sets(
@@ -168,16 +183,17 @@ def _train(
     workdir: Path,
     checkpoints: Checkpoints,
     first_step: int,
-    stop: StopRequest,
+    stop: Stop,
     traced: tuple[int, int] | None,
 ) -> None:
     config = session.config
     settings = config.training
     steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
     say(f"parameters: {parameter_overview.count_parameters(state.params):,}")
-    (workdir / "parameters.txt").write_text(
-        parameter_overview.get_parameter_overview(state.params, include_stats=False) + "\n"
-    )
+    if distributed.is_writer():
+        (workdir / "parameters.txt").write_text(
+            parameter_overview.get_parameter_overview(state.params, include_stats=False) + "\n"
+        )
     step = make_train_step(
         session.network,
         session.optimizer,
@@ -229,10 +245,10 @@ def _train(
         on_bad=keep_evidence,
         say=say,
     )
-    if jax.process_index() == 0:
+    if distributed.is_writer():
         event_files.forget_after(workdir / workdirs.LOGS, first_step)
     writer = metric_writers.create_default_writer(
-        str(workdir / workdirs.LOGS), just_logging=jax.process_index() > 0, asynchronous=False
+        str(workdir / workdirs.LOGS), just_logging=not distributed.is_writer(), asynchronous=False
     )
 
     def scores_on(state: TrainState, data: Pixels) -> loop.Scores:
@@ -247,7 +263,9 @@ def _train(
 
     counter = mixture.Counter(train.table, rows, config.optimizer.batch_size)
     steps = itertools.count(first_step)
-    tracer = profile.StepProfile(workdir / workdirs.PROFILE, traced, say)
+    tracer = profile.StepProfile(
+        workdir / workdirs.PROFILE, traced if distributed.is_writer() else None, say
+    )
 
     def counted_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         taken = next(steps)
@@ -272,6 +290,7 @@ def _train(
         history=History(
             workdir / workdirs.HISTORY,
             after_step=first_step,
+            write=distributed.is_writer(),
             warn=faults.warn if settings.on_save_failure == "continue" else None,
         ),
         write_scalars=faults.scalar_writer(

@@ -39,10 +39,12 @@ _FREE = (
     "training.xla_preset",
     "data.root",
     "data.rendered_faces.workers",
+    "mesh.",
+    "model.remat",
     "provenance.",
 )
 """Settings that may change between two commands on one workdir: none of them changes the params of
-a run that meets no fault."""
+a run that meets no fault, but for rounding where other devices or kernels add up the numbers."""
 
 
 def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
@@ -91,7 +93,7 @@ def open_for_reading(workdir: Path, config: config_lib.Config) -> Path:
         WorkdirError: if it does not.
     """
     workdir = workdir.expanduser().resolve()
-    if not (workdir / _CONFIG).is_file():
+    if not is_run(workdir):
         raise _holds_no_run(workdir)
     _check_same(workdir, config)
     return workdir
@@ -108,6 +110,11 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise _unwritable(path, error) from error
     return path
+
+
+def is_run(workdir: Path) -> bool:
+    """Whether the folder is that of a run."""
+    return (workdir / _CONFIG).is_file()
 
 
 def _has_checkpoint(workdir: Path) -> bool:

@@ -18,7 +18,12 @@ class History:
     """
 
     def __init__(
-        self, path: Path, *, after_step: int, warn: Callable[[str], None] | None = None
+        self,
+        path: Path,
+        *,
+        after_step: int,
+        warn: Callable[[str], None] | None = None,
+        write: bool = True,
     ) -> None:
         """Opens the file and forgets rows past `after_step`.
 
@@ -27,13 +32,18 @@ class History:
             after_step: the step that the run goes on from.
             warn: prints a sentence. With it, a row that the disk refuses is no error: it is told
                 once, and written with the next row that the disk takes.
+            write: False to keep the rows in memory alone: of several processes, one writes.
 
         Raises:
             WorkdirError: if the file cannot be written, or is no history.
         """
         self._path = path
         self._warn = warn
+        self._write = write
         self._unwritten: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
+        if not write:
+            return
         self.rows = [row for row in read(path) if row["step"] <= after_step]
         temporary = path.with_suffix(".tmp")
         try:
@@ -53,6 +63,8 @@ class History:
             WorkdirError: if the file cannot be written, and `warn` was not given.
         """
         self.rows.append(row)
+        if not self._write:
+            return
         self._unwritten.append(row)
         try:
             size = self._path.stat().st_size if self._path.exists() else 0

@@ -12,7 +12,7 @@ from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.history import History
 from mtl_face.training.state import TrainState
 from mtl_face.training.step import mean_numbers
-from mtl_face.training.stop import StopRequest
+from mtl_face.training.stop import Stop
 
 Scores = dict[str, float]
 """Numbers of an evaluation by log name; `score` is what the best checkpoint is chosen by."""
@@ -35,7 +35,7 @@ def train(
     history: History,
     write_scalars: Callable[[int, dict[str, float]], None],
     say: Callable[[str], None],
-    stop: StopRequest,
+    stop: Stop,
     settle: Callable[[TrainState], TrainState] = lambda state: state,
     input_seconds: Callable[[], float] = lambda: 0.0,
     gauges: Callable[[], dict[str, float]] = dict,

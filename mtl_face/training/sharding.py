@@ -4,9 +4,11 @@ The mesh has two axes. A batch is split over both; parameters and optimizer stat
 device along `data`, and the large ones are split along `fsdp` when that axis is longer than 1.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -40,9 +42,22 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None
             f"a mesh of {max(data, 1)} x {fsdp} does not fit {len(devices)} devices",
             remedy="change mesh.data and mesh.fsdp so that their product is the device count",
         )
-    return jax.make_mesh(
-        (data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices
-    )
+    axis_types = (AxisType.Auto, AxisType.Auto)
+    mesh = jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=axis_types, devices=devices)
+    if in_order_of_processes(list(mesh.devices.flat)):
+        return mesh
+    # The layout that suits a TPU's wires best can scatter a host's devices over the batch.
+    ordered = np.array(sorted(devices, key=lambda device: (device.process_index, device.id)))
+    return Mesh(ordered.reshape(data, fsdp), BATCH_AXES, axis_types=axis_types)
+
+
+def in_order_of_processes(devices: Sequence[jax.Device]) -> bool:
+    """Whether each process's devices are neighbours, and the processes in their order.
+
+    So it has to be in a mesh, since each process loads one contiguous part of a batch.
+    """
+    numbers = [device.process_index for device in devices]
+    return numbers == sorted(numbers)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -53,6 +68,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_example(mesh: Mesh) -> NamedSharding:
     """First axis (examples) split over all devices."""
     return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def whole(tree: Any, mesh: Mesh) -> Any:
+    """Global arrays as NumPy arrays on the host of each process; every process must call."""
+    leaves = jax.tree.leaves(tree)
+    if not all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in leaves):
+        tree = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    return jax.device_get(tree)
 
 
 def state_shardings(mesh: Mesh, abstract: Any) -> Any:

@@ -1,7 +1,26 @@
 """Leaving a run in good order when the system or the user asks."""
 
+import collections
 import signal
 from types import FrameType
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_face.training import sharding
+
+
+class Stop(Protocol):
+    """What a loop asks after each step."""
+
+    @property
+    def requested(self) -> bool:
+        """Whether to leave after this step."""
+
+    def conclude(self) -> signal.Signals | None:
+        """To be called when the loop has ended: the signal that it has heard of, if any."""
 
 
 class StopRequest:
@@ -21,15 +40,72 @@ class StopRequest:
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._old.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            # None stands for one that was not set from Python, and cannot be set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
 
     @property
     def requested(self) -> bool:
         """Whether to leave after this step."""
         return self.signal is not None
 
+    def conclude(self) -> signal.Signals | None:
+        """The signal that was noted, if any."""
+        return self.signal
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+
+
+class AgreedStop:
+    """A stop of several processes at the same step, whichever of them got the signal.
+
+    Each time it is asked, the devices find the largest signal number of all processes; a tiny
+    program of its own, so that no step waits for it. The answer is the one of the time before:
+    it has been computed meanwhile.
+    """
+
+    def __init__(self, own: StopRequest, mesh: jax.sharding.Mesh) -> None:
+        """Prepares to ask; every process must.
+
+        Args:
+            own: what this process was sent.
+            mesh: the devices of all processes.
+        """
+        self.signal: signal.Signals | None = None
+        self._own = own
+        self._count = len(mesh.local_devices)
+        self._placement = sharding.by_example(mesh)
+        self._largest = jax.jit(jnp.max, out_shardings=sharding.replicated(mesh))
+        self._calm = self._place(0)
+        self._underway: collections.deque[jax.Array] = collections.deque()
+        self._asked = False
+
+    @property
+    def requested(self) -> bool:
+        """Whether all are to leave after this step; every process must ask equally often."""
+        if self.signal is None:
+            own = self._own.signal
+            flags = self._calm if own is None else self._place(int(own))
+            self._underway.append(self._largest(flags))
+            if len(self._underway) > 1 or not self._asked:
+                self._look()
+            self._asked = True
+        return self.signal is not None
+
+    def conclude(self) -> signal.Signals | None:
+        """The signal that all have heard of by now, the last question included."""
+        while self._underway and self.signal is None:
+            self._look()
+        return self.signal
+
+    def _look(self) -> None:
+        number = int(jax.device_get(self._underway.popleft()))
+        self.signal = signal.Signals(number) if number else None
+
+    def _place(self, number: int) -> jax.Array:
+        return jax.make_array_from_process_local_data(
+            self._placement, np.full(self._count, number, np.int32)
+        )

@@ -1,0 +1,216 @@
+"""Several processes as one run: joining, waiting for each other, and ending together.
+
+A program is started once on every host (or once for every device), with the same settings. The
+processes find each other through a coordinator, process 0; then `jax.devices()` lists the devices
+of all, and one jitted step runs on them all.
+
+What is said here goes over the coordinator's store of keys and values, not over the devices: it
+works before they are touched, and however long one process takes.
+"""
+
+import contextlib
+import datetime
+import itertools
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+from jax._src import clusters, distributed  # what jax.distributed is made of; it shows neither
+
+from mtl_face.errors import UserError
+from mtl_face.training import roll_call
+from mtl_face.training.roll_call import Place
+
+_T = TypeVar("_T")
+
+_END = "mtl_face/end"
+"""Key under which the first process that fails leaves its words, or the last one its farewell."""
+
+_FAREWELL = "farewell"
+
+_LONGEST = datetime.timedelta(days=30) // datetime.timedelta(milliseconds=1)
+"""Milliseconds: as long as a run may take."""
+
+_GRACE = 3.0
+"""Seconds that an ending process leaves for words to spread."""
+
+_leaving = threading.Lock()
+_counter = itertools.count()
+
+
+def find_place(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    *,
+    timeout_seconds: float,
+) -> tuple[Place | None, list[int] | None]:
+    """This process's place in a run: as given, or as a TPU pod, SLURM or Open MPI tell it.
+
+    Args:
+        coordinator: `HOST:PORT` of process 0, or None.
+        num_processes: of the run, or None; 1 to run alone, wherever that is.
+        process_id: of this process, from 0, or None.
+        timeout_seconds: to wait for the coordinator's name to be known.
+
+    Returns:
+        The place, None for a process that runs alone; and the numbers of the devices of this host
+        that the launcher gives to this process, None for all.
+
+    Raises:
+        UserError: only a part of it is known.
+    """
+    if num_processes == 1:
+        return None, None
+    given = (coordinator, num_processes, process_id)
+    local_devices = None
+    if None in given:
+        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+            coordinator, num_processes, process_id, None, None, max(1, round(timeout_seconds))
+        )
+        coordinator, num_processes, process_id, devices = found
+        local_devices = None if devices is None else list(devices)
+        if given == (None, None, None) and (num_processes or 1) == 1:
+            return None, None
+    flags = {
+        "--coordinator": coordinator,
+        "--num_processes": num_processes,
+        "--process_id": process_id,
+    }
+    missing = [name for name, value in flags.items() if value is None]
+    if missing:
+        raise UserError(
+            f"one process of several needs {', '.join(missing)} too",
+            remedy="give --coordinator=HOST:PORT --num_processes=N --process_id=I; "
+            "TPU pods, SLURM (srun) and Open MPI (mpirun) tell them without flags",
+        )
+    assert coordinator is not None
+    assert num_processes is not None
+    assert process_id is not None
+    place = Place(coordinator, num_processes, process_id)
+    roll_call.check_place(place)
+    return place, local_devices
+
+
+@contextlib.contextmanager
+def joined(
+    place: Place | None,
+    *,
+    settings: str,
+    timeout_seconds: float,
+    local_devices: list[int] | None = None,
+) -> Iterator[None]:
+    """Joins the processes of a run; at the end, waits for all of them.
+
+    Must come before anything that touches the devices. If one process fails, all end: with its
+    words and the exit status 2, at once, without the clean-up of an interpreter, since that would
+    wait for the devices of the others.
+
+    Args:
+        place: of this process; None for one that runs alone.
+        settings: what must be the same in every process, a digest.
+        timeout_seconds: longest wait for all to be there.
+        local_devices: see `find_place`.
+
+    Raises:
+        UserError: some process did not come, see `roll_call.meet`.
+    """
+    if place is None:
+        yield
+        return
+    roll_call.meet(place, settings=settings, timeout_seconds=timeout_seconds)
+    jax.distributed.initialize(
+        place.coordinator,
+        place.num_processes,
+        place.process_id,
+        local_device_ids=local_devices,
+        cluster_detection_method="deactivate",  # `find_place` has done it
+    )
+    # JAX takes the first SIGTERM for itself, and a process in its preparations would not end.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    watcher = threading.Thread(target=_watch, name="other processes", daemon=True)
+    watcher.start()
+    try:
+        yield
+        wait_for_all()
+    except BaseException as error:
+        _give_up(error)
+    if jax.process_index() == 0:
+        _client().key_value_set(_END, _FAREWELL)
+    watcher.join()
+    jax.distributed.shutdown()
+
+
+def first(action: Callable[[], _T]) -> _T | None:
+    """Does something in process 0 while the others wait for its end.
+
+    Args:
+        action: what is to be done once; if it raises, all processes end.
+
+    Returns:
+        Its result in process 0, None in the others.
+    """
+    if jax.process_count() == 1:
+        return action()
+    key = f"mtl_face/first/{next(_counter)}"
+    if jax.process_index() > 0:
+        _client().blocking_key_value_get(key, _LONGEST)
+        return None
+    result = action()
+    _client().key_value_set(key, "done")
+    return result
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here, however long that takes."""
+    if jax.process_count() > 1:
+        _client().wait_at_barrier(f"mtl_face/barrier/{next(_counter)}", _LONGEST)
+
+
+def is_writer() -> bool:
+    """Whether this process is the one that writes the files of a run."""
+    return jax.process_index() == 0
+
+
+def _client() -> Any:
+    return distributed.global_state.client
+
+
+def _watch() -> None:
+    """Ends this process when another one has failed; runs in a thread."""
+    words = _client().blocking_key_value_get(_END, _LONGEST)
+    if words != _FAREWELL:
+        _leave(words)
+
+
+def _give_up(error: BaseException) -> None:
+    """Tells all why, and ends this process."""
+    where = f"process {jax.process_index()} of {jax.process_count()} ({socket.gethostname()})"
+    if isinstance(error, UserError):
+        words = f"error: {where}: {error}"
+    elif isinstance(error, KeyboardInterrupt):
+        words = f"interrupted: {where}"
+    else:
+        sys.excepthook(type(error), error, error.__traceback__)
+        words = f"error: {where} failed: {type(error).__name__}: {error}"
+    # Refused if another one was earlier: its words are the cause, and the watcher prints them.
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        _client().key_value_set(_END, words)
+    time.sleep(_GRACE)  # the watcher is to hear of it first
+    _leave(words)
+
+
+def _leave(words: str) -> None:
+    with _leaving:  # the watcher or the main thread, not both
+        print(words, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if jax.process_index() == 0:
+            time.sleep(_GRACE)  # its end takes the coordinator away: JAX would abort the others
+        os._exit(2)
