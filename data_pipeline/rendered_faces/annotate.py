@@ -32,6 +32,12 @@ AROUSAL_AT_REST = -0.25
 
 VA_NOISE_STD = 0.15
 """Standard deviation of the Gaussian noise on valence and on arousal."""
+VA_NOISE_YAW_STD = (0.05, 0.30)
+"""With `va_noise="yaw"`, the same of a face that looks ahead, and of one that is turned away."""
+VA_NOISE_YAW_DEG = 15.0
+"""Yaw from which on a face counts as turned away; in between the noise grows linearly."""
+VA_NOISES = ("constant", "yaw")
+"""What the noise on valence and arousal depends on."""
 AU_FLIP_PROBABILITY = 0.02
 """Probability that an action unit's label is wrong."""
 EXPRESSION_CONFUSION_PROBABILITY = 0.12
@@ -106,14 +112,42 @@ def true_labels(motion: Motion) -> Labels:
     )
 
 
-def with_noise(labels: Labels, rng: np.random.Generator) -> Labels:
-    """Labels as an imperfect annotator gives them; each frame and label errs on its own."""
+def va_noise_std(motion: Motion, va_noise: str) -> np.ndarray:
+    """Standard deviation of the noise on each frame's valence and arousal.
+
+    Args:
+        motion: what the head does.
+        va_noise: one of `VA_NOISES`.
+
+    Returns:
+        float64 `[F]`.
+    """
+    if va_noise == "constant":
+        return np.full(len(motion.frame_F), VA_NOISE_STD)
+    ahead, turned = VA_NOISE_YAW_STD
+    share_F = np.minimum(np.abs(motion.yaw_F) / VA_NOISE_YAW_DEG, 1.0)
+    return ahead + (turned - ahead) * share_F
+
+
+def with_noise(
+    labels: Labels, rng: np.random.Generator, va_std_F: np.ndarray | None = None
+) -> Labels:
+    """Labels as an imperfect annotator gives them; each frame and label errs on its own.
+
+    Args:
+        labels: the truth.
+        rng: source of the errors.
+        va_std_F: standard deviation of the noise on valence and arousal, `[F]`; `VA_NOISE_STD`
+            everywhere by default.
+    """
     count = len(labels.expr_F)
+    if va_std_F is None:
+        va_std_F = np.full(count, VA_NOISE_STD)
     flip_FU = rng.random(labels.au_FU.shape) < AU_FLIP_PROBABILITY
     confused_F = rng.random(count) < EXPRESSION_CONFUSION_PROBABILITY
     shift_F = rng.integers(1, len(EXPRESSION_NAMES), count)
     return Labels(
-        va_F2=np.clip(labels.va_F2 + rng.normal(0, VA_NOISE_STD, labels.va_F2.shape), -1, 1),
+        va_F2=np.clip(labels.va_F2 + rng.normal(0, va_std_F[:, None], labels.va_F2.shape), -1, 1),
         au_FU=np.where(flip_FU, 1 - labels.au_FU, labels.au_FU),
         expr_F=np.where(
             confused_F, (labels.expr_F + shift_F) % len(EXPRESSION_NAMES), labels.expr_F

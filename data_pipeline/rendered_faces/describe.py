@@ -51,7 +51,7 @@ def count_labels(videos: list[Video]) -> dict[str, dict[str, Any]]:
 
 
 def describe(
-    videos: list[Video], arguments: dict[str, int], counts: dict[str, dict[str, Any]]
+    videos: list[Video], arguments: dict[str, Any], counts: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """The content of `dataset.json`.
 
@@ -66,7 +66,7 @@ def describe(
         "notice": NOTICE,
         "arguments": arguments,
         "noise": {
-            "va_std": annotate.VA_NOISE_STD,
+            **_va_noise(arguments.get("va_noise", "constant")),
             "au_flip_probability": annotate.AU_FLIP_PROBABILITY,
             "expression_confusion_probability": annotate.EXPRESSION_CONFUSION_PROBABILITY,
         },
@@ -89,6 +89,15 @@ def describe(
             }
             for video in videos
         },
+    }
+
+
+def _va_noise(va_noise: str) -> dict[str, Any]:
+    if va_noise == "constant":
+        return {"va_std": annotate.VA_NOISE_STD}
+    return {
+        "va_std_ahead_and_turned": list(annotate.VA_NOISE_YAW_STD),
+        "turned_from_yaw_degrees": annotate.VA_NOISE_YAW_DEG,
     }
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.rendered_faces import layout
+from data_pipeline.rendered_faces.annotate import VA_NOISES
 from data_pipeline.rendered_faces.describe import (
     DESCRIPTION_FILE,
     GENERATOR_VERSION,
@@ -42,7 +43,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of finished videos and the number of all videos."""
 
 
-def _check_arguments(num_videos: int, frames_per_video: int, seed: int) -> None:
+def _check_arguments(num_videos: int, frames_per_video: int, seed: int, va_noise: str) -> None:
     fields = (
         ("num_videos", num_videos, FEWEST_VIDEOS, "one video a split is the least"),
         ("frames_per_video", frames_per_video, FEWEST_FRAMES, "a video needs some frames"),
@@ -54,6 +55,10 @@ def _check_arguments(num_videos: int, frames_per_video: int, seed: int) -> None:
                 f"{name} is {value!r}; expected an integer of at least {least} ({reason})",
                 remedy=f"set {name} to {least} or more",
             )
+    if va_noise not in VA_NOISES:
+        raise ConfigError(
+            f"va_noise is {va_noise!r}", remedy="set it to one of " + ", ".join(VA_NOISES)
+        )
 
 
 @contextmanager
@@ -146,12 +151,35 @@ def _write_labels(videos: list[Video], root: Path) -> None:
             path.write_text(text, encoding="ascii", newline="\n")
 
 
+def _write_noise(videos: list[Video], root: Path) -> None:
+    for split, name in layout.NOISE_FILES.items():
+        lines: list[str] = []
+        for video in (video for video in videos if video.split == split):
+            lines += layout.noise_lines(
+                video.name, video.motion.frame_F, video.va_std_F, video.repeats_F
+            )
+        text = layout.file_text(layout.NOISE_HEADER, lines)
+        (root / name).write_text(text, encoding="ascii", newline="\n")
+
+
+def _arguments(num_videos: int, frames_per_video: int, seed: int, va_noise: str) -> dict[str, Any]:
+    """What decides the data set, as it stands in its description."""
+    arguments: dict[str, Any] = {
+        "num_videos": int(num_videos),
+        "frames_per_video": int(frames_per_video),
+        "seed": int(seed),
+    }
+    # The default is left out: the description keeps the bytes that it had without a choice.
+    return arguments if va_noise == "constant" else {**arguments, "va_noise": va_noise}
+
+
 def generate(
     root: Path,
     *,
     num_videos: int,
     frames_per_video: int,
     seed: int,
+    va_noise: str = "constant",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -165,6 +193,8 @@ def generate(
         num_videos: number of videos, at least 3.
         frames_per_video: mean number of labelled frames of a video.
         seed: decides everything, from 0 on.
+        va_noise: `constant`, or `yaw`: the noise on valence and arousal grows with the angle by
+            which the head is turned, and files tell that of each frame. Nothing else changes.
         workers: number of processes; None means one for each core that this process may use. More
             than one starts processes, so that a script must call this below
             `if __name__ == "__main__":`.
@@ -178,7 +208,7 @@ def generate(
         ConfigError: an argument is out of range.
         WorkdirError: the folder is not empty, or cannot be written.
     """
-    _check_arguments(num_videos, frames_per_video, seed)
+    _check_arguments(num_videos, frames_per_video, seed, va_noise)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers!r}; expected at least 1", remedy="leave it out")
     root = Path(root).absolute()
@@ -194,11 +224,7 @@ def generate(
             if hasattr(os, "sched_getaffinity")
             else (os.cpu_count() or 1)
         )
-    arguments = {
-        "num_videos": int(num_videos),
-        "frames_per_video": int(frames_per_video),
-        "seed": int(seed),
-    }
+    arguments = _arguments(num_videos, frames_per_video, seed, va_noise)
     videos = make_plan(**arguments)
     counts = count_labels(videos)
     partial = root.parent / f".{root.name}.partial-{uuid.uuid4().hex[:12]}"
@@ -213,6 +239,8 @@ def generate(
                 warm_up()
             _render_all(videos, int(seed), partial, min(workers, num_videos), progress)
             _write_labels(videos, partial)
+            if va_noise != "constant":
+                _write_noise(videos, partial)
             text = json.dumps(describe(videos, arguments, counts), indent=1) + "\n"
             (partial / DESCRIPTION_FILE).write_text(text, encoding="ascii", newline="\n")
             if root.exists():
@@ -229,6 +257,7 @@ def ensure(
     num_videos: int,
     frames_per_video: int,
     seed: int,
+    va_noise: str = "constant",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -239,6 +268,7 @@ def ensure(
         num_videos: as for `generate`.
         frames_per_video: as for `generate`.
         seed: as for `generate`.
+        va_noise: as for `generate`.
         workers: as for `generate`; makes no difference to what is generated.
         progress: as for `generate`.
 
@@ -249,18 +279,15 @@ def ensure(
         ConfigError: an argument is out of range.
         WorkdirError: the folder holds something else, or cannot be written.
     """
-    _check_arguments(num_videos, frames_per_video, seed)
-    arguments = {
-        "num_videos": int(num_videos),
-        "frames_per_video": int(frames_per_video),
-        "seed": int(seed),
-    }
+    _check_arguments(num_videos, frames_per_video, seed, va_noise)
+    arguments = _arguments(num_videos, frames_per_video, seed, va_noise)
     found = read_description(root) if Path(root).is_dir() else None
     if found is None:
         return generate(root, **arguments, workers=workers, progress=progress)
-    wanted = {"generator_version": GENERATOR_VERSION, **arguments}
+    wanted = {"generator_version": GENERATOR_VERSION, "va_noise": va_noise, **arguments}
     present = {
         "generator_version": found.get("generator_version"),
+        "va_noise": "constant",
         **(found.get("arguments") or {}),
     }
     differing = [

@@ -25,6 +25,13 @@ TRUTH_FILES = {
     "test": "test_set_truth.txt",
 }
 
+NOISE_HEADER = "image,va_std"
+NOISE_FILES = {
+    "train": "training_set_noise.txt",
+    "val": "validation_set_noise.txt",
+}
+"""Written where the noise on valence and arousal differs from frame to frame."""
+
 
 def image_name(video: str, frame: int) -> str:
     """Name of an image as the label files spell it."""
@@ -49,6 +56,17 @@ def annotation_lines(
         expression = str(labels.expr_F[row]) if columns[EXPR][row] else "-1"
         units = [str(unit) if columns[AU][row] else "-1" for unit in labels.au_FU[row]]
         line = ",".join([image_name(video, int(frame)), *va, expression, *units])
+        lines.extend([line] * int(repeats_F[row]))
+    return lines
+
+
+def noise_lines(
+    video: str, frame_F: np.ndarray, va_std_F: np.ndarray, repeats_F: np.ndarray
+) -> list[str]:
+    """The lines of one video that tell the noise of its frames; rows as in `annotation_lines`."""
+    lines = []
+    for row, frame in enumerate(frame_F):
+        line = f"{image_name(video, int(frame))},{va_std_F[row]:.6g}"
         lines.extend([line] * int(repeats_F[row]))
     return lines
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipeline.rendered_faces.annotate import Labels, sample_masks, true_labels, with_noise
+from data_pipeline.rendered_faces.annotate import (
+    Labels,
+    sample_masks,
+    true_labels,
+    va_noise_std,
+    with_noise,
+)
 from data_pipeline.rendered_faces.motion import MEAN_EPISODE_FRAMES, Motion, sample_motion
 from data_pipeline.rendered_faces.prototypes import PROTOTYPES, Card
 from mtl_face.tasks import EXPRESSION_NAMES
@@ -64,6 +70,7 @@ class Video:
         truth: labels without noise or gaps.
         annotations: labels as annotated.
         repeats_F: how many rows each frame gets.
+        va_std_F: standard deviation of the noise on each frame's valence and arousal.
     """
 
     index: int
@@ -75,6 +82,7 @@ class Video:
     truth: Labels
     annotations: Labels
     repeats_F: np.ndarray
+    va_std_F: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -172,13 +180,16 @@ def _lengths(num_videos: int, frames_per_video: int, rng: np.random.Generator) -
     return [int(length) for length in lengths]
 
 
-def make_plan(*, num_videos: int, frames_per_video: int, seed: int) -> list[Video]:
+def make_plan(
+    *, num_videos: int, frames_per_video: int, seed: int, va_noise: str = "constant"
+) -> list[Video]:
     """Plans the data set.
 
     Args:
         num_videos: number of videos, at least `FEWEST_VIDEOS`.
         frames_per_video: mean number of labelled frames of a video, at least `FEWEST_FRAMES`.
         seed: decides everything.
+        va_noise: one of `annotate.VA_NOISES`; changes the annotations of valence and arousal alone.
 
     Returns:
         The videos by split and name, labels included.
@@ -207,7 +218,8 @@ def make_plan(*, num_videos: int, frames_per_video: int, seed: int) -> list[Vide
             motion = sample_motion(count, dealt[:number], stream(seed, _MOTION, index))
             dealt = dealt[number:]
             truth = true_labels(motion)
-            noisy = with_noise(truth, stream(seed, _NOISE, index))
+            va_std_F = va_noise_std(motion, va_noise)
+            noisy = with_noise(truth, stream(seed, _NOISE, index), va_std_F)
             annotations = Labels(noisy.va_F2, noisy.au_FU, noisy.expr_F, has_FK)
             videos.append(
                 Video(
@@ -220,6 +232,7 @@ def make_plan(*, num_videos: int, frames_per_video: int, seed: int) -> list[Vide
                     truth,
                     annotations,
                     repeats[begin : begin + count],
+                    va_std_F,
                 )
             )
             begin += count

@@ -14,6 +14,7 @@ from mtl_face.model.network import MtlFace
 from mtl_face.objective import augment, losses, mixup, uncertainty
 from mtl_face.tasks import TASKS
 from mtl_face.training import optimizer as optimizers
+from mtl_face.training.accumulation import EXAMPLE_WEIGHT
 
 
 def network(model: ModelConfig, *, devices: int = 1) -> MtlFace:
@@ -48,6 +49,7 @@ def network(model: ModelConfig, *, devices: int = 1) -> MtlFace:
         decoder_mlp=model.decoder_mlp,
         head_layers=model.head_layers,
         head_width=model.head_width,
+        va_variance=model.va_variance,
         dropout=model.dropout,
         norm=model.norm,
         position=model.position,
@@ -114,6 +116,7 @@ def objective(
 ) -> Callable[[dict, dict, dict, dict], tuple[jax.Array, dict[str, jax.Array]]]:
     """The loss and the numbers that a step reports."""
     kind, fixed = config.uncertainty.kind, temperatures(config)
+    beta_nll = config.uncertainty.beta_nll
 
     def loss(
         outputs: dict, targets: dict, weights: dict, learned: dict
@@ -125,8 +128,9 @@ def objective(
             kind=kind,
             temperatures=fixed,
             log_temperatures=learned or None,
+            beta_nll=beta_nll,
         )
-        numbers: dict[str, Any] = {}
+        numbers: dict[str, Any] = {EXAMPLE_WEIGHT: result.example_weight}
         for task in TASKS:
             numbers[task] = result.task_loss[task]
             numbers[f"{task}_weight"] = result.task_weight[task]

@@ -13,6 +13,7 @@ from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import Session, absolute, say, versions
 from mtl_face.errors import ConfigError
 from mtl_face.faces import align
+from mtl_face.model.network import PER_EXAMPLE
 from mtl_face.weights import card as cards
 from mtl_face.weights import export
 
@@ -60,6 +61,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         config=config_lib.to_dict(config),
         versions=versions(),
         provenance=provenance,
+        va_variance=model.va_variance == PER_EXAMPLE,
     )
     folder = absolute(options.output or workdir / default)
     export.save(folder, variables, card, form=options.format)

@@ -1,6 +1,7 @@
 """What training and evaluation have in common: devices, network, state, predictions, scores."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
@@ -21,8 +22,11 @@ from mtl_face.commands import build
 from mtl_face.evaluation import metrics
 from mtl_face.evaluation.predictions import PredictionTable
 from mtl_face.inference.batched import predict_rows
+from mtl_face.inference.columns import output_sizes, table_columns
+from mtl_face.inference.dropout import make_dropout_step
+from mtl_face.model.network import PER_EXAMPLE
 from mtl_face.objective import uncertainty
-from mtl_face.tasks import AU, EXPR, TASKS, VA
+from mtl_face.tasks import TASKS
 from mtl_face.training import sharding
 from mtl_face.training.state import TrainState, abstract_state
 from mtl_face.training.step import make_predict_step
@@ -59,10 +63,20 @@ class Session:
             self.mesh,
             input_size=config.model.input_size,
             uncertainty=build.initial_uncertainty(config),
+            split_rules=config.mesh.rules,
         )
         self.predict_step = make_predict_step(
             self.network, self.mesh, prepare=build.preparation(config)
         )
+        self.dropout_step: Callable[..., dict[str, jax.Array]] | None = None
+        if samples := config.evaluation.mc_dropout_samples:
+            self.dropout_step = make_dropout_step(
+                self.network,
+                prepare=build.preparation(config),
+                samples=samples,
+                seed=config.seed,
+                out_shardings=sharding.replicated(self.mesh),
+            )
 
     @property
     def state_shardings(self) -> Any:
@@ -75,9 +89,26 @@ class Session:
         return uncertainty.resolve_temperatures(build.temperatures(self.config), learned)
 
     def predict(
-        self, state: TrainState, table: FrameTable, source: data_input.Source
+        self,
+        state: TrainState,
+        table: FrameTable,
+        source: data_input.Source,
+        *,
+        sample_dropout: bool = True,
     ) -> PredictionTable:
-        """Predictions of a state for every row of a table."""
+        """Predictions of a state for every row of a table.
+
+        Args:
+            state: its network and its temperatures are used.
+            table: the rows.
+            source: of their pixels.
+            sample_dropout: False for one prediction without dropout, whatever
+                `evaluation.mc_dropout_samples` says.
+        """
+        temperatures = self.temperatures(state)
+        step, sampled = self.predict_step, False
+        if self.dropout_step is not None and sample_dropout:
+            step, sampled = functools.partial(self.dropout_step, temperatures=temperatures), True
         batches: Iterator[Any] = data_input.to_devices(
             data_input.eval_batches(
                 table,
@@ -90,24 +121,29 @@ class Session:
             sharding.by_example(self.mesh),
         )
         outputs = predict_rows(
-            self.predict_step,
+            step,
             state.params["network"],
             state.batch_stats,
             batches,
             num_rows=len(table),
+            sizes=output_sizes(
+                va_variance=self.config.model.va_variance == PER_EXAMPLE, sampled=sampled
+            ),
         )
+        values = {name: float(value) for name, value in jax.device_get(temperatures).items()}
+        kind = self.config.uncertainty.kind
+        columns: dict[str, Any] = table_columns(outputs, kind=kind, temperatures=values)
         return PredictionTable(
             dataset=table.dataset.astype(np.str_),
             video=table.video.astype(np.str_),
             frame=table.frame,
             image=table.image.astype(np.str_),
-            valence=outputs[VA][:, 0].astype(np.float64),
-            arousal=outputs[VA][:, 1].astype(np.float64),
-            au_logits=outputs[AU].astype(np.float64),
-            expression_logits=outputs[EXPR].astype(np.float64),
+            **columns,
             metadata={
                 "config": config_lib.to_dict(self.config),
                 "step": int(jax.device_get(state.step)),
+                "temperatures": values,
+                "mc_dropout_samples": self.config.evaluation.mc_dropout_samples if sampled else 0,
                 "smoothing": None,
                 "calibration": None,
                 "versions": versions(),

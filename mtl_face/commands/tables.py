@@ -131,6 +131,7 @@ def ensure_data(data: DataSetConfig, say: Callable[[str], None]) -> Path:
         num_videos=faces.num_videos,
         frames_per_video=faces.frames_per_video,
         seed=faces.seed,
+        va_noise=faces.va_noise,
         workers=faces.workers,
         progress=progress,
     )
@@ -227,4 +228,6 @@ def _cache_folder(faces: Any) -> Path:
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = f"videos{faces.num_videos}-frames{faces.frames_per_video}-seed{faces.seed}"
+    if faces.va_noise != "constant":
+        name += f"-noise_{faces.va_noise}"
     return cache / "mtl_face" / f"rendered_faces-v{GENERATOR_VERSION}" / name

@@ -73,6 +73,7 @@ def _run(config: config_lib.Config, folder: Path, traced: tuple[int, int] | None
         session.mesh,
         name="optimizer.batch_size",
         even=config.augmentation.mixup_alpha > 0,
+        microbatches=config.optimizer.accumulation_steps,
     )
     validation = pixels(config, validation_table, say)
 
@@ -142,6 +143,7 @@ def _start(
         seed=config.seed,
         input_size=config.model.input_size,
         uncertainty=build.initial_uncertainty(config),
+        split_rules=config.mesh.rules,
     )
     if backbone is not None:
         state = initial_weights.place(state, backbone)
@@ -202,6 +204,7 @@ def _train(
         augment=build.augmentation(config),
         objective=build.objective(config),
         loss_limit=config.training.loss_limit,
+        microbatches=config.optimizer.accumulation_steps,
     )
     batches = data_input.to_devices(
         data_input.train_batches(
@@ -252,7 +255,7 @@ def _train(
     )
 
     def scores_on(state: TrainState, data: Pixels) -> loop.Scores:
-        predictions = session.predict(state, data.table, data.source)
+        predictions = session.predict(state, data.table, data.source, sample_dropout=False)
         return scores_for_log(evaluate_table(predictions, data.table))
 
     def scores(state: TrainState) -> loop.Scores:

@@ -250,8 +250,31 @@ def _check_rules(config: Config) -> None:
             f"optimizer.batch_size {optimizer.batch_size} is odd, and MixUp pairs examples",
             remedy="use an even batch size, or augmentation.mixup_alpha=0",
         )
+    _check_uncertainty(config)
     if config.mesh.data == 0:
         raise ConfigError("mesh.data is 0", remedy="use -1 for all devices, or a positive number")
+
+
+def _check_uncertainty(config: Config) -> None:
+    """Settings of the uncertainty that would have no effect are refused."""
+    if config.uncertainty.beta_nll and config.model.va_variance != "per_example":
+        raise ConfigError(
+            f"uncertainty.beta_nll is {config.uncertainty.beta_nll:g}, but model.va_variance is "
+            f"{config.model.va_variance!r}, where it changes nothing",
+            remedy="set model.va_variance=per_example, or leave beta_nll out",
+        )
+    samples = config.evaluation.mc_dropout_samples
+    if samples == 1:
+        raise ConfigError(
+            "evaluation.mc_dropout_samples is 1, and one sample has no spread",
+            remedy="use 0 for none, or 10 to 50",
+        )
+    if samples and not config.model.dropout:
+        raise ConfigError(
+            f"evaluation.mc_dropout_samples is {samples}, but model.dropout is 0: all samples "
+            "would be the same",
+            remedy="set it to 0, or train a network with model.dropout above 0",
+        )
 
 
 def _check_stages(config: Config) -> None:

@@ -58,6 +58,12 @@ class RenderedFacesConfig:
     )
     frames_per_video: int = setting(20, "mean number of labelled frames in a video", minimum=2)
     seed: int = setting(0, "the same seed gives the same bytes", minimum=0)
+    va_noise: str = setting(
+        "constant",
+        "standard deviation of the noise on valence and arousal: the same everywhere, or larger "
+        "the more the head is turned (yaw)",
+        choices=("constant", "yaw"),
+    )
     workers: int | None = setting(None, "rendering processes; None: one per processor", minimum=1)
 
 
@@ -267,6 +273,12 @@ class ModelConfig:
     )
     head_layers: int = setting(4, "N_d, dense layers of each task's head", minimum=1)
     head_width: int = setting(768, "width of the heads' hidden layers", minimum=1)
+    va_variance: str = setting(
+        "shared",
+        "variance of valence and arousal: the task's, or predicted for each example too, which "
+        "gives the predictions standard deviations of their own (docs/uncertainty.md)",
+        choices=("shared", "per_example"),
+    )
     dropout: float = setting(0.1, "on residual branches, while training", minimum=0.0, maximum=0.95)
     norm: str = setting("post", "LayerNorm after or before each branch", choices=("post", "pre"))
     position: str = setting("2d", "cos-sin code of a patch", choices=("2d", "1d"))
@@ -275,6 +287,13 @@ class ModelConfig:
         "float32",
         "of activations; parameters, statistics, softmax and losses stay float32",
         choices=("float32", "bfloat16"),
+    )
+    remat: str = setting(
+        "none",
+        "activations computed again in the backward pass, to save memory: none; elementwise: all "
+        "but the results of convolutions and matrix products; blocks: all inside of residual "
+        "blocks and transformer layers",
+        choices=("none", "elementwise", "blocks"),
     )
 
 
@@ -298,6 +317,13 @@ class UncertaintyConfig:
         choices=("fixed", "learned", "likelihood"),
     )
     temperatures: TemperatureConfig = TemperatureConfig()
+    beta_nll: float = setting(
+        0.0,
+        "with model.va_variance=per_example, the loss of valence and arousal times variance^this; "
+        "0: the likelihood, 1: noisy examples teach the mean as much as others",
+        minimum=0.0,
+        maximum=1.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,6 +353,12 @@ class OptimizerConfig:
     """AdamW with two groups of parameters: the backbone, and all else."""
 
     batch_size: int = setting(64, "examples a step, over all devices and processes", minimum=1)
+    accumulation_steps: int = setting(
+        1,
+        "microbatches in which a batch goes through the network, one after the other, to save "
+        "memory: the same gradients, but batch norm sees a microbatch at a time",
+        minimum=1,
+    )
     epochs: int = setting(10, "passes over the training set", minimum=1)
     backbone_learning_rate: float = setting(5e-5, "of the backbone, at the start", minimum=0.0)
     backbone_stage_multipliers: tuple[float, ...] = setting(
@@ -367,6 +399,11 @@ class MeshConfig:
 
     data: int = setting(-1, "devices along `data`; -1: all that `fsdp` leaves", minimum=-1)
     fsdp: int = setting(1, "devices along `fsdp`; 1: parameters whole on each device", minimum=1)
+    rules: tuple[str, ...] = setting(
+        (".=large",),
+        "what is split along `fsdp`, the first that fits an array's name: PATTERN=large, =whole or "
+        "=AXIS, with a regular expression, as moments/=large; see docs/processes.md",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -448,6 +485,13 @@ class EvaluationConfig:
     batch_size: int = setting(64, "examples a step, over all devices and processes", minimum=1)
     checkpoint: str = setting(
         "best", "which checkpoint: the best by P, or the newest", choices=("best", "last")
+    )
+    mc_dropout_samples: int = setting(
+        0,
+        "samples of the network with dropout acting, whose mean is the prediction and whose "
+        "spread its epistemic uncertainty; 0: one prediction without dropout",
+        minimum=0,
+        maximum=1000,
     )
     gallery_size: int = setting(24, "faces shown in the report", minimum=0, maximum=200)
     smoothing: SmoothingConfig = SmoothingConfig()

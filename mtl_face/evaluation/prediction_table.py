@@ -41,7 +41,7 @@ EPISTEMIC_COLUMNS = (
     *(f"{name}_epistemic_std" for name in AU_NAMES),
     *(f"expr_{name.lower()}_epistemic_std" for name in EXPRESSION_NAMES),
 )
-"""Optional columns: how far the members of an ensemble differ, in the order of the tasks."""
+"""Optional columns: how far members of an ensemble, or samples of dropout, differ, by task."""
 
 OPTIONAL_COLUMNS = {
     "predicted standard deviations": STD_COLUMNS,
@@ -99,14 +99,15 @@ class PredictionTable:
         valence_std: predicted standard deviation of valence, float64 [N], or None. All that the
             prediction leaves open, the spread of an ensemble included.
         arousal_std: the same of arousal.
-        valence_epistemic_std: standard deviation of valence over the members of an ensemble,
-            float64 [N], or None; NaN where there was one member only.
+        valence_epistemic_std: standard deviation of valence over the members of an ensemble, or
+            over samples of dropout, float64 [N], or None; NaN where there was one member only.
         arousal_epistemic_std: the same of arousal.
         au_epistemic_std: the same of each action unit's probability, float64 [N, 12], or None.
         expression_epistemic_std: the same of each expression's probability, float64 [N, 8].
         metadata: what made the table, JSON values only. Keys in use: `config`, `weights_sha256`,
-            `smoothing`, `calibration`, `ensemble`, `versions`, and `decisions` with
-            `au_thresholds` (12 numbers) and `expression_biases` (8 numbers).
+            `temperatures` (of the network, by task), `mc_dropout_samples`, `smoothing`,
+            `calibration`, `ensemble`, `versions`, and `decisions` with `au_thresholds` (12
+            numbers) and `expression_biases` (8 numbers).
 
     Raises:
         ValueError: a column has the wrong shape.

@@ -1,6 +1,6 @@
 """Predictions for every row of a table, batch by batch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ def predict_rows(
     batches: Iterator[dict[str, jax.Array]],
     *,
     num_rows: int,
+    sizes: Mapping[str, int] = OUTPUT_SIZES,
 ) -> dict[str, NDArray[np.float32]]:
     """Runs the network over batches and puts the outputs in the order of the rows.
 
@@ -27,24 +28,24 @@ def predict_rows(
         batches: dicts with `image` uint8 [B, H, W, 3] and `index` int32 [B], the row that each
             image belongs to (-1: padding).
         num_rows: rows of the table.
+        sizes: widths of the outputs to keep, by name.
 
     Returns:
-        `va` [num_rows, 2], `au` [num_rows, 12] and `expr` [num_rows, 8] (logits).
+        [num_rows, size] by name: `va` [num_rows, 2], `au` [num_rows, 12] and `expr` [num_rows, 8]
+        (logits) by default.
 
     Raises:
         ValueError: if a row got no prediction.
     """
-    outputs = {
-        task: np.full((num_rows, size), np.nan, np.float32) for task, size in OUTPUT_SIZES.items()
-    }
+    outputs = {name: np.full((num_rows, size), np.nan, np.float32) for name, size in sizes.items()}
     done_N = np.zeros(num_rows, bool)
 
     def keep(result: dict[str, jax.Array]) -> None:
         host = jax.device_get(result)
         valid_B = host["index"] >= 0
         index_B = host["index"][valid_B]
-        for task, output in outputs.items():
-            output[index_B] = host[task][valid_B]
+        for name, output in outputs.items():
+            output[index_B] = host[name][valid_B]
         done_N[index_B] = True
 
     waiting: dict[str, jax.Array] | None = None

@@ -11,6 +11,23 @@ import jax.numpy as jnp
 
 from mtl_face.model.attention import at_least_float32
 
+MAX_LOG_RATIO = 8.0
+"""Largest magnitude of a log variance over its task's: standard deviations of 1/55 to 55 times."""
+
+
+def bounded_log_ratio(raw: jax.Array) -> jax.Array:
+    """Bounds a log variance smoothly: MAX_LOG_RATIO tanh(raw / MAX_LOG_RATIO).
+
+    Near 0 this is the identity. A hard limit would end the gradient where the loss needs it most.
+
+    Args:
+        raw: what a dense layer gave, any shape.
+
+    Returns:
+        float32 in [-MAX_LOG_RATIO, MAX_LOG_RATIO], same shape.
+    """
+    return MAX_LOG_RATIO * jnp.tanh(raw.astype(jnp.float32) / MAX_LOG_RATIO)
+
 
 class TaskHead(nn.Module):
     """The paper's N_d dense layers: ReLU after each but the last, which is linear.

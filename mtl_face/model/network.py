@@ -16,12 +16,17 @@ from mtl_face.model.backbone import ResNet
 from mtl_face.model.batch_norm import BATCH
 from mtl_face.model.decoder import TokenDecoder
 from mtl_face.model.encoder import PatchEncoder
-from mtl_face.model.heads import TaskHead
+from mtl_face.model.heads import TaskHead, bounded_log_ratio
 from mtl_face.model.stages import NOTHING_FROZEN
-from mtl_face.tasks import OUTPUT_SIZES, TASKS
+from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
 
 ATTENTION = "attention"
 """Key of the cross-attention weights among the outputs."""
+
+SHARED = "shared"
+PER_EXAMPLE = "per_example"
+VA_VARIANCES = (SHARED, PER_EXAMPLE)
+"""Whose variance of valence and arousal there is: the task's alone, or each example's too."""
 
 
 class MtlFace(nn.Module):
@@ -52,6 +57,8 @@ class MtlFace(nn.Module):
         decoder_mlp: where a decoder module has a perceptron, one of `decoder.MLP_PLACES`.
         head_layers: the paper's N_d.
         head_width: width of the heads' hidden layers.
+        va_variance: one of `VA_VARIANCES`; `per_example` adds two outputs to the head of valence
+            and arousal.
         dropout: rate on the residual branches of encoder and decoder.
         norm: `post` or `pre`.
         position: position codes of the patches, one of `encoder.POSITIONS`.
@@ -79,6 +86,7 @@ class MtlFace(nn.Module):
     decoder_mlp: str = "each"
     head_layers: int = 4
     head_width: int = 768
+    va_variance: str = SHARED
     dropout: float = 0.1
     norm: str = "post"
     position: str = "2d"
@@ -87,7 +95,12 @@ class MtlFace(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image_BHWC: jax.Array, *, train: bool, return_attention: bool = False
+        self,
+        image_BHWC: jax.Array,
+        *,
+        train: bool,
+        return_attention: bool = False,
+        sample_dropout: bool = False,
     ) -> dict[str, jax.Array]:
         """Predicts every task from face crops.
 
@@ -97,12 +110,15 @@ class MtlFace(nn.Module):
                 the statistics that `batch_norm` names and updates the running ones (collection
                 `batch_stats` must be mutable).
             return_attention: whether to add the cross-attention weights.
+            sample_dropout: whether dropout acts outside of training too (random stream
+                `dropout`): one sample of Monte Carlo dropout.
 
         Returns:
             `va` [B, 2] linear, not clipped; `au` [B, 12] and `expr` [B, 8] logits, without any
-            temperature (u of eq. 1); and, if asked, `attention` [B, decoder_modules, num_heads,
-            3, N] with the tokens in the order of `tasks.TASKS` and the patches in row-major
-            order. All float32.
+            temperature (u of eq. 1); with a variance per example `va_log_variance` [B, 2], log of
+            the variances of valence and arousal over the task's, in [-8, 8]; and, if asked,
+            `attention` [B, decoder_modules, num_heads, 3, N] with the tokens in the order of
+            `tasks.TASKS` and the patches in row-major order. All float32.
 
         Raises:
             ValueError: the image has another shape, or an attribute is out of its set.
@@ -110,6 +126,8 @@ class MtlFace(nn.Module):
         expected = (self.input_size, self.input_size, 3)
         if image_BHWC.ndim != 4 or image_BHWC.shape[1:] != expected:
             raise ValueError(f"image has shape {image_BHWC.shape}, expected (batch, *{expected})")
+        if self.va_variance not in VA_VARIANCES:
+            raise ValueError(f"va_variance {self.va_variance!r} is none of {VA_VARIANCES}")
         dtype = at_least_float32(self.dtype)
         mean = jnp.asarray(self.input_mean, dtype).reshape(1, 1, 1, 3)
         std = jnp.asarray(self.input_std, dtype).reshape(1, 1, 1, 3)
@@ -145,7 +163,7 @@ class MtlFace(nn.Module):
             position=self.position,
             dtype=self.dtype,
             name="encoder",
-        )(patch_BND, train=train, grid=(height, width))
+        )(patch_BND, train=train or sample_dropout, grid=(height, width))
         token_BTD, attention = TokenDecoder(
             num_modules=self.decoder_modules,
             num_heads=self.num_heads,
@@ -157,18 +175,24 @@ class MtlFace(nn.Module):
             token_init_std=self.token_init_std,
             dtype=self.dtype,
             name="decoder",
-        )(patch_BND, train=train, return_attention=return_attention)
+        )(patch_BND, train=train or sample_dropout, return_attention=return_attention)
 
+        sizes = dict(OUTPUT_SIZES)
+        if self.va_variance == PER_EXAMPLE:
+            sizes[VA] *= 2
         outputs = {
             task: TaskHead(
                 num_layers=self.head_layers,
                 width=self.head_width,
-                out=OUTPUT_SIZES[task],
+                out=sizes[task],
                 dtype=self.dtype,
                 name=f"head_{task}",
             )(token_BTD[:, index])
             for index, task in enumerate(TASKS)
         }
+        if self.va_variance == PER_EXAMPLE:
+            outputs[VA], raw_B2 = jnp.split(outputs[VA], 2, axis=-1)
+            outputs[VA_LOG_VARIANCE] = bounded_log_ratio(raw_B2)
         if attention is not None:
             outputs[ATTENTION] = attention
         return outputs

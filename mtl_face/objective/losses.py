@@ -29,8 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtl_face.objective import uncertainty
-from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, TASKS, VA
+from mtl_face.objective import gaussian, uncertainty
+from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
 
 Arrays = Mapping[str, jax.Array] | Mapping[str, np.ndarray]
 """Arrays of the device or of the host by task."""
@@ -63,11 +63,13 @@ def multi_task_loss(
     *,
     kind: str = uncertainty.FIXED,
     temperatures: Mapping[str, float],
+    beta_nll: float = 0.0,
 ) -> MultiTaskLoss:
     """Computes the loss of a batch, by the module's formula.
 
     Args:
-        outputs: `va` [B, 2] values, `au` [B, A] and `expr` [B, E] logits without temperature.
+        outputs: `va` [B, 2] values, `au` [B, A] and `expr` [B, E] logits without temperature;
+            with `va_log_variance` [B, 2] the loss of `va` is that of `gaussian`.
         targets: the same shapes: `va` in [-1, 1], `au` in [0, 1], `expr` one-hot or soft, rows
             summing to 1; anything where the weight is 0.
         weights: `va` [B], `au` [B, A], `expr` [B], in [0, 1]; booleans will do.
@@ -75,15 +77,19 @@ def multi_task_loss(
             learned.
         kind: one of `uncertainty.KINDS`.
         temperatures: T of each task, used where no learned one is given.
+        beta_nll: see `gaussian`; needs `va_log_variance`.
 
     Returns:
         The loss, all float32 scalars.
 
     Raises:
-        ValueError: a shape is not as above, or `log_temperatures` does not belong to `kind`.
+        ValueError: a shape is not as above, `log_temperatures` does not belong to `kind`, or
+            `beta_nll` is out of its range or without an effect.
     """
     uncertainty.check_learned(kind, log_temperatures)
     _check_shapes(outputs, targets, weights)
+    if beta_nll and VA_LOG_VARIANCE not in outputs:
+        raise ValueError(f"beta_nll is {beta_nll}, and the outputs have no {VA_LOG_VARIANCE}")
     current = uncertainty.resolve_temperatures(temperatures, log_temperatures)
     scored = uncertainty.scored_logits(kind, outputs, current)
 
@@ -93,8 +99,9 @@ def multi_task_loss(
     target_B2 = _present(targets[VA], weight_B2)
     target_BA = _present(targets[AU], weight_BA)
     target_BE = _present(targets[EXPR], weight_BE)
+    error_B2 = jnp.square(scored[VA] - target_B2)
     error_B = {
-        VA: jnp.mean(jnp.square(scored[VA] - target_B2), axis=-1),
+        VA: jnp.mean(error_B2, axis=-1),
         AU: _weighted_mean(binary_cross_entropy(scored[AU], target_BA), weight_BA),
         EXPR: cross_entropy(scored[EXPR], target_BE),
     }
@@ -104,9 +111,16 @@ def multi_task_loss(
         EXPR: weight_BE[:, 0],
     }
 
-    loss_BT = jnp.stack(
-        [uncertainty.task_objective(kind, t, error_B[t], current[t]) for t in TASKS], axis=-1
-    )
+    loss_B = {t: uncertainty.task_objective(kind, t, error_B[t], current[t]) for t in TASKS}
+    if VA_LOG_VARIANCE in outputs:
+        loss_B[VA] = gaussian.per_example_objective(
+            kind,
+            error_B2,
+            jnp.asarray(outputs[VA_LOG_VARIANCE], jnp.float32),
+            current[VA],
+            beta=beta_nll,
+        )
+    loss_BT = jnp.stack([loss_B[task] for task in TASKS], axis=-1)
     weight_BT = jnp.stack([weight_B[task] for task in TASKS], axis=-1)
     example_weight_B = jnp.max(weight_BT, axis=-1)
     example_weight = jnp.sum(example_weight_B)
@@ -171,3 +185,8 @@ def _check_shapes(
         ):
             if array.shape != shape:
                 raise ValueError(f"{name} of {task} has shape {array.shape}, expected {shape}")
+    if VA_LOG_VARIANCE in outputs and outputs[VA_LOG_VARIANCE].shape != outputs[VA].shape:
+        raise ValueError(
+            f"{VA_LOG_VARIANCE} has shape {outputs[VA_LOG_VARIANCE].shape}, "
+            f"expected {outputs[VA].shape}"
+        )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_face.errors import WeightsError
-from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, TASKS
+from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, TASKS, VA_LOG_VARIANCE
 from mtl_face.weights import provenance as provenance_lib
 
 SCHEMA = 2
@@ -72,6 +72,7 @@ def make(
     config: Mapping[str, Any],
     versions: Mapping[str, str],
     provenance: Mapping[str, Any] | None,
+    va_variance: bool = False,
 ) -> dict[str, Any]:
     """The card of a network, but for what is read off its arrays.
 
@@ -87,6 +88,7 @@ def make(
         config: the settings, nested.
         versions: of this program and its libraries.
         provenance: see `mtl_face.weights.provenance`.
+        va_variance: whether the network predicts variances of valence and arousal.
 
     Returns:
         JSON values; saving adds `tensors` and `weights_sha256`.
@@ -100,6 +102,7 @@ def make(
                 "kind": "values",
                 "range": [-1.0, 1.0],
                 "reading": "linear: clip to the range where a value is written or scored",
+                **({"variance": _variance(outputs["va"])} if va_variance else {}),
             },
             "au": {
                 "outputs": outputs["au"],
@@ -272,6 +275,18 @@ def listed_tensors(card: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], 
     if tensors is None:
         return None
     return {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in tensors.items()}
+
+
+def _variance(names: list[str]) -> dict[str, Any]:
+    """What a card says of predicted variances."""
+    return {
+        "output": VA_LOG_VARIANCE,
+        "outputs": names,
+        "kind": "logarithms of variances, over the temperature of va",
+        "range": [-8.0, 8.0],
+        "reading": "standard deviation: sqrt(temperature * exp(value)), per example",
+        "layer": "outputs 2 and 3 of head_va; value = 8 tanh(output / 8), done by the network",
+    }
 
 
 def _name_differences(task: str, found: list[str], expected: list[str]) -> list[str]:

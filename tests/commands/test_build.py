@@ -135,6 +135,7 @@ def test_network_gets_every_setting():
         "decoder_mlp": "last",
         "head_layers": 3,
         "head_width": 24,
+        "va_variance": "per_example",
         "dropout": 0.5,
         "norm": "pre",
         "position": "1d",

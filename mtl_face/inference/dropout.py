@@ -1,0 +1,129 @@
+"""Monte Carlo dropout: predictions of a network whose dropout acts, their mean and their spread.
+
+Gal and Ghahramani (2016). Each sample is one network of the many that dropout trained; how far they
+differ is the epistemic uncertainty, as an ensemble's spread is. The samples are averaged as
+`mtl_face.evaluation.ensemble` averages its members: valence and arousal as they are, action units
+and expressions as probabilities.
+
+Dimension letters: M samples, B batch.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtl_face.inference.columns import EPISTEMIC
+from mtl_face.tasks import AU, EXPR, VA, VA_LOG_VARIANCE
+
+
+def make_dropout_step(
+    network: nn.Module,
+    *,
+    prepare: Callable[[jax.Array], jax.Array],
+    samples: int,
+    seed: int,
+    out_shardings: Any = None,
+) -> Callable[..., dict[str, jax.Array]]:
+    """Builds a prediction step that samples.
+
+    The backbone, which has no dropout, runs once a batch. The masks follow from the seed, the
+    batch's first row and the place in the batch: the same seed and batches give the same numbers,
+    on any number of devices.
+
+    Args:
+        network: the network, `sample_dropout` among its options.
+        prepare: image uint8 [B, H, W, 3] -> float32 input of the network.
+        samples: M, 2 or more.
+        seed: of the masks.
+        out_shardings: where the results go, as for `jax.jit`.
+
+    Returns:
+        Jitted `(network parameters, batch_stats, image, index, temperatures) -> outputs`, with
+        those of `combine_samples` and `index`. `temperatures` has T of each task, by which the
+        logits are divided to make probabilities.
+
+    Raises:
+        ValueError: fewer than two samples.
+    """
+    if samples < 2:
+        raise ValueError(f"a spread needs two samples or more, got {samples}")
+
+    def predict(
+        params: Any,
+        batch_stats: Any,
+        image_BHWC: jax.Array,
+        index_B: jax.Array,
+        temperatures: dict[str, jax.Array],
+    ) -> dict[str, jax.Array]:
+        input_BHWC = prepare(image_BHWC)
+
+        def sample(key: jax.Array) -> Any:
+            return network.apply(
+                {"params": params, "batch_stats": batch_stats},
+                input_BHWC,
+                train=False,
+                sample_dropout=True,
+                rngs={"dropout": key},
+            )
+
+        # Under vmap only what depends on the key is computed M times.
+        outputs = jax.vmap(sample)(sample_keys(seed, index_B[0], samples))
+        return {**combine_samples(outputs, temperatures), "index": index_B}
+
+    return jax.jit(predict, out_shardings=out_shardings)
+
+
+def sample_keys(seed: int, first_row: jax.Array | int, samples: int) -> jax.Array:
+    """Keys of a batch's samples, [M].
+
+    Args:
+        seed: of all masks.
+        first_row: number of the batch's first row.
+        samples: M.
+
+    Returns:
+        Typed keys.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), first_row)
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(jnp.arange(samples))
+
+
+def combine_samples(
+    outputs: Mapping[str, jax.Array], temperatures: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Mean and spread of samples.
+
+    Args:
+        outputs: `va` [M, B, 2], `au` [M, B, 12] and `expr` [M, B, 8] (logits), and
+            `va_log_variance` [M, B, 2] where there is one.
+        temperatures: T of each task, by which logits are divided to make probabilities.
+
+    Returns:
+        The same names without M: the mean of `va`; the logits (times T) of the mean
+        probabilities; the log of the mean variance. And by the names in `columns.EPISTEMIC` the
+        standard deviations (division by M) of `va` and of the probabilities. float32.
+    """
+    count = jnp.log(jnp.float32(outputs[VA].shape[0]))
+
+    def log_mean(log_probability: jax.Array) -> jax.Array:
+        return jax.nn.logsumexp(log_probability, axis=0) - count
+
+    va_MB2 = jnp.asarray(outputs[VA], jnp.float32)
+    scaled_au = jnp.asarray(outputs[AU], jnp.float32) / temperatures[AU]
+    scaled_expr = jnp.asarray(outputs[EXPR], jnp.float32) / temperatures[EXPR]
+    log_expr = jax.nn.log_softmax(scaled_expr)
+    au_logit = log_mean(jax.nn.log_sigmoid(scaled_au)) - log_mean(jax.nn.log_sigmoid(-scaled_au))
+    combined = {
+        VA: jnp.mean(va_MB2, axis=0),
+        AU: temperatures[AU] * au_logit,
+        EXPR: temperatures[EXPR] * log_mean(log_expr),
+        EPISTEMIC[VA]: jnp.std(va_MB2, axis=0),
+        EPISTEMIC[AU]: jnp.std(jax.nn.sigmoid(scaled_au), axis=0),
+        EPISTEMIC[EXPR]: jnp.std(jnp.exp(log_expr), axis=0),
+    }
+    if VA_LOG_VARIANCE in outputs:
+        combined[VA_LOG_VARIANCE] = log_mean(jnp.asarray(outputs[VA_LOG_VARIANCE], jnp.float32))
+    return combined
