@@ -19,7 +19,11 @@ from mtl_face.training import history
 pytestmark = pytest.mark.slow
 
 BAD_STEP = 4
-SHORT = ("--config.optimizer.epochs=2", "--config.augmentation.mixup_alpha=0.4")
+SHORT = (
+    "--config.optimizer.epochs=2",
+    "--config.optimizer.batch_size=16",  # two for each of the eight devices, for MixUp
+    "--config.augmentation.mixup_alpha=0.4",
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +97,12 @@ class TestABadBatch:
         workdir = stopped[3]
         dump = replay_files.read(workdir / "replay" / f"{BAD_STEP}.npz")
         assert dump.step == BAD_STEP
-        assert dump.batch["image"].shape == (8, 32, 32, 3)
+        assert dump.batch["image"].shape == (16, 32, 32, 3)
         assert dump.batch["image"].dtype == np.uint8
         assert np.isinf(dump.batch["targets"]["va"][1]).all()
-        rows = order.step_indices(order.Permutations(40, 0), 8, step=BAD_STEP - 1)
+        rows = order.step_indices(order.Permutations(40, 0), 16, step=BAD_STEP - 1)
         assert dump.note["rows"] == rows.tolist()
-        assert len(set(dump.images)) == 8
+        assert len(set(dump.images)) == 16
         assert all((experiment.data / "cropped_aligned" / name).is_file() for name in dump.images)
         # bit for bit what a run that never saw it had then: that of the checkpoint at step 3
         assert saved_state(workdir / "replay" / "states" / "3" / "state") == saved_state(
@@ -115,7 +119,7 @@ class TestABadBatch:
         assert "taken again it is refused again" in out
         for words in ("loss of va ", "loss of au ", "loss of expr ", "gradient norm/stem "):
             assert words in out
-        assert "the first value that is not finite: target of va [8, 2]: " in out
+        assert "the first value that is not finite: target of va [16, 2]: " in out
         images = json.loads(dump.with_suffix(".json").read_text())["images"]
         # of the two that MixUp blended
         assert f"{images[1]} (example 1, blended with {images[0]})" in out
