@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtl_face.evaluation.report.figures import au_bars, density, learning_curves
+from mtl_face.evaluation.report.curves import learning_curves
+from mtl_face.evaluation.report.figures import bars, density, va_plane
 from mtl_face.tasks import AU_NAMES
 
 HISTORY: list[dict[str, Any]] = [
@@ -15,7 +16,7 @@ HISTORY: list[dict[str, Any]] = [
 ]
 
 
-def bars(drawing):
+def drawn_bars(drawing):
     """Widths of the bars of a drawing, in its own units."""
     widths = []
     for path in ElementTree.fromstring(drawing).iter("path"):
@@ -27,18 +28,52 @@ def bars(drawing):
     return widths
 
 
-def test_bars_are_as_long_as_the_scores():
-    per_au = dict(zip(AU_NAMES, np.linspace(0.05, 0.9, 12), strict=True))
-    drawing = au_bars(per_au, dict.fromkeys(AU_NAMES, 0.3))
-    widths = np.array(bars(drawing))
-    np.testing.assert_allclose(widths / widths[-1], np.linspace(0.05, 0.9, 12) / 0.9, atol=1e-3)
+def whiskers(drawing):
+    """Lengths of the horizontal strokes in the page's colour and of that width."""
+    lengths = []
+    for path in ElementTree.fromstring(drawing).iter("path"):
+        style, d = path.get("style", ""), path.get("d", "")
+        points = np.array(re.findall(r"[ML] ([\d.]+) ([\d.]+)", d), float)
+        if "stroke-width: 1.2" in style and "currentColor" in style:
+            assert points[0, 1] == points[1, 1]
+            lengths.append(points[1, 0] - points[0, 0])
+    return lengths
+
+
+def draw_bars(values, intervals=None, marks=None):
+    labels = [name.upper() for name in AU_NAMES]
+    intervals = intervals or [None] * 12
+    return bars(labels, values, marks, intervals, identifier="au-bars", description="F1")
+
+
+def test_bars_and_whiskers_are_as_long_as_the_scores_and_intervals():
+    values = np.linspace(0.05, 0.9, 12)
+    intervals = [[value / 2, value / 2 + 0.3] for value in values.tolist()]
+    intervals[3] = None
+    drawing = draw_bars(values.tolist(), intervals, [0.3] * 12)
+    widths = np.array(drawn_bars(drawing))
+    np.testing.assert_allclose(widths / widths[-1], values / 0.9, atol=1e-3)
+    lengths = np.array(whiskers(drawing))
+    assert len(lengths) == 11
+    np.testing.assert_allclose(lengths / widths[-1], 0.3 / 0.9, atol=1e-3)
+    assert "AU1 0.05 from 0.03 to 0.33 against 0.30" in drawing
+    assert "AU6 0.28 against 0.30" in drawing
 
 
 def test_an_action_unit_without_labels_has_no_bar():
-    per_au = {name: None if name == "au4" else 0.5 for name in AU_NAMES}
-    drawing = au_bars(per_au, per_au)
-    assert len(bars(drawing)) == 11
+    values = [None if name == "au4" else 0.5 for name in AU_NAMES]
+    drawing = draw_bars(values, marks=values)
+    assert len(drawn_bars(drawing)) == 11
     assert "AU4 no labels" in drawing
+
+
+def test_the_plane_tells_where_truth_and_prediction_lie():
+    rng = np.random.default_rng(0)
+    valence, arousal = rng.normal(0.3, 0.1, 500), np.full(500, 1.7)
+    drawing = va_plane(valence, arousal, name="prediction", truth=False)
+    assert f"Valence: mean {valence.mean():.2f}, standard deviation {valence.std():.2f}" in drawing
+    assert "Arousal: mean 1.00, standard deviation 0.00" in drawing  # clipped, as when scored
+    assert "<image" in drawing
 
 
 def test_density_is_where_the_rows_are():
@@ -79,6 +114,14 @@ def test_learning_curves_are_grouped_by_name():
     assert "train, last 1" in curves["loss"]
     assert "validation, last 1.5" in curves["loss"]
     assert "validation, last 0.7" in curves["p"]
+
+
+def test_losses_and_scores_of_a_task_are_not_drawn_together():
+    row = {"step": 1, "train/au": 2.0, "validation/au": 0.5, "validation/score": 0.9}
+    curves = dict(learning_curves([{**row, "validation/p": 0.8}]))
+    assert list(curves) == ["p", "au score", "au loss", "score"]
+    # "score" is what the best checkpoint is chosen by: told where it is not P itself
+    assert "score" not in dict(learning_curves([{**row, "validation/p": 0.9}]))
 
 
 def test_learning_curves_with_nothing_finite():

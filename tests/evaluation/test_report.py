@@ -1,16 +1,21 @@
 import dataclasses
 import html.parser
+import itertools
+import re
 
 import numpy as np
 import pytest
 from evaluation_tables import make_labels, make_predictions
 
 from mtl_face.errors import UserError, WorkdirError
+from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.metrics import score
 from mtl_face.evaluation.report import write_report
-from mtl_face.evaluation.report.gallery import choose, frame_errors
+from mtl_face.evaluation.report.drawing import FIRST, SECOND, THIRD
+from mtl_face.evaluation.report.style import CSS
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
+HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4}
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "formaction"}
 HISTORY = [
     {"step": 10, "epoch": 0.1, "train/loss": 2.0, "learning_rate/heads": 1e-3},
@@ -29,6 +34,7 @@ class Page(html.parser.HTMLParser):
         self.tags: list[str] = []
         self.words: list[str] = []
         self.alternatives: list[str | None] = []
+        self.levels: list[int] = []
         self.feed(text)
         self.close()
         assert not self.open, self.open
@@ -40,7 +46,9 @@ class Page(html.parser.HTMLParser):
         self.tags.append(tag)
         self.ids += [value for name, value in attrs if name == "id"]
         self.loads += [value for name, value in attrs if name.rpartition(":")[2] in LOADING]
-        if tag in ("img", "svg"):
+        if tag in HEADINGS:
+            self.levels.append(HEADINGS[tag])
+        if tag in ("img", "svg") and dict(attrs).get("aria-hidden") != "true":
             self.alternatives.append(dict(attrs).get("alt") or dict(attrs).get("aria-label"))
         if tag not in VOID:
             self.open.append(tag)
@@ -65,6 +73,12 @@ class Page(html.parser.HTMLParser):
 
 def picture(row):
     return np.full((112, 112, 3), row % 256, np.uint8)
+
+
+def look(pictures):
+    """Attention of two modules and four heads over 3 x 3 patches."""
+    weights = np.random.default_rng(0).random((len(pictures), 2, 4, 3, 9), np.float32)
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def report(path, labels, predictions, **changes):
@@ -98,9 +112,20 @@ def test_page_is_sound_and_loads_nothing(tmp_path):
     for trace in ("http:", "https:", "@import", "javascript:"):
         assert trace not in text
     assert all(page.alternatives)
-    assert page.tags.count("svg") == 3 + 2 + 1
+    drawings = {"curves": 3, "va": 4, "expression": 1, "au": 1, "reliability": 2, "risk": 2}
+    legend, strips = 2, 2 * 20
+    assert page.tags.count("svg") == sum(drawings.values()) + legend + strips
     assert "Rendered faces." in page.text
     assert len(text) < 3_000_000
+
+
+def test_headings_are_in_order(tmp_path):
+    labels = make_labels(200)
+    _, page = report(tmp_path, labels, make_predictions(labels), attention=look)
+    assert page.levels[0] == 1
+    assert page.levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(page.levels))
+    assert 3 in page.levels
 
 
 def test_references_inside_drawings_resolve(tmp_path):
@@ -160,6 +185,138 @@ def test_tasks_without_labels_are_stated(tmp_path, task):
     _, page = report(tmp_path, labels, make_predictions(labels))
     assert "no labels" in page.text
     assert "No frame counts for" in page.text
+    if task != "all":
+        assert f"{task}.score no row has the labels that count for {task}" in page.text
+
+
+def test_every_score_has_its_interval(tmp_path):
+    labels = make_labels(300)
+    predictions = dataclasses.replace(
+        make_predictions(labels), valence_std=np.full(300, 0.5), arousal_std=np.full(300, 0.4)
+    )
+    metrics = score(labels, predictions, num_resamples=50)
+    _, page = report(tmp_path, labels, predictions, metrics=metrics)
+    told = metrics["bootstrap"]["intervals"]
+    shown = {
+        path: f"{value(metrics, path):.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+        for path, ends in told.items()
+        if ends is not None and ".per_au." not in path.replace("au.per_au", "")
+    }
+    absent = {path: words for path, words in shown.items() if words not in page.text}
+    assert not absent
+    assert len(shown) > 60
+    assert "95% intervals, from 50 resamples of the 30 videos" in page.text
+    without, _ = report(tmp_path, labels, predictions)
+    assert "No intervals: no resamples were asked for." in without
+    assert "[" not in Page(without).text.split("Learning curves")[2].split("Action units")[0]
+
+
+def value(metrics, path):
+    for name in path.split("."):
+        metrics = metrics[name]
+    return metrics
+
+
+def test_decisions_without_probabilities(tmp_path):
+    labels = make_labels(100)
+    answers = Answers.of(make_predictions(labels))
+    answers = dataclasses.replace(answers, au_logits=None, expression_logits=None)
+    answers.valence[:] = answers.arousal[:] = np.nan
+    metrics = score(labels, answers)
+    _, page = report(
+        tmp_path, labels, answers, metrics=metrics, images=None, history=[], config=None
+    )
+    for sentence in (
+        "No learning curves",
+        "No valence and arousal: the predictions have no answer for va",
+        "Left out: Action units, Expressions (there are decisions only",
+        "No timelines",
+        "No attention maps",
+        "No most uncertain frames",
+        "No pictures",
+        "record no provenance",
+        "No configuration was given",
+    ):
+        assert sentence in page.text, sentence
+    assert "not answered" in page.text
+    assert page.tags.count("svg") == 2
+
+
+def test_calibration_is_shown_before_and_after(tmp_path):
+    labels = make_labels(200)
+    raw = make_predictions(labels)
+    cooler = dataclasses.replace(raw, au_logits=raw.au_logits / 2, valence=raw.valence / 2)
+    metrics = score(labels, cooler, before_calibration=raw)
+    text, page = report(tmp_path, labels, cooler, raw=raw, metrics=metrics)
+    assert "before calibration: 15 bins" in text
+    assert "prediction before smoothing" in page.text
+    assert 'class="raw"' in text
+    earlier = metrics["au"]["uncertainty_before_calibration"]["nll"]
+    assert f"{metrics['au']['uncertainty']['nll']:.3f} {earlier:.3f}" in page.text
+    text, page = report(tmp_path, labels, cooler)
+    assert 'class="raw"' not in text
+    assert "were not smoothed" in page.text
+    assert "what they were before was not given" in page.text
+
+
+def test_warnings_stand_above_the_numbers_and_beside_the_provenance(tmp_path):
+    labels = make_labels(30)
+    predictions = dataclasses.replace(
+        make_predictions(labels), metadata={"provenance": {"training_data": ["Aff-Wild2"]}}
+    )
+    _, page = report(tmp_path, labels, predictions, warnings=["don't submit these"], notice="First")
+    before, after = page.text.split("Scores beside the best")
+    assert before.index("First") < before.index("Warning: don't submit these.")
+    assert "Warning: don't submit these." in after
+    assert 'training_data ["Aff-Wild2"]' in after
+
+
+def test_attention_maps_are_shown(tmp_path):
+    labels = make_labels(100)
+    asked = []
+
+    def attention(pictures):
+        asked.append(pictures)
+        return look(pictures)
+
+    _, page = report(tmp_path, labels, make_predictions(labels), attention=attention)
+    (pictures,) = asked
+    assert pictures.shape == (24, 112, 112, 3)
+    assert pictures.dtype == np.uint8
+    assert page.tags.count("img") == 24 * 4 + 2 * 3
+    assert "Module 2 of 2" in page.text
+    told = [words for words in page.alternatives if words and words.startswith("Attention of")]
+    assert len(told) == 24 * 3
+    assert "times uniform" in told[0]
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(first, second):
+    """Contrast ratio as WCAG 2 defines it."""
+    low, high = sorted(luminance(colour) for colour in (first, second))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_told_apart():
+    light, dark, paper = (
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
+        for block in re.findall(r":root {(.*?)}", CSS, re.DOTALL)
+    )
+    dark, paper = light | dark, light | paper
+    for mode in (light, dark, paper):
+        for text in ("text", "muted", "wrong"):
+            for ground in ("page", "card"):
+                assert contrast(mode[text], mode[ground]) > 4.5, (text, ground)
+        assert contrast(mode["text"], mode["notice"]) > 4.5
+        for line in ("first", "second", "third"):
+            assert contrast(mode[line], mode["card"]) > 3, line
+    for line, colour in {"first": FIRST, "second": SECOND, "third": THIRD}.items():
+        assert light[line] == colour
 
 
 def test_nothing_but_metrics(tmp_path):
@@ -228,58 +385,11 @@ def test_settings_are_flattened_and_not_shown_twice(tmp_path):
     assert "batch_size" not in page.text  # the predictions' copy of the configuration
 
 
-def test_frame_errors_by_hand():
-    labels = make_labels(3, missing=0.0)
-    labels.au[2] = np.nan
-    labels.valence[1] = np.nan
-    labels.expression[1] = -1
-    labels.au[1, 6:] = np.nan
-    predictions = make_predictions(labels, noise=0.0)
-    predictions.valence[0] = labels.valence[0] + (0.4 if labels.valence[0] < 0.5 else -0.4)
-    predictions.au_logits[1, 0] *= -1
-    predictions.expression_logits[:] = 0.0
-    error, num_tasks = frame_errors(labels, predictions)
-    assert num_tasks.tolist() == [3, 1, 2]
-    assert error[0] == pytest.approx((0.4 / 2 / 2 + 0 + 7 / 8) / 3)
-    assert error[1] == pytest.approx(1 / 6)
-    assert error[2] == pytest.approx((0 + 7 / 8) / 2)
-
-
-def test_chosen_frames_are_ordered_different_and_from_different_videos():
-    labels = make_labels(300, missing=0.05)
-    predictions = make_predictions(labels)
-    groups = choose(labels, predictions, num_rows=18)
-    error, num_tasks = frame_errors(labels, predictions)
-    rows = np.concatenate(list(groups.values()))
-    assert len(set(rows.tolist())) == 18
-    assert (num_tasks[rows] == 3).all()
-    assert (np.diff(error[groups["best"]]) >= 0).all()
-    assert (np.diff(error[groups["worst"]]) <= 0).all()
-    full = np.flatnonzero(num_tasks == 3)
-    assert error[groups["best"][0]] == error[full].min()
-    assert error[groups["worst"][0]] == error[full].max()
-    for chosen in groups.values():
-        assert len(set(labels.video[chosen])) == 6
-
-
-@pytest.mark.parametrize(("num_rows", "sizes"), [(0, [0, 0, 0]), (1, [1, 0, 0]), (5, [2, 2, 1])])
-def test_the_number_of_frames_is_kept(num_rows, sizes):
-    labels = make_labels(50, missing=0.0)
-    groups = choose(labels, make_predictions(labels), num_rows=num_rows)
-    assert [len(rows) for rows in groups.values()] == sizes
-
-
 def test_a_report_without_examples(tmp_path):
     labels = make_labels(20)
     _, page = report(tmp_path, labels, make_predictions(labels), gallery_size=0)
     assert "No examples were asked for" in page.text
     assert "img" not in page.tags
-
-
-def test_few_frames_are_shown_once():
-    labels = make_labels(8, missing=0.0)
-    groups = choose(labels, make_predictions(labels), num_rows=18)
-    assert [len(rows) for rows in groups.values()] == [6, 2, 0]
 
 
 def test_contradicting_predictions_are_refused(tmp_path):

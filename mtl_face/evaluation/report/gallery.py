@@ -1,61 +1,64 @@
-"""Frames to look at: the best, the worst and some at random, with truth and prediction in words.
+"""Frames to look at: the best, the worst, the most uncertain and some at random.
 
 Dimension letters: N rows, A action units (12), E expressions (8); pictures `[H, W, 3]`.
 """
 
-import base64
-import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.evaluation.prediction_table import PredictionTable
-from mtl_face.evaluation.report.html import Html, escape, group
+from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.truth import Truth, valid_au, valid_expression, valid_va
-from mtl_face.tasks import AU_DESCRIPTIONS, AU_NAMES, EXPRESSION_NAMES, VA_NAMES
+from mtl_face.evaluation.uncertainty_scores import binary_losses, log_softmax, sigmoid
+from mtl_face.tasks import EXPRESSION_NAMES
 
 Images = Callable[[int], NDArray[np.uint8] | None]
 """Picture of a row of labels, uint8 [H, W, 3], or None if there is none."""
 
-_MAX_SIDE_PX = 160
+GROUPS = {
+    "best": "Best frames",
+    "worst": "Worst frames",
+    "uncertain": "Most uncertain frames",
+    "random": "Frames at random",
+}
+"""Headings of the groups that `choose` makes."""
 
 
-def frame_errors(
-    truth: Truth, predictions: PredictionTable
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def frame_errors(truth: Truth, answers: Answers) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """How wrong each row is, on a scale that the three tasks share.
 
-    The error of a row is the mean over its labelled tasks of: half the mean absolute error of
-    valence and arousal; the share of labelled action units decided wrongly; one minus the softmax
-    probability of the true expression.
+    The error of a row is the mean over its labelled and answered tasks of: half the mean absolute
+    error of valence and arousal; the share of labelled action units decided wrongly; one minus the
+    softmax probability of the true expression, or without logits whether it was decided wrongly.
 
     Args:
         truth: N rows of labels.
-        predictions: the N predictions that belong to them, in the same order.
+        answers: the N answers that belong to them, in the same order.
 
     Returns:
-        Error in [0, 1], float64 [N], NaN for a row without labels; and number of labelled tasks,
+        Error in [0, 1], float64 [N], NaN for a row without labels; and number of such tasks,
         int64 [N].
     """
-    va_N = valid_va(truth)
+    va_N = valid_va(truth) & ~(np.isnan(answers.valence) | np.isnan(answers.arousal))
     error_N2 = np.abs(
         np.column_stack([truth.valence, truth.arousal]).astype(np.float64)
-        - np.clip(np.column_stack([predictions.valence, predictions.arousal]), -1, 1)
+        - np.clip(np.column_stack([answers.valence, answers.arousal]), -1, 1)
     )
-    au_NA = valid_au(truth, "any")
-    wrong_NA = au_NA & (predictions.au_present != (np.asarray(truth.au) == 1))
-    expression_N = valid_expression(truth)
-    shifted_NE = predictions.expression_logits - predictions.expression_logits.max(
-        axis=1, keepdims=True
-    )
-    probability_NE = np.exp(shifted_NE) / np.exp(shifted_NE).sum(axis=1, keepdims=True)
+    au_NA = valid_au(truth, "any") & (answers.au >= 0)
+    wrong_NA = au_NA & (answers.au != np.asarray(truth.au))
+    expression_N = valid_expression(truth) & (answers.expression >= 0)
     true_class = np.where(expression_N, truth.expression, 0).astype(np.int64)
+    if answers.expression_logits is None:
+        expression_error_N = (answers.expression != true_class).astype(np.float64)
+    else:
+        log_NE = log_softmax(answers.expression_logits)
+        expression_error_N = 1.0 - np.exp(log_NE[np.arange(len(log_NE)), true_class])
     errors = np.column_stack(
         [
             np.where(va_N, error_N2.mean(axis=1) / 2.0, 0.0),
             wrong_NA.sum(axis=1) / np.maximum(au_NA.sum(axis=1), 1),
-            np.where(expression_N, 1.0 - probability_NE[np.arange(len(va_N)), true_class], 0.0),
+            np.where(expression_N, expression_error_N, 0.0),
         ]
     )
     num_tasks = va_N.astype(np.int64) + au_NA.any(axis=1) + expression_N
@@ -63,8 +66,37 @@ def frame_errors(
         return errors.sum(axis=1) / np.where(num_tasks > 0, num_tasks, np.nan), num_tasks
 
 
+def frame_uncertainties(answers: Answers) -> NDArray[np.float64] | None:
+    """How uncertain each row says it is, on a scale that the tasks share.
+
+    The mean over the tasks that tell it of: the entropy of the expression in units of its largest
+    possible value; the mean entropy of the action units likewise; the mean standard deviation of
+    valence and arousal, 1 at most.
+
+    Args:
+        answers: N answers.
+
+    Returns:
+        In [0, 1], float64 [N]; None where only decisions are known.
+    """
+    parts = []
+    if answers.expression_logits is not None:
+        # the expected loss under the prediction itself is its entropy
+        log_NE = log_softmax(answers.expression_logits)
+        entropy_N = -(np.exp(log_NE) * log_NE).sum(axis=1)
+        parts.append(entropy_N / np.log(len(EXPRESSION_NAMES)))
+    if answers.au_logits is not None:
+        probability_NA = sigmoid(answers.au_logits)
+        entropy_NA, _ = binary_losses(probability_NA, answers.au_logits)
+        parts.append(entropy_NA.mean(axis=1) / np.log(2.0))
+    if answers.valence_std is not None and answers.arousal_std is not None:
+        std_N2 = np.column_stack([answers.valence_std, answers.arousal_std])
+        parts.append(np.minimum(std_N2, 1.0).mean(axis=1))
+    return np.mean(parts, axis=0) if parts else None
+
+
 def choose(
-    truth: Truth, predictions: PredictionTable, *, num_rows: int, seed: int = 0
+    truth: Truth, answers: Answers, *, num_rows: int, seed: int = 0
 ) -> dict[str, NDArray[np.int64]]:
     """Picks rows to show.
 
@@ -74,22 +106,29 @@ def choose(
 
     Args:
         truth: N rows of labels.
-        predictions: the N predictions that belong to them, in the same order.
-        num_rows: rows of the three groups together; shared out evenly, the first get the rest.
+        answers: the N answers that belong to them, in the same order.
+        num_rows: rows of the groups together; shared out evenly, the first get the rest.
         seed: decides the random rows.
 
     Returns:
-        Rows by group, `best`, `worst` and `random`; fewer where there are too few rows.
+        Rows by group, see `GROUPS`; fewer where there are too few rows. `uncertain` is absent
+        where only decisions are known.
     """
-    error_N, num_tasks_N = frame_errors(truth, predictions)
+    error_N, num_tasks_N = frame_errors(truth, answers)
     most = num_tasks_N.max(initial=0)
     candidates = np.flatnonzero(num_tasks_N == most) if most else np.array([], np.int64)
-    groups: dict[str, NDArray[np.int64]] = {}
     orders = {
         "best": candidates[np.argsort(error_N[candidates], kind="stable")],
         "worst": candidates[np.argsort(-error_N[candidates], kind="stable")],
+        "uncertain": np.array([], np.int64),
         "random": np.random.default_rng(seed).permutation(candidates),
     }
+    uncertainty_N = frame_uncertainties(answers)
+    if uncertainty_N is None:
+        del orders["uncertain"]
+    else:
+        orders["uncertain"] = candidates[np.argsort(-uncertainty_N[candidates], kind="stable")]
+    groups: dict[str, NDArray[np.int64]] = {}
     for number, (name, order) in enumerate(orders.items()):
         taken = np.concatenate([np.array([], np.int64), *groups.values()])
         rest = order[~np.isin(order, taken)]
@@ -97,26 +136,6 @@ def choose(
             truth, rest, (num_rows + len(orders) - 1 - number) // len(orders)
         )
     return groups
-
-
-def cards(
-    rows: Iterable[int], *, truth: Truth, predictions: PredictionTable, images: Images | None
-) -> Html:
-    """Pictures of some rows with truth and prediction in words.
-
-    Args:
-        rows: rows of `truth`.
-        truth: N rows of labels.
-        predictions: the N predictions that belong to them, in the same order.
-        images: gives the picture of a row, or None.
-
-    Returns:
-        A group of figures.
-
-    Raises:
-        ValueError: a picture is not uint8 [H, W, 3].
-    """
-    return group((_card(int(row), truth, predictions, images) for row in rows), css_class="gallery")
 
 
 def _from_different_videos(
@@ -130,73 +149,3 @@ def _from_different_videos(
         repeats.append(seen.get(video, 0))
         seen[video] = repeats[-1] + 1
     return order[np.argsort(repeats, kind="stable")][:num_rows]
-
-
-def _card(row: int, truth: Truth, predictions: PredictionTable, images: Images | None) -> Html:
-    """One row: its picture, and a small table of truth and prediction."""
-    name = f"{truth.dataset[row]} / {truth.video[row]}, frame {truth.frame[row]}"
-    picture = images(row) if images is not None else None
-    shown = (
-        Html('<div class="absent">no picture</div>')
-        if picture is None
-        else Html(f'<img src="{_data_uri(picture)}" alt="{escape(f"Face: {name}")}">')
-    )
-    true_class = int(truth.expression[row])
-    expression = EXPRESSION_NAMES[true_class] if true_class >= 0 else "not labelled"
-    lines = [
-        (
-            name.capitalize(),
-            _signed(getattr(truth, name)[row]),
-            _signed(np.clip(getattr(predictions, name)[row], -1.0, 1.0)),
-        )
-        for name in VA_NAMES
-    ]
-    lines.append(
-        ("Expression", escape(expression), escape(EXPRESSION_NAMES[predictions.expression[row]]))
-    )
-    aus = _au_words(np.asarray(truth.au[row]), predictions.au_present[row])
-    body = "\n".join(
-        f'<tr><th scope="row">{label}</th><td>{true}</td><td>{predicted}</td></tr>'
-        for label, true, predicted in lines
-    )
-    return Html(
-        f"<figure>\n{shown}\n<figcaption>{escape(name)}\n"
-        '<table class="words"><thead><tr><td></td><th scope="col">truth</th>'
-        f'<th scope="col">predicted</th></tr></thead>\n<tbody>\n{body}\n'
-        f'<tr><th scope="row">Action units</th><td colspan="2">{aus}</td></tr>\n</tbody></table>'
-        "</figcaption>\n</figure>"
-    )
-
-
-def _signed(value: float) -> Html:
-    """A valence or arousal with its sign."""
-    return escape("not labelled" if np.isnan(value) else f"{value:+.2f}")
-
-
-def _au_words(truth_A: NDArray[np.float64], present_A: NDArray[np.bool_]) -> Html:
-    """Action units that are present by truth or prediction, a line each, with what is wrong."""
-    lines = []
-    for number, (name, meaning) in enumerate(zip(AU_NAMES, AU_DESCRIPTIONS, strict=True)):
-        text = escape(f"{name.upper()} {meaning}")
-        true, predicted = truth_A[number], bool(present_A[number])
-        if predicted and np.isnan(true):
-            lines.append(f"{text} (predicted, not labelled)")
-        elif predicted and true == 0:
-            lines.append(f'<span class="wrong">{text} (predicted, not there)</span>')
-        elif true == 1:
-            lines.append(text if predicted else f'<span class="wrong">{text} (missed)</span>')
-    nothing = "none predicted, not labelled" if np.isnan(truth_A).all() else "none, rightly"
-    return Html("<br>".join(lines) or nothing)
-
-
-def _data_uri(picture: NDArray[np.uint8]) -> str:
-    """The picture inside its own address, reduced where it is large."""
-    from PIL import Image
-
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"picture is {picture.dtype} {picture.shape}, expected uint8 [H, W, 3]")
-    image = Image.fromarray(picture)
-    image.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=90)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

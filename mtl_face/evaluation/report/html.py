@@ -4,14 +4,21 @@ Functions that take text escape it; those that take `Html` insert it as it is. T
 two apart.
 """
 
+import base64
 import html
+import io
 from collections.abc import Iterable, Sequence
 from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mtl_face.evaluation.report.style import CSS
 
 Html = NewType("Html", str)
-"""Text that is HTML already: made here, by `figures` or by `gallery`, never by a user."""
+"""Text that is HTML already: made here or by a drawing, never by a user."""
+
+_MAX_SIDE_PX = 160
 
 
 def escape(text: object) -> Html:
@@ -59,7 +66,9 @@ def table(
     Returns:
         The table, which scrolls by itself where the screen is narrow.
     """
-    lines = ['<div class="scroll">', f'<table class="{escape(css_class)}">']
+    # a box that scrolls must be reachable by keyboard, and thus have a name
+    lines = [f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}">']
+    lines.append(f'<table class="{escape(css_class)}">')
     lines.append(f"<caption>{escape(caption)}</caption>")
     heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
     lines.append(f"<thead><tr>{heads}</tr></thead>")
@@ -71,6 +80,44 @@ def table(
         lines.append(f'<tr{attribute}><th scope="row">{escape(first)}</th>{cells}</tr>')
     lines.append("</tbody></table></div>")
     return Html("\n".join(lines))
+
+
+def image(picture: NDArray[np.uint8], description: str) -> Html:
+    """A picture inside its own address, reduced where it is large.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        description: what it shows, for those who cannot see it.
+
+    Returns:
+        An `img` element.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    from PIL import Image
+
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"picture is {picture.dtype} {picture.shape}, expected uint8 [H, W, 3]")
+    drawn = Image.fromarray(picture)
+    drawn.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
+    buffer = io.BytesIO()
+    drawn.save(buffer, format="JPEG", quality=88)
+    address = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Html(
+        f'<img src="{address}" alt="{escape(description)}" width="{drawn.width}" '
+        f'height="{drawn.height}">'
+    )
+
+
+def details(summary: str, content: Iterable[Html]) -> Html:
+    """Parts that are shown when asked for."""
+    return Html(f"<details><summary>{escape(summary)}</summary>\n{join(content)}\n</details>")
+
+
+def heading(text: str) -> Html:
+    """A heading inside a section."""
+    return Html(f"<h3>{escape(text)}</h3>")
 
 
 def figure(content: Html, caption: str) -> Html:
@@ -92,13 +139,17 @@ def section(identifier: str, heading: str, content: Iterable[Html]) -> Html:
 
 
 def page(
-    *, title: str, notice: str | None, contents: Sequence[tuple[str, str]], sections: Iterable[Html]
+    *,
+    title: str,
+    notices: Sequence[str],
+    contents: Sequence[tuple[str, str]],
+    sections: Iterable[Html],
 ) -> str:
     """The whole document.
 
     Args:
         title: heading of the page and of the window.
-        notice: what the reader must know before any number, or None.
+        notices: what the reader must know before any number, a paragraph each.
         contents: identifier and heading of each section.
         sections: the sections.
 
@@ -108,7 +159,7 @@ def page(
     links = "\n".join(
         f'<a href="#{escape(identifier)}">{escape(heading)}</a>' for identifier, heading in contents
     )
-    warning = f'<p class="notice" role="note">{escape(notice)}</p>\n' if notice else ""
+    warning = "".join(f'<p class="notice" role="note">{escape(text)}</p>\n' for text in notices)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

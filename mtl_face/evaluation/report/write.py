@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.files import replacing
 from mtl_face.evaluation.match import match
 from mtl_face.evaluation.prediction_table import PredictionTable
-from mtl_face.evaluation.report import sections
+from mtl_face.evaluation.report import frame_sections, score_sections, settings_sections
+from mtl_face.evaluation.report.frame_sections import Attention, Shown
 from mtl_face.evaluation.report.gallery import Images
 from mtl_face.evaluation.report.html import page, section
+from mtl_face.evaluation.report.numbers import Scores
+from mtl_face.evaluation.report.uncertainty_sections import uncertainties
 from mtl_face.evaluation.truth import LabelRows, Truth
 
 
@@ -19,53 +23,79 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     metrics: Mapping[str, Any],
-    predictions: PredictionTable,
+    predictions: PredictionTable | Answers,
     truth: Truth,
-    history: Sequence[Mapping[str, Any]],
-    images: Images | None,
     title: str,
-    config: Mapping[str, Any],
+    raw: PredictionTable | Answers | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
+    images: Images | None = None,
+    attention: Attention | None = None,
+    config: Mapping[str, Any] | None = None,
     notice: str | None = None,
+    warnings: Sequence[str] = (),
     gallery_size: int = 24,
 ) -> None:
     """Writes one HTML file that holds everything it shows and loads nothing.
+
+    What is not given is left out, with a sentence that says so.
 
     Args:
         path: the file; replaced if it exists, missing folders are made.
         metrics: what `mtl_face.evaluation.metrics.score` returned for these tables.
         predictions: the predictions, in any order.
         truth: N rows of labels. Those without a prediction are left out.
+        title: heading of the page.
+        raw: the predictions before smoothing and calibration, of the same rows.
         history: learning curves: rows with `step`, `epoch` and numbers such as `train/loss` and
             `validation/p`; a number may be absent from a row. Empty if unknown.
         images: gives the picture of a row of `truth`, uint8 [H, W, 3], or None if it has none. It
             is asked for `gallery_size` rows at most. None: no pictures.
-        title: heading of the page.
-        config: settings of the run, nested. Empty if unknown.
+        attention: gives the network's cross-attention on pictures, which then must be of one
+            size: uint8 [K, H, W, 3] -> [K, modules, heads, 3, patches]. None: no attention.
+        config: settings of the run, nested.
         notice: what the reader must know before any number, say that the faces are rendered.
+        warnings: on the provenance of the weights and the like, shown before any number too.
         gallery_size: frames shown as examples; 0 for none.
 
     Raises:
         PredictionError: predictions of one row contradict each other.
         WorkdirError: the place cannot be written.
-        ValueError: a picture has the wrong shape or dtype.
+        ValueError: a picture or the attention has the wrong shape or dtype.
     """
     index = match(truth, predictions, lenient=True)
     rows = np.flatnonzero(index >= 0)
     labels = LabelRows.of(truth, rows)
-    matched = predictions.take(index[rows])
-    row_images = None if images is None else lambda row: images(int(rows[row]))
+    answers = Answers.of(predictions.take(index[rows]))
+    before = None
+    if raw is not None:
+        raw_index = match(labels, raw)
+        before = Answers.of(raw.take(raw_index))
+    metadata = predictions.metadata if isinstance(predictions, PredictionTable) else {}
+    result = Scores(metrics)
+    shown = Shown.of(
+        labels,
+        answers,
+        num_rows=gallery_size,
+        images=None if images is None else lambda row: images(int(rows[row])),
+        attention=attention,
+    )
     parts = {
-        ("scores", "Scores"): sections.scores(metrics),
-        ("curves", "Learning curves"): sections.curves(history),
-        ("va", "Valence and arousal"): sections.valence_arousal(metrics, labels, matched),
-        ("expressions", "Expressions"): sections.expressions(metrics),
-        ("action-units", "Action units"): sections.action_units(metrics),
-        ("examples", "Examples"): sections.examples(labels, matched, row_images, gallery_size),
-        ("settings", "Settings"): sections.settings(config, predictions.metadata),
+        ("scores", "Scores"): score_sections.scores(result),
+        ("curves", "Learning curves"): score_sections.curves(history),
+        ("va", "Valence and arousal"): score_sections.valence_arousal(result, labels, answers),
+        ("expressions", "Expressions"): score_sections.expressions(result),
+        ("action-units", "Action units"): score_sections.action_units(result),
+        ("uncertainty", "Uncertainty"): uncertainties(result),
+        ("timelines", "Timelines"): frame_sections.timelines(labels, answers, before),
+        ("attention", "Attention"): frame_sections.attention(shown),
+        ("examples", "Examples"): frame_sections.examples(labels, answers, shown, gallery_size),
+        ("provenance", "Provenance"): settings_sections.provenance(metadata, warnings),
+        ("settings", "Settings"): settings_sections.settings(config or {}, metadata),
+        ("absent", "Not computed"): settings_sections.absent(metrics),
     }
     text = page(
         title=title,
-        notice=notice,
+        notices=[*([notice] if notice else []), *(f"Warning: {line}." for line in warnings)],
         contents=list(parts),
         sections=[section(name, heading, body) for (name, heading), body in parts.items()],
     )

@@ -1,0 +1,91 @@
+"""Where each task token looks: cross-attention weights laid over the faces.
+
+Dimension letters: K images, M decoder modules, H heads, T task tokens (3), N patches in row-major
+order; maps `[h, w]`, pictures `[H, W, 3]`.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face.tasks import TASKS
+
+TOKENS = {"va": "valence/arousal", "au": "action units", "expr": "expression"}
+"""What each token is for, in words, in the order of `mtl_face.tasks.TASKS`."""
+
+_HEAT = np.array([[68, 1, 84], [200, 60, 60], [253, 180, 50], [255, 255, 200]], np.float64)
+"""Colours of the overlay from no weight to much: dark, then warm, then pale."""
+
+
+def check(attention: NDArray[np.float32], num_images: int) -> NDArray[np.float64]:
+    """The weights averaged over the heads, as maps.
+
+    Args:
+        attention: weights, [K, M, H, T, N]; each row over N sums to 1.
+        num_images: K.
+
+    Returns:
+        [K, M, T, h, w], float64; h = w, the square root of N.
+
+    Raises:
+        ValueError: another shape, or N is no square.
+    """
+    expected = attention.ndim == 5 and attention.shape[0] == num_images
+    side = math.isqrt(attention.shape[-1])
+    if not expected or attention.shape[3] != len(TASKS) or side**2 != attention.shape[-1]:
+        raise ValueError(
+            f"attention has shape {attention.shape}, expected ({num_images}, modules, heads, "
+            f"{len(TASKS)}, patches of a square)"
+        )
+    mean_KMTN = attention.astype(np.float64).mean(axis=2)
+    return mean_KMTN.reshape(*mean_KMTN.shape[:3], side, side)
+
+
+def top_weight(maps: NDArray[np.float64]) -> float:
+    """Weight that is shown in the palest colour: nearly the largest of all, twice uniform at least.
+
+    One scale for all maps of a page: with a scale each, a token that looks nowhere in particular
+    would seem to look somewhere.
+
+    Args:
+        maps: [..., h, w].
+    """
+    uniform = 1.0 / (maps.shape[-1] * maps.shape[-2])
+    return max(float(np.quantile(maps, 0.995)), 2.0 * uniform)
+
+
+def overlay(
+    picture: NDArray[np.uint8], weight_hw: NDArray[np.float64], top: float
+) -> NDArray[np.uint8]:
+    """A grey picture, coloured where the weight is.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        weight_hw: weights of the patches, [h, w].
+        top: weight of the palest colour.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    small = Image.fromarray(np.clip(weight_hw / top, 0, 1).astype(np.float32))
+    share_HW = np.clip(
+        np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), np.float64), 0, 1
+    )
+    stops = np.linspace(0, 1, len(_HEAT))
+    heat = np.stack([np.interp(share_HW, stops, _HEAT[:, c]) for c in range(3)], axis=-1)
+    grey = np.repeat((picture @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1)
+    opacity = (0.35 + 0.4 * share_HW)[..., None]
+    return np.clip(grey * (1 - opacity) + heat * opacity, 0, 255).astype(np.uint8)
+
+
+def in_words(weight_hw: NDArray[np.float64]) -> str:
+    """Where a map has its peak, and how high it is."""
+    height, width = weight_hw.shape
+    row, column = np.unravel_index(int(weight_hw.argmax()), weight_hw.shape)
+    vertical = ("top", "middle", "bottom")[min(3 * int(row) // height, 2)]
+    horizontal = ("left", "centre", "right")[min(3 * int(column) // width, 2)]
+    return f"peak {weight_hw.max() * height * width:.1f} times uniform, {vertical} {horizontal}"

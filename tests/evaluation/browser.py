@@ -1,0 +1,128 @@
+"""A headless Chromium, driven over the pipe of its DevTools protocol. No package is needed."""
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+_TIMEOUT_S = 60.0
+
+
+class Browser:
+    """One page of a browser of its own; a context manager.
+
+    Attributes:
+        complaints: what the console, the page's scripts and the browser's own log said.
+        requests: addresses that the page asked for, but for those that hold their own data.
+    """
+
+    def __init__(self) -> None:
+        assert EXECUTABLE is not None
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self._number = 0
+        self._buffer = b""
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        to_browser, self._write = os.pipe()
+        self._read, from_browser = os.pipe()
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+        flags += ["--hide-scrollbars", "--no-first-run", f"--user-data-dir={self._profile.name}"]
+        # the protocol's pipe is descriptors 3 and 4
+        command = ["sh", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "sh", EXECUTABLE]
+        self._process = subprocess.Popen(
+            [*command, *flags, "about:blank"],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self._session: str | None = None
+        targets = self.call("Target.getTargets")["targetInfos"]
+        page = next(target for target in targets if target["type"] == "page")
+        attached = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=_TIMEOUT_S)
+        os.close(self._write)
+        os.close(self._read)
+        self._profile.cleanup()
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Sends a command and waits for its answer."""
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if self._session is not None:
+            message["sessionId"] = self._session
+        rest = json.dumps(message).encode() + b"\0"
+        while rest:
+            rest = rest[os.write(self._write, rest) :]
+        while (answer := self._receive()).get("id") != self._number:
+            pass
+        assert "error" not in answer, (method, answer["error"])
+        return answer["result"]
+
+    def open(self, path: Path, *, width: int, dark: bool = False, media: str = "screen") -> None:
+        """Shows a file in a window of this width, and waits until it is there."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=812, deviceScaleFactor=1, mobile=width < 600,
+        )  # fmt: skip
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
+        self.call("Page.navigate", url=path.absolute().as_uri())
+        deadline = time.monotonic() + _TIMEOUT_S
+        while self.evaluate("document.readyState + location.protocol") != "completefile:":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression in the page."""
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def screenshot(self, path: Path) -> None:
+        """The whole page as a PNG file."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def print_pdf(self, path: Path) -> None:
+        """The page as it would be printed."""
+        path.write_bytes(base64.b64decode(self.call("Page.printToPDF")["data"]))
+
+    def _receive(self) -> dict[str, Any]:
+        """The next message; events are noted."""
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._read], [], [], _TIMEOUT_S)
+            assert ready, "the browser is silent"
+            piece = os.read(self._read, 1 << 20)
+            assert piece, "the browser has ended"
+            self._buffer += piece
+        content, _, self._buffer = self._buffer.partition(b"\0")
+        message: dict[str, Any] = json.loads(content)
+        method, values = message.get("method"), message.get("params", {})
+        if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
+            self.complaints.append(json.dumps(values))
+        elif method == "Network.requestWillBeSent":
+            address = values["request"]["url"]
+            if not address.startswith("data:"):
+                self.requests.append(address)
+        return message
