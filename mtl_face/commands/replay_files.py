@@ -106,7 +106,7 @@ def write(
             states.save(taken, state, replace=True)
     except (OSError, WorkdirError) as error:
         return f"its batch could not be kept ({error})"
-    return f"its batch is in {folder / name}.npz"
+    return f"its batch is in {folder / name}.npz, which run.py replay --dump looks into"
 
 
 def read(path: Path) -> Dump:
