@@ -18,7 +18,7 @@ from data_pipeline.frames import FrameTable
 from data_pipeline.records import Records
 from data_pipeline.records import find as find_shards
 from mtl_face import config as config_lib
-from mtl_face.commands import build
+from mtl_face.commands import build, faults
 from mtl_face.evaluation import metrics
 from mtl_face.evaluation.predictions import PredictionTable
 from mtl_face.inference.batched import predict_rows
@@ -28,6 +28,7 @@ from mtl_face.model.network import PER_EXAMPLE
 from mtl_face.objective import uncertainty
 from mtl_face.tasks import TASKS
 from mtl_face.training import sharding
+from mtl_face.training.input_watch import InputWatch
 from mtl_face.training.state import TrainState, abstract_state
 from mtl_face.training.step import make_predict_step
 
@@ -120,6 +121,12 @@ class Session:
             ),
             sharding.by_example(self.mesh),
         )
+        batches = InputWatch(
+            batches,
+            timeout_seconds=self.config.training.input_timeout_s,
+            where=faults.this_host(),
+            unit="step of the evaluation",
+        )
         outputs = predict_rows(
             step,
             state.params["network"],
@@ -164,10 +171,19 @@ def scores_for_log(result: dict[str, Any]) -> dict[str, float]:
 
 
 def evaluate_table(
-    predictions: PredictionTable, truth: FrameTable, *, num_resamples: int = 0
+    predictions: PredictionTable,
+    truth: FrameTable,
+    *,
+    num_resamples: int = 0,
+    before_calibration: PredictionTable | None = None,
 ) -> dict[str, Any]:
     """The official metric of predictions; with resamples, its confidence intervals too."""
-    return metrics.score(truth, predictions, num_resamples=num_resamples)
+    return metrics.score(
+        truth,
+        predictions,
+        num_resamples=num_resamples,
+        before_calibration=before_calibration,
+    )
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,13 @@ class InputWatch:
     """
 
     def __init__(
-        self, batches: Iterable[Any], *, timeout_seconds: float, where: str, first_step: int = 0
+        self,
+        batches: Iterable[Any],
+        *,
+        timeout_seconds: float,
+        where: str,
+        first_step: int = 0,
+        unit: str = "step",
     ) -> None:
         """Wraps batches; none is asked for yet.
 
@@ -27,11 +33,14 @@ class InputWatch:
             timeout_seconds: longest wait for one batch; 0 for any length.
             where: the host and process, for the message.
             first_step: number of steps taken before the first batch.
+            unit: what a batch is for, in the message.
         """
         self.waited_seconds = 0.0
         self._timeout = timeout_seconds
         self._where = where
         self._step = first_step
+        self._unit = unit
+        self._ended = False
         self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._source = iter(batches)
@@ -49,6 +58,8 @@ class InputWatch:
             UserError: none came in time; the message names the host and the step.
             Exception: whatever the batches raise.
         """
+        if self._ended:
+            raise StopIteration
         begin = time.perf_counter()
         try:
             if self._timeout <= 0:
@@ -66,13 +77,14 @@ class InputWatch:
             kind, value = self._answers.get(timeout=self._timeout)
         except queue.Empty:
             raise UserError(
-                f"the input has stalled on {self._where}: no batch for step {self._step + 1} in "
-                f"{self._timeout:g} s",
+                f"the input has stalled on {self._where}: no batch for {self._unit} "
+                f"{self._step + 1} in {self._timeout:g} s",
                 remedy="see whether that host still reads the folder of data.root; then run the "
                 "same command again: it goes on from the last checkpoint "
                 "(training.input_timeout_s sets the time)",
             ) from None
         if kind == "raised":
+            self._ended = True  # and so has the thread
             raise value
         return value
 
@@ -82,5 +94,6 @@ class InputWatch:
             try:
                 answer = ("batch", next(self._source))
             except BaseException as error:  # handed over, not handled: StopIteration too
-                answer = ("raised", error)
+                self._answers.put(("raised", error))
+                return
             self._answers.put(answer)

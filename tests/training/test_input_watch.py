@@ -1,6 +1,7 @@
 """Waiting for input: measured, bounded, and what the input raises comes through."""
 
 import itertools
+import threading
 import time
 
 import pytest
@@ -11,8 +12,12 @@ from mtl_face.training.input_watch import InputWatch
 
 @pytest.mark.parametrize("timeout", [0, 30])
 def test_batches_come_in_order_and_end(timeout):
+    before = set(threading.enumerate())
     watch = InputWatch(range(5), timeout_seconds=timeout, where="here")
     assert list(watch) == [0, 1, 2, 3, 4]
+    assert list(watch) == []
+    time.sleep(0.1)
+    assert not [t for t in set(threading.enumerate()) - before if t.name == "input"]
     assert watch.waited_seconds >= 0
 
 
