@@ -1,10 +1,9 @@
-r"""Third submission of the paper: the mean of the first two.
+"""Third submission of the paper: the mean of the first two.
 
-Run:     python run.py ensemble --config=configs/paper_ensemble.py \
-             --workdirs runs/paper runs/paper_mixup --output=runs/paper_ensemble.parquet
-         with the folders of two evaluated runs, of configs/paper.py and configs/paper_mixup.py.
-         Each is smoothed, then their mean is taken. Score it with
-         python run.py evaluate --predictions=runs/paper_ensemble.parquet --truth=ANNOTATIONS
+Run:     python run.py ensemble --config=configs/paper_ensemble.py --output=mean.parquet
+         with --workdirs and the folders of two evaluated runs, of configs/paper.py and
+         configs/paper_mixup.py. Each is smoothed, then their mean is taken. To score it:
+         python run.py evaluate --predictions=mean.parquet --truth=ANNOTATIONS
 Cost:    seconds, without a GPU.
 Expect:  the paper gives no validation score of it. Not measured yet.
 """

@@ -49,7 +49,8 @@ def test_every_config_file_loads(path):
 def test_every_config_file_says_how_to_run_it(path):
     text = path.read_text()
     assert text.startswith('"""')
-    assert f"python run.py train --config=configs/{path.name}" in text.split('"""')[1]
+    command = "ensemble" if path.stem == "paper_ensemble" else "train"
+    assert f"python run.py {command} --config=configs/{path.name}" in text.split('"""')[1]
 
 
 def test_overrides():
