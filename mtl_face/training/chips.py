@@ -1,0 +1,138 @@
+"""Published peaks of the chips that a run may be planned for, and the names of TPU slices.
+
+All figures are the vendors', none is measured: rates that no program exceeds. TPU: the
+"system architecture" pages of Google's Cloud TPU documentation (v4, v5e, v5p, v6e), read in
+November 2026. H100: NVIDIA's data sheet of the H100 SXM5, dense (not sparse) rates.
+"""
+
+import dataclasses
+import difflib
+
+from mtl_face.errors import ConfigError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What one chip can do at most.
+
+    Attributes:
+        name: as in the names of slices.
+        device_kind: start of what JAX calls it.
+        bfloat16_flops: floating-point operations a second in matrix products of bfloat16.
+        float32_flops: the same of float32 at JAX's default precision, which on a TPU rounds the
+            factors to bfloat16 and on an NVIDIA GPU to TensorFloat32.
+        memory_bytes: HBM.
+        memory_bandwidth: of the HBM, bytes a second.
+        link_bandwidth: to other chips, bytes a second that it can send (half of what is published
+            for both directions).
+        source: where the figures stand.
+    """
+
+    name: str
+    device_kind: str
+    bfloat16_flops: float
+    float32_flops: float
+    memory_bytes: int
+    memory_bandwidth: float
+    link_bandwidth: float
+    source: str
+
+    def flops(self, dtype: str) -> float:
+        """Peak in products of a compute dtype."""
+        return self.bfloat16_flops if dtype == "bfloat16" else self.float32_flops
+
+
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip(
+            name="v4",
+            device_kind="TPU v4",
+            bfloat16_flops=275e12,
+            float32_flops=275e12,
+            memory_bytes=32 * GIB,
+            memory_bandwidth=1200e9,
+            link_bandwidth=268e9,  # of 4096 chips 1.1 PB/s in an all-reduce
+            source="Cloud TPU documentation, TPU v4",
+        ),
+        Chip(
+            name="v5e",
+            device_kind="TPU v5 lite",
+            bfloat16_flops=197e12,
+            float32_flops=197e12,
+            memory_bytes=16 * GIB,
+            memory_bandwidth=819e9,
+            link_bandwidth=200e9,
+            source="Cloud TPU documentation, TPU v5e",
+        ),
+        Chip(
+            name="v5p",
+            device_kind="TPU v5",
+            bfloat16_flops=459e12,
+            float32_flops=459e12,
+            memory_bytes=95 * GIB,
+            memory_bandwidth=2765e9,
+            link_bandwidth=600e9,
+            source="Cloud TPU documentation, TPU v5p",
+        ),
+        Chip(
+            name="v6e",
+            device_kind="TPU v6 lite",
+            bfloat16_flops=918e12,
+            float32_flops=918e12,
+            memory_bytes=32 * GIB,
+            memory_bandwidth=1638e9,
+            link_bandwidth=400e9,
+            source="Cloud TPU documentation, TPU v6e",
+        ),
+        Chip(
+            name="h100",
+            device_kind="NVIDIA H100",
+            bfloat16_flops=989.4e12,
+            float32_flops=494.7e12,
+            memory_bytes=80 * 10**9,
+            memory_bandwidth=3350e9,
+            link_bandwidth=450e9,
+            source="NVIDIA H100 data sheet, SXM5",
+        ),
+    )
+}
+"""Chips by name."""
+
+_PLANES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBOIDS = (
+    "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16".split()  # noqa: SIM905
+)
+
+TOPOLOGIES = {
+    "v4": tuple(_CUBOIDS),
+    "v5e": _PLANES,
+    "v5p": tuple(_CUBOIDS),
+    "v6e": _PLANES,
+}
+"""Shapes of slices by kind of TPU; the compiler knows each of them."""
+
+
+def check_topology(name: str) -> None:
+    """Checks the name of a slice, as `v5e:4x4`, or `local`.
+
+    Raises:
+        ConfigError: nothing has that name; the remedy lists what does.
+    """
+    known = [f"{kind}:{shape}" for kind, shapes in TOPOLOGIES.items() for shape in shapes]
+    if name in (*known, "local"):
+        return
+    near = difflib.get_close_matches(name, [*known, "local"], n=1)
+    listing = "; ".join(f"{kind}: {', '.join(shapes)}" for kind, shapes in TOPOLOGIES.items())
+    raise ConfigError(
+        f"topology '{name}' is unknown" + (f", did you mean {near[0]}?" if near else ""),
+        remedy=f"use local, or KIND:SHAPE of these: {listing}",
+    )
+
+
+def of_device(device_kind: str) -> Chip | None:
+    """The chip behind JAX's name of a device; None if it is not in the table."""
+    fitting = [chip for chip in CHIPS.values() if device_kind.startswith(chip.device_kind)]
+    return max(fitting, key=lambda chip: len(chip.device_kind), default=None)
