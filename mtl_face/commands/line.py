@@ -97,7 +97,7 @@ def _load_config(options: argparse.Namespace, overrides: list[str]) -> config_li
     """The settings, or None if the command was given none."""
     file = getattr(options, "config", None)
     if file is not None:
-        return config_lib.load(file, overrides)
+        return config_lib.load(file, [*COMMANDS[options.command].presets, *overrides])
     own = COMMANDS[options.command].own_settings
     found = None if own is None else own(options)
     if found is not None:

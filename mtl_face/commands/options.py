@@ -17,12 +17,14 @@ class Command:
         config: whether the command takes `--config` and its dotted changes.
         own_settings: reads the settings, and says from where, if the flags name a file that holds
             some and no `--config` is given; None if they don't.
+        presets: changes made to the settings before the user's.
     """
 
     meaning: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     config: Literal["required", "optional", "none"] = "required"
     own_settings: Callable[[argparse.Namespace], tuple[dict[str, Any], Path] | None] | None = None
+    presets: tuple[str, ...] = ()
 
 
 def _workdir(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +65,41 @@ def _processes(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="longest wait for all processes, in seconds (default: 300)",
     )
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--topology",
+        required=True,
+        metavar="KIND:SHAPE",
+        help="slice of TPUs, as v5e:4x4 or v5p:2x2x4; local: the devices of this machine",
+    )
+    parser.add_argument(
+        "--batch",
+        type=_positive_number,
+        metavar="N",
+        help="images a step, over all chips (default: optimizer.batch_size)",
+    )
+    parser.add_argument(
+        "--effort",
+        choices=("full", "low"),
+        default="full",
+        help="of the compiler: full, as in training (default), or low, in half the time or less",
+    )
+    parser.add_argument(
+        "--search",
+        type=_natural_number,
+        default=3,
+        metavar="N",
+        help="compiles to spend on the largest batch that fits (default: 3; 0: none)",
+    )
+    parser.add_argument(
+        "--input_rate",
+        type=float,
+        metavar="RATE",
+        help="images/s that one host's input delivers, as benchmarks/input.py measures it",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the figures")
 
 
 def _replay(parser: argparse.ArgumentParser) -> None:
@@ -457,6 +494,13 @@ def _ensemble(parser: argparse.ArgumentParser) -> None:
 COMMANDS: dict[str, Command] = {
     "train": Command(
         "train, evaluate the best checkpoint and write a report; goes on where it stopped", _train
+    ),
+    "plan": Command(
+        "compile the train step for TPUs or for this machine, without data or weights, and tell "
+        "its memory, arithmetic, traffic and shortest time",
+        _plan,
+        # Nothing is read, so the settings may lack a data.root.
+        presets=("data.shards=unread", "data.validate_each=false"),
     ),
     "replay": Command(
         "take a bad step of a run again, and tell where its first bad number appears", _replay
