@@ -55,6 +55,7 @@ def network(model: ModelConfig, *, devices: int = 1) -> MtlFace:
         position=model.position,
         token_init_std=model.token_init_std,
         dtype=jnp.dtype(model.compute_dtype),
+        remat=model.remat,
     )
 
 

@@ -1,6 +1,7 @@
 """`run.py replay`: takes a bad step again, and tells where its first bad number appears."""
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,16 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         "augment": build.augmentation(config),
         "objective": build.objective(config),
     }
-    found = diagnose(session.network, state, batch, **parts)
+    # Without rematerialisation, inside of which no value could be looked at.
+    plain = dataclasses.replace(config.model, remat="none")
+    found = diagnose(build.network(plain, devices=session.mesh.size), state, batch, **parts)
     step = make_train_step(
         session.network,
         session.optimizer,
         session.mesh,
         session.state_shardings,
         loss_limit=config.training.loss_limit,
+        microbatches=config.optimizer.accumulation_steps,
         **parts,
     )
     free = jax.device_put(np.float32(0), sharding.replicated(session.mesh))

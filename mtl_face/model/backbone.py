@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mtl_face.model import remat
 from mtl_face.model.batch_norm import BATCH, FROZEN, make_batch_norm
 from mtl_face.model.convolution import CONVOLUTIONS
 from mtl_face.model.stages import NOTHING_FROZEN
@@ -93,6 +94,7 @@ class ResNet(nn.Module):
             for the stem and the first k stages. Their gradient is 0 and is not computed, and
             their batch norms are `frozen`, whatever `batch_norm` says.
         dtype: compute dtype; parameters and statistics are float32.
+        remat: one of `remat.POLICIES`, for each block.
     """
 
     stage_sizes: Sequence[int] = (3, 4, 6, 3)
@@ -105,6 +107,7 @@ class ResNet(nn.Module):
     batch_norm_momentum: float = 0.9
     frozen_stages: int = NOTHING_FROZEN
     dtype: Any = jnp.float32
+    remat: str = remat.NONE
 
     @nn.compact
     def __call__(self, image_BHWC: jax.Array, *, train: bool) -> jax.Array:
@@ -164,7 +167,7 @@ class ResNet(nn.Module):
         for stage, size in enumerate(self.stage_sizes, start=1):
             for block in range(1, size + 1):
                 first = block == 1
-                map_BHWC = BottleneckBlock(
+                residual = BottleneckBlock(
                     features=self.width * 2 ** (stage - 1),
                     expansion=self.expansion,
                     stride=2 if first and stage > 1 else 1,
@@ -173,7 +176,8 @@ class ResNet(nn.Module):
                     convolution=convolution,
                     batch_norm=batch_norm_at[stage],
                     name=f"stage{stage}_block{block}",
-                )(map_BHWC)
+                )
+                map_BHWC = remat.call(residual, self.remat, map_BHWC)
             map_BHWC = self._boundary(map_BHWC, stage)
         return map_BHWC
 

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mtl_face.model import remat
 from mtl_face.model.attention import AttentionLayer, at_least_float32, layer_norm
 
 MLP_PLACES = ("last", "each")
@@ -32,6 +33,7 @@ class TokenDecoder(nn.Module):
         norm: `post` or `pre`; with `pre` one more LayerNorm closes the decoder.
         token_init_std: standard deviation of the tokens' normal initial values.
         dtype: compute dtype.
+        remat: one of `remat.POLICIES`, for each layer.
     """
 
     num_modules: int = 2
@@ -43,6 +45,7 @@ class TokenDecoder(nn.Module):
     norm: str = "post"
     token_init_std: float = 0.02
     dtype: Any = jnp.float32
+    remat: str = remat.NONE
 
     @nn.compact
     def __call__(
@@ -84,9 +87,11 @@ class TokenDecoder(nn.Module):
         weights = []
         for module in range(1, self.num_modules + 1):
             self_mlp_ratio = self.mlp_ratio if self.mlp_place == "each" else 0
-            token_BTD, _ = layer(f"module{module}_self", self_mlp_ratio)(token_BTD, train=train)
-            token_BTD, weight_BHTN = layer(f"module{module}_cross", self.mlp_ratio)(
-                token_BTD, patch_BND, train=train
+            reads_tokens = layer(f"module{module}_self", self_mlp_ratio)
+            token_BTD, _ = remat.call(reads_tokens, self.remat, token_BTD, train=train)
+            reads_patches = layer(f"module{module}_cross", self.mlp_ratio)
+            token_BTD, weight_BHTN = remat.call(
+                reads_patches, self.remat, token_BTD, patch_BND, train=train
             )
             weights.append(weight_BHTN)
         if self.norm == "pre":

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_face.model import remat
 from mtl_face.model.attention import AttentionLayer, at_least_float32, layer_norm
 
 POSITIONS = ("2d", "1d", "none")
@@ -72,6 +73,7 @@ class PatchEncoder(nn.Module):
         norm: `post` or `pre`; with `pre` one more LayerNorm closes the encoder.
         position: one of `POSITIONS`.
         dtype: compute dtype.
+        remat: one of `remat.POLICIES`, for each layer.
     """
 
     num_layers: int = 2
@@ -81,6 +83,7 @@ class PatchEncoder(nn.Module):
     norm: str = "post"
     position: str = "2d"
     dtype: Any = jnp.float32
+    remat: str = remat.NONE
 
     @nn.compact
     def __call__(
@@ -108,14 +111,15 @@ class PatchEncoder(nn.Module):
         dtype = at_least_float32(self.dtype)
         patch_BND = patch_BND.astype(dtype) + jnp.asarray(code_ND, dtype)[None]
         for layer in range(self.num_layers):
-            patch_BND, _ = AttentionLayer(
+            attention = AttentionLayer(
                 num_heads=self.num_heads,
                 mlp_ratio=self.mlp_ratio,
                 dropout=self.dropout,
                 norm=self.norm,
                 dtype=self.dtype,
                 name=f"layer{layer + 1}",
-            )(patch_BND, train=train)
+            )
+            patch_BND, _ = remat.call(attention, self.remat, patch_BND, train=train)
         if self.norm == "pre":
             patch_BND = layer_norm(self.dtype, "final_norm")(patch_BND)
         return patch_BND

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mtl_face.model import remat
 from mtl_face.model.attention import at_least_float32
 from mtl_face.model.backbone import ResNet
 from mtl_face.model.batch_norm import BATCH
@@ -64,6 +65,7 @@ class MtlFace(nn.Module):
         position: position codes of the patches, one of `encoder.POSITIONS`.
         token_init_std: standard deviation of the tokens' initial values.
         dtype: compute dtype; norms, softmax and outputs are float32 in any case.
+        remat: what the backward pass computes again, one of `remat.POLICIES`.
     """
 
     input_size: int = 224
@@ -92,6 +94,7 @@ class MtlFace(nn.Module):
     position: str = "2d"
     token_init_std: float = 0.02
     dtype: Any = jnp.float32
+    remat: str = remat.NONE
 
     @nn.compact
     def __call__(
@@ -144,6 +147,7 @@ class MtlFace(nn.Module):
             batch_norm_momentum=self.batch_norm_momentum,
             frozen_stages=self.frozen_stages,
             dtype=self.dtype,
+            remat=self.remat,
             name="backbone",
         )(image_BHWC, train=train)
         batch, height, width, channels = map_BHWC.shape
@@ -162,6 +166,7 @@ class MtlFace(nn.Module):
             norm=self.norm,
             position=self.position,
             dtype=self.dtype,
+            remat=self.remat,
             name="encoder",
         )(patch_BND, train=train or sample_dropout, grid=(height, width))
         token_BTD, attention = TokenDecoder(
@@ -174,6 +179,7 @@ class MtlFace(nn.Module):
             norm=self.norm,
             token_init_std=self.token_init_std,
             dtype=self.dtype,
+            remat=self.remat,
             name="decoder",
         )(patch_BND, train=train or sample_dropout, return_attention=return_attention)
 

@@ -1,9 +1,11 @@
 """The mesh, and where everything lies on it. All placement decisions are made here.
 
 The mesh has two axes. A batch is split over both; parameters and optimizer state are whole on every
-device along `data`, and the large ones are split along `fsdp` when that axis is longer than 1.
+device along `data`, and those that `rules` name are split along `fsdp` when that axis is longer
+than 1.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +15,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mtl_face.errors import ConfigError
+from mtl_face.training import rules
 
 BATCH_AXES = ("data", "fsdp")
-
-SMALLEST_SPLIT = 2**14
-"""Arrays with fewer elements stay whole: gathering them costs more than holding them."""
 
 
 def make_mesh(*, data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
@@ -78,32 +78,33 @@ def whole(tree: Any, mesh: Mesh) -> Any:
     return jax.device_get(tree)
 
 
-def state_shardings(mesh: Mesh, abstract: Any) -> Any:
+def state_shardings(mesh: Mesh, abstract: Any, split_rules: Sequence[str] = rules.DEFAULT) -> Any:
     """Sharding of each array of a train state.
 
     Args:
         mesh: the mesh.
         abstract: pytree of arrays or ShapeDtypeStructs.
+        split_rules: which arrays are split over `fsdp`, see `rules`; all others are replicated.
 
     Returns:
-        Pytree of NamedSharding: the largest axis that `fsdp` divides is split over it, for arrays
-        of at least `SMALLEST_SPLIT` elements; all others are replicated.
+        Pytree of NamedSharding.
+
+    Raises:
+        ConfigError: a rule does not fit.
     """
-    fsdp = mesh.shape["fsdp"]
-
-    def place(leaf: Any) -> NamedSharding:
-        if fsdp == 1 or leaf.size < SMALLEST_SPLIT:
-            return replicated(mesh)
-        candidates = [axis for axis, length in enumerate(leaf.shape) if length % fsdp == 0]
-        if not candidates:
-            return replicated(mesh)
-        chosen = max(candidates, key=lambda axis: leaf.shape[axis])
-        return NamedSharding(mesh, P(*([None] * chosen), "fsdp"))
-
-    return jax.tree.map(place, abstract)
+    leaves, structure = jax.tree.flatten(abstract)
+    axes = rules.split_axes(abstract, split_rules, parts=mesh.shape["fsdp"])
+    placements = [
+        replicated(mesh) if axis is None else NamedSharding(mesh, P(*([None] * axis), "fsdp"))
+        for axis in axes
+    ]
+    assert len(placements) == len(leaves)
+    return jax.tree.unflatten(structure, placements)
 
 
-def check_batch(batch_size: int, mesh: Mesh, *, name: str, even: bool = False) -> None:
+def check_batch(
+    batch_size: int, mesh: Mesh, *, name: str, even: bool = False, microbatches: int = 1
+) -> None:
     """Checks that a global batch splits evenly over the devices.
 
     Args:
@@ -111,13 +112,16 @@ def check_batch(batch_size: int, mesh: Mesh, *, name: str, even: bool = False) -
         mesh: the mesh.
         name: config field, for the message.
         even: whether each device's share must be even (MixUp pairs neighbours).
+        microbatches: parts that each device's share must split into.
 
     Raises:
         ConfigError: if it does not.
     """
-    unit = mesh.size * (2 if even else 1)
+    unit = mesh.size * math.lcm(2 if even else 1, microbatches)
     if batch_size % unit:
         below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
         why = f"{mesh.size} devices" + (" with an even number each, for MixUp" if even else "")
+        if microbatches > 1:
+            why += f", and into {microbatches} microbatches on each"
         near = f"{below} or {above}" if below else f"{above}"
         raise ConfigError(f"{name} {batch_size} does not split over {why}", remedy=f"use {near}")

@@ -1,6 +1,6 @@
 """Everything that training changes, as one pytree."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +10,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from mtl_face.training import sharding
+from mtl_face.training import rules, sharding
 
 
 @struct.dataclass
@@ -74,8 +74,13 @@ def make_state(
     seed: int,
     input_size: int,
     uncertainty: Mapping[str, jax.Array],
+    split_rules: Sequence[str] = rules.DEFAULT,
 ) -> TrainState:
-    """`initial_state` on the devices of `mesh`; no array is ever whole where it is to be split."""
+    """`initial_state` on the devices of `mesh`; no array is ever whole where it is to be split.
+
+    Raises:
+        ConfigError: a rule does not fit the network, see `rules`.
+    """
 
     def make(seed: jax.Array) -> TrainState:
         return initial_state(
@@ -83,7 +88,7 @@ def make_state(
         )
 
     abstract = jax.eval_shape(make, jnp.uint32(seed))
-    shardings = sharding.state_shardings(mesh, abstract)
+    shardings = sharding.state_shardings(mesh, abstract, split_rules)
     jitted = jax.jit(make, out_shardings=shardings, compiler_options=_init_compiler_options())
     return jitted(jnp.uint32(seed))
 
@@ -95,8 +100,13 @@ def abstract_state(
     *,
     input_size: int,
     uncertainty: Mapping[str, jax.Array],
+    split_rules: Sequence[str] = rules.DEFAULT,
 ) -> TrainState:
-    """Shapes, dtypes and shardings of a state, without computing one."""
+    """Shapes, dtypes and shardings of a state, without computing one.
+
+    Raises:
+        ConfigError: a rule does not fit the network, see `rules`.
+    """
     abstract = jax.eval_shape(
         lambda: initial_state(
             network, optimizer, seed=0, input_size=input_size, uncertainty=uncertainty
@@ -105,7 +115,7 @@ def abstract_state(
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         abstract,
-        sharding.state_shardings(mesh, abstract),
+        sharding.state_shardings(mesh, abstract, split_rules),
     )
 
 

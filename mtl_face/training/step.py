@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mtl_face.training import health, sharding
+from mtl_face.training import accumulation, health, sharding
 from mtl_face.training.state import TrainState
 
 Augment = Callable[[jax.Array, jax.Array, dict, dict], tuple[jax.Array, dict, dict]]
@@ -40,6 +40,7 @@ def make_train_step(
     augment: Augment,
     objective: Objective,
     loss_limit: float | None = None,
+    microbatches: int = 1,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the step.
 
@@ -52,6 +53,9 @@ def make_train_step(
         objective: the loss.
         loss_limit: None takes every step, whatever comes out. A number makes a step that keeps
             the old state where the new one would be bad, see `health.hold_bad_steps`.
+        microbatches: parts in which the batch goes through the network, one after the other, see
+            `accumulation`; the augmentation is that of the whole batch. The objective's numbers
+            must then hold `accumulation.EXAMPLE_WEIGHT`.
 
     Returns:
         Jitted `(state, batch) -> (state, numbers)`; with `loss_limit`, `(state, batch, held)`.
@@ -60,26 +64,44 @@ def make_train_step(
         `gradient_norm/BLOCK` and the objective's.
     """
 
+    def loss_of(
+        params: Any, batch_stats: Any, batch: dict, dropout_key: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+        outputs, updated = network.apply(
+            {"params": params["network"], "batch_stats": batch_stats},
+            batch["image"],
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": dropout_key},
+        )
+        loss, numbers = objective(
+            outputs, batch["targets"], batch["weights"], params["uncertainty"]
+        )
+        return loss, (updated["batch_stats"], numbers)
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
         augment_key, dropout_key = step_keys(state)
         image_BHWC, targets, weights = augment(
             augment_key, batch["image"], batch["targets"], batch["weights"]
         )
 
-        def loss_of(params: Any) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-            outputs, updated = network.apply(
-                {"params": params["network"], "batch_stats": state.batch_stats},
-                image_BHWC,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
+        augmented = {"image": image_BHWC, "targets": targets, "weights": weights}
+        if microbatches == 1:
+            outcome = gradient(state.params, state.batch_stats, augmented, dropout_key)
+        else:
+            outcome = accumulation.accumulate(
+                gradient,
+                state.params,
+                state.batch_stats,
+                augmented,
+                dropout_key,
+                count=microbatches,
+                mesh=mesh,
+                placements=state_shardings.params,
             )
-            loss, numbers = objective(outputs, targets, weights, params["uncertainty"])
-            return loss, (updated["batch_stats"], numbers)
-
-        (loss, (batch_stats, numbers)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params
-        )
+        (loss, (batch_stats, numbers)), gradients = outcome
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         new_state = dataclasses.replace(
             state,

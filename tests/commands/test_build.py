@@ -141,6 +141,7 @@ def test_network_gets_every_setting():
         "position": "1d",
         "token_init_std": 0.5,
         "compute_dtype": "bfloat16",
+        "remat": "blocks",
     }
     backbone = {
         "stage_sizes": (2, 2),

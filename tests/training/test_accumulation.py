@@ -1,0 +1,215 @@
+"""Microbatches: the same loss, gradient and numbers as the whole batch, however labels lie."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_network
+from test_step import COLLECTIVE, assert_same, place
+
+from mtl_face.errors import ConfigError
+from mtl_face.model.batch_norm import make_batch_norm
+from mtl_face.objective import losses
+from mtl_face.tasks import OUTPUT_SIZES, TASKS
+from mtl_face.training import accumulation, sharding, state, step
+
+SIZE = 32
+SGD = optax.sgd(0.05, momentum=0.9)
+
+
+class Network(nn.Module):
+    """A convolution, a batch norm of the given kind, and dense layers."""
+
+    batch_norm: str
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, image_BHWC, *, train):
+        normalise = make_batch_norm(
+            self.batch_norm,
+            train=train,
+            groups=self.groups,
+            momentum=0.5,
+            epsilon=1e-3,
+            dtype=jnp.float32,
+        )
+        value = nn.Conv(16, (3, 3), strides=(2, 2), name="backbone")((image_BHWC - 128) / 64)
+        value = nn.relu(normalise(name="norm")(value)).reshape(len(value), -1)
+        value = nn.relu(nn.Dense(128, name="hidden")(value))
+        return {task: nn.Dense(OUTPUT_SIZES[task], name=f"head_{task}")(value) for task in TASKS}
+
+
+def objective(outputs, targets, weights, learned):
+    result = losses.multi_task_loss(
+        outputs, targets, weights, learned or None, kind="learned", temperatures={}
+    )
+    numbers = {task: result.task_loss[task] for task in TASKS}
+    numbers |= {f"{task}_weight": result.task_weight[task] for task in TASKS}
+    numbers |= {f"temperature_{task}": jnp.exp(value) for task, value in learned.items()}
+    return result.total, numbers | {accumulation.EXAMPLE_WEIGHT: result.example_weight}
+
+
+@functools.cache
+def parts(data, fsdp, microbatches, batch_norm, groups=1):
+    network = Network(batch_norm, groups)
+    mesh = sharding.make_mesh(data=data, fsdp=fsdp, devices=jax.devices()[: data * fsdp])
+    options = {
+        "input_size": tiny_network.SIZE,
+        "uncertainty": {task: jnp.zeros(()) for task in TASKS},
+    }
+    like = state.abstract_state(network, SGD, mesh, **options)
+    train_step = step.make_train_step(
+        network,
+        SGD,
+        mesh,
+        jax.tree.map(lambda leaf: leaf.sharding, like),
+        augment=tiny_network.augment_and_mix,
+        objective=objective,
+        microbatches=microbatches,
+    )
+    return mesh, like, train_step
+
+
+@functools.cache
+def start():
+    """A state on the host; made once, since compiling it is what takes the time."""
+    mesh, _, _ = parts(1, 1, 1, "frozen")
+    made = state.make_state(
+        Network("frozen"),
+        SGD,
+        mesh,
+        seed=3,
+        input_size=tiny_network.SIZE,
+        uncertainty={task: jnp.zeros(()) for task in TASKS},
+    )
+    statistics = made.batch_stats["norm"]
+    statistics["mean"], statistics["var"] = statistics["mean"] + 0.1, statistics["var"] * 0.7
+    return made
+
+
+def run(data, fsdp, microbatches, batch_norm="frozen", groups=1, steps=2, labels=None):
+    mesh, like, train_step = parts(data, fsdp, microbatches, batch_norm, groups)
+    current = jax.tree.map(
+        lambda leaf, wanted: jax.device_put(jnp.copy(leaf), wanted.sharding), start(), like
+    )
+    rows = []
+    for index in range(steps):
+        batch = tiny_network.batch(index, SIZE, labels=labels)
+        current, numbers = train_step(current, place(batch, mesh))
+        rows.append(jax.device_get(numbers))
+    return rows, jax.device_get((current.params, current.batch_stats, current.opt_state))
+
+
+@functools.cache
+def plain():
+    return run(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp", "microbatches"),
+    [
+        (4, 2, 4),
+        pytest.param(1, 1, 4, marks=pytest.mark.slow),
+        pytest.param(8, 1, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_the_step_of_the_whole_batch(data, fsdp, microbatches):
+    """Loss, numbers, gradients (as momentum) and parameters, with labels that lie unevenly."""
+    rows, last = run(data, fsdp, microbatches)
+    expected_rows, expected = plain()
+    for found, wanted in zip(rows, expected_rows, strict=True):
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value, rtol=2e-5, err_msg=name)
+    assert_same(last[0], expected[0], rtol=1e-5, atol=2e-6)
+    assert_same(last[2], expected[2], rtol=1e-4, atol=2e-5)
+    # The statistics are not to change at all.
+    assert_same(last[1], jax.device_get(start().batch_stats), rtol=0, atol=0)
+
+
+def test_means_of_the_microbatches_would_differ():
+    """So the comparison above sees them: they are off by far more than its tolerance."""
+    batch = tiny_network.batch(0, SIZE)
+    network = Network("frozen")
+    variables = {"params": start().params["network"], "batch_stats": start().batch_stats}
+
+    @jax.jit
+    def loss(part):
+        outputs = network.apply(variables, part["image"].astype(np.float32), train=True)
+        zeros = {task: jnp.zeros(()) for task in TASKS}
+        return objective(outputs, part["targets"], part["weights"], zeros)[0]
+
+    parts = [loss(jax.tree.map(lambda x, i=i: x[8 * i : 8 * i + 8], batch)) for i in range(4)]
+    assert abs(np.mean(parts) / float(loss(batch)) - 1) > 0.1
+
+
+@pytest.mark.slow
+def test_a_batch_norm_over_the_batch_is_one_over_groups():
+    """On one device microbatches are neighbours, as the groups of `GroupedBatchNorm` are."""
+    rows, last = run(1, 1, 4, "batch")
+    expected_rows, expected = run(1, 1, 1, "local", 4)
+    np.testing.assert_allclose(
+        [row["loss"] for row in rows], [row["loss"] for row in expected_rows], rtol=1e-5
+    )
+    assert_same(last[0], expected[0], rtol=1e-4, atol=2e-5)
+    assert_same(last[1], expected[1], rtol=1e-5, atol=1e-6)
+    moved = np.abs(last[1]["norm"]["mean"] - np.asarray(start().batch_stats["norm"]["mean"]))
+    assert moved.max() > 0.01
+
+
+def test_no_labels_no_change():
+    rows, last = run(4, 2, 4, steps=1, labels=0)
+    assert rows[0]["loss"] == 0
+    assert rows[0]["gradient_norm"] == 0
+    assert_same(last[0], jax.device_get(start().params), rtol=0, atol=0)
+
+
+def test_microbatches_cross_no_device():
+    mesh = sharding.make_mesh(data=4, fsdp=2)
+    split = jax.jit(lambda x: accumulation.split(x, 2, mesh))
+    array = jax.device_put(jnp.arange(32), sharding.by_example(mesh))
+    assert not COLLECTIVE.findall(split.lower(array).compile().as_text())
+    found = split(array)
+    assert found.tolist()[0] == [i for i in range(32) if i % 4 < 2]
+    for shard in found.addressable_shards:
+        assert shard.data.shape == (2, 2)
+    one = sharding.make_mesh(devices=jax.devices()[:1])
+    cut = jax.jit(lambda x: accumulation.split(x, 4, one))(jnp.arange(32))
+    assert cut.reshape(-1).tolist() == list(range(32))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "even", "microbatches", "remedy"),
+    [(32, True, 4, None), (32, True, 3, "use 48"), (16, False, 4, "use 32")],
+)
+def test_batches_that_split(batch_size, even, microbatches, remedy):
+    mesh = sharding.make_mesh(data=4, fsdp=2)
+    check = functools.partial(
+        sharding.check_batch, batch_size, mesh, name="a.b", even=even, microbatches=microbatches
+    )
+    if remedy is None:
+        check()
+        return
+    with pytest.raises(ConfigError, match=f"{microbatches} microbatches") as raised:
+        check()
+    assert raised.value.remedy == remedy
+
+
+@pytest.mark.slow
+def test_microbatches_save_memory():
+    sizes = []
+    for microbatches in (1, 4):
+        mesh, like, train_step = parts(1, 1, microbatches, "frozen")
+        batch = jax.tree.map(
+            lambda leaf, mesh=mesh: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=sharding.by_example(mesh)
+            ),
+            tiny_network.batch(0, 4096),
+        )
+        compiled = train_step.lower(like, batch).compile()
+        sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert sizes[1] < 0.6 * sizes[0]
