@@ -44,6 +44,12 @@ def run(config: "config_lib.Config | None", options: argparse.Namespace) -> int:
         from mtl_face.commands import score_file
 
         return score_file.run(config, options)
+    if options.report is not None or options.images is not None:
+        raise ConfigError(
+            "--report and --images go with --predictions: a run or an export always gets its "
+            "report.html beside its metrics.json",
+            remedy="leave them out, or " + _REMEDY,
+        )
     if options.params is not None:
         if options.workdir is not None:
             raise ConfigError(

@@ -9,30 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from numpy.typing import NDArray
 
-from data_pipeline import images
 from mtl_face import config as config_lib
-from mtl_face.commands import lineage, prediction_paths, smooth_options, tables
+from mtl_face.commands import lineage, prediction_paths, run_report, smooth_options, tables
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.post_process import post_process
 from mtl_face.commands.session import Pixels, Session, evaluate_table, pixels, say
 from mtl_face.errors import WorkdirError
 from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
-from mtl_face.evaluation.report import write_report
 from mtl_face.evaluation.summary import summary
 from mtl_face.training import distributed, sharding
 from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.state import TrainState
 from mtl_face.weights.export import weights_sha256
-
-_RENDERED_NOTICE = (
-    "The faces are rendered, not photographed. These numbers show that the system works from end "
-    "to end; they are no evidence of accuracy on people."
-)
 
 
 def run(config: config_lib.Config, options: argparse.Namespace) -> int:
@@ -141,7 +132,12 @@ def evaluate_state(
         calibration=config.evaluation.calibration,
         say=say,
     )
-    metrics = evaluate_table(predictions, table, num_resamples=NUM_RESAMPLES)
+    metrics = evaluate_table(
+        predictions,
+        table,
+        num_resamples=NUM_RESAMPLES,
+        before_calibration=None if config.evaluation.calibration is None else raw,
+    )
     for key in ("smoothing", "calibration"):
         metrics[key] = predictions.metadata[key]
     metrics["checkpoint_step"] = int(jax.device_get(state.step))
@@ -159,31 +155,20 @@ def evaluate_state(
         else:  # one of an earlier evaluation would be taken for these
             (folder / prediction_paths.RAW).unlink(missing_ok=True)
 
-        def image(row: int) -> NDArray[np.uint8]:
-            return images.read_image(table.paths()[row], config.data.image_size)
-
-        write_report(
+        run_report.write(
             folder / "report.html",
-            metrics=metrics,
+            session=session,
+            variables=variables,
+            validation=validation,
             predictions=predictions,
-            truth=table,
+            raw=raw,
+            metrics=metrics,
             history=history,
-            images=image,
-            title=config.name,
-            config=config_lib.to_dict(config),
-            notice=_notice(config, metrics["warnings"]),
-            gallery_size=config.evaluation.gallery_size,
         )
         for line in summary(metrics):
             say(line)
         say(f"results: {folder}{os.sep}  (open report.html; metrics.json, predictions.parquet)")
     return metrics
-
-
-def _notice(config: config_lib.Config, warnings: list[str]) -> str | None:
-    """What a reader of the report must know before any number."""
-    rendered = [_RENDERED_NOTICE] if config.data.kind == "rendered_faces" else []
-    return " ".join([*rendered, *(f"Warning: {line}." for line in warnings)]) or None
 
 
 def restore(session: Session, workdir: Path) -> tuple[int, Any]:

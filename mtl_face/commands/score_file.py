@@ -25,13 +25,13 @@ def run(config: object, options: argparse.Namespace) -> int:
     Args:
         config: None; the flags say it all.
         options: `predictions`, `truth`, `dataset`, `lenient`, `resamples`, `seed`, `output`,
-            `calibration`.
+            `calibration`, `report`, `images`.
 
     Returns:
         Exit status 0.
 
     Raises:
-        ConfigError: one of the two files was not named.
+        ConfigError: one of the two files was not named, or images without a report.
         PredictionError: the predictions do not fit the labels.
         AnnotationError: the labels or a submission cannot be read.
     """
@@ -41,6 +41,10 @@ def run(config: object, options: argparse.Namespace) -> int:
                 f"scoring a file needs --{name}",
                 remedy="give --predictions=FILE --truth=ANNOTATIONS",
             )
+    if options.images is not None and options.report is None:
+        raise ConfigError(
+            "--images are for the report", remedy="give --report=FILE.html too, or leave it out"
+        )
     file = open_predictions(options.predictions, options.dataset, lenient=options.lenient)
     cautions: list[str] = []
     plain = None
@@ -67,6 +71,19 @@ def run(config: object, options: argparse.Namespace) -> int:
     result["files"] = {"predictions": str(file.path), "truth": str(options.truth)}
     for line in summary(result):
         print(line)
+    if options.report is not None:
+        from mtl_face.commands import file_report  # it draws, which takes a second to import
+
+        file_report.write(
+            options.report,
+            file=file,
+            raw=plain,
+            truth=truth,
+            metrics=result,
+            image_folder=options.images,
+            warnings=result["matching"]["warnings"],
+        )
+        print(f"report: {options.report}")
     if options.output is None:
         print("next: --output=FILE.json keeps all numbers; run.py compare sets two files apart")
     else:

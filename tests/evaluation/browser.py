@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +15,14 @@ from typing import Any
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 _TIMEOUT_S = 60.0
+
+_EXECUTE = """
+import fcntl, os, sys
+for place, pipe in zip((3, 4), [fcntl.fcntl(int(p), fcntl.F_DUPFD, 10) for p in sys.argv[1:3]]):
+    os.dup2(pipe, place)  # the descriptors of the protocol
+    os.close(pipe)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -35,8 +44,8 @@ class Browser:
         self._read, from_browser = os.pipe()
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
         flags += ["--hide-scrollbars", "--no-first-run", f"--user-data-dir={self._profile.name}"]
-        # the protocol's pipe is descriptors 3 and 4
-        command = ["sh", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "sh", EXECUTABLE]
+        pipes = [str(to_browser), str(from_browser)]
+        command = [sys.executable, "-c", _EXECUTE, *pipes, EXECUTABLE]
         self._process = subprocess.Popen(
             [*command, *flags, "about:blank"],
             pass_fds=(to_browser, from_browser),
@@ -105,7 +114,10 @@ class Browser:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def print_pdf(self, path: Path) -> None:
-        """The page as it would be printed."""
+        """The page as it would be printed, for a reader who prefers the dark."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark"}
+        self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
+        self.call("Emulation.clearDeviceMetricsOverride")
         path.write_bytes(base64.b64decode(self.call("Page.printToPDF")["data"]))
 
     def _receive(self) -> dict[str, Any]:

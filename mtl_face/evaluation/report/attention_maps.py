@@ -78,7 +78,7 @@ def overlay(
     stops = np.linspace(0, 1, len(_HEAT))
     heat = np.stack([np.interp(share_HW, stops, _HEAT[:, c]) for c in range(3)], axis=-1)
     grey = np.repeat((picture @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1)
-    opacity = (0.35 + 0.4 * share_HW)[..., None]
+    opacity = (0.2 + 0.5 * share_HW)[..., None]
     return np.clip(grey * (1 - opacity) + heat * opacity, 0, 255).astype(np.uint8)
 
 

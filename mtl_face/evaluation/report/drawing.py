@@ -36,18 +36,30 @@ _RC: Any = {  # matplotlib would have each key typed
 
 @contextmanager
 def drawing(
-    width: float, height: float, *, grid: Literal["both", "x"] = "both"
+    width: float, height: float, *, grid: Literal["both", "x"] = "both", left: float = 0.66
 ) -> "Iterator[tuple[Figure, Any]]":
-    """A figure in inches and its axes, apart from pyplot and its global state.
+    """A figure and its axes, apart from pyplot and its global state.
 
-    Everything is to be drawn inside the block: texts take their settings when they are made.
+    Everything is to be drawn inside the block: texts take their settings when they are made. The
+    margins are fixed, since to fit them to the texts takes as long as the drawing itself.
+
+    Args:
+        width: of the figure, in inches.
+        height: of the figure, in inches.
+        grid: along which axes the grid's lines are.
+        left: margin for the labels of the y axis, in inches.
+
+    Yields:
+        The figure and its axes.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes(
+            (left / width, 0.44 / height, 1 - (left + 0.1) / width, 1 - 0.62 / height)
+        )
         axes.grid(visible=True, axis=grid, color=TEXT, alpha=0.15, linewidth=0.6)
         axes.set_axisbelow(True)
         yield figure, axes

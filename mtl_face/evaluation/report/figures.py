@@ -30,7 +30,7 @@ def density(
     Returns:
         The drawing. Its size does not grow with N.
     """
-    with drawing(3.3, 3.2) as (figure, axes):
+    with drawing(3.3, 3.1, left=0.8) as (figure, axes):
         axes.plot([-1, 1], [-1, 1], color=SECOND, linewidth=1, linestyle="--", zorder=3)
         _hexagons(axes, truth_N, prediction_N, FIRST)
         axes.set_xlabel(f"true {name}")
@@ -57,7 +57,7 @@ def va_plane(
     Returns:
         The drawing. Its size does not grow with N.
     """
-    with drawing(3.3, 3.2) as (figure, axes):
+    with drawing(3.3, 3.1, left=0.8) as (figure, axes):
         for draw in (axes.axhline, axes.axvline):
             draw(0, color=TEXT, alpha=0.5, linewidth=0.8)
         _hexagons(axes, valence_N, arousal_N, SECOND if truth else FIRST)
@@ -96,8 +96,9 @@ def bars(
     Returns:
         The drawing.
     """
-    height = 0.65 + 0.28 * len(labels)
-    with drawing(4.3, height, grid="x") as (figure, axes):
+    height = 0.7 + 0.28 * len(labels)
+    left = 0.35 + 0.064 * max(map(len, labels), default=0)
+    with drawing(left + 2.3, height, grid="x", left=left) as (figure, axes):
         words = []
         for place, (label, value, ends) in enumerate(zip(labels, values, intervals, strict=True)):
             mark = baselines[place] if baselines is not None else None

@@ -69,7 +69,7 @@ def table(
     # a box that scrolls must be reachable by keyboard, and thus have a name
     lines = [f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}">']
     lines.append(f'<table class="{escape(css_class)}">')
-    lines.append(f"<caption>{escape(caption)}</caption>")
+    lines.append(f"<caption><span>{escape(caption)}</span></caption>")
     heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
     lines.append(f"<thead><tr>{heads}</tr></thead>")
     lines.append("<tbody>")

@@ -226,6 +226,7 @@ def action_units(result: Scores) -> Iterator[Html]:
             for name, label in zip(AU_NAMES, labels, strict=True)
         ],
         caption="Action units in numbers",
+        css_class="numbers wide",
     )
 
 
@@ -245,8 +246,8 @@ def _confusion_table(counts: Sequence[Sequence[int]]) -> Html:
     return Html(
         '<div class="scroll" tabindex="0" role="group" aria-label="Confusion matrix">'
         '<table class="confusion">\n'
-        "<caption>Confusion matrix: share of each true expression (line) by predicted one "
-        "(column), and count</caption>\n"
+        "<caption><span>Confusion matrix: share of each true expression (line) by predicted one "
+        "(column), and count</span></caption>\n"
         f'<thead><tr><th scope="col">true \\ predicted</th>{heads}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )

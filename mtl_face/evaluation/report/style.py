@@ -7,7 +7,7 @@ CSS = """
   --notice: #fff3d6; --notice-line: #c98a12; --wrong: #b3361f; --share-of: .7;
   --first: #3b82c4; --second: #c8701a; --third: #808080;
 }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root {
     --text: #e4e8ec; --muted: #a0abb6; --page: #14181c; --card: #1e242a; --line: #39424b;
     --notice: #3a2f14; --notice-line: #d9a13a; --wrong: #ff9d85; --share-of: .6;
@@ -15,7 +15,7 @@ CSS = """
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; padding: 1rem; max-width: 62rem; color: var(--text); background: var(--page);
+  margin: 0 auto; padding: 1rem; max-width: 68rem; color: var(--text); background: var(--page);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
 }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0; }
@@ -33,11 +33,15 @@ nav a { padding: .2rem 0; }
 .muted, figcaption, caption { color: var(--muted); font-size: .875rem; }
 .scroll { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .2rem; overflow-wrap: normal; }
+caption { text-align: left; padding-bottom: .2rem; }
+/* as wide as the screen, not as the table that scrolls */
+caption span { display: block; max-width: calc(100vw - 2rem); overflow-wrap: normal; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
 th { font-weight: 600; overflow-wrap: normal; }
 table.numbers td, table.numbers tbody th { white-space: nowrap; }
 table.numbers { font-size: .875rem; }
+table.wide { font-size: .8rem; }
+table.wide th, table.wide td { padding: .25rem .4rem; }
 th:first-child, table.words td, table.words th { text-align: left; vertical-align: top; }
 .scroll > table.words th { min-width: 9rem; overflow-wrap: anywhere; }
 tr.total th, tr.total td { font-weight: 700; }
@@ -90,13 +94,14 @@ summary { cursor: pointer; padding: .4rem 0; font-weight: 600; }
 .tile { text-align: center; font-size: .75rem; line-height: 1.3; color: var(--muted); }
 .tile img { display: block; width: 100%; height: auto; }
 .gallery table { width: 100%; font-size: .85rem; color: var(--text); }
-.gallery td, .gallery th { padding: .15rem .3rem; }
+.gallery table td, .gallery table th { padding: .15rem .3rem; overflow-wrap: break-word; }
 .wrong { color: var(--wrong); }
 @media (max-width: 36rem) {
   body { padding: .6rem; }
   table { font-size: .8rem; }
   th, td { padding: .2rem .3rem; }
   tr.part th { padding-left: .9rem; }
+  table.numbers tbody th { white-space: normal; min-width: 5.5rem; max-width: 8.5rem; }
 }
 @media print {
   :root {
@@ -111,7 +116,10 @@ summary { cursor: pointer; padding: .4rem 0; font-weight: 600; }
   .figures { grid-template-columns: 1fr 1fr; }
   .gallery { grid-template-columns: repeat(3, 1fr); }
   .scroll { overflow: visible; }
-  table { font-size: 8pt; }
+  table, table.numbers { font-size: 8pt; }
+  table.wide { font-size: 6.5pt; }
+  table.wide th, table.wide td { padding: 1pt 2pt; }
+  caption span { max-width: none; }
   table.confusion td, .strip path { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """
