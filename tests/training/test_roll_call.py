@@ -1,0 +1,117 @@
+"""The meeting of the processes before a run, each in a thread: who comes, and who is missed."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from mtl_face.errors import ConfigError, UserError
+from mtl_face.training.roll_call import Place, check_place, meet
+
+
+@pytest.fixture
+def port():
+    with socket.create_server(("", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(port, process_id, *, count=3, settings="same", timeout=20.0):
+    """A process in a thread; its outcome is the words of its error, or `here`."""
+    outcome = []
+
+    def run():
+        place = Place(f"localhost:{port}", count, process_id)
+        try:
+            meet(place, settings=settings, timeout_seconds=timeout)
+            outcome.append("here")
+        except UserError as error:
+            outcome.append(error.problem)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def finish():
+        thread.join(30)
+        return outcome[0]
+
+    return finish
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_all_are_there(port, order):
+    running = []
+    for process_id in order:
+        running.append(start(port, process_id))
+        time.sleep(0.05)
+    assert [finish() for finish in running] == ["here"] * 3
+    # The port is free for what comes next.
+    socket.create_server(("", port)).close()
+
+
+def test_the_missing_are_named_to_all(port):
+    running = [start(port, 0, count=5, timeout=0.5), start(port, 2, count=5)]
+    host = socket.gethostname()
+    expected = (
+        f"processes 1, 3 and 4 of 5 did not join within 0.5 s; there were 0 ({host}), 2 ({host})"
+    )
+    assert [finish() for finish in running] == [expected] * 2
+
+
+def test_process_0_is_missing(port):
+    problem = start(port, 1, timeout=0.3)()
+    assert problem.startswith("process 0 did not join within 0.3 s: process 1 ")
+    assert f"at localhost:{port} (Connection refused)" in problem
+
+
+@pytest.mark.parametrize(
+    ("ids", "options", "words"),
+    [
+        ((0, 1, 1), {}, "two processes have --process_id=1"),
+        ((0, 0), {}, None),
+        ((0, 1), {"settings": "other"}, "process 1 .* other settings than process 0"),
+        ((0, 1), {"count": 2}, "process 1 .* --num_processes=2, process 0 .* with 3"),
+    ],
+)
+def test_processes_that_do_not_fit(port, ids, options, words):
+    running = [start(port, 0, timeout=2.0)]
+    time.sleep(0.1)
+    for process_id in ids[1:]:
+        running.append(start(port, process_id, timeout=2.0, **options))
+    problems = [finish() for finish in running]
+    if words is None:
+        assert f"port {port} cannot be opened" in problems[1]
+        return
+    for problem in problems:
+        with pytest.raises(UserError, match=words):
+            raise UserError(problem)
+
+
+def test_strangers_and_restarts(port):
+    """A scanner of ports, and a process that died while it waited and was started again."""
+    first = start(port, 0)
+    time.sleep(0.2)
+    with socket.create_connection(("localhost", port)) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\n")
+    with socket.create_connection(("localhost", port)) as died:
+        died.sendall(
+            b'{"greeting": "mtl_face", "process_id": 1, "num_processes": 3, "host": "h", '
+            b'"settings": "same"}\n'
+        )
+        time.sleep(0.2)
+    time.sleep(0.1)
+    assert [finish() for finish in (first, start(port, 1), start(port, 2))] == ["here"] * 3
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "process_id", "words"),
+    [
+        ("host", 0, "expected HOST:PORT"),
+        ("host:x", 0, "expected HOST:PORT"),
+        ("host:70000", 0, "expected HOST:PORT"),
+        ("host:1234", 2, "--process_id is 2 with --num_processes=2"),
+    ],
+)
+def test_places_that_are_none(coordinator, process_id, words):
+    with pytest.raises(ConfigError, match=words):
+        check_place(Place(coordinator, 2, process_id))
