@@ -10,8 +10,9 @@ from evaluation_tables import make_labels, make_predictions
 from mtl_face.errors import UserError, WorkdirError
 from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.metrics import score
-from mtl_face.evaluation.report import write_report
+from mtl_face.evaluation.report import curves, figures, uncertainty_figures, write_report
 from mtl_face.evaluation.report.drawing import FIRST, SECOND, THIRD
+from mtl_face.evaluation.report.html import Html, escape
 from mtl_face.evaluation.report.style import CSS
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -71,6 +72,23 @@ class Page(html.parser.HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+@pytest.fixture
+def real_drawings():
+    """Asked for by a test that looks at the drawings."""
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch):
+    """Leaves the drawings empty: they take most of the time, and have tests of their own."""
+
+    def empty(figure, *, identifier, description):
+        return Html(f'<svg role="img" aria-label="{escape(description)}"></svg>')
+
+    if "real_drawings" not in request.fixturenames:
+        for module in (curves, figures, uncertainty_figures):
+            monkeypatch.setattr(module, "to_svg", empty)
+
+
 def picture(row):
     return np.full((112, 112, 3), row % 256, np.uint8)
 
@@ -97,11 +115,14 @@ def report(path, labels, predictions, **changes):
     return text, Page(text)
 
 
-def test_page_is_sound_and_loads_nothing(tmp_path):
+def test_page_is_sound_and_loads_nothing(tmp_path, real_drawings):
     labels = make_labels(200)
     text, page = report(tmp_path, labels, make_predictions(labels), notice="Rendered faces.")
     assert text.startswith("<!DOCTYPE html>")
     assert len(page.ids) == len(set(page.ids))
+    inside = {part.split(")")[0] for part in text.split("url(#")[1:]}
+    assert inside
+    assert inside <= set(page.ids)
     for address in page.loads:
         if address.startswith("#"):
             assert address[1:] in page.ids
@@ -126,14 +147,6 @@ def test_headings_are_in_order(tmp_path):
     assert page.levels.count(1) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(page.levels))
     assert 3 in page.levels
-
-
-def test_references_inside_drawings_resolve(tmp_path):
-    labels = make_labels(50)
-    text, page = report(tmp_path, labels, make_predictions(labels))
-    targets = {part.split(")")[0] for part in text.split("url(#")[1:]}
-    assert targets
-    assert targets <= set(page.ids)
 
 
 def test_numbers_stand_beside_their_baseline_and_count(tmp_path):
@@ -370,7 +383,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
         report(tmp_path, labels, make_predictions(labels))
 
 
-def test_the_same_input_gives_the_same_file(tmp_path):
+def test_the_same_input_gives_the_same_file(tmp_path, real_drawings):
     labels = make_labels(50)
     first, _ = report(tmp_path, labels, make_predictions(labels))
     second, _ = report(tmp_path, labels, make_predictions(labels))

@@ -73,7 +73,7 @@ figure > svg * { stroke-linejoin: round; stroke-linecap: butt; }
 path.zero { stroke: var(--line); stroke-width: 1; }
 path.truth { stroke: var(--second); stroke-width: 2; }
 path.final { stroke: var(--first); stroke-width: 2; }
-path.raw { stroke: var(--third); stroke-width: 1; }
+path.raw { stroke: var(--third); stroke-width: 1; stroke-opacity: .8; }
 .strip path.band, .legend path.band { fill: var(--first); fill-opacity: .22; stroke: none; }
 details { margin: 1rem 0; }
 summary { cursor: pointer; padding: .4rem 0; font-weight: 600; }
