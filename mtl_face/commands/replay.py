@@ -59,6 +59,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         session.state_shardings,
         loss_limit=config.training.loss_limit,
         microbatches=config.optimizer.accumulation_steps,
+        wide=config.optimizer.gradient_dtype == "float32",
         **parts,
     )
     free = jax.device_put(np.float32(0), sharding.replicated(session.mesh))

@@ -205,6 +205,7 @@ def _train(
         objective=build.objective(config),
         loss_limit=config.training.loss_limit,
         microbatches=config.optimizer.accumulation_steps,
+        wide=config.optimizer.gradient_dtype == "float32",
     )
     batches = data_input.to_devices(
         data_input.train_batches(

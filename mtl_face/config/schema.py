@@ -359,6 +359,12 @@ class OptimizerConfig:
         "memory: the same gradients, but batch norm sees a microbatch at a time",
         minimum=1,
     )
+    gradient_dtype: str = setting(
+        "float32",
+        "in which gradients are summed over examples and devices: float32, or compute, the type "
+        "of model.compute_dtype, for half of the traffic with bfloat16",
+        choices=("float32", "compute"),
+    )
     epochs: int = setting(10, "passes over the training set", minimum=1)
     backbone_learning_rate: float = setting(5e-5, "of the backbone, at the start", minimum=0.0)
     backbone_stage_multipliers: tuple[float, ...] = setting(

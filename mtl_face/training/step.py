@@ -5,6 +5,7 @@ shapes are global: a sum over the batch is a sum over all devices and processes,
 masks and the batch norms' statistics mean the same on one device as on a thousand.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mtl_face.training import accumulation, health, sharding
+from mtl_face.training import accumulation, health, sharding, wide_gradients
 from mtl_face.training.state import TrainState
 
 Augment = Callable[[jax.Array, jax.Array, dict, dict], tuple[jax.Array, dict, dict]]
@@ -41,6 +42,7 @@ def make_train_step(
     objective: Objective,
     loss_limit: float | None = None,
     microbatches: int = 1,
+    wide: bool = True,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the step.
 
@@ -56,6 +58,8 @@ def make_train_step(
         microbatches: parts in which the batch goes through the network, one after the other, see
             `accumulation`; the augmentation is that of the whole batch. The objective's numbers
             must then hold `accumulation.EXAMPLE_WEIGHT`.
+        wide: whether gradients are summed in float32 where the network computes in a narrower
+            type, see `wide_gradients`; False: in that type.
 
     Returns:
         Jitted `(state, batch) -> (state, numbers)`; with `loss_limit`, `(state, batch, held)`.
@@ -67,13 +71,15 @@ def make_train_step(
     def loss_of(
         params: Any, batch_stats: Any, batch: dict, dropout_key: jax.Array
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-        outputs, updated = network.apply(
-            {"params": params["network"], "batch_stats": batch_stats},
-            batch["image"],
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": dropout_key},
-        )
+        sums = nn.intercept_methods(wide_gradients.intercept) if wide else contextlib.nullcontext()
+        with sums:
+            outputs, updated = network.apply(
+                {"params": params["network"], "batch_stats": batch_stats},
+                batch["image"],
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
         loss, numbers = objective(
             outputs, batch["targets"], batch["weights"], params["uncertainty"]
         )

@@ -1,0 +1,175 @@
+"""Kernels whose gradients stay float32, though the network computes in bfloat16.
+
+Left to itself, the gradient of a kernel has the type of the product that it belongs to. In bfloat16
+it is rounded to 8 bits on each device, and then summed over the devices in bfloat16 too, where
+small terms vanish beside large sums. Here the last step of that product, its sum over examples and
+pixels, is put out in float32: what the devices exchange is float32, the factors are as they were.
+
+This is done from outside, for the `nn.Dense` and `nn.Conv` of any network whose `dtype` is narrower
+than float32; others are left alone.
+
+Shapes: B batch, H W height and width of the input, h w of the output, I O input and output
+channels, r c rows and columns of a kernel.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def intercept(
+    call: Callable[..., Any], arguments: Any, options: Any, context: nn.module.InterceptorContext
+) -> Any:
+    """An interceptor, as `nn.intercept_methods` takes it."""
+    module = context.module
+    if (
+        context.method_name != "__call__"
+        or not isinstance(module, nn.Dense | nn.Conv)
+        or not _is_narrow(module.dtype)
+        or module.is_initializing()
+    ):
+        return call(*arguments, **options)
+    (inputs,) = arguments
+    inputs = inputs.astype(module.dtype)
+    kernel = module.get_variable("params", "kernel")
+    if isinstance(module, nn.Dense):
+        outputs = _product(inputs, kernel)
+    else:
+        outputs = _convolution_of(module, inputs, kernel)
+    if module.use_bias:
+        bias = module.get_variable("params", "bias")
+        outputs = _add_bias(outputs, bias)
+    return outputs
+
+
+def _is_narrow(dtype: Any) -> bool:
+    return dtype is not None and jnp.finfo(dtype).bits < 32
+
+
+def _convolution_of(module: nn.Conv, image_BHWI: jax.Array, kernel_rcIO: jax.Array) -> jax.Array:
+    strides, padding = module.strides, module.padding
+    dilations = {module.input_dilation, module.kernel_dilation} - {1, None}
+    if len(module.kernel_size) != 2 or dilations or module.feature_group_count != 1:
+        raise ValueError(f"{module.name}: only plain convolutions of images have wide gradients")
+    if isinstance(strides, int) or strides is None:
+        strides = (strides or 1,) * 2
+    strides = (int(strides[0]), int(strides[1]))
+    if isinstance(padding, int):
+        padding = ((padding, padding),) * 2
+    elif isinstance(padding, str):
+        shape = image_BHWI.shape[1:3]
+        padding = lax.padtype_to_pads(shape, kernel_rcIO.shape[:2], strides, padding)
+    pads = tuple((p, p) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in padding)
+    return _convolve(image_BHWI, kernel_rcIO, strides, pads)
+
+
+@jax.custom_vjp
+def _product(inputs: jax.Array, kernel_IO: jax.Array) -> jax.Array:
+    """[..., I] times [I, O], computed in the type of the inputs."""
+    return inputs @ kernel_IO.astype(inputs.dtype)
+
+
+def _product_forward(
+    inputs: jax.Array, kernel_IO: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _product(inputs, kernel_IO), (inputs, kernel_IO)
+
+
+def _product_backward(
+    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    inputs, kernel_IO = saved
+    leading = tuple(range(inputs.ndim - 1))
+    kernel_gradient_IO = lax.dot_general(
+        inputs, gradient, ((leading, leading), ((), ())), preferred_element_type=jnp.float32
+    )
+    return gradient @ kernel_IO.astype(gradient.dtype).T, kernel_gradient_IO
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def _add_bias(outputs: jax.Array, bias_O: jax.Array) -> jax.Array:
+    return outputs + bias_O.astype(outputs.dtype).reshape((1,) * (outputs.ndim - 1) + (-1,))
+
+
+def _add_bias_forward(outputs: jax.Array, bias_O: jax.Array) -> tuple[jax.Array, None]:
+    return _add_bias(outputs, bias_O), None
+
+
+def _add_bias_backward(saved: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    del saved
+    leading = tuple(range(gradient.ndim - 1))
+    return gradient, jnp.sum(gradient, axis=leading, dtype=jnp.float32)
+
+
+_add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(
+    image_BHWI: jax.Array, kernel_rcIO: jax.Array, strides: tuple[int, int], pads: Pads
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        image_BHWI,
+        kernel_rcIO.astype(image_BHWI.dtype),
+        strides,
+        pads,
+        dimension_numbers=_DIMENSIONS,
+    )
+
+
+def _convolve_forward(
+    image_BHWI: jax.Array, kernel_rcIO: jax.Array, strides: tuple[int, int], pads: Pads
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(image_BHWI, kernel_rcIO, strides, pads), (image_BHWI, kernel_rcIO)
+
+
+def _convolve_backward(
+    strides: tuple[int, int],
+    pads: Pads,
+    saved: tuple[jax.Array, jax.Array],
+    gradient_BhwO: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    image_BHWI, kernel_rcIO = saved
+    narrow_rcIO = kernel_rcIO.astype(image_BHWI.dtype)
+    (image_gradient_BHWI,) = jax.linear_transpose(
+        lambda image_BHWI: lax.conv_general_dilated(
+            image_BHWI, narrow_rcIO, strides, pads, dimension_numbers=_DIMENSIONS
+        ),
+        image_BHWI,
+    )(gradient_BhwO)
+    # The image convolved with its gradient, where examples take the place of channels.
+    reach = [
+        (length - 1) * stride + 1
+        for length, stride in zip(gradient_BhwO.shape[1:3], strides, strict=True)
+    ]
+    kernel_pads = [
+        (low, size - 1 + taps - length - low)
+        for (low, _), size, taps, length in zip(
+            pads, kernel_rcIO.shape[:2], reach, image_BHWI.shape[1:3], strict=True
+        )
+    ]
+    kernel_gradient_rcIO = lax.conv_general_dilated(
+        image_BHWI,
+        gradient_BhwO,
+        (1, 1),
+        kernel_pads,
+        rhs_dilation=strides,
+        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        preferred_element_type=jnp.float32,
+    )
+    return image_gradient_BHWI, kernel_gradient_rcIO
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
