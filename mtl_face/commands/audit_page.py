@@ -46,7 +46,7 @@ def compose(report: dict[str, Any], *, title: str, where: str) -> str:
     }
     return page(
         title=title,
-        notice=None,
+        notices=[],
         contents=list(parts),
         sections=[section(name, heading, body) for (name, heading), body in parts.items()],
     )

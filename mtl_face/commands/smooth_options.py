@@ -66,7 +66,7 @@ def parse_windows(text: str) -> dict[str, float]:
     for part in text.split(","):
         name, colon, number = part.strip().rpartition(":")
         if not colon and "," not in text:
-            names = TASKS
+            names: tuple[str, ...] = TASKS
         elif name in TASKS and name not in windows:
             names = (name,)
         else:

@@ -119,8 +119,8 @@ def split_axes(abstract: Any, texts: Sequence[str], *, parts: int) -> list[int |
     axes = []
     for name, leaf in zip(found, leaves, strict=True):
         fitting = (r for r in rules if name is not None and r.pattern.search(name))
-        rule = next(fitting, None)
-        axes.append(None if rule is None else _axis(rule, name or "", leaf.shape, parts))
+        first = next(fitting, None)
+        axes.append(None if first is None else _axis(first, name or "", leaf.shape, parts))
     return axes if parts > 1 else [None] * len(axes)
 
 

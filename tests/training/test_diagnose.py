@@ -61,9 +61,7 @@ def test_a_sound_step():
         **PARTS,
     )
     copy = jax.tree.map(lambda leaf: jax.device_put(leaf, leaf.sharding, may_alias=False), made)
-    _, numbers = train_step(
-        copy, jax.device_put(tiny_network.batch(0), sharding.by_example(mesh))
-    )
+    _, numbers = train_step(copy, jax.device_put(tiny_network.batch(0), sharding.by_example(mesh)))
     for name, value in numbers.items():
         assert found.numbers[name] == pytest.approx(float(value), rel=1e-4), name
 
