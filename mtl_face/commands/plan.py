@@ -73,7 +73,10 @@ def make_plan(
         "batch_size": batch_size,
         "compute_dtype": dtype,
         **{key: answer[key] for key in ("device_kind", "devices", "chips", "hosts", "fits")},
-        "unit": answer["devices"] * (2 if config.augmentation.mixup_alpha > 0 else 1),
+        "unit": answer["devices"]
+        * math.lcm(
+            2 if config.augmentation.mixup_alpha > 0 else 1, config.optimizer.accumulation_steps
+        ),
         "chip": None if chip is None else dataclasses.asdict(chip) | {"flops": chip.flops(dtype)},
         "capacity": None if chip is None else chip.memory_bytes,
         "compile_seconds": answer["seconds"],

@@ -68,7 +68,13 @@ def compile_step(
     devices = _devices(topology)
     config = for_platform(config, devices[0].platform)
     mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp, devices=devices)
-    sharding.check_batch(batch_size, mesh, name="batch", even=config.augmentation.mixup_alpha > 0)
+    sharding.check_batch(
+        batch_size,
+        mesh,
+        name="batch",
+        even=config.augmentation.mixup_alpha > 0,
+        microbatches=config.optimizer.accumulation_steps,
+    )
     network = build.network(config.model, devices=mesh.size)
     optimizer = build.optimizer(config, build.learning_rates(config, steps_per_epoch=1000))
     state = abstract_state(
@@ -77,6 +83,7 @@ def compile_step(
         mesh,
         input_size=config.model.input_size,
         uncertainty=build.initial_uncertainty(config),
+        split_rules=config.mesh.rules,
     )
     batch = abstract_batch(batch_size, image_size=config.data.image_size, mesh=mesh)
     step: Any = make_train_step(
@@ -87,6 +94,8 @@ def compile_step(
         augment=build.augmentation(config),
         objective=build.objective(config),
         loss_limit=config.training.loss_limit,
+        microbatches=config.optimizer.accumulation_steps,
+        wide=config.optimizer.gradient_dtype == "float32",
     )
     held = jax.ShapeDtypeStruct((), jnp.float32, sharding=sharding.replicated(mesh))
     answer: Answer = {

@@ -111,7 +111,10 @@ def _exchanges(plan: dict[str, Any]) -> list[str]:
         f"the parameters once in float32 are {_bytes(gradients['expected_bytes'])}"
     )
     if gradients["missing_elements"]:
-        text.append(f"  parameters without an exchange: {gradients['missing_elements']} numbers")
+        text.append(
+            f"  without an exchange of their own: {gradients['missing_elements']} numbers "
+            "(equal sums, as of biases side by side, are exchanged once)"
+        )
     text.append(
         f"  all else: {_bytes(others['bytes'])}, the largest of {_bytes(others['largest'])}; "
         f"the forward pass waits for {plan['forward']['count']} of them"

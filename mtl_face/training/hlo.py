@@ -61,7 +61,7 @@ class Instruction:
         source: the place in the program's code, as JAX names it; "" if none.
         called: computations that it runs.
         trips: how often a loop runs; 1 for all else, 0 if the compiler does not know.
-        attributes: the rest of the line.
+        attributes: the rest of the line; of a constant, its value.
     """
 
     name: str
@@ -158,7 +158,13 @@ def parse(text: str) -> Module:
             entry = match[2] if match[1] else entry
     if entry is None:
         raise ValueError("the text is no module of HLO: it has no ENTRY")
-    return Module(computations, entry)
+    return Module(
+        {
+            name: [_with_trips(item, computations) for item in instructions]
+            for name, instructions in computations.items()
+        },
+        entry,
+    )
 
 
 def collectives(module: Module, num_devices: int) -> list[Collective]:
@@ -345,6 +351,24 @@ def _needed_by_forward(instructions: list[Instruction]) -> set[str]:
     return needed
 
 
+def _with_trips(item: Instruction, computations: dict[str, list[Instruction]]) -> Instruction:
+    """A loop with its length, if the text says so only in the condition, as `number < constant`.
+
+    That is how JAX writes a loop over an array; it counts from 0 in ones.
+    """
+    if item.opcode != "while" or item.trips:
+        return item
+    condition = re.search(r"condition=%?([\w.-]+)", item.attributes)
+    instructions = computations.get(condition[1], []) if condition else []
+    literals = {one.name: one.attributes for one in instructions if one.opcode == "constant"}
+    for one in instructions:
+        if one.opcode == "compare" and "direction=LT" in one.attributes:
+            value = literals.get(one.operands[-1], "")
+            if value.isdigit():
+                return dataclasses.replace(item, trips=int(value))
+    return item
+
+
 def _instruction(line: str) -> Instruction | None:
     match = _INSTRUCTION.match(line)
     if match is None:
@@ -369,7 +393,7 @@ def _instruction(line: str) -> Instruction | None:
         source=metadata[1] if metadata else "",
         called=tuple(called),
         trips=trips,
-        attributes=attributes,
+        attributes=operands if opcode[1] == "constant" else attributes,
     )
 
 

@@ -1,6 +1,8 @@
 """`run.py plan`: a plan for this machine's devices, its cache, and what a user may get wrong."""
 
+import ast
 import importlib.util
+import inspect
 import json
 import sys
 
@@ -9,7 +11,7 @@ import pytest
 from small_experiment import write_config
 
 from mtl_face import config as config_lib
-from mtl_face.commands import line, plan, plan_compile, plan_compiler
+from mtl_face.commands import line, plan, plan_compile, plan_compiler, train
 from mtl_face.commands.options import COMMANDS
 
 # Few operations, which is what compiling takes its time by.
@@ -243,3 +245,18 @@ def test_closed_form_is_that_of_the_config(folder):
     assert set(parts) == {"stem", "stage1", "projection", "encoder", "decoder", "heads"}
     assert parts["projection"].forward == 2 * 8 * 8 * 16 * 16
     assert jax.device_count() == 8
+
+
+def test_the_step_is_made_as_training_makes_it():
+    """The keyword arguments of the step, as expressions, are those of `run.py train`."""
+
+    def keywords(module):
+        calls = [
+            node
+            for node in ast.walk(ast.parse(inspect.getsource(module)))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "make_train_step"
+        ]
+        (call,) = calls
+        return {word.arg: ast.unparse(word.value) for word in call.keywords}
+
+    assert keywords(plan_compile) == keywords(train)

@@ -116,6 +116,13 @@ def test_an_exchange_in_a_loop_counts_as_often_as_it_is_made():
     assert found.count == 5
     assert found.sent_bytes == 5 * 2 * 7 / 8 * 32
     assert only(["%x = f32[8] parameter(0)", loop], before=body).count == 1
+    counted = body.replace(
+        "ROOT %t = pred[] constant(true)",
+        "%n = s32[]{:T(128)} constant(7)\n"
+        "  %i = s32[]{:T(128)} get-tuple-element(%s), index=0\n"
+        "  ROOT %t = pred[] compare(%i, %n), direction=LT",
+    )
+    assert only(["%x = f32[8] parameter(0)", loop], before=counted).count == 7
 
 
 def test_text_that_is_no_program():
