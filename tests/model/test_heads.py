@@ -1,0 +1,92 @@
+"""The head of valence and arousal with and without variances, in the whole network."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_face.model.heads import MAX_LOG_RATIO
+from mtl_face.model.network import MtlFace
+from mtl_face.tasks import OUTPUT_SIZES, VA_LOG_VARIANCE
+
+MICRO = {
+    "input_size": 16,
+    "stage_sizes": (1,),
+    "backbone_width": 4,
+    "expansion": 1,
+    "embed_dim": 8,
+    "encoder_layers": 1,
+    "decoder_modules": 1,
+    "num_heads": 2,
+    "head_layers": 2,
+    "head_width": 8,
+    "dropout": 0.5,
+}
+PER_EXAMPLE = MtlFace(**MICRO, va_variance="per_example")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return jnp.asarray(np.random.default_rng(0).uniform(0, 255, (3, 16, 16, 3)), jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def variables(image):
+    return jax.jit(functools.partial(PER_EXAMPLE.init, train=False))(jax.random.key(0), image)
+
+
+def test_shared_variance_has_the_outputs_and_size_that_it_had(image, variables):
+    shared, made = jax.eval_shape(
+        lambda x: MtlFace(**MICRO).init_with_output(jax.random.key(0), x, train=False), image
+    )
+    assert shared.keys() == OUTPUT_SIZES.keys()
+    more = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    less = sum(leaf.size for leaf in jax.tree.leaves(made["params"]))
+    assert more - less == 2 * (MICRO["head_width"] + 1)
+
+
+def test_variances_are_the_last_outputs_of_the_head_bounded(image, variables):
+    apply = jax.jit(functools.partial(PER_EXAMPLE.apply, train=False))
+    outputs = apply(variables, image)
+    assert outputs.keys() == {*OUTPUT_SIZES, VA_LOG_VARIANCE}
+    assert {name: outputs[name].shape for name in ("va", VA_LOG_VARIANCE)} == {
+        "va": (3, 2),
+        VA_LOG_VARIANCE: (3, 2),
+    }
+    assert np.abs(outputs[VA_LOG_VARIANCE]).max() < 0.5  # starts near the task's own
+    params = jax.tree.map(jnp.copy, variables["params"])
+    params["head_va"]["dense2"]["bias"] = jnp.array([0.25, -0.5, 1e6, -1e6])
+    found = apply(variables | {"params": params}, image)
+    np.testing.assert_allclose(found["va"] - outputs["va"], [[0.25, -0.5]] * 3, atol=1e-6)
+    np.testing.assert_allclose(found[VA_LOG_VARIANCE], [[MAX_LOG_RATIO, -MAX_LOG_RATIO]] * 3)
+    for task in ("au", "expr"):
+        np.testing.assert_array_equal(found[task], outputs[task])
+
+
+def test_sampled_dropout_changes_no_statistics(image, variables):
+    """Dropout acts, and batch norms stay with the running statistics."""
+
+    @jax.jit
+    def sample(key):
+        return PER_EXAMPLE.apply(
+            variables,
+            image,
+            train=False,
+            sample_dropout=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+
+    (first, statistics), (second, _) = sample(jax.random.key(1)), sample(jax.random.key(2))
+    jax.tree.map(np.testing.assert_array_equal, statistics["batch_stats"], variables["batch_stats"])
+    for name in first:
+        assert (np.asarray(first[name]) != np.asarray(second[name])).all()
+
+
+def test_unknown_variance():
+    with pytest.raises(ValueError, match="va_variance"):
+        MtlFace(**MICRO, va_variance="each").init(
+            jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False
+        )
