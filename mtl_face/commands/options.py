@@ -134,6 +134,18 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.json",
         help="of run.py calibrate: applied before the score, as --config.evaluation.calibration",
     )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="with --predictions: also write a report (a run or an export always has one)",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="of --report: where the images of the labels lie, for its pictures (default: none)",
+    )
     _scoring(parser, required=False)
 
 
