@@ -109,11 +109,11 @@ def _calibration_rows(found: Mapping[str, Sequence[PredictionTable]]) -> str:
     header += ["inside 95 %", "epistemic std"]
     rows = []
     for kind, members in found.items():
-        shown = list(members)
-        rows.append([kind, *_calibration(shown)])
-        if len(shown) > 1:
-            mean = ensemble.combine(shown, names=[str(i) for i in range(len(shown))])
-            rows.append([f"{kind}, ensemble of all", *_calibration([mean])])
+        labels = _labels(members[0])
+        rows.append([kind, *_calibration(members, labels)])
+        if len(members) > 1:
+            mean = ensemble.combine(members, names=[str(i) for i in range(len(members))])
+            rows.append([f"{kind}, ensemble of all", *_calibration([mean], labels)])
     return (
         "**Standard deviations of valence and arousal** (labels with noise, mean of the two). "
         "`scaled`: after one factor, `one std`: with the same standard deviation for all rows, "
@@ -122,17 +122,16 @@ def _calibration_rows(found: Mapping[str, Sequence[PredictionTable]]) -> str:
     )
 
 
-def _calibration(members: Sequence[PredictionTable]) -> list[str]:
+def _calibration(members: Sequence[PredictionTable], labels: Labels) -> list[str]:
     columns: dict[str, list[float]] = {}
     for table in members:
-        for name, value in _calibration_of(table).items():
+        for name, value in _calibration_of(table, labels).items():
             columns.setdefault(name, []).append(value)
     names = ("nll", "scaled", "constant", "mean_std", "rmse", "80", "95", "epistemic")
     return [_mean_and_spread(columns[name]) if name in columns else "-" for name in names]
 
 
-def _calibration_of(table: PredictionTable) -> dict[str, float]:
-    labels = _labels(table)
+def _calibration_of(table: PredictionTable, labels: Labels) -> dict[str, float]:
     truth_N2, table = labels.noisy_va, table.take(match(labels.noisy, table))
     rows = ~np.isnan(truth_N2).any(axis=1)
     truth_N2, mean_N2 = truth_N2[rows], _va(table)[rows]
