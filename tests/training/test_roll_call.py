@@ -99,7 +99,7 @@ def test_strangers_and_restarts(port):
             b'"settings": "same"}\n'
         )
         time.sleep(0.2)
-    time.sleep(0.1)
+    time.sleep(1.0)  # process 0 has seen that the one before is gone
     assert [finish() for finish in (first, start(port, 1), start(port, 2))] == ["here"] * 3
 
 
