@@ -40,7 +40,7 @@ def intercept(
         return call(*arguments, **options)
     (inputs,) = arguments
     inputs = inputs.astype(module.dtype)
-    kernel = module.get_variable("params", "kernel")
+    kernel: Any = module.get_variable("params", "kernel")
     if isinstance(module, nn.Dense):
         outputs = _product(inputs, kernel)
     else:
@@ -58,7 +58,13 @@ def _is_narrow(dtype: Any) -> bool:
 def _convolution_of(module: nn.Conv, image_BHWI: jax.Array, kernel_rcIO: jax.Array) -> jax.Array:
     strides, padding = module.strides, module.padding
     dilations = {module.input_dilation, module.kernel_dilation} - {1, None}
-    if len(module.kernel_size) != 2 or dilations or module.feature_group_count != 1:
+    kernel_size = module.kernel_size
+    if (
+        isinstance(kernel_size, int)
+        or len(kernel_size) != 2
+        or dilations
+        or module.feature_group_count != 1
+    ):
         raise ValueError(f"{module.name}: only plain convolutions of images have wide gradients")
     if isinstance(strides, int) or strides is None:
         strides = (strides or 1,) * 2
