@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from small_experiment import ROOT, STEPS, Experiment
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from mtl_face.training import history
 from mtl_face.weights import export
@@ -73,6 +74,8 @@ class Runs:
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
             }
+        else:
+            self.environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
     def start(self, workdir):
         return Process(self.experiment, workdir, self.environment)
@@ -126,9 +129,18 @@ def assert_same_state(workdir, other):
 def curves(workdir):
     """Rows of the history without what depends on the clock."""
     return [
-        {name: value for name, value in row.items() if not name.startswith("speed/")}
+        {name: value for name, value in row.items() if not name.startswith(("speed/", "memory/"))}
         for row in history.read(workdir / "history.jsonl")
     ]
+
+
+def drawn(workdir):
+    """(step, tag) of every number that TensorBoard would draw, in order."""
+    found = []
+    for path in sorted((workdir / "logs").glob("events.out.tfevents.*")):
+        for event in EventFileLoader(str(path)).Load():
+            found += [(event.step, value.tag) for value in event.summary.value]
+    return sorted(found)
 
 
 def metrics(workdir):
@@ -171,6 +183,8 @@ def test_killed_then_stopped_then_goes_on(runs, undisturbed):
     assert f"going on from step {stop}" in lines
     assert_same_state(workdir, undisturbed)
     assert metrics(workdir) == metrics(undisturbed)
+    assert len(drawn(workdir)) == len(set(drawn(workdir)))  # no step is drawn twice
+    assert set(drawn(workdir)) >= set(drawn(undisturbed))
     # The stop wrote a row of its own, and the next row starts there.
     after = min(row["step"] for row in curves(undisturbed) if row["step"] >= stop)
     assert [row for row in curves(workdir) if row["step"] not in (stop, after)] == [
@@ -260,22 +274,40 @@ class TestCompletedRun:
         assert "Traceback" not in err
 
 
+KILLS = 25
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_again_and_again_at_random_moments(runs, undisturbed, seed):
-    workdir = runs.experiment.folder / f"random{seed}"
-    moments = random.Random(seed)
-    for _ in range(4):
+def test_killed_25_times_over(runs, undisturbed):
+    """At random moments of starting, of training, inside a save, and of the last evaluation."""
+    workdir = runs.experiment.folder / "random"
+    moments = random.Random(0)
+    reached, in_a_save = [], 0
+    for number in range(KILLS):
         process = runs.start(workdir)
-        step = moments.randrange(1, STEPS)
-        if process.wait_for(rf"^(step {step}/|parameters)"):
-            time.sleep(moments.uniform(0, 1.5))
+        folder = workdir / "checkpoints"
+        if number % 3 == 2:
+            deadline = time.monotonic() + TIMEOUT
+            while time.monotonic() < deadline and process.process.poll() is None:
+                if folder.is_dir() and any("tmp" in name for name in os.listdir(folder)):
+                    break
+        elif number % 3 == 1 and process.wait_for("^(compiling|going on|training is complete)"):
+            time.sleep(moments.uniform(0, 6.0))
+        elif process.wait_for(r"^(step \d+/|evaluating)"):
+            time.sleep(moments.uniform(0, 0.5))
         process.signal(signal.SIGKILL)
         process.finish()
+        in_a_save += folder.is_dir() and any("tmp" in name for name in os.listdir(folder))
+        reached.append(newest_step(workdir) if folder.is_dir() else None)
+    print(f"newest checkpoint after each kill: {reached}; inside a save: {in_a_save}")
+    assert in_a_save >= 3
+    assert len(set(reached)) >= 3
     runs.complete(workdir)
     assert_same_state(workdir, undisturbed)
     assert curves(workdir) == curves(undisturbed)
     assert metrics(workdir) == metrics(undisturbed)
+    assert drawn(workdir) == drawn(undisturbed)
+    assert not any("tmp" in name for name in os.listdir(workdir / "checkpoints"))
 
 
 @pytest.mark.slow
