@@ -14,6 +14,11 @@ from mtl_face import config as config_lib
 from mtl_face.commands import line, plan, plan_compile, plan_compiler, train
 from mtl_face.commands.options import COMMANDS
 
+try:
+    LIBTPU = plan_compiler.find_library()
+except plan_compiler.CompilerError:
+    LIBTPU = None
+
 # Few operations, which is what compiling takes its time by.
 SMALLEST = (
     "--config.model.encoder_layers=0",
@@ -221,12 +226,10 @@ def test_a_step_that_does_not_fit(folder, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_slice_of_tpus(folder, capsys):
+@pytest.mark.skipif(LIBTPU is None, reason="no libtpu; docs/scaling.md says how to get it")
+def test_a_slice_of_tpus(folder, capsys, monkeypatch):
     """With the TPU's compiler, if it is here: the exchanges of a pod slice."""
-    try:
-        plan_compiler.find_library()
-    except plan_compiler.CompilerError:
-        pytest.skip(f"no libtpu: {plan_compiler.FOLDER} names no folder that has it")
+    monkeypatch.setenv(plan_compiler.FOLDER, str(LIBTPU.parents[1]))
     output = folder / "tpu.json"
     words = ["--topology=v5e:4x4", "--batch=64", "--effort=low", "--search=0"]
     frozen = "--config.model.backbone.batch_norm=frozen"
@@ -235,7 +238,9 @@ def test_a_slice_of_tpus(folder, capsys):
     found = json.loads(output.read_text())
     assert (found["chips"], found["hosts"]) == (16, 4)
     assert found["forward"]["count"] == 0
-    assert found["gradients"]["missing_elements"] == 0
+    # The biases of `bn3` and `proj_bn` are added to one map: one sum is the gradient of both.
+    assert found["gradients"]["missing_elements"] == 8 * 2
+    assert found["gradients"]["dtypes"] == ["f32"]
     assert found["roofline"]["images_per_second"] > 0
 
 
