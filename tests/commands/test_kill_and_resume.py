@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -272,42 +271,6 @@ class TestCompletedRun:
         assert status == 2
         assert "the checkpoint cannot be read" in err
         assert "Traceback" not in err
-
-
-KILLS = 25
-
-
-@pytest.mark.slow
-def test_killed_25_times_over(runs, undisturbed):
-    """At random moments of starting, of training, inside a save, and of the last evaluation."""
-    workdir = runs.experiment.folder / "random"
-    moments = random.Random(0)
-    reached, in_a_save = [], 0
-    for number in range(KILLS):
-        process = runs.start(workdir)
-        folder = workdir / "checkpoints"
-        if number % 3 == 2:
-            deadline = time.monotonic() + TIMEOUT
-            while time.monotonic() < deadline and process.process.poll() is None:
-                if folder.is_dir() and any("tmp" in name for name in os.listdir(folder)):
-                    break
-        elif number % 3 == 1 and process.wait_for("^(compiling|going on|training is complete)"):
-            time.sleep(moments.uniform(0, 6.0))
-        elif process.wait_for(r"^(step \d+/|evaluating)"):
-            time.sleep(moments.uniform(0, 0.5))
-        process.signal(signal.SIGKILL)
-        process.finish()
-        in_a_save += folder.is_dir() and any("tmp" in name for name in os.listdir(folder))
-        reached.append(newest_step(workdir) if folder.is_dir() else None)
-    print(f"newest checkpoint after each kill: {reached}; inside a save: {in_a_save}")
-    assert in_a_save >= 3
-    assert len(set(reached)) >= 3
-    runs.complete(workdir)
-    assert_same_state(workdir, undisturbed)
-    assert curves(workdir) == curves(undisturbed)
-    assert metrics(workdir) == metrics(undisturbed)
-    assert drawn(workdir) == drawn(undisturbed)
-    assert not any("tmp" in name for name in os.listdir(workdir / "checkpoints"))
 
 
 @pytest.mark.slow
