@@ -14,8 +14,7 @@ from mtl_face.commands.session import Session, absolute, pixels, say
 from mtl_face.errors import ConfigError
 from mtl_face.objective import uncertainty
 from mtl_face.training.state import TrainState
-from mtl_face.weights import card as cards
-from mtl_face.weights import export
+from mtl_face.weights import differences, export
 from mtl_face.weights.card import ExportError
 
 
@@ -78,10 +77,10 @@ def restore(
 
 
 def _check_settings(config: config_lib.Config, card: dict[str, Any], path: Path) -> None:
-    differences = cards.model_differences(card, config_lib.to_dict(config)["model"])
-    if differences:
+    found = differences.model(card, config_lib.to_dict(config)["model"])
+    if found:
         raise ExportError(
-            "is another network than that of the settings: " + "; ".join(differences),
+            "is another network than that of the settings: " + "; ".join(found),
             path=path,
             remedy="leave --config out: the export knows its settings; change those of the data "
             "with --config.data.NAME=VALUE",
@@ -100,14 +99,14 @@ def _state(
     """The arrays where the session has them; nothing of an optimizer."""
     like = session.state_like
     expected = {"params": like.params["network"], "batch_stats": like.batch_stats}
-    differences = cards.tensor_differences(
+    found = differences.tensors(
         export.specification(variables),
         export.specification(expected),
         expected_by="the network",
     )
-    if differences:
+    if found:
         raise ExportError(
-            "does not fit the network of its settings: " + "; ".join(differences),
+            "does not fit the network of its settings: " + "; ".join(found),
             path=path,
             remedy="evaluate it with the version of mtl_face that exported it "
             f"({card['versions'].get('mtl_face', 'unknown')})",

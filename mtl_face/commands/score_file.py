@@ -17,6 +17,7 @@ from mtl_face.evaluation.joined import Joined, take
 from mtl_face.evaluation.match import Discrepancies, find_discrepancies, match
 from mtl_face.evaluation.prediction_table import PredictionError, PredictionTable
 from mtl_face.evaluation.summary import summary
+from mtl_face.weights.provenance import warnings_of_predictions
 
 
 def run(config: object, options: argparse.Namespace) -> int:
@@ -55,7 +56,8 @@ def run(config: object, options: argparse.Namespace) -> int:
     print(f"{file.path}: {file.kind}, {len(file.predictions)} rows")
     print(f"{options.truth}: {len(truth)} rows of labels")
     joined, found = join_file(truth, file, lenient=options.lenient)
-    for warning in (*file.warnings, *found.lines(), *cautions):
+    provenance, seen = _provenance(file)
+    for warning in (*file.warnings, *found.lines(), *cautions, *seen):
         print(f"warning: {warning}")
     before = join_file(truth, plain, lenient=options.lenient)[0] if plain else None
     result = metrics.score_joined(
@@ -68,6 +70,8 @@ def run(config: object, options: argparse.Namespace) -> int:
         "num_repeated": found.num_repeated,
         "warnings": [*file.warnings, *found.lines(), *cautions],
     }
+    result["warnings"] = seen
+    result["provenance"] = provenance
     result["files"] = {"predictions": str(file.path), "truth": str(options.truth)}
     for line in summary(result):
         print(line)
@@ -105,6 +109,14 @@ def _calibrated(file: ScoredFile, calibration: Path) -> tuple[ScoredFile, list[s
         file.predictions, smoothing=None, calibration=calibration, say=print
     )
     return dataclasses.replace(file, predictions=table), warnings
+
+
+def _provenance(file: ScoredFile) -> tuple[Any, list[str]]:
+    """What the weights have seen, and its warnings; only a table of ours can say it."""
+    table = file.predictions
+    metadata = table.metadata if isinstance(table, PredictionTable) else {}
+    says = "provenance" in metadata or "ensemble" in metadata
+    return metadata.get("provenance"), warnings_of_predictions(metadata) if says else []
 
 
 def open_predictions(path: Path, dataset: str | None, *, lenient: bool) -> ScoredFile:

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from data_pipeline.formats import submission_check, submission_write, test_list
 from mtl_face.commands.validate import print_deviations
@@ -25,7 +24,7 @@ def run(config: None, options: argparse.Namespace) -> int:
             edition is unknown.
     """
     table = predictions.read(options.predictions)
-    for warning in _provenance_warnings(table.metadata):
+    for warning in provenance.warnings_of_predictions(table.metadata):
         print(f"warning: {warning}")
     wanted = test_list.load_test_list(options.test_list, Path())
     decisions = submission_write.decide(
@@ -62,13 +61,3 @@ def run(config: None, options: argparse.Namespace) -> int:
         f"--submission={options.output} --test_list={options.test_list} --edition={options.edition}"
     )
     return 1 if deviations else 0
-
-
-def _provenance_warnings(metadata: dict[str, Any]) -> list[str]:
-    """Warnings on what the weights have seen: of one model, or of each member of an ensemble."""
-    members = (metadata.get("ensemble") or {}).get("members") or []
-    histories = [member.get("provenance") for member in members if isinstance(member, dict)]
-    if metadata.get("provenance") is not None or not histories:
-        histories = [metadata.get("provenance")]
-    found = [warning for history in histories for warning in provenance.warnings(history)]
-    return list(dict.fromkeys(found))

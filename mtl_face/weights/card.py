@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mtl_face.errors import WeightsError
-from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, TASKS, VA_LOG_VARIANCE
+from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, VA_LOG_VARIANCE
+from mtl_face.weights import differences
 from mtl_face.weights import provenance as provenance_lib
 
 SCHEMA = 2
@@ -46,13 +47,6 @@ _REQUIRED_SINCE_2: dict[str, type | tuple[type, ...]] = {
     "tensors": dict,
     "provenance": (dict, type(None)),
 }
-
-_SAME_RESULT = frozenset(
-    {"dropout", "token_init_std", "compute_dtype"}
-    | {f"backbone.{name}" for name in ("batch_norm", "batch_norm_momentum", "convolution")}
-    | {f"backbone.{name}" for name in ("frozen_stages", "init_from", "init_channels")}
-)
-"""Settings of the model that trained weights do not depend on."""
 
 
 class ExportError(WeightsError):
@@ -170,13 +164,11 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
         raise ExportError(
             f"has a card of schema {schema}, this version reads up to {SCHEMA}",
             path=path,
-            remedy=f"install mtl_face {made or 'of a newer version'} or newer, or read the arrays "
-            "with safetensors and numpy (docs/export.md)"
-            if made
-            else "install a newer mtl_face, or read the arrays with safetensors and numpy "
-            "(docs/export.md)",
+            remedy="install "
+            + (f"mtl_face {made} or newer" if made else "a newer mtl_face")
+            + ", or read the arrays with safetensors and numpy (docs/export.md)",
         )
-    problems = _faults(value, schema) or label_differences(value)
+    problems = _faults(value, schema) or differences.labels(value)
     if problems:
         raise ExportError(
             "its card does not fit: " + "; ".join(problems),
@@ -186,95 +178,6 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
     if value.get("provenance") is not None:
         provenance_lib.check(value["provenance"], path)
     return _up_to_date(value, schema)
-
-
-def label_differences(card: Mapping[str, Any]) -> list[str]:
-    """How a card's outputs differ from this version's, in names, number, order and range.
-
-    Args:
-        card: a card with `tasks`.
-
-    Returns:
-        One sentence a difference; empty if all is the same.
-    """
-    found, lines = card["tasks"], []
-    for task in sorted(found.keys() - set(TASKS)):
-        lines.append(f"task {task}: this version knows no such task")
-    for task in TASKS:
-        if task not in found:
-            lines.append(f"task {task}: the export has no such task")
-            continue
-        part = found[task] if isinstance(found[task], Mapping) else {}
-        outputs = part.get("outputs")
-        if not isinstance(outputs, list) or not all(isinstance(name, str) for name in outputs):
-            lines.append(f"task {task}: the export does not name its outputs")
-            continue
-        lines += _name_differences(task, outputs, list(OUTPUT_NAMES[task]))
-        if task == "va" and list(part.get("range", ())) != [-1.0, 1.0]:
-            lines.append(f"task va: the export's range is {part.get('range')}, here it is [-1, 1]")
-    return lines
-
-
-def model_differences(card: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    """How the network of a card differs from that of a config.
-
-    Settings that trained weights do not depend on, such as dropout, may differ.
-
-    Args:
-        card: a card that was read.
-        model: section `model` of a config, nested.
-
-    Returns:
-        One line a setting; empty if the weights fit.
-    """
-    theirs = _flat(card["config"]["model"])
-    ours = _flat(json.loads(json.dumps(model)))
-    return [
-        f"model.{name} is {theirs[name]!r} in the export, {ours[name]!r} in the config"
-        for name in sorted(theirs.keys() & ours.keys() - _SAME_RESULT)
-        if theirs[name] != ours[name]
-    ]
-
-
-def tensor_differences(
-    found: Mapping[str, tuple[tuple[int, ...], str]],
-    expected: Mapping[str, tuple[tuple[int, ...], str]],
-    *,
-    expected_by: str,
-) -> list[str]:
-    """How tensors differ from what they should be.
-
-    Args:
-        found: shape and dtype of each tensor, by name.
-        expected: the same, as it should be.
-        expected_by: who says so, `the card`.
-
-    Returns:
-        One sentence each for missing and surplus tensors, and for those of another shape or dtype.
-    """
-    lines = []
-    missing = sorted(expected.keys() - found.keys())
-    surplus = sorted(found.keys() - expected.keys())
-    if missing:
-        lines.append(f"{_number(missing)} of {expected_by} missing: {_some(missing)}")
-    if surplus:
-        lines.append(f"{_number(surplus)} unknown to {expected_by}: {_some(surplus)}")
-    wrong = []
-    for name in sorted(expected.keys() & found.keys()):
-        (shape, dtype), (wanted, wanted_dtype) = found[name], expected[name]
-        if tuple(shape) != tuple(wanted):
-            wrong.append(f"{name} has shape {_shape(shape)}, {expected_by} says {_shape(wanted)}")
-        elif dtype != wanted_dtype:
-            wrong.append(f"{name} is {dtype}, {expected_by} says {wanted_dtype}")
-    return lines + wrong[:5] + ([f"and {len(wrong) - 5} more"] if len(wrong) > 5 else [])
-
-
-def listed_tensors(card: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]] | None:
-    """Shape and dtype of each tensor that a card lists; None if its schema listed none."""
-    tensors = card.get("tensors")
-    if tensors is None:
-        return None
-    return {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in tensors.items()}
 
 
 def _variance(names: list[str]) -> dict[str, Any]:
@@ -287,29 +190,6 @@ def _variance(names: list[str]) -> dict[str, Any]:
         "reading": "standard deviation: sqrt(temperature * exp(value)), per example",
         "layer": "outputs 2 and 3 of head_va; value = 8 tanh(output / 8), done by the network",
     }
-
-
-def _name_differences(task: str, found: list[str], expected: list[str]) -> list[str]:
-    if found == expected:
-        return []
-    lines = []
-    if len(found) != len(expected):
-        lines.append(f"task {task}: {len(found)} outputs in the export, {len(expected)} here")
-    unknown = [name for name in found if name not in expected]
-    absent = [name for name in expected if name not in found]
-    if unknown:
-        lines.append(f"task {task}: the export's {', '.join(unknown)} is unknown here")
-    if absent:
-        lines.append(f"task {task}: the export has no {', '.join(absent)}")
-    if not lines:
-        place = next(
-            i for i, pair in enumerate(zip(found, expected, strict=True)) if len({*pair}) > 1
-        )
-        lines.append(
-            f"task {task}: the same outputs in another order: output {place} is {found[place]} in "
-            f"the export, {expected[place]} here"
-        )
-    return lines
 
 
 def _faults(card: Mapping[str, Any], schema: int) -> list[str]:
@@ -349,25 +229,3 @@ def _up_to_date(card: dict[str, Any], schema: int) -> dict[str, Any]:
         "tensors": None,
         "provenance": provenance_lib.from_config(card["config"]),
     }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def _number(names: list[str]) -> str:
-    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def _shape(shape: Iterable[int]) -> str:
-    return "[" + ", ".join(map(str, shape)) + "]"

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mtl_face.errors import WorkdirError
 from mtl_face.weights import card as cards
-from mtl_face.weights import safetensors_file, storage_errors
+from mtl_face.weights import differences, safetensors_file, storage_errors
 from mtl_face.weights.card import ExportError
 
 Format = Literal["orbax", "safetensors"]
@@ -222,13 +222,13 @@ def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
 def _check_against_card(
     tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any], place: Path
 ) -> None:
-    listed = cards.listed_tensors(card)
+    listed = differences.listed_tensors(card)
     if listed is None:
         return
-    differences = cards.tensor_differences(specification(tensors), listed, expected_by="the card")
-    if differences:
+    found = differences.tensors(specification(tensors), listed, expected_by="the card")
+    if found:
         raise ExportError(
-            "does not hold what its card lists: " + "; ".join(differences),
+            "does not hold what its card lists: " + "; ".join(found),
             path=place,
             remedy="copy it again from where it came, or export again",
         )

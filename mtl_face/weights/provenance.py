@@ -183,7 +183,7 @@ def warnings_of_predictions(metadata: Mapping[str, Any]) -> list[str]:
         metadata: the table's; `provenance`, or `ensemble.members` with one each.
 
     Returns:
-        Sentences, each once; those on members begin with the members' names.
+        Sentences, each once; those on members end with the members' names.
     """
     ensemble = metadata.get("ensemble")
     members = ensemble.get("members") if isinstance(ensemble, Mapping) else None
@@ -191,10 +191,10 @@ def warnings_of_predictions(metadata: Mapping[str, Any]) -> list[str]:
         return warnings(metadata.get("provenance"))
     names: dict[str, list[str]] = {}
     for member in members:
-        sound = isinstance(member, Mapping)
-        for line in warnings_of_predictions(member if sound else {}):
-            names.setdefault(line, []).append(str(member.get("name")) if sound else "unnamed")
-    return [f"{', '.join(who)}: {line}" for line, who in names.items()]
+        values = member if isinstance(member, Mapping) else {}
+        for line in warnings_of_predictions(values):
+            names.setdefault(line, []).append(str(values.get("name", "unnamed")))
+    return [f"{line} (of the ensemble's {', '.join(who)})" for line, who in names.items()]
 
 
 def check(value: Any, path: Any) -> dict[str, Any]:

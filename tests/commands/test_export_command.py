@@ -5,24 +5,30 @@ import io
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_experiment import Experiment
 
 from mtl_face import config as config_lib
-from mtl_face.commands import line, lineage
+from mtl_face.commands import initial_weights, line, lineage
+from mtl_face.commands import workdir as workdirs
+from mtl_face.commands.session import Session
 from mtl_face.errors import WeightsError
 from mtl_face.evaluation import predictions
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.weights import export, provenance
 
-SHORT = ("--config.optimizer.epochs=1", "--config.training.evaluate_every_epochs=1")
 FORBIDDEN = "warning: weights pre-trained on Aff-Wild2 were used"
 FOLDERS = {"orbax": "export", "safetensors": "export_safetensors"}
 
 
 class Runs:
-    """A run on `Aff-Wild2`, its exports, and a run that starts from one of them."""
+    """A run on `Aff-Wild2`, its exports, and a run that starts from one of them.
+
+    Their states are drawn, not trained: nothing here depends on how good they are.
+    """
 
     def __init__(self, folder):
         self.experiment = Experiment(folder)
@@ -30,35 +36,59 @@ class Runs:
         self.child = folder / "child"
         self.said = {}
 
+    def write_run(self, workdir, *overrides):
+        """A folder as `train` leaves it after 5 steps, before its evaluation."""
+        data = f"data.root={self.experiment.data}"
+        config = config_lib.load(self.experiment.config, [data, *overrides])
+        workdir = workdirs.open_for_training(workdir, config)
+        session = Session(config)
+        like = session.state_like
+        random = np.random.default_rng(0)
+
+        def draw(leaf, low, high):
+            values = random.uniform(low, high, leaf.shape).astype(np.float32)
+            return jax.device_put(values, leaf.sharding)
+
+        state = jax.tree.map(lambda leaf: jnp.zeros((), jnp.int32), like).replace(
+            step=jnp.int32(5),
+            params=jax.tree.map(lambda leaf: draw(leaf, -0.2, 0.2), like.params),
+            batch_stats=jax.tree.map(lambda leaf: draw(leaf, 0.5, 1.5), like.batch_stats),
+            opt_state=jax.tree.map(
+                lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding),
+                like.opt_state,
+            ),
+            key=jax.device_put(jax.random.key(0), like.key.sharding),
+        )
+        backbone = initial_weights.load(config, lambda line: None)
+        with Checkpoints(workdir / workdirs.CHECKPOINTS, keep=1) as checkpoints:
+            source = None if backbone is None else backbone.source
+            lineage.begin(config, workdir, checkpoints, source)
+            checkpoints.save(5, state, score=0.5)
+
     def run(self, command, *more, workdir):
         out = io.TextIOWrapper(io.BytesIO())
         with contextlib.redirect_stdout(out):
-            arguments = self.experiment.arguments(command, *SHORT, *more, workdir=workdir)
-            assert line.main(arguments) == 0
+            assert line.main(self.experiment.arguments(command, *more, workdir=workdir)) == 0
         out.seek(0)
         return out.read()
 
     def export(self, form):
         return self.parent / FOLDERS[form]
 
+    @property
+    def init_from(self):
+        return f"model.backbone.init_from={self.export('safetensors')}/model.safetensors"
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     runs = Runs(tmp_path_factory.mktemp("exports"))
-    named = "--config.provenance.training_data=Aff-Wild2, own faces"
-    runs.said["parent"] = runs.run("train", named, workdir=runs.parent)
+    runs.write_run(runs.parent, "provenance.training_data=Aff-Wild2, own faces")
+    runs.said["parent"] = runs.run("evaluate", workdir=runs.parent)
     for form in FOLDERS:
         runs.said[form] = runs.run("export", f"--format={form}", workdir=runs.parent)
-    runs.said["child"] = runs.run(
-        "train",
-        f"--config.model.backbone.init_from={runs.export('safetensors')}/model.safetensors",
-        workdir=runs.child,
-    )
+    runs.write_run(runs.child, runs.init_from)
     return runs
-
-
-def child_arguments(runs):
-    return f"--config.model.backbone.init_from={runs.export('safetensors')}/model.safetensors"
 
 
 def evaluate(runs, capsys, *words):
@@ -93,7 +123,9 @@ def test_export_is_read_as_the_checkpoint(runs, form):
     assert card["weights_sha256"] == export.weights_sha256(variables)
 
 
-@pytest.mark.parametrize("form", FOLDERS)
+@pytest.mark.parametrize(
+    "form", [pytest.param("orbax", marks=pytest.mark.slow), pytest.param("safetensors")]
+)
 def test_evaluates_without_workdir_and_config(runs, form, tmp_path, capsys):
     """On another machine: nothing but the export and the data."""
     alone = tmp_path / "weights"
@@ -128,6 +160,7 @@ def test_evaluates_without_workdir_and_config(runs, form, tmp_path, capsys):
 
 
 class TestParams:
+    @pytest.mark.slow
     def test_config_that_fits(self, runs, tmp_path, capsys):
         status, _, err = evaluate(
             runs,
@@ -170,6 +203,7 @@ class TestParams:
         assert "tensors of the network missing: params/head_au/" in err
         assert "\n  -> " in err
 
+    @pytest.mark.slow
     def test_other_size_of_crops_is_said(self, runs, tmp_path, capsys):
         status, out, _ = evaluate(
             runs,
@@ -205,6 +239,7 @@ class TestParams:
         assert "cannot be written" in err
         assert (tmp_path / "file").read_text() == "mine"
 
+    @pytest.mark.slow
     def test_settings_of_an_older_version(self, runs, tmp_path, capsys):
         """Those that are gone since are named; those that came since have their defaults."""
         variables, card = export.load(runs.export("safetensors"))
@@ -223,7 +258,7 @@ class TestParams:
 
 
 def test_output_named_like_a_file(runs, capsys):
-    arguments = ("--format=safetensors", "--output=weights/model.safetensors", *SHORT)
+    arguments = ("--format=safetensors", "--output=weights/model.safetensors")
     status, _, err = runs.experiment.run(capsys, "export", *arguments, workdir=runs.parent)
     assert status == 2
     assert "is named like a file" in err
@@ -239,7 +274,7 @@ class TestProvenance:
             assert "warning: trained on Aff-Wild2" in words
             assert FORBIDDEN not in words
 
-    def test_inherited_everywhere(self, runs):
+    def test_inherited_everywhere(self, runs, tmp_path, capsys):
         found = read_json(runs.child / "provenance.json")
         assert found["training_data"] == ["s-Aff-Wild2"]
         assert found["pretrained_on"] == ["Aff-Wild2", "own faces"]
@@ -251,28 +286,58 @@ class TestProvenance:
         assert source["provenance"] == read_json(runs.parent / "provenance.json")
         with Checkpoints(runs.child / "checkpoints", keep=1, read_only=True) as checkpoints:
             assert checkpoints.read_metadata(5) == {"provenance": found}
-        results = runs.child / "evaluation"
+
+        # what the settings say more is added, and takes nothing back
+        workdir = tmp_path / "child"
+        shutil.copytree(runs.child, workdir)
+        more = (f"--config.{runs.init_from}", "--config.provenance.pretrained_on=VGGFace2")
+        said = runs.run("evaluate", *more, workdir=workdir)
+        assert FORBIDDEN in said
+        results = workdir / "evaluation"
         metrics = read_json(results / "metrics.json")
-        assert metrics["provenance"] == found
-        assert metrics["warnings"] == provenance.warnings(found)
+        assert metrics["provenance"] == provenance.amend(found, pretrained_on=["VGGFace2"])
+        assert metrics["provenance"]["pretrained_on"] == ["Aff-Wild2", "own faces", "VGGFace2"]
+        assert metrics["provenance"]["aff_wild2_pretrained"] is True
+        assert metrics["warnings"] == provenance.warnings(metrics["provenance"])
         table = predictions.read(results / "predictions.parquet")
         assert provenance.warnings_of_predictions(table.metadata) == metrics["warnings"]
         assert "pre-trained on Aff-Wild2 were used" in (results / "report.html").read_text()
-        assert runs.said["child"].count(FORBIDDEN) == 2  # before the first step, and at the end
 
-    def test_evaluate_warns_and_may_be_told_more(self, runs, tmp_path):
-        workdir = tmp_path / "child"
-        shutil.copytree(runs.child, workdir)
-        more = "--config.provenance.pretrained_on=VGGFace2"
-        said = runs.run("evaluate", child_arguments(runs), more, workdir=workdir)
-        assert FORBIDDEN in said
-        found = read_json(workdir / "evaluation" / "metrics.json")["provenance"]
-        assert found["pretrained_on"] == ["Aff-Wild2", "own faces", "VGGFace2"]
-        assert found["aff_wild2_pretrained"] is True
+        # and so it is where that file is scored later
+        truth = runs.experiment.data / "validation_set_annotations.txt"
+        status, out, _ = evaluate(
+            runs,
+            capsys,
+            f"--predictions={results / 'predictions.parquet'}",
+            f"--truth={truth}",
+            f"--output={tmp_path / 'scores.json'}",
+        )
+        assert status == 0
+        assert FORBIDDEN in out
+        scores = read_json(tmp_path / "scores.json")
+        assert scores["provenance"] == metrics["provenance"]
+        assert scores["warnings"] == metrics["warnings"]
 
+    @pytest.mark.slow
+    def test_real_runs(self, runs, tmp_path):
+        """`train` says it before the first step, where it goes on, and at the end."""
+        short = ("--config.optimizer.epochs=1", "--config.training.evaluate_every_epochs=1")
+        words = (f"--config.{runs.init_from}", *short)
+        said = runs.run("train", *words, workdir=tmp_path / "run")
+        assert said.count(FORBIDDEN) == 2
+        assert said.index(FORBIDDEN) < said.index("step 5/5")
+        found = read_json(tmp_path / "run" / "provenance.json")
+        assert found == read_json(runs.child / "provenance.json")
+        with Checkpoints(tmp_path / "run/checkpoints", keep=1, read_only=True) as checkpoints:
+            for step in (checkpoints.newest(), checkpoints.best()):
+                assert checkpoints.read_metadata(step) == {"provenance": found}
+
+    @pytest.mark.slow
     def test_export_of_the_child_and_its_evaluation(self, runs, tmp_path, capsys):
         output = tmp_path / "export"
-        said = runs.run("export", child_arguments(runs), f"--output={output}", workdir=runs.child)
+        said = runs.run(
+            "export", f"--config.{runs.init_from}", f"--output={output}", workdir=runs.child
+        )
         assert FORBIDDEN in said
         assert export.read_card(output)["provenance"]["aff_wild2_pretrained"] is True
         words = (f"--params={output}", f"--output={tmp_path / 'results'}")

@@ -145,6 +145,52 @@ def test_from_the_settings_of_an_older_version():
         assert provenance.from_config(config) is None
 
 
+class TestPredictions:
+    clean = provenance.record(training_data=["s-Aff-Wild2"])
+    flagged = provenance.record(training_data=["own"], aff_wild2_pretrained=True)
+
+    def ensemble(self, **members):
+        return {
+            "ensemble": {
+                "members": [{"name": name, "provenance": found} for name, found in members.items()]
+            }
+        }
+
+    def test_of_one_network(self):
+        assert provenance.warnings_of_predictions({"provenance": self.clean}) == []
+        (line,) = provenance.warnings_of_predictions({"provenance": self.flagged})
+        assert line == provenance.warnings(self.flagged)[0]
+        (line,) = provenance.warnings_of_predictions({})
+        assert "unknown" in line
+
+    def test_of_an_ensemble(self):
+        found = self.ensemble(a=self.clean, b=self.flagged, c=self.flagged)
+        (line,) = provenance.warnings_of_predictions(found)
+        assert line.startswith("weights pre-trained on Aff-Wild2 were used")
+        assert line.endswith(" (of the ensemble's b, c)")
+        assert provenance.warnings_of_predictions(self.ensemble(a=self.clean, b=self.clean)) == []
+
+    def test_of_an_ensemble_with_a_member_that_says_nothing(self):
+        (line,) = provenance.warnings_of_predictions(self.ensemble(a=self.clean, b=None))
+        assert line.startswith("the weights record no provenance")
+        assert line.endswith(" (of the ensemble's b)")
+
+    def test_of_an_ensemble_whose_members_have_the_same(self):
+        found = self.ensemble(a=self.flagged, b=self.flagged) | {"provenance": self.flagged}
+        assert provenance.warnings_of_predictions(found) == provenance.warnings(self.flagged)
+
+    @pytest.mark.parametrize("damaged", [{}, [], 3, {"training_data": 3}])
+    def test_damaged(self, damaged):
+        for metadata in ({"provenance": damaged}, {"ensemble": {"members": [damaged]}}):
+            (line,) = provenance.warnings_of_predictions(metadata)
+            assert "unknown" in line
+
+
+def test_ancestor_with_a_damaged_record():
+    with pytest.raises(WeightsError, match="export: holds no sound provenance"):
+        started_from({"training_data": ["own"]})
+
+
 class TestAmend:
     recorded = provenance.record(
         training_data=["s-Aff-Wild2"], pretrained_on=["VGGFace2"], initial_weights=VGGFACE2
