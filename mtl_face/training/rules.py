@@ -151,14 +151,15 @@ def _axis(rule: Rule, name: str, shape: tuple[int, ...], parts: int) -> int | No
 
 
 def _fits_nothing(rule: Rule, found: list[str]) -> ConfigError:
-    """The error, with the names that come nearest: by their parts, as many as the pattern has."""
-    wanted = rule.pattern.pattern.strip("^$/").replace(".*", "*")
-    length = wanted.count("/") + 1
+    """The error, with the names that come nearest: those with a part like each of the pattern's."""
+    wanted = [word for word in re.split(r"\W+", rule.pattern.pattern) if word]
 
     def likeness(name: str) -> float:
         parts = name.split("/")
-        windows = ["/".join(parts[i : i + length]) for i in range(max(1, len(parts) - length + 1))]
-        return max(difflib.SequenceMatcher(None, wanted, window).ratio() for window in windows)
+        return sum(
+            max(difflib.SequenceMatcher(None, word, part).ratio() for part in parts)
+            for word in wanted
+        )
 
     nearest = sorted(dict.fromkeys(found), key=lambda name: (-likeness(name), name))[:3]
     return ConfigError(
