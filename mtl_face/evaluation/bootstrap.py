@@ -133,7 +133,8 @@ def interval(
 
     Returns:
         (low, high), or None where the score is undefined or was so in more than a tenth of the
-        resamples, and where there are fewer than two videos.
+        resamples, where there are fewer than two videos, and where resampling biases the score by
+        so much that the interval would not hold it (a calibration error near its floor).
     """
     values = _defined(sample, path)
     if values is None:
@@ -146,6 +147,9 @@ def interval(
         bias, acceleration = _bca(sample, path, values)
         tails = [_shift(end, bias, acceleration) for end in (-z, z)]
     low, high = np.quantile(values, tails)
+    slack = 1e-9 * (1.0 + abs(sample.point[path]))
+    if not low - slack <= sample.point[path] <= high + slack:
+        return None
     return float(low), float(high)
 
 

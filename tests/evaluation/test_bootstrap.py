@@ -240,6 +240,18 @@ def test_a_score_that_is_often_undefined_has_no_interval():
     assert intervals["au.pr_auc.au2"] is not None
 
 
+def test_a_score_that_resampling_biases_has_no_interval_beside_it():
+    """As a calibration error near its floor, which every resample exceeds."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.04, 0.06, 1000)
+    left_out = {"x": rng.normal(0.03, 0.001, 30)}
+    beside = bootstrap.Resampling({"x": 0.03}, {"x": values}, left_out)
+    among = bootstrap.Resampling({"x": 0.045}, {"x": values}, left_out)
+    assert bootstrap.interval(beside, "x") is None
+    low, high = bootstrap.interval(among, "x")
+    assert low < 0.045 < high
+
+
 def test_many_rows_need_groups_and_stay_close():
     labels = make_labels(3000, seed=1)
     predictions = make_predictions(labels)
