@@ -13,7 +13,7 @@ from mtl_face import config as config_lib
 from mtl_face.commands import build, replay_files
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import Session, say
-from mtl_face.errors import WorkdirError
+from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.tasks import TASKS
 from mtl_face.training import health, sharding
 from mtl_face.training.checkpoint import Checkpoints
@@ -41,6 +41,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     workdir = workdirs.open_for_reading(options.workdir, config)
     dump = replay_files.read(options.dump)
     session = Session(config)
+    _check_devices(session, dump)
     state = _state_before(session, workdir, dump)
     say(f"step {dump.step} of seed {dump.note['seed']}, refused on {dump.note['host']}")
     _compare_key(state, dump)
@@ -92,8 +93,24 @@ def _state_before(session: Session, workdir: Path, dump: replay_files.Dump) -> T
     )
 
 
+def _check_devices(session: Session, dump: replay_files.Dump) -> None:
+    try:
+        sharding.check_batch(
+            len(dump.images),
+            session.mesh,
+            name="its batch of",
+            microbatches=session.config.optimizer.accumulation_steps,
+        )
+    except ConfigError as error:
+        raise WorkdirError(
+            error.problem,
+            path=dump.path,
+            remedy="replay it on as many devices as the run had, or on one",
+        ) from error
+
+
 def _compare_key(state: TrainState, dump: replay_files.Dump) -> None:
-    if np.asarray(jax.random.key_data(state.key)).tolist() != dump.note.get("key"):
+    if np.asarray(jax.random.key_data(state.key)).tolist() != dump.note["key"]:
         raise WorkdirError(
             "was written by another run than the state before its step",
             path=dump.path,

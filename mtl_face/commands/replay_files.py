@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from numpy.typing import NDArray
 
 from mtl_face.errors import WorkdirError
@@ -84,28 +85,34 @@ def write(
     name = f"{taken + 1}"
     whole = sharding.whole(batch, mesh)
     key = np.asarray(jax.random.key_data(state.key)).tolist()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            arrays = {"rows": rows, **_flat(whole)}
-            note = {
-                "step": taken + 1,
-                "seed": seed,
-                "key": key,
-                "policy": policy,
-                "host": socket.gethostname(),
-                "numbers": {key: _as_json(value) for key, value in numbers.items()},
-                "rows": rows.tolist(),
-                "images": list(images),
-            }
+    problem: Exception | None = None
+    if jax.process_index() == 0:
+        arrays = {"rows": rows, **traverse_util.flatten_dict(whole, sep="/")}
+        note = {
+            "step": taken + 1,
+            "seed": seed,
+            "key": key,
+            "policy": policy,
+            "host": socket.gethostname(),
+            "numbers": {key: _as_json(value) for key, value in numbers.items()},
+            "rows": rows.tolist(),
+            "images": list(images),
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
             with _replacing(folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
             with _replacing(folder / f"{name}.json") as temporary:
                 temporary.write_text(json.dumps(note, indent=1) + "\n")
+        except OSError as error:
+            problem = error  # told below: the other processes save the state, and wait for this one
+    try:
         with Checkpoints(folder / STATES, keep=_STATES_KEPT) as states:
             states.save(taken, state, replace=True)
     except (OSError, WorkdirError) as error:
-        return f"its batch could not be kept ({error})"
+        problem = problem or error
+    if problem is not None:
+        return f"its batch could not be kept ({problem})"
     return f"its batch is in {folder / name}.npz, which run.py replay --dump looks into"
 
 
@@ -118,13 +125,17 @@ def read(path: Path) -> Dump:
     Raises:
         WorkdirError: if it is none.
     """
-    path = path.expanduser().resolve().with_suffix(".npz")
+    path = path.expanduser().resolve()
     try:
+        path = path.with_suffix(".npz")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         note = json.loads(path.with_suffix(".json").read_text())
         step, images = int(note["step"]), [str(image) for image in note["images"]]
-        batch = _nested({name: value for name, value in arrays.items() if name != "rows"})
+        if absent := {"seed", "host", "numbers", "key"} - note.keys():
+            raise ValueError(f"{path.with_suffix('.json').name} lacks {min(absent)}")
+        arrays.pop("rows", None)
+        batch = traverse_util.unflatten_dict(arrays, sep="/")
         if {"image", "targets", "weights"} - batch.keys() or len(images) != len(batch["image"]):
             raise ValueError("it holds no batch")
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -134,27 +145,6 @@ def read(path: Path) -> Dump:
             remedy="give --dump=WORKDIR/replay/STEP.npz, with STEP.json beside it",
         ) from error
     return Dump(path, step, batch, images, note)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, NDArray[Any]]:
-    flat: dict[str, NDArray[Any]] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}/")
-        else:
-            flat[prefix + name] = np.asarray(value)
-    return flat
-
-
-def _nested(flat: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, last = name.split("/")
-        place = nested
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    return nested
 
 
 def _as_json(value: float) -> float | str:
