@@ -78,4 +78,6 @@ def open_workdir(folder: Path, config: config_lib.Config) -> Path:
                 remedy="give a --workdir on a file system that all hosts share",
             )
         time.sleep(0.2)
-    return workdirs.open_for_reading(folder, config)
+    # That it belongs to these settings process 0 has seen, and `joined` that all have the same but
+    # for places of files, which may be others here.
+    return folder
