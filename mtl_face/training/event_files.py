@@ -18,7 +18,7 @@ _PATTERN = "events.out.tfevents.*"
 
 
 def forget_after(folder: Path, step: int) -> int:
-    """Drops the events of later steps, and records that a kill cut short.
+    """Drops the events of later steps, and what a kill or a dead machine left unreadable.
 
     Args:
         folder: holds event files; it may be absent. No writer has them open.
@@ -50,11 +50,15 @@ def forget_after(folder: Path, step: int) -> int:
 
 
 def _keep(content: bytes, step: int) -> tuple[bytes, int]:
+    from google.protobuf.message import DecodeError
     from tensorboard.compat.proto import event_pb2
 
     kept, lost = [], 0
     for record in _records(content):
-        event = event_pb2.Event.FromString(record[_HEADER:-_FOOTER])
+        try:
+            event = event_pb2.Event.FromString(record[_HEADER:-_FOOTER])
+        except DecodeError:
+            break
         if event.step > step:
             lost += 1
         else:
@@ -63,12 +67,18 @@ def _keep(content: bytes, step: int) -> tuple[bytes, int]:
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    """The complete records; a tail that holds none is left out."""
+    """The complete records up to the first damaged one: no reader gets past that.
+
+    A machine that died may have left a tail of zeros, in place of what was to be written.
+    """
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
     start = 0
     while start + _HEADER + _FOOTER <= len(content):
         length = int.from_bytes(content[start : start + 8], "little")
         end = start + _HEADER + length + _FOOTER
-        if end > len(content):
+        check_sum = int.from_bytes(content[start + 8 : start + _HEADER], "little")
+        if end > len(content) or masked_crc32c(content[start : start + 8]) != check_sum:
             return
         yield content[start:end]
         start = end

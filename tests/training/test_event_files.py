@@ -61,6 +61,22 @@ def test_a_record_cut_short_is_dropped(tmp_path, lost):
     assert len(found) == len(set(found))
 
 
+@pytest.mark.parametrize("tail", [bytes(100), b"\xff" * 40, "the last event"])
+def test_what_a_dead_machine_left_is_dropped(tmp_path, tail):
+    write(tmp_path, [2, 4])
+    (path,) = tmp_path.glob("events*")
+    content = path.read_bytes()
+    damaged = content + tail if isinstance(tail, bytes) else content[:-20] + bytes(20)
+    path.write_bytes(damaged)
+    event_files.forget_after(tmp_path, 9)
+    write(tmp_path, [6])
+    found = rows(tmp_path)
+    lost = 0 if isinstance(tail, bytes) else 1
+    assert len(found) == len(set(found)) == len(expected([2, 4, 6])) - lost
+    assert set(found) >= set(expected([2, 6]))
+    assert path.stat().st_size <= len(content)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     write(tmp_path, [2, 4])
 
