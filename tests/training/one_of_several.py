@@ -82,7 +82,7 @@ def main(port, processes, process, devices, fsdp, output, mode="stay"):
     place = distributed.Place(f"127.0.0.1:{port}", int(processes), process)
     output = Path(output)
     with (
-        distributed.joined(place, settings="x", timeout_seconds=60),
+        distributed.joined(place, settings="x", timeout_seconds=180),
         StopRequest() as own,
     ):
 

@@ -16,8 +16,10 @@ def test_batches_come_in_order_and_end(timeout):
     watch = InputWatch(range(5), timeout_seconds=timeout, where="here")
     assert list(watch) == [0, 1, 2, 3, 4]
     assert list(watch) == []
-    time.sleep(0.1)
-    assert not [t for t in set(threading.enumerate()) - before if t.name == "input"]
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "input":
+            thread.join(30)
+            assert not thread.is_alive()
     assert watch.waited_seconds >= 0
 
 
