@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from mtl_face import config as config_lib
 from mtl_face.commands import lineage, prediction_paths, run_report, smooth_options, tables
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.post_process import post_process
+from mtl_face.commands.score_file import write_json
 from mtl_face.commands.session import Pixels, Session, evaluate_table, pixels, say
 from mtl_face.errors import WorkdirError
 from mtl_face.evaluation import predictions as prediction_files
@@ -147,7 +147,7 @@ def evaluate_state(
         say(f"warning: {line}")
     if jax.process_index() == 0:
         say("writing the report ...")
-        _write_json(folder / "metrics.json", metrics)
+        write_json(folder / "metrics.json", metrics)
         prediction_files.write(predictions, folder / "predictions.parquet")
         prediction_files.write_csv(predictions, folder / "predictions.csv")
         if predictions is not raw:
@@ -194,16 +194,3 @@ def restore(session: Session, workdir: Path) -> tuple[int, Any]:
         if step is None:
             raise problem
         return step, checkpoints.restore(step, session.state_like)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    try:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WorkdirError(
-            f"cannot be written: {error.strerror}",
-            path=path,
-            remedy="free some space or mend the permissions, then run `run.py evaluate`",
-        ) from error

@@ -1,5 +1,8 @@
+import errno
+
 import pytest
 
+from mtl_face.errors import WorkdirError
 from mtl_face.evaluation.files import replacing
 
 
@@ -32,3 +35,17 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     with replacing(tmp_path / "replaced") as temporary:
         temporary.write_text("")
     assert (tmp_path / "replaced").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_disk_that_refuses_is_the_users_error(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def write_too_much():
+        with replacing(path):
+            raise OSError(errno.ENOSPC, "Detail: [errno 28]")
+
+    with pytest.raises(WorkdirError, match=r"result\.txt: cannot be written \(No space left"):
+        write_too_much()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
