@@ -3,6 +3,8 @@
 import argparse
 import importlib
 import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -28,9 +30,30 @@ def main(arguments: Sequence[str]) -> int:
         arguments: the words after the program's name.
 
     Returns:
-        Exit status: 0, 2 for a user's mistake, 128 + signal if stopped by one.
+        Exit status: 0, 2 for a user's mistake, 128 + signal if stopped by one, or if whoever read
+        the output (`head`, say) went away.
     """
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        if not _reader_is_gone():  # another pipe is broken
+            raise
+        # what still waits to be written would fail once more at the end
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return 128 + signal.SIGPIPE
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are told without being asked for
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _run(arguments: Sequence[str]) -> int:
     overrides = [word.removeprefix("--config.") for word in arguments if _is_override(word)]
     try:
         for override in overrides:  # before the parser takes `--config.seed 3` for two arguments
@@ -56,6 +79,9 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except SystemExit:  # of the parser, which passes over a help text that nobody takes
+        sys.stdout.flush()
+        raise
 
 
 def _is_override(word: str) -> bool:
