@@ -50,11 +50,12 @@ def run(config: object, options: argparse.Namespace) -> int:
     files[1] = files[1].renamed(dataset)
     truth = scored_files.read_truth(options.truth, dataset=dataset, answered=common)
     predicted = [match(truth, file.predictions, lenient=True) >= 0 for file in files]
-    truth = truth.select(scored_files.asked_rows(truth, predicted[0] & predicted[1]))
     warnings = []
-    for file in files:
-        found = check_fit(truth, file, lenient=options.lenient)
+    for file, rows in zip(files, predicted, strict=True):
+        asked = truth.select(scored_files.asked_rows(truth, rows))
+        found = check_fit(asked, file, lenient=options.lenient)
         warnings += [f"{file.path}: {line}" for line in (*file.warnings, *found.lines())]
+    truth = truth.select(scored_files.asked_rows(truth, predicted[0] & predicted[1]))
     joined = paired.join_both(
         truth, files[0].predictions, files[1].predictions, lenient=options.lenient
     )

@@ -116,3 +116,17 @@ def test_labels_must_be_named(files, capsys):
         line.main(["compare", str(files["a"]), str(files["b"])])
     assert left.value.code == 2
     assert "--truth" in capsys.readouterr().err
+
+
+def test_rows_without_labels_may_be_predicted_by_one_alone(files, tmp_path, capsys):
+    """Nothing is asked of them, so each file may have them or not, as when it is scored."""
+    labels, table = files["labels"], files["tables"][0]
+    labelled = ~np.isnan(labels.valence) | (labels.expression >= 0) | ~np.isnan(labels.au[:, 0])
+    assert not labelled.all()
+    rows = np.flatnonzero(labelled)
+    part = scorer_files.write_predictions(tmp_path / "part.parquet", table.take(rows))
+    status, _, err, result = run(capsys, files, files["a"], part)
+    assert (status, err) == (0, "")
+    assert result["num_rows"] == len(rows)
+    assert result["scores"]["p"]["difference"] == 0.0
+    assert result["warnings"] == []
