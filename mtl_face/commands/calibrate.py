@@ -15,6 +15,8 @@ from mtl_face.evaluation import calibration as calibrations
 from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.evaluation.calibration import Calibration
 from mtl_face.evaluation.calibration_crossfit import calibrate
+from mtl_face.evaluation.match import match
+from mtl_face.evaluation.prediction_table import PredictionError
 
 if TYPE_CHECKING:
     from mtl_face import config as config_lib
@@ -137,9 +139,15 @@ def _read_truth(path: Path, table: Any, predictions: Path) -> FrameTable:
     from mtl_face.commands import scored_files
 
     names = np.unique(table.dataset)
+    if not len(names):
+        raise PredictionError(
+            "holds no predictions", path=predictions, remedy="give those of the validation set"
+        )
     if len(names) != 1:
         raise ConfigError(
             f"{predictions} holds predictions of {len(names)} data sets",
             remedy="calibrate on predictions of one",
         )
-    return scored_files.read_truth(path, dataset=str(names[0]), answered=tasks.TASKS)
+    truth = scored_files.read_truth(path, dataset=str(names[0]), answered=tasks.TASKS)
+    predicted_N = match(truth, table, lenient=True) >= 0
+    return truth.select(scored_files.asked_rows(truth, predicted_N))

@@ -155,3 +155,28 @@ def test_the_commands_are_light():
     code = "import sys\n" + "".join(f"import mtl_face.commands.{name}\n" for name in names)
     code += "assert not {'jax', 'tensorflow', 'flax'} & set(sys.modules), 'heavy'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rows_without_labels_need_no_predictions(files, capsys):
+    labels, table = make_labels(120), read(files / "a.parquet")
+    labelled = np.isfinite(labels.valence + labels.arousal)
+    labelled |= (labels.expression >= 0) | np.isfinite(labels.au[:, 0])
+    assert not labelled.all()
+    write(table.take(np.flatnonzero(labelled)), files / "part.parquet")
+    status, said = run(
+        capsys, "calibrate", f"--predictions={files / 'part.parquet'}",
+        f"--truth={files / 'truth.txt'}", "--windows=0", f"--output={files / 'part.json'}",
+    )  # fmt: skip
+    assert status == 0, said
+    assert json.loads((files / "part.json").read_text())["fitted_on"]["num_rows"] == labelled.sum()
+
+
+def test_a_file_without_rows_is_refused(files, capsys):
+    empty = files / "empty.parquet"
+    write(read(files / "a.parquet").take(np.arange(0)), empty)
+    status, said = run(
+        capsys, "calibrate", f"--predictions={empty}", f"--truth={files / 'truth.txt'}",
+        f"--output={files / 'none.json'}",
+    )  # fmt: skip
+    assert status == 2
+    assert said.startswith(f"error: {empty}: holds no predictions")
