@@ -32,7 +32,8 @@ def run(config: object, options: argparse.Namespace) -> int:
         Exit status 0.
 
     Raises:
-        ConfigError: one of the two files was not named, or images without a report.
+        ConfigError: one of the two files was not named, or images without a report, or their
+            folder does not exist.
         PredictionError: the predictions do not fit the labels.
         AnnotationError: the labels or a submission cannot be read.
     """
@@ -45,6 +46,11 @@ def run(config: object, options: argparse.Namespace) -> int:
     if options.images is not None and options.report is None:
         raise ConfigError(
             "--images are for the report", remedy="give --report=FILE.html too, or leave it out"
+        )
+    if options.images is not None and not options.images.is_dir():
+        raise ConfigError(
+            f"--images={options.images} is no folder",
+            remedy="give the folder that the paths of the labels start from, or leave it out",
         )
     file = open_predictions(options.predictions, options.dataset, lenient=options.lenient)
     cautions: list[str] = []

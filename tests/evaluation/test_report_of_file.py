@@ -98,3 +98,12 @@ def test_without_jax_and_tensorflow(files, tmp_path):
     assert "STATUS 0" in result.stdout
     assert result.stdout.rstrip().endswith("HEAVY")
     assert (tmp_path / "report.html").is_file()
+
+
+def test_a_folder_of_images_that_is_none_is_refused(capsys, files):
+    path = files / "out" / "never.html"
+    words = (f"--predictions={files / 'ours.parquet'}", f"--truth={files / 'truth.txt'}")
+    status = line.main(["evaluate", *words, f"--report={path}", f"--images={files / 'imges'}"])
+    assert status == 2
+    assert "imges is no folder" in capsys.readouterr().err
+    assert not path.exists()
