@@ -201,7 +201,7 @@ def _read_csv(path: str | os.PathLike[str]) -> PredictionTable:
                 if {"expression", *_PRESENT_COLUMNS} <= set(header)
             ]
             converters = [
-                str if name in _TEXT_COLUMNS else int if name == "frame" else float
+                str if name in _TEXT_COLUMNS else _frame_number if name == "frame" else float
                 for name in wanted
             ]
             rows = []
@@ -246,6 +246,13 @@ def _check_decisions(
         )
 
 
+def _frame_number(text: str) -> int:
+    number = int(text)
+    if abs(number) > np.iinfo(np.int64).max:
+        raise ValueError(f"{text} has more than 64 bits")
+    return number
+
+
 def _convert(
     fields: list[str], converters: list[Any], path: str | os.PathLike[str], line: int
 ) -> list[Any]:
@@ -256,7 +263,7 @@ def _convert(
             values.append(converter(field))
         except ValueError as error:
             raise PredictionError(
-                f"{field!r} is no {'whole number' if converter is int else 'number'}",
+                f"{field!r} is no {'frame number' if converter is _frame_number else 'number'}",
                 path=path,
                 line=line,
                 remedy="restore the line, or write the file again",

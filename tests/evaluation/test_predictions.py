@@ -189,6 +189,9 @@ def write_wrong_files(folder):
     (folder / "annotation.txt").write_text("image,valence,arousal\nvideo1/00001.jpg,0.1,0.2\n")
     (folder / "short.csv").write_text("\n".join([*lines[:3], lines[3].rsplit(",", 1)[0]]))
     (folder / "word.csv").write_text("\n".join([*lines[:2], lines[2].replace(".", "x")]))
+    dataset, video, _, rest = lines[2].split(",", 3)
+    far = ",".join([dataset, video, str(2**63), rest])
+    (folder / "far.csv").write_text("\n".join([*lines[:2], far]))
     (folder / "twice.csv").write_text(lines[0] + ",video\n")
     (folder / "quote.csv").write_text(lines[0] + '\n"a"b,c\n')
     columns = {name: pyarrow.array(c) for name, c in table.columns().items()}
@@ -226,6 +229,7 @@ def write_wrong_files(folder):
         ("annotation.txt", "has no column dataset, video, frame and", 1),
         ("short.csv", "fields, the header has", 4),
         ("word.csv", "is no number", 3),
+        ("far.csv", "is no frame number", 3),
         ("twice.csv", "video more than once", 1),
         ("quote.csv", "neither Parquet nor CSV", None),
         ("lacks.parquet", "no column au7_logit", None),
