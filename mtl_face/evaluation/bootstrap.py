@@ -168,7 +168,7 @@ def p_value(sample: Resampling, path: str, *, method: Method = "bca") -> float |
         A number in (0, 1], or None where there is no interval.
     """
     values = _defined(sample, path)
-    if values is None:
+    if values is None or interval(sample, path, method=method) is None:
         return None
     if not values.any() and sample.point[path] == 0.0:
         return 1.0

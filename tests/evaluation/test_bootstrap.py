@@ -248,6 +248,8 @@ def test_a_score_that_resampling_biases_has_no_interval_beside_it():
     beside = bootstrap.Resampling({"x": 0.03}, {"x": values}, left_out)
     among = bootstrap.Resampling({"x": 0.045}, {"x": values}, left_out)
     assert bootstrap.interval(beside, "x") is None
+    assert bootstrap.p_value(beside, "x") is None
+    assert bootstrap.p_value(among, "x") is not None
     low, high = bootstrap.interval(among, "x")
     assert low < 0.045 < high
 
