@@ -45,7 +45,10 @@ def scalar_writer(
         try:
             writer.write_scalars(step, numbers)
             writer.flush()
-        except Exception as error:  # of TensorFlow's own types, which are not imported here
+        except Exception as error:
+            # TensorFlow has types of its own for what a disk says; they are not imported here.
+            if not (isinstance(error, OSError) or type(error).__module__.startswith("tensorflow")):
+                raise
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
             if on_failure == "stop":
                 raise WorkdirError(
