@@ -29,11 +29,9 @@ from mtl_face.errors import ConfigError
 from mtl_face.model.stages import stage_of
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
 from mtl_face.training import sharding
+from mtl_face.training.chips import LOCAL
 from mtl_face.training.state import TrainState, abstract_state
 from mtl_face.training.step import make_train_step
-
-LOCAL = "local"
-"""The devices of this machine, in place of the name of a TPU topology."""
 
 Answer = dict[str, Any]
 

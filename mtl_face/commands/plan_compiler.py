@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from mtl_face import config as config_lib
+from mtl_face.commands import xla_settings
 from mtl_face.errors import ConfigError, UserError
+from mtl_face.training.chips import LOCAL
 
-LOCAL = "local"
 FOLDER = "MTL_FACE_LIBTPU"
 """Environment variable: folder of libtpu, or a virtual environment that has it."""
 
@@ -100,9 +101,19 @@ def compiled(
         config, topology=topology, batch_size=batch_size, effort=effort, library=library
     )
     answer_file, hlo_file = folder / f"{key}.json", folder / f"{key}.hlo.gz"
-    if answer_file.exists():
+    if answer_file.exists() and (hlo_file.exists() or not _fits(answer_file)):
         return Compiled(json.loads(answer_file.read_text()), hlo_file, cached=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CompilerError(
+            f"compiled steps cannot be kept: {error.strerror}",
+            path=folder,
+            remedy="free some space or mend the permissions, or let XDG_CACHE_HOME name another "
+            "folder",
+        ) from error
     say(f"compiling a step of {batch_size} images for {topology} ...")
     with tempfile.TemporaryDirectory(dir=folder) as work:
         unfinished = Path(work) / "program.hlo.gz"
@@ -135,10 +146,13 @@ def compiled(
     return Compiled(answer, hlo_file, cached=False)
 
 
+def _fits(answer_file: Path) -> bool:
+    return bool(json.loads(answer_file.read_text())["fits"])
+
+
 def cache_folder() -> Path:
     """This program's folder in the user's cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(root) / "mtl_face"
+    return xla_settings.cache_folder(os.environ)
 
 
 def cache_key(

@@ -7,7 +7,7 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 _PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -61,7 +61,7 @@ def apply(
         # An empty value would not do: JAX reads it as a folder of that name.
         environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     elif not environment.get(_CACHE):
-        environment[_CACHE] = str(_cache_folder(environment))
+        environment[_CACHE] = str(cache_folder(environment) / "compiled" / machine())
 
 
 def _merged(flags: tuple[str, ...], own: str) -> str:
@@ -70,9 +70,10 @@ def _merged(flags: tuple[str, ...], own: str) -> str:
     return " ".join([flag for flag in flags if flag.partition("=")[0] not in named] + own.split())
 
 
-def _cache_folder(environment: MutableMapping[str, str]) -> Path:
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """This program's folder in the user's cache."""
     root = environment.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(root) / "mtl_face" / "compiled" / machine()
+    return Path(root) / "mtl_face"
 
 
 def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -101,6 +101,9 @@ CHIPS = {
 }
 """Chips by name."""
 
+LOCAL = "local"
+"""The devices of this machine, in place of the name of a slice."""
+
 _PLANES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBOIDS = (
     "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16".split()  # noqa: SIM905
@@ -122,9 +125,9 @@ def check_topology(name: str) -> None:
         ConfigError: nothing has that name; the remedy lists what does.
     """
     known = [f"{kind}:{shape}" for kind, shapes in TOPOLOGIES.items() for shape in shapes]
-    if name in (*known, "local"):
+    if name in (*known, LOCAL):
         return
-    near = difflib.get_close_matches(name, [*known, "local"], n=1)
+    near = difflib.get_close_matches(name, [*known, LOCAL], n=1)
     listing = "; ".join(f"{kind}: {', '.join(shapes)}" for kind, shapes in TOPOLOGIES.items())
     raise ConfigError(
         f"topology '{name}' is unknown" + (f", did you mean {near[0]}?" if near else ""),

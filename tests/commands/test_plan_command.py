@@ -147,6 +147,14 @@ def test_key_of_the_cache(folder, override, same):
     assert len({key(), key(batch_size=16), key(effort="full"), key(topology="v5e:2x2")}) == 4
 
 
+def test_a_cache_that_cannot_be_written(folder, capsys, monkeypatch):
+    (folder / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "file"))
+    status, _, err = run(folder, capsys, "--topology=local", "--batch=16")
+    assert status == 2
+    assert "compiled steps cannot be kept" in err
+
+
 def test_a_batch_that_does_not_split(folder, capsys):
     status, _, err = run(folder, capsys, "--topology=local", "--batch=12")
     assert status == 2
