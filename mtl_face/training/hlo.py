@@ -1,4 +1,4 @@
-"""What the devices exchange in a compiled step, and what moves through memory, from its text.
+"""What the devices exchange in a compiled step, from its text.
 
 The text is that of an optimised, partitioned module (`compiled.as_text()`), the program of one
 device: sizes in it are sizes on one device. Pure Python; imports no JAX.
@@ -204,9 +204,7 @@ def group_size(attributes: str, num_devices: int) -> int:
     match = re.search(r"replica_groups=\[\d+(?:,\d+)*\]<=", attributes)
     if match:
         return int(re.findall(r"\d+", match[0])[-1])
-    match = re.search(
-        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\))? ?\{([^}]*)\}", attributes
-    )
+    match = _MESH_GROUPS.search(attributes)
     if match:
         axes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
         return math.prod(axes[name] for name in re.findall(r"'([^':]+)'", match[2]))
@@ -260,63 +258,6 @@ def split_gradients(
                     break
     left = round(sum(size * count for size, count in missing.items()))
     return list(zip(found, gradient_bytes, strict=True)), left
-
-
-def traffic(module: Module) -> dict[str, int]:
-    """Bytes that a step reads and writes, by the place in the code, operand by operand.
-
-    An estimate beside the compiler's own sum: each operand of an instruction is read whole and each
-    result written whole, wherever in memory it lies.
-
-    Returns:
-        Bytes by the instruction's `source`.
-    """
-    runs = module.runs()
-    inner = {
-        called
-        for instructions in module.computations.values()
-        for instruction in instructions
-        if instruction.opcode not in ("while", "conditional", "call", "async-start")
-        for called in instruction.called
-    }
-    total: collections.Counter[str] = collections.Counter()
-    for name, instructions in module.computations.items():
-        if name in inner or not runs.get(name):
-            continue
-        size = {item.name: sum(a.nbytes for a in item.results) for item in instructions}
-        for item in instructions:
-            if item.opcode in _FREE:
-                continue
-            read = sum(size.get(operand, 0) for operand in item.operands)
-            total[item.source] += (read + size[item.name]) * runs[name]
-    return dict(total)
-
-
-_FREE = frozenset(
-    {
-        "parameter",
-        "constant",
-        "iota",
-        "partition-id",
-        "replica-id",
-        "tuple",
-        "get-tuple-element",
-        "bitcast",
-        "opt-barrier",
-        "after-all",
-        "while",
-        "conditional",
-        "call",
-        "copy-done",
-        "slice-done",
-        "async-done",
-        "async-update",
-        "all-reduce-done",
-        "all-gather-done",
-        "collective-permute-done",
-    }
-)
-"""Instructions that move nothing by themselves, or whose other half is counted."""
 
 
 def _phase_of_operands(instruction: Instruction, by_name: dict[str, Instruction]) -> str:

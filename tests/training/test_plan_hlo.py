@@ -206,17 +206,6 @@ def test_a_program_of_this_compiler(compiled_text):
     assert {(item.nbytes, item.group_size) for item in gathered} == {(32 * 32 * 4, 2)}
 
 
-def test_traffic_counts_what_is_read_and_written():
-    place = at("jvp(Net)/mul")
-    body = [
-        "%x = f32[8] parameter(0)",
-        f"%a = f32[16] fusion(%x), kind=kLoop, calls=%add, {place}",
-        f"%b = bf16[16] convert(%a), {place}",
-    ]
-    expected = (8 * 4 + 16 * 4) + (16 * 4 + 16 * 2)
-    assert hlo.traffic(module(body)) == {"jit(step)/jvp(Net)/mul": expected}
-
-
 def test_bytes_of_every_type():
     sizes = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8}
     sizes |= {"s32": 4, "u64": 8, "f8e4m3fn": 1, "token": 0}
