@@ -16,7 +16,7 @@ def parse_steps(text: str) -> tuple[int, int]:
         ConfigError: it is nothing of the kind.
     """
     start, _, count = text.partition(":")
-    if not (start.isdigit() and count.isdigit() and int(start) > 0 and int(count) > 0):
+    if not (start.isdecimal() and count.isdecimal() and int(start) > 0 and int(count) > 0):
         raise ConfigError(
             f"--profile_steps is {text!r}, expected START:COUNT",
             remedy="--profile_steps=20:5 traces the steps 20 to 24",
