@@ -29,7 +29,7 @@ def run(config: "config_lib.Config | None", options: argparse.Namespace) -> int:
         Exit status 0.
 
     Raises:
-        ConfigError: the flags name none of them, or several.
+        ConfigError: the flags name none of them, or several, or do not go together.
     """
     if options.calibration is not None and config is not None:
         evaluation = dataclasses.replace(config.evaluation, calibration=str(options.calibration))
@@ -49,6 +49,16 @@ def run(config: "config_lib.Config | None", options: argparse.Namespace) -> int:
             "--report and --images go with --predictions: a run or an export always gets its "
             "report.html beside its metrics.json",
             remedy="leave them out, or " + _REMEDY,
+        )
+    if options.lenient or options.dataset is not None:
+        raise ConfigError(
+            "--lenient and --dataset go with --predictions", remedy="leave them out, or " + _REMEDY
+        )
+    if options.workdir is not None and options.params is None and options.output is not None:
+        raise ConfigError(
+            "--output goes with --predictions or --params: the results of a run lie in its "
+            "WORKDIR/evaluation",
+            remedy="leave it out, or " + _REMEDY,
         )
     if options.params is not None:
         if options.workdir is not None:

@@ -273,6 +273,8 @@ def test_scores_without_intervals(rows, truth, tmp_path, capsys):
         (["--truth=x.txt"], ["needs --predictions"]),
         (["--predictions=x.txt", "--truth=y.txt", "--workdir=z"], ["score a file"]),
         (["--config=configs/rendered_faces.py"], ["no --workdir"]),
+        (["--workdir=z", "--lenient"], ["--lenient", "go with --predictions"]),
+        (["--workdir=z", "--output=x.json"], ["WORKDIR/evaluation"]),
         (["--predictions=nowhere.txt", "--truth=y.txt"], ["nowhere.txt", "does not exist"]),
     ],
 )
