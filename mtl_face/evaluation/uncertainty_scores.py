@@ -68,13 +68,16 @@ def class_losses(
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probability of each logit; does not overflow."""
-    return np.exp(-np.logaddexp(0.0, -logits))
+    from scipy.special import expit
+
+    return expit(logits)
 
 
 def log_softmax(logits_NE: NDArray[np.float64]) -> NDArray[np.float64]:
     """Logarithms of the class probabilities, [N, E]; does not overflow."""
-    shifted_NE = logits_NE - logits_NE.max(axis=1, keepdims=True)
-    return shifted_NE - np.log(np.exp(shifted_NE).sum(axis=1, keepdims=True))
+    from scipy import special
+
+    return special.log_softmax(logits_NE, axis=1)
 
 
 def score_va_uncertainty(
