@@ -266,6 +266,8 @@ def test_many_rows_need_groups_and_stay_close():
 def test_paired_difference_of_a_source_with_itself_is_nothing(tables):
     labels, predictions = tables
     result = paired.compare(*paired.join_both(labels, predictions, predictions), num_resamples=50)
+    assert result["scores"]["p"]["p_value"] == 1.0
+    assert result["scores"]["p"]["interval"] == [0.0, 0.0]
     for values in result["scores"].values():
         assert values["difference"] == 0.0
         assert values["p_value"] in (1.0, None)
