@@ -2,7 +2,8 @@
 
 The score in sample is that of the calibration on the rows that it was fitted on, and flatters it.
 The cross-fitted score repeats everything, the choice of parts included, without the videos that
-are scored. See `calibration_selection`.
+are scored; but a task that it shows to lose is left as it was, and then counts with its score of
+before. `measured` holds the scores without that last choice. See `calibration_selection`.
 
 Dimension letters: N rows, A action units (12), E expressions (8).
 """
