@@ -81,6 +81,9 @@ def run(config: object, options: argparse.Namespace) -> int:
     result["files"] = {"predictions": str(file.path), "truth": str(options.truth)}
     for line in summary(result):
         print(line)
+    if options.output is not None:  # before the report, so that a fault of that costs no number
+        write_json(options.output, result)
+        print(f"results: {options.output}")
     if options.report is not None:
         from mtl_face.commands import file_report  # it draws, which takes a second to import
 
@@ -97,8 +100,6 @@ def run(config: object, options: argparse.Namespace) -> int:
     if options.output is None:
         print("next: --output=FILE.json keeps all numbers; run.py compare sets two files apart")
     else:
-        write_json(options.output, result)
-        print(f"results: {options.output}")
         print("next: run.py compare A B --truth=... says whether two files really differ")
     return 0
 

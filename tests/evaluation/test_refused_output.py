@@ -1,5 +1,6 @@
 """Commands whose results or whose text nobody takes: a full disk, a reader that went away."""
 
+import json
 import os
 import resource
 import subprocess
@@ -60,6 +61,14 @@ def test_results_on_a_full_disk(words, folder, small_files, capsys):
     assert error.startswith(f"error: {name}: cannot be written (File too large)\n  -> ")
     assert error.count("\n") == 2
     assert sorted(folder.iterdir()) == before
+
+
+def test_a_report_that_cannot_be_written_costs_no_number(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    output = tmp_path / "metrics.json"
+    assert line.main([*EVALUATE, f"--output={output}", f"--report={tmp_path}"]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert json.loads(output.read_text())["num_rows"] == 60
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
