@@ -98,4 +98,4 @@ def _read_counts(
 
 
 def _is_file_name(name: str) -> bool:
-    return bool(name) and name not in (".", "..") and name.isprintable()
+    return bool(name) and name not in (".", "..") and name.isprintable() and not {*name} & {*"/\\"}

@@ -185,7 +185,7 @@ def test_the_list_must_fit_the_edition(tmp_path, listed):
         validate_submission(path, edition="abaw3_va", test_list=table, list_path=path)
 
 
-def listeds_of_frame_counts(tmp_path):
+def test_lists_of_frame_counts(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("video,frames\n1-30-1280x720,2,\n\nb_left,1\n")
     table = load_test_list(path, "/images")
@@ -200,6 +200,8 @@ def listeds_of_frame_counts(tmp_path):
         ("a,99999999999\n", 1, "99999999999 frames"),
         ("a,2\na,2\n", 2, "video 'a' stands on line 1 already"),
         ("..,2\n", 1, "no name of a video"),
+        ("a,2\nb,2\n../c,2\n", 3, "no name of a video"),
+        ("a,2\nb,2\nc\\d,2\n", 3, "no name of a video"),
         ("a,9000000\nb,9000000\n", 1, "more than 10,000,000"),
         ("video,frames\n", 1, "no videos"),
     ]:
@@ -210,7 +212,7 @@ def listeds_of_frame_counts(tmp_path):
         assert words in caught.value.problem
 
 
-def listeds_of_the_one_task_challenges(tmp_path):
+def test_lists_of_the_one_task_challenges(tmp_path):
     path = tmp_path / "list.txt"
     for header in (
         "image_location,valence,arousal",
