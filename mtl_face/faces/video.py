@@ -77,7 +77,7 @@ class Video:
         with _Opened(av, self.path) as (container, stream):
             stream.thread_type = "AUTO"
             aspect = _pixel_aspect(stream)
-            for packet in container.demux(stream):
+            for packet in _packets(av, container, stream):
                 try:
                     decoded = packet.decode()
                 except av.FFmpegError:
@@ -130,12 +130,9 @@ def open_video(path: Path) -> Video:
     stamps: list[int | None] = []
     with _Opened(av, path) as (container, stream):
         rate = stream.average_rate
-        try:
-            for packet in container.demux(stream):
-                if packet.size and not packet.is_discard:
-                    stamps.append(packet.pts)
-        except av.FFmpegError:  # the end is missing: what is there is used
-            pass
+        for packet in _packets(av, container, stream):
+            if packet.size and not packet.is_discard:
+                stamps.append(packet.pts)
     if not stamps:
         raise VideoError(
             "the video has no frames", path=path, remedy="look at it in a player; copy it again"
@@ -168,6 +165,19 @@ def estimate_frames(path: Path) -> int:
         if container.duration and stream.average_rate:
             return round(container.duration / av.time_base * float(stream.average_rate))
     return 0
+
+
+def _packets(av: Any, container: Any, stream: Any) -> Iterator[Any]:
+    """Packets up to the first that cannot be read: a file may lack its end. Then an empty one.
+
+    The empty packet makes the decoder hand out the frames that it still holds.
+    """
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError:
+        flush = av.Packet()
+        flush.stream = stream
+        yield flush
 
 
 def _pixel_aspect(stream: Any) -> Fraction:

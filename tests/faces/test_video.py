@@ -1,9 +1,11 @@
 """Decoding: every frame keeps its number, whatever is odd or damaged about the file."""
 
+import itertools
 import sys
 import wave
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import small_videos
@@ -110,6 +112,32 @@ def test_a_video_that_was_cut_off(tmp_path):
     assert 8 < len(steps) < 25
     assert list(steps) == list(range(1, len(steps) + 1))
     np.testing.assert_allclose(list(steps.values())[:-1], range(len(steps) - 1), atol=0.45)
+
+
+class BreaksOff:
+    """A container whose file cannot be read beyond some packets, as of a disk that fails."""
+
+    def __init__(self, container, packets):
+        self._container, self._packets = container, packets
+
+    def demux(self, stream):
+        yield from itertools.islice(self._container.demux(stream), self._packets)
+        raise av.error.OSError(5, "Input/output error")
+
+
+def test_a_file_that_cannot_be_read_to_its_end(tmp_path, monkeypatch):
+    path = small_videos.write(tmp_path / "a.mkv", small_videos.grey_steps(24))
+    enter = video._Opened.__enter__
+
+    def broken(self):
+        container, stream = enter(self)
+        return BreaksOff(container, 13), stream
+
+    monkeypatch.setattr(video._Opened, "__enter__", broken)
+    steps, opened = levels(path)
+    assert opened.frames == 13
+    assert len(steps) == 13  # those that the decoder held back too
+    np.testing.assert_allclose(list(steps.values())[:8], range(8), atol=0.45)
 
 
 def write_sound(path):
