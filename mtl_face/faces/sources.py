@@ -11,6 +11,7 @@ from mtl_face.faces import video
 PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 _UNFIT = re.compile(r"[^\w.-]+")
+_PERSON = re.compile(r"(?P<source>.+)_(?:(?P<side>left|right)|face[0-9]+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ def find_sources(path: Path) -> list[Source]:
 
     Raises:
         ImageError: there is nothing at the path.
-        UserError: two sources would have the same name.
+        UserError: two sources would have the same name, or one that of a person in the other.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -87,6 +88,16 @@ def find_sources(path: Path) -> list[Source]:
                 f"would get the same name, {source.name}, as {other.path}",
                 path=source.path,
                 remedy="rename one of them: the name of a file is the name of its folder of crops",
+            )
+    for name, source in by_name.items():
+        person = _PERSON.fullmatch(name)
+        whole = by_name.get(person["source"]) if person else None
+        # Two people of a video get `_left` and `_right`, further faces of photos `_face2` and on.
+        if person and whole and bool(person["side"]) != bool(whole.photos):
+            raise UserError(
+                f"would get the name {name}, which a person in {whole.path} may get as well",
+                path=source.path,
+                remedy="rename one of them: each person of each source has a folder of crops",
             )
     return [by_name[name] for name in sorted(by_name)]
 

@@ -229,6 +229,29 @@ def test_what_is_at_a_path(tmp_path):
         find_sources(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("names", "clash"),
+    [
+        (("a.mp4", "a_left.mp4"), "a_left"),
+        (("a.mp4", "a_right/x.jpg"), "a_right"),
+        (("a/x.jpg", "a_face2.mp4"), "a_face2"),
+        (("a.mp4", "a_face2.mp4", "a_lefty.mp4"), None),
+        (("a/x.jpg", "a_left.mp4"), None),
+        (("a_left.mp4", "a_right.mp4"), None),
+    ],
+)
+def test_names_that_a_person_may_get(tmp_path, names, clash):
+    """Else the crops of one source would replace those of the other."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    if clash is None:
+        assert len(find_sources(tmp_path)) == len(names)
+    else:
+        with pytest.raises(UserError, match=f"would get the name {clash}, which a person"):
+            find_sources(tmp_path)
+
+
 def test_the_output_must_be_ours(tmp_path):
     precious = tmp_path / "data/cropped_aligned/341"
     precious.mkdir(parents=True)
