@@ -38,22 +38,51 @@ def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
             "prepare needs --config, which names the data",
             remedy="add --config=configs/NAME.py, or give --videos=PATH to cut faces out of videos",
         )
+    _check_flags(options)
+    config = _without_shards(config)
     if options.shards is not None:
         from mtl_face.commands import prepare_shards
 
         return prepare_shards.run(config, options)
-    if options.beam is not None:
-        raise ConfigError("--beam goes with --shards", remedy="add --shards=DIR, or leave it out")
     if options.audit:
         from mtl_face.commands import prepare_audit
 
         return prepare_audit.run(config, options)
-    if options.output is not None:
+    return _check(config, options)
+
+
+def _check_flags(options: argparse.Namespace) -> None:
+    """Refuses flags that would have no effect together."""
+    if options.beam is not None and options.shards is None:
+        raise ConfigError("--beam goes with --shards", remedy="add --shards=DIR, or leave it out")
+    if options.audit and options.shards is not None:
+        raise ConfigError("--audit and --shards do two things", remedy="run one after the other")
+    if options.output is not None and not options.audit:
         raise ConfigError(
             "--output goes with --audit or --videos",
             remedy="add one of them, or leave --output out",
         )
-    return _check(config, options)
+    if options.num_videos is not None and (options.audit or options.shards is not None):
+        raise ConfigError(
+            "--num_videos goes with neither --audit nor --shards",
+            remedy="give --config.data.rendered_faces.num_videos=N",
+        )
+
+
+def _without_shards(config: config_lib.Config) -> config_lib.Config:
+    """The config with the data set's own files in place of shards, which is said.
+
+    Raises:
+        ConfigError: the settings do not name those files.
+    """
+    if config.data.shards is None:
+        return config
+    print(
+        f"data.shards={config.data.shards} is left aside: this reads the data set itself, its "
+        "annotations and image files, and not the shards"
+    )
+    data = dataclasses.replace(config.data, shards=None)
+    return config_lib.validate(config_lib.to_dict(dataclasses.replace(config, data=data)))
 
 
 def _check(config: config_lib.Config, options: argparse.Namespace) -> int:

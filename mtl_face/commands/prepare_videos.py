@@ -63,7 +63,11 @@ def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
     print(f"{crops:,} crops: {output / layout.CROPS}")
     print(f"lists: {output / layout.MANIFEST}, {layout.TEST_LIST}, {layout.GAPS}")
     print(f"what a crop is: {output / layout.SPECIFICATION}")
-    print(f"next: look at some crops; predict on them with {output / layout.TEST_LIST}")
+    print(
+        "next: look at some crops; then python run.py predict --workdir=RUN "
+        f"--test_list={output / layout.TEST_LIST} --images={output / layout.CROPS} "
+        "--output=predictions.parquet"
+    )
     return 0
 
 
@@ -92,8 +96,9 @@ def _check(config: config_lib.Config | None, options: argparse.Namespace) -> Non
         raise ConfigError(
             "--videos needs --output", remedy="add --output=DIR, a new folder for the crops"
         )
-    if config is not None or options.audit or options.num_videos is not None:
+    others = (config, options.num_videos, options.shards, options.beam)
+    if options.audit or any(other is not None for other in others):
         raise ConfigError(
             "--videos goes with --output alone",
-            remedy="leave out --config, --audit and --num_videos",
+            remedy="leave out --config, --audit, --num_videos, --shards and --beam",
         )

@@ -86,6 +86,14 @@ def test_wrong_combinations(experiment, capsys):
     status, _, err = experiment.run(capsys, "prepare", "--output=x")
     assert status == 2
     assert "--output goes with --audit or --videos" in err
+    for words in (
+        ["--audit", "--shards=x"],
+        ["--audit", "--num_videos=4"],
+        ["--shards=x", "--output=x"],
+    ):
+        status, _, err = experiment.run(capsys, "prepare", *words)
+        assert status == 2
+        assert words[0] in err or words[1].split("=")[0] in err
 
 
 def test_audit_of_a_folder_that_is_not_there(experiment, capsys, tmp_path):

@@ -33,7 +33,7 @@ def test_crops_and_again(videos, tmp_path, capsys):
     assert "solo.mp4: 4 frames; crops: solo 4" in out
     assert "4 of 4 frames" in out
     assert f"4 crops: {output / 'cropped_aligned'}" in out
-    assert "next: " in out
+    assert "python run.py predict --workdir=RUN --test_list=" in out
     before = (output / "cropped_aligned/solo/00001.jpg").stat().st_mtime_ns
     status, out, _ = run(capsys, *words)
     assert status == 0
@@ -66,6 +66,7 @@ def test_no_face_at_all(tmp_path, capsys):
     [
         (["--videos=x.mp4"], "--videos needs --output"),
         (["--videos=x.mp4", "--output=o", "--audit"], "goes with --output alone"),
+        (["--videos=x.mp4", "--output=o", "--shards=s"], "goes with --output alone"),
         (
             ["--videos=x.mp4", "--output=o", "--config=configs/rendered_faces.py"],
             "goes with --output alone",
