@@ -10,6 +10,7 @@ from typing import Any
 from data_pipeline import formats, mixture, order, records, sampling
 from data_pipeline.frames import FrameTable
 from mtl_face.config import DataConfig, DataSetConfig
+from mtl_face.errors import ConfigError
 
 SPLITS = formats.SPLITS
 
@@ -43,7 +44,8 @@ def load_training(
         The table, and the rows of each epoch.
 
     Raises:
-        UserError: as `load_split`, and for a kind of sampling that nothing can be balanced by.
+        UserError: as `load_split`, for a kind of sampling that nothing can be balanced by, and for
+            shards of another mixture.
     """
     task_weights = dataclasses.asdict(data.task_sampling)
     if not data.mixture:
@@ -52,6 +54,8 @@ def load_training(
             table, kind=data.sampling, task_weights=task_weights, seed=seed
         )
     stored = read_shards(data, "train", say) if data.shards else None
+    if stored is not None:
+        _check_names(stored, data)
     parts = {}
     for name, entry in data.mixture.items():
         say(f"{name}, of weight {entry.weight:g}:")
@@ -102,6 +106,18 @@ def read_shards(data: DataConfig, split: str, say: Callable[[str], None]) -> Fra
     table = records.read_table(records.find(Path(data.shards).expanduser()), split)
     say(f"{split}, from shards: {describe_counts(table.counts())}")
     return table
+
+
+def _check_names(stored: FrameTable, data: DataConfig) -> None:
+    """Records are read by their place, so that the mixture must be the one that was written."""
+    written, named = list(dict.fromkeys(stored.dataset)), list(data.mixture)
+    if written != named:
+        raise ConfigError(
+            f"the shards hold the data sets {', '.join(written)}, data.mixture names "
+            f"{', '.join(named)}",
+            path=data.shards,
+            remedy="name the same, or write the shards again with `run.py prepare --shards`",
+        )
 
 
 def ensure_data(data: DataSetConfig, say: Callable[[str], None]) -> Path:

@@ -10,7 +10,8 @@ from small_experiment import Experiment
 
 from data_pipeline import input as data_input
 from mtl_face import config as config_lib
-from mtl_face.commands import session, tables
+from mtl_face.commands import line, session, tables
+from mtl_face.errors import ConfigError
 
 
 def first_batches(config):
@@ -55,6 +56,27 @@ def test_shards_take_the_place_of_the_data(tmp_path, capsys, mixture):
     status, _, err = experiment.run(capsys, "prepare", f"--shards={tmp_path / 'shards'}")
     assert status == 2
     assert "exists already" in err
+    if mixture:  # a record is found by its place: less or other data sets would move them all
+        for name in ("main", "zzz"):
+            other = [g.replace("mixture.other", f"mixture.{name}") for g in given]
+            changed = config_lib.load(
+                experiment.config, [f"data.shards={tmp_path / 'shards'}", *other]
+            )
+            with pytest.raises(ConfigError, match="hold the data sets main, other"):
+                tables.load_training(changed.data, seed=0, say=print)
+
+
+@pytest.mark.parametrize("audit", [[], ["--audit"]])
+def test_what_is_looked_at_beside_shards(tmp_path, capsys, audit):
+    experiment = Experiment(tmp_path)
+    shards = f"--config.data.shards={tmp_path / 'gone'}"
+    status, out, err = experiment.run(capsys, "prepare", *audit, shards)
+    assert (status, err) == (0, "")
+    assert "is left aside: this reads the data set itself" in out
+    assert "59 of 59 images" in out if audit else str(experiment.data) in out
+    status = line.main(["prepare", *audit, f"--config={experiment.config}", shards])
+    assert status == 2
+    assert "data.root is not set" in capsys.readouterr().err
 
 
 def test_beam_is_named_where_it_is_absent(tmp_path, capsys):
