@@ -18,7 +18,7 @@ from data_pipeline import records
 from data_pipeline.formats import s_aff_wild2
 from data_pipeline.frames import FrameTable
 from data_pipeline.records import IMAGE
-from mtl_face.errors import ConfigError
+from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.tasks import AU_NAMES
 
 FILE_FORMATS = ("array_record", "tfrecord")
@@ -147,6 +147,7 @@ def write(
 
     Raises:
         ConfigError: shards are there already, or the format is unknown.
+        WorkdirError: the folder cannot be written.
     """
     if file_format not in FILE_FORMATS:
         raise ConfigError(
@@ -159,6 +160,14 @@ def write(
         raise ConfigError(
             f"{target} exists already", remedy="delete it, or give another folder for the shards"
         )
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot be written ({error.strerror})",
+            path=folder,
+            remedy="name a new folder below one that you may write to",
+        ) from error
     tfds.disable_progress_bar()
     builder = FaceFrames(
         data_dir=os.fspath(folder),

@@ -66,6 +66,14 @@ def test_shards_take_the_place_of_the_data(tmp_path, capsys, mixture):
                 tables.load_training(changed.data, seed=0, say=print)
 
 
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    experiment = Experiment(tmp_path)
+    (tmp_path / "file").write_text("")
+    status, _, err = experiment.run(capsys, "prepare", f"--shards={tmp_path / 'file'}")
+    assert status == 2
+    assert "cannot be written" in err
+
+
 @pytest.mark.parametrize("audit", [[], ["--audit"]])
 def test_what_is_looked_at_beside_shards(tmp_path, capsys, audit):
     experiment = Experiment(tmp_path)
