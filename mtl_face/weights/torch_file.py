@@ -60,6 +60,12 @@ def open_zip(path: Path) -> Iterator[FileContent]:
                 if kind != "a zip"
                 else "unpack it and give the weights file in it",
             )
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise WeightsError(  # a few kilobytes may grow to any size
+                "is compressed, which torch.save never does",
+                path=path,
+                remedy="unpack it, and save the state dict again with torch.save",
+            )
         root = pickles[0].removesuffix("data.pkl")
         if any(name.startswith(root + "code/") for name in names):
             raise WeightsError(
@@ -216,5 +222,7 @@ def _explained(path: Path) -> Iterator[None]:
             remedy="don't trust the file; if it is your own, save its state dict alone "
             "(torch.save(model.state_dict(), FILE), or safetensors.torch.save_file)",
         ) from error
-    except (MalformedError, zipfile.BadZipFile, EOFError, KeyError, struct.error) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # a damaged file fails in whatever its bytes happen to mean
         raise WeightsError(f"is damaged or cut off: {error}", path=path, remedy=_DAMAGED) from error
