@@ -50,7 +50,9 @@ def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
     table = _read_list(config, options)
     session, state, provenance = _weights(config, options)
     say(f"predicting {len(table):,} images of {len(set(table.video)):,} videos ...")
-    predictions = session.predict(state, table, pixels(config, table, say).source)
+    # Shards hold the rows that the run was trained on, and not those of the list.
+    files = dataclasses.replace(config, data=dataclasses.replace(config.data, shards=None))
+    predictions = session.predict(state, table, pixels(files, table, say).source)
     variables = jax.device_get(
         {"params": state.params["network"], "batch_stats": state.batch_stats}
     )
