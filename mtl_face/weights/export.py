@@ -195,8 +195,9 @@ def source(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
     """The card, and the safetensors file if the export is one."""
-    file = path / SAFETENSORS if (path / SAFETENSORS).is_file() else None
-    if path.is_file():
+    # Not `Path.is_file`, which raises for names that are too long.
+    file = path / SAFETENSORS if os.path.isfile(path / SAFETENSORS) else None
+    if os.path.isfile(path):
         file = path
     if file is None:
         card_file = path / cards.FILE

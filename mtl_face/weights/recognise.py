@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def open_weights(path: Path) -> Iterator[FileContent]:
     Raises:
         WeightsError: if there is none, it cannot be read, is something else, or is damaged.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # `Path.is_dir` raises for names that are too long
         if not (path / our_export.CARD).is_file():
             raise WeightsError(
                 f"is a folder without {our_export.CARD}",
@@ -56,7 +57,7 @@ def open_weights(path: Path) -> Iterator[FileContent]:
         raise WeightsError(
             "does not exist" if missing else f"cannot be read: {error.strerror}",
             path=path,
-            remedy="check the path" if missing else "mend the permissions",
+            remedy="check the path" if missing else "check the path and its permissions",
         ) from error
     with _opener(start, path)(path) as content:
         yield content

@@ -51,6 +51,9 @@ def test_missing_empty_and_folder(tmp_path, path):
     assert problem_of(path) == "is empty"
     assert problem_of(tmp_path) == "is a folder without model.json"
     assert problem_of(path / "below").startswith("cannot be read: Not a directory")
+    # Not through `problem_of`: such a name alone makes a long message.
+    with pytest.raises(WeightsError, match="cannot be read: File name too long"):
+        load_backbone(tmp_path / ("x" * 300))
 
 
 def test_git_lfs_pointer(path):
