@@ -6,18 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
 from mtl_face.model.variants import VARIANTS, BackboneVariant
+from mtl_face.weights import export
 from mtl_face.weights.file_content import Entry, FileContent
-
-CARD = "model.json"
-"""In an export's folder: what it is."""
-
-SAFETENSORS = "model.safetensors"
-"""In an export's folder, of the form that has one: the arrays, and the card again."""
 
 _IN_TORCH_WORDS = {
     "kernel": "weight",
@@ -29,48 +23,26 @@ _IN_TORCH_WORDS = {
 
 
 @contextlib.contextmanager
-def open_folder(path: Path) -> Iterator[FileContent]:
+def open_export(path: Path) -> Iterator[FileContent]:
     """Opens what `run.py export` wrote.
 
     Args:
-        path: a folder with a card.
+        path: a folder with a card, or the safetensors file in it.
 
     Yields:
-        Its tensors.
+        Its tensors in PyTorch's words; all are read, since the card has their hash.
 
     Raises:
-        UserError: if it is damaged or no export.
+        WeightsError: if it is damaged, no export, or one of a newer version.
     """
-    from mtl_face.weights import export  # imports JAX, which the other formats do without
-
     variables, card = export.load(path)
-    tensors = {name: Entry(name, array.shape, _reader(array)) for name, array in _flat(variables)}
-    yield content("export of mtl_face (folder)", tensors, card, path)
-
-
-def content(format_name: str, tensors: dict[str, Entry], card: Any, path: Path) -> FileContent:
-    """The tensors of an export in PyTorch's words.
-
-    Args:
-        format_name: the format in words.
-        tensors: by the names `params/.../kernel` and `batch_stats/.../mean`.
-        card: what came with them.
-        path: the file or folder, for messages.
-
-    Returns:
-        The content.
-
-    Raises:
-        WeightsError: if the card is none.
-    """
-    if not isinstance(card, dict):
-        raise WeightsError("its card is no object", path=path, remedy="export it again")
-    renamed = {}
-    for name, entry in tensors.items():
+    tensors = {}
+    for name, array in export.flatten(variables).items():
         parts = name.split("/")[1:]
-        parts[-1:] = [_IN_TORCH_WORDS.get(part, part) for part in parts[-1:]]
-        renamed[".".join(parts)] = entry
-    return FileContent(format_name, "ours", renamed, "HWIO", "rgb", card)
+        parts[-1] = _IN_TORCH_WORDS.get(parts[-1], parts[-1])
+        tensors[".".join(parts)] = Entry(name, array.shape, _reader(array))
+    form = "folder" if path.is_dir() else "safetensors"
+    yield FileContent(f"export of mtl_face ({form})", "ours", tensors, "HWIO", "rgb", card)
 
 
 def variant(card: dict[str, Any], path: Path) -> BackboneVariant:
@@ -103,12 +75,4 @@ def variant(card: dict[str, Any], path: Path) -> BackboneVariant:
 
 
 def _reader(array: NDArray[Any]) -> Callable[[], NDArray[Any]]:
-    return lambda: np.asarray(array)
-
-
-def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}/")
-        else:
-            yield prefix + name, value
+    return lambda: array

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mtl_face.errors import WeightsError
+from mtl_face.weights import card as cards
 from mtl_face.weights import keras_file, matlab_file, our_export, safetensors_reader, torch_file
 from mtl_face.weights.file_content import FileContent
 
@@ -34,19 +35,13 @@ def open_weights(path: Path) -> Iterator[FileContent]:
         WeightsError: if there is none, it cannot be read, is something else, or is damaged.
     """
     if os.path.isdir(path):  # `Path.is_dir` raises for names that are too long
-        if not (path / our_export.CARD).is_file():
+        if not (path / cards.FILE).is_file():
             raise WeightsError(
-                f"is a folder without {our_export.CARD}",
+                f"is a folder without {cards.FILE}",
                 path=path,
                 remedy="give a weights file, or the folder that run.py export wrote",
             )
-        arrays = path / our_export.SAFETENSORS
-        opened = (
-            safetensors_reader.open_safetensors(arrays)
-            if arrays.is_file()
-            else our_export.open_folder(path)
-        )
-        with opened as content:
+        with our_export.open_export(path) as content:
             yield content
         return
     try:

@@ -1,7 +1,6 @@
 """Reads `.safetensors` files: PyTorch's tensors, or an export of ours."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
+from mtl_face.weights import card as cards
 from mtl_face.weights import our_export
 from mtl_face.weights.file_content import Entry, FileContent
-
-CARD_KEY = "model_json"
-"""Key of an export's card in the metadata."""
 
 
 @contextlib.contextmanager
@@ -35,22 +32,22 @@ def open_safetensors(path: Path) -> Iterator[FileContent]:
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
-            metadata = file.metadata() or {}
+            is_export = cards.KEY in (file.metadata() or {})
             tensors = {
                 name: Entry(name, tuple(file.get_slice(name).get_shape()), _reader(file, name))
                 for name in file.keys()  # noqa: SIM118  (no mapping)
             }
-            card = json.loads(metadata[CARD_KEY]) if CARD_KEY in metadata else None
-        except (safetensors.SafetensorError, ValueError) as error:
+        except safetensors.SafetensorError as error:
             raise WeightsError(
                 f"is damaged or cut off: {error}",
                 path=path,
                 remedy="copy or download the file again",
             ) from error
-        if card is None:
+        if not is_export:
             yield FileContent("safetensors", "torch", tensors, "OIHW")
-        else:
-            yield our_export.content("export of mtl_face (safetensors)", tensors, card, path)
+            return
+    with our_export.open_export(path) as content:
+        yield content
 
 
 def _reader(file: Any, name: str) -> Callable[[], NDArray[Any]]:

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from mtl_face import config as config_lib
 from mtl_face.errors import UserError, WeightsError
 from mtl_face.model.backbone import ResNet
 from mtl_face.weights import card as cards
-from mtl_face.weights import export, load_backbone
+from mtl_face.weights import export, load_backbone, safetensors_file
 from mtl_face.weights.pairing import check_pairing, settings
 from mtl_face.weights.resnet_names import RESNET50, Architecture, layers
 
@@ -60,12 +59,13 @@ def make_card(variant="keras", provenance=None):
     )
 
 
-def write_safetensors(path, variables, card):
-    tensors = {
-        jax.tree_util.keystr(keys, simple=True, separator="/"): leaf
-        for keys, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]
-    }
-    safetensors.numpy.save_file(tensors, path, {"model_json": json.dumps(card)})
+def write_safetensors(path, variables, card, **changes):
+    """The file of an export alone, its card changed."""
+    folder = path.with_name("as_exported")
+    export.save(folder, variables, card, form="safetensors")
+    tensors, metadata = safetensors_file.read(folder / export.SAFETENSORS)
+    changed = json.loads(metadata["model_json"]) | changes
+    safetensors_file.write(path, tensors, {"model_json": json.dumps(changed)})
 
 
 def assert_is(loaded, backbone):
@@ -126,8 +126,22 @@ def test_incomplete_export(tmp_path):
     write_safetensors(path, backbone, make_card())
     with pytest.raises(WeightsError, match=r"lacks 1 of the \d+ tensors .*stage2_block2.bn1.bias"):
         load_backbone(path)
-    write_safetensors(path, make_backbone(), {"schema": 1})
+    write_safetensors(path, make_backbone(), make_card(), config={"model": {}})
     with pytest.raises(WeightsError, match="does not say the backbone's variant"):
+        load_backbone(path)
+
+
+def test_a_file_is_checked_as_its_folder_is(tmp_path):
+    """Against its card, whose schema and hash it must have."""
+    path = tmp_path / "weights"
+    write_safetensors(path, make_backbone(), make_card(), schema=cards.SCHEMA + 1)
+    with pytest.raises(WeightsError, match=f"has a card of schema {cards.SCHEMA + 1}"):
+        load_backbone(path)
+    write_safetensors(path, make_backbone(), make_card())
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="arrays hash to"):
         load_backbone(path)
 
 
