@@ -107,9 +107,14 @@ class Session:
                 `evaluation.mc_dropout_samples` says.
         """
         temperatures = self.temperatures(state)
+        kind = self.config.uncertainty.kind
         step, sampled = self.predict_step, False
         if self.dropout_step is not None and sample_dropout:
-            step, sampled = functools.partial(self.dropout_step, temperatures=temperatures), True
+            # Probabilities are averaged as the table will have them, see `table_columns`.
+            scale = (
+                temperatures if kind == uncertainty.LIKELIHOOD else dict.fromkeys(temperatures, 1.0)
+            )
+            step, sampled = functools.partial(self.dropout_step, temperatures=scale), True
         batches: Iterator[Any] = data_input.to_devices(
             data_input.eval_batches(
                 table,
@@ -138,7 +143,6 @@ class Session:
             ),
         )
         values = {name: float(value) for name, value in jax.device_get(temperatures).items()}
-        kind = self.config.uncertainty.kind
         columns: dict[str, Any] = table_columns(outputs, kind=kind, temperatures=values)
         return PredictionTable(
             dataset=table.dataset.astype(np.str_),

@@ -43,7 +43,7 @@ def make_dropout_step(
     Returns:
         Jitted `(network parameters, batch_stats, image, index, temperatures) -> outputs`, with
         those of `combine_samples` and `index`. `temperatures` has T of each task, by which the
-        logits are divided to make probabilities.
+        logits are divided to make probabilities: 1 where their table takes them as they are.
 
     Raises:
         ValueError: fewer than two samples.

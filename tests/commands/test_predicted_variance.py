@@ -12,16 +12,16 @@ from mtl_face.commands.session import Session, evaluate_table, pixels, say
 from mtl_face.training.state import make_state
 
 
-@pytest.fixture(scope="module")
-def predicted(tmp_path_factory):
+def predict(folder, *, temperature):
     """Tables of an untrained network by `sample_dropout`, and the labels."""
-    folder = tmp_path_factory.mktemp("variance")
     settings = [
         f"data.root={small_dataset.write(folder / 'data')}",
         "data.source=memory",
         "model.va_variance=per_example",
         "model.dropout=0.5",
         "uncertainty.temperatures.va=0.25",
+        f"uncertainty.temperatures.au={temperature}",
+        f"uncertainty.temperatures.expr={temperature}",
         "evaluation.mc_dropout_samples=4",
     ]
     config = config_lib.load(small_experiment.write_config(folder), settings)
@@ -42,6 +42,11 @@ def predicted(tmp_path_factory):
         for sampled in (False, True)
     }
     return found, table
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory):
+    return predict(tmp_path_factory.mktemp("variance"), temperature=1.0)
 
 
 def test_one_prediction(predicted):
@@ -65,3 +70,13 @@ def test_sampled_prediction(predicted):
     scored = evaluate_table(table, labels)["va"]["uncertainty"]
     assert set(scored["coverage"]["arousal"]) == {"50", "80", "95"}
     assert jax.tree.all(jax.tree.map(np.isfinite, scored["nll"]))
+
+
+def test_a_fixed_temperature_is_no_part_of_a_prediction(predicted, tmp_path):
+    """It weighs the task: sampled probabilities are of the logits that the table has."""
+    (expected, _), (found, _) = predicted, predict(tmp_path, temperature=5.0)
+    assert found[True].metadata["temperatures"]["expr"] == 5.0
+    for sampled in (False, True):
+        columns = expected[sampled].columns()
+        for name, column in found[sampled].columns().items():
+            np.testing.assert_array_equal(column, columns[name], err_msg=name)
