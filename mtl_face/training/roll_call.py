@@ -10,6 +10,7 @@ A message is one line of JSON each way.
 import contextlib
 import dataclasses
 import json
+import selectors
 import socket
 import time
 from collections.abc import Iterable
@@ -19,6 +20,9 @@ from mtl_face.errors import ConfigError, UserError
 _LONGEST = 65536
 _PATIENCE = 5.0
 """Seconds for the words of a process that has connected."""
+
+_LAST_WORDS = 0.3
+"""Seconds for the end of a process that has died to become known here."""
 
 _GREETING = "mtl_face"
 
@@ -82,7 +86,7 @@ def _take_down(place: Place, settings: str, timeout_seconds: float) -> None:
     problem = None
     with _listen(int(place.coordinator.rpartition(":")[2])) as server:
         try:
-            while problem is None and len(present) < place.num_processes - 1:
+            while problem is None and not _all_here(place, present):
                 server.settimeout(max(deadline - time.monotonic(), 0.001))
                 try:
                     connection, _ = server.accept()
@@ -94,8 +98,8 @@ def _take_down(place: Place, settings: str, timeout_seconds: float) -> None:
                 if said is None or said.get("greeting") != _GREETING:
                     continue  # no process of ours
                 number = int(said["process_id"])
-                if number in present and _has_gone(present[number][1]):
-                    del present[number]  # it was started again
+                if number in present:
+                    _forget_those_gone(present)  # it may have been started again
                 problem = _objection(place, settings, said, present)
                 present[number] = str(said["host"]), connection
         finally:
@@ -197,14 +201,21 @@ def _listen(port: int) -> socket.socket:
         ) from error
 
 
-def _has_gone(connection: socket.socket) -> bool:
-    connection.setblocking(False)
-    try:
-        return not connection.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+def _all_here(place: Place, present: dict[int, tuple[str, socket.socket]]) -> bool:
+    """Whether all have come, and none of them has died while it waited."""
+    if len(present) == place.num_processes - 1:
+        _forget_those_gone(present)
+    return len(present) == place.num_processes - 1
+
+
+def _forget_those_gone(present: dict[int, tuple[str, socket.socket]]) -> None:
+    """A process that waits says nothing more: what can be read of it is its end."""
+    with selectors.DefaultSelector() as selector:
+        for number, (_, connection) in present.items():
+            selector.register(connection, selectors.EVENT_READ, number)
+        gone = [key.data for key, _ in selector.select(_LAST_WORDS)] if present else []
+    for number in gone:
+        del present[number]
 
 
 def _say(connection: socket.socket, words: dict) -> None:
