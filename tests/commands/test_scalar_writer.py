@@ -24,7 +24,7 @@ class Writer:
 @pytest.mark.parametrize("error", [FULL, OSError(28, "No space left on device")])
 def test_a_disk_that_refuses(tmp_path, capsys, error):
     write = faults.scalar_writer(Writer(error), tmp_path, on_failure="stop")
-    with pytest.raises(WorkdirError, match="cannot be written: .*No space left"):
+    with pytest.raises(WorkdirError, match=r"cannot be written: .*No space left"):
         write(1, {})
     writer = Writer(error, error, None)
     write = faults.scalar_writer(writer, tmp_path, on_failure="continue")
