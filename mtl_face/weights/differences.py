@@ -11,7 +11,7 @@ from typing import Any
 from mtl_face.tasks import OUTPUT_NAMES, TASKS
 
 _SAME_RESULT = frozenset(
-    {"dropout", "token_init_std", "compute_dtype"}
+    {"dropout", "token_init_std", "compute_dtype", "remat"}
     | {f"backbone.{name}" for name in ("batch_norm", "batch_norm_momentum", "convolution")}
     | {f"backbone.{name}" for name in ("frozen_stages", "init_from", "init_channels")}
 )

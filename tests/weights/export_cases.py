@@ -7,7 +7,13 @@ import numpy as np
 from mtl_face.weights import card as cards
 from mtl_face.weights import provenance
 
-MODEL = {"input_size": 32, "norm": "post", "dropout": 0.1, "backbone": {"stage_sizes": (1, 1)}}
+MODEL = {
+    "input_size": 32,
+    "norm": "post",
+    "dropout": 0.1,
+    "remat": "none",
+    "backbone": {"stage_sizes": (1, 1)},
+}
 
 
 def make_variables(seed=0):

@@ -191,7 +191,7 @@ def test_any_entry_replaced_by_anything(name, value):
 def test_model_that_differs_from_the_config():
     card = cards.parse(card_text(), PATH)
     assert differences.model(card, MODEL) == []
-    assert differences.model(card, {**MODEL, "dropout": 0.0, "new": 3}) == []
+    assert differences.model(card, {**MODEL, "dropout": 0.0, "remat": "blocks", "new": 3}) == []
     assert differences.model(
         card, {**MODEL, "norm": "pre", "backbone": {"stage_sizes": (1, 2)}}
     ) == [
