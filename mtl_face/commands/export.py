@@ -11,7 +11,7 @@ from mtl_face import config as config_lib
 from mtl_face.commands import evaluate_run, lineage
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import Session, absolute, say, versions
-from mtl_face.errors import ConfigError
+from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.faces import align
 from mtl_face.model.network import PER_EXAMPLE
 from mtl_face.weights import card as cards
@@ -30,6 +30,8 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: the output is named like a file.
+        WorkdirError: the folder holds no run, its evaluation cannot be read, or the output cannot
+            be written.
     """
     default = "export" if options.format == "orbax" else f"export_{options.format}"
     if options.output is not None and options.output.suffix == ".safetensors":
@@ -76,8 +78,19 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
 def _metrics(workdir: Path, step: int) -> dict[str, Any] | None:
     """The evaluation of this checkpoint; None if there is none."""
     file = workdir / workdirs.EVALUATION / "metrics.json"
-    metrics = json.loads(file.read_text()) if file.is_file() else None
-    return None if metrics is None or metrics.get("checkpoint_step") != step else metrics
+    if not file.is_file():
+        return None
+    try:
+        metrics = json.loads(file.read_bytes())
+        if not isinstance(metrics, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError) as error:
+        raise WorkdirError(
+            f"cannot be read: {error}",
+            path=file,
+            remedy="evaluate the run again (run.py evaluate), or delete the file",
+        ) from error
+    return metrics if metrics.get("checkpoint_step") == step else None
 
 
 def _crop(size: int) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import pytest
 from small_experiment import Experiment
 
 from mtl_face import config as config_lib
+from mtl_face.commands import export as export_command
 from mtl_face.commands import initial_weights, line, lineage
 from mtl_face.commands import workdir as workdirs
 from mtl_face.commands.session import Session
-from mtl_face.errors import WeightsError
+from mtl_face.errors import WeightsError, WorkdirError
 from mtl_face.evaluation import predictions
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.weights import export, provenance
@@ -255,6 +256,17 @@ class TestParams:
         assert status == 2
         assert "unknown config field 'model.gone'" in err
         assert str(tmp_path / "export") in err
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\xff"])
+def test_damaged_evaluation(tmp_path, content):
+    file = tmp_path / "evaluation" / "metrics.json"
+    assert export_command._metrics(tmp_path, 5) is None
+    file.parent.mkdir()
+    file.write_text(content, encoding="latin1")
+    with pytest.raises(WorkdirError, match=r"metrics\.json: cannot be read") as raised:
+        export_command._metrics(tmp_path, 5)
+    assert raised.value.remedy
 
 
 def test_output_named_like_a_file(runs, capsys):
