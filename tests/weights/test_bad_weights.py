@@ -163,7 +163,7 @@ def test_flipped_bytes_never_crash(path, network, form):
     random = np.random.default_rng(3)
     for _ in range(25):
         damaged = bytearray(content)
-        for place in random.integers(0, min(len(content), 4000), 3):
+        for place in random.integers(-2000, 4000, 3):  # a zip has its directory at the end
             damaged[place] = random.integers(256)
         path.write_bytes(damaged)
         with contextlib.suppress(WeightsError):
