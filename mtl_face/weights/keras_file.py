@@ -123,7 +123,14 @@ def _names(group: Any, attribute: str) -> list[str]:
 
 
 def _attribute(group: Any, name: str) -> list[Any]:
+    import h5py
+
     attribute = group.attrs.get_id(name)
+    if 0 in attribute.shape:  # of a layer without weights, with any type
+        return []
+    if attribute.get_type().get_class() != h5py.h5t.STRING:
+        # Damage can make pointers of text, which HDF5 follows out of its memory.
+        raise ValueError(f"attribute {name} is no text")
     size = math.prod(attribute.shape) * attribute.dtype.itemsize
     if size > _LARGEST_ATTRIBUTE:
         raise ValueError(f"attribute {name} claims {size} bytes")
@@ -131,4 +138,9 @@ def _attribute(group: Any, name: str) -> list[Any]:
 
 
 def _reader(data: Any) -> Callable[[], NDArray[Any]]:
-    return lambda: np.asarray(data[()])
+    def read() -> NDArray[Any]:
+        if data.dtype.hasobject:  # pointers, as above
+            raise ValueError("it holds no numbers")
+        return np.asarray(data[()])
+
+    return read

@@ -280,6 +280,30 @@ def test_other_hdf5(path):
     assert "is damaged or cut off" in problem_of(path)
 
 
+def test_hdf5_with_pointers_in_place_of_text_and_numbers(path, network):
+    """Damage makes them; HDF5 follows them until the process dies, so they are not read."""
+    pointers = np.empty(1, object)
+    pointers[0] = np.arange(3)
+    weight_files.write_keras(path, network)
+    with h5py.File(path, "r+") as file:
+        attributes = file["conv2_1_3x3"].attrs
+        attributes.create("weight_names", pointers, dtype=h5py.vlen_dtype(np.int32))
+    assert "attribute weight_names is no text" in problem_of(path)
+    weight_files.write_keras(path, network)
+    with h5py.File(path, "r+") as file:
+        name = next(name for name in found_datasets(file) if "3x3/kernel" in name)
+        shape = file[name].shape
+        del file[name]
+        file.create_dataset(name, shape, h5py.vlen_dtype(np.int32))
+    assert "cannot be read: it holds no numbers" in problem_of(path)
+
+
+def found_datasets(file):
+    names = []
+    file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
+    return names
+
+
 def test_other_matlab(path):
     import scipy.io
 
