@@ -6,6 +6,7 @@ name ends the reading before it is called.
 """
 
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -34,11 +35,24 @@ def load(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Any:
     """
     unpickler = _Unpickler(file, persistent)
     try:
+        _check_places(file)
         return _finished(unpickler.load(), {})
     except (RefusedNameError, MalformedError):
         raise
     except Exception as error:  # a damaged pickle fails in whatever its bytes happen to mean
         raise MalformedError(str(error) or type(error).__name__) from error
+
+
+def _check_places(file: BinaryIO) -> None:
+    """Raises MalformedError if the pickle remembers something at a place beyond its own length.
+
+    The unpickler makes room for all places up to the highest: ten bytes could take all memory.
+    """
+    begin = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > (position or 0) - begin:
+            raise MalformedError(f"it remembers something at place {argument:,}")
+    file.seek(begin)
 
 
 class _Unpickler(pickle.Unpickler):

@@ -60,18 +60,18 @@ def open_zip(path: Path) -> Iterator[FileContent]:
                 if kind != "a zip"
                 else "unpack it and give the weights file in it",
             )
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise WeightsError(  # a few kilobytes may grow to any size
-                "is compressed, which torch.save never does",
-                path=path,
-                remedy="unpack it, and save the state dict again with torch.save",
-            )
         root = pickles[0].removesuffix("data.pkl")
         if any(name.startswith(root + "code/") for name in names):
             raise WeightsError(
                 "is a TorchScript program, not a state dict",
                 path=path,
                 remedy="in PyTorch: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)",
+            )
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise WeightsError(  # a few kilobytes may grow to any size
+                "is compressed, which torch.save never does",
+                path=path,
+                remedy="unpack it, and save the state dict again with torch.save",
             )
         if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
             raise WeightsError(

@@ -330,13 +330,16 @@ def test_full_disk(runs):
     result = subprocess.run(
         [sys.executable, "-c", limit + "os.execv(sys.argv[1], sys.argv[1:])", *command],
         cwd=ROOT,
-        env={name: value for name, value in runs.environment.items() if "CACHE" not in name},
+        env={name: value for name, value in runs.environment.items() if "CACHE" not in name}
+        | {
+            "XDG_CACHE_HOME": str(runs.experiment.folder / "full_cache")
+        },  # its programs are cut off
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,
     )
     assert result.returncode == 2, result.stderr
-    assert result.stderr.count("error: ") == 1
+    assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1
     assert "checkpoints cannot be written: File too large" in result.stderr
     assert "Traceback" not in result.stderr

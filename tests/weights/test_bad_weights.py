@@ -441,3 +441,12 @@ def test_size_of_networks_is_that_of_the_reference():
         if "running" not in name
     )
     assert total == 25_557_032  # torchvision's ResNet50
+
+
+def test_a_pickle_cannot_take_all_memory():
+    """Python would make room for all places up to the highest, before it looks at the rest."""
+    content = b"\x80\x02}r" + (2**28).to_bytes(4, "little") + b"cos\nsystem\n."
+    with pytest.raises(pickle_stand_ins.MalformedError, match="at place 268,435,456"):
+        restricted_pickle.load(io.BytesIO(content))
+    within = b"\x80\x02}r" + (2).to_bytes(4, "little") + b"."
+    assert restricted_pickle.load(io.BytesIO(within)) == {}
