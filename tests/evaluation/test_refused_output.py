@@ -1,5 +1,6 @@
 """Commands whose results or whose text nobody takes: a full disk, a reader that went away."""
 
+import contextlib
 import json
 import os
 import resource
@@ -28,14 +29,18 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def small_files(folder, monkeypatch):
-    """Makes files above 1,000 bytes impossible, as if the disk were full."""
-    monkeypatch.chdir(folder)
+@contextlib.contextmanager
+def small_files():
+    """Makes files above 1,000 bytes impossible, as if the disk were full.
+
+    To be left before anything else is written: a test's own output may go to a file, too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(
@@ -53,9 +58,12 @@ def small_files(folder, monkeypatch):
     ],
     ids=lambda words: f"{words[0]} {words[-1]}",
 )  # fmt: skip
-def test_results_on_a_full_disk(words, folder, small_files, capsys):
+def test_results_on_a_full_disk(words, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
     before = sorted(folder.iterdir())
-    assert line.main(list(words)) == 2
+    with small_files():
+        status = line.main(list(words))
+    assert status == 2
     name = words[-1].partition("=")[2]
     error = capsys.readouterr().err
     assert error.startswith(f"error: {name}: cannot be written (File too large)\n  -> ")
