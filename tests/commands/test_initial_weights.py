@@ -7,41 +7,51 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.numpy
 import torch
 from small_experiment import Experiment
 
+from mtl_face import config as config_lib
 from mtl_face.commands import build, initial_weights
 from mtl_face.commands.session import Session
 from mtl_face.config.check import validate
 from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.model.backbone import ResNet
 from mtl_face.training.state import initial_state
-from mtl_face.weights import load_backbone
+from mtl_face.weights import card as cards
+from mtl_face.weights import export, load_backbone
 
 MEAN, STD = [128.0] * 3, [64.0] * 3
 
 
 def write_weights(path, variant="caffe", width=8):
-    """A backbone of the small experiment as an export of one file."""
+    """A backbone of the small experiment as the file of an export."""
     random = np.random.default_rng(5)
     network = ResNet((1,), width, 2)
     abstract = jax.eval_shape(
         lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     )
-    flat = jax.tree_util.tree_flatten_with_path(dict(abstract))[0]
-    tensors = {
-        jax.tree_util.keystr(keys, simple=True, separator="/"): random.uniform(
-            0.5, 1, leaf.shape
-        ).astype(np.float32)
-        for keys, leaf in flat
-    }
-    card = {
-        "input": {"mean": MEAN, "std": STD},
-        "config": {"model": {"backbone": {"variant": variant}}},
-    }
-    safetensors.numpy.save_file(tensors, path, {"model_json": json.dumps(card)})
-    return tensors
+    variables = jax.tree.map(
+        lambda leaf: random.uniform(0.5, 1, leaf.shape).astype(np.float32), dict(abstract)
+    )
+    model = config_lib.to_dict(config_lib.Config())["model"]
+    model["backbone"]["variant"] = variant
+    card = cards.make(
+        stored_size=32,
+        input_size=32,
+        input_mean=MEAN,
+        input_std=STD,
+        crop={},
+        temperatures={"va": 1.0, "au": 1.0, "expr": 1.0},
+        step=0,
+        metrics=None,
+        config={"model": model},
+        versions={},
+        provenance=None,
+    )
+    folder = path.with_name(path.name + "_exported")
+    export.save(folder, variables, card, form="safetensors")
+    (folder / export.SAFETENSORS).rename(path)
+    return export.flatten(variables)
 
 
 def make_config(init_from, width=8, fsdp=1):
