@@ -50,8 +50,11 @@ def _check_places(file: BinaryIO) -> None:
     """
     begin = file.tell()
     for opcode, argument, position in pickletools.genops(file):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > (position or 0) - begin:
-            raise MalformedError(f"it remembers something at place {argument:,}")
+        if opcode.name not in ("PUT", "BINPUT", "LONG_BINPUT"):
+            continue
+        place: Any = argument
+        if place > (position or 0) - begin:
+            raise MalformedError(f"it remembers something at place {place:,}")
     file.seek(begin)
 
 
