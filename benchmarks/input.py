@@ -2,19 +2,23 @@
 
     python -m benchmarks.input
     python -m benchmarks.input --images 3000 --repeats 5 --memory-epochs 0
+    python -m benchmarks.input --sizes 112 --output input.json
 
-Every way of reading goes through the same JPEG files (or shards of them) once a round, in a random
-order, on the same two cores. The ways take turns in every round: read the ratios, not the rates.
-The limit is a bare loop: threads that read and decode files with the decoder that our input uses,
-with no order, labels or batches. `cpu` is processor time an image of this process, which other
-programs on the machine disturb less (a loader's worker processes are not in it). Loaders that are
-not installed are left out. At last, a process of its own shows its memory from epoch to epoch.
+Every way of reading goes through the same JPEG files (or shards of them) once a round, in a
+random order, on the same cores: two, or `--cores`. The ways take turns in every round: read the
+ratios, not the rates. The limit is a bare loop: threads that read and decode files with the
+decoder that our input uses, with no order, labels or batches. `cpu` is processor time an image of
+this process, which other programs on the machine disturb less (a loader's worker processes are
+not in it). Loaders that are not installed are left out. At last, a process of its own shows its
+memory from epoch to epoch. `--output` writes the rates for `run.py plan --input_rate`: measure
+with the cores of the host to be.
 """
 
 import argparse
 import collections
 import concurrent.futures
 import itertools
+import json
 import os
 import statistics
 import subprocess
@@ -29,8 +33,6 @@ import numpy as np
 from mtl_face.commands import host_memory
 
 BATCH_SIZE = 64
-SIZES = (112, 224)
-CORES = 2
 AHEAD = 6  # batches, at least as many as our input reads ahead
 
 
@@ -40,23 +42,36 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory-epochs", type=int, default=20)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224], help="pixels")
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--output", type=Path, help="JSON file of the rates")
     parser.add_argument("--watch", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: options.cores]))
     if options.watch:
         watch_memory(Path(options.watch), options.memory_epochs)
         return
-    for size in SIZES:
+    rates = {}
+    for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            compare(Path(folder), size, options.images, options.repeats)
-            if options.memory_epochs and size == SIZES[0]:
+            rates[size] = compare(Path(folder), size, options.images, options.repeats)
+            if options.memory_epochs and size == options.sizes[0]:
                 arguments = [f"--watch={folder}", f"--memory-epochs={options.memory_epochs}"]
                 subprocess.run([sys.executable, "-m", "benchmarks.input", *arguments], check=True)
+    if options.output:
+        values = {"cores": cores(), "images_per_second": rates}
+        options.output.write_text(json.dumps(values, indent=2) + "\n")
+        print(f"\nrates: {options.output}\nnext: python run.py plan --input_rate={options.output}")
 
 
-def compare(folder: Path, size: int, num_images: int, repeats: int) -> None:
-    """Writes images, measures every way of reading them, prints the rates."""
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def compare(folder: Path, size: int, num_images: int, repeats: int) -> dict[str, float]:
+    """Writes images, measures every way of reading them; prints and returns images a second."""
     write_images(folder / "images", size, num_images)
     ways = prepare_ways(folder, size)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -78,7 +93,7 @@ def compare(folder: Path, size: int, num_images: int, repeats: int) -> None:
                 processor[name].append((time.process_time() - begin_processor) / count)
     limit, limit_processor = seconds["bare decode loop"], processor["bare decode loop"]
     print(
-        f"\n{size} x {size} JPEG, {num_images} images, {CORES} cores; medians of {repeats} rounds"
+        f"\n{size} x {size} JPEG, {num_images} images, {cores()} cores; medians of {repeats} rounds"
     )
     print(f"{'':34}  images/s  of the bare loop  cpu us  of the bare loop's")
     for name, values in seconds.items():
@@ -89,6 +104,7 @@ def compare(folder: Path, size: int, num_images: int, repeats: int) -> None:
             f"{name:34}  {1 / statistics.median(values):8.0f}  {ratio:16.2f}  "
             f"{1e6 * own:6.0f}  {more:18.2f}"
         )
+    return {name: 1 / statistics.median(values) for name, values in seconds.items()}
 
 
 def write_images(folder: Path, size: int, num_images: int) -> None:
@@ -180,11 +196,11 @@ def bare_loop(paths: list[str], batches: int, size: int) -> Callable[[int], int]
             total += tf.shape(decode(path))[0]
         return total
 
-    pool = concurrent.futures.ThreadPoolExecutor(CORES)
+    pool = concurrent.futures.ThreadPoolExecutor(cores())
 
     def read(round_number: int) -> int:
         chosen = np.random.default_rng(round_number).permutation(len(paths))[: batches * BATCH_SIZE]
-        parts = [[paths[row] for row in chosen[start::CORES]] for start in range(CORES)]
+        parts = [[paths[row] for row in chosen[start :: cores()]] for start in range(cores())]
         return sum(int(total) // size for total in pool.map(decode_many, map(tf.constant, parts)))
 
     return read
@@ -209,7 +225,7 @@ def torch_loader(paths: list[str], batches: int, size: int) -> dict[str, Callabl
         )
         return lambda round_number: sum(len(batch) for batch in data)
 
-    return {f"torch DataLoader, {count} workers": loader(count) for count in (0, CORES)}
+    return {f"torch DataLoader, {count} workers": loader(count) for count in (0, cores())}
 
 
 class _PillowFiles:
@@ -242,10 +258,10 @@ def grain_loader(paths: list[str], batches: int, size: int) -> dict[str, Callabl
             .shuffle(seed=round_number)
             .batch(BATCH_SIZE, drop_remainder=True)
         )
-        threads = grain.ReadOptions(num_threads=CORES, prefetch_buffer_size=2)
+        threads = grain.ReadOptions(num_threads=cores(), prefetch_buffer_size=2)
         return sum(len(batch) for batch in data.to_iter_dataset(threads))
 
-    return {f"grain, {CORES} threads": read}
+    return {f"grain, {cores()} threads": read}
 
 
 def watch_memory(folder: Path, epochs: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_face import config as config_lib
-from mtl_face.commands import plan_compiler, plan_page
+from mtl_face.commands import input_rate, plan_compiler, plan_page
 from mtl_face.errors import ConfigError
 from mtl_face.training import chips, flops, hlo
 from mtl_face.training import plan as plans
@@ -25,6 +25,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         Exit status 0; 1 if the batch does not fit into memory.
     """
     chips.check_topology(options.topology)
+    measured = _measured_input(config, options)
     batch_size = options.batch or config.optimizer.batch_size
     compiled = _compiled(config, options, batch_size)
     answer = compiled.answer
@@ -32,8 +33,8 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     if answer["fits"]:
         print("\n".join(plan_page.lines(plan)))
         if plan["roofline"] is not None:
-            plan["input_rate_measured"] = options.input_rate
-            print("\n".join(plan_page.input_lines(plan, options.input_rate)))
+            plan["input_rate_measured"] = measured
+            print("\n".join(plan_page.input_lines(plan, measured)))
     else:
         print(f"{batch_size} images a step do not fit: {answer['message']}")
     _write(plan, options.output)
@@ -51,6 +52,13 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         print(f"plan: {options.output}")
     print("next: python run.py train with this --config; docs/scaling.md explains the figures")
     return 0 if answer["fits"] else 1
+
+
+def _measured_input(config: config_lib.Config, options: argparse.Namespace) -> float | None:
+    if options.input_rate is None:
+        return None
+    source = "shards" if config.data.shards else config.data.source
+    return input_rate.read(options.input_rate, image_size=config.data.image_size, source=source)
 
 
 def make_plan(

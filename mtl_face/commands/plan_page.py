@@ -44,7 +44,8 @@ def input_lines(plan: dict[str, Any], measured: float | None) -> list[str]:
     needed = plan["roofline"]["images_per_second_per_host"]
     text = [f"  each host must deliver {needed:,.0f} images/s to keep up with that"]
     if measured is None:
-        text.append("  measure a host's rate: python -m benchmarks.input, then --input_rate=RATE")
+        text.append("  measure a host: python -m benchmarks.input --output=input.json on it, then")
+        text.append("  --input_rate=input.json")
     elif measured >= needed:
         text.append(f"  measured {measured:,.0f} images/s a host: enough, {measured / needed:.1f}x")
     else:

@@ -76,9 +76,8 @@ def plan(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--input_rate",
-        type=float,
-        metavar="RATE",
-        help="images/s that one host's input delivers, as benchmarks/input.py measures it",
+        metavar="RATE|FILE",
+        help="images/s that one host's input delivers, or what benchmarks/input.py --output wrote",
     )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the figures")
 
