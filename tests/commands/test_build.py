@@ -100,7 +100,8 @@ def ten_steps(data, fsdp):
     return jax.device_get(rows), jax.device_get((state.params, state.batch_stats)), compiled
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (4, 2)])
 def test_real_network_on_one_and_on_eight_devices(data, fsdp):
     """With everything on: augmentation, MixUp, dropout, batch norms, uneven masks."""
     expected_rows, expected, _ = ten_steps(1, 1)

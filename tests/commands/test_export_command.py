@@ -5,17 +5,14 @@ import io
 import json
 import shutil
 
-import jax
-import jax.numpy as jnp
+import drawn_run
 import numpy as np
 import pytest
 from small_experiment import Experiment
 
 from mtl_face import config as config_lib
 from mtl_face.commands import export as export_command
-from mtl_face.commands import initial_weights, line, lineage
-from mtl_face.commands import workdir as workdirs
-from mtl_face.commands.session import Session
+from mtl_face.commands import line, lineage
 from mtl_face.errors import WeightsError, WorkdirError
 from mtl_face.evaluation import predictions
 from mtl_face.training.checkpoint import Checkpoints
@@ -28,7 +25,7 @@ FOLDERS = {"orbax": "export", "safetensors": "export_safetensors"}
 class Runs:
     """A run on `Aff-Wild2`, its exports, and a run that starts from one of them.
 
-    Their states are drawn, not trained: nothing here depends on how good they are.
+    Nothing here depends on how good they are, so their states are drawn.
     """
 
     def __init__(self, folder):
@@ -36,35 +33,6 @@ class Runs:
         self.parent = folder / "parent"
         self.child = folder / "child"
         self.said = {}
-
-    def write_run(self, workdir, *overrides):
-        """A folder as `train` leaves it after 5 steps, before its evaluation."""
-        data = f"data.root={self.experiment.data}"
-        config = config_lib.load(self.experiment.config, [data, *overrides])
-        workdir = workdirs.open_for_training(workdir, config)
-        session = Session(config)
-        like = session.state_like
-        random = np.random.default_rng(0)
-
-        def draw(leaf, low, high):
-            values = random.uniform(low, high, leaf.shape).astype(np.float32)
-            return jax.device_put(values, leaf.sharding)
-
-        state = jax.tree.map(lambda leaf: jnp.zeros((), jnp.int32), like).replace(
-            step=jnp.int32(5),
-            params=jax.tree.map(lambda leaf: draw(leaf, -0.2, 0.2), like.params),
-            batch_stats=jax.tree.map(lambda leaf: draw(leaf, 0.5, 1.5), like.batch_stats),
-            opt_state=jax.tree.map(
-                lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding),
-                like.opt_state,
-            ),
-            key=jax.device_put(jax.random.key(0), like.key.sharding),
-        )
-        backbone = initial_weights.load(config, lambda line: None)
-        with Checkpoints(workdir / workdirs.CHECKPOINTS, keep=1) as checkpoints:
-            source = None if backbone is None else backbone.source
-            lineage.begin(config, workdir, checkpoints, source)
-            checkpoints.save(5, state, score=0.5)
 
     def run(self, command, *more, workdir):
         out = io.TextIOWrapper(io.BytesIO())
@@ -84,11 +52,11 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     runs = Runs(tmp_path_factory.mktemp("exports"))
-    runs.write_run(runs.parent, "provenance.training_data=Aff-Wild2, own faces")
+    drawn_run.write(runs.experiment, runs.parent, "provenance.training_data=Aff-Wild2, own faces")
     runs.said["parent"] = runs.run("evaluate", workdir=runs.parent)
     for form in FOLDERS:
         runs.said[form] = runs.run("export", f"--format={form}", workdir=runs.parent)
-    runs.write_run(runs.child, runs.init_from)
+    drawn_run.write(runs.experiment, runs.child, runs.init_from)
     return runs
 
 

@@ -1,5 +1,6 @@
 """`run.py predict`: a test list predicted from a run or its export, and handed in."""
 
+import drawn_run
 import numpy as np
 import pytest
 from small_experiment import Experiment
@@ -7,13 +8,12 @@ from small_experiment import Experiment
 from mtl_face.commands import line
 from mtl_face.evaluation import predictions
 
-ONE_EPOCH = "--config.optimizer.epochs=1"
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     experiment = Experiment(tmp_path_factory.mktemp("predict"))
-    assert line.main(experiment.arguments("train", ONE_EPOCH)) == 0
+    drawn_run.write(experiment, experiment.workdir)
+    assert line.main(experiment.arguments("evaluate")) == 0
     return experiment
 
 
@@ -49,7 +49,7 @@ def test_a_test_list(trained, listed, tmp_path, capsys):
         )
     assert found.metadata["weights_sha256"] == expected.metadata["weights_sha256"]
 
-    assert line.main(trained.arguments("export", ONE_EPOCH, f"--output={tmp_path / 'export'}")) == 0
+    assert line.main(trained.arguments("export", f"--output={tmp_path / 'export'}")) == 0
     again = tmp_path / "again.csv"
     status, _, err = run(
         capsys,
