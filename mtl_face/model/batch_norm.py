@@ -13,6 +13,9 @@ Between devices, `batch` exchanges statistics in each layer, forward and backwar
 layer waits for them. `local` exchanges its contribution to the running statistics, for which
 nothing waits, and `frozen` nothing.
 
+Where a module sees one device's part of a batch alone (inside `jax.shard_map`), the modes mean the
+same: `batch` exchanges statistics by name of the mesh's axes; for `local` the part is the group.
+
 Outside training all three normalise with the running statistics. Scale and bias train in every
 mode. Parameters (`scale`, `bias`) and statistics (`mean`, `var`) have the same names and shapes in
 all three, so a mode can be changed between two runs.
@@ -21,6 +24,7 @@ Shapes: B batch, H W height and width, C channels, G groups, N examples of a gro
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -121,7 +125,11 @@ def make_batch_norm(
     """
     if mode not in MODES:
         raise ValueError(f"batch_norm {mode!r} is none of {', '.join(MODES)}")
+    mesh = jax.sharding.get_abstract_mesh()
+    apart = mesh.manual_axes  # of the devices whose parts this trace does not see
     if mode == LOCAL and train:
+        if apart:
+            groups = max(groups // math.prod(mesh.shape[axis] for axis in apart), 1)
         return functools.partial(
             GroupedBatchNorm, groups=groups, momentum=momentum, epsilon=epsilon, dtype=dtype
         )
@@ -131,6 +139,7 @@ def make_batch_norm(
         momentum=momentum,
         epsilon=epsilon,
         dtype=dtype,
+        axis_name=apart or None,
     )
 
 

@@ -85,8 +85,6 @@ def make_train_step(
         )
         return loss, (updated["batch_stats"], numbers)
 
-    gradient = jax.value_and_grad(loss_of, has_aux=True)
-
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
         augment_key, dropout_key = step_keys(state)
         image_BHWC, targets, weights = augment(
@@ -95,10 +93,11 @@ def make_train_step(
 
         augmented = {"image": image_BHWC, "targets": targets, "weights": weights}
         if microbatches == 1:
+            gradient = jax.value_and_grad(loss_of, has_aux=True)
             outcome = gradient(state.params, state.batch_stats, augmented, dropout_key)
         else:
             outcome = accumulation.accumulate(
-                gradient,
+                loss_of,
                 state.params,
                 state.batch_stats,
                 augmented,

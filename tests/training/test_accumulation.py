@@ -1,5 +1,6 @@
 """Microbatches: the same loss, gradient and numbers as the whole batch, however labels lie."""
 
+import collections
 import functools
 
 import flax.linen as nn
@@ -9,13 +10,13 @@ import numpy as np
 import optax
 import pytest
 import tiny_network
-from test_step import COLLECTIVE, assert_same, place
+from test_step import assert_same, place
 
 from mtl_face.errors import ConfigError
 from mtl_face.model.batch_norm import make_batch_norm
 from mtl_face.objective import losses
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
-from mtl_face.training import accumulation, sharding, state, step
+from mtl_face.training import accumulation, hlo, sharding, state, step
 
 SIZE = 32
 SGD = optax.sgd(0.05, momentum=0.9)
@@ -54,7 +55,7 @@ def objective(outputs, targets, weights, learned):
 
 
 @functools.cache
-def parts(data, fsdp, microbatches, batch_norm, groups=1):
+def parts(data, fsdp, microbatches, batch_norm, groups=1, augment=tiny_network.augment_and_mix):
     network = Network(batch_norm, groups)
     mesh = sharding.make_mesh(data=data, fsdp=fsdp, devices=jax.devices()[: data * fsdp])
     options = {
@@ -67,7 +68,7 @@ def parts(data, fsdp, microbatches, batch_norm, groups=1):
         SGD,
         mesh,
         jax.tree.map(lambda leaf: leaf.sharding, like),
-        augment=tiny_network.augment_and_mix,
+        augment=augment,
         objective=objective,
         microbatches=microbatches,
     )
@@ -91,17 +92,19 @@ def start():
     return made
 
 
-def run(data, fsdp, microbatches, batch_norm="frozen", groups=1, steps=2, labels=None):
-    mesh, like, train_step = parts(data, fsdp, microbatches, batch_norm, groups)
+def run(data, fsdp, microbatches, *kind, steps=2, labels=None, rows=None, **options):
+    mesh, like, train_step = parts(data, fsdp, microbatches, *(kind or ("frozen",)), **options)
     current = jax.tree.map(
         lambda leaf, wanted: jax.device_put(jnp.copy(leaf), wanted.sharding), start(), like
     )
-    rows = []
+    told = []
     for index in range(steps):
         batch = tiny_network.batch(index, SIZE, labels=labels)
+        if rows is not None:
+            batch = jax.tree.map(lambda leaf: leaf[rows], batch)
         current, numbers = train_step(current, place(batch, mesh))
-        rows.append(jax.device_get(numbers))
-    return rows, jax.device_get((current.params, current.batch_stats, current.opt_state))
+        told.append(jax.device_get(numbers))
+    return told, jax.device_get((current.params, current.batch_stats, current.opt_state))
 
 
 @functools.cache
@@ -168,18 +171,43 @@ def test_no_labels_no_change():
     assert_same(last[0], jax.device_get(start().params), rtol=0, atol=0)
 
 
-def test_microbatches_cross_no_device():
-    mesh = sharding.make_mesh(data=4, fsdp=2)
-    split = jax.jit(lambda x: accumulation.split(x, 2, mesh))
-    array = jax.device_put(jnp.arange(32), sharding.by_example(mesh))
-    assert not COLLECTIVE.findall(split.lower(array).compile().as_text())
-    found = split(array)
-    assert found.tolist()[0] == [i for i in range(32) if i % 4 < 2]
-    for shard in found.addressable_shards:
-        assert shard.data.shape == (2, 2)
-    one = sharding.make_mesh(devices=jax.devices()[:1])
-    cut = jax.jit(lambda x: accumulation.split(x, 4, one))(jnp.arange(32))
-    assert cut.reshape(-1).tolist() == list(range(32))
+@pytest.mark.parametrize(
+    "kind",
+    [("batch",), pytest.param(("local", 8), marks=pytest.mark.slow)],
+    ids=lambda kind: kind[0],
+)
+def test_batch_norms_see_the_microbatch_of_all_devices(kind):
+    """Eight devices give what one gives whose microbatches hold the same rows, in their order."""
+    by_microbatch = np.arange(SIZE).reshape(8, 2, 2).swapaxes(0, 1).reshape(-1)
+    plain = {"augment": tiny_network.plain}
+    rows, last = run(8, 1, 2, *kind, **plain)
+    expected_rows, expected = run(1, 1, 2, *kind, rows=by_microbatch, **plain)
+    for found, wanted in zip(rows, expected_rows, strict=True):
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value, rtol=2e-5, err_msg=name)
+    assert_same(last[0], expected[0], rtol=1e-5, atol=2e-6)
+    assert_same(last[1], expected[1], rtol=1e-5, atol=1e-6)
+    if kind[0] == "local":  # groups hold the same rows in either order
+        return
+    other_rows, _ = run(1, 1, 2, *kind, **plain)  # which rows meet does matter
+    assert abs(other_rows[1]["loss"] / rows[1]["loss"] - 1) > 1e-4
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
+def test_gradients_cross_once(data, fsdp):
+    """Nothing of a parameter's size is exchanged in the loop over the microbatches."""
+    mesh, like, train_step = parts(data, fsdp, 4, "frozen")
+    text = train_step.lower(like, place(tiny_network.batch(0, SIZE), mesh)).compile().as_text()
+    sizes = [leaf.size for leaf in jax.tree.leaves(like.params)]
+    exchanged = collections.Counter()
+    for found in hlo.collectives(hlo.parse(text), 8):
+        exchanged[found.kind] += found.count * sum(array.elements for array in found.arrays)
+    if fsdp == 1:
+        assert set(exchanged) <= {"all-reduce", "all-gather"}
+        assert sum(sizes) <= exchanged["all-reduce"] < sum(sizes) + 500
+    else:
+        # Parameters in, their sums out and over the other axis, however the compiler writes it.
+        assert sum(exchanged.values()) < 3.2 * sum(sizes)
 
 
 @pytest.mark.parametrize(
