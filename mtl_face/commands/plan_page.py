@@ -126,7 +126,7 @@ def _exchanges(plan: dict[str, Any]) -> list[str]:
 
 def _roofline(plan: dict[str, Any]) -> list[str]:
     times, chip = plan["roofline"], plan["chip"]
-    return [
+    text = [
         f"  arithmetic  {1e3 * times['arithmetic']:9.2f} ms  at {chip['flops'] / 1e12:g} TFLOP/s",
         f"  memory      {1e3 * times['memory']:9.2f} ms  at "
         f"{chip['memory_bandwidth'] / 1e9:g} GB/s",
@@ -137,6 +137,12 @@ def _roofline(plan: dict[str, Any]) -> list[str]:
         f"({times['images_per_second'] / plan['chips']:,.0f} a chip); no run reaches the peaks",
         f"  peaks from: {chip['source']}",
     ]
+    if plan["arithmetic"]["loops"]:
+        text.append(
+            "  the memory's time counts loops once: the step takes longer. With "
+            "optimizer.accumulation_steps=1 nothing is left out"
+        )
+    return text
 
 
 def _bytes(count: float) -> str:

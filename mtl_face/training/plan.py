@@ -51,6 +51,10 @@ def analyse(
     exchanged = exchanges(
         found, compiled["parameter_sizes"], parameter_bytes, shards=compiled["shards"]
     )
+    loops = uncounted_loops(module)
+    flops = compiled["flops"]
+    if loops:  # counted once, so that the closed form knows better
+        flops = max(flops, analytical.training * images)
     return {
         "images_per_chip": images * devices_per_chip,
         "memory": memory(compiled, chip, devices_per_chip),
@@ -59,13 +63,13 @@ def analyse(
             "analytical_flops_per_image": analytical.training,
             "ratio": compiled["flops"] / images / analytical.training,
             "hbm_bytes_per_image": compiled["bytes_accessed"] / images,
-            "loops": uncounted_loops(module),
+            "loops": loops,
         },
         **exchanged,
         "roofline": None
         if chip is None
         else roofline(
-            flops=compiled["flops"] * devices_per_chip,
+            flops=flops * devices_per_chip,
             hbm_bytes=compiled["bytes_accessed"] * devices_per_chip,
             sent_bytes=exchanged["sent_bytes"] * devices_per_chip,
             batch_size=batch_size,

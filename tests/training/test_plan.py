@@ -141,8 +141,7 @@ def test_no_chip_no_roofline():
     assert analysed(chip=None)["roofline"] is None
 
 
-def test_loops_with_products_are_named():
-    text = """HloModule jit_step
+LOOPS = """HloModule jit_step
 
 %body (s: f32[8]) -> f32[8] {
   %s = f32[8] parameter(0)
@@ -158,7 +157,25 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   ROOT %w = f32[8] while(%d), body=%body, backend_config={"known_trip_count":{"n":"4"}}
 }
 """
-    assert plan.uncounted_loops(hlo.parse(text)) == [4]
+
+
+def test_loops_with_products_are_named():
+    assert plan.uncounted_loops(hlo.parse(LOOPS)) == [4]
+
+
+def test_arithmetic_of_loops_is_that_of_the_closed_form():
+    found = plan.analyse(
+        COMPILED,
+        hlo.parse(LOOPS),
+        batch_size=80,
+        chip=CHIP,
+        compute_dtype="bfloat16",
+        analytical=Flops(100, 400),
+    )
+    assert found["arithmetic"]["loops"] == [4]
+    assert found["arithmetic"]["ratio"] == 0.25
+    assert found["roofline"]["arithmetic"] == pytest.approx(400 * 20 / 100e12)
+    assert analysed(analytical=Flops(100, 400))["roofline"]["arithmetic"] == 100 * 20 / 100e12
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
