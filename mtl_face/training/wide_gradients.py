@@ -8,11 +8,13 @@ pixels, is put out in float32: what the devices exchange is float32, the factors
 This is done from outside, for the `nn.Dense` and `nn.Conv` of any network whose `dtype` is narrower
 than float32; others are left alone.
 
+The rules of the forward pass spell out their products, so that rematerialisation (`model.remat`),
+which goes by the names of operations, finds them and keeps their results.
+
 Shapes: B batch, H W height and width of the input, h w of the output, I O input and output
 channels, r c rows and columns of a kernel.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -78,16 +80,18 @@ def _convolution_of(module: nn.Conv, image_BHWI: jax.Array, kernel_rcIO: jax.Arr
     return _convolve(image_BHWI, kernel_rcIO, strides, pads)
 
 
-@jax.custom_vjp
-def _product(inputs: jax.Array, kernel_IO: jax.Array) -> jax.Array:
+def _narrow_product(inputs: jax.Array, kernel_IO: jax.Array) -> jax.Array:
     """[..., I] times [I, O], computed in the type of the inputs."""
     return inputs @ kernel_IO.astype(inputs.dtype)
+
+
+_product = jax.custom_vjp(_narrow_product)
 
 
 def _product_forward(
     inputs: jax.Array, kernel_IO: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(inputs, kernel_IO), (inputs, kernel_IO)
+    return _narrow_product(inputs, kernel_IO), (inputs, kernel_IO)
 
 
 def _product_backward(
@@ -104,13 +108,15 @@ def _product_backward(
 _product.defvjp(_product_forward, _product_backward)
 
 
-@jax.custom_vjp
-def _add_bias(outputs: jax.Array, bias_O: jax.Array) -> jax.Array:
+def _narrow_sum(outputs: jax.Array, bias_O: jax.Array) -> jax.Array:
     return outputs + bias_O.astype(outputs.dtype).reshape((1,) * (outputs.ndim - 1) + (-1,))
 
 
+_add_bias = jax.custom_vjp(_narrow_sum)
+
+
 def _add_bias_forward(outputs: jax.Array, bias_O: jax.Array) -> tuple[jax.Array, None]:
-    return _add_bias(outputs, bias_O), None
+    return _narrow_sum(outputs, bias_O), None
 
 
 def _add_bias_backward(saved: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -122,8 +128,7 @@ def _add_bias_backward(saved: None, gradient: jax.Array) -> tuple[jax.Array, jax
 _add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(
+def _narrow_convolution(
     image_BHWI: jax.Array, kernel_rcIO: jax.Array, strides: tuple[int, int], pads: Pads
 ) -> jax.Array:
     return lax.conv_general_dilated(
@@ -135,10 +140,14 @@ def _convolve(
     )
 
 
+_convolve = jax.custom_vjp(_narrow_convolution, nondiff_argnums=(2, 3))
+
+
 def _convolve_forward(
     image_BHWI: jax.Array, kernel_rcIO: jax.Array, strides: tuple[int, int], pads: Pads
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolve(image_BHWI, kernel_rcIO, strides, pads), (image_BHWI, kernel_rcIO)
+    outputs = _narrow_convolution(image_BHWI, kernel_rcIO, strides, pads)
+    return outputs, (image_BHWI, kernel_rcIO)
 
 
 def _convolve_backward(

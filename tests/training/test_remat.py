@@ -2,7 +2,9 @@
 
 import functools
 
+import flax.linen as nn
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from mtl_face.model import remat
 from mtl_face.model.network import MtlFace
 from mtl_face.objective import losses
 from mtl_face.tasks import OUTPUT_SIZES
+from mtl_face.training import wide_gradients
 
 SIZE, BATCH = 32, 8
 TEMPERATURES = {"va": 1.0, "au": 1.0, "expr": 5.0}
@@ -143,6 +146,43 @@ def test_less_is_kept():
     sizes = [kept(policy) for policy in ("none", "elementwise", "blocks")]
     assert sizes[1] < 0.8 * sizes[0]
     assert sizes[2] < 0.8 * sizes[1]
+
+
+def products(jaxpr):
+    """Convolutions and matrix products of a program, those of its inner programs included."""
+    number = 0
+    for equation in jaxpr.eqns:
+        number += equation.primitive.name in ("conv_general_dilated", "dot_general")
+        number += sum(
+            products(inner) for inner in jax.extend.core.jaxprs_in_params(equation.params)
+        )
+    return number
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("convolution", ["xla", "matmul_gradient"])
+def test_elementwise_computes_no_product_twice(dtype, convolution):
+    """Nor where gradients are put out in float32, by rules of their own."""
+
+    def count(policy):
+        built = network(policy, dtype).clone(convolution=convolution)
+        image = jnp.zeros((BATCH, SIZE, SIZE, 3))
+
+        def total(params):
+            with nn.intercept_methods(wide_gradients.intercept):
+                outputs, _ = built.apply(
+                    {"params": params, "batch_stats": variables()["batch_stats"]},
+                    image,
+                    train=True,
+                    mutable=["batch_stats"],
+                    rngs={"dropout": jax.random.key(5)},
+                )
+            return sum(jnp.sum(jnp.square(value)) for value in outputs.values())
+
+        return products(jax.make_jaxpr(jax.grad(total))(variables()["params"]).jaxpr)
+
+    assert count("elementwise") == count("none")
+    assert count("blocks") > count("none")
 
 
 def test_unknown_policy():
