@@ -1,6 +1,10 @@
 """Eight fake CPU devices and strict JAX settings for every test, set before JAX is first used."""
 
+import contextlib
 import os
+
+with contextlib.suppress(ModuleNotFoundError):
+    import triton  # noqa: F401 (PyTorch for CUDA brings it; loaded after TensorFlow it crashes)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

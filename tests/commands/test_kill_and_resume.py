@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -20,6 +21,21 @@ from mtl_face.training import history
 from mtl_face.weights import export
 
 TIMEOUT = 300
+KILLS = 25
+
+
+def unfinished_saves(workdir):
+    """Names of what a save has not finished."""
+    folder = workdir / "checkpoints"
+    return {name for name in os.listdir(folder) if "tmp" in name} if folder.is_dir() else set()
+
+
+def wait_for_a_save(workdir, running, before):
+    """Until a save begins that was none of `before`, or a process of those has ended."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline and all(process.poll() is None for process in running):
+        if unfinished_saves(workdir) - before:
+            return
 
 
 class Process:
@@ -44,6 +60,13 @@ class Process:
             if re.search(pattern, line):
                 return True
         return False
+
+    def wait_for_step(self, number):
+        """Reads up to the report of this step or a later one, or to the evaluation."""
+        while self.wait_for(r"^(step \d+/|evaluating)"):
+            step = re.match(r"step (\d+)/", self.lines[-1])
+            if step is None or int(step[1]) >= number:
+                return
 
     def signal(self, number):
         self.process.send_signal(number)
@@ -147,15 +170,15 @@ def metrics(workdir):
 
 
 def newest_step(workdir):
-    names = [path.name for path in (workdir / "checkpoints").iterdir()]
+    names = [path.name for path in (workdir / "checkpoints").glob("*")]
     return max((int(name) for name in names if name.isdigit()), default=None)
 
 
-def test_killed_then_stopped_then_goes_on(runs, undisturbed):
-    """SIGKILL, the same command, SIGTERM, the same command."""
-    workdir = runs.experiment.folder / "disturbed"
+def test_killed_and_goes_on(runs, undisturbed):
+    """SIGKILL, then the same command."""
+    workdir = runs.experiment.folder / "killed"
     process = runs.start(workdir)
-    assert process.wait_for(r"^step 4/")
+    assert process.wait_for(r"^step 10/")
     process.signal(signal.SIGKILL)
     assert process.finish()[0] == -signal.SIGKILL
     newest = newest_step(workdir)
@@ -163,32 +186,12 @@ def test_killed_then_stopped_then_goes_on(runs, undisturbed):
     assert newest < STEPS
     assert not (workdir / "evaluation").exists()
 
-    process = runs.start(workdir)
-    assert process.wait_for(r"^step 10/")
-    process.signal(signal.SIGTERM)
-    status, lines, err = process.finish()
-    assert (status, err) == (128 + signal.SIGTERM, "")
-    assert f"going on from step {newest}" in lines  # a save cut short by the kill is not seen
-    stop = newest_step(workdir)
-    assert 10 <= stop < STEPS
-    assert lines[-1] == (
-        f"stopped by SIGTERM at step {stop}, saved; run the same command again to go on"
-    )
-    steps_taken = [int(match[1]) for line in lines if (match := re.match(r"step (\d+)/", line))]
-    assert steps_taken[-1] == stop  # nothing of what was done is lost
-    assert not (workdir / "evaluation").exists()
-
     lines = runs.complete(workdir)
-    assert f"going on from step {stop}" in lines
+    assert f"going on from step {newest}" in lines  # a save cut short by the kill is not seen
     assert_same_state(workdir, undisturbed)
+    assert curves(workdir) == curves(undisturbed)
     assert metrics(workdir) == metrics(undisturbed)
-    assert len(drawn(workdir)) == len(set(drawn(workdir)))  # no step is drawn twice
-    assert set(drawn(workdir)) >= set(drawn(undisturbed))
-    # The stop wrote a row of its own, and the next row starts there.
-    after = min(row["step"] for row in curves(undisturbed) if row["step"] >= stop)
-    assert [row for row in curves(workdir) if row["step"] not in (stop, after)] == [
-        row for row in curves(undisturbed) if row["step"] not in (stop, after)
-    ]
+    assert drawn(workdir) == drawn(undisturbed)
 
 
 @pytest.fixture(scope="module")
@@ -274,24 +277,36 @@ class TestCompletedRun:
 
 
 @pytest.mark.slow
-def test_killed_while_a_checkpoint_is_written(runs, undisturbed):
-    workdir = runs.experiment.folder / "writing"
-    caught = 0
-    for _ in range(6):
+def test_killed_25_times_over(runs, undisturbed):
+    """At random moments of starting, of training, inside saves, and of the last evaluation."""
+    workdir = runs.experiment.folder / "random"
+    moments = random.Random(0)
+    reached, in_a_save = [0], 0
+    for number in range(KILLS):
+        before = unfinished_saves(workdir)
         process = runs.start(workdir)
-        deadline = time.monotonic() + TIMEOUT
-        folder = workdir / "checkpoints"
-        while time.monotonic() < deadline and process.process.poll() is None:
-            if folder.is_dir() and any("tmp" in name for name in os.listdir(folder)):
-                break
+        if number % 4 == 0:  # at the start; what it has done by then, it has done before
+            process.wait_for("^(compiling|going on|training is complete)")
+            time.sleep(moments.uniform(0, 2.0))
+        elif number % 4 == 1:
+            wait_for_a_save(workdir, [process.process], before)
+        else:
+            process.wait_for_step(reached[-1] + moments.randint(1, 8))
+            time.sleep(moments.uniform(0, 0.3))
         process.signal(signal.SIGKILL)
         process.finish()
-        caught += folder.is_dir() and any("tmp" in name for name in os.listdir(folder))
-    assert caught
+        in_a_save += bool(unfinished_saves(workdir) - before)
+        reached.append(newest_step(workdir) or 0)
+    print(f"newest checkpoint after each kill: {reached[1:]}; inside a save: {in_a_save}")
+    assert in_a_save >= 3
+    assert len(set(reached)) >= 4
+    assert reached == sorted(reached)
     runs.complete(workdir)
     assert_same_state(workdir, undisturbed)
     assert curves(workdir) == curves(undisturbed)
-    assert not any("tmp" in name for name in os.listdir(workdir / "checkpoints"))
+    assert metrics(workdir) == metrics(undisturbed)
+    assert drawn(workdir) == drawn(undisturbed)
+    assert not unfinished_saves(workdir)
 
 
 @pytest.mark.slow
@@ -309,16 +324,35 @@ def test_eight_devices_and_nothing_cached(tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupt_saves_too(runs, undisturbed):
-    workdir = runs.experiment.folder / "interrupted"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_and_goes_on(runs, undisturbed, number):
+    """A signal saves; the same command then ends with the bits of a run without it."""
+    workdir = runs.experiment.folder / number.name
     process = runs.start(workdir)
-    assert process.wait_for(r"^step 4/")
-    process.signal(signal.SIGINT)
-    status, lines, _ = process.finish()
-    assert status == 128 + signal.SIGINT
-    assert lines[-1].startswith("stopped by SIGINT at step ")
-    runs.complete(workdir)
+    assert process.wait_for(r"^step 8/")
+    process.signal(number)
+    status, lines, err = process.finish()
+    assert (status, err) == (128 + number, "")
+    stop = newest_step(workdir)
+    assert 8 <= stop < STEPS
+    assert lines[-1] == (
+        f"stopped by {number.name} at step {stop}, saved; run the same command again to go on"
+    )
+    steps_taken = [int(match[1]) for line in lines if (match := re.match(r"step (\d+)/", line))]
+    assert steps_taken[-1] == stop  # nothing of what was done is lost
+    assert not (workdir / "evaluation").exists()
+
+    lines = runs.complete(workdir)
+    assert f"going on from step {stop}" in lines
     assert_same_state(workdir, undisturbed)
+    assert metrics(workdir) == metrics(undisturbed)
+    assert len(drawn(workdir)) == len(set(drawn(workdir)))  # no step is drawn twice
+    assert set(drawn(workdir)) >= set(drawn(undisturbed))
+    # The stop wrote a row of its own, and the next row starts there.
+    after = min(row["step"] for row in curves(undisturbed) if row["step"] >= stop)
+    assert [row for row in curves(workdir) if row["step"] not in (stop, after)] == [
+        row for row in curves(undisturbed) if row["step"] not in (stop, after)
+    ]
 
 
 @pytest.mark.slow
