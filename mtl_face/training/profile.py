@@ -45,12 +45,13 @@ class StepProfile:
         self._start, self._end = start, start + count
         self._say = say
         self._running = False
+        self._missed = steps is not None
 
     def before(self, step: int) -> None:
         """To be called before step `step`, from 1."""
         if not self._running and self._start <= step < self._end:
             jax.profiler.start_trace(self._folder)
-            self._running = True
+            self._running, self._missed = True, False
 
     def after(self, step: int, results: Any) -> None:
         """To be called after step `step` with what it returned; ends the trace in due time."""
@@ -59,7 +60,12 @@ class StepProfile:
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that is still running."""
+        """Ends a trace that is still running, and says so if there was none to end."""
+        if self._missed:
+            self._missed = False
+            self._say(
+                f"no profile: the steps {self._start} to {self._end - 1} were not among those taken"
+            )
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
