@@ -10,9 +10,10 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
@@ -20,6 +21,8 @@ from orbax.checkpoint import checkpoint_managers
 from mtl_face.errors import WorkdirError
 from mtl_face.training.fingerprint import fingerprint
 from mtl_face.weights import storage_errors
+
+_T = TypeVar("_T")
 
 _SCORE = "score"
 _FINGERPRINT = "fingerprint"
@@ -185,22 +188,29 @@ class Checkpoints:
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
             )
         except Exception as error:  # damaged files fail in whatever part of orbax meets them
-            storage_errors.quiet_leftovers()
-            raise self._damaged(
-                step, f"the checkpoint cannot be read: {storage_errors.first_words(error)}"
-            ) from error
+            raise self._unreadable(step, error) from error
+        self._check_bits(step, restored.state)
+        return restored.state
+
+    def _check_bits(self, step: int, state: Any) -> None:
         expected = self._all_metadata(step).get(_FINGERPRINT)
-        if expected is not None and fingerprint(restored.state) != expected:
+        if expected is not None and fingerprint(state) != expected:
             raise self._damaged(
                 step, "the checkpoint cannot be read: its bits are not those that were saved"
             )
-        return restored.state
+
+    def _unreadable(self, step: int, error: Exception) -> WorkdirError:
+        storage_errors.quiet_leftovers()
+        return self._damaged(
+            step, f"the checkpoint cannot be read: {storage_errors.first_words(error)}"
+        )
 
     def restore_newest(self, like: Any) -> tuple[int, Any]:
         """Reads the newest state that is sound.
 
         Damaged ones that are newer are told to `warn` and kept aside as `STEP.damaged`; but only
-        once an older one was read, so that what fails for another reason stays where it is.
+        once an older one was read, so that what fails for another reason stays where it is. Of
+        several processes the first decides, which reads the state once more for that.
 
         Args:
             like: as for `restore`.
@@ -211,11 +221,25 @@ class Checkpoints:
         Raises:
             WorkdirError: if none is sound; it tells of the newest.
         """
+        if jax.process_count() == 1:
+            step, state = self._newest_sound(lambda step: self.restore(step, like))
+            return step, state
+        # All processes must read the same step, and together: one that failed alone would leave
+        # the others waiting for it. So process 0 looks first, and all go by what it found.
+        found = -1
+        if jax.process_index() == 0:
+            found, _ = self._newest_sound(lambda step: self._read_alone(step, like))
+        found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+        self._manager.reload()
+        return found, self.restore(found, like)
+
+    def _newest_sound(self, read: Callable[[int], _T]) -> tuple[int, _T]:
+        """(step, what `read` gives of it) of the newest step that can be read."""
         first: WorkdirError | None = None
         damaged = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                state = self.restore(step, like)
+                result = read(step)
                 self.read_metadata(step)
             except WorkdirError as error:
                 first = first or error
@@ -229,30 +253,50 @@ class Checkpoints:
                 )
             if damaged:
                 self._manager.reload()
-            return step, state
+            return step, result
         raise first or WorkdirError(
             "holds no checkpoint", path=self._directory, remedy="train first: python run.py train"
         )
+
+    def _read_alone(self, step: int, like: Any) -> None:
+        """Reads a state in this process alone, to see whether it is sound."""
+        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        here = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like
+        )
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix="alone",
+        )
+        try:
+            with ocp.Checkpointer(
+                ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                multiprocessing_options=alone,
+            ) as checkpointer:
+                state = checkpointer.restore(
+                    self._directory / str(step) / "state", args=ocp.args.StandardRestore(here)
+                )
+        except Exception as error:  # as in `restore`
+            raise self._unreadable(step, error) from error
+        self._check_bits(step, state)
 
     def _set_aside(self, step: int) -> Path:
         """Renames a step's folder; no file of it is lost."""
         folder = self._directory / str(step)
         aside = folder.with_name(f"{step}.damaged")
-        if jax.process_index() == 0:
-            number = 2
-            while aside.exists():
-                aside = folder.with_name(f"{step}.damaged{number}")
-                number += 1
-            try:
-                folder.rename(aside)
-            except OSError as error:
-                raise WorkdirError(
-                    f"is damaged and cannot be renamed: {error.strerror}",
-                    path=folder,
-                    remedy="mend the permissions",
-                ) from error
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
+        number = 2
+        while aside.exists():
+            aside = folder.with_name(f"{step}.damaged{number}")
+            number += 1
+        try:
+            folder.rename(aside)
+        except OSError as error:
+            raise WorkdirError(
+                f"is damaged and cannot be renamed: {error.strerror}",
+                path=folder,
+                remedy="mend the permissions",
+            ) from error
         return aside
 
     def _damaged(self, step: int, problem: str) -> WorkdirError:

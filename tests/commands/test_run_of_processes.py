@@ -146,25 +146,48 @@ def test_the_run_of_one_process(experiment, alone, count, devices):
     assert steps == [row["step"] for row in history.read(alone / "history.jsonl")]
 
 
-@pytest.mark.slow
-def test_a_stop_and_other_numbers_of_processes(experiment, alone):
-    """Stopped as two processes by a signal to the second, gone on with as one and as four."""
-    stopped = experiment.folder / "stopped"
-    group = Group(experiment, 2, stopped)
+@pytest.fixture(scope="module")
+def stopped(experiment):
+    """A run of two processes that a signal to the second stopped; and its newest step."""
+    workdir = experiment.folder / "stopped"
+    group = Group(experiment, 2, workdir)
     group.wait_for("step 8/")
     group.processes[1].send_signal(signal.SIGTERM)
     statuses, out, err = group.finish()
     assert statuses == [128 + signal.SIGTERM] * 2, err
     assert "stopped by SIGTERM at step" in out[0]
-    newest = newest_step(stopped)
+    newest = newest_step(workdir)
     assert 8 <= newest < STEPS
-    for count in (1, 4):
-        workdir = experiment.folder / f"on_{count}"
-        shutil.copytree(stopped, workdir)
-        statuses, out, err = Group(experiment, count, workdir).finish()
-        assert statuses == [0] * count, err
-        assert f"going on from step {newest}" in out[0]
-        assert_same_course(workdir, alone, stopped=newest)
+    return workdir, newest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 4])
+def test_another_number_of_processes_goes_on(experiment, alone, stopped, count):
+    workdir = experiment.folder / f"on_{count}"
+    shutil.copytree(stopped[0], workdir)
+    statuses, out, err = Group(experiment, count, workdir).finish()
+    assert statuses == [0] * count, err
+    assert f"going on from step {stopped[1]}" in out[0]
+    assert_same_course(workdir, alone, stopped=stopped[1])
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint(experiment, alone, stopped):
+    """Both processes go on from the one before it."""
+    workdir = experiment.folder / "damaged"
+    shutil.copytree(stopped[0], workdir)
+    checkpoints = workdir / "checkpoints"
+    for file in (checkpoints / str(stopped[1]) / "state" / "ocdbt.process_1" / "d").iterdir():
+        file.write_bytes(b"damage")
+    statuses, out, err = Group(experiment, 2, workdir).finish()
+    assert statuses == [0, 0], err
+    assert f"checkpoint {stopped[1]} is damaged and was set aside" in err[0]
+    assert (checkpoints / f"{stopped[1]}.damaged").is_dir()
+    assert not re.search(f"going on from step {stopped[1]}$", out[0], re.MULTILINE)
+    assert "going on from step " in out[0]
+    assert rows(workdir, "train/")[STEPS].keys() == rows(alone, "train/")[STEPS].keys()
+    assert metrics(workdir)["p"] == pytest.approx(metrics(alone)["p"], abs=0.05)
 
 
 @pytest.mark.slow
