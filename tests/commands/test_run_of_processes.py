@@ -25,7 +25,7 @@ from test_kill_and_resume import (
 from mtl_face.training import history
 
 TIMEOUT = 400
-KILLS = 5
+KILLS = 4
 
 
 class Group:
