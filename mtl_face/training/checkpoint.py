@@ -351,12 +351,3 @@ class Checkpoints:
                 remedy="free some space or mend the permissions, then run the same command again: "
                 "it goes on from the last good checkpoint",
             ) from error
-
-
-def abstract_like(state: Any, shardings: Any) -> Any:
-    """ShapeDtypeStructs of a state with the given shardings, as `Checkpoints.restore` wants."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        state,
-        shardings,
-    )

@@ -171,28 +171,6 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _find(Path(path))[0]
 
 
-def source(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """An export as the origin of another run's weights, for `provenance.record`.
-
-    Args:
-        path: as for `load`.
-
-    Returns:
-        `file`, `format`, `sha256` (of the arrays), `step` and the export's own `provenance`.
-
-    Raises:
-        ExportError: as `read_card`.
-    """
-    card, file = _find(Path(path))
-    return {
-        "file": Path(path).name,
-        "format": f"mtl_face export ({'orbax' if file is None else 'safetensors'})",
-        "sha256": card["weights_sha256"],
-        "step": card["step"],
-        "provenance": card["provenance"],
-    }
-
-
 def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
     """The card, and the safetensors file if the export is one."""
     # Not `Path.is_file`, which raises for names that are too long.

@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from test_kill_and_resume import Runs, assert_same_state, curves, final_state, metrics
+from test_kill_and_resume import (
+    Runs,
+    assert_same_state,
+    curves,
+    environment,
+    final_state,
+    metrics,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -16,9 +23,7 @@ def completed(tmp_path_factory):
         folder = runs.experiment.folder
         runs.complete(folder / "first")
         runs.complete(folder / "second")  # its programs come out of the cache
-        runs.environment = {
-            name: value for name, value in runs.environment.items() if "CACHE" not in name
-        } | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+        runs.environment = environment(folder, devices=devices, cached=False)
         runs.complete(folder / "without_cache")
         return folder
 

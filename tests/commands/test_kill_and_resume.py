@@ -38,6 +38,24 @@ def wait_for_a_save(workdir, running, before):
             return
 
 
+def environment(folder, *, devices=1, threads=2, cached=True):
+    """Variables of a run on fake devices, whose programs are kept below a folder."""
+    values = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "OMP_NUM_THREADS": str(threads),
+    }
+    if not cached:
+        return values | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return values | {  # a start costs ten seconds of compiling otherwise
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 class Process:
     """`run.py train` in a process of its own; its lines as they come."""
 
@@ -83,21 +101,7 @@ class Runs:
 
     def __init__(self, folder, *, devices=1, cached=True):
         self.experiment = Experiment(folder)
-        self.environment = {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "OMP_NUM_THREADS": "2",
-        }
-        if cached:  # a start costs ten seconds of compiling otherwise
-            self.environment |= {
-                "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-            }
-        else:
-            self.environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        self.environment = environment(folder, devices=devices, cached=cached)
 
     def start(self, workdir):
         return Process(self.experiment, workdir, self.environment)

@@ -16,6 +16,7 @@ from small_experiment import ROOT, STEPS, Experiment
 from test_kill_and_resume import (
     assert_same_state,
     curves,
+    environment,
     metrics,
     newest_step,
     unfinished_saves,
@@ -32,16 +33,6 @@ class Group:
     """The processes of one run."""
 
     def __init__(self, experiment, count, workdir, *more, devices=1):
-        environment = {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "OMP_NUM_THREADS": "1",
-            "JAX_COMPILATION_CACHE_DIR": str(experiment.folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
         with socket.create_server(("", 0)) as server:
             port = server.getsockname()[1]
         self.processes = []
@@ -56,7 +47,7 @@ class Group:
                 subprocess.Popen(
                     [sys.executable, "run.py", *arguments, *(flags if count > 1 else [])],
                     cwd=ROOT,
-                    env=environment,
+                    env=environment(experiment.folder, devices=devices, threads=1),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,

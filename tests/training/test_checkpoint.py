@@ -17,7 +17,7 @@ from optax import adamw
 
 from mtl_face.errors import WorkdirError
 from mtl_face.training import sharding
-from mtl_face.training.checkpoint import Checkpoints, abstract_like
+from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.state import abstract_state, make_state
 
 # Reading a damaged checkpoint leaves coroutines behind; when they are collected is chance.
@@ -37,7 +37,9 @@ def small_state(number=0):
 
 
 def like(state):
-    return abstract_like(state, jax.tree.map(lambda leaf: leaf.sharding, state))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
 
 
 def raw(state):

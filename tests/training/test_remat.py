@@ -57,6 +57,17 @@ def variables():
     return jax.tree_util.tree_map_with_path(fill, like)
 
 
+def applied(built, params, image):
+    """(outputs, what has changed) of a training step."""
+    return built.apply(
+        {"params": params, "batch_stats": variables()["batch_stats"]},
+        image,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(5)},
+    )
+
+
 def loss_and_gradient(policy, dtype=jnp.float32):
     random = np.random.default_rng(1)
     image = random.uniform(0, 255, (BATCH, SIZE, SIZE, 3)).astype(np.float32)
@@ -73,13 +84,7 @@ def loss_and_gradient(policy, dtype=jnp.float32):
     built = network(policy, dtype)
 
     def loss(params):
-        outputs, updated = built.apply(
-            {"params": params, "batch_stats": variables()["batch_stats"]},
-            image,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": jax.random.key(5)},
-        )
+        outputs, updated = applied(built, params, image)
         total = losses.multi_task_loss(outputs, targets, weights, temperatures=TEMPERATURES).total
         return total, updated["batch_stats"]
 
@@ -126,13 +131,7 @@ def kept(policy):
     built = network(policy)
 
     def outputs(params, image):
-        found, _ = built.apply(
-            {"params": params, "batch_stats": variables()["batch_stats"]},
-            image,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": jax.random.key(5)},
-        )
+        found, _ = applied(built, params, image)
         return sum(jnp.sum(value) for value in found.values())
 
     image = jnp.zeros((BATCH, SIZE, SIZE, 3))
@@ -170,13 +169,7 @@ def test_elementwise_computes_no_product_twice(dtype, convolution):
 
         def total(params):
             with nn.intercept_methods(wide_gradients.intercept):
-                outputs, _ = built.apply(
-                    {"params": params, "batch_stats": variables()["batch_stats"]},
-                    image,
-                    train=True,
-                    mutable=["batch_stats"],
-                    rngs={"dropout": jax.random.key(5)},
-                )
+                outputs, _ = applied(built, params, image)
             return sum(jnp.sum(jnp.square(value)) for value in outputs.values())
 
         return products(jax.make_jaxpr(jax.grad(total))(variables()["params"]).jaxpr)

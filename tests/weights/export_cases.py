@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 
 from mtl_face.weights import card as cards
@@ -109,3 +110,12 @@ def schema_1_card(weights_sha256):
         "versions": {"mtl_face": "0.1.0", "jax": "0.10.2"},
         "weights_sha256": weights_sha256,
     }
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for leaf, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert isinstance(leaf, np.ndarray)
+        assert leaf.dtype == other.dtype
+        assert leaf.shape == other.shape
+        assert leaf.tobytes() == other.tobytes()

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mtl_face.commands.flags.scoring import settings_of_export
+from mtl_face.commands.flags.scoring import settings_of_export, table_output
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -96,9 +96,7 @@ def predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE.json", help="of run.py calibrate: applied"
     )
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="FILE", help="a .parquet or .csv to write"
-    )
+    table_output(parser)
 
 
 def settings_of_weights(options: argparse.Namespace) -> tuple[dict[str, Any], Path] | None:

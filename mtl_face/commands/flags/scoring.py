@@ -114,6 +114,11 @@ def smooth(parser: argparse.ArgumentParser) -> None:
         help="average logits (default, as the paper; values is the same), or probabilities; "
         "valence and arousal are averaged as they are",
     )
+    table_output(parser)
+
+
+def table_output(parser: argparse.ArgumentParser) -> None:
+    """`--output` of a command that writes a table of predictions."""
     parser.add_argument(
         "--output", required=True, type=Path, metavar="FILE", help="a .parquet or .csv to write"
     )
@@ -202,9 +207,7 @@ def ensemble(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folders of evaluated runs, whose predictions are members too",
     )
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="FILE", help="a .parquet or .csv to write"
-    )
+    table_output(parser)
     parser.add_argument(
         "--on",
         choices=("probabilities", "logits", "values"),

@@ -1,0 +1,253 @@
+"""Exports of other versions, and whatever can be wrong with one, in words."""
+
+import json
+import shutil
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from export_cases import assert_same, make_card, make_variables, schema_1_card
+
+from mtl_face.errors import WeightsError
+from mtl_face.weights import card as cards
+from mtl_face.weights import export, safetensors_file
+from mtl_face.weights.card import ExportError
+
+
+def error_of(path, place=None):
+    with pytest.raises(ExportError) as raised:
+        export.load(path)
+    assert raised.value.remedy
+    assert str(place or path) in str(raised.value)
+    return raised.value.problem
+
+
+class TestOlderAndNewer:
+    """Cards of the orbax form lie in model.json, those of safetensors in the file itself."""
+
+    @pytest.fixture
+    def schema_1(self, folder):
+        """An export byte for byte as version 0.1.0 wrote it."""
+        folder.mkdir()
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder / "params", make_variables())
+        card = schema_1_card(export.weights_sha256(make_variables()))
+        (folder / "model.json").write_text(json.dumps(card, indent=2) + "\n")
+        return folder
+
+    def test_older_schema_is_read(self, schema_1):
+        variables, card = export.load(schema_1)
+        assert_same(variables, make_variables())
+        assert (card["schema"], card["read_from_schema"]) == (cards.SCHEMA, 1)
+        assert card["provenance"]["training_data"] == ["s-Aff-Wild2"]
+
+    def test_older_schema_is_still_checked(self, schema_1):
+        change_card(schema_1, weights_sha256="0" * 64)
+        assert error_of(schema_1).startswith("arrays hash to ")
+
+    def test_newer_schema(self, exported):
+        change_card(exported, schema=cards.SCHEMA + 1)
+        problem = f"has a card of schema {cards.SCHEMA + 1}, this version reads up to 2"
+        assert error_of(exported) == problem
+        with pytest.raises(ExportError, match="newer"):
+            export.read_card(exported)
+
+    def test_other_labels(self, exported):
+        tasks = make_card()["tasks"]
+        tasks["va"]["outputs"].reverse()
+        change_card(exported, tasks=tasks)
+        assert "output 0 is arousal in the export, valence here" in error_of(exported)
+
+
+def rewrite(path, change):
+    """Writes a safetensors file again with other tensors or metadata."""
+    tensors, metadata = safetensors_file.read(path)
+    tensors, metadata = dict(tensors), dict(metadata)
+    change(tensors, metadata)
+    safetensors_file.write(path, tensors, metadata)
+
+
+def change_card(folder, **changes):
+    """Changes entries of an export's card, wherever it lies."""
+    file = folder / "model.safetensors"
+    if file.exists():
+
+        def change(tensors, metadata):
+            metadata["model_json"] = json.dumps(json.loads(metadata["model_json"]) | changes)
+
+        rewrite(file, change)
+    else:
+        path = folder / "model.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_not_an_export(tmp_path):
+    assert error_of(tmp_path).startswith("is no export")
+    assert error_of(tmp_path / "absent").startswith("is no export: No such file")
+    (tmp_path / "empty").write_bytes(b"")
+    assert error_of(tmp_path / "empty") == "is cut off: it holds 0 bytes"
+    (tmp_path / "text").write_text("mine, a photo or what not")
+    assert error_of(tmp_path / "text").startswith("is no safetensors file")
+
+
+def test_hash(exported):
+    change_card(exported, weights_sha256="0" * 64)
+    assert error_of(exported).startswith("arrays hash to ")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", ["gone", "cut", "empty", "metadata"])
+def test_damaged_orbax(folder, damage):
+    export.save(folder, make_variables(), make_card())
+    params = folder / "params"
+    if damage == "gone":
+        shutil.rmtree(params)
+    elif damage == "empty":
+        shutil.rmtree(params)
+        params.mkdir()
+    elif damage == "metadata":
+        (params / "_METADATA").write_text("{")
+    else:
+        for path in params.rglob("d/*"):
+            path.write_bytes(path.read_bytes()[:10])
+    assert error_of(folder).startswith("cannot be read: ")
+
+
+def test_orbax_arrays_of_another_network(folder, tmp_path):
+    export.save(folder, make_variables(), make_card())
+    other = make_variables()
+    other["params"]["head_expr"] = other["params"].pop("head_va")
+    other["batch_stats"]["backbone"]["mean"] = np.zeros(9, np.float32)
+    export.save(tmp_path / "other", other, make_card())
+    shutil.rmtree(folder / "params")
+    shutil.copytree(tmp_path / "other" / "params", folder / "params")
+    problem = error_of(folder)
+    assert "2 tensors of the card missing: params/head_va/bias, params/head_va/kernel" in problem
+    assert "2 tensors unknown to the card: params/head_expr/bias" in problem
+    assert "batch_stats/backbone/mean has shape [9], the card says [8]" in problem
+
+
+class TestDamagedSafetensors:
+    @pytest.fixture
+    def file(self, folder):
+        export.save(folder, make_variables(), make_card(), form="safetensors")
+        return folder / "model.safetensors"
+
+    def test_cut_anywhere(self, file):
+        whole = file.read_bytes()
+        header = 8 + int.from_bytes(whole[:8], "little")
+        for length in (0, 5, 8, 9, header - 1, header, header + 1, len(whole) - 1):
+            file.write_bytes(whole[:length])
+            assert "cut off" in error_of(file), length
+            with pytest.raises(ExportError):
+                export.read_card(file)
+
+    def test_bytes_after_the_end(self, file):
+        file.write_bytes(file.read_bytes() + b"x")
+        assert error_of(file).startswith("has bytes after its end")
+
+    def test_header(self, file):
+        whole = file.read_bytes()
+        for damaged in (whole[:8] + b"\xff" + whole[9:], whole[:8] + b"[" + whole[9:]):
+            file.write_bytes(damaged)
+            assert error_of(file).startswith("has a damaged header")
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "[]",
+            "3",
+            "{}",
+            "[" * 5000,
+            '{"x": 3}',
+            '{"x": {}}',
+            '{"x": {"data_offsets": []}}',
+            '{"x": {"data_offsets": [0, "a"]}}',
+            '{"__metadata__": 3}',
+            '{"__metadata__": {}}',
+            '{"__metadata__": {"model_json": 3}}',
+        ],
+    )
+    def test_header_of_another_kind(self, file, header):
+        text = header.encode()
+        file.write_bytes(len(text).to_bytes(8, "little") + text)
+        assert error_of(file)
+
+    def test_every_flipped_bit_of_the_arrays_is_seen(self, file):
+        whole = bytearray(file.read_bytes())
+        start = 8 + int.from_bytes(whole[:8], "little")
+        for place in range(start, len(whole), 97):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1
+            file.write_bytes(damaged)
+            assert error_of(file).startswith("arrays hash to "), place
+
+    def test_flipped_bits_of_the_header(self, file):
+        """Nothing but the user's error, wherever the damage is."""
+        whole = bytearray(file.read_bytes())
+        length = 8 + int.from_bytes(whole[:8], "little")
+        for place in range(0, length, 41):
+            damaged = bytearray(whole)
+            damaged[place] ^= 4
+            file.write_bytes(damaged)
+            error = None
+            try:
+                export.load(file)  # which may pass: a word of the card's prose
+            except WeightsError as raised:
+                error = raised
+            assert error is None or error.remedy
+
+    def test_pointer_of_git_lfs(self, file):
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
+        assert error_of(file) == "is a pointer of Git LFS, not the file itself"
+
+    def test_without_card(self, file):
+        rewrite(file, lambda tensors, metadata: metadata.clear())
+        assert "without a card" in error_of(file)
+
+    def test_missing_tensor(self, file):
+        rewrite(file, lambda tensors, metadata: tensors.pop("params/head_va/bias"))
+        assert "1 tensor of the card missing: params/head_va/bias" in error_of(file)
+
+    def test_surplus_tensor(self, file):
+        rewrite(file, lambda tensors, metadata: tensors.update({"params/x": np.zeros(3)}))
+        assert "1 tensor unknown to the card: params/x" in error_of(file)
+
+    def test_wrong_shape(self, file):
+        def change(tensors, metadata):
+            tensors["params/head_va/kernel"] = tensors["params/head_va/kernel"].T
+
+        rewrite(file, change)
+        assert "params/head_va/kernel has shape [2, 8], the card says [8, 2]" in error_of(file)
+
+    def test_wrong_dtype(self, file):
+        def change(tensors, metadata):
+            tensors["params/head_va/bias"] = tensors["params/head_va/bias"].astype(np.float16)
+
+        rewrite(file, change)
+        assert "params/head_va/bias is float16, the card says float32" in error_of(file)
+
+    def test_nan(self, file):
+        def change(tensors, metadata):
+            kernel = tensors["params/head_va/kernel"].copy()
+            kernel[3] = np.nan
+            tensors["params/head_va/kernel"] = kernel
+
+        rewrite(file, change)
+        problem = "holds values that are not finite: params/head_va/kernel (2 of 16 values)"
+        assert error_of(file) == problem
+
+    @pytest.mark.parametrize("name", ["params", "other/x", "params/head_va/bias/x", "params//"])
+    def test_name_that_fits_nowhere(self, file, name):
+        def change(tensors, metadata):
+            tensors[name] = np.zeros(1, np.float32)
+            card = json.loads(metadata["model_json"])
+            card["tensors"][name] = {"shape": [1], "dtype": "float32"}
+            metadata["model_json"] = json.dumps(card)
+
+        rewrite(file, change)
+        assert f"a tensor named {name}, which fits nowhere" in error_of(file)
+
+    def test_folder_instead_of_a_file(self, folder):
+        (folder / "model.safetensors").mkdir(parents=True)
+        assert error_of(folder).startswith("is no export")
