@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file of the rates")
     parser.add_argument("--watch", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.output and not options.output.parent.is_dir():
+        parser.error(f"--output: there is no folder {options.output.parent}")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: options.cores]))
     if options.watch:

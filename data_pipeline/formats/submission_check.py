@@ -74,6 +74,10 @@ def _compare(
     path: str, rows: SubmittedRows, test_list: FrameTable, list_path: str
 ) -> Iterator[Deviation]:
     """Rows against the list: missing, surplus, order, spelling of the image ids, number."""
+    if not rows.places:  # another kind of file: one sentence in place of one for each image
+        problem = f"no row has an image id, the list has {len(test_list)}"
+        yield Deviation(path, rows.line_count, "row count", problem)
+        return
     wanted: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
     for position, key in enumerate(zip(test_list.video, test_list.frame, strict=True)):
         wanted[key].append(position)

@@ -91,6 +91,13 @@ def test_names_each_deviation_by_line(tmp_path, listed, change, expected):
     assert validate(tmp_path, listed, [line for line in lines if line is not None]) == expected
 
 
+def test_another_kind_of_file_is_not_told_image_by_image(tmp_path, listed):
+    assert validate(tmp_path, listed, ["<html>"]) == [(1, "header"), (1, "row count")]
+    assert validate(tmp_path, listed, [HEADER]) == [(1, "row count")]
+    found = validate(tmp_path, listed, [HEADER, row("z/00001.jpg")])
+    assert [kind for _, kind in found].count("missing") == len(ROWS)
+
+
 def test_names_all_of_many(tmp_path, listed):
     lines = [HEADER, *(line + "," for line in ROWS)]
     lines[2] = row(IMAGES[1], affect="2,x", expression="9", units="3" + AUS[1:]) + ",,"

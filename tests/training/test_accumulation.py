@@ -115,7 +115,7 @@ def plain():
 @pytest.mark.parametrize(
     ("data", "fsdp", "microbatches"),
     [
-        (4, 2, 4),
+        (4, 2, 2),
         pytest.param(1, 1, 4, marks=pytest.mark.slow),
         pytest.param(8, 1, 2, marks=pytest.mark.slow),
     ],
