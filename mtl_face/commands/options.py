@@ -29,6 +29,9 @@ class Command:
     presets: tuple[str, ...] = ()
 
 
+UNREAD = "unread"
+"""Stands for a folder of shards where nothing is read, so that settings may lack a data.root."""
+
 COMMANDS: dict[str, Command] = {
     "train": Command(
         "train, evaluate the best checkpoint and write a report; goes on where it stopped",
@@ -38,8 +41,7 @@ COMMANDS: dict[str, Command] = {
         "compile the train step for TPUs or for this machine, without data or weights, and tell "
         "its memory, arithmetic, traffic and shortest time",
         running.plan,
-        # Nothing is read, so the settings may lack a data.root.
-        presets=("data.shards=unread", "data.validate_each=false"),
+        presets=(f"data.shards={UNREAD}", "data.validate_each=false"),
     ),
     "replay": Command(
         "take a bad step of a run again, and tell where its first bad number appears",

@@ -9,6 +9,7 @@ from typing import Any
 
 from mtl_face import config as config_lib
 from mtl_face.commands import input_rate, plan_compiler, plan_page
+from mtl_face.commands.options import UNREAD
 from mtl_face.errors import ConfigError
 from mtl_face.training import chips, flops, hlo
 from mtl_face.training import plan as plans
@@ -25,7 +26,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         Exit status 0; 1 if the batch does not fit into memory.
     """
     chips.check_topology(options.topology)
-    measured = _measured_input(config, options)
+    measured = measured_input(config, options)
     batch_size = options.batch or config.optimizer.batch_size
     compiled = _compiled(config, options, batch_size)
     answer = compiled.answer
@@ -54,10 +55,12 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     return 0 if answer["fits"] else 1
 
 
-def _measured_input(config: config_lib.Config, options: argparse.Namespace) -> float | None:
+def measured_input(config: config_lib.Config, options: argparse.Namespace) -> float | None:
+    """Images/s of `--input_rate`, for the size and the way of reading that the settings name."""
     if options.input_rate is None:
         return None
-    source = "shards" if config.data.shards else config.data.source
+    sharded = config.data.shards not in (None, UNREAD)
+    source = "shards" if sharded else config.data.source
     return input_rate.read(options.input_rate, image_size=config.data.image_size, source=source)
 
 

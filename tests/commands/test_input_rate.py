@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import small_experiment
 
-from mtl_face.commands import input_rate
+from mtl_face.commands import input_rate, line, plan
 from mtl_face.errors import ConfigError
 
 MEASURED = {
@@ -44,6 +45,31 @@ def test_a_number():
 )
 def test_a_file(file, size, source, rate):
     assert input_rate.read(str(file), image_size=size, source=source) == rate
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ([], 5000.5),
+        (["data.source=memory"], 90000.0),
+        (["data.shards=/shards"], 6100.0),
+        (["data.shards=/shards", "data.source=memory"], 6100.0),
+    ],
+)
+def test_the_way_of_reading_that_the_settings_name(file, tmp_path, monkeypatch, settings, rate):
+    """As the command line loads them, with what `plan` presets."""
+    config_file = small_experiment.write_config(tmp_path)
+    found = []
+
+    def compiled(config, options, batch_size):
+        found.append(plan.measured_input(config, options))
+        raise ConfigError("nothing is compiled", remedy="")
+
+    monkeypatch.setattr(plan, "_compiled", compiled)
+    overrides = [f"--config.{setting}" for setting in ["data.image_size=112", *settings]]
+    words = ["plan", f"--config={config_file}", "--topology=local", f"--input_rate={file}"]
+    assert line.main([*words, *overrides]) == 2
+    assert found == [rate]
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "nan", "inf"])
