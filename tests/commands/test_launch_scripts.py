@@ -52,7 +52,8 @@ def test_the_lines_that_they_run(script, tmp_path):
         'for word; do case $word in --command=*) eval "${word#--command=}";; esac; done',
     )
     for folder in (tmp_path, tmp_path / "mtl_face"):
-        fake(folder, ".venv/bin/python", f'printf "%q " "$@" >>{log}; echo >>{log}')
+        # The two of by_hand.sh run side by side: a line must be written at once.
+        fake(folder, ".venv/bin/python", f"""printf '%s\\n' "$(printf '%q ' "$@")" >>{log}""")
     own = ["--config=configs/a b.py", "--workdir=/shared/it's"]
     environment = {
         "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
