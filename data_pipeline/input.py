@@ -7,6 +7,7 @@ Dimension letters: N rows, B global batch, b batch of one process, S image size 
 """
 
 import collections
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,6 +37,9 @@ Source = str | npt.NDArray[np.uint8] | Records
 _MOST_TOGETHER = 64
 """Images that one call decodes at most; several calls run at a time, so this bounds memory."""
 
+_ANNOUNCED = 512
+"""Rows named to the pipeline at a time, and records read for it, before their decoding starts."""
+
 if tf.config.get_visible_devices("GPU"):
     tf.config.set_visible_devices([], "GPU")  # they belong to JAX; TensorFlow would fill them
 
@@ -50,7 +54,7 @@ def train_batches(
     source: Source = "files",
     process_index: int = 0,
     process_count: int = 1,
-    prefetch: int = 2,
+    prefetch: int = 1,
 ) -> Iterator[Batch]:
     """Endless batches for training, in the order that `order.step_indices` defines.
 
@@ -68,7 +72,7 @@ def train_batches(
             `records.Records` reads the encoded images from shards.
         process_index: this process, 0 <= process_index < process_count.
         process_count: processes; each gets a contiguous part of every global batch.
-        prefetch: batches decoded ahead.
+        prefetch: batches decoded ahead, beside one for each core.
 
     Returns:
         Iterator of dicts: `image` uint8 [b, S, S, 3]; `labels` with `va` float32 [b, 2], `au` int8
@@ -95,7 +99,7 @@ def eval_batches(
     source: Source = "files",
     process_index: int = 0,
     process_count: int = 1,
-    prefetch: int = 2,
+    prefetch: int = 1,
 ) -> Iterator[Batch]:
     """Every row exactly once, in the table's order; the last batch is padded to full size.
 
@@ -153,7 +157,7 @@ def decode_all(
     image_NSSC = np.empty(shape, np.uint8)
     indices = order.eval_batches(len(table), _MOST_TOGETHER)
     for index_b, image_bSSC in _with_images(
-        table, indices, _MOST_TOGETHER, image_size, source, prefetch=2
+        table, indices, _MOST_TOGETHER, image_size, source, prefetch=1
     ):
         valid_b = index_b != order.PADDING
         image_NSSC[index_b[valid_b]] = image_bSSC[valid_b]
@@ -198,14 +202,14 @@ def _decoded_files(
     def fault(row_b: order.Indices, error: Exception) -> ImageError:
         return decoding.find_culprit([paths[row] for row in row_b], error)
 
-    def content(row_c: tf.Tensor) -> tf.Tensor:
-        return tf.stack([tf.io.read_file(path_N[row_c[i]]) for i in range(row_c.shape[0])])
+    def contents(row_c: tf.Tensor) -> list[tf.Tensor]:
+        return [tf.io.read_file(path_N[row_c[i]]) for i in range(row_c.shape[0])]
 
     return _decoded(
         indices,
         to_item=lambda row_b: row_b,
         item_type=tf.int64,
-        content=content,
+        contents=contents,
         fault=fault,
         **options,
     )
@@ -217,13 +221,14 @@ def _decoded_records(
     def read(row_b: order.Indices) -> npt.NDArray[np.object_]:
         return np.array(records.read(row_b), object)
 
-    def content(record_c: tf.Tensor) -> tf.Tensor:
-        return tf.io.parse_example(record_c, {IMAGE: tf.io.FixedLenFeature((), tf.string)})[IMAGE]
+    def contents(record_c: tf.Tensor) -> list[tf.Tensor]:
+        features = {IMAGE: tf.io.FixedLenFeature((), tf.string)}
+        return tf.unstack(tf.io.parse_example(record_c, features)[IMAGE], record_c.shape[0])
 
     def fault(row_b: order.Indices, error: Exception) -> ImageError:
         return decoding.find_culprit_record(
             row_b.tolist(),
-            lambda row: content(records.read(np.array([row])))[0].numpy(),
+            lambda row: contents(tf.constant(records.read(np.array([row]))))[0].numpy(),
             lambda row: f"{records.folder}: {table.image[row]}",
             error,
         )
@@ -232,7 +237,7 @@ def _decoded_records(
         indices,
         to_item=read,
         item_type=tf.string,
-        content=content,
+        contents=contents,
         fault=fault,
         **options,
     )
@@ -243,7 +248,7 @@ def _decoded(
     *,
     to_item: Callable[[order.Indices], npt.NDArray[Any]],
     item_type: tf.DType,
-    content: Callable[[tf.Tensor], tf.Tensor],
+    contents: Callable[[tf.Tensor], list[tf.Tensor]],
     fault: Callable[[order.Indices, Exception], ImageError],
     local_size: int,
     image_size: int,
@@ -253,39 +258,43 @@ def _decoded(
 
     Args:
         indices: [b] each.
-        to_item: row [b] -> what `content` needs of each, [b] of `item_type`.
+        to_item: row [b] -> what `contents` needs of each, [b] of `item_type`.
         item_type: type of these items.
-        content: item [c] -> the encoded image, string [c].
+        contents: item [c] -> the encoded images, c scalar strings.
         fault: (row [b], error) -> what to raise when a batch failed.
         local_size: b.
         image_size: S.
         prefetch: batches decoded ahead.
     """
     # A whole batch, if it is not too large, is decoded by one call: nothing handles single images,
-    # and their bytes are copied once.
+    # and their pixels are copied once.
     together = next(c for c in range(_MOST_TOGETHER, 0, -1) if local_size % c == 0)
     parts = local_size // together
+    # A call of a Python generator by TensorFlow costs as much as the decoding of an image: one
+    # call announces several batches.
+    announced = max(1, _ANNOUNCED // local_size)
     # Batches that are on their way, oldest first. Filled by a thread of the pipeline, emptied by
-    # the caller's: a batch that arrives or fails is always the oldest.
+    # the caller's: a batch that arrives or cannot be decoded is always the oldest.
     underway: collections.deque[order.Indices] = collections.deque()
 
     def announce() -> Iterator[npt.NDArray[Any]]:
-        for index_b in indices:
-            underway.append(index_b)
-            yield to_item(_rows_to_read(index_b)).reshape(parts, together)
+        while several := list(itertools.islice(indices, announced)):
+            underway.extend(several)
+            row_n = np.concatenate([_rows_to_read(index_b) for index_b in several])
+            yield to_item(row_n).reshape(-1, together)
 
     def load(item_c: tf.Tensor) -> tf.Tensor:
-        return decoding.decode_several(content(item_c), together, image_size)
+        return decoding.decode_several(contents(item_c), image_size)
 
     num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
     options = tf.data.Options()
     options.deterministic = True
-    options.threading.private_threadpool_size = num_threads
     options.threading.max_intra_op_parallelism = 1
     options.experimental_optimization.inject_prefetch = False  # `prefetch` is the memory bound
+    options.autotune.enabled = False  # nothing to tune: its clocks alone cost a few per cent
     dataset = (
         tf.data.Dataset.from_generator(
-            announce, output_signature=tf.TensorSpec((parts, together), item_type)
+            announce, output_signature=tf.TensorSpec((None, together), item_type)
         )
         .unbatch()
         .map(load, num_parallel_calls=num_threads, deterministic=True)
@@ -300,7 +309,7 @@ def _decoded(
             return
         except (tf.errors.OpError, UnicodeDecodeError) as error:  # of a message with odd bytes
             # The user's file is at fault; a TensorFlow trace would only hide it.
-            raise fault(_rows_to_read(underway[0]), error) from None
+            raise fault(_rows_to_read(np.concatenate(underway)), error) from None
         index_b = underway.popleft()
         padding_b = index_b == order.PADDING
         if padding_b.any():
