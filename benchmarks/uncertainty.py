@@ -96,6 +96,7 @@ def main() -> None:
 def train(kind: str, seed: int, epochs: int, folder: Path) -> None:
     """Trains one run, or goes on with it; its output goes to a file beside its folder."""
     settings = {"seed": seed, "optimizer.epochs": epochs, **KINDS[kind]}
+    settings["training.compilation_cache"] = "user"  # the seeds of a kind share their programs
     command = [sys.executable, "run.py", "train", f"--config={CONFIG}"]
     command += [f"--workdir={folder.absolute()}"]
     command += [f"--config.{name}={value}" for name, value in settings.items()]

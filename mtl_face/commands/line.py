@@ -68,6 +68,7 @@ def _run(arguments: Sequence[str]) -> int:
             xla_settings.apply(
                 preset=settings.training.xla_preset,
                 compilation_cache=settings.training.compilation_cache,
+                workdir=getattr(options, "workdir", None),
             )
         if not host_memory.has_accelerator():
             host_memory.keep_freed_memory()

@@ -41,6 +41,7 @@ def apply(
     *,
     preset: str,
     compilation_cache: str,
+    workdir: Path | None = None,
     environment: MutableMapping[str, str] = os.environ,
 ) -> None:
     """Sets the environment for JAX; what the user set already wins.
@@ -49,8 +50,9 @@ def apply(
 
     Args:
         preset: of compiler flags, a key of the table above.
-        compilation_cache: `user` keeps compiled programs in the user's cache folder, in a folder
-            for each kind of machine; `off` keeps none.
+        compilation_cache: `workdir` keeps compiled programs in the workdir, `user` in the user's
+            cache folder, both in a folder for each kind of machine; `off` keeps none.
+        workdir: of the run; without one, `workdir` means `user`.
         environment: what is changed.
     """
     if "jax" in sys.modules and environment is os.environ:
@@ -61,7 +63,9 @@ def apply(
         # An empty value would not do: JAX reads it as a folder of that name.
         environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     elif not environment.get(_CACHE):
-        environment[_CACHE] = str(cache_folder(environment) / "compiled" / machine())
+        in_workdir = compilation_cache == "workdir" and workdir is not None
+        root = workdir if in_workdir else cache_folder(environment)
+        environment[_CACHE] = str(Path(root).absolute() / "compiled" / machine())
 
 
 def _merged(flags: tuple[str, ...], own: str) -> str:

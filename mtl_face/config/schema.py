@@ -446,9 +446,10 @@ class TrainingConfig:
         minimum=0.0,
     )
     compilation_cache: str = setting(
-        "user",
-        "compiled programs are kept for the next start: in the user's cache folder, or not",
-        choices=("user", "off"),
+        "workdir",
+        "compiled programs are kept for the next start: in WORKDIR/compiled, in the user's cache "
+        "folder for all runs, or not",
+        choices=("workdir", "user", "off"),
     )
     xla_preset: str = setting(
         "none",

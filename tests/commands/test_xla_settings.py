@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,10 @@ from mtl_face.commands import xla_settings
 from mtl_face.config import schema
 
 
-def applied(preset="none", cache="user", **environment):
-    xla_settings.apply(preset=preset, compilation_cache=cache, environment=environment)
+def applied(preset="none", cache="user", workdir=None, **environment):
+    xla_settings.apply(
+        preset=preset, compilation_cache=cache, workdir=workdir, environment=environment
+    )
     return environment
 
 
@@ -52,6 +55,15 @@ def test_the_compiler_knows_the_flags():
 
 
 class TestCache:
+    def test_in_the_workdir_for_this_kind_of_machine(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        folder = applied(cache="workdir", workdir=Path("run"))["JAX_COMPILATION_CACHE_DIR"]
+        assert folder == str(tmp_path / "run/compiled" / xla_settings.machine())
+
+    def test_without_a_workdir_in_the_users_folder(self):
+        folder = applied(cache="workdir", XDG_CACHE_HOME="/somewhere")["JAX_COMPILATION_CACHE_DIR"]
+        assert folder == f"/somewhere/mtl_face/compiled/{xla_settings.machine()}"
+
     def test_in_the_users_folder_for_this_kind_of_machine(self):
         folder = applied(XDG_CACHE_HOME="/somewhere")["JAX_COMPILATION_CACHE_DIR"]
         assert folder == f"/somewhere/mtl_face/compiled/{xla_settings.machine()}"
