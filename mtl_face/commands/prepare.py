@@ -5,15 +5,11 @@ With a flag it does something else, each in a module of its own.
 
 import argparse
 import dataclasses
-import os
 
-from data_pipeline import check
 from mtl_face import config as config_lib
-from mtl_face.commands import tables
+from mtl_face.commands import image_faults, tables
 from mtl_face.commands.every_split import every_split
-from mtl_face.errors import ConfigError, ImageError
-
-_SHOWN = 10
+from mtl_face.errors import ConfigError
 
 
 def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
@@ -103,20 +99,7 @@ def _check(config: config_lib.Config, options: argparse.Namespace) -> int:
     for part in every_split(data):
         roots[str(part.root)] = None
         table = tables.load_split(part.settings, part.root, part.split, print)
-
-        def progress(done: int, total: int, label: str = part.label) -> None:
-            print(f"{label}: decoded {done} of {total} images", end="\r" if done < total else "\n")
-
-        faults = check.check_images(table, workers=os.cpu_count() or 1, progress=progress)
-        if faults:
-            listing = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
-            more = f"\n  ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-            raise ImageError(
-                f"{len(faults)} image files of the {part.label} set cannot be used:\n"
-                f"{listing}{more}",
-                path=part.root / part.settings.image_folder,
-                remedy="replace those files, or delete them and set data.missing_images=skip",
-            )
+        image_faults.refuse(table, label=part.label, folder=part.root / part.settings.image_folder)
     print(f"all rows and images are sound: {', '.join(roots)}")
     print("next: python run.py train with the same --config and --workdir=DIR")
     return 0

@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from mtl_face import config as config_lib
-from mtl_face.commands import tables
+from mtl_face.commands import image_faults, tables
 from mtl_face.errors import ConfigError
 
 
@@ -21,10 +21,13 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         Exit status 0.
 
     Raises:
-        UserError: the data cannot be read, shards are there already, or Beam is not installed.
+        UserError: the data cannot be read, an image cannot be decoded, shards are there already, or
+            Beam is not installed.
     """
     beam_options = None if options.beam is None else _beam_options(options.beam)
     splits = tables.load_all(config.data, print)
+    for split, table in splits.items():
+        image_faults.refuse(table, label=split, folder=None)
 
     from data_pipeline import shards
 

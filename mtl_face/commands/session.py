@@ -19,6 +19,7 @@ from data_pipeline.records import Records
 from data_pipeline.records import find as find_shards
 from mtl_face import config as config_lib
 from mtl_face.commands import build, faults
+from mtl_face.errors import ConfigError
 from mtl_face.evaluation import metrics
 from mtl_face.evaluation.predictions import PredictionTable
 from mtl_face.inference.batched import predict_rows
@@ -221,10 +222,20 @@ def pixels(
         table: of a split of the data.
         say: prints a line.
         split: its name, which shards go by.
+
+    Raises:
+        ConfigError: the shards are not those of the table, or memory does not suffice.
     """
     stored: str | Records = "files"
     if config.data.shards is not None:
         stored = Records(find_shards(Path(config.data.shards).expanduser()), split)
+        if len(stored) != len(table):
+            raise ConfigError(
+                f"the shards of the split {split} hold {len(stored)} records, their table has "
+                f"{len(table)} rows",
+                path=stored.folder,
+                remedy="copy table and shards of one writing, or write them again",
+            )
     if config.data.source == "files":
         return Pixels(table, stored)
     image_NSSC = data_input.decode_all(table, image_size=config.data.image_size, source=stored)

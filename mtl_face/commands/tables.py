@@ -55,7 +55,7 @@ def load_training(
         )
     stored = read_shards(data, "train", say) if data.shards else None
     if stored is not None:
-        _check_names(stored, data)
+        _check_names(stored, "data.mixture", list(data.mixture), path=data.shards)
     parts = {}
     for name, entry in data.mixture.items():
         say(f"{name}, of weight {entry.weight:g}:")
@@ -87,7 +87,7 @@ def load_all(data: DataConfig, say: Callable[[str], None]) -> dict[str, FrameTab
 
     Returns:
         `train`, of a mixture all of its rows under the names of their data sets, with all labels;
-        and `validation`, of the data set that is evaluated.
+        and `validation`, of the data set that is evaluated, under its name.
     """
     parts = {}
     for name, entry in data_sets(dataclasses.replace(data, shards=None)).items():
@@ -96,8 +96,11 @@ def load_all(data: DataConfig, say: Callable[[str], None]) -> dict[str, FrameTab
         parts[name] = load_split(entry, ensure_data(entry, say), "train", say)
     entry = evaluated(dataclasses.replace(data, shards=None))
     validation = load_split(entry, ensure_data(entry, say), "validation", say)
-    train = mixture.join(parts) if data.mixture else next(iter(parts.values()))
-    return {"train": train, "validation": validation}
+    if not data.mixture:
+        return {"train": parts.popitem()[1], "validation": validation}
+    assert data.validation is not None  # the config's rules
+    validation = mixture.join({data.validation: validation})
+    return {"train": mixture.join(parts), "validation": validation}
 
 
 def read_shards(data: DataConfig, split: str, say: Callable[[str], None]) -> FrameTable:
@@ -108,14 +111,14 @@ def read_shards(data: DataConfig, split: str, say: Callable[[str], None]) -> Fra
     return table
 
 
-def _check_names(stored: FrameTable, data: DataConfig) -> None:
-    """Records are read by their place, so that the mixture must be the one that was written."""
-    written, named = list(dict.fromkeys(stored.dataset)), list(data.mixture)
+def _check_names(stored: FrameTable, setting: str, named: list[str], *, path: str | None) -> None:
+    """Records are read by their place, so that the data sets must be those that were written."""
+    written = list(dict.fromkeys(stored.dataset))
     if written != named:
         raise ConfigError(
-            f"the shards hold the data sets {', '.join(written)}, data.mixture names "
+            f"the shards hold the data sets {', '.join(written)}, {setting} names "
             f"{', '.join(named)}",
-            path=data.shards,
+            path=path,
             remedy="name the same, or write the shards again with `run.py prepare --shards`",
         )
 
@@ -180,7 +183,10 @@ def load_split(
         ImageError: if files are missing and may not be.
     """
     if isinstance(data, DataConfig) and data.shards:
-        return read_shards(data, split, say)
+        table = read_shards(data, split, say)
+        if data.mixture and data.validation is not None and split == "validation":
+            _check_names(table, "data.validation", [data.validation], path=data.shards)
+        return table
     data = evaluated(data)
     table = load_labels(
         data, root, split, lambda line: say(f"{split}: {line}"), missing_images=data.missing_images

@@ -63,9 +63,9 @@ def apply(
         # An empty value would not do: JAX reads it as a folder of that name.
         environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     elif not environment.get(_CACHE):
-        in_workdir = compilation_cache == "workdir" and workdir is not None
-        root = workdir if in_workdir else cache_folder(environment)
-        environment[_CACHE] = str(Path(root).absolute() / "compiled" / machine())
+        if compilation_cache == "user" or workdir is None:
+            workdir = cache_folder(environment)
+        environment[_CACHE] = str(workdir.absolute() / "compiled" / machine())
 
 
 def _merged(flags: tuple[str, ...], own: str) -> str:

@@ -64,6 +64,36 @@ def test_shards_take_the_place_of_the_data(tmp_path, capsys, mixture):
             )
             with pytest.raises(ConfigError, match="hold the data sets main, other"):
                 tables.load_training(changed.data, seed=0, say=print)
+        moved = [g.replace("validation=main", "validation=other") for g in given]
+        changed = config_lib.load(experiment.config, [f"data.shards={tmp_path / 'shards'}", *moved])
+        root = tables.ensure_data(changed.data, print)
+        with pytest.raises(ConfigError, match=r"hold the data sets main, data\.validation names"):
+            tables.load_split(changed.data, root, "validation", print)
+
+
+def test_a_damaged_image_is_no_record(tmp_path, capsys):
+    experiment = Experiment(tmp_path)
+    image = next((experiment.data / "cropped_aligned").rglob("*.jpg"))
+    image.write_bytes(image.read_bytes()[:200])
+    status, _, err = experiment.run(capsys, "prepare", f"--shards={tmp_path / 'shards'}")
+    assert status == 2
+    assert "image files of the train" in err or "image files of the validation" in err
+    assert str(image) in err
+    assert not (tmp_path / "shards").exists()
+
+
+def test_a_table_beside_shards_of_another_writing(tmp_path, capsys):
+    experiment = Experiment(tmp_path)
+    assert experiment.run(capsys, "prepare", f"--shards={tmp_path / 'shards'}")[0] == 0
+    (folder,) = (tmp_path / "shards/face_frames/table").iterdir()
+    (folder / "frames-train.parquet").write_bytes(
+        (folder / "frames-validation.parquet").read_bytes()
+    )
+    shards = config_lib.load(experiment.config, [f"data.shards={folder}"])
+    table, _ = tables.load_training(shards.data, seed=0, say=print)
+    with pytest.raises(ConfigError, match=r"records, their table has \d+ rows") as caught:
+        session.pixels(shards, table, print, split="train")
+    assert str(folder) in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, capsys):

@@ -1,0 +1,35 @@
+"""Refuses a table whose images cannot all be decoded, before anything is made of them."""
+
+import os
+
+from data_pipeline import check
+from data_pipeline.frames import FrameTable
+from mtl_face.errors import ImageError
+
+_SHOWN = 10
+
+
+def refuse(table: FrameTable, *, label: str, folder: str | os.PathLike[str] | None) -> None:
+    """Decodes every image once, as training would, with progress on standard output.
+
+    Args:
+        table: the rows.
+        label: of what, for messages.
+        folder: where the images lie, for messages.
+
+    Raises:
+        ImageError: some cannot be used; several are listed together.
+    """
+
+    def progress(done: int, total: int) -> None:
+        print(f"{label}: decoded {done} of {total} images", end="\r" if done < total else "\n")
+
+    faults = check.check_images(table, workers=os.cpu_count() or 1, progress=progress)
+    if faults:
+        listing = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
+        more = f"\n  ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise ImageError(
+            f"{len(faults)} image files of the {label} set cannot be used:\n{listing}{more}",
+            path=folder,
+            remedy="replace those files, or delete them and set data.missing_images=skip",
+        )
