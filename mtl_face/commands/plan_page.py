@@ -86,11 +86,16 @@ def _arithmetic(rows: dict[str, Any]) -> list[str]:
         f"closed form's {rows['analytical_flops_per_image'] / 1e9:.3f}",
         f"  traffic     {rows['hbm_bytes_per_image'] / 1e9:9.3f} GB to and from memory",
     ]
+    if rows["on_chip_bytes_per_image"]:
+        text.append(
+            f"  on the chip {rows['on_chip_bytes_per_image'] / 1e9:9.3f} GB to and from its own "
+            "memory, no part of the traffic"
+        )
     if rows["loops"]:
         lengths = ", ".join(str(length) if length else "unknown" for length in rows["loops"])
         text.append(
             f"  loops of length {lengths} hold products, and the compiler counts each once: the "
-            "two figures above are too low"
+            "figures above are too low"
         )
     return text
 

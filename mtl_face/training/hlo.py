@@ -46,7 +46,7 @@ class Array:
     @property
     def nbytes(self) -> int:
         """Bytes without the padding of any layout."""
-        return self.elements * _bits(self.dtype) // 8
+        return self.elements * bits(self.dtype) // 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Instruction:
         called: computations that it runs.
         trips: how often a loop runs; 1 for all else, 0 if the compiler does not know.
         attributes: the rest of the line; of a constant, its value.
+        result_type: the result as in the text, with its layout.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Instruction:
     called: tuple[str, ...]
     trips: int
     attributes: str
+    result_type: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,6 +332,7 @@ def _instruction(line: str) -> Instruction | None:
         name=match[1],
         opcode=opcode[1],
         results=tuple(_arrays(line[match.end() : opcode.start()])),
+        result_type=line[match.end() : opcode.start()],
         operands=tuple(_OPERAND.findall(operands)),
         source=metadata[1] if metadata else "",
         called=tuple(called),
@@ -367,7 +370,8 @@ def _payload(instruction: Instruction, kind: str, group: int) -> Iterator[Array]
     yield from arrays
 
 
-def _bits(dtype: str) -> int:
+def bits(dtype: str) -> int:
+    """Bits of one number."""
     if dtype in _BITS:
         return _BITS[dtype]
     return int(re.findall(r"\d+", dtype)[0])

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mtl_face.training import hlo
+from mtl_face.training import hlo, hlo_memory
 from mtl_face.training.chips import Chip
 from mtl_face.training.flops import Flops
 
@@ -55,6 +55,9 @@ def analyse(
     flops = compiled["flops"]
     if loops:  # counted once, so that the closed form knows better
         flops = max(flops, analytical.training * images)
+    # The compiler's count has what stays on the chip too: up to half of it.
+    on_chip = hlo_memory.on_chip_bytes(module)
+    hbm_bytes = max(compiled["bytes_accessed"] - on_chip, 0)
     return {
         "images_per_chip": images * devices_per_chip,
         "memory": memory(compiled, chip, devices_per_chip),
@@ -62,7 +65,8 @@ def analyse(
             "flops_per_image": compiled["flops"] / images,
             "analytical_flops_per_image": analytical.training,
             "ratio": compiled["flops"] / images / analytical.training,
-            "hbm_bytes_per_image": compiled["bytes_accessed"] / images,
+            "hbm_bytes_per_image": hbm_bytes / images,
+            "on_chip_bytes_per_image": on_chip / images,
             "loops": loops,
         },
         **exchanged,
@@ -70,7 +74,7 @@ def analyse(
         if chip is None
         else roofline(
             flops=flops * devices_per_chip,
-            hbm_bytes=compiled["bytes_accessed"] * devices_per_chip,
+            hbm_bytes=hbm_bytes * devices_per_chip,
             sent_bytes=exchanged["sent_bytes"] * devices_per_chip,
             batch_size=batch_size,
             hosts=compiled["hosts"],

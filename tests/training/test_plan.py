@@ -81,7 +81,24 @@ def test_figures_of_an_image():
     assert arithmetic["flops_per_image"] == 100
     assert arithmetic["ratio"] == pytest.approx(100 / 90)
     assert arithmetic["hbm_bytes_per_image"] == 40
+    assert arithmetic["on_chip_bytes_per_image"] == 0
     assert arithmetic["loops"] == []
+
+
+def test_what_stays_on_the_chip_is_no_traffic():
+    text = TEXT.replace("%c = f32[8] fusion", "%c = f32[8]{0:S(1)} fusion")
+    found = plan.analyse(
+        COMPILED,
+        hlo.parse(text),
+        batch_size=80,
+        chip=CHIP,
+        compute_dtype="bfloat16",
+        analytical=Flops(30, 90),
+    )
+    # written once, and read twice by the all-reduce
+    assert found["arithmetic"]["on_chip_bytes_per_image"] == 3 * 32 / 10
+    assert found["arithmetic"]["hbm_bytes_per_image"] == (400 - 3 * 32) / 10
+    assert found["roofline"]["memory"] == pytest.approx(2 * (400 - 96) / 1e12)
 
 
 def test_exchanges_by_role():
