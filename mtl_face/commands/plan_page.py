@@ -64,7 +64,9 @@ def search_line(search: dict[str, Any], unit: int) -> str:
     if too_large:
         text += f", {too_large} does not"
     if not too_large or (fits and too_large - fits > max(unit, 0.03 * fits)):
-        text += f"; the line through them meets the chip's memory at about {search['estimate']}"
+        if not too_large or search["estimate"] < too_large:
+            text += f"; the limit may be near {search['estimate']}"
+        text += "; more of --search tells it closer"
     return text
 
 

@@ -253,6 +253,10 @@ def uncounted_loops(module: hlo.Module) -> list[int]:
     return lengths
 
 
+_FURTHER = 1.25
+"""Next batch to try, of the largest that fits, where the compiler trades time for memory."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Search:
     """Outcome of a search for the largest batch.
@@ -260,7 +264,8 @@ class Search:
     Attributes:
         fits: largest batch that was compiled and fits; None if none does.
         too_large: smallest batch that was compiled and does not fit; None if all do.
-        estimate: where the line through the largest two fitting batches meets the capacity.
+        estimate: where the line through the largest two fitting batches meets the capacity, or a
+            step beyond the larger where that line is flat.
         tried: bytes that each batch takes; None where the compiler refused it.
     """
 
@@ -284,7 +289,8 @@ def largest_batch(
 
     What a step needs grows almost linearly with the batch, until the compiler is short of memory
     and trades time for it. So the next batch to try is where the line through what was tried last
-    meets the capacity, below what is known to be too large.
+    meets the capacity, below what is known to be too large; where that line has become flat, a
+    quarter more.
 
     Args:
         needed: compiles a batch; bytes on a chip, or None if the compiler refused.
@@ -315,6 +321,9 @@ def largest_batch(
         if len(points) > 1:
             small, small_needed = points[-2]
         slope = max((large_needed - small_needed) / (large - small), 1.0)
+        if slope < (large_needed - fixed) / large / 2:
+            # The compiler trades already: how much further it can is not told by any line.
+            return max(int(_FURTHER * large) // unit * unit, unit)
         return max(int(large + (capacity - large_needed) / slope) // unit * unit, unit)
 
     for _ in range(compiles):

@@ -258,6 +258,28 @@ def test_search_on_a_line_ends_at_the_right_batch():
     assert len(asked) == 1
 
 
+def test_search_where_the_compiler_trades_time_for_memory():
+    """From a batch on it needs hardly more memory, until it gives up: as seen of a real network."""
+    asked = []
+
+    def needed(batch):
+        asked.append(batch)
+        return None if batch > 9_000 else min(1000 + 20 * batch, 140_000 + batch // 10)
+
+    found = plan.largest_batch(
+        needed,
+        first=1024,
+        first_needed=1000 + 20 * 1024,
+        fixed=1000,
+        capacity=160_000,
+        unit=64,
+        compiles=6,
+    )
+    assert all(batch < 1.6 * 9_000 for batch in asked)
+    assert found.fits <= 9_000 < found.too_large
+    assert found.too_large - found.fits < 0.1 * 9_000
+
+
 def test_chips_by_the_name_that_jax_gives_them():
     names = {
         "TPU v4": "v4",
