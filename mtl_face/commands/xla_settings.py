@@ -65,7 +65,7 @@ def apply(
     elif not environment.get(_CACHE):
         if compilation_cache == "user" or workdir is None:
             workdir = cache_folder(environment)
-        environment[_CACHE] = str(workdir.absolute() / "compiled" / machine())
+        environment[_CACHE] = str(workdir.expanduser().absolute() / "compiled" / machine())
 
 
 def _merged(flags: tuple[str, ...], own: str) -> str:

@@ -59,6 +59,8 @@ class TestCache:
         monkeypatch.chdir(tmp_path)
         folder = applied(cache="workdir", workdir=Path("run"))["JAX_COMPILATION_CACHE_DIR"]
         assert folder == str(tmp_path / "run/compiled" / xla_settings.machine())
+        folder = applied(cache="workdir", workdir=Path("~/run"))["JAX_COMPILATION_CACHE_DIR"]
+        assert folder == str(Path.home() / "run/compiled" / xla_settings.machine())
 
     def test_without_a_workdir_in_the_users_folder(self):
         folder = applied(cache="workdir", XDG_CACHE_HOME="/somewhere")["JAX_COMPILATION_CACHE_DIR"]
