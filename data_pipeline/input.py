@@ -309,7 +309,8 @@ def _decoded(
             return
         except (tf.errors.OpError, UnicodeDecodeError) as error:  # of a message with odd bytes
             # The user's file is at fault; a TensorFlow trace would only hide it.
-            raise fault(_rows_to_read(np.concatenate(underway)), error) from None
+            ahead = list(underway)  # at once: the pipeline's thread may add to it
+            raise fault(np.concatenate([_rows_to_read(i) for i in ahead]), error) from None
         index_b = underway.popleft()
         padding_b = index_b == order.PADDING
         if padding_b.any():

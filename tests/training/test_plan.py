@@ -260,11 +260,11 @@ def test_search_on_a_line_ends_at_the_right_batch():
 
 def test_search_where_the_compiler_trades_time_for_memory():
     """From a batch on it needs hardly more memory, until it gives up: as seen of a real network."""
-    asked = []
+    limit, asked = 20_000, []
 
     def needed(batch):
         asked.append(batch)
-        return None if batch > 9_000 else min(1000 + 20 * batch, 140_000 + batch // 10)
+        return None if batch > limit else min(1000 + 20 * batch, 100_000 + batch // 10)
 
     found = plan.largest_batch(
         needed,
@@ -275,9 +275,9 @@ def test_search_where_the_compiler_trades_time_for_memory():
         unit=64,
         compiles=6,
     )
-    assert all(batch < 1.6 * 9_000 for batch in asked)
-    assert found.fits <= 9_000 < found.too_large
-    assert found.too_large - found.fits < 0.1 * 9_000
+    assert max(asked) < 1.3 * limit  # the line would lead to half a million
+    assert found.fits <= limit < found.too_large
+    assert found.too_large - found.fits < 0.1 * limit
 
 
 def test_chips_by_the_name_that_jax_gives_them():
