@@ -6,9 +6,11 @@ stored bytes of RGB; every augmentation and scaling to floats happens on the dev
 Dimension letters: N rows, B global batch, b batch of one process, S image size in pixels.
 """
 
+import atexit
 import collections
 import itertools
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,6 +41,27 @@ _MOST_TOGETHER = 64
 
 _ANNOUNCED = 512
 """Rows named to the pipeline at a time, and records read for it, before their decoding starts."""
+
+_running: "weakref.WeakSet[_Running]" = weakref.WeakSet()
+
+
+class _Running:
+    """A running `tf.data` pipeline with a Python generator in it, over at the program's end.
+
+    While the interpreter shuts down, a thread of TensorFlow that is inside the generator never
+    comes back from it, and the pipeline's own end would wait for that thread for ever.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset) -> None:
+        self.iterator: Iterator[Any] | None = dataset.as_numpy_iterator()
+        _running.add(self)
+
+
+@atexit.register
+def _stop_all() -> None:
+    for running in list(_running):
+        running.iterator = None
+
 
 if tf.config.get_visible_devices("GPU"):
     tf.config.set_visible_devices([], "GPU")  # they belong to JAX; TensorFlow would fill them
@@ -301,10 +324,10 @@ def _decoded(
     )
     if parts > 1:
         dataset = dataset.batch(parts, drop_remainder=True)
-    decoded = dataset.prefetch(prefetch).with_options(options).as_numpy_iterator()
-    while True:
+    running = _Running(dataset.prefetch(prefetch).with_options(options))
+    while running.iterator is not None:
         try:
-            image_bSSC = next(decoded).reshape(-1, image_size, image_size, 3)
+            image_bSSC = next(running.iterator).reshape(-1, image_size, image_size, 3)
         except StopIteration:
             return
         except (tf.errors.OpError, UnicodeDecodeError) as error:  # of a message with odd bytes

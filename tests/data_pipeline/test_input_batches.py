@@ -354,3 +354,33 @@ def test_labels_are_expanded_on_the_devices(table):
                 assert batch[name][task].dtype == np.float32
                 assert batch[name][task].sharding.is_equivalent_to(sharding, column.ndim)
                 np.testing.assert_array_equal(batch[name][task], column[rows])
+
+
+def test_a_program_may_end_while_batches_are_read_ahead(tmp_path):
+    """Ended inside the generator, TensorFlow's thread once waited for itself for ever."""
+    (tmp_path / "1.png").write_bytes(image_cases.encode(image_cases.picture(0, (8, 8)), "PNG"))
+    script = f"""
+import time
+import numpy as np
+from data_pipeline import frames, input
+
+class SlowLater:
+    length = 1
+
+    def epoch(self, number):
+        time.sleep(0.005 if number >= {input._ANNOUNCED} else 0)
+        return np.array([0])
+
+table = frames.from_columns(
+    dataset="d", video=["v"], frame=[1], image=["1.png"], root={str(tmp_path)!r}
+)
+batches = input.train_batches(table, batch_size=1, image_size=8, rows=SlowLater())
+for _ in range({input._ANNOUNCED}):
+    batch = next(batches)
+print(batch["image"].shape)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "(1, 8, 8, 3)\n", done.stderr
+    assert done.returncode == 0
