@@ -33,7 +33,8 @@ import numpy as np
 from mtl_face.commands import host_memory
 
 BATCH_SIZE = 64
-AHEAD = 6  # batches, at least as many as our input reads ahead
+AHEAD = 6  # batches, at least as many as our input decodes ahead
+PAUSE = 0.3  # seconds before each turn: whoever had the last one still reads ahead
 
 
 def main() -> None:
@@ -84,6 +85,7 @@ def compare(folder: Path, size: int, num_images: int, repeats: int) -> dict[str,
             # it makes with the first generator, hands every large buffer back at once.
             host_memory.keep_freed_memory()
         for name, read in ways.items():
+            time.sleep(PAUSE)
             settle = getattr(read, "settle", None)
             if settle:
                 settle()

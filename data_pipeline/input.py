@@ -39,8 +39,11 @@ Source = str | npt.NDArray[np.uint8] | Records
 _MOST_TOGETHER = 64
 """Images that one call decodes at most; several calls run at a time, so this bounds memory."""
 
-_ANNOUNCED = 512
-"""Rows named to the pipeline at a time, and records read for it, before their decoding starts."""
+_ANNOUNCED = 1024
+"""Rows named to the pipeline at a time, before their decoding starts."""
+
+_READ_AT_ONCE = 32 * 2**20
+"""Bytes of the records read for the pipeline at a time, about; it may hold three times as many."""
 
 _running: "weakref.WeakSet[_Running]" = weakref.WeakSet()
 
@@ -262,6 +265,7 @@ def _decoded_records(
         item_type=tf.string,
         contents=contents,
         fault=fault,
+        announced=min(_ANNOUNCED, _READ_AT_ONCE // max(records.mean_bytes, 1)),
         **options,
     )
 
@@ -276,6 +280,7 @@ def _decoded(
     local_size: int,
     image_size: int,
     prefetch: int,
+    announced: int = _ANNOUNCED,
 ) -> IndexedImages:
     """Decodes the images of each batch of indices, several at a time, keeping the order.
 
@@ -288,6 +293,7 @@ def _decoded(
         local_size: b.
         image_size: S.
         prefetch: batches decoded ahead.
+        announced: rows that `to_item` is asked for at a time, or one batch if that is more.
     """
     # A whole batch, if it is not too large, is decoded by one call: nothing handles single images,
     # and their pixels are copied once.
@@ -295,13 +301,13 @@ def _decoded(
     parts = local_size // together
     # A call of a Python generator by TensorFlow costs as much as the decoding of an image: one
     # call announces several batches.
-    announced = max(1, _ANNOUNCED // local_size)
+    batches_announced = max(1, announced // local_size)
     # Batches that are on their way, oldest first. Filled by a thread of the pipeline, emptied by
     # the caller's: a batch that arrives or cannot be decoded is always the oldest.
     underway: collections.deque[order.Indices] = collections.deque()
 
     def announce() -> Iterator[npt.NDArray[Any]]:
-        while several := list(itertools.islice(indices, announced)):
+        while several := list(itertools.islice(indices, batches_announced)):
             underway.extend(several)
             row_n = np.concatenate([_rows_to_read(index_b) for index_b in several])
             yield to_item(row_n).reshape(-1, together)
@@ -319,6 +325,7 @@ def _decoded(
         tf.data.Dataset.from_generator(
             announce, output_signature=tf.TensorSpec((None, together), item_type)
         )
+        .prefetch(1)  # decoding does not wait while the next records are read
         .unbatch()
         .map(load, num_parallel_calls=num_threads, deterministic=True)
     )
