@@ -152,5 +152,7 @@ def _settings_text() -> str:
 def _quiet_libraries() -> None:
     """TensorFlow and XLA print pages at start; a user's own settings win."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Told on some processors whatever the level; nothing that TensorFlow does here goes through it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("MPLBACKEND", "Agg")
