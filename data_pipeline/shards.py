@@ -6,8 +6,9 @@ both. The same builder runs on an Apache Beam runner with the config `beam`.
 """
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,8 @@ FILE_FORMATS = ("array_record", "tfrecord")
 
 Example = dict[str, Any]
 
+_REPORTED = 256  # records between two reports of progress
+
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class FrameConfig(tfds.core.BuilderConfig):
@@ -33,10 +36,12 @@ class FrameConfig(tfds.core.BuilderConfig):
     Attributes:
         tables: by name of the split; None: the annotations in the manual folder.
         beam: write through Apache Beam.
+        progress: called with (records written, of all splits) now and then, but not through Beam.
     """
 
     tables: Mapping[str, FrameTable] | None = dataclasses.field(default=None, repr=False)
     beam: bool = False
+    progress: Callable[[int, int], None] | None = dataclasses.field(default=None, repr=False)
 
 
 class FaceFrames(tfds.core.GeneratorBasedBuilder):
@@ -93,14 +98,27 @@ class FaceFrames(tfds.core.GeneratorBasedBuilder):
             portable = table.to_pandas().drop(columns=["root", "duplicate"])
             portable.to_parquet(Path(self.data_dir) / records.table_file(split), index=False)
         self.info.metadata.update({split: table.counts() for split, table in tables.items()})
-        return {split: self._generate_examples(table) for split, table in tables.items()}
+        *before, total = itertools.accumulate(map(len, tables.values()), initial=0)
+        return {
+            split: self._generate_examples(table, rows, total)
+            for (split, table), rows in zip(tables.items(), before, strict=True)
+        }
 
-    def _generate_examples(self, table: FrameTable) -> Any:
+    def _generate_examples(self, table: FrameTable, before: int, total: int) -> Any:
         if not self.builder_config.beam:
-            return _examples(table)
+            return self._with_progress(_examples(table), before, total)
         beam = tfds.core.lazy_imports.apache_beam
         # The elements are small: each worker reads the images of its own.
         return beam.Create(list(_examples(table)))
+
+    def _with_progress(
+        self, examples: Iterator[tuple[int, Example]], before: int, total: int
+    ) -> Iterator[tuple[int, Example]]:
+        progress = self.builder_config.progress
+        for done, example in enumerate(examples, start=before + 1):
+            yield example
+            if progress and (done % _REPORTED == 0 or done == total):
+                progress(done, total)
 
 
 def _examples(table: FrameTable) -> Iterator[tuple[int, Example]]:
@@ -131,6 +149,7 @@ def write(
     file_format: str = "array_record",
     num_shards: int | None = None,
     beam_options: Any = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Writes tables with their images as shards.
 
@@ -141,6 +160,7 @@ def write(
         num_shards: files per split; None: by size.
         beam_options: `apache_beam` pipeline options: write through Beam with them. None: write in
             this process.
+        progress: called with (records written, of all splits); not through Beam.
 
     Returns:
         The folder that holds the shards, their statistics (`dataset_info.json`) and the tables.
@@ -176,6 +196,7 @@ def write(
             description="Frame tables.",
             tables=tables,
             beam=beam,
+            progress=progress,
         ),
         file_format=file_format,
     )

@@ -4,6 +4,7 @@ import os
 
 from data_pipeline import check
 from data_pipeline.frames import FrameTable
+from mtl_face.commands.progress import Progress
 from mtl_face.errors import ImageError
 
 _SHOWN = 10
@@ -20,11 +21,9 @@ def refuse(table: FrameTable, *, label: str, folder: str | os.PathLike[str] | No
     Raises:
         ImageError: some cannot be used; several are listed together.
     """
-
-    def progress(done: int, total: int) -> None:
-        print(f"{label}: decoded {done} of {total} images", end="\r" if done < total else "\n")
-
-    faults = check.check_images(table, workers=os.cpu_count() or 1, progress=progress)
+    faults = check.check_images(
+        table, workers=os.cpu_count() or 1, progress=Progress(f"{label} images decoded")
+    )
     if faults:
         listing = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
         more = f"\n  ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from mtl_face import config as config_lib
 from mtl_face.commands import image_faults, tables
+from mtl_face.commands.progress import Progress
 from mtl_face.errors import ConfigError
 
 
@@ -36,6 +37,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         options.shards.expanduser().resolve(),
         file_format=options.shard_format,
         beam_options=beam_options,
+        progress=Progress("records written"),
     )
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"wrote {sum(map(len, splits.values()))} records ({size / 2**20:.1f} MiB): {folder}")

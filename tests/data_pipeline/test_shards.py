@@ -219,3 +219,11 @@ def test_beam_writes_the_same_records(tables, tmp_path, file_format):
     assert records.Records(by_beam, "train").read(every) == records.Records(plain, "train").read(
         every
     )
+
+
+def test_writing_tells_how_far_it_is(tables, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_REPORTED", 7)
+    told = []
+    shards.write(tables, tmp_path, progress=lambda *numbers: told.append(numbers))
+    total = sum(map(len, tables.values()))
+    assert told == [(done, total) for done in [*range(7, total, 7), total]]
