@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import logging
 import shlex
 from typing import Any
 
@@ -32,6 +33,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
 
     from data_pipeline import shards
 
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of a config of our own
     folder = shards.write(
         splits,
         options.shards.expanduser().resolve(),
@@ -49,7 +51,7 @@ def _beam_options(text: str) -> Any:
     if importlib.util.find_spec("apache_beam") is None:
         raise ConfigError(
             "--beam needs Apache Beam, which is not installed",
-            remedy="install apache-beam in an environment of its own (see docs/shards.md), or "
+            remedy="pip install -e '.[beam]' in an environment of its own (see docs/shards.md), or "
             "leave --beam out",
         )
     from apache_beam.options.pipeline_options import PipelineOptions
