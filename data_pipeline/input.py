@@ -300,14 +300,16 @@ def _decoded(
     together = next(c for c in range(_MOST_TOGETHER, 0, -1) if local_size % c == 0)
     parts = local_size // together
     # A call of a Python generator by TensorFlow costs as much as the decoding of an image: one
-    # call announces several batches.
+    # call announces several batches, this many at most.
     batches_announced = max(1, announced // local_size)
     # Batches that are on their way, oldest first. Filled by a thread of the pipeline, emptied by
     # the caller's: a batch that arrives or cannot be decoded is always the oldest.
     underway: collections.deque[order.Indices] = collections.deque()
 
     def announce() -> Iterator[npt.NDArray[Any]]:
-        while several := list(itertools.islice(indices, batches_announced)):
+        count = 1  # the first batch does not wait for many records
+        while several := list(itertools.islice(indices, count)):
+            count = min(2 * count, batches_announced)
             underway.extend(several)
             row_n = np.concatenate([_rows_to_read(index_b) for index_b in several])
             yield to_item(row_n).reshape(-1, together)

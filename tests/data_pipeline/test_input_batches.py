@@ -368,7 +368,7 @@ class SlowLater:
     length = 1
 
     def epoch(self, number):
-        time.sleep(0.005 if number >= {input._ANNOUNCED} else 0)
+        time.sleep(0.002 if number >= {input._ANNOUNCED} else 0)
         return np.array([0])
 
 table = frames.from_columns(

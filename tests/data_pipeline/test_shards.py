@@ -227,3 +227,27 @@ def test_writing_tells_how_far_it_is(tables, tmp_path, monkeypatch):
     shards.write(tables, tmp_path, progress=lambda *numbers: told.append(numbers))
     total = sum(map(len, tables.values()))
     assert told == [(done, total) for done in [*range(7, total, 7), total]]
+
+
+def test_the_first_batch_waits_for_few_records_and_later_ones_are_read_together(
+    written, monkeypatch
+):
+    class Watched(records.Records):
+        def read(self, row_b):
+            self.__dict__.setdefault("counts", []).append(len(row_b))
+            return super().read(row_b)
+
+    monkeypatch.setattr(input, "_ANNOUNCED", 20)
+    table, source = records.read_table(written, "train"), Watched(written, "train")
+    batches = input.train_batches(
+        table, batch_size=4, rows=order.Permutations(len(table), 0), start_step=7, source=source
+    )
+    for _ in range(30):
+        next(batches)
+    assert source.counts[:5] == [4, 8, 16, 20, 20]
+
+    source = Watched(written, "train")
+    monkeypatch.setattr(input, "_READ_AT_ONCE", 9 * source.mean_bytes)
+    for _ in input.eval_batches(table, batch_size=4, source=source):
+        pass
+    assert source.counts == [4, 8, 8, 8, 8, 4]
