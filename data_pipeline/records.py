@@ -155,6 +155,7 @@ class _ArrayRecords:
     def __init__(self, paths: list[Path]) -> None:
         from array_record.python import array_record_module
 
+        self._paths = paths
         # Random access: what lies behind a record is not wanted.
         self._files = [
             array_record_module.ArrayRecordReader(str(path), options="readahead_buffer_size:0")
@@ -171,7 +172,14 @@ class _ArrayRecords:
         records: list[bytes] = [b""] * len(rows)
         for file in np.unique(file_b):
             places = np.flatnonzero(file_b == file)
-            found = self._files[file].read((row_b[places] - self._first[file]).tolist())
+            try:
+                found = self._files[file].read((row_b[places] - self._first[file]).tolist())
+            except RuntimeError as error:  # of damaged bytes, or of a disk that fails
+                raise AnnotationError(
+                    f"a record cannot be read ({error})",
+                    path=self._paths[file],
+                    remedy="copy the file again, or write the shards again",
+                ) from error
             for place, record in zip(places.tolist(), found, strict=True):
                 records[place] = record
         return records

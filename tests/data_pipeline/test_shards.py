@@ -139,6 +139,19 @@ def test_mistakes_are_named(written, tables, tmp_path):
         records.Records(copy, "train")
 
 
+def test_a_damaged_array_record_file_is_named(tables, tmp_path):
+    folder = shards.write(tables, tmp_path, file_format="array_record", num_shards=1)
+    path = next(folder.glob("face_frames-train.*"))
+    content = bytearray(path.read_bytes())
+    content[1000:2000] = bytes(byte ^ 0x5A for byte in content[1000:2000])
+    path.write_bytes(content)
+    source = records.Records(folder, "train")
+    with pytest.raises(AnnotationError, match="a record cannot be read") as caught:
+        list(input.eval_batches(tables["train"], batch_size=4, source=source))
+    assert caught.value.path == str(path)
+    assert "again" in str(caught.value)
+
+
 def test_a_cut_off_tfrecord_file_is_named(tables, tmp_path):
     folder = shards.write(tables, tmp_path, file_format="tfrecord", num_shards=1)
     path = next(folder.glob("face_frames-train.*"))
