@@ -2,7 +2,7 @@
 
 import sys
 
-from mtl_face.commands.line import main
+from mtl_face.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

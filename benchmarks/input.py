@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl_face.commands import host_memory
+from mtl_face.run import host_memory
 
 BATCH_SIZE = 64
 AHEAD = 6  # batches, at least as many as our input decodes ahead
@@ -127,10 +127,10 @@ def write_images(folder: Path, size: int, num_images: int) -> None:
 
 def make_table(folder: Path):
     """The frame table of the images that `write_images` wrote."""
-    from data_pipeline import frames
+    from mtl_face import tables
 
     names = sorted(path.name for path in (folder / "images").iterdir())
-    return frames.from_columns(
+    return tables.from_columns(
         dataset="benchmark",
         video=["images"] * len(names),
         frame=range(len(names)),

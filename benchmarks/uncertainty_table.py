@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from data_pipeline.formats import s_aff_wild2
-from data_pipeline.frames import FrameTable
 from data_pipeline.rendered_faces import layout
 from mtl_face import config as config_lib
-from mtl_face.commands import tables
 from mtl_face.evaluation import ensemble, metrics, predictions
 from mtl_face.evaluation.match import match
-from mtl_face.evaluation.prediction_table import PredictionTable
 from mtl_face.evaluation.uncertainty_scores import gaussian_losses
+from mtl_face.run import datasets
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU, EXPR, EXPRESSION_NAMES, TASKS, VA
 
 NUM_RESAMPLES = 1000
@@ -281,7 +280,7 @@ def _with_interval(
 def _labels(table: PredictionTable, split: str = "val") -> Labels:
     """Labels of the data set that a table's run was made on."""
     config = config_lib.validate(table.metadata["config"])
-    root = tables.ensure_data(config.data, print)
+    root = datasets.ensure_data(config.data, print)
     return _read_labels(root, split, str(table.dataset[0]))
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.frames import FrameTable
 from mtl_face import tasks
+from mtl_face.tables import FrameTable
 
 VA_BINS = 10
 """Bins along valence and along arousal, over [-1, 1]."""

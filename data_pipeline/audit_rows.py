@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.frames import FrameTable
 from mtl_face import tasks
+from mtl_face.tables import FrameTable
 
 _PART = re.compile(r"(?:_(?:left|right)|_[0-9]{1,2}|(?<=x[0-9]{3})-[0-9]|(?<=x[0-9]{4})-[0-9])$")
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import order
-from data_pipeline.frames import FrameTable
+from mtl_face.tables import FrameTable
 from mtl_face.tasks import AU, EXPR, EXPRESSION_NAMES, VA
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from data_pipeline.batch import (
     with_index,
     with_labels,
 )
-from data_pipeline.frames import FrameTable
 from data_pipeline.records import IMAGE, Records
 from mtl_face.errors import ConfigError, ImageError
+from mtl_face.tables import FrameTable
 
 __all__ = ["Batch", "Source", "decode_all", "eval_batches", "to_devices", "train_batches"]
 

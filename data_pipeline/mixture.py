@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import order
-from data_pipeline.frames import FrameTable, from_columns
 from data_pipeline.sampling import UNIFORM, labelled_rows
 from data_pipeline.sampling import make_order as make_part
 from mtl_face.errors import ConfigError
+from mtl_face.tables import FrameTable, from_columns
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 

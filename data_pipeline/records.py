@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.frames import FrameTable, from_columns
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError, ConfigError
+from mtl_face.tables import FrameTable, from_columns
 
 NAME = "face_frames"
 """Name of the data set in the folder that holds the shards."""

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import order
-from data_pipeline.frames import FrameTable
 from mtl_face.errors import ConfigError
+from mtl_face.tables import FrameTable
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 UNIFORM, EXPRESSION_BALANCED, AU_BALANCED, WEIGHTED = KINDS = (

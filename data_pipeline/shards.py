@@ -17,9 +17,9 @@ import tensorflow_datasets as tfds
 
 from data_pipeline import records
 from data_pipeline.formats import s_aff_wild2
-from data_pipeline.frames import FrameTable
 from data_pipeline.records import IMAGE
 from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.tables import FrameTable
 from mtl_face.tasks import AU_NAMES
 
 FILE_FORMATS = ("array_record", "tfrecord")

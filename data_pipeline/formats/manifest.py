@@ -21,13 +21,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from data_pipeline import frames
 from data_pipeline.formats import expression_maps
 from data_pipeline.formats.image_id import check_image_path
 from data_pipeline.formats.manifest_columns import Columns, read_columns
 from data_pipeline.formats.manifest_labels import action_units, affect, expressions
 from data_pipeline.formats.text_file import WHITESPACE, FaultList
-from mtl_face import tasks
+from mtl_face import tables, tasks
 from mtl_face.errors import AnnotationError
 
 _KNOWN = ("image", "video", "frame", *tasks.VA_NAMES, "expression")
@@ -46,7 +45,7 @@ def read_manifest(
     va_range: tuple[float, float] = (-1.0, 1.0),
     missing_values: Sequence[float] = (-1.0, -5.0),
     say: Callable[[str], None] = lambda line: None,
-) -> frames.FrameTable:
+) -> tables.FrameTable:
     """Reads a manifest.
 
     Args:
@@ -91,7 +90,7 @@ def read_manifest(
         axis=1,
     )
     faults.raise_if_any()
-    return frames.from_columns(
+    return tables.from_columns(
         dataset=dataset,
         video=videos,
         frame=numbers,

@@ -19,7 +19,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline import frames
 from data_pipeline.formats.editions import PER_VIDEO
 from data_pipeline.formats.image_folder import list_frames
 from data_pipeline.formats.label_values import (
@@ -33,7 +32,7 @@ from data_pipeline.formats.label_values import (
     units_or_nan,
 )
 from data_pipeline.formats.text_file import WHITESPACE, FaultList, read_lines
-from mtl_face import tasks
+from mtl_face import tables, tasks
 from mtl_face.errors import AnnotationError, ImageError
 
 TASK_FOLDERS = {
@@ -71,7 +70,7 @@ def read_per_video(
     missing_videos: Literal["error", "skip"] = "error",
     dataset: str = "aff-wild2",
     say: Callable[[str], None] = lambda line: None,
-) -> frames.FrameTable:
+) -> tables.FrameTable:
     """Reads one set of the one-task challenges as one table.
 
     Args:
@@ -276,7 +275,7 @@ def _to_table(
     parts: list[tuple[str, npt.NDArray[np.int64], list[str], dict[str, FloatArray]]],
     dataset: str,
     image_root: str | os.PathLike[str],
-) -> frames.FrameTable:
+) -> tables.FrameTable:
     def column(task: str) -> FloatArray:
         missing = MISSING_VA if task == tasks.VA else MISSING_CLASS
         width = len(PER_VIDEO[task].columns)
@@ -287,7 +286,7 @@ def _to_table(
 
     va_N2 = affect_or_nan(column(tasks.VA))
     frame_N = np.concatenate([part[1] for part in parts])
-    return frames.from_columns(
+    return tables.from_columns(
         dataset=dataset,
         video=[video for video, _, names, _ in parts for _ in names],
         frame=frame_N,

@@ -19,7 +19,6 @@ import os
 
 import numpy as np
 
-from data_pipeline import frames
 from data_pipeline.formats.editions import MULTI_TASK, ONE_TASK
 from data_pipeline.formats.image_id import ID_REMEDY, split_image_id
 from data_pipeline.formats.label_values import (
@@ -31,7 +30,7 @@ from data_pipeline.formats.label_values import (
     units_or_nan,
 )
 from data_pipeline.formats.text_file import WHITESPACE, FaultList, read_lines
-from mtl_face import tasks
+from mtl_face import tables, tasks
 from mtl_face.errors import AnnotationError
 
 HEADER = MULTI_TASK.header
@@ -56,7 +55,7 @@ def read_annotations(
     *,
     image_root: str | os.PathLike[str],
     dataset: str = "s-aff-wild2",
-) -> frames.FrameTable:
+) -> tables.FrameTable:
     """Reads a training or validation annotation file.
 
     Args:
@@ -118,7 +117,7 @@ def read_annotations(
             "no rows below the header", path=path, line=first + 1, remedy="download it again"
         )
     va_N2 = affect_or_nan(value_NC[:, :2])
-    return frames.from_columns(
+    return tables.from_columns(
         dataset=dataset,
         video=videos,
         frame=numbers,
@@ -137,7 +136,7 @@ def read_test_list(
     *,
     image_root: str | os.PathLike[str],
     dataset: str = "s-aff-wild2",
-) -> frames.FrameTable:
+) -> tables.FrameTable:
     """Reads a test list: one image id a line, with or without a header and trailing commas.
 
     Args:
@@ -182,7 +181,7 @@ def read_test_list(
             "no image ids below the header", path=path, line=first + 1, remedy="download it again"
         )
     images, videos, numbers = zip(*found, strict=True)
-    return frames.from_columns(
+    return tables.from_columns(
         dataset=dataset,
         video=videos,
         frame=numbers,
@@ -193,7 +192,7 @@ def read_test_list(
     )
 
 
-def write_annotations(path: str | os.PathLike[str], table: frames.FrameTable) -> None:
+def write_annotations(path: str | os.PathLike[str], table: tables.FrameTable) -> None:
     """Writes a table as an annotation file, in the table's order, duplicates included.
 
     Reading the file gives the table back: floats are written with as many digits as that needs.

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from data_pipeline import check
+from data_pipeline import frames
 from data_pipeline.formats import manifest, per_video, s_aff_wild2
-from data_pipeline.frames import FrameTable
 from mtl_face import tasks
 from mtl_face.errors import ConfigError, ImageError
+from mtl_face.tables import FrameTable
 
 SPLITS = ("train", "validation")
 
@@ -109,7 +109,7 @@ def load(
     if missing_images == "keep":
         return table
     if missing_images == "skip":
-        table, missing = check.drop_missing(table)
+        table, missing = frames.drop_missing(table)
         if missing:
             shown = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
             say(f"skipped {len(missing)} rows whose image file is missing: {shown}")
@@ -119,7 +119,7 @@ def load(
 
 
 def _require_images(table: FrameTable) -> None:
-    missing = check.find_missing(table)
+    missing = frames.find_missing(table)
     if len(missing):
         paths = table.paths()
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

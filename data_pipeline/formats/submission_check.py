@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data_pipeline.formats.editions import Form, find_edition
 from data_pipeline.formats.submission_rows import Deviation, Place, SubmittedRows, examine
-from data_pipeline.frames import FrameTable
 from mtl_face.errors import AnnotationError
+from mtl_face.tables import FrameTable
 
 
 def validate_submission(

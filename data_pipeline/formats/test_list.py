@@ -2,9 +2,9 @@
 
 import os
 
-from data_pipeline import frames
 from data_pipeline.formats import s_aff_wild2
 from data_pipeline.formats.text_file import WHITESPACE, FaultList, read_lines
+from mtl_face import tables
 from mtl_face.errors import AnnotationError
 
 _MOST_FRAMES = 10_000_000  # 92 hours of video: more is no number of frames
@@ -19,7 +19,7 @@ def load_test_list(
     root: str | os.PathLike[str],
     *,
     dataset: str = "s-aff-wild2",
-) -> frames.FrameTable:
+) -> tables.FrameTable:
     """Reads a test list of any edition.
 
     Two kinds are read: image ids, one a line, with or without a header and trailing commas (every
@@ -51,7 +51,7 @@ def _read_counts(
     rows: list[tuple[int, str]],
     root: str | os.PathLike[str],
     dataset: str,
-) -> frames.FrameTable:
+) -> tables.FrameTable:
     faults = FaultList(path)
     counts: dict[str, tuple[int, int]] = {}
     if [cell.strip(WHITESPACE).lower() for cell in rows[0][1].split(",")] == ["video", "frames"]:
@@ -86,7 +86,7 @@ def _read_counts(
         for video, (number, count) in counts.items()
         for frame in range(1, count + 1)
     ]
-    return frames.from_columns(
+    return tables.from_columns(
         dataset=dataset,
         video=[video for _, video, _ in places],
         frame=[frame for _, _, frame in places],

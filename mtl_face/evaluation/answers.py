@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.evaluation.prediction_table import PredictionError, PredictionTable
+from mtl_face.tables import PredictionError, PredictionTable
 
 LOGITS_REASON = "there are decisions only: this needs logits, as in a .parquet or .csv of ours"
 STD_REASON = "the predictions have no valence_std and arousal_std"

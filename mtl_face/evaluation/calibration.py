@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from mtl_face.errors import UserError
-from mtl_face.evaluation.files import replacing
-from mtl_face.evaluation.prediction_table import PredictionTable
 from mtl_face.evaluation.smoothing import Smoothing, smooth
+from mtl_face.files import replacing
+from mtl_face.tables import PredictionTable
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA_NAMES
 
 SCHEMA = 1

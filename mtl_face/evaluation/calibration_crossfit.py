@@ -26,9 +26,9 @@ from mtl_face.evaluation.calibration_selection import (
     task_score,
 )
 from mtl_face.evaluation.match import match
-from mtl_face.evaluation.prediction_table import PredictionTable
 from mtl_face.evaluation.smoothing import Kernel, Scale, Smoothing, Unit, smooth
 from mtl_face.evaluation.truth import LabelRows, Truth
+from mtl_face.tables import PredictionTable
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA, VA_NAMES
 
 _FEWEST_VIDEOS = 3

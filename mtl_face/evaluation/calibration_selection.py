@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from mtl_face.evaluation import calibration_fit as fit
 from mtl_face.evaluation.measures import binary_f1, concordance, macro_f1
-from mtl_face.evaluation.prediction_table import PredictionTable
 from mtl_face.evaluation.truth import LabelRows, valid_au, valid_expression, valid_va
+from mtl_face.tables import PredictionTable
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA, VA_NAMES
 
 Rows = NDArray[np.int64]

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.evaluation.match import match
-from mtl_face.evaluation.prediction_table import KEY_COLUMNS, PredictionError, PredictionTable
 from mtl_face.evaluation.probabilities import (
     au_logits_of,
     au_probabilities,
@@ -23,6 +22,7 @@ from mtl_face.evaluation.probabilities import (
 )
 from mtl_face.evaluation.smoothing import Scale
 from mtl_face.evaluation.truth import Truth
+from mtl_face.tables import KEY_COLUMNS, PredictionError, PredictionTable
 
 Missing = Literal["error", "available"]
 """A row that some members lack: an error, or the mean of the members that have it."""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.match import match
-from mtl_face.evaluation.prediction_table import PredictionError, PredictionTable
 from mtl_face.evaluation.truth import (
     AuMask,
     LabelRows,
@@ -20,6 +19,7 @@ from mtl_face.evaluation.truth import (
     valid_expression,
     valid_va,
 )
+from mtl_face.tables import PredictionError, PredictionTable
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 

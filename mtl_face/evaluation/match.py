@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.evaluation.answers import Answers, numbers
-from mtl_face.evaluation.prediction_table import PredictionError, PredictionTable
 from mtl_face.evaluation.truth import Truth
+from mtl_face.tables import PredictionError, PredictionTable
 
 _TOLERANCE = 1e-2
 """How far two predictions of one image may differ and still be one (rounding in bfloat16)."""

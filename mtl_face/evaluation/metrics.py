@@ -18,9 +18,9 @@ from mtl_face.evaluation.answers import LOGITS_REASON, STD_REASON, Answers
 from mtl_face.evaluation.joined import Joined, join
 from mtl_face.evaluation.match import match
 from mtl_face.evaluation.measures import binary_f1, concordance, confusion_matrix, macro_f1
-from mtl_face.evaluation.prediction_table import PredictionTable
 from mtl_face.evaluation.task_scores import mean_of, score_au, score_expression, score_va
 from mtl_face.evaluation.truth import AuMask, Truth
+from mtl_face.tables import PredictionTable
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 __all__ = [

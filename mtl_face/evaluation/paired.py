@@ -13,8 +13,8 @@ from mtl_face.evaluation import bootstrap
 from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.joined import Joined, take
 from mtl_face.evaluation.match import match
-from mtl_face.evaluation.prediction_table import PredictionTable
 from mtl_face.evaluation.truth import LabelRows, Truth
+from mtl_face.tables import PredictionTable
 
 
 def join_both(

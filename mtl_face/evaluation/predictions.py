@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.evaluation.files import replacing
-from mtl_face.evaluation.prediction_table import (
+from mtl_face.files import replacing
+from mtl_face.tables import (
     KEY_COLUMNS,
     OPTIONAL_COLUMNS,
     REQUIRED_COLUMNS,

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.evaluation import window_means
-from mtl_face.evaluation.prediction_table import PredictionError, PredictionTable
 from mtl_face.evaluation.probabilities import (
     au_logits_of,
     au_probabilities,
     expression_logits_of,
     expression_probabilities,
 )
+from mtl_face.tables import PredictionError, PredictionTable
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 Kernel = Literal["box", "gaussian"]

@@ -13,8 +13,8 @@ from PIL import Image
 
 from data_pipeline import audit, audit_images, audit_labels, audit_near, audit_rows
 from data_pipeline.formats import s_aff_wild2
-from data_pipeline.frames import from_columns
 from mtl_face.errors import ImageError
+from mtl_face.tables import from_columns
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
 SPLITS = {"train": "training", "validation": "validation"}

@@ -3,11 +3,11 @@ import os
 import image_cases
 import pytest
 
-from data_pipeline import check, formats, images
+from data_pipeline import formats, frames, images
 from mtl_face import config as config_lib
-from mtl_face.commands import tables
 from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import AnnotationError, ConfigError, ImageError
+from mtl_face.run import datasets
 
 HEADER = "image,valence,arousal,expression,aus"
 AUS = ",".join("01" * 6)
@@ -65,7 +65,7 @@ def test_settings_reach_the_readers(root):
         manifest=ManifestConfig(expression_map="affectnet", au_threshold=4.0, va_range=(1.0, 9.0)),
     )
     said = []
-    table = tables.load_split(data, root, "train", said.append)
+    table = datasets.load_split(data, root, "train", said.append)
     assert table.expression[0] == 6  # AffectNet's 3 is Surprise
     assert table.au[0, 0] == 1
     assert table.valence[0] == 0.5
@@ -101,7 +101,7 @@ def test_a_link_that_no_row_names_does_not_matter(root, tmp_path):
     (tmp_path / "else.jpg").touch()
     (root / "cropped_aligned" / "a" / "00003.jpg").symlink_to(tmp_path / "else.jpg")
     table = formats.load("s_aff_wild2", root=root, split="train", missing_images="keep")
-    assert check.find_missing(table).tolist() == [1]
+    assert frames.find_missing(table).tolist() == [1]
 
 
 def test_pipes_and_loops_are_no_images(root):

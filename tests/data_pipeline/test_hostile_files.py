@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from data_pipeline.formats import manifest, per_video, s_aff_wild2, submission, submission_check
 from data_pipeline.formats.expression_maps import find_map
 from data_pipeline.formats.test_list import load_test_list
-from data_pipeline.frames import FrameTable
 from mtl_face.errors import UserError
+from mtl_face.tables import FrameTable
 
 AUS = ",".join("01" * 6)
 NAMES = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"

@@ -13,8 +13,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from data_pipeline import batch as batch_module
-from data_pipeline import frames, images, input, memory, order
-from mtl_face import tasks
+from data_pipeline import images, input, memory, order
+from mtl_face import tables, tasks
 from mtl_face.errors import ConfigError, ImageError
 
 SIZE = 24
@@ -37,7 +37,7 @@ def table(tmp_path_factory):
     valence[::3] = np.nan
     au = rng.integers(0, 2, (NUM_ROWS, 12)).astype(float)
     au[1::4] = np.nan
-    return frames.from_columns(
+    return tables.from_columns(
         dataset="d",
         video=["v"] * NUM_ROWS,
         frame=[int(name[2:7]) for name in names],
@@ -57,7 +57,7 @@ def permuted(seed=0):
 def broken_copy(table, tmp_path, row, content):
     """The same images with the file of one row replaced (None: removed)."""
     shutil.copytree(table.root[0], tmp_path, dirs_exist_ok=True)
-    broken = frames.from_columns(
+    broken = tables.from_columns(
         dataset="d", video=table.video, frame=table.frame, image=table.image, root=str(tmp_path)
     )
     path = tmp_path / table.image[row]
@@ -78,7 +78,7 @@ def assert_rows(batch, table, rows):
     """The batch holds these rows: pixels against Pillow, labels against the table's."""
     if "labels" in batch:
         for found, expected in zip(
-            batch_module.expand_labels(batch["labels"]), frames.labels(table), strict=True
+            batch_module.expand_labels(batch["labels"]), tables.labels(table), strict=True
         ):
             for task in tasks.TASKS:
                 np.testing.assert_array_equal(found[task], expected[task][rows])
@@ -156,7 +156,7 @@ def test_decodes_as_pillow_does(tmp_path):
     (tmp_path / "v").mkdir()
     for number, (content, _, _) in enumerate(cases.values()):
         (tmp_path / "v" / f"{number}.jpg").write_bytes(content)
-    table = frames.from_columns(
+    table = tables.from_columns(
         dataset="d",
         video=["v"] * len(cases),
         frame=range(len(cases)),
@@ -344,7 +344,7 @@ def test_labels_are_expanded_on_the_devices(table):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     stream = input.train_batches(table, batch_size=8, image_size=SIZE, rows=permuted())
-    targets, weights = frames.labels(table)
+    targets, weights = tables.labels(table)
     for step, batch in enumerate(input.to_devices(itertools.islice(stream, 3), sharding)):
         rows = order.step_indices(permuted(), 8, step=step)
         assert list(batch) == ["image", "targets", "weights"]
@@ -371,7 +371,7 @@ class SlowLater:
         time.sleep(0.002 if number >= {input._ANNOUNCED} else 0)
         return np.array([0])
 
-table = frames.from_columns(
+table = tables.from_columns(
     dataset="d", video=["v"], frame=[1], image=["1.png"], root={str(tmp_path)!r}
 )
 batches = input.train_batches(table, batch_size=1, image_size=8, rows=SlowLater())

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import batch, frames, mixture, order, sampling
+from data_pipeline import batch, mixture, order, sampling
+from mtl_face import tables as frame_tables
 from mtl_face.errors import ConfigError
 from mtl_face.objective import losses
 
@@ -20,7 +21,7 @@ def make_table(name, num_rows, *, seed=0, has=("va", "au", "expr")):
         labels["au"] = random.integers(0, 2, (num_rows, 12))
     if "expr" in has:
         labels["expression"] = random.integers(0, 8, num_rows)
-    return frames.from_columns(
+    return frame_tables.from_columns(
         dataset="same name in the files",
         video=["v"] * num_rows,
         frame=range(num_rows),
@@ -137,7 +138,7 @@ def test_no_label_leaks_from_one_data_set_to_another(tables):
         targets, weights = jax.device_get(batch.expand_labels(mixed["labels"]))
         for place, row in enumerate(order.step_indices(rows, 8, step=step)):
             name = table.dataset[row]
-            own_targets, own_weights = frames.labels(tables[name])
+            own_targets, own_weights = frame_tables.labels(tables[name])
             seen[name] += 1
             for task in ("va", "au", "expr"):
                 own = row - first_row[name]
@@ -152,7 +153,7 @@ def test_no_label_leaks_from_one_data_set_to_another(tables):
 def test_lacking_labels_give_no_gradient(tables):
     """The outputs of a task feel nothing of a data set without it."""
     table = mixture.join(tables)
-    targets, weights = frames.labels(table)
+    targets, weights = frame_tables.labels(table)
     random = np.random.default_rng(0)
     outputs = {
         task: random.normal(size=column.shape).astype(np.float32)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import frames
 from data_pipeline.formats import s_aff_wild2
 from data_pipeline.formats.image_id import split_image_id
+from mtl_face import tables
 from mtl_face.errors import AnnotationError
 
 HEADER = "image,valence,arousal,expression,aus"
@@ -91,7 +91,7 @@ def test_names_missing_values_and_duplicates(tmp_path):
     assert table.arousal[1] == 0.5  # kept, but without weight
     assert table.valence[3] == np.float32(-0.00233333333333)
     assert list(np.isnan(table.au).sum(axis=1)) == [12, 0, 0, 1, 12]
-    _, weights = frames.labels(table)
+    _, weights = tables.labels(table)
     np.testing.assert_array_equal(weights["va"], [0, 0, 1, 1, 0])
     assert table.counts()["unlabelled"] == 2
 
@@ -232,7 +232,7 @@ _row = st.tuples(
 @given(rows=st.lists(_row, min_size=1, max_size=8))
 def test_reading_gives_back_what_was_written(tmp_path_factory, rows):
     video, frame, valence, arousal, expression, au = zip(*rows, strict=True)
-    table = frames.from_columns(
+    table = tables.from_columns(
         dataset="s-aff-wild2",
         video=video,
         frame=frame,
@@ -252,7 +252,7 @@ def test_reading_gives_back_what_was_written(tmp_path_factory, rows):
 
 
 def test_writer_refuses_what_it_could_not_read_back(tmp_path):
-    table = frames.from_columns(
+    table = tables.from_columns(
         dataset="d", video=["a", "a", "a,b"], frame=[1, 2, 3], root="/",
         image=["a/1.jpg", "a/face.jpg", "a,b/3.jpg"],
     )  # fmt: skip

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import frames, order, sampling
+from data_pipeline import order, sampling
+from mtl_face import tables
 from mtl_face.errors import ConfigError
 
 
@@ -16,7 +17,7 @@ def make_table(num_rows=400, seed=0, **columns):
     valence = random.uniform(-1, 1, num_rows)
     valence[random.random(num_rows) < 0.4] = np.nan
     given = {"expression": expression, "au": au, "valence": valence, "arousal": valence}
-    return frames.from_columns(
+    return tables.from_columns(
         dataset="d",
         video=["v"] * num_rows,
         frame=range(num_rows),

@@ -4,7 +4,7 @@ import pytest
 from data_pipeline.formats.submission import read_submission
 from data_pipeline.formats.submission_write import decide, match_list, write_submission
 from data_pipeline.formats.test_list import load_test_list
-from mtl_face.commands import line
+from mtl_face.cli import main
 from mtl_face.errors import AnnotationError, WorkdirError
 from mtl_face.evaluation import predictions
 from mtl_face.weights import provenance
@@ -153,7 +153,7 @@ def test_places_that_cannot_be_written(tmp_path):
 
 
 def run(capsys, *arguments):
-    status = line.main([str(argument) for argument in arguments])
+    status = main.main([str(argument) for argument in arguments])
     return status, *capsys.readouterr()
 
 

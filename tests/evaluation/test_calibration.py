@@ -12,9 +12,9 @@ from mtl_face.evaluation import metrics
 from mtl_face.evaluation.calibration import Calibration, CalibrationError, apply
 from mtl_face.evaluation.calibration_crossfit import calibrate
 from mtl_face.evaluation.calibration_selection import group_names, make_folds
-from mtl_face.evaluation.prediction_table import PredictionError
 from mtl_face.evaluation.predictions import read, write
 from mtl_face.evaluation.smoothing import Smoothing, smooth
+from mtl_face.tables import PredictionError
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from evaluation_tables import make_labels, make_predictions
 
-from mtl_face.commands import line, smooth_options
+from mtl_face.cli import main
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation.predictions import read, write
+from mtl_face.run import smoothing as smooth_options
 
 
 def annotation_lines(labels):
@@ -35,7 +36,7 @@ def files(tmp_path):
 
 
 def run(capsys, *words):
-    status = line.main([str(word) for word in words])
+    status = main.main([str(word) for word in words])
     captured = capsys.readouterr()
     return status, captured.out + captured.err
 
@@ -152,7 +153,7 @@ def test_windows_in_words():
 
 def test_the_commands_are_light():
     names = "ensemble", "smooth", "calibrate", "score_file"
-    code = "import sys\n" + "".join(f"import mtl_face.commands.{name}\n" for name in names)
+    code = "import sys\n" + "".join(f"import mtl_face.run.{name}\n" for name in names)
     code += "assert not {'jax', 'tensorflow', 'flax'} & set(sys.modules), 'heavy'"
     subprocess.run([sys.executable, "-c", code], check=True)
 

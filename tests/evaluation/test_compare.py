@@ -8,7 +8,7 @@ import pytest
 import scorer_files
 from scorer_files import make_rows
 
-from mtl_face.commands import line
+from mtl_face.cli import main
 from mtl_face.evaluation.metrics import score
 
 
@@ -36,7 +36,7 @@ def run(capsys, files, *words):
     output = files["folder"] / "comparison.json"
     output.unlink(missing_ok=True)
     flags = [f"--truth={files['truth']}", "--resamples=200", f"--output={output}"]
-    status = line.main(["compare", *map(str, words), *flags])
+    status = main.main(["compare", *map(str, words), *flags])
     captured = capsys.readouterr()
     result = json.loads(output.read_text()) if output.exists() else None
     return status, captured.out, captured.err, result
@@ -113,7 +113,7 @@ def test_no_common_task(files, tmp_path, capsys):
 
 def test_labels_must_be_named(files, capsys):
     with pytest.raises(SystemExit) as left:
-        line.main(["compare", str(files["a"]), str(files["b"])])
+        main.main(["compare", str(files["a"]), str(files["b"])])
     assert left.value.code == 2
     assert "--truth" in capsys.readouterr().err
 

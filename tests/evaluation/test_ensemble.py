@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_face.evaluation.ensemble import combine
-from mtl_face.evaluation.prediction_table import PredictionError
 from mtl_face.evaluation.smoothing import Smoothing, smooth
+from mtl_face.tables import PredictionError
 
 
 def key(table, row):

@@ -12,7 +12,7 @@ import pytest
 import scorer_files
 from scorer_files import make_rows
 
-from mtl_face.commands import line
+from mtl_face.cli import main
 from mtl_face.evaluation import predictions as prediction_files
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def test_results_on_a_full_disk(words, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     before = sorted(folder.iterdir())
     with small_files():
-        status = line.main(list(words))
+        status = main.main(list(words))
     assert status == 2
     name = words[-1].partition("=")[2]
     error = capsys.readouterr().err
@@ -74,7 +74,7 @@ def test_results_on_a_full_disk(words, folder, monkeypatch, capsys):
 def test_a_report_that_cannot_be_written_costs_no_number(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     output = tmp_path / "metrics.json"
-    assert line.main([*EVALUATE, f"--output={output}", f"--report={tmp_path}"]) == 2
+    assert main.main([*EVALUATE, f"--output={output}", f"--report={tmp_path}"]) == 2
     assert "is a folder" in capsys.readouterr().err
     assert json.loads(output.read_text())["num_rows"] == 60
 
@@ -105,6 +105,6 @@ def test_another_broken_pipe_is_no_reader_of_ours(monkeypatch):
     def fail(arguments):
         raise BrokenPipeError
 
-    monkeypatch.setattr(line, "_run", fail)
+    monkeypatch.setattr(main, "_run", fail)
     with pytest.raises(BrokenPipeError):
-        line.main(["settings"])
+        main.main(["settings"])

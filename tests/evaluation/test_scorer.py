@@ -11,7 +11,7 @@ import pytest
 import scorer_files
 from scorer_files import make_rows
 
-from mtl_face.commands import line
+from mtl_face.cli import main
 from mtl_face.evaluation.metrics import score
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def truth(rows, tmp_path):
 
 def run(capsys, *words):
     """Exit status, standard output, standard error."""
-    status = line.main(["evaluate", "--resamples=20", *map(str, words)])
+    status = main.main(["evaluate", "--resamples=20", *map(str, words)])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 

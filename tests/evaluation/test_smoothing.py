@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_face.evaluation import window_means
-from mtl_face.evaluation.prediction_table import PredictionError, PredictionTable
 from mtl_face.evaluation.smoothing import Smoothing, smooth
+from mtl_face.tables import PredictionError, PredictionTable
 
 TASKS = {"va": ("valence", "arousal"), "au": ("au_logits",), "expr": ("expression_logits",)}
 

@@ -15,8 +15,9 @@ from test_step import assert_same, place
 from mtl_face.errors import ConfigError
 from mtl_face.model.batch_norm import make_batch_norm
 from mtl_face.objective import losses
+from mtl_face.planner import hlo
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
-from mtl_face.training import accumulation, hlo, sharding, state, step
+from mtl_face.training import accumulation, sharding, state, step
 
 SIZE = 32
 SGD = optax.sgd(0.05, momentum=0.9)

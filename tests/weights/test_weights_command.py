@@ -8,7 +8,7 @@ import pytest
 import torch
 import weight_files
 
-from mtl_face.commands import line
+from mtl_face.cli import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def file(tmp_path_factory):
 
 
 def test_prints_what_a_file_is(file, capsys):
-    assert line.main(["weights", str(file)]) == 0
+    assert main.main(["weights", str(file)]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     for words in (
@@ -41,7 +41,7 @@ def test_prints_what_a_file_is(file, capsys):
 
 
 def test_channels(file, capsys):
-    assert line.main(["weights", str(file), "--channels=bgr"]) == 0
+    assert main.main(["weights", str(file), "--channels=bgr"]) == 0
     out = capsys.readouterr().out
     assert "first convolution in BGR, turned to RGB" in out
     assert "--config.model.backbone.init_channels=bgr" in out
@@ -50,7 +50,7 @@ def test_channels(file, capsys):
 def test_a_bad_file(tmp_path, capsys):
     path = tmp_path / "weights.h5"
     path.write_text("<!DOCTYPE html>")
-    assert line.main(["weights", str(path)]) == 2
+    assert main.main(["weights", str(path)]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"error: {path}: is a web page, not a weights file\n  -> ")
     assert captured.out == ""
@@ -58,7 +58,7 @@ def test_a_bad_file(tmp_path, capsys):
 
 def test_imports_neither_jax_nor_the_makers_of_the_files(file):
     code = (
-        "import sys; from mtl_face.commands import line; status = line.main(sys.argv[1:]);"
+        "import sys; from mtl_face.run import line; status = main.main(sys.argv[1:]);"
         "print('STATUS', status, *sorted({'jax', 'flax', 'tensorflow', 'keras', 'torch', 'orbax'}"
         " & set(sys.modules)))"
     )

@@ -1,0 +1,158 @@
+"""Parses the command line and picks a command. Imports neither JAX nor TensorFlow."""
+
+import argparse
+import importlib
+import os
+import select
+import signal
+import sys
+from collections.abc import Sequence
+
+from mtl_face import config as config_lib
+from mtl_face.cli.commands import COMMANDS
+from mtl_face.errors import ConfigError, UserError
+from mtl_face.run import host_memory, xla_settings
+
+_EPILOG = """\
+Settings of an experiment: --config=configs/NAME.py, and any of them changed by a dotted flag, as in
+  --config.optimizer.batch_size=32 --config.data.root=/data/s-aff-wild2
+All of them, with meaning and default: python run.py settings
+
+The whole thing on the embedded default:
+  python run.py train --config=configs/rendered_faces.py --workdir=runs/rendered_faces
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: the words after the program's name.
+
+    Returns:
+        Exit status: 0, 2 for a user's mistake, 128 + signal if stopped by one, or if whoever read
+        the output (`head`, say) went away.
+    """
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        if not _reader_is_gone():  # another pipe is broken
+            raise
+        # what still waits to be written would fail once more at the end
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return 128 + signal.SIGPIPE
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are told without being asked for
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    overrides = [word.removeprefix("--config.") for word in arguments if _is_override(word)]
+    try:
+        for override in overrides:  # before the parser takes `--config.seed 3` for two arguments
+            config_lib.split_override(override)
+        options = _parser().parse_args([word for word in arguments if not _is_override(word)])
+        if options.command == "settings":
+            print(_settings_text())
+            return 0
+        settings = _load_config(options, overrides)
+        _quiet_libraries()
+        if settings is not None:
+            xla_settings.apply(
+                preset=settings.training.xla_preset,
+                compilation_cache=settings.training.compilation_cache,
+                workdir=getattr(options, "workdir", None),
+            )
+        if not host_memory.has_accelerator():
+            host_memory.keep_freed_memory()
+        module = importlib.import_module(f"mtl_face.run.{options.command}")
+        return module.run(settings, options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except SystemExit:  # of the parser, which passes over a help text that nobody takes
+        sys.stdout.flush()
+        raise
+
+
+def _is_override(word: str) -> bool:
+    return word.startswith("--config.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description="Valence/arousal, action units and expressions from faces, with uncertainty.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, definition in COMMANDS.items():
+        meaning = definition.meaning
+        command = commands.add_parser(
+            name,
+            help=meaning,
+            description=meaning[0].upper() + meaning[1:] + ".",
+            epilog=_EPILOG if definition.config != "none" else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if definition.config != "none":
+            command.add_argument(
+                "--config",
+                required=definition.config == "required",
+                metavar="FILE",
+                help="a file of configs/",
+            )
+        definition.add_arguments(command)
+    commands.add_parser("settings", help="list every setting with its default and meaning")
+    return parser
+
+
+def _load_config(options: argparse.Namespace, overrides: list[str]) -> config_lib.Config | None:
+    """The settings, or None if the command was given none."""
+    file = getattr(options, "config", None)
+    if file is not None:
+        return config_lib.load(file, [*COMMANDS[options.command].presets, *overrides])
+    own = COMMANDS[options.command].own_settings
+    found = None if own is None else own(options)
+    if found is not None:
+        values, path = found
+        return config_lib.load_values(values, overrides, path)
+    if overrides:
+        raise ConfigError(
+            f"--config.{overrides[0]} changes a setting, but no --config was given",
+            remedy="add --config=configs/NAME.py"
+            if COMMANDS[options.command].config == "optional"
+            else f"leave it out: {options.command} takes no settings",
+        )
+    return None
+
+
+def _settings_text() -> str:
+    lines = []
+    for name, field in config_lib.fields():
+        limits = field.metadata["choices"]
+        words = f" [{', '.join(limits)}]" if limits else ""
+        lines.append(f"--config.{name}={field.default}{words}\n    {field.metadata['meaning']}")
+    return "\n".join(lines)
+
+
+def _quiet_libraries() -> None:
+    """TensorFlow and XLA print pages at start; a user's own settings win."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Told on some processors whatever the level; nothing that TensorFlow does here goes through it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("MPLBACKEND", "Agg")

@@ -1,0 +1,97 @@
+"""Files that this program writes: whole or not at all, and one message where that fails.
+
+No module opens a result for writing by itself: `replacing` gives a temporary path beside it and
+renames that when all went well, so that a reader never sees half of a file.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mtl_face.errors import WorkdirError
+
+REMEDY = "free some space, mend the permissions, or choose another folder"
+"""What helps where nothing can be written."""
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary path beside `path`, and renames it to `path` when the block succeeds.
+
+    A block that raises leaves `path` as it was and no temporary file behind. Missing parent
+    folders are made. An OSError of the block is taken for one of writing: it should do nothing
+    else.
+
+    Args:
+        path: the file to write or to replace.
+
+    Yields:
+        The path to write to, in the same folder.
+
+    Raises:
+        WorkdirError: the folder or the file cannot be written, as on a full disk.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise WorkdirError("is a folder", path=target, remedy="name a file inside it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; the result gets the permissions of any other new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise unwritable(target, error) from error
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes UTF-8 text; raises WorkdirError as `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 2) -> None:
+    """Writes values as JSON; raises WorkdirError as `replacing`, ValueError for NaN."""
+    write_text(path, json.dumps(values, indent=indent, allow_nan=False) + "\n")
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Makes a folder and those above it; raises WorkdirError where that fails."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return Path(path)
+
+
+def unwritable(
+    path: str | os.PathLike[str], error: OSError, *, remedy: str = REMEDY
+) -> WorkdirError:
+    """The error for a file or folder that the system refuses to write."""
+    return WorkdirError(f"cannot be written ({reason(error)})", path=path, remedy=remedy)
+
+
+def reason(error: OSError) -> str:
+    """What the system says, in its own words: libraries put sentences into `strerror`."""
+    return str(error) if error.errno is None else os.strerror(error.errno)
+
+
+def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """This program's folder in the user's cache (`XDG_CACHE_HOME`, or `~/.cache`)."""
+    root = environment.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return Path(root) / "mtl_face"

@@ -1,0 +1,361 @@
+"""What a compiled train step tells before anything is rented: memory, arithmetic, traffic, time.
+
+Pure functions from the compiler's account of one device (`compiled` below, plain numbers), the text
+of its program and the chip's published peaks to a plan of plain values. Imports no JAX.
+
+One device runs the program. On some TPUs a chip is two devices; a device then has half of it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mtl_face.planner import hlo, hlo_memory
+from mtl_face.planner.chips import Chip
+from mtl_face.planner.flops import Flops
+
+Numbers = dict[str, Any]
+
+
+def analyse(
+    compiled: Mapping[str, Any],
+    module: hlo.Module,
+    *,
+    batch_size: int,
+    chip: Chip | None,
+    compute_dtype: str,
+    analytical: Flops,
+    parameter_bytes: int = 4,
+) -> Numbers:
+    """Puts the plan together.
+
+    Args:
+        compiled: what the compiler says of one device: `devices`, `chips`, `hosts`, `arguments`
+            (bytes by kind), `memory` (`arguments`, `output`, `alias`, `temporaries`, `code`),
+            `flops`, `bytes_accessed`, `parameter_sizes` (elements of each trained parameter),
+            `shards` (parts of the large ones).
+        module: its program.
+        batch_size: images of a step, over all devices.
+        chip: the published peaks; None if they are not known.
+        compute_dtype: of the activations, by which the peak is chosen.
+        analytical: operations of one image, in closed form.
+        parameter_bytes: bytes of one number of a gradient that is exchanged as it should be.
+
+    Returns:
+        `memory`, `arithmetic`, `collectives`, `gradients`, `roofline` (None without a chip) and
+        `loops` (a note where the compiler counted a loop once), see the functions below.
+    """
+    devices_per_chip = compiled["devices"] / compiled["chips"]
+    images = batch_size / compiled["devices"]
+    found = hlo.collectives(module, compiled["devices"])
+    exchanged = exchanges(
+        found, compiled["parameter_sizes"], parameter_bytes, shards=compiled["shards"]
+    )
+    loops = uncounted_loops(module)
+    flops = compiled["flops"]
+    if loops:  # counted once, so that the closed form knows better
+        flops = max(flops, analytical.training * images)
+    # The compiler's count has what stays on the chip too: up to half of it.
+    on_chip = hlo_memory.on_chip_bytes(module)
+    hbm_bytes = max(compiled["bytes_accessed"] - on_chip, 0)
+    return {
+        "images_per_chip": images * devices_per_chip,
+        "memory": memory(compiled, chip, devices_per_chip),
+        "arithmetic": {
+            "flops_per_image": compiled["flops"] / images,
+            "analytical_flops_per_image": analytical.training,
+            "ratio": compiled["flops"] / images / analytical.training,
+            "hbm_bytes_per_image": hbm_bytes / images,
+            "on_chip_bytes_per_image": on_chip / images,
+            "loops": loops,
+        },
+        **exchanged,
+        "roofline": None
+        if chip is None
+        else roofline(
+            flops=flops * devices_per_chip,
+            hbm_bytes=hbm_bytes * devices_per_chip,
+            sent_bytes=exchanged["sent_bytes"] * devices_per_chip,
+            batch_size=batch_size,
+            hosts=compiled["hosts"],
+            chip=chip,
+            compute_dtype=compute_dtype,
+        ),
+    }
+
+
+def memory(compiled: Mapping[str, Any], chip: Chip | None, devices_per_chip: float) -> Numbers:
+    """Where a chip's memory goes.
+
+    Returns:
+        Bytes on a chip: `parameters`, `optimizer`, `statistics`, `batch`, `padding` (of the
+        arguments' layouts), `output` (results that do not take the place of an argument),
+        `temporaries` (activations, gradients and all else that lives during the step), `code`, and
+        `total`, their sum; `capacity`, or None, and `share`, the part of it that is taken.
+    """
+    account, kinds = compiled["memory"], compiled["arguments"]
+    listed = ("parameters", "optimizer", "statistics", "batch")
+    rows = {kind: kinds[kind] for kind in listed}
+    rows["padding"] = max(account["arguments"] - sum(rows.values()), 0)
+    rows["output"] = max(account["output"] - account["alias"], 0)
+    rows["temporaries"] = account["temporaries"]
+    rows["code"] = account["code"]
+    rows = {name: round(value * devices_per_chip) for name, value in rows.items()}
+    total = sum(rows.values())
+    capacity = None if chip is None else chip.memory_bytes
+    return {
+        **rows,
+        "total": total,
+        "capacity": capacity,
+        "share": None if capacity is None else total / capacity,
+    }
+
+
+def exchanges(
+    found: list[hlo.Collective],
+    parameter_sizes: list[int],
+    parameter_bytes: int,
+    *,
+    shards: int = 1,
+) -> Numbers:
+    """What the devices exchange in a step.
+
+    Returns:
+        `collectives`: rows of equal `kind`, `phase`, `role`, `group_size` with their `count`,
+        `bytes` (of the arrays, over all), `largest` (bytes of one exchange), `dtypes` and
+        `example` (a place in the code). `role` is `gradients` where most bytes are those, else
+        `statistics`, `parameters` (an all-gather) or `other`.
+        `gradients`: `bytes`, `expected_bytes` (each trained parameter once), `dtypes`, and
+        `missing_elements`, of parameters for whose gradient no exchange was found.
+        `not_gradients`: `bytes` and `largest` of all else.
+        `forward`: exchanges that the forward pass waits for: `count` and `bytes`.
+        `sent_bytes`: what a device sends in a step, if all exchanges are rings.
+    """
+    split, missing = hlo.split_gradients(found, parameter_sizes, shards=shards)
+    rows: dict[tuple[Any, ...], Numbers] = {}
+    for item, gradient_bytes in split:
+        role = _role(item, gradient_bytes)
+        key = (item.kind, item.phase, role, item.group_size, item.awaited)
+        row = rows.setdefault(
+            key,
+            {
+                "kind": item.kind,
+                "phase": item.phase,
+                "role": role,
+                "group_size": item.group_size,
+                "awaited_by_forward": item.awaited,
+                "count": 0,
+                "bytes": 0,
+                "largest": 0,
+                "dtypes": [],
+                "example": item.source,
+            },
+        )
+        row["count"] += item.count
+        row["bytes"] += item.nbytes * item.count
+        row["largest"] = max(row["largest"], item.nbytes)
+        row["dtypes"] = sorted({*row["dtypes"], *(array.dtype for array in item.arrays)})
+    others = [(item, item.nbytes * item.count - gradient) for item, gradient in split]
+    awaited = [item for item in found if item.awaited]
+    return {
+        "collectives": sorted(rows.values(), key=lambda row: -row["bytes"]),
+        "gradients": {
+            "bytes": sum(gradient for _, gradient in split),
+            "expected_bytes": sum(parameter_sizes) * parameter_bytes,
+            "dtypes": sorted(
+                {
+                    array.dtype
+                    for item, gradient in split
+                    if _role(item, gradient) == "gradients"
+                    for array in item.arrays
+                    if array.elements > 1
+                }
+            ),
+            "missing_elements": missing,
+        },
+        "not_gradients": {
+            "bytes": sum(left for _, left in others),
+            "largest": max((left for _, left in others), default=0),
+        },
+        "forward": {
+            "count": sum(item.count for item in awaited),
+            "bytes": sum(item.nbytes * item.count for item in awaited),
+        },
+        "sent_bytes": sum(item.sent_bytes for item in found),
+    }
+
+
+def roofline(
+    *,
+    flops: float,
+    hbm_bytes: float,
+    sent_bytes: float,
+    batch_size: int,
+    hosts: int,
+    chip: Chip,
+    compute_dtype: str,
+) -> Numbers:
+    """The shortest time of a step that the chip's published peaks allow.
+
+    Args:
+        flops: of a chip in a step.
+        hbm_bytes: that a chip reads and writes in a step.
+        sent_bytes: that a chip sends in a step.
+        batch_size: images of a step, over all chips.
+        hosts: computers that feed the chips.
+        chip: its peaks.
+        compute_dtype: of the products.
+
+    Returns:
+        Seconds: `arithmetic`, `memory`, `links`, and `step`, the longest of the three, as if all
+        overlapped; `without_overlap`, where the links wait for the rest; `bound`, the name of the
+        longest; `images_per_second` over all chips and `images_per_second_per_host`.
+    """
+    seconds = {
+        "arithmetic": flops / chip.flops(compute_dtype),
+        "memory": hbm_bytes / chip.memory_bandwidth,
+        "links": sent_bytes / chip.link_bandwidth,
+    }
+    step = max(seconds.values())
+    return {
+        **seconds,
+        "step": step,
+        "without_overlap": max(seconds["arithmetic"], seconds["memory"]) + seconds["links"],
+        "bound": max(seconds, key=lambda name: seconds[name]),
+        "images_per_second": batch_size / step,
+        "images_per_second_per_host": batch_size / step / hosts,
+    }
+
+
+def uncounted_loops(module: hlo.Module) -> list[int]:
+    """Lengths of the loops that are run; XLA's cost analysis counts the body of each once.
+
+    Loops with a collective, a convolution or a product in them only: others, as those that draw
+    random numbers, cost nothing. 0 stands for a length that the compiler does not know.
+    """
+    runs = module.runs()
+    heavy = {"convolution", "dot", "fusion", "custom-call", *hlo.KINDS}
+    lengths = []
+    for name, instructions in module.computations.items():
+        for item in instructions if runs.get(name) else ():
+            if item.opcode != "while":
+                continue
+            bodies = [module.computations.get(called, []) for called in item.called]
+            products = [
+                inner
+                for body in bodies
+                for inner in body
+                if inner.opcode in heavy
+                and inner.source.endswith(("conv_general_dilated", "dot_general"))
+            ]
+            if products:
+                lengths.append(item.trips)
+    return lengths
+
+
+_FURTHER = 1.25
+"""Next batch to try, of the largest that fits, where the compiler trades time for memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Outcome of a search for the largest batch.
+
+    Attributes:
+        fits: largest batch that was compiled and fits; None if none does.
+        too_large: smallest batch that was compiled and does not fit; None if all do.
+        estimate: where the line through the largest two fitting batches meets the capacity, or a
+            step beyond the larger where that line is flat.
+        tried: bytes that each batch takes; None where the compiler refused it.
+    """
+
+    fits: int | None
+    too_large: int | None
+    estimate: int
+    tried: dict[int, int | None]
+
+
+def largest_batch(
+    needed: Callable[[int], int | None],
+    *,
+    first: int,
+    first_needed: int | None,
+    fixed: int,
+    capacity: int,
+    unit: int,
+    compiles: int,
+) -> Search:
+    """Searches for the largest batch that fits, with few compiles.
+
+    What a step needs grows almost linearly with the batch, until the compiler is short of memory
+    and trades time for it. So the next batch to try is where the line through what was tried last
+    meets the capacity, below what is known to be too large; where that line has become flat, a
+    quarter more.
+
+    Args:
+        needed: compiles a batch; bytes on a chip, or None if the compiler refused.
+        first: batch that is already compiled.
+        first_needed: what `needed` says of it.
+        fixed: bytes that do not grow with the batch, at least.
+        capacity: bytes of a chip.
+        unit: batches are multiples of it.
+        compiles: largest number of calls of `needed`.
+
+    Returns:
+        What was found; bounds closer than one unit, or than 3 %, end the search early.
+    """
+    tried: dict[int, int | None] = {first: first_needed}
+
+    def fitting() -> list[int]:
+        return sorted(b for b, n in tried.items() if n is not None and n <= capacity)
+
+    def failing() -> list[int]:
+        return sorted(b for b, n in tried.items() if n is None or n > capacity)
+
+    def estimate() -> int:
+        points = sorted((b, n) for b, n in tried.items() if n is not None)
+        if not points:
+            low, high = 0, min(tried)
+            return max((low + high) // 2 // unit * unit, unit)
+        (small, small_needed), (large, large_needed) = (0, fixed), points[-1]
+        if len(points) > 1:
+            small, small_needed = points[-2]
+        slope = max((large_needed - small_needed) / (large - small), 1.0)
+        if slope < (large_needed - fixed) / large / 2:
+            # The compiler trades already: how much further it can is not told by any line.
+            return max(int(_FURTHER * large) // unit * unit, unit)
+        return max(int(large + (capacity - large_needed) / slope) // unit * unit, unit)
+
+    for _ in range(compiles):
+        good, bad = fitting(), failing()
+        candidate = estimate()
+        if good:
+            candidate = max(candidate, good[-1] + unit)
+        if bad:
+            if candidate >= bad[0]:
+                below = good[-1] if good else 0
+                candidate = (below + bad[0]) // 2 // unit * unit
+            if good and bad[0] - good[-1] <= max(unit, 0.03 * good[-1]):
+                break
+        elif good and candidate - good[-1] <= 0.03 * good[-1]:
+            break
+        if candidate in tried or candidate < unit:
+            break
+        tried[candidate] = needed(candidate)
+    good, bad = fitting(), failing()
+    return Search(
+        fits=good[-1] if good else None,
+        too_large=bad[0] if bad else None,
+        estimate=estimate(),
+        tried=dict(sorted(tried.items())),
+    )
+
+
+def _role(item: hlo.Collective, gradient_bytes: int) -> str:
+    if 2 * gradient_bytes > item.nbytes * item.count:
+        return "gradients"
+    if item.kind == "all-gather":
+        return "parameters"
+    if "/bn" in item.source or "_bn/" in item.source:
+        return "statistics"
+    return "other"

@@ -1,0 +1,254 @@
+"""The frame tables that a config names."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipeline import formats, mixture, order, records, sampling
+from mtl_face import files
+from mtl_face.config import DataConfig, DataSetConfig
+from mtl_face.errors import ConfigError
+from mtl_face.tables import FrameTable
+
+SPLITS = formats.SPLITS
+
+
+def data_sets(data: DataSetConfig) -> Mapping[str, DataSetConfig]:
+    """The data sets of a mixture by name; one alone has the name of its kind."""
+    if isinstance(data, DataConfig) and data.mixture:
+        return data.mixture
+    return {data.kind: data}
+
+
+def evaluated(data: DataSetConfig) -> DataSetConfig:
+    """The data set that is evaluated: of a mixture the one that `data.validation` names."""
+    if isinstance(data, DataConfig) and data.mixture:
+        assert data.validation is not None  # the config's rules
+        return data.mixture[data.validation]
+    return data
+
+
+def load_training(
+    data: DataConfig, *, seed: int, say: Callable[[str], None]
+) -> tuple[FrameTable, order.Order]:
+    """Reads the training split, of every data set of a mixture, and decides the order of its rows.
+
+    Args:
+        data: the settings.
+        seed: with the epoch, decides the order.
+        say: prints a line.
+
+    Returns:
+        The table, and the rows of each epoch.
+
+    Raises:
+        UserError: as `load_split`, for a kind of sampling that nothing can be balanced by, and for
+            shards of another mixture.
+    """
+    task_weights = dataclasses.asdict(data.task_sampling)
+    if not data.mixture:
+        table = load_split(data, ensure_data(data, say), "train", say)
+        return table, sampling.make_order(
+            table, kind=data.sampling, task_weights=task_weights, seed=seed
+        )
+    stored = read_shards(data, "train", say) if data.shards else None
+    if stored is not None:
+        _check_names(stored, "data.mixture", list(data.mixture), path=data.shards)
+    parts = {}
+    for name, entry in data.mixture.items():
+        say(f"{name}, of weight {entry.weight:g}:")
+        if stored is None:
+            table = load_split(entry, ensure_data(entry, say), "train", say)
+        else:
+            table = stored.select(stored.dataset == name)
+        parts[name] = mixture.only_tasks(table, entry.tasks)
+    mixed = mixture.join(parts)
+    rows = mixture.make_order(
+        parts,
+        weights={name: entry.weight for name, entry in data.mixture.items()},
+        per_row=data.mixture_weights == "row",
+        sampling=data.sampling,
+        task_weights=task_weights,
+        seed=seed,
+    )
+    for name, count in zip(parts, rows.counts, strict=True):
+        say(f"an epoch takes {count} of its {rows.length} examples from {name}")
+    return mixed, rows
+
+
+def load_all(data: DataConfig, say: Callable[[str], None]) -> dict[str, FrameTable]:
+    """Every row that a run needs, by split: to be written as shards.
+
+    Args:
+        data: the settings; `shards` is not looked at.
+        say: prints a line.
+
+    Returns:
+        `train`, of a mixture all of its rows under the names of their data sets, with all labels;
+        and `validation`, of the data set that is evaluated, under its name.
+    """
+    parts = {}
+    for name, entry in data_sets(dataclasses.replace(data, shards=None)).items():
+        if data.mixture:
+            say(f"{name}:")
+        parts[name] = load_split(entry, ensure_data(entry, say), "train", say)
+    entry = evaluated(dataclasses.replace(data, shards=None))
+    validation = load_split(entry, ensure_data(entry, say), "validation", say)
+    if not data.mixture:
+        return {"train": parts.popitem()[1], "validation": validation}
+    assert data.validation is not None  # the config's rules
+    validation = mixture.join({data.validation: validation})
+    return {"train": mixture.join(parts), "validation": validation}
+
+
+def read_shards(data: DataConfig, split: str, say: Callable[[str], None]) -> FrameTable:
+    """The table of a split as it lies beside the shards."""
+    assert data.shards is not None
+    table = records.read_table(records.find(Path(data.shards).expanduser()), split)
+    say(f"{split}, from shards: {describe_counts(table.counts())}")
+    return table
+
+
+def _check_names(stored: FrameTable, setting: str, named: list[str], *, path: str | None) -> None:
+    """Records are read by their place, so that the data sets must be those that were written."""
+    written = list(dict.fromkeys(stored.dataset))
+    if written != named:
+        raise ConfigError(
+            f"the shards hold the data sets {', '.join(written)}, {setting} names "
+            f"{', '.join(named)}",
+            path=path,
+            remedy="name the same, or write the shards again with `run.py prepare --shards`",
+        )
+
+
+def ensure_data(data: DataSetConfig, say: Callable[[str], None]) -> Path:
+    """Returns the data set's folder; renders the embedded data set first if it is absent.
+
+    Of a mixture, the one that is evaluated; where shards take its place, their folder.
+    """
+    if isinstance(data, DataConfig) and data.shards:
+        return records.find(Path(data.shards).expanduser())
+    data = evaluated(data)
+    if data.kind != "rendered_faces":
+        assert data.root is not None  # the config's rules
+        return Path(data.root).expanduser()
+    from data_pipeline.rendered_faces import generate
+
+    faces = data.rendered_faces
+    root = Path(data.root).expanduser() if data.root else _cache_folder(faces)
+    begin = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        if done in (1, total) or done % max(1, total // 10) == 0:
+            left = (time.perf_counter() - begin) * (total - done) / done
+            say(f"rendering faces into {root}: video {done}/{total}, {left:.0f} s left")
+
+    generate.ensure(
+        root,
+        num_videos=faces.num_videos,
+        frames_per_video=faces.frames_per_video,
+        seed=faces.seed,
+        va_noise=faces.va_noise,
+        workers=faces.workers,
+        progress=progress,
+    )
+    return root
+
+
+def ensure_all(data: DataConfig, say: Callable[[str], None]) -> None:
+    """`ensure_data` for every data set of a run."""
+    if not data.shards:
+        for entry in data_sets(data).values():
+            ensure_data(entry, say)
+
+
+def load_split(
+    data: DataSetConfig, root: Path, split: str, say: Callable[[str], None]
+) -> FrameTable:
+    """Reads a split's annotations, and checks that its image files are there.
+
+    Args:
+        data: the settings; of a mixture, the data set that is evaluated is read.
+        root: the data set's folder.
+        split: one of `SPLITS`.
+        say: prints a line.
+
+    Returns:
+        The table. With `missing_images=skip` the rows without a file are gone, and counted aloud.
+
+    Raises:
+        AnnotationError: for a bad annotation file.
+        ImageError: if files are missing and may not be.
+    """
+    if isinstance(data, DataConfig) and data.shards:
+        table = read_shards(data, split, say)
+        if data.mixture and data.validation is not None and split == "validation":
+            _check_names(table, "data.validation", [data.validation], path=data.shards)
+        return table
+    data = evaluated(data)
+    table = load_labels(
+        data, root, split, lambda line: say(f"{split}: {line}"), missing_images=data.missing_images
+    )
+    say(f"{split}: {describe_counts(table.counts())}")
+    return table
+
+
+def load_labels(
+    data: DataSetConfig,
+    root: Path,
+    split: str,
+    say: Callable[[str], None],
+    *,
+    missing_images: str = "keep",
+) -> FrameTable:
+    """Reads a split's annotations as the settings say.
+
+    Args:
+        data: the settings; of a mixture, the data set that is evaluated is read.
+        root: the data set's folder.
+        split: one of `SPLITS`.
+        say: prints a line.
+        missing_images: see `formats.load`; with "keep", images are not looked for.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: as `formats.load`.
+    """
+    data = evaluated(data)
+    return formats.load(
+        data.kind,
+        root=root,
+        split=split,
+        annotations=data.train_annotations if split == "train" else data.validation_annotations,
+        image_folder=data.image_folder,
+        missing_images=missing_images,
+        per_video_tasks=data.per_video.tasks,
+        expression_map=data.manifest.expression_map,
+        au_threshold=data.manifest.au_threshold,
+        va_range=data.manifest.va_range,
+        missing_values=data.manifest.missing_values,
+        say=say,
+    )
+
+
+def describe_counts(counts: dict[str, Any]) -> str:
+    """One line on a table."""
+    return (
+        f"{counts['rows']} rows ({counts['duplicates']} duplicates) of {counts['videos']} videos; "
+        f"labelled: va {counts['va']}, au {counts['au']}, expr {counts['expr']}, "
+        f"all three {counts['all_tasks']}, none {counts['unlabelled']}"
+    )
+
+
+def _cache_folder(faces: Any) -> Path:
+    """A folder a user, and a folder a set of arguments, so that two data sets never mix."""
+    from data_pipeline.rendered_faces.describe import GENERATOR_VERSION
+
+    name = f"videos{faces.num_videos}-frames{faces.frames_per_video}-seed{faces.seed}"
+    if faces.va_noise != "constant":
+        name += f"-noise_{faces.va_noise}"
+    return files.cache_folder() / f"rendered_faces-v{GENERATOR_VERSION}" / name

@@ -1,0 +1,83 @@
+"""The flags by which a command joins other processes, and a folder that all of them share."""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mtl_face import config as config_lib
+from mtl_face.errors import WorkdirError
+from mtl_face.run import workdir as workdirs
+from mtl_face.training import distributed
+
+_OWN = ("root", "shards", "workers", "compilation_cache", "init_from", "calibration")
+"""Last words of the settings in which hosts may differ: where files lie, and how they are made."""
+
+_PATIENCE = 60.0
+"""Seconds that a network's file system may take to show a file."""
+
+
+@contextlib.contextmanager
+def joined(config: config_lib.Config, options: argparse.Namespace) -> Iterator[None]:
+    """Joins the processes that the flags or the launcher name, if there are any.
+
+    Args:
+        config: the settings, which must be those of every process.
+        options: `coordinator`, `num_processes`, `process_id`, `join_timeout_s`.
+
+    Raises:
+        UserError: some process did not come, or the flags say half.
+    """
+    timeout = options.join_timeout_s
+    place, devices = distributed.find_place(
+        options.coordinator, options.num_processes, options.process_id, timeout_seconds=timeout
+    )
+    with distributed.joined(
+        place, settings=digest(config), timeout_seconds=timeout, local_devices=devices
+    ):
+        yield
+
+
+def digest(config: config_lib.Config) -> str:
+    """The same for settings that processes of one run may have."""
+    text = json.dumps(_common(config_lib.to_dict(config)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _common(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _common(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if name not in _OWN
+    }
+
+
+def open_workdir(folder: Path, config: config_lib.Config) -> Path:
+    """`workdir.open_for_training` in process 0; the others look whether they see the same folder.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        WorkdirError: as there, or if the folder is not shared.
+    """
+    opened = distributed.first(lambda: workdirs.open_for_training(folder, config))
+    if opened is not None:
+        return opened
+    folder = folder.expanduser().resolve()
+    deadline = time.monotonic() + _PATIENCE
+    while not workdirs.is_run(folder):
+        if time.monotonic() > deadline:
+            raise WorkdirError(
+                "is not the folder that process 0 has written to",
+                path=folder,
+                remedy="give a --workdir on a file system that all hosts share",
+            )
+        time.sleep(0.2)
+    # That it belongs to these settings process 0 has seen, and `joined` that all have the same but
+    # for places of files, which may be others here.
+    return folder

@@ -1,0 +1,154 @@
+"""The provenance of a run: what its settings say, what its files recorded, and the warnings."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mtl_face.config import Config
+from mtl_face.errors import WeightsError, WorkdirError
+from mtl_face.run import datasets
+from mtl_face.run import workdir as workdirs
+from mtl_face.training import distributed
+from mtl_face.training.checkpoint import Checkpoints
+from mtl_face.weights import provenance
+
+FILE = "provenance.json"
+"""In a workdir, beside config.json."""
+
+_KEY = "provenance"
+
+
+def begin(
+    config: Config, workdir: Path, checkpoints: Checkpoints, source: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The provenance of a run that starts now: written to its folder and to every checkpoint.
+
+    Args:
+        config: the settings.
+        workdir: the run's folder.
+        checkpoints: where its states will be saved.
+        source: the file of its initial weights, as `provenance.record` takes it; None for random.
+
+    Returns:
+        The provenance.
+
+    Raises:
+        WorkdirError: if the folder cannot be written.
+        WeightsError: if the source's own provenance is not sound.
+    """
+    settings = config.provenance
+    found = provenance.record(
+        training_data=settings.training_data or data_sets(config),
+        pretrained_on=settings.pretrained_on or (),
+        aff_wild2_pretrained=settings.aff_wild2_pretrained,
+        initial_weights=source,
+    )
+    path = workdir / FILE
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    checkpoints.metadata = {_KEY: found}
+    if not distributed.is_writer():
+        return found
+    try:
+        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot be written: {error.strerror}",
+            path=path,
+            remedy="free some space, mend the permissions, or choose another --workdir",
+        ) from error
+    return found
+
+
+def resume(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    """The provenance of a run that goes on, for its further checkpoints.
+
+    Args:
+        config: the settings. What they say more than was recorded is added.
+        workdir: the run's folder.
+        checkpoints: its states.
+        step: the one that it goes on from.
+
+    Returns:
+        The provenance.
+
+    Raises:
+        WorkdirError: if the checkpoint's metadata are damaged.
+        WeightsError: if what they recorded is no sound provenance.
+    """
+    found = _recorded(config, workdir, checkpoints, step)
+    checkpoints.metadata = {_KEY: found}
+    return found
+
+
+def of_checkpoint(config: Config, workdir: Path, step: int) -> dict[str, Any]:
+    """The provenance of a state.
+
+    Args:
+        config: the settings. What they say more than was recorded is added.
+        workdir: the run's folder.
+        step: the state's.
+
+    Returns:
+        The provenance.
+
+    Raises:
+        WorkdirError: if the checkpoint's metadata are damaged.
+        WeightsError: if what they recorded is no sound provenance.
+    """
+    with Checkpoints(workdir / workdirs.CHECKPOINTS, keep=1, read_only=True) as checkpoints:
+        return _recorded(config, workdir, checkpoints, step)
+
+
+def amended(config: Config, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded provenance, and what the settings say more."""
+    settings = config.provenance
+    return provenance.amend(
+        recorded,
+        training_data=settings.training_data,
+        pretrained_on=settings.pretrained_on,
+        aff_wild2_pretrained=settings.aff_wild2_pretrained,
+    )
+
+
+def warn(found: Mapping[str, Any] | None, say: Callable[[str], None]) -> list[str]:
+    """Prints what a user must know of a provenance; returns the sentences."""
+    lines = provenance.warnings(found)
+    for line in lines:
+        say(f"warning: {line}")
+    return lines
+
+
+def _recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    """From the checkpoint, else from the folder, else from the settings.
+
+    Versions that recorded none could start from random weights alone.
+    """
+    found = checkpoints.read_metadata(step).get(_KEY)
+    path = workdir / FILE
+    if found is not None:
+        path = workdir / workdirs.CHECKPOINTS / str(step)
+    elif path.is_file():
+        try:
+            found = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise WeightsError(
+                f"cannot be read: {error}",
+                path=path,
+                remedy="restore the file: what weights were trained on is not to be guessed",
+            ) from error
+    else:
+        found = provenance.record(training_data=data_sets(config))
+    return amended(config, provenance.check(found, path))
+
+
+def data_sets(config: Config) -> list[str]:
+    """Names of the data sets that a run trains on.
+
+    Those of a known kind are named for what they are, other ones as the settings of a mixture name
+    them.
+    """
+    named = datasets.data_sets(config.data)
+    return [provenance.DATA_SETS.get(data.kind, name) for name, data in named.items()]

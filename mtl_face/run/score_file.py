@@ -1,0 +1,191 @@
+"""Scores a file of predictions against labels, without JAX or TensorFlow."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from mtl_face.errors import ConfigError
+from mtl_face.evaluation import metrics
+from mtl_face.evaluation.joined import Joined, take
+from mtl_face.evaluation.match import Discrepancies, find_discrepancies, match
+from mtl_face.evaluation.summary import summary
+from mtl_face.files import replacing
+from mtl_face.run import scored_files
+from mtl_face.run.post_process import post_process
+from mtl_face.run.scored_files import ScoredFile
+from mtl_face.tables import FrameTable, PredictionError, PredictionTable
+from mtl_face.weights.provenance import warnings_of_predictions
+
+
+def run(config: object, options: argparse.Namespace) -> int:
+    """Scores `options.predictions` against `options.truth`.
+
+    Args:
+        config: None; the flags say it all.
+        options: `predictions`, `truth`, `dataset`, `lenient`, `resamples`, `seed`, `output`,
+            `calibration`, `report`, `images`.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        ConfigError: one of the two files was not named, or images without a report, or their
+            folder does not exist.
+        PredictionError: the predictions do not fit the labels.
+        AnnotationError: the labels or a submission cannot be read.
+    """
+    for name in ("predictions", "truth"):
+        if getattr(options, name) is None:
+            raise ConfigError(
+                f"scoring a file needs --{name}",
+                remedy="give --predictions=FILE --truth=ANNOTATIONS",
+            )
+    if options.images is not None and options.report is None:
+        raise ConfigError(
+            "--images are for the report", remedy="give --report=FILE.html too, or leave it out"
+        )
+    if options.images is not None and not options.images.is_dir():
+        raise ConfigError(
+            f"--images={options.images} is no folder",
+            remedy="give the folder that the paths of the labels start from, or leave it out",
+        )
+    file = open_predictions(options.predictions, options.dataset, lenient=options.lenient)
+    cautions: list[str] = []
+    plain = None
+    if options.calibration is not None:
+        plain = file
+        file, cautions = _calibrated(file, options.calibration)
+    truth = scored_files.read_truth(options.truth, dataset=file.dataset, answered=file.tasks)
+    print(f"{file.path}: {file.kind}, {len(file.predictions)} rows")
+    print(f"{options.truth}: {len(truth)} rows of labels")
+    joined, found = join_file(truth, file, lenient=options.lenient)
+    provenance, seen = _provenance(file)
+    for warning in (*file.warnings, *found.lines(), *cautions, *seen):
+        print(f"warning: {warning}")
+    before = join_file(truth, plain, lenient=options.lenient)[0] if plain else None
+    result = metrics.score_joined(
+        joined, before=before, num_resamples=options.resamples, seed=options.seed
+    )
+    result["au"]["mask"] = "all"
+    result["matching"] = {
+        "num_missing": joined.num_unpredicted,
+        "num_extra": found.num_extra,
+        "num_repeated": found.num_repeated,
+        "warnings": [*file.warnings, *found.lines(), *cautions],
+    }
+    result["warnings"] = seen
+    result["provenance"] = provenance
+    result["files"] = {"predictions": str(file.path), "truth": str(options.truth)}
+    for line in summary(result):
+        print(line)
+    if options.output is not None:  # before the report, so that a fault of that costs no number
+        write_json(options.output, result)
+        print(f"results: {options.output}")
+    if options.report is not None:
+        from mtl_face.run import file_report
+
+        file_report.write(
+            options.report,
+            file=file,
+            raw=plain,
+            truth=truth,
+            metrics=result,
+            image_folder=options.images,
+            warnings=result["matching"]["warnings"],
+        )
+        print(f"report: {options.report}")
+    if options.output is None:
+        print("next: --output=FILE.json keeps all numbers; run.py compare sets two files apart")
+    else:
+        print("next: run.py compare A B --truth=... says whether two files really differ")
+    return 0
+
+
+def _calibrated(file: ScoredFile, calibration: Path) -> tuple[ScoredFile, list[str]]:
+    """The file with a calibration applied, and warnings."""
+    if not isinstance(file.predictions, PredictionTable):
+        raise PredictionError(
+            "holds decisions only, which cannot be calibrated",
+            path=file.path,
+            remedy="give a .parquet or .csv of ours, which holds logits",
+        )
+    table, warnings = post_process(
+        file.predictions, smoothing=None, calibration=calibration, say=print
+    )
+    return dataclasses.replace(file, predictions=table), warnings
+
+
+def _provenance(file: ScoredFile) -> tuple[Any, list[str]]:
+    """What the weights have seen, and its warnings; only a table of ours can say it."""
+    table = file.predictions
+    metadata = table.metadata if isinstance(table, PredictionTable) else {}
+    says = "provenance" in metadata or "ensemble" in metadata
+    return metadata.get("provenance"), warnings_of_predictions(metadata) if says else []
+
+
+def open_predictions(path: Path, dataset: str | None, *, lenient: bool) -> ScoredFile:
+    """Reads predictions, of one data set if it is named."""
+    file = scored_files.read_predictions(path, lenient=lenient)
+    return file if dataset is None else file.of_dataset(dataset)
+
+
+def join_file(
+    truth: FrameTable, file: ScoredFile, *, lenient: bool
+) -> tuple[Joined, Discrepancies]:
+    """Joins labels and the predictions of a file.
+
+    Args:
+        truth: the labels.
+        file: the predictions.
+        lenient: leave out what has no partner, instead of refusing the file.
+
+    Returns:
+        The joined rows, and what was left out.
+
+    Raises:
+        PredictionError: as in `check_fit`, or rows contradict each other.
+    """
+    index = match(truth, file.predictions, lenient=True)
+    rows = scored_files.asked_rows(truth, index >= 0)
+    truth, index = truth.select(rows), index[rows]
+    found = check_fit(truth, file, lenient=lenient)
+    return take(truth, file.predictions, index, lenient=lenient), found
+
+
+def check_fit(truth: FrameTable, file: ScoredFile, *, lenient: bool) -> Discrepancies:
+    """Checks that the rows of a file are those of the labels.
+
+    Args:
+        truth: the labels.
+        file: the predictions.
+        lenient: refuse the file only if it has no row in common with the labels.
+
+    Returns:
+        What is missing, extra or repeated.
+
+    Raises:
+        PredictionError: something is (unless lenient), or nothing fits.
+    """
+    found = find_discrepancies(truth, file.predictions)
+    if found.num_missing == len(truth):
+        raise PredictionError(
+            "has no row in common with the labels; it has "
+            f"{found.extra or 'no rows'}, they have {found.missing}",
+            path=file.path,
+            remedy="check that both are of the same set, with videos and frames named alike",
+        )
+    if not lenient and found.lines():
+        raise PredictionError(
+            "does not fit the labels\n" + "\n".join(f"  {line}" for line in found.lines()),
+            path=file.path,
+            remedy="check that both are of the same set, or score what fits with --lenient",
+        )
+    return found
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes values as JSON; the file appears whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,525 @@
+"""The two tables: frames with their labels, and what a network or a submission says about them.
+
+Every reader of labels returns a `FrameTable`. Markers of the annotation files (-5, -1) never get
+this far: a missing valence, arousal or action unit is NaN, a missing expression is -1 (the column
+is an integer class).
+
+A `PredictionTable` has the columns on disk, in this order: `dataset`, `video`, `frame`, `image`,
+`valence`, `arousal`, optionally `valence_std` and `arousal_std`, `au1_logit` ... `au26_logit`,
+`expr_neutral_logit` ... `expr_other_logit`, optionally the epistemic columns
+`valence_epistemic_std`, `arousal_epistemic_std`, `au1_epistemic_std` ...
+`expr_other_epistemic_std`. Truth is not among them: it is joined by (dataset, video, frame), so
+that one table of predictions can be scored against any labels.
+
+Dimension letters: N rows, A action units (12), E expressions (8).
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
+
+from mtl_face import tasks
+from mtl_face.errors import UserError
+from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Labels = dict[str, npt.NDArray[np.float32]]
+
+_DTYPES = {
+    "dataset": np.dtype(object),
+    "video": np.dtype(object),
+    "frame": np.dtype(np.int64),
+    "image": np.dtype(object),
+    "root": np.dtype(object),
+    "valence": np.dtype(np.float32),
+    "arousal": np.dtype(np.float32),
+    "expression": np.dtype(np.int8),
+    "au": np.dtype(np.float32),
+    "duplicate": np.dtype(bool),
+    "row": np.dtype(np.int64),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrameTable:
+    """Labelled images as columns of equal length N. Build one with `from_columns`.
+
+    Rows are sorted by (dataset, video, frame), stably; names compare by code point. The exceptions
+    are tables whose order has a meaning of its own: a test list (the order of the submission) and
+    the result of `select`. A frame that a file lists twice is kept twice.
+
+    Attributes:
+        dataset: object [N] of str, name of the data set.
+        video: object [N] of str, name of the video inside the data set.
+        frame: int64 [N], frame number inside the video.
+        image: object [N] of str, path of the image relative to `root`, forward slashes.
+        root: object [N] of str, absolute path of the data set's image folder.
+        valence: float32 [N] in [-1, 1], NaN where missing.
+        arousal: float32 [N] in [-1, 1], NaN where missing.
+        expression: int8 [N] in 0..7, -1 where missing.
+        au: float32 [N, A] of 0 and 1, NaN where missing.
+        duplicate: bool [N], true where an earlier row has the same (dataset, video, frame).
+        row: int64 [N], line number in the file that the row was read from, from 1.
+    """
+
+    dataset: npt.NDArray[np.object_]
+    video: npt.NDArray[np.object_]
+    frame: npt.NDArray[np.int64]
+    image: npt.NDArray[np.object_]
+    root: npt.NDArray[np.object_]
+    valence: npt.NDArray[np.float32]
+    arousal: npt.NDArray[np.float32]
+    expression: npt.NDArray[np.int8]
+    au: npt.NDArray[np.float32]
+    duplicate: npt.NDArray[np.bool_]
+    row: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        num_rows = len(self.frame)
+        for name, dtype in _DTYPES.items():
+            column = getattr(self, name)
+            shape = (num_rows, len(tasks.AU_NAMES)) if name == "au" else (num_rows,)
+            if column.dtype != dtype or column.shape != shape:
+                raise ValueError(
+                    f"column {name} is {column.dtype} {column.shape}, expected {dtype} {shape}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def paths(self) -> list[str]:
+        """Absolute path of each row's image."""
+        return [
+            os.path.join(root, *image.split("/"))
+            for root, image in zip(self.root, self.image, strict=True)
+        ]
+
+    def select(self, rows: npt.ArrayLike) -> "FrameTable":
+        """Rows by a boolean mask [N] or by integer indices, in the order asked for.
+
+        `duplicate` is marked afresh: a row whose earlier twin was left out is no duplicate.
+        """
+        index = np.asarray(rows)
+        if index.size == 0 and index.dtype != bool:
+            index = index.astype(np.int64)  # an empty list arrives as float64
+        columns = {name: getattr(self, name)[index] for name in _DTYPES}
+        columns["duplicate"] = _find_duplicates(
+            columns["dataset"], columns["video"], columns["frame"]
+        )
+        return FrameTable(**columns)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The table as a DataFrame: the same columns, with `au` spread over `au1` ... `au26`."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {}
+        for name in _DTYPES:
+            if name == "au":
+                columns.update(zip(tasks.AU_NAMES, self.au.T, strict=True))
+            else:
+                columns[name] = getattr(self, name)
+        return pd.DataFrame(columns)
+
+    def counts(self) -> dict[str, int]:
+        """How many rows, images, videos and labels there are.
+
+        Returns:
+            `rows`, `unique_images`, `duplicates`, `videos`; rows labelled per task under `va`
+            (both values), `au` (at least one of the twelve) and `expr`; `all_tasks` and
+            `unlabelled`, rows with all three of these and with none.
+        """
+        labelled = np.stack(
+            [
+                ~np.isnan(self.valence) & ~np.isnan(self.arousal),
+                ~np.isnan(self.au).all(axis=1),
+                self.expression >= 0,
+            ]
+        )
+        return {
+            "rows": len(self),
+            "unique_images": len(set(zip(self.root, self.image, strict=True))),
+            "duplicates": int(self.duplicate.sum()),
+            "videos": len(set(zip(self.dataset, self.video, strict=True))),
+            **{task: int(mask.sum()) for task, mask in zip(tasks.TASKS, labelled, strict=True)},
+            "all_tasks": int(labelled.all(axis=0).sum()),
+            "unlabelled": int((~labelled.any(axis=0)).sum()),
+        }
+
+
+def from_columns(
+    *,
+    dataset: str | Iterable[str],
+    video: Iterable[str],
+    frame: npt.ArrayLike,
+    image: Iterable[str],
+    root: str | Iterable[str],
+    valence: npt.ArrayLike | None = None,
+    arousal: npt.ArrayLike | None = None,
+    expression: npt.ArrayLike | None = None,
+    au: npt.ArrayLike | None = None,
+    row: npt.ArrayLike | None = None,
+    sort: bool = True,
+) -> FrameTable:
+    """Builds a table from columns: sets dtypes, sorts, marks duplicates.
+
+    Args:
+        dataset: one name for all rows, or one a row.
+        video: name of the video of each row.
+        frame: [N] frame numbers.
+        image: path of each image relative to `root`, forward slashes.
+        root: image folder of all rows, or one a row; made absolute.
+        valence: [N] in [-1, 1], NaN where missing; None: all missing.
+        arousal: as `valence`.
+        expression: [N] in 0..7, -1 where missing; None: all missing.
+        au: [N, A] of 0, 1, NaN where missing; None: all missing.
+        row: [N] line numbers; None: 1..N in the order given.
+        sort: sort by (dataset, video, frame); false keeps the order given.
+
+    Raises:
+        ValueError: a column of another length, or a label outside its range. Readers check what
+            users wrote before they come here.
+    """
+    frame_N = np.array(frame, dtype=np.int64)
+    num_rows = len(frame_N)
+    columns: dict[str, Any] = {
+        "dataset": _text_column(dataset, num_rows),
+        "video": _text_column(video, num_rows),
+        "frame": frame_N,
+        "image": _text_column(image, num_rows),
+        "root": _absolute(_text_column(root, num_rows)),
+        "valence": _label_column(valence, (num_rows,), np.nan, np.float32),
+        "arousal": _label_column(arousal, (num_rows,), np.nan, np.float32),
+        "expression": _label_column(expression, (num_rows,), -1, np.int8),
+        "au": _label_column(au, (num_rows, len(tasks.AU_NAMES)), np.nan, np.float32),
+        "row": np.arange(1, num_rows + 1) if row is None else np.array(row, dtype=np.int64),
+    }
+    for name in tasks.VA_NAMES:
+        if (np.abs(columns[name]) > 1).any():  # a comparison with NaN is false
+            raise ValueError(f"{name} outside [-1, 1]")
+    if not np.isin(columns["expression"], range(-1, len(tasks.EXPRESSION_NAMES))).all():
+        raise ValueError("expression outside -1..7")
+    if not (np.isnan(columns["au"]) | np.isin(columns["au"], (0, 1))).all():
+        raise ValueError("an action unit that is neither 0, 1 nor NaN")
+    columns["duplicate"] = np.zeros(num_rows, dtype=bool)  # `select` marks them
+    table = FrameTable(**columns)
+    order = np.arange(num_rows)
+    if sort:
+        order = _sorted_order(table.dataset, table.video, table.frame)
+    return table.select(order)
+
+
+def labels(table: FrameTable) -> tuple[Labels, Labels]:
+    """Labels as arrays for a loss or a metric, and a weight for each: 1 present, 0 missing.
+
+    Returns:
+        `targets`: float32 arrays `va` [N, 2], `au` [N, A], `expr` [N, 8] (one-hot); 0 where
+        missing, never NaN.
+        `weights`: float32 arrays `va` [N] (1 only where both values are present), `au` [N, A],
+        `expr` [N].
+    """
+    va_N2 = np.stack([table.valence, table.arousal], axis=1)
+    has_va_N = ~(np.isnan(table.valence) | np.isnan(table.arousal))
+    has_au_NA = ~np.isnan(table.au)
+    class_E = np.arange(len(tasks.EXPRESSION_NAMES), dtype=np.int8)
+    targets = {
+        tasks.VA: np.where(has_va_N[:, None], va_N2, 0).astype(np.float32),
+        tasks.AU: np.where(has_au_NA, table.au, 0).astype(np.float32),
+        tasks.EXPR: (table.expression[:, None] == class_E).astype(np.float32),
+    }
+    weights = {
+        tasks.VA: has_va_N.astype(np.float32),
+        tasks.AU: has_au_NA.astype(np.float32),
+        tasks.EXPR: (table.expression >= 0).astype(np.float32),
+    }
+    return targets, weights
+
+
+def _text_column(values: str | Iterable[str], num_rows: int) -> npt.NDArray[np.object_]:
+    # Object columns: rows of one video share one string, and one long path costs only itself.
+    column = np.empty(num_rows, dtype=object)
+    if isinstance(values, str):
+        column[:] = values
+    else:
+        listed = list(values)
+        if len(listed) != num_rows:
+            raise ValueError(f"a text column has {len(listed)} values for {num_rows} rows")
+        column[:] = listed
+    return column
+
+
+def _absolute(root_N: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    absolute = {root: os.path.abspath(root) for root in set(root_N)}
+    return _text_column([absolute[root] for root in root_N], len(root_N))
+
+
+def _label_column(
+    values: npt.ArrayLike | None, shape: tuple[int, ...], missing: float, dtype: npt.DTypeLike
+) -> npt.NDArray[Any]:
+    return np.full(shape, missing, dtype) if values is None else np.array(values, dtype=dtype)
+
+
+def _rank(values_N: npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
+    rank = {value: position for position, value in enumerate(sorted(set(values_N)))}
+    return np.fromiter((rank[value] for value in values_N), np.int64, len(values_N))
+
+
+def _sorted_order(
+    dataset_N: npt.NDArray[np.object_],
+    video_N: npt.NDArray[np.object_],
+    frame_N: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    return np.lexsort((frame_N, _rank(video_N), _rank(dataset_N)))  # stable; last key first
+
+
+def _find_duplicates(
+    dataset_N: npt.NDArray[np.object_],
+    video_N: npt.NDArray[np.object_],
+    frame_N: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    order = _sorted_order(dataset_N, video_N, frame_N)
+    duplicate_N = np.zeros(len(order), dtype=bool)
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for column in (dataset_N, video_N, frame_N):
+        same &= (column[order][1:] == column[order][:-1]).astype(bool)
+    duplicate_N[order[1:]] = same
+    return duplicate_N
+
+
+KEY_COLUMNS = ("dataset", "video", "frame", "image")
+"""Columns that say which image a row is about."""
+
+STD_COLUMNS = ("valence_std", "arousal_std")
+"""Optional columns: the predicted standard deviations of valence and arousal."""
+
+AU_LOGIT_COLUMNS = tuple(f"{name}_logit" for name in AU_NAMES)
+"""Columns of the action units' logits, in the order of `mtl_face.tasks.AU_NAMES`."""
+
+EXPRESSION_LOGIT_COLUMNS = tuple(f"expr_{name.lower()}_logit" for name in EXPRESSION_NAMES)
+"""Columns of the expressions' logits, in the order of `mtl_face.tasks.EXPRESSION_NAMES`."""
+
+EPISTEMIC_COLUMNS = (
+    "valence_epistemic_std",
+    "arousal_epistemic_std",
+    *(f"{name}_epistemic_std" for name in AU_NAMES),
+    *(f"expr_{name.lower()}_epistemic_std" for name in EXPRESSION_NAMES),
+)
+"""Optional columns: how far members of an ensemble, or samples of dropout, differ, by task."""
+
+OPTIONAL_COLUMNS = {
+    "predicted standard deviations": STD_COLUMNS,
+    "ensemble spreads": EPISTEMIC_COLUMNS,
+}
+"""Groups of optional columns; a table has all of a group or none of it."""
+
+_OPTIONAL_FIELDS = (
+    ("valence_std", "arousal_std"),
+    (
+        "valence_epistemic_std",
+        "arousal_epistemic_std",
+        "au_epistemic_std",
+        "expression_epistemic_std",
+    ),
+)
+_WIDTHS = {
+    "au_logits": len(AU_NAMES),
+    "au_epistemic_std": len(AU_NAMES),
+    "expression_logits": len(EXPRESSION_NAMES),
+    "expression_epistemic_std": len(EXPRESSION_NAMES),
+}
+
+REQUIRED_COLUMNS = (
+    *KEY_COLUMNS,
+    "valence",
+    "arousal",
+    *AU_LOGIT_COLUMNS,
+    *EXPRESSION_LOGIT_COLUMNS,
+)
+"""Columns that every file of predictions has."""
+
+
+class PredictionError(UserError):
+    """A file of predictions that cannot be read, or that does not fit the labels."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PredictionTable:
+    """Predictions of N images, as NumPy columns of equal length.
+
+    Columns are converted to the dtypes below when the table is made. Values are taken as they are:
+    valence and arousal are not clipped, and NaN is kept (a score refuses it).
+
+    Attributes:
+        dataset: data set of each row, str [N].
+        video: video of each row, str [N].
+        frame: frame number in its video, int64 [N].
+        image: path of the image relative to its data set's image root, str [N].
+        valence: predicted valence, float64 [N], nominally in [-1, 1].
+        arousal: predicted arousal, float64 [N], nominally in [-1, 1].
+        au_logits: action unit logits, float64 [N, 12]; present where above `au_thresholds`.
+        expression_logits: expression logits, float64 [N, 8]; the class is the largest one, after
+            `expression_biases` are added.
+        valence_std: predicted standard deviation of valence, float64 [N], or None. All that the
+            prediction leaves open, the spread of an ensemble included.
+        arousal_std: the same of arousal.
+        valence_epistemic_std: standard deviation of valence over the members of an ensemble, or
+            over samples of dropout, float64 [N], or None; NaN where there was one member only.
+        arousal_epistemic_std: the same of arousal.
+        au_epistemic_std: the same of each action unit's probability, float64 [N, 12], or None.
+        expression_epistemic_std: the same of each expression's probability, float64 [N, 8].
+        metadata: what made the table, JSON values only. Keys in use: `config`, `weights_sha256`,
+            `temperatures` (of the network, by task), `mc_dropout_samples`, `smoothing`,
+            `calibration`, `ensemble`, `versions`, and `decisions` with `au_thresholds` (12
+            numbers) and `expression_biases` (8 numbers).
+
+    Raises:
+        ValueError: a column has the wrong shape.
+    """
+
+    dataset: NDArray[np.str_]
+    video: NDArray[np.str_]
+    frame: NDArray[np.int64]
+    image: NDArray[np.str_]
+    valence: NDArray[np.float64]
+    arousal: NDArray[np.float64]
+    au_logits: NDArray[np.float64]
+    expression_logits: NDArray[np.float64]
+    valence_std: NDArray[np.float64] | None = None
+    arousal_std: NDArray[np.float64] | None = None
+    valence_epistemic_std: NDArray[np.float64] | None = None
+    arousal_epistemic_std: NDArray[np.float64] | None = None
+    au_epistemic_std: NDArray[np.float64] | None = None
+    expression_epistemic_std: NDArray[np.float64] | None = None
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        num_rows = len(self.frame)
+        optional = {name for group in _OPTIONAL_FIELDS for name in group}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "metadata" or (field.name in optional and value is None):
+                continue
+            column = np.asarray(value)
+            if field.name in ("dataset", "video", "image"):
+                column = column.astype(np.str_)
+            elif field.name == "frame":
+                # "safe" so that a frame number with a fraction is refused and not truncated
+                column = column.astype(np.int64, casting="safe" if column.size else "unsafe")
+            else:
+                column = column.astype(np.float64)
+            width = _WIDTHS.get(field.name)
+            shape = (num_rows,) if width is None else (num_rows, width)
+            if column.shape != shape:
+                raise ValueError(f"column {field.name} has shape {column.shape}, expected {shape}")
+            object.__setattr__(self, field.name, column)
+        for group in _OPTIONAL_FIELDS:
+            if len({getattr(self, name) is None for name in group}) > 1:
+                raise ValueError(f"{', '.join(group)} come together or not at all")
+        self._decision("au_thresholds", len(AU_NAMES))
+        self._decision("expression_biases", len(EXPRESSION_NAMES))
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.frame)
+
+    @property
+    def au_thresholds(self) -> NDArray[np.float64]:
+        """Logit above which each action unit counts as present, float64 [12]; 0 by default."""
+        return self._decision("au_thresholds", len(AU_NAMES))
+
+    @property
+    def expression_biases(self) -> NDArray[np.float64]:
+        """What is added to each expression's logit to decide, float64 [8]; 0 by default."""
+        return self._decision("expression_biases", len(EXPRESSION_NAMES))
+
+    @property
+    def au_present(self) -> NDArray[np.bool_]:
+        """Decision on each action unit, bool [N, 12]: logit above its threshold.
+
+        Without calibration that is 0, a probability of 0.5.
+        """
+        return self.au_logits > self.au_thresholds
+
+    @property
+    def expression(self) -> NDArray[np.int64]:
+        """Decision on the expression, int64 [N]: the largest biased logit, the first if tied."""
+        biased_NE = self.expression_logits + self.expression_biases
+        return np.argmax(biased_NE, axis=1).astype(np.int64)
+
+    def _decision(self, name: str, length: int) -> NDArray[np.float64]:
+        """One entry of the metadata's `decisions`, or zeros; ValueError if it is malformed."""
+        decisions = self.metadata.get("decisions") or {}
+        values = np.asarray(decisions.get(name, np.zeros(length)), np.float64)
+        if values.shape != (length,) or not np.isfinite(values).all():
+            raise ValueError(f"decisions of the metadata: {name} is not {length} finite numbers")
+        return values
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """The table of these rows, in this order, with the same metadata.
+
+        Args:
+            rows: row numbers, int [M], repetition allowed.
+
+        Returns:
+            A table of M rows.
+        """
+        columns = {
+            field.name: getattr(self, field.name)[rows]
+            for field in dataclasses.fields(self)
+            if field.name != "metadata" and getattr(self, field.name) is not None
+        }
+        return dataclasses.replace(self, **columns)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The columns as on disk, by name and in order, each [N]."""
+        columns: dict[str, NDArray[Any]] = {
+            name: getattr(self, name) for name in (*KEY_COLUMNS, "valence", "arousal")
+        }
+        if self.valence_std is not None and self.arousal_std is not None:
+            columns |= {"valence_std": self.valence_std, "arousal_std": self.arousal_std}
+        columns |= dict(zip(AU_LOGIT_COLUMNS, self.au_logits.T, strict=True))
+        columns |= dict(zip(EXPRESSION_LOGIT_COLUMNS, self.expression_logits.T, strict=True))
+        if self.au_epistemic_std is not None:
+            spread = [getattr(self, name) for name in _OPTIONAL_FIELDS[1]]
+            columns |= dict(zip(EPISTEMIC_COLUMNS, np.column_stack(spread).T, strict=True))
+        return columns
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Self:
+        """Inverse of `columns`.
+
+        Args:
+            columns: the columns named in `REQUIRED_COLUMNS`, optionally those of each group in
+                `OPTIONAL_COLUMNS`, each [N]; others are not looked at.
+            metadata: see the class.
+
+        Returns:
+            The table.
+        """
+        spread: dict[str, NDArray[Any]] = {}
+        if EPISTEMIC_COLUMNS[0] in columns:
+            spread_NC = np.stack([columns[name] for name in EPISTEMIC_COLUMNS], axis=1)
+            first_expression = 2 + len(AU_NAMES)
+            parts = (
+                spread_NC[:, 0],
+                spread_NC[:, 1],
+                spread_NC[:, 2:first_expression],
+                spread_NC[:, first_expression:],
+            )
+            spread = dict(zip(_OPTIONAL_FIELDS[1], parts, strict=True))
+        return cls(
+            **{name: columns[name] for name in (*KEY_COLUMNS, "valence", "arousal")},
+            **{name: columns[name] for name in STD_COLUMNS if name in columns},
+            **spread,
+            au_logits=np.stack([columns[name] for name in AU_LOGIT_COLUMNS], axis=1),
+            expression_logits=np.stack(
+                [columns[name] for name in EXPRESSION_LOGIT_COLUMNS], axis=1
+            ),
+            metadata=metadata,
+        )

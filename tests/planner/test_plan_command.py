@@ -1,0 +1,277 @@
+"""`run.py plan`: a plan for this machine's devices, its cache, and what a user may get wrong."""
+
+import ast
+import importlib.util
+import inspect
+import json
+import sys
+
+import jax
+import pytest
+from small_experiment import write_config
+
+from mtl_face import config as config_lib
+from mtl_face.cli import main
+from mtl_face.cli.commands import COMMANDS
+from mtl_face.planner import compile, compiler
+from mtl_face.run import plan, train
+
+try:
+    LIBTPU = compiler.find_library()
+except compiler.CompilerError:
+    LIBTPU = None
+
+# Few operations, which is what compiling takes its time by.
+SMALLEST = (
+    "--config.model.encoder_layers=0",
+    "--config.model.head_layers=1",
+    "--config.model.decoder_mlp=last",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    write_config(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(folder, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.delenv(compiler.FOLDER, raising=False)
+
+
+def run(folder, capsys, *words):
+    status = main.main(["plan", f"--config={folder / 'small.py'}", *SMALLEST, *words])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def planned(folder):
+    """A plan of a batch of 16 on the eight devices of this process, and what was printed."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    output = folder / "plan.json"
+    printed: list[str] = []
+    patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
+    status = main.main(
+        [
+            "plan",
+            f"--config={folder / 'small.py'}",
+            *SMALLEST,
+            "--topology=local",
+            "--batch=16",
+            f"--output={output}",
+        ]
+    )
+    patch.undo()
+    assert status == 0
+    return json.loads(output.read_text()), "\n".join(printed)
+
+
+def test_neither_data_nor_weights_are_needed(planned):
+    found, _ = planned
+    assert (found["topology"], found["batch_size"], found["fits"]) == ("local", 16, True)
+    assert (found["devices"], found["chips"], found["hosts"]) == (8, 8, 1)
+    assert found["images_per_chip"] == 2
+
+
+def test_memory_of_the_state(planned):
+    found, _ = planned
+    memory = found["memory"]
+    assert memory["parameters"] == 4 * found["parameters"]
+    assert 2 * memory["parameters"] <= memory["optimizer"] <= 2 * memory["parameters"] + 64
+    assert memory["batch"] == 2 * (32 * 32 * 3 + 4 * (2 + 12 + 8) + 4 * (1 + 12 + 1))
+    assert memory["output"] < memory["parameters"] / 4, "the state is not donated"
+    listed = ("parameters", "optimizer", "statistics", "batch", "padding", "output", "code")
+    assert memory["total"] == sum(memory[name] for name in (*listed, "temporaries"))
+
+
+def test_exchanges_are_one_all_reduce_of_the_gradients_and_statistics(planned):
+    found, _ = planned
+    gradients = found["gradients"]
+    assert gradients["bytes"] == gradients["expected_bytes"] == 4 * found["parameters"]
+    assert gradients["missing_elements"] == 0
+    assert gradients["dtypes"] == ["f32"]
+    assert found["not_gradients"]["bytes"] < 10_000
+    assert found["forward"]["count"] > 0  # batch norm of the global batch
+    assert {row["kind"] for row in found["collectives"]} == {"all-reduce"}
+
+
+def test_text_holds_the_figures(planned):
+    found, text = planned
+    assert "local: 8 chips (cpu), 1 host; 16 images a step, 2 a chip, float32" in text
+    assert f"{found['memory']['temporaries'] / 2**30:.3f} GiB" in text
+    assert f"{found['arithmetic']['flops_per_image'] / 1e9:.3f} GFLOP" in text
+    assert "no published peaks known" in text
+    assert "next: " in text
+
+
+def test_second_call_compiles_nothing(planned, folder, capsys, monkeypatch):
+    def compile_step(*words, **named):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(compile, "compile_step", compile_step)
+    words = ["--topology=local", "--batch=16"]
+    # What has no effect on the step has none on the cache.
+    words += ["--config.name=other", "--config.data.root=elsewhere", "--config.seed=3"]
+    status, out, err = run(folder, capsys, *words)
+    assert (status, err) == (0, "")
+    assert "by an earlier call" in out
+    with pytest.raises(AssertionError, match="compiled again"):
+        run(folder, capsys, *words, "--config.model.compute_dtype=bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ("seed=7", True),
+        ("data.root=/somewhere", True),
+        ("evaluation.batch_size=16", True),
+        ("training.log_every_steps=7", True),
+        ("model.backbone.batch_norm=frozen", False),
+        ("optimizer.weight_decay=0.5", False),
+        ("data.image_size=48", False),
+        ("mesh.fsdp=2", False),
+        ("augmentation.mixup_alpha=0.5", False),
+        ("training.loss_limit=7.0", False),
+    ],
+)
+def test_key_of_the_cache(folder, override, same):
+    def key(*overrides, **changes):
+        settings = config_lib.load(folder / "small.py", [*COMMANDS["plan"].presets, *overrides])
+        named = {"topology": "v5e:4x4", "batch_size": 8, "effort": "low", "library": None}
+        return compiler.cache_key(settings, **{**named, **changes})
+
+    assert (key(override) == key()) == same
+    assert len({key(), key(batch_size=16), key(effort="full"), key(topology="v5e:2x2")}) == 4
+
+
+def test_a_cache_that_cannot_be_written(folder, capsys, monkeypatch):
+    (folder / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "file"))
+    status, _, err = run(folder, capsys, "--topology=local", "--batch=16")
+    assert status == 2
+    assert "compiled steps cannot be kept" in err
+
+
+def test_a_batch_that_does_not_split(folder, capsys):
+    status, _, err = run(folder, capsys, "--topology=local", "--batch=12")
+    assert status == 2
+    assert "batch 12 does not split over 8 devices" in err
+    assert "use 8 or 16" in err
+
+
+def test_an_unknown_topology(folder, capsys):
+    status, _, err = run(folder, capsys, "--topology=v5e:4x5")
+    assert status == 2
+    assert "'v5e:4x5' is unknown" in err
+    assert "16x16" in err
+    assert "2x2x4" in err
+
+
+def test_no_compiler_for_tpus(folder, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    status, _, err = run(folder, capsys, "--topology=v5e:4x4")
+    assert status == 2
+    target = folder / "cache" / "mtl_face" / "libtpu"
+    assert f"{sys.executable} -m pip install --no-deps --target={target}" in err
+    assert '"libtpu' in err
+
+
+@pytest.mark.parametrize("inside", ["libtpu", "lib/python3.11/site-packages/libtpu"])
+def test_compiler_in_a_folder_or_an_environment(tmp_path, inside):
+    library = tmp_path / inside / "libtpu.so"
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"")
+    assert compiler.find_library({compiler.FOLDER: str(tmp_path)}) == library
+
+
+def test_auto_is_settled_for_the_platform_that_is_compiled_for(folder):
+    settings = config_lib.load(folder / "small.py", COMMANDS["plan"].presets)
+    assert settings.model.backbone.convolution == settings.augmentation.method == "auto"
+    for platform, convolution, method in [
+        ("tpu", "xla", "separable"),
+        ("cpu", "matmul_gradient", "gather"),
+        ("gpu", "xla", "gather"),
+    ]:
+        settled = compile.for_platform(settings, platform)
+        assert settled.model.backbone.convolution == convolution
+        assert settled.augmentation.method == method
+
+
+def test_a_step_that_does_not_fit(folder, capsys, monkeypatch):
+    """What the plan says when the compiler refuses, on a chip with little memory."""
+
+    def compiled(config, *, batch_size, **named):
+        fits = batch_size <= 512
+        answer = {
+            "device_kind": "TPU v5 lite",
+            "devices": 16,
+            "chips": 16,
+            "hosts": 4,
+            "memory_limit": None,
+            "fits": fits,
+            "parameters": 10,
+            "parameter_sizes": [10],
+            "shards": 1,
+            "seconds": 1.0,
+            "message": "RESOURCE_EXHAUSTED: no room",
+        }
+        if fits:
+            answer["arguments"] = dict.fromkeys(("parameters", "optimizer", "statistics"), 1)
+            answer["arguments"] |= {"batch": batch_size}
+            answer["memory"] = {"arguments": 900, "output": 0, "alias": 0, "code": 0}
+            answer["memory"] |= {"temporaries": batch_size * 2**25}
+        return compiler.Compiled(answer, folder / "none", cached=False)
+
+    monkeypatch.setattr(compiler, "compiled", compiled)
+    words = ["--topology=v5e:4x4", "--batch=1024", "--search=3"]
+    status, out, _ = run(folder, capsys, *words)
+    assert status == 1
+    assert "1024 images a step do not fit: RESOURCE_EXHAUSTED" in out
+    assert "largest batch: 384 fits (compiled), 512 does not" in out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LIBTPU is None, reason="no libtpu; docs/scaling.md says how to get it")
+def test_a_slice_of_tpus(folder, capsys, monkeypatch):
+    """With the TPU's compiler, if it is here: the exchanges of a pod slice."""
+    monkeypatch.setenv(compiler.FOLDER, str(LIBTPU.parents[1]))
+    output = folder / "tpu.json"
+    words = ["--topology=v5e:4x4", "--batch=64", "--effort=low", "--search=0"]
+    frozen = "--config.model.backbone.batch_norm=frozen"
+    status, _, err = run(folder, capsys, *words, frozen, f"--output={output}")
+    assert (status, err) == (0, "")
+    found = json.loads(output.read_text())
+    assert (found["chips"], found["hosts"]) == (16, 4)
+    assert found["forward"]["count"] == 0
+    # The biases of `bn3` and `proj_bn` are added to one map: one sum is the gradient of both.
+    assert found["gradients"]["missing_elements"] == 8 * 2
+    assert found["gradients"]["dtypes"] == ["f32"]
+    assert found["roofline"]["images_per_second"] > 0
+
+
+def test_closed_form_is_that_of_the_config(folder):
+    settings = config_lib.load(folder / "small.py", COMMANDS["plan"].presets)
+    parts = plan.analytical(settings.model)
+    assert set(parts) == {"stem", "stage1", "projection", "encoder", "decoder", "heads"}
+    assert parts["projection"].forward == 2 * 8 * 8 * 16 * 16
+    assert jax.device_count() == 8
+
+
+def test_the_step_is_made_as_training_makes_it():
+    """The keyword arguments of the step, as expressions, are those of `run.py train`."""
+
+    def keywords(module):
+        calls = [
+            node
+            for node in ast.walk(ast.parse(inspect.getsource(module)))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "make_train_step"
+        ]
+        (call,) = calls
+        return {word.arg: ast.unparse(word.value) for word in call.keywords}
+
+    assert keywords(compile) == keywords(train)

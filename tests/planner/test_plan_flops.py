@@ -1,0 +1,135 @@
+"""The closed form of the network's operations, against its program and against print."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_face.model import presets
+from mtl_face.model.network import MtlFace
+from mtl_face.planner import flops
+
+SMALL = {
+    "input_size": 64,
+    "stage_sizes": (2, 1, 2),
+    "backbone_width": 8,
+    "expansion": 2,
+    "variant": "caffe",
+    "embed_dim": 16,
+    "encoder_layers": 2,
+    "decoder_modules": 2,
+    "mlp_ratio": 3,
+    "decoder_mlp": "each",
+    "head_layers": 2,
+    "head_width": 24,
+}
+
+
+def closed_form(settings, **more):
+    names = SMALL.keys()
+    return flops.by_part(**{name: settings[name] for name in names}, **more)
+
+
+def counted(jaxpr):
+    """Operations of all convolutions and matrix products of a program before any compiler."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            contracted = equation.params["dimension_numbers"][0][0]
+            left = equation.invars[0].aval.shape
+            total += 2 * equation.outvars[0].aval.size * int(np.prod([left[i] for i in contracted]))
+        elif equation.primitive.name == "conv_general_dilated":
+            total += products_of_convolution(equation)
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    total += counted(inner)
+    return total
+
+
+def products_of_convolution(equation):
+    """Twice the products of a convolution, dilated zeros left out, padded ones counted."""
+    numbers = equation.params["dimension_numbers"]
+    left, right = (variable.aval.shape for variable in equation.invars[:2])
+    out = equation.outvars[0].aval.shape
+    window = [right[i] for i in numbers.rhs_spec[2:]]
+    positions = [out[i] for i in numbers.out_spec[2:]]
+    for axis, (dilation, spread) in enumerate(
+        zip(equation.params["lhs_dilation"], equation.params["rhs_dilation"], strict=True)
+    ):
+        if dilation > 1:  # every second place of the input is a zero that strides put there
+            positions[axis] = left[numbers.lhs_spec[2 + axis]]
+        assert spread >= 1
+    features = right[numbers.rhs_spec[1]] * out[numbers.out_spec[1]]
+    return 2 * out[numbers.out_spec[0]] * int(np.prod(window) * np.prod(positions)) * features
+
+
+def network_of(settings, **more):
+    return MtlFace(**{**settings, "num_heads": 4, "dropout": 0.0, **more})
+
+
+def traced(settings, *, train=False, **more):
+    network = network_of(settings, **more)
+    image = jax.ShapeDtypeStruct((1, settings["input_size"], settings["input_size"], 3), "float32")
+    variables = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False)
+    )
+
+    def outputs(params, image):
+        result, _ = network.apply(
+            {"params": params, "batch_stats": variables_stats},
+            image,
+            train=train,
+            mutable=["batch_stats"],
+        )
+        return sum(jnp.sum(value) for value in result.values())
+
+    variables_stats = jax.tree.map(
+        lambda leaf: jnp.ones(leaf.shape, leaf.dtype), variables["batch_stats"]
+    )
+    function = jax.grad(outputs) if train else outputs
+    return counted(jax.make_jaxpr(function)(variables["params"], image).jaxpr)
+
+
+@pytest.mark.parametrize(
+    ("variant", "decoder_mlp", "input_size"),
+    [
+        *itertools.product(["caffe", "keras", "torchvision"], ["each"], [64, 112]),
+        ("caffe", "last", 50),
+    ],
+)
+def test_forward_pass_equals_the_program(variant, decoder_mlp, input_size):
+    settings = {
+        **SMALL,
+        "variant": variant,
+        "decoder_mlp": decoder_mlp,
+        "input_size": input_size,
+    }
+    assert flops.total(closed_form(settings)).forward == traced(settings)
+
+
+@pytest.mark.parametrize("frozen_stages", [-1, 2])
+def test_training_equals_the_program(frozen_stages):
+    parts = closed_form(SMALL, frozen_stages=frozen_stages)
+    program = traced(SMALL, train=True, frozen_stages=frozen_stages)
+    # Kernels of 3 x 3 with stride 2 have gradients that XLA writes over padded maps.
+    assert flops.total(parts).training == pytest.approx(program, rel=0.04)
+
+
+def test_the_backbone_is_the_published_resnet50():
+    """He et al. (2016), table 1: 3.8e9 multiply-adds, with the classifier's 2 million."""
+    parts = closed_form(presets.PAPER)
+    backbone = sum(count.forward for name, count in parts.items() if name.startswith("st"))
+    assert (backbone / 2 + 2048 * 1000) / 1e9 == pytest.approx(3.8, abs=0.1)
+    assert flops.feature_side(224, variant="caffe", stages=4) == 7
+
+
+def test_frozen_stages_cost_a_forward_pass():
+    parts = closed_form(SMALL, frozen_stages=1)
+    assert parts["stem"].training == parts["stem"].forward
+    assert parts["stage1"].training == parts["stage1"].forward
+    assert 2 * parts["stage2"].forward < parts["stage2"].training < 3 * parts["stage2"].forward
+    assert parts["stage3"].training == 3 * parts["stage3"].forward

@@ -1,0 +1,214 @@
+"""Exchanges between devices, read from the texts of compiled programs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mtl_face.planner import hlo
+from mtl_face.training import sharding
+
+SUM = """
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+"""
+
+
+def module(body, before=""):
+    text = "HloModule jit_step, is_scheduled=true\n" + SUM + before
+    lines = "\n".join(f"  {line}" for line in body)
+    return hlo.parse(text + "\nENTRY %main (x: f32[8]) -> f32[8] {\n" + lines + "\n}\n")
+
+
+def only(body, before="", num_devices=8):
+    (found,) = hlo.collectives(module(body, before), num_devices)
+    return found
+
+
+def test_merged_all_reduce():
+    found = only(
+        [
+            "%x = f32[8]{0} parameter(0)",
+            "%r = (bf16[7,7,3,24]{3,2,1,0:T(4,128)(2,1)}, /*index=1*/f32[24]{0:T(128)}) "
+            "all-reduce(%x, %x), channel_id=2, replica_groups={{0,1,2,3},{4,5,6,7}}, "
+            'to_apply=%add, metadata={op_name="jit(f)/transpose(jvp(Net))/conv1/dot_general"}',
+        ]
+    )
+    assert found.kind == "all-reduce"
+    assert found.arrays == (hlo.Array("bf16", 7 * 7 * 3 * 24), hlo.Array("f32", 24))
+    assert found.nbytes == 2 * 7 * 7 * 3 * 24 + 4 * 24
+    assert found.group_size == 4
+    assert found.phase == "backward"
+    assert found.sent_bytes == 2 * 3 / 4 * found.nbytes
+
+
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ("replica_groups={{0,1},{2,3},{4,5},{6,7}}", 2),
+        ("replica_groups=[2,4]<=[8]", 4),
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", 2),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", 4),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}", 8),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4], device_ids=([4,2]T(1,0)) {'axis_0'}", 2),
+        ("replica_groups={}", 8),
+        ("channel_id=1", 8),
+    ],
+)
+def test_group_size(groups, size):
+    assert hlo.group_size(f", channel_id=3, {groups}, use_global_device_ids=true", 8) == size
+
+
+def test_what_scatters_and_gathers_is_counted_whole():
+    scatter = only(
+        ["%x = f32[64] parameter(0)", "%r = f32[8] reduce-scatter(%x), replica_groups=[1,8]<=[8]"]
+    )
+    assert (scatter.nbytes, scatter.sent_bytes) == (4 * 64, 7 / 8 * 4 * 64)
+    gather = only(
+        ["%x = f32[8] parameter(0)", "%r = f32[64] all-gather(%x), replica_groups=[1,8]<=[8]"]
+    )
+    assert (gather.nbytes, gather.sent_bytes) == (4 * 64, 7 / 8 * 4 * 64)
+
+
+def test_an_exchange_in_two_halves_counts_once():
+    body = [
+        "%x = f32[8] parameter(0)",
+        "%s = (f32[8], f32[64]) all-gather-start(%x), replica_groups=[1,8]<=[8]",
+        "%r = f32[64] all-gather-done(%s)",
+        "%p = (f32[64], f32[64], u32[], u32[]) collective-permute-start(%r), "
+        "source_target_pairs={{0,1}}",
+        "%q = f32[64] collective-permute-done(%p)",
+    ]
+    found = hlo.collectives(module(body), 8)
+    assert [(item.kind, item.nbytes) for item in found] == [
+        ("all-gather", 256),
+        ("collective-permute", 256),
+    ]
+
+
+def test_an_exchange_in_a_loop_counts_as_often_as_it_is_made():
+    body = """
+%body (s: f32[8]) -> f32[8] {
+  %s = f32[8]{0} parameter(0)
+  ROOT %r = f32[8]{0} all-reduce(%s), replica_groups=[1,8]<=[8], to_apply=%add
+}
+%condition (s: f32[8]) -> pred[] {
+  %s = f32[8]{0} parameter(0)
+  ROOT %t = pred[] constant(true)
+}
+%never (s: f32[8]) -> f32[8] {
+  %s = f32[8]{0} parameter(0)
+  ROOT %r = f32[8]{0} all-reduce(%s), replica_groups=[1,8]<=[8], to_apply=%add
+}
+"""
+    loop = "%w = f32[8]{0} while(%x), condition=%condition, body=%body"
+    found = only(
+        [
+            "%x = f32[8] parameter(0)",
+            loop + ', backend_config={"known_trip_count":{"n":"5"}}',
+        ],
+        before=body,
+    )
+    assert found.count == 5
+    assert found.sent_bytes == 5 * 2 * 7 / 8 * 32
+    assert only(["%x = f32[8] parameter(0)", loop], before=body).count == 1
+    counted = body.replace(
+        "ROOT %t = pred[] constant(true)",
+        "%n = s32[]{:T(128)} constant(7)\n"
+        "  %i = s32[]{:T(128)} get-tuple-element(%s), index=0\n"
+        "  ROOT %t = pred[] compare(%i, %n), direction=LT",
+    )
+    assert only(["%x = f32[8] parameter(0)", loop], before=counted).count == 7
+
+
+def test_text_that_is_no_program():
+    with pytest.raises(ValueError, match="ENTRY"):
+        hlo.parse("nothing")
+
+
+def at(place):
+    return 'metadata={op_name="jit(step)/' + place + '"}'
+
+
+def test_what_the_forward_pass_waits_for():
+    body = [
+        "%x = f32[8] parameter(0)",
+        f"%m = f32[8] all-reduce(%x), to_apply=%add, {at('jvp(Net)/bn1/reduce_sum')}",
+        f"%c = f32[8] fusion(%m), kind=kOutput, {at('jvp(Net)/conv2/conv_general_dilated')}",
+        f"%n = f32[8] all-reduce(%x), to_apply=%add, {at('jvp()/reduce_sum')}",
+        f"%g = f32[8] negate(%n), {at('transpose(jvp())/neg')}",
+        # Fused with a part of the backward pass, and named after the forward pass.
+        f"%h = f32[8] fusion(%g), kind=kOutput, {at('jvp(Net)/head/dot_general')}",
+        # The mean of running statistics goes into the new state alone.
+        f"%s = f32[8] all-reduce(%c), to_apply=%add, {at('jvp(Net)/bn1/reduce_mean')}",
+    ]
+    found = hlo.collectives(module(body), 8)
+    assert [item.awaited for item in found] == [True, False, False]
+
+
+def test_gradients_are_told_from_statistics_by_their_sizes():
+    body = [
+        "%x = f32[8] parameter(0)",
+        f"%m = f32[24] all-reduce(%x), to_apply=%add, {at('jvp(Net)/bn1/reduce_sum')}",
+        f"%b = f32[24] all-reduce(%x), to_apply=%add, {at('transpose(jvp(Net))/bn1/reduce_sum')}",
+        "%g = (f32[3,3,8,24], f32[24], f32[]) all-reduce(%x, %x, %x), to_apply=%add, "
+        + at("transpose(jvp(Net))/conv1/conv_general_dilated"),
+        "%r = f32[100] reduce-scatter(%x), replica_groups=[2,4]<=[8], "
+        + at("transpose(jvp(Net))/dense/dot_general"),
+    ]
+    found = hlo.collectives(module(body), 8)
+    split, missing = hlo.split_gradients(found, [3 * 3 * 8 * 24, 24, 400, 17])
+    assert [size for _, size in split] == [0, 0, 4 * (3 * 3 * 8 * 24 + 24), 1600]
+    assert missing == 17
+
+
+def test_rows_of_a_kernel_make_one_gradient():
+    body = ["%x = f32[8] parameter(0)"] + [
+        f"%g{row} = f32[24,8] all-reduce(%x), to_apply=%add, {at('transpose(jvp(N))/dot_general')}"
+        for row in range(4)
+    ]
+    split, missing = hlo.split_gradients(hlo.collectives(module(body), 8), [3 * 24 * 8])
+    assert [size for _, size in split] == [768, 768, 768, 0]
+    assert missing == 0
+
+
+@pytest.fixture(scope="module")
+def compiled_text():
+    """A product over a split axis, in a loop of four, and a mean over the batch, on 8 devices."""
+    mesh = sharding.make_mesh(data=4, fsdp=2)
+    batch = jax.ShapeDtypeStruct((16, 32), jnp.float32, sharding=sharding.by_example(mesh))
+    kernel = jax.ShapeDtypeStruct((32, 32), jnp.float32, sharding=NamedSharding(mesh, P("fsdp")))
+
+    def step(batch_BD, kernel_DD):
+        def layer(carry_BD, _):
+            carry_BD = jnp.tanh(carry_BD @ kernel_DD)
+            return carry_BD - jnp.mean(carry_BD, axis=0, keepdims=True), None
+
+        return jax.lax.scan(layer, batch_BD, length=4)[0].mean()
+
+    lowered = jax.jit(step, out_shardings=sharding.replicated(mesh)).lower(batch, kernel)
+    return lowered.compile().as_text()
+
+
+def test_a_program_of_this_compiler(compiled_text):
+    found = hlo.collectives(hlo.parse(compiled_text), 8)
+    rows = [
+        (item.kind, item.nbytes, item.group_size, item.count)
+        for item in found
+        if item.kind == "all-reduce"
+    ]
+    assert sorted(rows) == [("all-reduce", 4, 8, 1), ("all-reduce", 128, 8, 4)]
+    gathered = [item for item in found if item.kind == "all-gather"]
+    assert {(item.nbytes, item.group_size) for item in gathered} == {(32 * 32 * 4, 2)}
+
+
+def test_bytes_of_every_type():
+    sizes = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8}
+    sizes |= {"s32": 4, "u64": 8, "f8e4m3fn": 1, "token": 0}
+    assert {name: hlo.Array(name, 1).nbytes for name in sizes} == sizes
+    assert np.dtype(np.complex64).itemsize == 8

@@ -1,0 +1,253 @@
+"""A run that starts from weights: what of its state they replace, and what it says of them."""
+
+import collections
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from small_experiment import Experiment
+
+from mtl_face import config as config_lib
+from mtl_face.config.check import validate
+from mtl_face.errors import ConfigError, WeightsError
+from mtl_face.model.backbone import ResNet
+from mtl_face.run import initial_weights
+from mtl_face.run.session import Session
+from mtl_face.training import experiment as experiments
+from mtl_face.training.state import initial_state
+from mtl_face.weights import card as cards
+from mtl_face.weights import export, load_backbone
+
+MEAN, STD = [128.0] * 3, [64.0] * 3
+
+
+def write_weights(path, variant="caffe", width=8):
+    """A backbone of the small experiment as the file of an export."""
+    random = np.random.default_rng(5)
+    network = ResNet((1,), width, 2)
+    abstract = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    )
+    variables = jax.tree.map(
+        lambda leaf: random.uniform(0.5, 1, leaf.shape).astype(np.float32), dict(abstract)
+    )
+    model = config_lib.to_dict(config_lib.Config())["model"]
+    model["backbone"]["variant"] = variant
+    card = cards.make(
+        stored_size=32,
+        input_size=32,
+        input_mean=MEAN,
+        input_std=STD,
+        crop={},
+        temperatures={"va": 1.0, "au": 1.0, "expr": 1.0},
+        step=0,
+        metrics=None,
+        config={"model": model},
+        versions={},
+        provenance=None,
+    )
+    folder = path.with_name(path.name + "_exported")
+    export.save(folder, variables, card, form="safetensors")
+    (folder / export.SAFETENSORS).rename(path)
+    return export.flatten(variables)
+
+
+def make_config(init_from, width=8, fsdp=1):
+    model = {
+        "input_size": 32,
+        "input_mean": MEAN,
+        "input_std": STD,
+        "embed_dim": 128,
+        "num_heads": 4,
+        "encoder_layers": 1,
+        "decoder_modules": 1,
+        "head_width": 16,
+        "backbone": {
+            "stage_sizes": (1,),
+            "width": width,
+            "expansion": 2,
+            "init_from": str(init_from),
+        },
+    }
+    return validate(
+        {"data": {"root": "/x", "image_size": 32}, "model": model, "mesh": {"fsdp": fsdp}}
+    )
+
+
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_placed_in_the_backbone_alone(tmp_path, fsdp):
+    path = tmp_path / "weights"
+    tensors = write_weights(path, width=64)
+    config = make_config(path, width=64, fsdp=fsdp)
+    said = []
+    backbone = initial_weights.load(config, said.append)
+    session = Session(config)
+    before = jax.tree.map(
+        lambda leaf: (
+            jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+            if leaf.dtype == jnp.float32
+            else leaf
+        ),
+        session.state_like,
+    )
+    state = initial_weights.place(before, backbone)
+
+    def placement(leaf):
+        return leaf.shape, leaf.dtype, leaf.sharding
+
+    assert jax.tree.map(placement, state) == jax.tree.map(placement, session.state_like)
+    kernel = state.params["network"]["backbone"]["stage1_block1"]["conv2"]["kernel"]
+    assert len({str(shard.index) for shard in kernel.addressable_shards}) == fsdp
+    found = {
+        jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(leaf)
+        for collection, tree in (
+            ("params", state.params["network"]),
+            ("batch_stats", state.batch_stats),
+        )
+        for keys, leaf in jax.tree_util.tree_flatten_with_path({collection: tree})[0]
+    }
+    replaced = 0
+    for name, leaf in found.items():
+        if "/backbone/" in name:
+            np.testing.assert_array_equal(leaf, tensors[name.replace("/backbone", "")])
+            replaced += 1
+        else:
+            assert not leaf.any()
+    assert replaced == len(tensors)
+    assert said[0].startswith(f"initial weights: {path} (sha256 ")
+    assert any("matched 5 convolutions and 5 batch norms" in line for line in said)
+
+
+def test_weights_have_the_structure_of_a_fresh_state(tmp_path):
+    path = tmp_path / "weights"
+    write_weights(path)
+    config = make_config(path)
+    backbone = load_backbone(path)
+    abstract = jax.eval_shape(
+        lambda: initial_state(
+            experiments.network(config.model),
+            Session(config).optimizer,
+            seed=0,
+            input_size=32,
+            uncertainty={},
+        )
+    )
+    for mine, theirs in (
+        (backbone.params, abstract.params["network"]["backbone"]),
+        (backbone.batch_stats, abstract.batch_stats["backbone"]),
+    ):
+        assert jax.tree.structure(mine) == jax.tree.structure(theirs)
+
+
+def test_random_without_a_file():
+    config = validate({"data": {"root": "/x"}})
+    assert initial_weights.load(config, print) is None
+
+
+def test_a_run_to_go_on_with_needs_no_file(tmp_path):
+    config = make_config(tmp_path / "gone")
+    with pytest.raises(WeightsError, match="does not exist"):
+        initial_weights.load_early(config, tmp_path, print)
+    (tmp_path / "checkpoints").mkdir()
+    assert initial_weights.load_early(config, tmp_path, print) is None
+
+
+def test_channels_without_a_file():
+    with pytest.raises(ConfigError, match="init_from names no file"):
+        validate({"data": {"root": "/x"}, "model": {"backbone": {"init_channels": "bgr"}}})
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    return Experiment(tmp_path)
+
+
+def torchvision_resnet50():
+    """Names and shapes in a few kilobytes."""
+    state = collections.OrderedDict()
+
+    def layer(convolution, norm, *shape):
+        state[f"{convolution}.weight"] = torch.zeros(1).expand(shape)
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{norm}.{kind}"] = torch.zeros(1).expand(shape[0])
+
+    layer("conv1", "bn1", 64, 3, 7, 7)
+    channels = 64
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        inner = 64 * 2**stage
+        for block in range(blocks):
+            name = f"layer{stage + 1}.{block}"
+            layer(f"{name}.conv1", f"{name}.bn1", inner, channels, 1, 1)
+            layer(f"{name}.conv2", f"{name}.bn2", inner, inner, 3, 3)
+            layer(f"{name}.conv3", f"{name}.bn3", inner * 4, inner, 1, 1)
+            if block == 0:
+                down = f"{name}.downsample"
+                layer(f"{down}.0", f"{down}.1", inner * 4, channels, 1, 1)
+            channels = inner * 4
+    return state
+
+
+def test_wrong_pairing_ends_the_command_before_any_work(experiment, capsys):
+    path = experiment.folder / "resnet50.pth"
+    classifier = {"fc.weight": torch.zeros(1).expand(1000, 2048)}
+    torch.save(torchvision_resnet50() | classifier, path)
+    status, out, err = experiment.run(capsys, "train", f"--config.model.backbone.init_from={path}")
+    assert status == 2
+    assert out == ""
+    assert err.startswith(f"error: {path}: does not fit the settings: ")
+    assert "model.backbone.variant is caffe, the weights need torchvision" in err
+    for flag in (
+        "variant=torchvision",
+        "stage_sizes=3,4,6,3",
+        "width=64",
+        "expansion=4",
+    ):
+        assert f"--config.model.backbone.{flag}" in err
+    assert "--config.model.input_mean=123.675,116.28,103.53" in err
+    assert "--config.model.input_std=58.395,57.12,57.375" in err
+
+
+def test_a_bad_file_ends_the_command(experiment, capsys):
+    path = experiment.folder / "weights.h5"
+    path.write_bytes(b"")
+    status, _, err = experiment.run(capsys, "train", f"--config.model.backbone.init_from={path}")
+    assert status == 2
+    assert err == f"error: {path}: is empty\n  -> copy or download it again\n"
+
+
+@pytest.mark.slow
+def test_a_run_from_weights(experiment, capsys):
+    path = experiment.folder / "weights.safetensors"
+    tensors = write_weights(path)
+    flag = f"--config.model.backbone.init_from={path}"
+    more = [
+        "--config.optimizer.epochs=1",
+        "--config.training.evaluate_every_epochs=1",
+        "--config.optimizer.backbone_learning_rate=0",
+        "--config.optimizer.weight_decay=0",
+    ]
+    status, out, err = experiment.run(capsys, "train", flag, *more)
+    assert (status, err) == (0, "")
+    assert f"initial weights: {path}" in out
+    assert "  left out: nothing" in out
+    recorded = json.loads((experiment.workdir / "provenance.json").read_text())
+    assert recorded["initial_weights"]["file"] == "weights.safetensors"
+    assert recorded["initial_weights"] == load_backbone(path).source
+    # The backbone did not learn, so it still is what the run began with.
+    status, _, err = experiment.run(capsys, "export", flag, *more)
+    assert (status, err) == (0, "")
+    exported = load_backbone(experiment.workdir / "export")
+    assert exported.source["provenance"]["initial_weights"]["file"] == "weights.safetensors"
+    flat = jax.tree_util.tree_flatten_with_path(exported.params)[0]
+    assert len(flat) > 10
+    for keys, leaf in flat:
+        name = jax.tree_util.keystr(keys, simple=True, separator="/")
+        np.testing.assert_array_equal(leaf, tensors[f"params/{name}"])
+    # the file is needed no more
+    path.unlink()
+    status, out, err = experiment.run(capsys, "train", flag, *more)
+    assert (status, err) == (0, "")
+    assert "training is complete" in out

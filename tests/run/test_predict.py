@@ -1,0 +1,104 @@
+"""`run.py predict`: a test list predicted from a run or its export, and handed in."""
+
+import drawn_run
+import numpy as np
+import pytest
+from small_experiment import Experiment
+
+from mtl_face.cli import main
+from mtl_face.evaluation import predictions
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    experiment = Experiment(tmp_path_factory.mktemp("predict"))
+    drawn_run.write(experiment, experiment.workdir)
+    assert main.main(experiment.arguments("evaluate")) == 0
+    return experiment
+
+
+def run(capsys, *arguments):
+    status = main.main([str(argument) for argument in arguments])
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture
+def listed(trained, tmp_path):
+    """The validation set's images as a test list, in another order, and what evaluation said."""
+    table = predictions.read(trained.workdir / "evaluation" / "predictions.parquet")
+    rows = np.random.default_rng(0).permutation(np.unique(table.image, return_index=True)[1])
+    table = table.take(rows)
+    path = tmp_path / "list.txt"
+    path.write_text("image_location,\n" + "".join(f"{image},\n" for image in table.image))
+    return path, table
+
+
+def test_a_test_list(trained, listed, tmp_path, capsys):
+    path, expected = listed
+    output = tmp_path / "out" / "p.parquet"
+    given = (f"--test_list={path}", f"--output={output}")
+    status, out, err = run(capsys, "predict", f"--workdir={trained.workdir}", *given)
+    assert (status, err) == (0, "")
+    assert f"predictions: {output}" in out
+    assert "next: python run.py submit" in out
+    found = predictions.read(output)
+    assert found.image.tolist() == expected.image.tolist()
+    for name in ("valence", "arousal", "au_logits", "expression_logits"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-6
+        )
+    assert found.metadata["weights_sha256"] == expected.metadata["weights_sha256"]
+
+    assert main.main(trained.arguments("export", f"--output={tmp_path / 'export'}")) == 0
+    again = tmp_path / "again.csv"
+    status, _, err = run(
+        capsys,
+        *("predict", f"--params={tmp_path / 'export'}", f"--test_list={path}"),
+        # Shards hold other rows than a test list: nothing is looked for in them.
+        *(f"--config.data.shards={tmp_path / 'gone'}", f"--output={again}"),
+    )
+    assert (status, err) == (0, "")
+    np.testing.assert_allclose(predictions.read(again).au_logits, found.au_logits, rtol=1e-5)
+
+    status, out, err = run(
+        capsys,
+        *("submit", f"--predictions={output}", f"--test_list={path}", "--edition=abaw7_mtl"),
+        f"--output={tmp_path / 'submission.txt'}",
+    )
+    assert (status, err) == (0, "")
+
+
+def test_images_that_are_absent(trained, listed, tmp_path, capsys):
+    path, expected = listed
+    with path.open("a") as file:
+        file.write("nobody/00007.jpg,\n")
+    output = tmp_path / "p.parquet"
+    given = ("predict", f"--workdir={trained.workdir}", f"--test_list={path}")
+    status, _, err = run(capsys, *given, f"--output={output}")
+    assert status == 2
+    assert f"list.txt, line {len(expected) + 2}: 1 of the {len(expected) + 1} images" in err
+    assert "nobody/00007.jpg" in err
+    assert not output.exists()
+    status, out, err = run(capsys, *given, f"--output={output}", "--missing_images=skip")
+    assert (status, err) == (0, "")
+    assert "left out: 1" in out
+    assert len(predictions.read(output)) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "needs the weights"),
+        (["--workdir=WORKDIR", "--params=x"], "x"),
+        (["--workdir=nowhere"], "holds no run"),
+        (["--workdir=WORKDIR", "--output=p.txt"], "neither .parquet nor .csv"),
+        (["--workdir=WORKDIR", "--images=nowhere"], "does not exist"),
+    ],
+)
+def test_mistakes(trained, listed, capsys, arguments, words):
+    given = [argument.replace("WORKDIR", str(trained.workdir)) for argument in arguments]
+    status, _, err = run(
+        capsys, "predict", f"--test_list={listed[0]}", "--output=p.parquet", *given
+    )
+    assert status == 2
+    assert words in err

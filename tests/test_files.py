@@ -1,0 +1,51 @@
+import errno
+
+import pytest
+
+from mtl_face.errors import WorkdirError
+from mtl_face.files import replacing
+
+
+def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def write_half():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_is_replaced_at_the_end_of_the_block(tmp_path):
+    path = tmp_path / "new folder" / "result.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with replacing(tmp_path / "replaced") as temporary:
+        temporary.write_text("")
+    assert (tmp_path / "replaced").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_disk_that_refuses_is_the_users_error(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def write_too_much():
+        with replacing(path):
+            raise OSError(errno.ENOSPC, "Detail: [errno 28]")
+
+    with pytest.raises(WorkdirError, match=r"result\.txt: cannot be written \(No space left"):
+        write_too_much()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,296 @@
+"""From settings to parts, and the real network's step on one device and on eight."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mtl_face import config as config_lib
+from mtl_face.objective import uncertainty
+from mtl_face.tasks import OUTPUT_SIZES, TASKS
+from mtl_face.training import experiment, sharding
+from mtl_face.training.state import abstract_state, make_state
+from mtl_face.training.step import make_train_step
+
+SIZE, BATCH = 32, 16
+
+COLLECTIVE = re.compile(
+    r"\b(all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)(?:-start)?\("
+)
+
+
+def make_config(**changes):
+    values = {
+        "data": {"root": "/data", "image_size": SIZE},
+        "model": {
+            "input_size": SIZE,
+            "input_mean": (128.0, 128.0, 128.0),
+            "input_std": (64.0, 64.0, 64.0),
+            "backbone": {"stage_sizes": (1,), "width": 8, "expansion": 2},
+            "embed_dim": 16,
+            "num_heads": 4,
+            "encoder_layers": 1,
+            "decoder_modules": 1,
+            "head_layers": 2,
+            "head_width": 16,
+        },
+        "augmentation": {"mixup_alpha": 0.4},
+        "optimizer": {"batch_size": BATCH},
+    }
+    return config_lib.validate(values | changes)
+
+
+def make_batch(seed):
+    """A global batch of which the first device's share has no label, and others few."""
+    random = np.random.default_rng(seed)
+    weights = {
+        "va": random.integers(0, 2, BATCH),
+        "au": random.integers(0, 2, (BATCH, 12)),
+        "expr": random.integers(0, 2, BATCH),
+    }
+    for weight in weights.values():
+        weight[:4] = 0
+    targets = {
+        "va": random.uniform(-1, 1, (BATCH, 2)),
+        "au": random.integers(0, 2, (BATCH, 12)),
+        "expr": np.eye(8)[random.integers(0, 8, BATCH)],
+    }
+    targets["va"][weights["va"] == 0] = np.nan
+    return {
+        "image": random.integers(0, 256, (BATCH, SIZE, SIZE, 3)).astype(np.uint8),
+        "targets": {name: value.astype(np.float32) for name, value in targets.items()},
+        "weights": {name: value.astype(np.float32) for name, value in weights.items()},
+    }
+
+
+@functools.cache
+def ten_steps(data, fsdp):
+    """(numbers of ten steps, last state, text of the compiled step), with plain SGD.
+
+    Adam divides by tiny moments, which magnifies rounding beyond any fixed tolerance.
+    """
+    config = make_config()
+    mesh = sharding.make_mesh(data=data, fsdp=fsdp, devices=jax.devices()[: data * fsdp])
+    network, optimizer = experiment.network(config.model), optax.sgd(0.05, momentum=0.9)
+    options = {"input_size": SIZE, "uncertainty": experiment.initial_uncertainty(config)}
+    shardings = jax.tree.map(
+        lambda leaf: leaf.sharding, abstract_state(network, optimizer, mesh, **options)
+    )
+    step = make_train_step(
+        network,
+        optimizer,
+        mesh,
+        shardings,
+        augment=experiment.augmentation(config),
+        objective=experiment.objective(config),
+    )
+    state, rows, compiled = make_state(network, optimizer, mesh, seed=5, **options), [], None
+    for index in range(10):
+        batch = jax.device_put(make_batch(index), sharding.by_example(mesh))
+        if compiled is None:
+            compiled = step.lower(state, batch).compile()
+        state, numbers = compiled(state, batch)
+        rows.append(numbers)
+    return jax.device_get(rows), jax.device_get((state.params, state.batch_stats)), compiled
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (4, 2)])
+def test_real_network_on_one_and_on_eight_devices(data, fsdp):
+    """With everything on: augmentation, MixUp, dropout, batch norms, uneven masks."""
+    expected_rows, expected, _ = ten_steps(1, 1)
+    rows, found, compiled = ten_steps(data, fsdp)
+    for row, other in zip(rows, expected_rows, strict=True):
+        assert row.keys() == other.keys()
+        assert {"loss", "gradient_norm", *TASKS} <= row.keys()
+        for name, value in row.items():
+            np.testing.assert_allclose(value, other[name], rtol=2e-4, err_msg=name)
+    np.testing.assert_allclose(
+        [row["loss"] for row in rows], [row["loss"] for row in expected_rows], rtol=2e-5
+    )
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), found, expected
+    )
+    if fsdp == 1:
+        assert set(COLLECTIVE.findall(compiled.as_text())) == {"all-reduce"}
+
+
+def test_network_gets_every_setting():
+    """Each field of the model's settings changes the network."""
+    model = make_config().model
+    changes = {
+        "input_size": 64,
+        "input_mean": (1.0, 2.0, 3.0),
+        "input_std": (4.0, 5.0, 6.0),
+        "embed_dim": 32,
+        "num_heads": 2,
+        "encoder_layers": 3,
+        "decoder_modules": 3,
+        "mlp_ratio": 3,
+        "decoder_mlp": "last",
+        "head_layers": 3,
+        "head_width": 24,
+        "va_variance": "per_example",
+        "dropout": 0.5,
+        "norm": "pre",
+        "position": "1d",
+        "token_init_std": 0.5,
+        "compute_dtype": "bfloat16",
+        "remat": "blocks",
+    }
+    backbone = {
+        "stage_sizes": (2, 2),
+        "width": 16,
+        "expansion": 3,
+        "variant": "keras",
+        "batch_norm_momentum": 0.5,
+        "convolution": "xla",
+        "batch_norm": "frozen",
+        "frozen_stages": 0,
+    }
+    names = {field.name for field in dataclasses.fields(model)}
+    assert changes.keys() | {"backbone"} == names
+    files = {"init_from", "init_channels"}  # what the first state holds, not what the network is
+    assert backbone.keys() | files == {f.name for f in dataclasses.fields(model.backbone)}
+    seen = {experiment.network(model)}
+    for name, value in changes.items():
+        seen.add(experiment.network(dataclasses.replace(model, **{name: value})))
+    for name, value in backbone.items():
+        changed = dataclasses.replace(model.backbone, **{name: value})
+        seen.add(experiment.network(dataclasses.replace(model, backbone=changed)))
+    assert len(seen) == 1 + len(changes) + len(backbone)
+
+
+def test_paper_preset_has_the_papers_size():
+    config = config_lib.validate({"data": {"root": "/data"}})
+    network = experiment.network(config.model)
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    outputs, variables = jax.eval_shape(
+        lambda x: network.init_with_output(jax.random.key(0), x, train=False), image
+    )
+    assert {task: outputs[task].shape for task in TASKS} == {
+        task: (1, size) for task, size in OUTPUT_SIZES.items()
+    }
+    shapes = variables["params"]
+    assert shapes["projection"]["kernel"].shape == (2048, 768)
+    assert sum(name.startswith("layer") for name in shapes["encoder"]) == 2
+    assert {"dense1", "dense2", "dense3", "dense4"} == set(shapes["head_va"])
+
+
+@pytest.mark.parametrize("kind", uncertainty.KINDS)
+def test_objective_reports_each_task(kind):
+    config = make_config(uncertainty={"kind": kind, "temperatures": {"expr": 2.0}})
+    learned = experiment.initial_uncertainty(config)
+    assert bool(learned) == (kind != "fixed")
+    random = np.random.default_rng(0)
+    outputs = {
+        task: jnp.asarray(random.normal(size=(BATCH, size)), jnp.float32)
+        for task, size in OUTPUT_SIZES.items()
+    }
+    batch = make_batch(0)
+    loss, numbers = experiment.objective(config)(
+        outputs, batch["targets"], batch["weights"], learned
+    )
+    assert np.isfinite(loss)
+    for task in TASKS:
+        weight = batch["weights"][task]
+        labelled = weight.max(-1) if task == "au" else weight
+        assert float(numbers[f"{task}_weight"]) == labelled.sum()
+        assert np.isfinite(numbers[task])
+    temperatures = {name: float(value) for name, value in numbers.items() if "temperature" in name}
+    if kind == "fixed":
+        assert temperatures == {}
+    else:
+        assert temperatures == pytest.approx(
+            {"temperature_va": 1.0, "temperature_au": 1.0, "temperature_expr": 2.0}
+        )
+
+
+def test_temperatures_weigh_the_tasks():
+    """The paper's loss: doubling T_e halves the share of the expressions."""
+    batch = make_batch(0)
+    batch["weights"]["va"][:] = 0
+    batch["weights"]["au"][:] = 0
+    outputs = {task: jnp.ones((BATCH, size)) for task, size in OUTPUT_SIZES.items()}
+    losses = [
+        float(
+            experiment.objective(make_config(uncertainty={"temperatures": {"expr": expr}}))(
+                outputs, batch["targets"], batch["weights"], {}
+            )[0]
+        )
+        for expr in (2.0, 4.0)
+    ]
+    assert losses[0] == pytest.approx(2 * losses[1])
+    assert losses[1] == pytest.approx(np.log(8) / 4)
+
+
+def test_schedules_count_in_epochs():
+    config = make_config(
+        optimizer={
+            "epochs": 4,
+            "warmup_epochs": 2.0,
+            "learning_rate": 1.0,
+            "backbone_learning_rate": 0.5,
+            "backbone_decay": 0.5,
+        }
+    )
+    rates = experiment.learning_rates(config, 10)
+    assert [float(rates["rest"](step)) for step in (0, 19, 79)] == pytest.approx([0.05, 1.0, 0.5])
+    assert [float(rates["backbone"](step)) for step in (0, 9, 10, 25)] == pytest.approx(
+        [0.5, 0.5, 0.25, 0.125]
+    )
+
+
+def test_cosine_schedules():
+    config = make_config(
+        optimizer={
+            "epochs": 4,
+            "warmup_epochs": 2.0,
+            "learning_rate": 1.0,
+            "schedule": "cosine",
+            "backbone_learning_rate": 0.5,
+            "backbone_schedule": "cosine",
+        }
+    )
+    rates = experiment.learning_rates(config, 10)
+    for name, peak in (("rest", 1.0), ("backbone", 0.5)):
+        values = [float(rates[name](step)) for step in (10, 20, 30, 40)]
+        assert values == pytest.approx([peak / 2, peak, peak / 2, 0.0], abs=1e-6)
+
+
+def test_preparation_is_the_resize_alone():
+    config = make_config(model={"input_size": 64, "embed_dim": 16, "num_heads": 4})
+    image = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
+    prepared = jax.jit(experiment.preparation(config))(image)
+    assert prepared.shape == (2, 64, 64, 3)
+    assert prepared.dtype == jnp.float32
+    # Doubling by bilinear sampling keeps the mean, away from the edge's share.
+    np.testing.assert_allclose(
+        np.asarray(prepared)[:, 2:-2].mean(), image[:, 1:-1].mean(), rtol=0.01
+    )
+
+
+def test_augmentation_without_anything_is_the_preparation():
+    config = make_config(
+        augmentation={
+            "rotation_degrees": 0.0,
+            "translation": 0.0,
+            "zoom": (1.0, 1.0),
+            "flip": False,
+            "mixup_alpha": 0.0,
+        }
+    )
+    batch = make_batch(0)
+    image, targets, weights = jax.jit(experiment.augmentation(config))(
+        jax.random.key(0), batch["image"], batch["targets"], batch["weights"]
+    )
+    np.testing.assert_allclose(image, experiment.preparation(config)(batch["image"]), atol=1e-3)
+    np.testing.assert_allclose(image, batch["image"], atol=1e-3)
+    for task in TASKS:
+        np.testing.assert_array_equal(targets[task], batch["targets"][task])
+        np.testing.assert_array_equal(weights[task], batch["weights"][task])
