@@ -7,11 +7,30 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mtl_face import config as config_lib
-from mtl_face.cli.commands import COMMANDS
 from mtl_face.errors import ConfigError, UserError
 from mtl_face.run import host_memory, xla_settings
+
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "compare",
+    "smooth",
+    "ensemble",
+    "calibrate",
+    "submit",
+    "validate",
+    "prepare",
+    "weights",
+    "plan",
+    "replay",
+    "settings",
+)
+"""The commands, in the order of the help: each a module of this package."""
 
 _EPILOG = """\
 Settings of an experiment: --config=configs/NAME.py, and any of them changed by a dotted flag, as in
@@ -59,10 +78,8 @@ def _run(arguments: Sequence[str]) -> int:
         for override in overrides:  # before the parser takes `--config.seed 3` for two arguments
             config_lib.split_override(override)
         options = _parser().parse_args([word for word in arguments if not _is_override(word)])
-        if options.command == "settings":
-            print(_settings_text())
-            return 0
-        settings = _load_config(options, overrides)
+        command = _command(options.command)
+        settings = _load_config(command, options, overrides)
         _quiet_libraries()
         if settings is not None:
             xla_settings.apply(
@@ -72,8 +89,7 @@ def _run(arguments: Sequence[str]) -> int:
             )
         if not host_memory.has_accelerator():
             host_memory.keep_freed_memory()
-        module = importlib.import_module(f"mtl_face.run.{options.command}")
-        return module.run(settings, options)
+        return command.run(settings, options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -89,6 +105,16 @@ def _is_override(word: str) -> bool:
     return word.startswith("--config.")
 
 
+def _command(name: str) -> Any:
+    """The module of a command: `HELP`, `CONFIG`, `add_arguments(parser)`, `run(config, options)`.
+
+    `CONFIG` says whether `--config` is required, optional or none. Optional: `PRESETS`, changes
+    made to the settings before the user's; `own_settings(options)`, which reads the settings where
+    the flags name something that holds some, and says from where.
+    """
+    return importlib.import_module(f"mtl_face.cli.{name}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run.py",
@@ -97,36 +123,37 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, definition in COMMANDS.items():
-        meaning = definition.meaning
-        command = commands.add_parser(
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        command = _command(name)
+        subparser = subparsers.add_parser(
             name,
-            help=meaning,
-            description=meaning[0].upper() + meaning[1:] + ".",
-            epilog=_EPILOG if definition.config != "none" else None,
+            help=command.HELP,
+            description=command.HELP[0].upper() + command.HELP[1:] + ".",
+            epilog=_EPILOG if command.CONFIG != "none" else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        if definition.config != "none":
-            command.add_argument(
+        if command.CONFIG != "none":
+            subparser.add_argument(
                 "--config",
-                required=definition.config == "required",
+                required=command.CONFIG == "required",
                 metavar="FILE",
                 help="a file of configs/",
             )
-        definition.add_arguments(command)
-    commands.add_parser("settings", help="list every setting with its default and meaning")
+        command.add_arguments(subparser)
     return parser
 
 
-def _load_config(options: argparse.Namespace, overrides: list[str]) -> config_lib.Config | None:
+def _load_config(
+    command: Any, options: argparse.Namespace, overrides: list[str]
+) -> config_lib.Config | None:
     """The settings, or None if the command was given none."""
     file = getattr(options, "config", None)
     if file is not None:
-        return config_lib.load(file, [*COMMANDS[options.command].presets, *overrides])
-    own = COMMANDS[options.command].own_settings
-    found = None if own is None else own(options)
+        return config_lib.load(file, [*getattr(command, "PRESETS", ()), *overrides])
+    own_settings = getattr(command, "own_settings", None)
+    found = None if own_settings is None else own_settings(options)
     if found is not None:
         values, path = found
         return config_lib.load_values(values, overrides, path)
@@ -134,19 +161,10 @@ def _load_config(options: argparse.Namespace, overrides: list[str]) -> config_li
         raise ConfigError(
             f"--config.{overrides[0]} changes a setting, but no --config was given",
             remedy="add --config=configs/NAME.py"
-            if COMMANDS[options.command].config == "optional"
+            if command.CONFIG == "optional"
             else f"leave it out: {options.command} takes no settings",
         )
     return None
-
-
-def _settings_text() -> str:
-    lines = []
-    for name, field in config_lib.fields():
-        limits = field.metadata["choices"]
-        words = f" [{', '.join(limits)}]" if limits else ""
-        lines.append(f"--config.{name}={field.default}{words}\n    {field.metadata['meaning']}")
-    return "\n".join(lines)
 
 
 def _quiet_libraries() -> None:

@@ -12,7 +12,7 @@ from small_experiment import write_config
 
 from mtl_face import config as config_lib
 from mtl_face.cli import main
-from mtl_face.cli.commands import COMMANDS
+from mtl_face.cli import plan as plan_command
 from mtl_face.planner import compile, compiler
 from mtl_face.run import plan, train
 
@@ -141,7 +141,7 @@ def test_second_call_compiles_nothing(planned, folder, capsys, monkeypatch):
 )
 def test_key_of_the_cache(folder, override, same):
     def key(*overrides, **changes):
-        settings = config_lib.load(folder / "small.py", [*COMMANDS["plan"].presets, *overrides])
+        settings = config_lib.load(folder / "small.py", [*plan_command.PRESETS, *overrides])
         named = {"topology": "v5e:4x4", "batch_size": 8, "effort": "low", "library": None}
         return compiler.cache_key(settings, **{**named, **changes})
 
@@ -190,7 +190,7 @@ def test_compiler_in_a_folder_or_an_environment(tmp_path, inside):
 
 
 def test_auto_is_settled_for_the_platform_that_is_compiled_for(folder):
-    settings = config_lib.load(folder / "small.py", COMMANDS["plan"].presets)
+    settings = config_lib.load(folder / "small.py", plan_command.PRESETS)
     assert settings.model.backbone.convolution == settings.augmentation.method == "auto"
     for platform, convolution, method in [
         ("tpu", "xla", "separable"),
@@ -255,7 +255,7 @@ def test_a_slice_of_tpus(folder, capsys, monkeypatch):
 
 
 def test_closed_form_is_that_of_the_config(folder):
-    settings = config_lib.load(folder / "small.py", COMMANDS["plan"].presets)
+    settings = config_lib.load(folder / "small.py", plan_command.PRESETS)
     parts = plan.analytical(settings.model)
     assert set(parts) == {"stem", "stage1", "projection", "encoder", "decoder", "heads"}
     assert parts["projection"].forward == 2 * 8 * 8 * 16 * 16

@@ -1,0 +1,138 @@
+"""Flags that several commands share, and the types of their values."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def natural_number(text: str) -> int:
+    """0, 1, 2, ...; ArgumentTypeError for anything else."""
+    return _whole_number(text, at_least=0)
+
+
+def positive_number(text: str) -> int:
+    """1, 2, ...; ArgumentTypeError for anything else."""
+    return _whole_number(text, at_least=1)
+
+
+def _whole_number(text: str, *, at_least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = at_least - 1
+    if value < at_least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {at_least} on")
+    return value
+
+
+def workdir(parser: argparse.ArgumentParser) -> None:
+    """`--workdir`, required."""
+    parser.add_argument(
+        "--workdir", required=True, type=Path, metavar="DIR", help="folder of the run"
+    )
+
+
+def scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Labels, leniency, resamples and output of a command that scores."""
+    parser.add_argument(
+        "--truth",
+        required=required,
+        type=Path,
+        metavar="FILE",
+        help="labels: a multi-task annotation file, or a folder of one-task files <video>.txt",
+    )
+    parser.add_argument(
+        "--lenient",
+        action="store_true",
+        help="score a file that lacks labelled rows, has others, or departs from its form, and "
+        "say so",
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="the data set to score, if the predictions are of several"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=natural_number,
+        default=1000,
+        metavar="N",
+        help="resamples of the videos for the intervals (default: 1000; 0: no intervals)",
+    )
+    parser.add_argument(
+        "--seed", type=natural_number, default=0, metavar="N", help="of the resamples (default: 0)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the numbers")
+
+
+def table_output(parser: argparse.ArgumentParser) -> None:
+    """`--output` of a command that writes a table of predictions."""
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FILE", help="a .parquet or .csv to write"
+    )
+
+
+def smoothing(parser: argparse.ArgumentParser, *, default: str, default_meaning: str) -> None:
+    """Window, kernel and unit of a smoothing."""
+    parser.add_argument(
+        "--window",
+        default=default,
+        metavar="S",
+        help="length of the box or standard deviation of the Gaussian, in the unit below: one "
+        f"number, or va:30,au:30,expr:60; 0: no smoothing (default: {default_meaning})",
+    )
+    kernel(parser)
+
+
+def kernel(parser: argparse.ArgumentParser) -> None:
+    """Kernel and unit of a smoothing."""
+    parser.add_argument(
+        "--kernel", choices=("box", "gaussian"), default="box", help="weights (default: box)"
+    )
+    parser.add_argument(
+        "--unit",
+        choices=("frames", "samples"),
+        default="frames",
+        help="frames: numbers of video frames, predicted or not (default); samples: predictions, "
+        "however far apart",
+    )
+
+
+def challenge(parser: argparse.ArgumentParser) -> None:
+    """The test list and the edition of a challenge."""
+    parser.add_argument(
+        "--test_list",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the challenge's list of test images, or lines of video,frames",
+    )
+    parser.add_argument(
+        "--edition",
+        required=True,
+        metavar="NAME",
+        help="abaw3_mtl, abaw4_mtl, abaw7_mtl, abaw11_mtl, or abaw3, 5, 6, 8, 10 with _va, _expr "
+        "or _au",
+    )
+
+
+def settings_of_export(options: argparse.Namespace) -> tuple[dict[str, Any], Path] | None:
+    """What the export of `--params` was trained with, but for what only training uses."""
+    if options.params is None:
+        return None
+    from mtl_face.weights import export
+
+    config = export.read_card(options.params)["config"]
+    wanted = ("name", "seed", "data", "model", "uncertainty", "evaluation")
+    values = {name: config[name] for name in wanted if name in config}
+    backbone = dict(values["model"].get("backbone", {}))
+    for name in ("init_from", "init_channels"):  # the file lies elsewhere, if anywhere
+        backbone.pop(name, None)
+    return {**values, "model": {**values["model"], "backbone": backbone}}, options.params
+
+
+def settings_of_weights(options: argparse.Namespace) -> tuple[dict[str, Any], Path] | None:
+    """What the export of `--params`, or the run of `--workdir`, was trained with."""
+    if options.params is not None or options.workdir is None:
+        return settings_of_export(options)
+    from mtl_face.run import workdir as workdirs
+
+    return workdirs.read_settings(options.workdir), options.workdir

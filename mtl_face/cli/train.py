@@ -1,0 +1,51 @@
+"""`train`: train, evaluate the best checkpoint and write a report; goes on where it stopped."""
+
+import argparse
+
+from mtl_face.cli import flags
+from mtl_face.config import Config
+
+HELP = "train, evaluate the best checkpoint and write a report; goes on where it stopped"
+CONFIG = "required"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags."""
+    flags.workdir(parser)
+    parser.add_argument(
+        "--profile_steps",
+        metavar="START:COUNT",
+        help="trace COUNT steps from step START on, into WORKDIR/profile",
+    )
+    _processes(parser)
+
+
+def _processes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "several processes",
+        "the same line on every host; TPU pods, SLURM (srun) and Open MPI (mpirun) need no flags",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is reached")
+    group.add_argument(
+        "--num_processes",
+        type=flags.positive_number,
+        metavar="N",
+        help="processes in all; 1: alone, though a launcher says otherwise",
+    )
+    group.add_argument(
+        "--process_id", type=flags.natural_number, metavar="I", help="number of this one, from 0"
+    )
+    group.add_argument(
+        "--join_timeout_s",
+        type=flags.positive_number,
+        default=300,
+        metavar="S",
+        help="longest wait for all processes, in seconds (default: 300)",
+    )
+
+
+def run(config: Config, options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
+    from mtl_face.run import train
+
+    return train.run(config, options)
