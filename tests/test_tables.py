@@ -83,17 +83,6 @@ def test_select_by_mask_and_by_index():
         table.select([True, False])
 
 
-def test_concatenate_sorts_and_marks_across_tables():
-    one, two = make_table(), make_table(root="/other", dataset="again")
-    joined = tables.concatenate([two, one])
-    assert list(joined.dataset) == ["again"] * 4 + ["set"] * 4
-    assert set(joined.root) == {"/images", "/other"}
-    assert joined.duplicate.sum() == 2
-    assert tables.concatenate([one, one]).duplicate.sum() == 5
-    with pytest.raises(ValueError, match="at least one"):
-        tables.concatenate([])
-
-
 def test_to_pandas():
     frame = make_table().to_pandas()
     assert list(frame["frame"]) == [9, 9, 10, 1]

@@ -4,6 +4,7 @@ from unittest import mock
 import image_cases
 import pytest
 
+from data_pipeline import frames
 from mtl_face import tables
 from mtl_face.errors import ImageError
 
@@ -31,18 +32,18 @@ def table(tmp_path):
 
 
 def test_finds_missing_images(table):
-    assert tables.find_missing(table).tolist() == [5, 6, 7]
-    assert tables.find_missing(table.select([0, 1])).tolist() == []
+    assert frames.find_missing(table).tolist() == [5, 6, 7]
+    assert frames.find_missing(table.select([0, 1])).tolist() == []
 
 
 def test_drops_missing_rows_and_says_which(table):
-    kept, dropped = tables.drop_missing(table)
+    kept, dropped = frames.drop_missing(table)
     assert list(kept.image) == ["a/1.jpg", "a/2.png", "a/2.png", "a/3.jpg", "b/1.jpg"]
     assert list(kept.duplicate) == [False, False, True, False, False]
     assert dropped == [os.path.join(table.root[0], *name) for name in
                        [("b", "2.jpg"), ("c", "1.jpg"), ("d", "1.jpg")]]  # fmt: skip
     with pytest.raises(ImageError, match="none of the 2 images exists"):
-        tables.drop_missing(table.select([6, 7]))
+        frames.drop_missing(table.select([6, 7]))
 
 
 def test_names_a_missing_root(table):
@@ -50,7 +51,7 @@ def test_names_a_missing_root(table):
         dataset="d", video=["a"], frame=[1], image=["a/1.jpg"], root=table.root[0] + "/none"
     )
     with pytest.raises(ImageError, match="image folder does not exist") as caught:
-        tables.find_missing(elsewhere)
+        frames.find_missing(elsewhere)
     assert caught.value.path == table.root[0] + "/none"
     assert caught.value.remedy
 
@@ -60,14 +61,14 @@ def test_names_a_closed_folder(table):
         mock.patch("os.scandir", side_effect=PermissionError),
         pytest.raises(ImageError, match="no permission to list") as caught,
     ):
-        tables.find_missing(table)
+        frames.find_missing(table)
     assert caught.value.path == os.path.join(table.root[0], "a")
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_decodes_everything_once(table, workers):
     reports = []
-    faults = tables.check_images(table, workers, lambda done, total: reports.append((done, total)))
+    faults = frames.check_images(table, workers, lambda done, total: reports.append((done, total)))
     assert [os.path.relpath(str(fault.path), table.root[0]) for fault in faults] == [
         "a/3.jpg",
         "b/1.jpg",
@@ -77,4 +78,4 @@ def test_decodes_everything_once(table, workers):
     ]
     assert all(fault.remedy for fault in faults)
     assert reports == [(7, 7)]
-    assert tables.check_images(table.select([0, 1, 2])) == []
+    assert frames.check_images(table.select([0, 1, 2])) == []

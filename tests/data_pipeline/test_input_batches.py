@@ -362,7 +362,8 @@ def test_a_program_may_end_while_batches_are_read_ahead(tmp_path):
     script = f"""
 import time
 import numpy as np
-from data_pipeline import frames, input
+from data_pipeline import input
+from mtl_face import tables
 
 class SlowLater:
     length = 1

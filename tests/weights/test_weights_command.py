@@ -58,7 +58,7 @@ def test_a_bad_file(tmp_path, capsys):
 
 def test_imports_neither_jax_nor_the_makers_of_the_files(file):
     code = (
-        "import sys; from mtl_face.run import line; status = main.main(sys.argv[1:]);"
+        "import sys; from mtl_face.cli import main; status = main.main(sys.argv[1:]);"
         "print('STATUS', status, *sorted({'jax', 'flax', 'tensorflow', 'keras', 'torch', 'orbax'}"
         " & set(sys.modules)))"
     )
