@@ -130,7 +130,7 @@ def make_table(folder: Path):
     from mtl_face import tables
 
     names = sorted(path.name for path in (folder / "images").iterdir())
-    return tables.from_columns(
+    return tables.FrameTable.from_columns(
         dataset="benchmark",
         video=["images"] * len(names),
         frame=range(len(names)),

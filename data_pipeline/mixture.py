@@ -18,7 +18,7 @@ from data_pipeline import order
 from data_pipeline.sampling import UNIFORM, labelled_rows
 from data_pipeline.sampling import make_order as make_part
 from mtl_face.errors import ConfigError
-from mtl_face.tables import FrameTable, from_columns
+from mtl_face.tables import FrameTable
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 
@@ -40,7 +40,7 @@ def join(tables: Mapping[str, FrameTable]) -> FrameTable:
         if field.name not in ("dataset", "duplicate")
     }
     names = [name for name, table in tables.items() for _ in range(len(table))]
-    return from_columns(dataset=names, **columns, sort=False)
+    return FrameTable.from_columns(dataset=names, **columns, sort=False)
 
 
 def only_tasks(table: FrameTable, tasks: Collection[str]) -> FrameTable:

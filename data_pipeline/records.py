@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError, ConfigError
-from mtl_face.tables import FrameTable, from_columns
+from mtl_face.tables import FrameTable
 
 NAME = "face_frames"
 """Name of the data set in the folder that holds the shards."""
@@ -95,7 +95,7 @@ def read_table(folder: Path, split: str) -> FrameTable:
             )
         }
         columns["au"] = frame[list(tasks.AU_NAMES)].to_numpy()
-        return from_columns(root=str(folder), **columns, sort=False)
+        return FrameTable.from_columns(root=str(folder), **columns, sort=False)
     except (OSError, KeyError, ValueError) as error:
         raise AnnotationError(
             f"is not a table of frames ({error})", path=path, remedy="write the shards again"

@@ -95,7 +95,7 @@ class FaceFrames(tfds.core.GeneratorBasedBuilder):
                 )
             }
         for split, table in tables.items():
-            portable = table.to_pandas().drop(columns=["root", "duplicate"])
+            portable = table.to_dataframe().drop(columns=["root", "duplicate"])
             portable.to_parquet(Path(self.data_dir) / records.table_file(split), index=False)
         self.info.metadata.update({split: table.counts() for split, table in tables.items()})
         *before, total = itertools.accumulate(map(len, tables.values()), initial=0)

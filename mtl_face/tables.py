@@ -91,6 +91,69 @@ class FrameTable:
                     f"column {name} is {column.dtype} {column.shape}, expected {dtype} {shape}"
                 )
 
+    @classmethod
+    def from_columns(
+        cls,
+        *,
+        dataset: str | Iterable[str],
+        video: Iterable[str],
+        frame: npt.ArrayLike,
+        image: Iterable[str],
+        root: str | Iterable[str],
+        valence: npt.ArrayLike | None = None,
+        arousal: npt.ArrayLike | None = None,
+        expression: npt.ArrayLike | None = None,
+        au: npt.ArrayLike | None = None,
+        row: npt.ArrayLike | None = None,
+        sort: bool = True,
+    ) -> Self:
+        """Builds a table from columns: sets dtypes, sorts, marks duplicates.
+
+        Args:
+            dataset: one name for all rows, or one a row.
+            video: name of the video of each row.
+            frame: [N] frame numbers.
+            image: path of each image relative to `root`, forward slashes.
+            root: image folder of all rows, or one a row; made absolute.
+            valence: [N] in [-1, 1], NaN where missing; None: all missing.
+            arousal: as `valence`.
+            expression: [N] in 0..7, -1 where missing; None: all missing.
+            au: [N, A] of 0, 1, NaN where missing; None: all missing.
+            row: [N] line numbers; None: 1..N in the order given.
+            sort: sort by (dataset, video, frame); false keeps the order given.
+
+        Raises:
+            ValueError: a column of another length, or a label outside its range. Readers check what
+                users wrote before they come here.
+        """
+        frame_N = np.array(frame, dtype=np.int64)
+        num_rows = len(frame_N)
+        columns: dict[str, Any] = {
+            "dataset": _text_column(dataset, num_rows),
+            "video": _text_column(video, num_rows),
+            "frame": frame_N,
+            "image": _text_column(image, num_rows),
+            "root": _absolute(_text_column(root, num_rows)),
+            "valence": _label_column(valence, (num_rows,), np.nan, np.float32),
+            "arousal": _label_column(arousal, (num_rows,), np.nan, np.float32),
+            "expression": _label_column(expression, (num_rows,), -1, np.int8),
+            "au": _label_column(au, (num_rows, len(tasks.AU_NAMES)), np.nan, np.float32),
+            "row": np.arange(1, num_rows + 1) if row is None else np.array(row, dtype=np.int64),
+        }
+        for name in tasks.VA_NAMES:
+            if (np.abs(columns[name]) > 1).any():  # a comparison with NaN is false
+                raise ValueError(f"{name} outside [-1, 1]")
+        if not np.isin(columns["expression"], range(-1, len(tasks.EXPRESSION_NAMES))).all():
+            raise ValueError("expression outside -1..7")
+        if not (np.isnan(columns["au"]) | np.isin(columns["au"], (0, 1))).all():
+            raise ValueError("an action unit that is neither 0, 1 nor NaN")
+        columns["duplicate"] = np.zeros(num_rows, dtype=bool)  # `select` marks them
+        table = cls(**columns)
+        order = np.arange(num_rows)
+        if sort:
+            order = _sorted_order(table.dataset, table.video, table.frame)
+        return table.select(order)
+
     def __len__(self) -> int:
         return len(self.frame)
 
@@ -101,7 +164,7 @@ class FrameTable:
             for root, image in zip(self.root, self.image, strict=True)
         ]
 
-    def select(self, rows: npt.ArrayLike) -> "FrameTable":
+    def select(self, rows: npt.ArrayLike) -> Self:
         """Rows by a boolean mask [N] or by integer indices, in the order asked for.
 
         `duplicate` is marked afresh: a row whose earlier twin was left out is no duplicate.
@@ -113,9 +176,9 @@ class FrameTable:
         columns["duplicate"] = _find_duplicates(
             columns["dataset"], columns["video"], columns["frame"]
         )
-        return FrameTable(**columns)
+        return type(self)(**columns)
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_dataframe(self) -> "pd.DataFrame":
         """The table as a DataFrame: the same columns, with `au` spread over `au1` ... `au26`."""
         import pandas as pd
 
@@ -151,68 +214,6 @@ class FrameTable:
             "all_tasks": int(labelled.all(axis=0).sum()),
             "unlabelled": int((~labelled.any(axis=0)).sum()),
         }
-
-
-def from_columns(
-    *,
-    dataset: str | Iterable[str],
-    video: Iterable[str],
-    frame: npt.ArrayLike,
-    image: Iterable[str],
-    root: str | Iterable[str],
-    valence: npt.ArrayLike | None = None,
-    arousal: npt.ArrayLike | None = None,
-    expression: npt.ArrayLike | None = None,
-    au: npt.ArrayLike | None = None,
-    row: npt.ArrayLike | None = None,
-    sort: bool = True,
-) -> FrameTable:
-    """Builds a table from columns: sets dtypes, sorts, marks duplicates.
-
-    Args:
-        dataset: one name for all rows, or one a row.
-        video: name of the video of each row.
-        frame: [N] frame numbers.
-        image: path of each image relative to `root`, forward slashes.
-        root: image folder of all rows, or one a row; made absolute.
-        valence: [N] in [-1, 1], NaN where missing; None: all missing.
-        arousal: as `valence`.
-        expression: [N] in 0..7, -1 where missing; None: all missing.
-        au: [N, A] of 0, 1, NaN where missing; None: all missing.
-        row: [N] line numbers; None: 1..N in the order given.
-        sort: sort by (dataset, video, frame); false keeps the order given.
-
-    Raises:
-        ValueError: a column of another length, or a label outside its range. Readers check what
-            users wrote before they come here.
-    """
-    frame_N = np.array(frame, dtype=np.int64)
-    num_rows = len(frame_N)
-    columns: dict[str, Any] = {
-        "dataset": _text_column(dataset, num_rows),
-        "video": _text_column(video, num_rows),
-        "frame": frame_N,
-        "image": _text_column(image, num_rows),
-        "root": _absolute(_text_column(root, num_rows)),
-        "valence": _label_column(valence, (num_rows,), np.nan, np.float32),
-        "arousal": _label_column(arousal, (num_rows,), np.nan, np.float32),
-        "expression": _label_column(expression, (num_rows,), -1, np.int8),
-        "au": _label_column(au, (num_rows, len(tasks.AU_NAMES)), np.nan, np.float32),
-        "row": np.arange(1, num_rows + 1) if row is None else np.array(row, dtype=np.int64),
-    }
-    for name in tasks.VA_NAMES:
-        if (np.abs(columns[name]) > 1).any():  # a comparison with NaN is false
-            raise ValueError(f"{name} outside [-1, 1]")
-    if not np.isin(columns["expression"], range(-1, len(tasks.EXPRESSION_NAMES))).all():
-        raise ValueError("expression outside -1..7")
-    if not (np.isnan(columns["au"]) | np.isin(columns["au"], (0, 1))).all():
-        raise ValueError("an action unit that is neither 0, 1 nor NaN")
-    columns["duplicate"] = np.zeros(num_rows, dtype=bool)  # `select` marks them
-    table = FrameTable(**columns)
-    order = np.arange(num_rows)
-    if sort:
-        order = _sorted_order(table.dataset, table.video, table.frame)
-    return table.select(order)
 
 
 def labels(table: FrameTable) -> tuple[Labels, Labels]:
@@ -327,8 +328,19 @@ _OPTIONAL_FIELDS = (
         "expression_epistemic_std",
     ),
 )
+_PREDICTION_DTYPES = {
+    "dataset": np.dtype(np.str_),
+    "video": np.dtype(np.str_),
+    "frame": np.dtype(np.int64),
+    "image": np.dtype(np.str_),
+    "au_decisions": np.dtype(np.int8),
+    "expression_decisions": np.dtype(np.int64),
+}
+"""Dtypes of the columns of predictions that are not float64."""
+
 _WIDTHS = {
     "au_logits": len(AU_NAMES),
+    "au_decisions": len(AU_NAMES),
     "au_epistemic_std": len(AU_NAMES),
     "expression_logits": len(EXPRESSION_NAMES),
     "expression_epistemic_std": len(EXPRESSION_NAMES),
@@ -352,8 +364,12 @@ class PredictionError(UserError):
 class PredictionTable:
     """Predictions of N images, as NumPy columns of equal length.
 
+    A network gives logits for action units and expressions, and the decisions follow from them. A
+    submission gives the decisions alone, and may leave a task unanswered: then valence and arousal
+    are NaN, and `au` and `expression` are -1.
+
     Columns are converted to the dtypes below when the table is made. Values are taken as they are:
-    valence and arousal are not clipped, and NaN is kept (a score refuses it).
+    valence and arousal are not clipped, and NaN is kept.
 
     Attributes:
         dataset: data set of each row, str [N].
@@ -362,9 +378,14 @@ class PredictionTable:
         image: path of the image relative to its data set's image root, str [N].
         valence: predicted valence, float64 [N], nominally in [-1, 1].
         arousal: predicted arousal, float64 [N], nominally in [-1, 1].
-        au_logits: action unit logits, float64 [N, 12]; present where above `au_thresholds`.
-        expression_logits: expression logits, float64 [N, 8]; the class is the largest one, after
-            `expression_biases` are added.
+        au_logits: action unit logits, float64 [N, 12], or None; present where above
+            `au_thresholds`.
+        expression_logits: expression logits, float64 [N, 8], or None; the class is the largest
+            one, after `expression_biases` are added.
+        au_decisions: decisions where there are no logits, int8 [N, 12]: 1 present, 0 absent, -1
+            unanswered; or None.
+        expression_decisions: classes where there are no logits, int64 [N] in 0..7, -1 unanswered;
+            or None.
         valence_std: predicted standard deviation of valence, float64 [N], or None. All that the
             prediction leaves open, the spread of an ensemble included.
         arousal_std: the same of arousal.
@@ -379,7 +400,8 @@ class PredictionTable:
             numbers) and `expression_biases` (8 numbers).
 
     Raises:
-        ValueError: a column has the wrong shape.
+        ValueError: a column has the wrong shape, a decision is out of range, or logits and
+            decisions of one task are both given.
     """
 
     dataset: NDArray[np.str_]
@@ -388,8 +410,10 @@ class PredictionTable:
     image: NDArray[np.str_]
     valence: NDArray[np.float64]
     arousal: NDArray[np.float64]
-    au_logits: NDArray[np.float64]
-    expression_logits: NDArray[np.float64]
+    au_logits: NDArray[np.float64] | None = None
+    expression_logits: NDArray[np.float64] | None = None
+    au_decisions: NDArray[np.int8] | None = None
+    expression_decisions: NDArray[np.int64] | None = None
     valence_std: NDArray[np.float64] | None = None
     arousal_std: NDArray[np.float64] | None = None
     valence_epistemic_std: NDArray[np.float64] | None = None
@@ -400,29 +424,29 @@ class PredictionTable:
 
     def __post_init__(self) -> None:
         num_rows = len(self.frame)
-        optional = {name for group in _OPTIONAL_FIELDS for name in group}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "metadata" or (field.name in optional and value is None):
-                continue
-            column = np.asarray(value)
-            if field.name in ("dataset", "video", "image"):
-                column = column.astype(np.str_)
-            elif field.name == "frame":
-                # "safe" so that a frame number with a fraction is refused and not truncated
-                column = column.astype(np.int64, casting="safe" if column.size else "unsafe")
-            else:
-                column = column.astype(np.float64)
-            width = _WIDTHS.get(field.name)
-            shape = (num_rows,) if width is None else (num_rows, width)
+        for name in self._columns_given():
+            column = np.asarray(getattr(self, name))
+            dtype = _PREDICTION_DTYPES.get(name, np.dtype(np.float64))
+            # "safe", so that a frame number with a fraction is refused and not truncated
+            safe = name == "frame" and column.size
+            column = column.astype(dtype, casting="safe" if safe else "unsafe")
+            shape = (num_rows, _WIDTHS[name]) if name in _WIDTHS else (num_rows,)
             if column.shape != shape:
-                raise ValueError(f"column {field.name} has shape {column.shape}, expected {shape}")
-            object.__setattr__(self, field.name, column)
+                raise ValueError(f"column {name} has shape {column.shape}, expected {shape}")
+            object.__setattr__(self, name, column)
         for group in _OPTIONAL_FIELDS:
             if len({getattr(self, name) is None for name in group}) > 1:
                 raise ValueError(f"{', '.join(group)} come together or not at all")
-        self._decision("au_thresholds", len(AU_NAMES))
-        self._decision("expression_biases", len(EXPRESSION_NAMES))
+        for task, end in (("au", 2), ("expression", len(EXPRESSION_NAMES))):
+            decisions = getattr(self, f"{task}_decisions")
+            if decisions is None:
+                continue
+            if getattr(self, f"{task}_logits") is not None:
+                raise ValueError(f"{task}_decisions beside {task}_logits, which decide")
+            if not np.isin(decisions, range(-1, end)).all():
+                raise ValueError(f"{task}_decisions outside -1..{end - 1}")
+        self._of_metadata("au_thresholds", len(AU_NAMES))
+        self._of_metadata("expression_biases", len(EXPRESSION_NAMES))
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -431,28 +455,78 @@ class PredictionTable:
     @property
     def au_thresholds(self) -> NDArray[np.float64]:
         """Logit above which each action unit counts as present, float64 [12]; 0 by default."""
-        return self._decision("au_thresholds", len(AU_NAMES))
+        return self._of_metadata("au_thresholds", len(AU_NAMES))
 
     @property
     def expression_biases(self) -> NDArray[np.float64]:
         """What is added to each expression's logit to decide, float64 [8]; 0 by default."""
-        return self._decision("expression_biases", len(EXPRESSION_NAMES))
+        return self._of_metadata("expression_biases", len(EXPRESSION_NAMES))
 
     @property
-    def au_present(self) -> NDArray[np.bool_]:
-        """Decision on each action unit, bool [N, 12]: logit above its threshold.
+    def au(self) -> NDArray[np.int8]:
+        """Decision on each action unit, int8 [N, 12]: 1 present, 0 absent, -1 unanswered.
 
-        Without calibration that is 0, a probability of 0.5.
+        Present is a logit above its threshold: without calibration above 0, a probability of 0.5.
         """
-        return self.au_logits > self.au_thresholds
+        if self.au_logits is not None:
+            return (self.au_logits > self.au_thresholds).astype(np.int8)
+        if self.au_decisions is not None:
+            return self.au_decisions
+        return np.full((len(self), len(AU_NAMES)), -1, np.int8)
 
     @property
     def expression(self) -> NDArray[np.int64]:
-        """Decision on the expression, int64 [N]: the largest biased logit, the first if tied."""
-        biased_NE = self.expression_logits + self.expression_biases
-        return np.argmax(biased_NE, axis=1).astype(np.int64)
+        """Decision on the expression, int64 [N] in 0..7, -1 unanswered.
 
-    def _decision(self, name: str, length: int) -> NDArray[np.float64]:
+        It is the class of the largest biased logit, the first if tied.
+        """
+        if self.expression_logits is not None:
+            biased_NE = self.expression_logits + self.expression_biases
+            return np.argmax(biased_NE, axis=1).astype(np.int64)
+        if self.expression_decisions is not None:
+            return self.expression_decisions
+        return np.full(len(self), -1, np.int64)
+
+    @property
+    def au_probabilities(self) -> NDArray[np.float64] | None:
+        """Probability of each action unit, sigmoid of its logit, float64 [N, 12], or None."""
+        from scipy.special import expit
+
+        return None if self.au_logits is None else expit(self.au_logits)
+
+    @property
+    def expression_probabilities(self) -> NDArray[np.float64] | None:
+        """Probability of each expression, softmax of the logits, float64 [N, 8], or None."""
+        from scipy.special import softmax
+
+        return None if self.expression_logits is None else softmax(self.expression_logits, axis=1)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that the table answers, in the order of `mtl_face.tasks.TASKS`."""
+        has_va = ~(np.isnan(self.valence) | np.isnan(self.arousal))
+        answered = {
+            tasks.VA: bool(has_va.any()) or not len(self),
+            tasks.AU: self.au_logits is not None or self.au_decisions is not None,
+            tasks.EXPR: self.expression_logits is not None or self.expression_decisions is not None,
+        }
+        return tuple(task for task in tasks.TASKS if answered[task])
+
+    def logits(self, task: str) -> NDArray[np.float64]:
+        """Logits of action units, [N, 12], or of expressions, [N, 8], where they are needed.
+
+        Raises:
+            PredictionError: the table holds decisions alone.
+        """
+        logits = {tasks.AU: self.au_logits, tasks.EXPR: self.expression_logits}[task]
+        if logits is None:
+            raise PredictionError(
+                "the predictions are decisions alone, and this needs logits",
+                remedy="use a .parquet or .csv of predictions that this program wrote",
+            )
+        return logits
+
+    def _of_metadata(self, name: str, length: int) -> NDArray[np.float64]:
         """One entry of the metadata's `decisions`, or zeros; ValueError if it is malformed."""
         decisions = self.metadata.get("decisions") or {}
         values = np.asarray(decisions.get(name, np.zeros(length)), np.float64)
@@ -460,31 +534,28 @@ class PredictionTable:
             raise ValueError(f"decisions of the metadata: {name} is not {length} finite numbers")
         return values
 
+    def _columns_given(self) -> list[str]:
+        names = [field.name for field in dataclasses.fields(self) if field.name != "metadata"]
+        return [name for name in names if getattr(self, name) is not None]
+
     def take(self, rows: NDArray[np.int64]) -> Self:
-        """The table of these rows, in this order, with the same metadata.
-
-        Args:
-            rows: row numbers, int [M], repetition allowed.
-
-        Returns:
-            A table of M rows.
-        """
-        columns = {
-            field.name: getattr(self, field.name)[rows]
-            for field in dataclasses.fields(self)
-            if field.name != "metadata" and getattr(self, field.name) is not None
-        }
+        """These rows, int [M], in this order, repetition allowed; with the same metadata."""
+        columns = {name: getattr(self, name)[rows] for name in self._columns_given()}
         return dataclasses.replace(self, **columns)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The columns as on disk, by name and in order, each [N]."""
+        """The columns as on disk, by name and in order, each [N].
+
+        Raises:
+            PredictionError: the table has no logits, and a file of predictions has.
+        """
         columns: dict[str, NDArray[Any]] = {
-            name: getattr(self, name) for name in (*KEY_COLUMNS, "valence", "arousal")
+            name: getattr(self, name) for name in (*KEY_COLUMNS, *tasks.VA_NAMES)
         }
         if self.valence_std is not None and self.arousal_std is not None:
             columns |= {"valence_std": self.valence_std, "arousal_std": self.arousal_std}
-        columns |= dict(zip(AU_LOGIT_COLUMNS, self.au_logits.T, strict=True))
-        columns |= dict(zip(EXPRESSION_LOGIT_COLUMNS, self.expression_logits.T, strict=True))
+        columns |= dict(zip(AU_LOGIT_COLUMNS, self.logits(tasks.AU).T, strict=True))
+        columns |= dict(zip(EXPRESSION_LOGIT_COLUMNS, self.logits(tasks.EXPR).T, strict=True))
         if self.au_epistemic_std is not None:
             spread = [getattr(self, name) for name in _OPTIONAL_FIELDS[1]]
             columns |= dict(zip(EPISTEMIC_COLUMNS, np.column_stack(spread).T, strict=True))
@@ -498,9 +569,6 @@ class PredictionTable:
             columns: the columns named in `REQUIRED_COLUMNS`, optionally those of each group in
                 `OPTIONAL_COLUMNS`, each [N]; others are not looked at.
             metadata: see the class.
-
-        Returns:
-            The table.
         """
         spread: dict[str, NDArray[Any]] = {}
         if EPISTEMIC_COLUMNS[0] in columns:
@@ -514,7 +582,7 @@ class PredictionTable:
             )
             spread = dict(zip(_OPTIONAL_FIELDS[1], parts, strict=True))
         return cls(
-            **{name: columns[name] for name in (*KEY_COLUMNS, "valence", "arousal")},
+            **{name: columns[name] for name in (*KEY_COLUMNS, *tasks.VA_NAMES)},
             **{name: columns[name] for name in STD_COLUMNS if name in columns},
             **spread,
             au_logits=np.stack([columns[name] for name in AU_LOGIT_COLUMNS], axis=1),
@@ -523,3 +591,39 @@ class PredictionTable:
             ),
             metadata=metadata,
         )
+
+    def readable_decisions(self) -> dict[str, NDArray[Any]]:
+        """Columns `expression` (a name) and `au1_present` ... `au26_present` (0 or 1), each [N].
+
+        An unanswered expression is the empty name, an unanswered action unit -1.
+        """
+        names = np.asarray([*EXPRESSION_NAMES, ""])  # class -1 is the last
+        present = zip(AU_NAMES, self.au.T.astype(np.int64), strict=True)
+        return {
+            "expression": names[self.expression],
+            **{f"{name}_present": column for name, column in present},
+        }
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """The table as a DataFrame, for notebooks.
+
+        Its columns are those on disk, the decisions as `readable_decisions` names them, and the
+        probabilities `au1_probability` ... and `expr_neutral_probability` ... . A table without
+        logits has neither logits nor probabilities.
+        """
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            name: getattr(self, name) for name in (*KEY_COLUMNS, *tasks.VA_NAMES)
+        }
+        if self.au_logits is not None and self.expression_logits is not None:
+            columns = dict(self.columns())
+        columns |= self.readable_decisions()
+        for names, probability_NC in (
+            (AU_LOGIT_COLUMNS, self.au_probabilities),
+            (EXPRESSION_LOGIT_COLUMNS, self.expression_probabilities),
+        ):
+            if probability_NC is not None:
+                renamed = [name.replace("_logit", "_probability") for name in names]
+                columns |= dict(zip(renamed, probability_NC.T, strict=True))
+        return pd.DataFrame(columns)

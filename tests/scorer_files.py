@@ -52,7 +52,7 @@ def submission_lines(table: PredictionTable) -> list[str]:
     lines = [HEADER]
     for i in range(len(table)):
         values = [table.valence[i], table.arousal[i], table.expression[i]]
-        cells = [str(value) for value in (*values, *table.au_present[i].astype(int))]
+        cells = [str(value) for value in (*values, *table.au[i])]
         lines.append(",".join([str(table.image[i]), *cells]))
     return lines
 
@@ -65,7 +65,7 @@ def write_submission(path: Path, table: PredictionTable) -> Path:
 def write_au_submission(path: Path, table: PredictionTable) -> Path:
     """A file of the action unit track of later editions."""
     lines = ["image_location," + ",".join(f"AU{number}" for number in AU_NUMBERS)]
-    for image, row in zip(table.image, table.au_present.astype(int).tolist(), strict=True):
+    for image, row in zip(table.image, table.au.tolist(), strict=True):
         lines.append(",".join([str(image), *map(str, row)]))
     path.write_text("\n".join(lines) + "\n")
     return path

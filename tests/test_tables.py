@@ -1,7 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
+from evaluation_tables import make_labels, make_predictions
+from scipy.special import expit, softmax
 
 from mtl_face import tables, tasks
+from mtl_face.errors import UserError
 
 NAN = np.nan
 
@@ -18,7 +23,7 @@ def make_table(**changes):
         "expression": [-1, 7, 0, -1],
         "au": np.array([[1] * 12, [NAN] * 12, [0] * 11 + [NAN], [NAN] * 12]),
     }
-    return tables.from_columns(**(columns | changes))
+    return tables.FrameTable.from_columns(**(columns | changes))
 
 
 def test_sorts_by_video_and_number_and_marks_later_twins():
@@ -83,8 +88,8 @@ def test_select_by_mask_and_by_index():
         table.select([True, False])
 
 
-def test_to_pandas():
-    frame = make_table().to_pandas()
+def test_to_dataframe():
+    frame = make_table().to_dataframe()
     assert list(frame["frame"]) == [9, 9, 10, 1]
     assert list(frame.columns[8 : 8 + 12]) == list(tasks.AU_NAMES)
     assert frame["au26"].isna().sum() == 3
@@ -106,3 +111,88 @@ def test_to_pandas():
 def test_refuses_wrong_columns(changes, words):
     with pytest.raises(ValueError, match=words):
         make_table(**changes)
+
+
+def decisions_alone(num_rows=4, **changes):
+    """A table as a submission gives it; made of a table with logits."""
+    table = make_predictions(make_labels(num_rows))
+    columns = {
+        "au_logits": None,
+        "expression_logits": None,
+        "au_decisions": table.au,
+        "expression_decisions": table.expression,
+    }
+    return dataclasses.replace(table, **(columns | changes))
+
+
+def test_decisions_follow_from_logits_or_are_given():
+    table = make_predictions(make_labels(4))
+    np.testing.assert_array_equal(table.au, table.au_logits > 0)
+    np.testing.assert_array_equal(table.expression, table.expression_logits.argmax(axis=1))
+    assert (table.au.dtype, table.expression.dtype) == (np.int8, np.int64)
+    alone = decisions_alone()
+    np.testing.assert_array_equal(alone.au, table.au)
+    np.testing.assert_array_equal(alone.expression, table.expression)
+    assert alone.take(np.array([2, 0])).expression.tolist() == table.expression[[2, 0]].tolist()
+    assert table.tasks == alone.tasks == ("va", "au", "expr")
+
+
+def test_unanswered_tasks():
+    table = decisions_alone(
+        valence=np.full(4, np.nan), au_decisions=None, expression_decisions=[-1, 0, 7, -1]
+    )
+    assert table.tasks == ("expr",)
+    assert (table.au == -1).all()
+    assert table.au.shape == (4, 12)
+    assert decisions_alone(expression_decisions=None).expression.tolist() == [-1] * 4
+
+
+def test_probabilities_are_those_of_the_logits():
+    table = make_predictions(make_labels(4))
+    np.testing.assert_array_equal(table.au_probabilities, expit(table.au_logits))
+    np.testing.assert_array_equal(
+        table.expression_probabilities, softmax(table.expression_logits, axis=1)
+    )
+    assert decisions_alone().au_probabilities is None
+    assert decisions_alone().expression_probabilities is None
+
+
+def test_logits_that_are_needed_and_absent():
+    for read in (
+        lambda table: table.logits("au"),
+        lambda table: table.logits("expr"),
+        lambda table: table.columns(),
+    ):
+        with pytest.raises(UserError, match="decisions alone") as error:
+            read(decisions_alone())
+        assert error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"au_decisions": np.full((4, 12), 2)}, "au_decisions outside"),
+        ({"au_decisions": np.zeros((4, 11))}, "column au_decisions"),
+        ({"expression_decisions": np.full(4, 8)}, "expression_decisions outside"),
+        ({"au_logits": np.zeros((4, 12))}, "beside au_logits"),
+    ],
+)
+def test_refuses_wrong_decisions(changes, words):
+    with pytest.raises(ValueError, match=words):
+        decisions_alone(**changes)
+
+
+def test_dataframe_of_predictions():
+    table = make_predictions(make_labels(4))
+    frame = table.to_dataframe()
+    assert list(frame.columns[:26]) == list(table.columns())
+    np.testing.assert_array_equal(frame["au26_probability"], expit(table.au_logits[:, -1]))
+    np.testing.assert_array_equal(
+        frame.filter(like="expr_").filter(like="_probability"),
+        softmax(table.expression_logits, axis=1),
+    )
+    assert frame["expression"].tolist() == [tasks.EXPRESSION_NAMES[i] for i in table.expression]
+    assert frame["au1_present"].tolist() == table.au[:, 0].tolist()
+    alone = decisions_alone(expression_decisions=[-1, 0, 7, -1]).to_dataframe()
+    assert not any("logit" in name or "probability" in name for name in alone.columns)
+    assert alone["expression"].tolist() == ["", "Neutral", "Other", ""]

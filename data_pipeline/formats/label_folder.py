@@ -47,7 +47,7 @@ def read_folder(folder: Path, *, dataset: str) -> tables.FrameTable:
         labels = {"au": np.where(value_NC == MISSING_CLASS, np.nan, value_NC)}
     else:
         labels = {"expression": value_NC[:, 0].astype(np.int64)}
-    return tables.from_columns(
+    return tables.FrameTable.from_columns(
         dataset=dataset,
         video=video_N,
         frame=frame_N,

@@ -90,7 +90,7 @@ def read_manifest(
         axis=1,
     )
     faults.raise_if_any()
-    return tables.from_columns(
+    return tables.FrameTable.from_columns(
         dataset=dataset,
         video=videos,
         frame=numbers,

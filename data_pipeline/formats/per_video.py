@@ -286,7 +286,7 @@ def _to_table(
 
     va_N2 = affect_or_nan(column(tasks.VA))
     frame_N = np.concatenate([part[1] for part in parts])
-    return tables.from_columns(
+    return tables.FrameTable.from_columns(
         dataset=dataset,
         video=[video for video, _, names, _ in parts for _ in names],
         frame=frame_N,

@@ -117,7 +117,7 @@ def read_annotations(
             "no rows below the header", path=path, line=first + 1, remedy="download it again"
         )
     va_N2 = affect_or_nan(value_NC[:, :2])
-    return tables.from_columns(
+    return tables.FrameTable.from_columns(
         dataset=dataset,
         video=videos,
         frame=numbers,
@@ -181,7 +181,7 @@ def read_test_list(
             "no image ids below the header", path=path, line=first + 1, remedy="download it again"
         )
     images, videos, numbers = zip(*found, strict=True)
-    return tables.from_columns(
+    return tables.FrameTable.from_columns(
         dataset=dataset,
         video=videos,
         frame=numbers,

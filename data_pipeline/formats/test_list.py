@@ -86,7 +86,7 @@ def _read_counts(
         for video, (number, count) in counts.items()
         for frame in range(1, count + 1)
     ]
-    return tables.from_columns(
+    return tables.FrameTable.from_columns(
         dataset=dataset,
         video=[video for _, video, _ in places],
         frame=[frame for _, _, frame in places],

@@ -66,7 +66,7 @@ class Answers:
             frame=predictions.frame,
             valence=predictions.valence,
             arousal=predictions.arousal,
-            au=predictions.au_present.astype(np.int8),
+            au=predictions.au,
             expression=predictions.expression,
             au_logits=predictions.au_logits,
             expression_logits=predictions.expression_logits,

@@ -102,7 +102,7 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
 
     Returns:
         The same rows; logits are divided by the temperatures, `valence_std` and `arousal_std` are
-        set, the metadata hold `calibration` and the `decisions` that `au_present` and
+        set, the metadata hold `calibration` and the `decisions` that `au` and
         `expression` follow.
 
     Raises:
@@ -126,8 +126,8 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
     }
     return dataclasses.replace(
         table,
-        au_logits=table.au_logits / calibration.temperatures[AU],
-        expression_logits=table.expression_logits / calibration.temperatures[EXPR],
+        au_logits=table.logits(AU) / calibration.temperatures[AU],
+        expression_logits=table.logits(EXPR) / calibration.temperatures[EXPR],
         **stds,
         metadata=metadata,
     )

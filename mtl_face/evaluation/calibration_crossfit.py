@@ -184,8 +184,8 @@ def _decided(data: Data, found: Parameters) -> PredictionTable:
     return dataclasses.replace(
         data.candidates[0.0],
         **{name: getattr(va, name) for name in VA_NAMES},
-        au_logits=au.au_logits - found.au_thresholds,
-        expression_logits=expr.expression_logits + found.expression_biases,
+        au_logits=au.logits(AU) - found.au_thresholds,
+        expression_logits=expr.logits(EXPR) + found.expression_biases,
     )
 
 

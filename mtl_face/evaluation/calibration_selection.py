@@ -173,7 +173,7 @@ def _select_au(
         return
     parts = _labelled_folds(data, AU, folds)
     for i, name in enumerate(AU_NAMES):
-        truth_N, logits_N = data.truth.au[:, i], table.au_logits[:, i]
+        truth_N, logits_N = data.truth.au[:, i], table.logits(AU)[:, i]
         present_N = np.zeros(len(truth_N), np.bool_)
         for train, test in parts:
             threshold = fit.best_threshold(_binary(truth_N[train]), logits_N[train])
@@ -187,12 +187,12 @@ def _select_au(
 
     def temperature(some: Rows) -> float:
         return fit.binary_temperature(
-            _binary(data.truth.au[some]).ravel(), table.au_logits[some].ravel()
+            _binary(data.truth.au[some]).ravel(), table.logits(AU)[some].ravel()
         )
 
     def loss(some: Rows, at: float) -> NDArray[np.float64]:
         sign = 1.0 - 2.0 * data.truth.au[some]
-        return np.logaddexp(0.0, sign * table.au_logits[some] / at).mean(axis=1)
+        return np.logaddexp(0.0, sign * table.logits(AU)[some] / at).mean(axis=1)
 
     if consider("temperature of au", _likelihood_gain(parts, temperature, loss)):
         found.temperatures[AU] = temperature(labelled)
@@ -201,7 +201,7 @@ def _select_au(
 def _select_expression(
     data: Data, rows: Rows, folds: Sequence[Rows], found: Parameters, consider: Consider
 ) -> None:
-    logits_NE = data.candidates[found.windows[EXPR]].expression_logits
+    logits_NE = data.candidates[found.windows[EXPR]].logits(EXPR)
     truth_N = np.asarray(data.truth.expression)
     labelled = data.labelled(EXPR, rows)
     if not len(labelled):
@@ -296,9 +296,9 @@ def task_score(data: Data, task: str, table: PredictionTable, rows: Rows) -> flo
         ]
         return float(np.mean(scores))
     if task == AU:
-        present_NA = table.au_logits[rows] > 0.0
+        present_NA = table.logits(AU)[rows] > 0.0
         return float(
             np.mean([binary_f1(truth.au[rows, i], present_NA[:, i]) for i in range(len(AU_NAMES))])
         )
-    prediction_N = np.argmax(table.expression_logits[rows], axis=1)
+    prediction_N = np.argmax(table.logits(EXPR)[rows], axis=1)
     return macro_f1(truth.expression[rows], prediction_N, num_classes=len(EXPRESSION_NAMES))

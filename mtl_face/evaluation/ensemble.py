@@ -23,6 +23,7 @@ from mtl_face.evaluation.probabilities import (
 from mtl_face.evaluation.smoothing import Scale
 from mtl_face.evaluation.truth import Truth
 from mtl_face.tables import KEY_COLUMNS, PredictionError, PredictionTable
+from mtl_face.tasks import AU, EXPR
 
 Missing = Literal["error", "available"]
 """A row that some members lack: an error, or the mean of the members that have it."""
@@ -84,16 +85,16 @@ def combine(
         return np.where(np.isnan(gathered_MNC).any(axis=2, keepdims=True), np.nan, gathered_MNC)
 
     va_MNC = gather(lambda t: np.column_stack([t.valence, t.arousal]))
-    present_MNC = gather(lambda t: au_probabilities(t.au_logits))
-    expression_MNC = gather(lambda t: expression_probabilities(t.expression_logits))
+    present_MNC = gather(lambda t: au_probabilities(t.logits(AU)))
+    expression_MNC = gather(lambda t: expression_probabilities(t.logits(EXPR)))
     va_NC, va_std_NC = _mean(va_MNC), _spread(va_MNC)
     if on == "probabilities":
-        absent_MNC = gather(lambda t: au_probabilities(-t.au_logits))
+        absent_MNC = gather(lambda t: au_probabilities(-t.logits(AU)))
         au_logits = au_logits_of(_mean(present_MNC), _mean(absent_MNC))
         expression_logits = expression_logits_of(_mean(expression_MNC))
     else:
-        au_logits = _mean(gather(lambda t: t.au_logits))
-        expression_logits = _mean(gather(lambda t: t.expression_logits))
+        au_logits = _mean(gather(lambda t: t.logits(AU)))
+        expression_logits = _mean(gather(lambda t: t.logits(EXPR)))
     std: dict[str, Any] = {"valence_std": None, "arousal_std": None}
     if all(member.valence_std is not None for member in members):
         variance_NC = _mean(gather(_predicted_variance)) + np.nan_to_num(va_std_NC) ** 2

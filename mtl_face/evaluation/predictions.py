@@ -25,7 +25,7 @@ from mtl_face.tables import (
     PredictionError,
     PredictionTable,
 )
-from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
+from mtl_face.tasks import AU_NAMES
 
 __all__ = ["PredictionError", "PredictionTable", "read", "write", "write_csv"]
 
@@ -87,12 +87,7 @@ def write_csv(table: PredictionTable, path: str | os.PathLike[str]) -> None:
     Raises:
         WorkdirError: the place cannot be written.
     """
-    names = np.asarray(EXPRESSION_NAMES)
-    columns: dict[str, NDArray[Any]] = {
-        **table.columns(),
-        "expression": names[table.expression],
-        **dict(zip(_PRESENT_COLUMNS, table.au_present.T.astype(np.int64), strict=True)),
-    }
+    columns = {**table.columns(), **table.readable_decisions()}
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -233,10 +228,8 @@ def _check_decisions(
     table: PredictionTable, decisions: list[list[str]], path: str | os.PathLike[str]
 ) -> None:
     """Raises PredictionError if the written decisions are not those that the logits give."""
-    present = table.au_present.astype(np.int64).astype(np.str_)
-    names = np.asarray(EXPRESSION_NAMES)[table.expression]
-    written = np.asarray(decisions, np.str_)
-    differ = (np.column_stack([names, present]) != written).any(axis=1)
+    decided = [column.astype(np.str_) for column in table.readable_decisions().values()]
+    differ = (np.column_stack(decided) != np.asarray(decisions, np.str_)).any(axis=1)
     if differ.any():
         raise PredictionError(
             f"holds {int(differ.sum())} rows whose decisions are not those of their logits: "

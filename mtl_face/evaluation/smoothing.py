@@ -232,9 +232,9 @@ def _task_values(table: PredictionTable, task: str, on: Scale) -> NDArray[np.flo
     """What is averaged for a task, float64 [N, C]."""
     if on == "probabilities" and task == AU:
         # the probability of absence beside that of presence: it cannot be had from 1 - p near 1
-        return np.column_stack([au_probabilities(s * table.au_logits) for s in (1.0, -1.0)])
+        return np.column_stack([au_probabilities(s * table.logits(AU)) for s in (1.0, -1.0)])
     if on == "probabilities" and task == EXPR:
-        return expression_probabilities(table.expression_logits)
+        return expression_probabilities(table.logits(EXPR))
     return np.column_stack([getattr(table, name) for name in _COLUMNS[task]])
 
 

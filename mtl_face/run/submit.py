@@ -6,6 +6,7 @@ from pathlib import Path
 from data_pipeline.formats import submission_check, submission_write, test_list
 from mtl_face.evaluation import predictions
 from mtl_face.run.validate import print_deviations
+from mtl_face.tasks import AU, EXPR
 from mtl_face.weights import provenance
 
 
@@ -32,8 +33,8 @@ def run(config: None, options: argparse.Namespace) -> int:
         frame=table.frame,
         valence=table.valence,
         arousal=table.arousal,
-        au_logits=table.au_logits - table.au_thresholds,
-        expression_logits=table.expression_logits + table.expression_biases,
+        au_logits=table.logits(AU) - table.au_thresholds,
+        expression_logits=table.logits(EXPR) + table.expression_biases,
     )
     rows, filled = submission_write.match_list(
         wanted, decisions, list_path=options.test_list, fill=options.fill

@@ -14,7 +14,7 @@ from PIL import Image
 from data_pipeline import audit, audit_images, audit_labels, audit_near, audit_rows
 from data_pipeline.formats import s_aff_wild2
 from mtl_face.errors import ImageError
-from mtl_face.tables import from_columns
+from mtl_face.tables import FrameTable
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
 SPLITS = {"train": "training", "validation": "validation"}
@@ -222,7 +222,7 @@ def test_recording_of_a_video(name, source):
 
 
 def test_gaps_of_each_video():
-    table = from_columns(
+    table = FrameTable.from_columns(
         dataset="d",
         video=["a"] * 5 + ["b"],
         frame=[1, 2, 2, 6, 106, 9],
@@ -246,7 +246,7 @@ def test_label_statistics_against_pandas(tmp_path):
     """pandas computes the same from its own reading of the columns."""
     table = read(small_dataset.write(tmp_path, rows={"training": 300, "validation": 5}))["train"]
     found = audit_labels.label_statistics(table)
-    frame = table.to_pandas()
+    frame = table.to_dataframe()
     for unit, name in enumerate(AU_NAMES):
         assert found["au"][name]["present"] == (frame[name] == 1).sum()
         assert found["au"][name]["missing"] == frame[name].isna().sum()
@@ -269,7 +269,9 @@ def test_label_statistics_against_pandas(tmp_path):
 
 
 def test_unlabelled_tasks_have_no_shares():
-    table = from_columns(dataset="d", video=["a"], frame=[1], image=["a/1.jpg"], root="r")
+    table = FrameTable.from_columns(
+        dataset="d", video=["a"], frame=[1], image=["a/1.jpg"], root="r"
+    )
     found = audit_labels.label_statistics(table)
     assert found["combinations"]["none"] == 1
     assert found["au"]["au1"]["share"] is None

@@ -22,7 +22,7 @@ def table(tmp_path):
     (tmp_path / "a/2.png").write_bytes(image_cases.encode(picture, "PNG"))
     (tmp_path / "a/3.jpg").write_bytes(b"")
     (tmp_path / "b/1.jpg").write_bytes(b"text")
-    return tables.from_columns(
+    return tables.FrameTable.from_columns(
         dataset="d",
         video=[name[0] for name in names],
         frame=[int(name[2]) for name in names],
@@ -47,7 +47,7 @@ def test_drops_missing_rows_and_says_which(table):
 
 
 def test_names_a_missing_root(table):
-    elsewhere = tables.from_columns(
+    elsewhere = tables.FrameTable.from_columns(
         dataset="d", video=["a"], frame=[1], image=["a/1.jpg"], root=table.root[0] + "/none"
     )
     with pytest.raises(ImageError, match="image folder does not exist") as caught:

@@ -37,7 +37,7 @@ def table(tmp_path_factory):
     valence[::3] = np.nan
     au = rng.integers(0, 2, (NUM_ROWS, 12)).astype(float)
     au[1::4] = np.nan
-    return tables.from_columns(
+    return tables.FrameTable.from_columns(
         dataset="d",
         video=["v"] * NUM_ROWS,
         frame=[int(name[2:7]) for name in names],
@@ -57,7 +57,7 @@ def permuted(seed=0):
 def broken_copy(table, tmp_path, row, content):
     """The same images with the file of one row replaced (None: removed)."""
     shutil.copytree(table.root[0], tmp_path, dirs_exist_ok=True)
-    broken = tables.from_columns(
+    broken = tables.FrameTable.from_columns(
         dataset="d", video=table.video, frame=table.frame, image=table.image, root=str(tmp_path)
     )
     path = tmp_path / table.image[row]
@@ -156,7 +156,7 @@ def test_decodes_as_pillow_does(tmp_path):
     (tmp_path / "v").mkdir()
     for number, (content, _, _) in enumerate(cases.values()):
         (tmp_path / "v" / f"{number}.jpg").write_bytes(content)
-    table = tables.from_columns(
+    table = tables.FrameTable.from_columns(
         dataset="d",
         video=["v"] * len(cases),
         frame=range(len(cases)),
@@ -372,7 +372,7 @@ class SlowLater:
         time.sleep(0.002 if number >= {input._ANNOUNCED} else 0)
         return np.array([0])
 
-table = tables.from_columns(
+table = tables.FrameTable.from_columns(
     dataset="d", video=["v"], frame=[1], image=["1.png"], root={str(tmp_path)!r}
 )
 batches = input.train_batches(table, batch_size=1, image_size=8, rows=SlowLater())

@@ -21,7 +21,7 @@ def make_table(name, num_rows, *, seed=0, has=("va", "au", "expr")):
         labels["au"] = random.integers(0, 2, (num_rows, 12))
     if "expr" in has:
         labels["expression"] = random.integers(0, 8, num_rows)
-    return frame_tables.from_columns(
+    return frame_tables.FrameTable.from_columns(
         dataset="same name in the files",
         video=["v"] * num_rows,
         frame=range(num_rows),

@@ -232,7 +232,7 @@ _row = st.tuples(
 @given(rows=st.lists(_row, min_size=1, max_size=8))
 def test_reading_gives_back_what_was_written(tmp_path_factory, rows):
     video, frame, valence, arousal, expression, au = zip(*rows, strict=True)
-    table = tables.from_columns(
+    table = tables.FrameTable.from_columns(
         dataset="s-aff-wild2",
         video=video,
         frame=frame,
@@ -252,7 +252,7 @@ def test_reading_gives_back_what_was_written(tmp_path_factory, rows):
 
 
 def test_writer_refuses_what_it_could_not_read_back(tmp_path):
-    table = tables.from_columns(
+    table = tables.FrameTable.from_columns(
         dataset="d", video=["a", "a", "a,b"], frame=[1, 2, 3], root="/",
         image=["a/1.jpg", "a/face.jpg", "a,b/3.jpg"],
     )  # fmt: skip

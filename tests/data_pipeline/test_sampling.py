@@ -17,7 +17,7 @@ def make_table(num_rows=400, seed=0, **columns):
     valence = random.uniform(-1, 1, num_rows)
     valence[random.random(num_rows) < 0.4] = np.nan
     given = {"expression": expression, "au": au, "valence": valence, "arousal": valence}
-    return tables.from_columns(
+    return tables.FrameTable.from_columns(
         dataset="d",
         video=["v"] * num_rows,
         frame=range(num_rows),

@@ -40,9 +40,7 @@ def test_apply():
     np.testing.assert_array_equal(calibrated.au_logits, smoothed.au_logits / 2)
     np.testing.assert_array_equal(calibrated.expression_logits, smoothed.expression_logits / 4)
     np.testing.assert_array_equal(calibrated.valence_std, 0.25)
-    np.testing.assert_array_equal(
-        calibrated.au_present, smoothed.au_logits / 2 > 0.1 * np.arange(12)
-    )
+    np.testing.assert_array_equal(calibrated.au, smoothed.au_logits / 2 > 0.1 * np.arange(12))
     np.testing.assert_array_equal(
         calibrated.expression,
         np.argmax(smoothed.expression_logits / 4 - 0.2 * np.arange(8), axis=1),
@@ -88,7 +86,7 @@ def test_files_read_back(tmp_path):
     calibrated = apply(make_predictions(make_labels(20)), calibration)
     write(calibrated, tmp_path / "p.parquet")
     again = read(tmp_path / "p.parquet")
-    np.testing.assert_array_equal(again.au_present, calibrated.au_present)
+    np.testing.assert_array_equal(again.au, calibrated.au)
     np.testing.assert_array_equal(again.expression, calibrated.expression)
 
 

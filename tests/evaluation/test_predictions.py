@@ -104,7 +104,7 @@ def test_thresholds_and_biases_of_the_metadata_decide():
     decisions = {"au_thresholds": list(thresholds), "expression_biases": list(biases)}
     decided = dataclasses.replace(table, metadata={"decisions": decisions}).take(np.arange(49))
     for row in range(49):
-        assert list(decided.au_present[row]) == [
+        assert list(decided.au[row]) == [
             logit > t for logit, t in zip(table.au_logits[row], thresholds, strict=True)
         ]
         biased = [x + b for x, b in zip(table.expression_logits[row], biases, strict=True)]
