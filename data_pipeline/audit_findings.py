@@ -1,5 +1,6 @@
 """What a user should look at first: the findings of an audit, gravest first."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,6 +38,18 @@ def find(report: dict[str, Any]) -> list[dict[str, Any]]:
     _find_between_splits(report, add)
     findings.sort(key=lambda finding: SEVERITIES.index(finding["severity"]))
     return findings
+
+
+def as_text(findings: list[dict[str, Any]]) -> str:
+    """Findings as lines of text, and how many there are of each severity."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding['severity']}: {finding['what']}")
+        lines += [f"    {example}" for example in finding["examples"][:3]]
+        lines.append(f"  -> {finding['remedy']}")
+    counts = Counter(finding["severity"] for finding in findings)
+    lines.append("found: " + ", ".join(f"{name} {counts[name]}" for name in SEVERITIES))
+    return "\n".join(lines)
 
 
 def _find_in_images(split: str, images: dict[str, Any], size: int, add: Any) -> None:

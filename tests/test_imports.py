@@ -45,8 +45,7 @@ MAY_IMPORT = {
     "mtl_face.inference": GROUND | NETWORK,
     "mtl_face.planner": GROUND | NETWORK | TRAINED | {"data_pipeline"},
     "mtl_face.report": GROUND | NETWORK | TRAINED,
-    # cli: progress bars alone, until they are handed down as functions
-    "mtl_face.run": {"mtl_face.cli"} | GROUND | NETWORK | TRAINED | PRODUCTS | {"data_pipeline"},
+    "mtl_face.run": GROUND | NETWORK | TRAINED | PRODUCTS | {"data_pipeline"},
     "mtl_face.cli": GROUND | NETWORK | TRAINED | PRODUCTS | {"mtl_face.run", "data_pipeline"},
     "data_pipeline": GROUND | {"mtl_face.faces"},
     "configs": {"mtl_face.config"},

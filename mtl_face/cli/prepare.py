@@ -2,8 +2,15 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mtl_face import config as config_lib
+from mtl_face.cli.progress import Progress
 from mtl_face.config import Config
+from mtl_face.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mtl_face.run.prepare import Audit
 
 HELP = "make the embedded data set, check or audit a real one, or cut faces out of videos"
 CONFIG = "optional"
@@ -34,10 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where --audit (default: DATA/audit) and --videos (must be given) write",
     )
-    _shards(parser)
-
-
-def _shards(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shards",
         type=Path,
@@ -58,7 +61,92 @@ def _shards(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
+    """Does what the flags ask for; without one of them, makes or checks the data."""
+    if options.videos is not None:
+        return _videos(config, options)
+    if config is None:
+        raise ConfigError(
+            "prepare needs --config, which names the data",
+            remedy="add --config=configs/NAME.py, or give --videos=PATH to cut faces out of videos",
+        )
+    _check_flags(options)
     from mtl_face.run import prepare
 
-    return prepare.run(config, options)
+    config = prepare.own_files(config, print)
+    if options.shards is not None:
+        shards = prepare.write_shards(
+            config.data,
+            options.shards,
+            file_format=options.shard_format,
+            beam=options.beam,
+            say=print,
+            bar=Progress,
+        )
+        print(f"wrote {shards.records} records ({shards.size / 2**20:.1f} MiB): {shards.folder}")
+        print(
+            "next: python run.py train with the same --config, "
+            f"--config.data.shards={shards.folder}"
+        )
+    elif options.audit:
+        _print_audit(prepare.audit(config, options.output, say=print, bar=Progress))
+    else:
+        if options.num_videos is not None:
+            config = _with_num_videos(config, options.num_videos)
+        roots = prepare.check(config.data, say=print, bar=Progress)
+        print(f"all rows and images are sound: {', '.join(map(str, roots))}")
+        print("next: python run.py train with the same --config and --workdir=DIR")
+    return 0
+
+
+def _videos(config: Config | None, options: argparse.Namespace) -> int:
+    if options.output is None:
+        raise ConfigError(
+            "--videos needs --output", remedy="add --output=DIR, a new folder for the crops"
+        )
+    others = (config, options.num_videos, options.shards, options.beam)
+    if options.audit or any(other is not None for other in others):
+        raise ConfigError(
+            "--videos goes with --output alone",
+            remedy="leave out --config, --audit, --num_videos, --shards and --beam",
+        )
+    from mtl_face.run import prepare_videos
+
+    return prepare_videos.run(options, Progress("frames"))
+
+
+def _check_flags(options: argparse.Namespace) -> None:
+    """Refuses flags that would have no effect together."""
+    if options.beam is not None and options.shards is None:
+        raise ConfigError("--beam goes with --shards", remedy="add --shards=DIR, or leave it out")
+    if options.audit and options.shards is not None:
+        raise ConfigError("--audit and --shards do two things", remedy="run one after the other")
+    if options.output is not None and not options.audit:
+        raise ConfigError(
+            "--output goes with --audit or --videos",
+            remedy="add one of them, or leave --output out",
+        )
+    if options.num_videos is not None and (options.audit or options.shards is not None):
+        raise ConfigError(
+            "--num_videos goes with neither --audit nor --shards",
+            remedy="give --config.data.rendered_faces.num_videos=N",
+        )
+
+
+def _with_num_videos(config: Config, number: int) -> Config:
+    values = config_lib.to_dict(config)
+    values["data"]["rendered_faces"]["num_videos"] = number
+    return config_lib.validate(values)
+
+
+def _print_audit(audit: "Audit") -> None:
+    from data_pipeline.audit_findings import as_text
+
+    print(as_text(audit.report["findings"]))
+    images = audit.report["images"]
+    print(
+        f"audited {images:,} images in {audit.seconds:.1f} s"
+        + (f" ({1000 * audit.seconds / images:.2f} s per 1,000)" if images else "")
+    )
+    print(f"report: {audit.page}")
+    print(f"the same as data: {audit.data}")
+    print("next: mend what is listed as error, then python run.py train with the same --config")

@@ -1,12 +1,16 @@
-"""A line of progress with rate and time left."""
+"""How far a long work is: a bar on a terminal, a line now and then elsewhere, as in a log file."""
 
+import sys
 import time
+from typing import Any
+
+_SECONDS_BETWEEN_LINES = 5.0
+_BAR = "{n:,} of {total:,} {desc}|{bar}| {rate_noinv_fmt}, {remaining} left"
+_LINE = "{n:,} of {total:,} {unit}, {rate_noinv:,.0f} a second, {remaining} left"
 
 
 class Progress:
-    """Prints how far a long work is, at most every second, over the line before it.
-
-    Call it with (done, total).
+    """Shows rate and time left on standard output; call it with (done, total).
 
     Args:
         things: what is counted, in the plural.
@@ -14,20 +18,47 @@ class Progress:
 
     def __init__(self, things: str) -> None:
         self._things = things
-        self._begin = time.perf_counter()
-        self._last = 0.0
-        self._shown: tuple[int, int] | None = None
+        self._begin = self._last = time.monotonic()
+        self._finished: tuple[int, int] | None = None
+        self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Prints the line, if it is time for one or the work is done."""
-        now = time.perf_counter()
-        if (done < total and now - self._last < 1.0) or self._shown == (done, total):
+        """Shows the numbers, if it is time to or the work is done."""
+        if self._finished == (done, total):
             return
-        self._last, self._shown = now, (done, total)
-        rate = done / max(now - self._begin, 1e-9)
-        left = (total - done) / rate if done else 0.0
-        print(
-            f"{done:,} of {total:,} {self._things}, {rate:,.0f} a second, {left:.0f} s left  ",
-            end="\r" if done < total else "\n",
-            flush=True,
-        )
+        self._finished = (done, total) if done >= total else None
+        if sys.stdout.isatty():
+            self._draw(done, total)
+        else:
+            self._print(done, total)
+
+    def _draw(self, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            tqdm.monitor_interval = 0  # no thread: workers are forked, and each call looks itself
+            self._bar = tqdm(
+                desc=self._things,
+                total=total,
+                unit="",
+                bar_format=_BAR,
+                miniters=1,
+                dynamic_ncols=True,
+                file=sys.stdout,
+            )
+        self._bar.total = total  # of videos, an estimate
+        self._bar.update(done - self._bar.n)
+        if self._finished:
+            self._bar.close()
+            self._bar = None
+
+    def _print(self, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        now = time.monotonic()
+        if not self._finished and now - self._last < _SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        elapsed = max(now - self._begin, 1e-9)
+        line = tqdm.format_meter(done, total, elapsed, unit=self._things, bar_format=_LINE)
+        print(line, flush=True)

@@ -1,18 +1,47 @@
-"""The frame tables that a config names."""
+"""The frame tables that a config names: of one data set, of a mixture, or from shards.
+
+Every function that reads or makes data takes `say`, which gets one line for the user at a time.
+"""
 
 import dataclasses
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import formats, mixture, order, records, sampling
+from data_pipeline import formats, frames, mixture, order, records, sampling
 from mtl_face import files
 from mtl_face.config import DataConfig, DataSetConfig
-from mtl_face.errors import ConfigError
+from mtl_face.errors import ConfigError, ImageError
 from mtl_face.tables import FrameTable
 
-SPLITS = formats.SPLITS
+TRAIN, VALIDATION = SPLITS = formats.SPLITS
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
+"""Called with (done, total) now and then."""
+
+_FAULTS_SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split of one data set.
+
+    Attributes:
+        label: `train` or `validation`, after the data set's name if there are several.
+        name: of the data set.
+        settings: of the data set.
+        root: its folder.
+        split: `train` or `validation`.
+    """
+
+    label: str
+    name: str
+    settings: DataSetConfig
+    root: Path
+    split: str
 
 
 def data_sets(data: DataSetConfig) -> Mapping[str, DataSetConfig]:
@@ -30,15 +59,13 @@ def evaluated(data: DataSetConfig) -> DataSetConfig:
     return data
 
 
-def load_training(
-    data: DataConfig, *, seed: int, say: Callable[[str], None]
-) -> tuple[FrameTable, order.Order]:
+def load_training(data: DataConfig, *, seed: int, say: Say) -> tuple[FrameTable, order.Order]:
     """Reads the training split, of every data set of a mixture, and decides the order of its rows.
 
     Args:
         data: the settings.
         seed: with the epoch, decides the order.
-        say: prints a line.
+        say: see the module.
 
     Returns:
         The table, and the rows of each epoch.
@@ -78,12 +105,12 @@ def load_training(
     return mixed, rows
 
 
-def load_all(data: DataConfig, say: Callable[[str], None]) -> dict[str, FrameTable]:
+def load_all(data: DataConfig, say: Say) -> dict[str, FrameTable]:
     """Every row that a run needs, by split: to be written as shards.
 
     Args:
         data: the settings; `shards` is not looked at.
-        say: prints a line.
+        say: see the module.
 
     Returns:
         `train`, of a mixture all of its rows under the names of their data sets, with all labels;
@@ -103,7 +130,7 @@ def load_all(data: DataConfig, say: Callable[[str], None]) -> dict[str, FrameTab
     return {"train": mixture.join(parts), "validation": validation}
 
 
-def read_shards(data: DataConfig, split: str, say: Callable[[str], None]) -> FrameTable:
+def read_shards(data: DataConfig, split: str, say: Say) -> FrameTable:
     """The table of a split as it lies beside the shards."""
     assert data.shards is not None
     table = records.read_table(records.find(Path(data.shards).expanduser()), split)
@@ -123,7 +150,7 @@ def _check_names(stored: FrameTable, setting: str, named: list[str], *, path: st
         )
 
 
-def ensure_data(data: DataSetConfig, say: Callable[[str], None]) -> Path:
+def ensure_data(data: DataSetConfig, say: Say) -> Path:
     """Returns the data set's folder; renders the embedded data set first if it is absent.
 
     Of a mixture, the one that is evaluated; where shards take its place, their folder.
@@ -157,23 +184,21 @@ def ensure_data(data: DataSetConfig, say: Callable[[str], None]) -> Path:
     return root
 
 
-def ensure_all(data: DataConfig, say: Callable[[str], None]) -> None:
+def ensure_all(data: DataConfig, say: Say) -> None:
     """`ensure_data` for every data set of a run."""
     if not data.shards:
         for entry in data_sets(data).values():
             ensure_data(entry, say)
 
 
-def load_split(
-    data: DataSetConfig, root: Path, split: str, say: Callable[[str], None]
-) -> FrameTable:
+def load_split(data: DataSetConfig, root: Path, split: str, say: Say) -> FrameTable:
     """Reads a split's annotations, and checks that its image files are there.
 
     Args:
         data: the settings; of a mixture, the data set that is evaluated is read.
         root: the data set's folder.
         split: one of `SPLITS`.
-        say: prints a line.
+        say: see the module.
 
     Returns:
         The table. With `missing_images=skip` the rows without a file are gone, and counted aloud.
@@ -199,7 +224,7 @@ def load_labels(
     data: DataSetConfig,
     root: Path,
     split: str,
-    say: Callable[[str], None],
+    say: Say,
     *,
     missing_images: str = "keep",
 ) -> FrameTable:
@@ -209,7 +234,7 @@ def load_labels(
         data: the settings; of a mixture, the data set that is evaluated is read.
         root: the data set's folder.
         split: one of `SPLITS`.
-        say: prints a line.
+        say: see the module.
         missing_images: see `formats.load`; with "keep", images are not looked for.
 
     Returns:
@@ -233,6 +258,54 @@ def load_labels(
         missing_values=data.manifest.missing_values,
         say=say,
     )
+
+
+def every_split(data: DataConfig, say: Say) -> Iterator[Split]:
+    """Goes through the splits of every data set; makes the embedded one first if it is absent.
+
+    A data set of a mixture that is not evaluated may lack a validation split; that is said.
+    """
+    for name, settings in data_sets(data).items():
+        root = ensure_data(settings, say)
+        for split in SPLITS:
+            needed = split == TRAIN or settings is evaluated(data)
+            if not needed and not _has_validation(settings, root):
+                say(f"{name}: has no validation split")
+                continue
+            yield Split(f"{name} {split}" if data.mixture else split, name, settings, root, split)
+
+
+def _has_validation(settings: DataSetConfig, root: Path) -> bool:
+    name = settings.validation_annotations or formats.USUAL_NAMES[settings.kind][1]
+    if settings.kind == "per_video":  # a folder below that of each task
+        return any(root.glob(f"*/{name}"))
+    return (root / name).exists()
+
+
+def require_sound_images(
+    table: FrameTable, *, label: str, folder: Path | None, progress: Progress
+) -> None:
+    """Decodes every image of a table once, as training would.
+
+    Args:
+        table: the rows.
+        label: name of the split in messages.
+        folder: where the images lie, for messages.
+        progress: counts images.
+
+    Raises:
+        ImageError: some cannot be used; several are listed together.
+    """
+    faults = frames.check_images(table, workers=os.cpu_count() or 1, progress=progress)
+    if faults:
+        listing = "\n".join(f"  {fault}" for fault in faults[:_FAULTS_SHOWN])
+        if len(faults) > _FAULTS_SHOWN:
+            listing += f"\n  ... and {len(faults) - _FAULTS_SHOWN} more"
+        raise ImageError(
+            f"{len(faults)} image files of the {label} set cannot be used:\n{listing}",
+            path=folder,
+            remedy="replace those files, or delete them and set data.missing_images=skip",
+        )
 
 
 def describe_counts(counts: dict[str, Any]) -> str:

@@ -1,71 +1,61 @@
-"""`run.py prepare`: makes the embedded data set, or checks every row and image of a real one.
+"""Work on data before any training: making or checking it, auditing it, writing it as shards.
 
-With a flag it does something else, each in a module of its own.
+`say` gets one line for the user at a time. `bar` makes the progress of one kind of things, whose
+name in the plural it is given: a function of (done, total).
 """
 
-import argparse
 import dataclasses
+import importlib.util
+import logging
+import os
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mtl_face import config as config_lib
+from mtl_face import files
 from mtl_face.errors import ConfigError
-from mtl_face.run import datasets, image_faults
-from mtl_face.run.every_split import every_split
+from mtl_face.run import datasets
+from mtl_face.run.datasets import Progress, Say
+from mtl_face.tables import FrameTable
+
+Bar = Callable[[str], Progress]
+
+JSON_FILE = "audit.json"
+PAGE_FILE = "audit.html"
 
 
-def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
-    """Does what the flags ask for; without one of them, makes or checks the data.
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """An audit that was written.
 
-    Args:
-        config: the settings; only those of `data` matter. None if no config was given.
-        options: `videos`, `audit`, `output`, `num_videos`, `shards`, `shard_format`, `beam`.
-
-    Returns:
-        Exit status 0.
-
-    Raises:
-        UserError: for a wrong combination of flags, or for what the chosen work finds wrong.
+    Attributes:
+        report: as `data_pipeline.audit.audit` returns it.
+        page: the report as HTML.
+        data: the report as JSON.
+        seconds: that the audit took.
     """
-    if options.videos is not None:
-        from mtl_face.run import prepare_videos
 
-        return prepare_videos.run(config, options)
-    if config is None:
-        raise ConfigError(
-            "prepare needs --config, which names the data",
-            remedy="add --config=configs/NAME.py, or give --videos=PATH to cut faces out of videos",
-        )
-    _check_flags(options)
-    config = _without_shards(config)
-    if options.shards is not None:
-        from mtl_face.run import prepare_shards
-
-        return prepare_shards.run(config, options)
-    if options.audit:
-        from mtl_face.run import prepare_audit
-
-        return prepare_audit.run(config, options)
-    return _check(config, options)
+    report: dict[str, Any]
+    page: Path
+    data: Path
+    seconds: float
 
 
-def _check_flags(options: argparse.Namespace) -> None:
-    """Refuses flags that would have no effect together."""
-    if options.beam is not None and options.shards is None:
-        raise ConfigError("--beam goes with --shards", remedy="add --shards=DIR, or leave it out")
-    if options.audit and options.shards is not None:
-        raise ConfigError("--audit and --shards do two things", remedy="run one after the other")
-    if options.output is not None and not options.audit:
-        raise ConfigError(
-            "--output goes with --audit or --videos",
-            remedy="add one of them, or leave --output out",
-        )
-    if options.num_videos is not None and (options.audit or options.shards is not None):
-        raise ConfigError(
-            "--num_videos goes with neither --audit nor --shards",
-            remedy="give --config.data.rendered_faces.num_videos=N",
-        )
+@dataclasses.dataclass(frozen=True)
+class Shards:
+    """Shards that were written: their folder, number of records, and size in bytes."""
+
+    folder: Path
+    records: int
+    size: int
 
 
-def _without_shards(config: config_lib.Config) -> config_lib.Config:
+def own_files(config: config_lib.Config, say: Say) -> config_lib.Config:
     """The config with the data set's own files in place of shards, which is said.
 
     Raises:
@@ -73,7 +63,7 @@ def _without_shards(config: config_lib.Config) -> config_lib.Config:
     """
     if config.data.shards is None:
         return config
-    print(
+    say(
         f"data.shards={config.data.shards} is left aside: this reads the data set itself, its "
         "annotations and image files, and not the shards"
     )
@@ -81,25 +71,153 @@ def _without_shards(config: config_lib.Config) -> config_lib.Config:
     return config_lib.validate(config_lib.to_dict(dataclasses.replace(config, data=data)))
 
 
-def _check(config: config_lib.Config, options: argparse.Namespace) -> int:
-    """Makes the data, then decodes every image.
+def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
+    """Makes the embedded data set if it is absent, reads every row and decodes every image.
+
+    Returns:
+        The folders of the data sets, all of whose rows and images are sound.
 
     Raises:
         UserError: for the first kind of defect that is found; several are listed together.
     """
-    data = config.data
-    if options.num_videos is not None:
-        data = dataclasses.replace(
-            data,
-            rendered_faces=dataclasses.replace(data.rendered_faces, num_videos=options.num_videos),
+    roots: dict[Path, None] = {}
+    for part in datasets.every_split(data, say):
+        roots[part.root] = None
+        table = datasets.load_split(part.settings, part.root, part.split, say)
+        datasets.require_sound_images(
+            table,
+            label=part.label,
+            folder=part.root / part.settings.image_folder,
+            progress=bar(f"{part.label} images"),
         )
-        config = config_lib.validate(config_lib.to_dict(dataclasses.replace(config, data=data)))
-        data = config.data
-    roots: dict[str, None] = {}
-    for part in every_split(data):
-        roots[str(part.root)] = None
-        table = datasets.load_split(part.settings, part.root, part.split, print)
-        image_faults.refuse(table, label=part.label, folder=part.root / part.settings.image_folder)
-    print(f"all rows and images are sound: {', '.join(roots)}")
-    print("next: python run.py train with the same --config and --workdir=DIR")
-    return 0
+    return list(roots)
+
+
+def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar) -> Audit:
+    """Audits the data that a config names, and writes the report.
+
+    Args:
+        config: the settings; only those of `data` and the name matter.
+        output: folder to write to; None: `audit` below the data.
+        say: see the module.
+        bar: see the module.
+
+    Raises:
+        UserError: the data cannot be read, or the report not be written.
+    """
+    from data_pipeline import audit as auditing
+    from mtl_face.report import audit_page
+
+    splits, identities = _read_for_audit(config.data, say)
+    for split, table in splits.items():
+        say(f"{split}: {datasets.describe_counts(table.counts())}")
+    root = datasets.ensure_data(config.data, say)
+    folder = files.make_folder((output or root / "audit").expanduser().resolve())
+    begin = time.perf_counter()
+    report = auditing.audit(
+        splits,
+        image_size=config.data.image_size,
+        identities=identities,
+        pairs=[
+            (first, second)
+            for first in splits
+            for second in splits
+            if first.endswith(datasets.TRAIN) and second.endswith(datasets.VALIDATION)
+        ],
+        workers=os.cpu_count() or 1,
+        progress=bar("images"),
+    )
+    seconds = time.perf_counter() - begin
+    files.write_json(folder / JSON_FILE, report, indent=1)
+    page = audit_page.compose(report, title=f"Audit of {config.name}", where=str(root))
+    files.write_text(folder / PAGE_FILE, page)
+    return Audit(report, folder / PAGE_FILE, folder / JSON_FILE, seconds)
+
+
+def write_shards(
+    data: config_lib.DataConfig,
+    folder: Path,
+    *,
+    file_format: str = "array_record",
+    beam: str | None = None,
+    say: Say,
+    bar: Bar,
+) -> Shards:
+    """Writes the rows and images of both splits as shards, once every image has been decoded.
+
+    Args:
+        data: the settings.
+        folder: where the data set `face_frames` is made.
+        file_format: one of `data_pipeline.shards.FILE_FORMATS`.
+        beam: options of Apache Beam, to write through it; None: write in this process.
+        say: see the module.
+        bar: see the module.
+
+    Raises:
+        UserError: the data cannot be read, an image cannot be decoded, shards are there already, or
+            Beam is not installed.
+    """
+    beam_options = None if beam is None else _beam_options(beam)
+    splits = datasets.load_all(data, say)
+    for split, table in splits.items():
+        datasets.require_sound_images(
+            table, label=split, folder=None, progress=bar(f"{split} images")
+        )
+
+    from data_pipeline import shards
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of a config of our own
+    written = shards.write(
+        splits,
+        folder.expanduser().resolve(),
+        file_format=file_format,
+        beam_options=beam_options,
+        progress=bar("records"),
+    )
+    size = sum(path.stat().st_size for path in written.iterdir())
+    return Shards(written, sum(map(len, splits.values())), size)
+
+
+def _read_for_audit(
+    data: config_lib.DataConfig, say: Say
+) -> tuple[dict[str, FrameTable], dict[tuple[str, str], str]]:
+    """The splits of every data set, and who is seen in their videos as far as known."""
+    splits: dict[str, FrameTable] = {}
+    identities: dict[tuple[str, str], str] = {}
+    for part in datasets.every_split(data, say):
+
+        def say_of_split(line: str, label: str = part.label) -> None:
+            say(f"{label}: {line}")
+
+        table = datasets.load_labels(part.settings, part.root, part.split, say_of_split)
+        names = np.full(len(table), part.name, object)  # two may be of one kind
+        splits[part.label] = dataclasses.replace(table, dataset=names)
+        for video, identity in _identities(part.root).items():
+            identities[part.name, video] = f"{part.name}: {identity}"
+    return splits, identities
+
+
+def _identities(root: Path) -> dict[str, str]:
+    """Who is seen in each video, if the data set's description says so."""
+    from data_pipeline.rendered_faces.describe import read_description
+
+    videos = (read_description(root) or {}).get("videos")
+    if not isinstance(videos, dict):
+        return {}
+    return {
+        name: f"identity {about['identity']}"
+        for name, about in videos.items()
+        if isinstance(about, dict) and "identity" in about
+    }
+
+
+def _beam_options(text: str) -> Any:
+    if importlib.util.find_spec("apache_beam") is None:
+        raise ConfigError(
+            "--beam needs Apache Beam, which is not installed",
+            remedy="pip install -e '.[beam]' in an environment of its own (see docs/shards.md), or "
+            "leave --beam out",
+        )
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    return PipelineOptions(shlex.split(text))

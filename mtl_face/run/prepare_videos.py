@@ -2,12 +2,10 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mtl_face import config as config_lib
-from mtl_face.cli.progress import Progress
-from mtl_face.errors import ConfigError, ImageError
+from mtl_face.errors import ImageError
 from mtl_face.faces import batch, layout
 from mtl_face.faces.sources import find_sources
 from mtl_face.faces.video import VideoError
@@ -15,12 +13,12 @@ from mtl_face.faces.video import VideoError
 _SHOWN = 10
 
 
-def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, progress: Callable[[int, int], None]) -> int:
     """Cuts the faces out of what is found at a path.
 
     Args:
-        config: None; it is not used.
         options: `videos`, `output`.
+        progress: counts frames.
 
     Returns:
         Exit status 0.
@@ -29,7 +27,6 @@ def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
         UserError: nothing is found, or the output cannot be written; or, after all the others are
             done, for videos that cannot be read.
     """
-    _check(config, options)
     sources = find_sources(options.videos)
     output = layout.open_output(options.output)
     records = {source.name: layout.read_record(output, source) for source in sources}
@@ -39,9 +36,7 @@ def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
     print(f"{options.videos}: videos {videos:,}, photos {photos:,}")
     if len(todo) < len(sources):
         print(f"finished before and left alone: {len(sources) - len(todo):,} of {len(sources):,}")
-    outcomes = batch.extract_all(
-        todo, output, workers=os.cpu_count() or 1, progress=Progress("frames")
-    )
+    outcomes = batch.extract_all(todo, output, workers=os.cpu_count() or 1, progress=progress)
     for outcome in outcomes:
         records[outcome.source.name] = outcome.record
         if outcome.record is not None:
@@ -89,16 +84,3 @@ def _list(errors: Sequence[Exception], crops: int) -> str:
         listed.append(f"  ... and {len(errors) - _SHOWN} more")
     head = f"videos that cannot be read: {len(errors)} (crops of the others: {crops:,})"
     return "\n".join([head, *listed])
-
-
-def _check(config: config_lib.Config | None, options: argparse.Namespace) -> None:
-    if options.output is None:
-        raise ConfigError(
-            "--videos needs --output", remedy="add --output=DIR, a new folder for the crops"
-        )
-    others = (config, options.num_videos, options.shards, options.beam)
-    if options.audit or any(other is not None for other in others):
-        raise ConfigError(
-            "--videos goes with --output alone",
-            remedy="leave out --config, --audit, --num_videos, --shards and --beam",
-        )

@@ -135,5 +135,5 @@ def test_every_data_set_of_a_mixture(experiment, capsys, tmp_path):
 
     assert main.main(words) == 0
     out = capsys.readouterr().out
-    assert "41 of 41 other train images decoded, " in out
+    assert "41 of 41 other train images, " in out
     assert f"all rows and images are sound: {experiment.data}, {tmp_path / 'copy'}" in out
