@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl_face.run import host_memory
+from mtl_face.run import environment
 
 BATCH_SIZE = 64
 AHEAD = 6  # batches, at least as many as our input decodes ahead
@@ -83,7 +83,7 @@ def compare(folder: Path, size: int, num_images: int, repeats: int) -> dict[str,
         if round_number == 1:
             # As training on a CPU does. After the first batches: TensorFlow's own setting, which
             # it makes with the first generator, hands every large buffer back at once.
-            host_memory.keep_freed_memory()
+            environment.keep_freed_memory()
         for name, read in ways.items():
             time.sleep(PAUSE)
             settle = getattr(read, "settle", None)

@@ -11,7 +11,7 @@ from typing import Any
 
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError, UserError
-from mtl_face.run import host_memory, xla_settings
+from mtl_face.run import environment
 
 COMMANDS = (
     "train",
@@ -82,13 +82,13 @@ def _run(arguments: Sequence[str]) -> int:
         settings = _load_config(command, options, overrides)
         _quiet_libraries()
         if settings is not None:
-            xla_settings.apply(
+            environment.prepare(
                 preset=settings.training.xla_preset,
                 compilation_cache=settings.training.compilation_cache,
                 workdir=getattr(options, "workdir", None),
             )
-        if not host_memory.has_accelerator():
-            host_memory.keep_freed_memory()
+        if not environment.has_accelerator():
+            environment.keep_freed_memory()
         return command.run(settings, options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,13 +1,17 @@
-"""The flags by which a command joins other processes, and a folder that all of them share."""
+"""The processes of one run: how they join, the folder that they share, and their names."""
 
 import argparse
 import contextlib
 import hashlib
 import json
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from mtl_face import config as config_lib
 from mtl_face.errors import WorkdirError
@@ -43,7 +47,7 @@ def joined(config: config_lib.Config, options: argparse.Namespace) -> Iterator[N
 
 
 def digest(config: config_lib.Config) -> str:
-    """The same for settings that processes of one run may have."""
+    """A digest that is the same for settings that processes of one run may have."""
     text = json.dumps(_common(config_lib.to_dict(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -78,6 +82,17 @@ def open_workdir(folder: Path, config: config_lib.Config) -> Path:
                 remedy="give a --workdir on a file system that all hosts share",
             )
         time.sleep(0.2)
-    # That it belongs to these settings process 0 has seen, and `joined` that all have the same but
-    # for places of files, which may be others here.
+    # Process 0 has checked that it belongs to these settings, and `joined` that all have the same
+    # but for places of files, which may be others here.
     return folder
+
+
+def this_host() -> str:
+    """This host's name, and which of the processes this one is."""
+    return f"host {socket.gethostname()} (process {jax.process_index()} of {jax.process_count()})"
+
+
+def warn(sentence: str) -> None:
+    """Prints a warning to standard error, from one process only."""
+    if jax.process_index() == 0:
+        print(f"warning: {sentence}", file=sys.stderr)

@@ -14,9 +14,9 @@ from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.session import Session, say
 from mtl_face.tasks import TASKS
-from mtl_face.training import experiment, health, replay, sharding
+from mtl_face.training import experiment, guard, replay, sharding
 from mtl_face.training.checkpoint import Checkpoints
-from mtl_face.training.diagnose import Diagnosis, Place, diagnose
+from mtl_face.training.replay import Diagnosis, Place, diagnose
 from mtl_face.training.state import TrainState
 from mtl_face.training.step import make_train_step
 
@@ -65,7 +65,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     free = jax.device_put(np.float32(0), sharding.replicated(session.mesh))
     _, numbers = step(state, batch, free)
     again = {name: float(value) for name, value in jax.device_get(numbers).items()}
-    say(f"taken again it is {'refused again' if again[health.HELD] else 'SOUND'}:")
+    say(f"taken again it is {'refused again' if again[guard.HELD] else 'SOUND'}:")
     for line in _numbers(again, dump.note["numbers"]):
         say("  " + line)
     for line in _findings(found, dump, mixed=config.augmentation.mixup_alpha > 0):
@@ -121,7 +121,7 @@ def _numbers(again: dict[str, float], then: dict[str, Any]) -> list[str]:
     """A line for each number, with what it was in the run where that differs."""
     lines = []
     for name, value in again.items():
-        if name == health.HELD or name.endswith("_weight"):
+        if name == guard.HELD or name.endswith("_weight"):
             continue
         before = float(then.get(name, "nan"))
         same = before == value or (np.isnan(before) and np.isnan(value))

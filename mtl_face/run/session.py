@@ -25,11 +25,11 @@ from mtl_face.inference.columns import output_sizes, table_columns
 from mtl_face.inference.dropout import make_dropout_step
 from mtl_face.model.network import PER_EXAMPLE
 from mtl_face.objective import uncertainty
-from mtl_face.run import faults
+from mtl_face.run import processes
 from mtl_face.tables import FrameTable
 from mtl_face.tasks import TASKS
 from mtl_face.training import experiment, sharding
-from mtl_face.training.input_watch import InputWatch
+from mtl_face.training.monitoring import InputWatch
 from mtl_face.training.state import TrainState, abstract_state
 from mtl_face.training.step import make_predict_step
 
@@ -130,7 +130,7 @@ class Session:
         batches = InputWatch(
             batches,
             timeout_seconds=self.config.training.input_timeout_s,
-            where=faults.this_host(),
+            where=processes.this_host(),
             unit="step of the evaluation",
         )
         outputs = predict_rows(

@@ -13,24 +13,21 @@ from clu import metric_writers, parameter_overview
 from data_pipeline import input as data_input
 from data_pipeline import mixture, order
 from mtl_face import config as config_lib
-from mtl_face.run import datasets, evaluate_run, faults, initial_weights, processes
+from mtl_face.run import datasets, evaluate_run, initial_weights, processes
 from mtl_face.run import provenance as lineage
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.session import Pixels, Session, evaluate_table, pixels, say, scores_for_log
 from mtl_face.training import (
     distributed,
-    event_files,
     experiment,
-    gauges,
+    history,
     loop,
-    profile,
+    monitoring,
     replay,
     sharding,
 )
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.guard import Guard
-from mtl_face.training.history import History
-from mtl_face.training.input_watch import InputWatch
 from mtl_face.training.state import TrainState, make_state
 from mtl_face.training.step import make_train_step
 from mtl_face.training.stop import AgreedStop, Stop, StopRequest
@@ -47,7 +44,9 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     Returns:
         Exit status: 0, or 128 + the signal that stopped the run.
     """
-    traced = None if options.profile_steps is None else profile.parse_steps(options.profile_steps)
+    traced = (
+        None if options.profile_steps is None else monitoring.parse_steps(options.profile_steps)
+    )
     with processes.joined(config, options):
         return _run(config, options.workdir, traced)
 
@@ -78,7 +77,7 @@ def _run(config: config_lib.Config, folder: Path, traced: tuple[int, int] | None
             workdir / workdirs.CHECKPOINTS,
             keep=config.training.keep_checkpoints,
             on_save_failure=config.training.on_save_failure,  # type: ignore[arg-type]
-            warn=faults.warn,
+            warn=processes.warn,
         ) as checkpoints,
     ):
         stop = own_stop if jax.process_count() == 1 else AgreedStop(own_stop, session.mesh)
@@ -216,23 +215,19 @@ def _train(
         ),
         sharding.by_example(session.mesh),
     )
-    watch = InputWatch(
+    watch = monitoring.InputWatch(
         batches,
         timeout_seconds=settings.input_timeout_s,
-        where=faults.this_host(),
+        where=processes.this_host(),
         first_step=first_step,
     )
 
     def keep_evidence(taken: int, state: TrainState, batch: dict, numbers: dict[str, float]) -> str:
         row_B = order.step_indices(rows, config.optimizer.batch_size, step=taken)
+        images = train.table.image[row_B].tolist()
         return replay.write(
             workdir / replay.FOLDER,
-            taken=taken,
-            state=state,
-            batch=batch,
-            numbers=numbers,
-            rows=row_B,
-            images=train.table.image[row_B].tolist(),
+            replay.BadStep(taken, state, batch, numbers, row_B, images),
             seed=config.seed,
             policy=settings.on_bad_step,
             mesh=session.mesh,
@@ -246,7 +241,7 @@ def _train(
         say=say,
     )
     if distributed.is_writer():
-        event_files.forget_after(workdir / workdirs.LOGS, first_step)
+        history.forget_events_after(workdir / workdirs.LOGS, first_step)
     writer = metric_writers.create_default_writer(
         str(workdir / workdirs.LOGS), just_logging=not distributed.is_writer(), asynchronous=False
     )
@@ -263,7 +258,7 @@ def _train(
 
     counter = mixture.Counter(train.table, rows, config.optimizer.batch_size)
     steps = itertools.count(first_step)
-    tracer = profile.StepProfile(
+    tracer = monitoring.StepProfile(
         workdir / workdirs.PROFILE, traced if distributed.is_writer() else None, say
     )
 
@@ -274,6 +269,7 @@ def _train(
         tracer.after(taken + 1, numbers)
         return state, numbers | counter.of_step(taken)
 
+    warn = processes.warn if settings.on_save_failure == "continue" else None
     loop.train(
         state,
         train_step=counted_step,
@@ -287,20 +283,18 @@ def _train(
         evaluate=scores,
         learning_rates=session.learning_rates,
         checkpoints=checkpoints,
-        history=History(
+        history=history.History(
             workdir / workdirs.HISTORY,
             after_step=first_step,
             write=distributed.is_writer(),
-            warn=faults.warn if settings.on_save_failure == "continue" else None,
+            warn=warn,
         ),
-        write_scalars=faults.scalar_writer(
-            writer, workdir / workdirs.LOGS, on_failure=settings.on_save_failure
-        ),
+        write_scalars=history.scalar_writer(writer, workdir / workdirs.LOGS, warn=warn),
         say=say,
         stop=stop,
         settle=guard.settle,
         input_seconds=lambda: watch.waited_seconds,
-        gauges=gauges.memory,
+        gauges=monitoring.memory,
     )
     tracer.close()
     writer.close()

@@ -24,7 +24,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mtl_face.training import sharding
@@ -45,7 +45,6 @@ def accumulate(
     key: jax.Array,
     *,
     count: int,
-    mesh: Mesh,
     placements: Any,
 ) -> tuple[tuple[jax.Array, tuple[Any, dict[str, jax.Array]]], Any]:
     """The loss and the gradient over a batch, in microbatches.
@@ -58,8 +57,7 @@ def accumulate(
             devices must divide B. Each device's share is cut into microbatches in its order.
         key: of the dropout; each part has its own.
         count: K.
-        mesh: the devices.
-        placements: pytree of shardings like `params`, of the gradients. While microbatches are
+        placements: pytree of NamedShardings like `params`, of the gradients. While microbatches are
             summed, each device holds parameters and sums whole, whatever these say.
 
     Returns:
@@ -105,7 +103,7 @@ def accumulate(
     by_device = P(sharding.BATCH_AXES)
     gradient_sum, change, (loss_DK, number_DK) = jax.shard_map(
         of_device,
-        mesh=mesh,
+        mesh=jax.tree.leaves(placements)[0].mesh,
         in_specs=(P(), P(), by_device, P()),
         out_specs=(jax.tree.map(lambda placement: placement.spec, placements), P(), by_device),
         check_vma=False,  # the gradients of a device are to stay its own

@@ -6,6 +6,7 @@ goes its fingerprint, so that a bit that a disk lost is noticed when the state i
 """
 
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from numpy.typing import NDArray
 from orbax.checkpoint import checkpoint_managers
 
+from mtl_face import files
 from mtl_face.errors import WorkdirError
-from mtl_face.training.fingerprint import fingerprint
 from mtl_face.weights import storage_errors
 
 _T = TypeVar("_T")
@@ -33,8 +36,11 @@ _UNFINISHED = "*.orbax-checkpoint-tmp*"
 class Checkpoints:
     """Saves and restores a train state. Every process must make every call.
 
-    A context manager: its end waits for the saves in flight. Where an exception ends it, that
-    exception is the one to hear of, not what becomes of the last save.
+    A context manager: its end waits for the saves in flight. An exception that ends it hides any
+    failure of these saves.
+
+    Attributes:
+        metadata: JSON values that every later save keeps beside the state.
     """
 
     def __init__(
@@ -48,18 +54,15 @@ class Checkpoints:
     ) -> None:
         """Opens a folder of checkpoints.
 
-        Attribute `metadata`: JSON values that every later save keeps beside the state.
-
         Args:
             directory: absolute path; made if absent.
             keep: newest steps to keep, besides the best.
             read_only: never write nor delete.
-            on_save_failure: whether a save that the disk refuses is an error, or is told to `warn`
-                and left to the next one.
-            warn: prints a sentence.
+            on_save_failure: whether a save that the disk refuses is an error, or a warning.
+            warn: takes a sentence.
 
         Raises:
-            WorkdirError: if it cannot be opened.
+            WorkdirError: it cannot be opened.
         """
         storage_errors.quiet()
         self.metadata: dict[str, Any] = {}
@@ -118,11 +121,11 @@ class Checkpoints:
             step: number of steps taken.
             state: pytree of arrays.
             score: what the best checkpoint is chosen by, if it was evaluated.
-            replace: whether a step that was saved already is saved again, in place of the old one.
+            replace: whether a step that exists is saved again.
 
         Raises:
-            WorkdirError: if this save or the one before could not be written, and
-                `on_save_failure` is to stop.
+            WorkdirError: this save or the one before could not be written, and `on_save_failure` is
+                to stop.
         """
         if step in self._manager.all_steps():
             if not replace:
@@ -147,11 +150,7 @@ class Checkpoints:
         return self._manager.best_step()
 
     def read_metadata(self, step: int) -> dict[str, Any]:
-        """What was kept beside a state; empty for a step that was saved without.
-
-        Raises:
-            WorkdirError: if it is damaged.
-        """
+        """What was kept beside a state, or nothing; raises WorkdirError if it is damaged."""
         found = self._all_metadata(step)
         found.pop(_FINGERPRINT, None)
         return found
@@ -163,32 +162,25 @@ class Checkpoints:
                 json.loads(path.read_bytes())  # orbax takes a damaged one for an absent one
             return dict(self._manager.metadata(step).custom_metadata or {})
         except Exception as error:  # damaged files fail in whatever part of orbax meets them
-            storage_errors.quiet_leftovers()
-            raise self._damaged(
-                step,
-                f"the checkpoint's metadata cannot be read: {storage_errors.first_words(error)}",
-            ) from error
+            raise self._damaged(step, "the checkpoint's metadata", error) from error
 
     def restore(self, step: int, like: Any) -> Any:
         """Reads a state.
 
         Args:
             step: a step that exists.
-            like: pytree of ShapeDtypeStructs with shardings; the mesh may differ from the saved
-                one's.
-
-        Returns:
-            The state, placed as `like` says.
+            like: pytree of ShapeDtypeStructs with shardings, by which the state is placed; the mesh
+                may differ from the saved one's.
 
         Raises:
-            WorkdirError: if the files don't hold such a state.
+            WorkdirError: the files don't hold such a state.
         """
         try:
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
             )
         except Exception as error:  # damaged files fail in whatever part of orbax meets them
-            raise self._unreadable(step, error) from error
+            raise self._damaged(step, "the checkpoint", error) from error
         self._check_bits(step, restored.state)
         return restored.state
 
@@ -196,21 +188,15 @@ class Checkpoints:
         expected = self._all_metadata(step).get(_FINGERPRINT)
         if expected is not None and fingerprint(state) != expected:
             raise self._damaged(
-                step, "the checkpoint cannot be read: its bits are not those that were saved"
+                step, "the checkpoint", ValueError("its bits are not those that were saved")
             )
-
-    def _unreadable(self, step: int, error: Exception) -> WorkdirError:
-        storage_errors.quiet_leftovers()
-        return self._damaged(
-            step, f"the checkpoint cannot be read: {storage_errors.first_words(error)}"
-        )
 
     def restore_newest(self, like: Any) -> tuple[int, Any]:
         """Reads the newest state that is sound.
 
-        Damaged ones that are newer are told to `warn` and kept aside as `STEP.damaged`; but only
-        once an older one was read, so that what fails for another reason stays where it is. Of
-        several processes the first decides, which reads the state once more for that.
+        Newer, damaged ones are set aside as `STEP.damaged`, with a warning; but only once an older
+        one was read, so that what fails for another reason stays where it is. Of several processes
+        the first decides, which reads the state once more for that.
 
         Args:
             like: as for `restore`.
@@ -219,7 +205,7 @@ class Checkpoints:
             (step, state).
 
         Raises:
-            WorkdirError: if none is sound; it tells of the newest.
+            WorkdirError: none is sound; the message is that of the newest.
         """
         if jax.process_count() == 1:
             step, state = self._newest_sound(lambda step: self.restore(step, like))
@@ -278,7 +264,7 @@ class Checkpoints:
                     self._directory / str(step) / "state", args=ocp.args.StandardRestore(here)
                 )
         except Exception as error:  # as in `restore`
-            raise self._unreadable(step, error) from error
+            raise self._damaged(step, "the checkpoint", error) from error
         self._check_bits(step, state)
 
     def _set_aside(self, step: int) -> Path:
@@ -293,35 +279,28 @@ class Checkpoints:
             folder.rename(aside)
         except OSError as error:
             raise WorkdirError(
-                f"is damaged and cannot be renamed: {error.strerror}",
+                f"is damaged and cannot be renamed: {files.reason(error)}",
                 path=folder,
                 remedy="mend the permissions",
             ) from error
         return aside
 
-    def _damaged(self, step: int, problem: str) -> WorkdirError:
+    def _damaged(self, step: int, what: str, error: Exception) -> WorkdirError:
+        storage_errors.quiet_leftovers()
         return WorkdirError(
-            problem,
+            f"{what} cannot be read: {storage_errors.first_words(error)}",
             path=self._directory / str(step),
             remedy="delete that folder to go on from an older checkpoint if there is one, "
             "or start in another workdir",
         )
 
     def wait(self) -> None:
-        """Blocks until every save is on disk.
-
-        Raises:
-            WorkdirError: if one failed, and `on_save_failure` is to stop.
-        """
+        """Blocks until every save is on disk; raises WorkdirError as `save`."""
         with self._explained():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for saves in flight, and frees the threads.
-
-        Raises:
-            WorkdirError: if a save failed, and `on_save_failure` is to stop.
-        """
+        """Waits for saves in flight, and frees the threads; raises WorkdirError as `save`."""
         try:
             self.wait()
         finally:
@@ -351,3 +330,46 @@ class Checkpoints:
                 remedy="free some space or mend the permissions, then run the same command again: "
                 "it goes on from the last good checkpoint",
             ) from error
+
+
+def fingerprint(state: Any) -> str:
+    """A check sum: the same for equal bits, whatever the mesh; another for a flipped bit anywhere.
+
+    It is computed where the arrays lie. Every process must call.
+
+    Args:
+        state: pytree of arrays, typed random keys among them.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    leaves = [
+        jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        for leaf in jax.tree.leaves(state)
+    ]
+    if jax.default_backend() == "cpu" and all(leaf.is_fully_addressable for leaf in leaves):
+        sums = [_sum_on_host(np.asarray(leaf)) for leaf in leaves]  # a view, nothing to compile
+    else:
+        # One small program for each shape; one for all arrays would take seconds to compile.
+        sums = jax.device_get([_sum_of_bits(leaf) for leaf in leaves])
+    return hashlib.sha256(np.array(sums, np.uint32).tobytes()).hexdigest()[:32]
+
+
+def _sum_on_host(array: NDArray[Any]) -> np.uint32:
+    """The same as `_sum_of_bits`."""
+    bits = array.view(f"uint{8 * array.dtype.itemsize}")
+    if bits.dtype.itemsize > 4:
+        bits = bits ^ (bits >> np.uint64(32))
+    return np.sum(bits.astype(np.uint32, copy=False), dtype=np.uint32)
+
+
+@jax.jit
+def _sum_of_bits(array: jax.Array) -> jax.Array:
+    """Sum of an array's elements taken as whole numbers, modulo 2 ** 32: no rounding, any order."""
+    if array.dtype == jnp.bool_:
+        return jnp.sum(array, dtype=jnp.uint32)
+    unsigned = jnp.dtype(f"uint{8 * array.dtype.itemsize}")
+    bits = jax.lax.bitcast_convert_type(array, unsigned)
+    if unsigned.itemsize > 4:
+        bits = bits ^ (bits >> 32)
+    return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)

@@ -1,4 +1,10 @@
-"""What the host does about a step that the devices refused to take (`health.hold_bad_steps`)."""
+"""Bad steps: the devices refuse to take them, and the host stops the run or goes on without them.
+
+A loss or gradient that is not finite, or a loss past a limit, must not reach the parameters. The
+step itself computes its update as ever and then keeps, array by array, either all of the new state
+or all of the old one, bit for bit. The choice is one more operand of the kernels that write the
+state. The host looks at the outcome one step later, while the devices are busy with the next.
+"""
 
 import dataclasses
 import functools
@@ -6,19 +12,103 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtl_face.errors import UserError
-from mtl_face.training.health import BAD, HELD, Numbers
+from mtl_face.model.stages import stage_of
 from mtl_face.training.state import TrainState
+
+Numbers = dict[str, jax.Array]
+"""What a step reports: float32 scalars by log name."""
+
+HELD = "held"
+"""Number by which a step reports whether it kept the old state: 1 for a bad step and all after it.
+"""
+
+BAD = "bad"
+"""Number by which the guard reports whether a step was refused; means leave such steps out."""
 
 OnBad = Callable[[int, TrainState, dict, dict[str, float]], str]
 """(steps taken, state before the bad step, its batch, its numbers) -> what was done with them."""
 
+_NORM = "gradient_norm"
 
-@functools.cache
-def _increment(placement: jax.sharding.Sharding) -> Callable[[jax.Array], jax.Array]:
-    return jax.jit(lambda count: count + 1, out_shardings=placement)
+
+def hold_bad_steps(
+    step: Callable[[TrainState, dict], tuple[TrainState, Numbers]], *, loss_limit: float
+) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, Numbers]]:
+    """Makes a step that never spoils the state.
+
+    Args:
+        step: `(state, batch) -> (state, numbers)` with `loss` and `gradient_norm`, not jitted.
+        loss_limit: largest loss that is taken for sound; 0 for no limit.
+
+    Returns:
+        `(state, batch, held) -> (state, numbers)`. Where `held` (float32 []) is not 0, or the step
+        is bad, the state comes back with every bit as it was, the count of steps included. Among
+        the numbers is `held` for the next call: once a step was bad, all that follow are held until
+        the caller passes 0 again. So the host may look a step late, and still finds the state that
+        the bad step began with.
+    """
+
+    def guarded(
+        state: TrainState, batch: dict, held: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        new_state, numbers = step(state, batch)
+        sound = jnp.isfinite(numbers["loss"]) & jnp.isfinite(numbers[_NORM])
+        # A variance can overflow behind a loss that is finite: what it normalises becomes 0.
+        sound &= jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(new_state.batch_stats)))
+        if loss_limit > 0:
+            sound &= numbers["loss"] <= loss_limit
+        keep = (held != 0) | ~sound
+        kept = jax.tree.map(lambda old, new: jnp.where(keep, old, new), state, new_state)
+        return kept, numbers | {HELD: keep.astype(jnp.float32)}
+
+    return guarded
+
+
+def gradient_norms(gradients: Any) -> Numbers:
+    """Euclidean norms of the gradients: of all, and of each block.
+
+    Args:
+        gradients: pytree like `TrainState.params`.
+
+    Returns:
+        `gradient_norm`, and `gradient_norm/BLOCK` by `block_of`; float32 scalars. The squares are
+        summed once, for both.
+    """
+    squares: dict[str, list[jax.Array]] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(gradients)[0]:
+        square = jnp.sum(jnp.square(leaf.astype(jnp.float32)))
+        squares.setdefault(block_of(path), []).append(square)
+    sums = {block: sum(values[1:], values[0]) for block, values in squares.items()}
+    total = sum(sums.values(), jnp.float32(0))
+    return {_NORM: jnp.sqrt(total)} | {
+        f"{_NORM}/{block}": jnp.sqrt(value) for block, value in sums.items()
+    }
+
+
+def block_of(path: tuple[Any, ...]) -> str:
+    """The block that a parameter belongs to, from its path.
+
+    Args:
+        path: keys of a leaf of `TrainState.params`.
+
+    Returns:
+        `stem`, `stage1` ..., `projection`, `encoder`, `decoder`, `heads`, `uncertainty`; the
+        module's own name for a part of another network.
+    """
+    keys = [str(getattr(part, "key", getattr(part, "name", part))) for part in path]
+    if keys[0] != "network" or len(keys) < 2:
+        return keys[0]
+    if keys[1] == "backbone" and len(keys) > 2:
+        try:
+            stage = stage_of(keys[2])
+        except ValueError:
+            return "backbone"
+        return f"stage{stage}" if stage else "stem"
+    return "heads" if keys[1].startswith("head_") else keys[1]
 
 
 class Guard:
@@ -40,11 +130,11 @@ class Guard:
         """Wraps a jitted step.
 
         Args:
-            step: `health.hold_bad_steps` of a step, jitted; the state is donated to it.
+            step: `hold_bad_steps` of a step, jitted; the state is donated to it.
             placement: where its `held` lies, whole on every device.
             policy: whether a bad step ends the run, or is left out.
             on_bad: keeps what is needed to look into a bad step.
-            say: prints a line.
+            say: takes a line.
         """
         self._step = step
         self._policy = policy
@@ -108,7 +198,7 @@ class Guard:
         kept = self._on_bad(taken, state, batch, values)
         problem = (
             f"step {taken + 1} was not taken: its loss is {values['loss']:g} and its gradient "
-            f"norm {values['gradient_norm']:g}"
+            f"norm {values[_NORM]:g}"
         )
         if self._policy == "stop":
             raise UserError(
@@ -119,3 +209,8 @@ class Guard:
             )
         self._say(f"warning: {problem}; {kept}; going on with the next batch")
         return dataclasses.replace(state, step=self._increment(state.step))
+
+
+@functools.cache
+def _increment(placement: jax.sharding.Sharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda count: count + 1, out_shardings=placement)

@@ -1,21 +1,27 @@
-"""The learning curves: one JSON object a line, in step order, safe against sudden death."""
+"""The learning curves of a run: `history.jsonl`, and TensorBoard's event files.
+
+Both survive sudden death. A run that goes on from a checkpoint computes the steps after it again,
+so it first drops their rows: no step is ever there twice.
+"""
 
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mtl_face import files
 from mtl_face.errors import WorkdirError
+
+_AGAIN = (
+    "free some space or mend the permissions, then run the same command again: it goes on from "
+    "the last checkpoint"
+)
 
 
 class History:
-    """Rows of numbers by step, kept in `history.jsonl`.
-
-    A run that goes on from an older step drops the rows past it, so that the file never holds two
-    rows of one step.
-    """
+    """Rows of numbers by step in `history.jsonl`, one JSON object a line, in step order."""
 
     def __init__(
         self,
@@ -25,32 +31,26 @@ class History:
         warn: Callable[[str], None] | None = None,
         write: bool = True,
     ) -> None:
-        """Opens the file and forgets rows past `after_step`.
+        """Opens the file and drops rows past `after_step`.
 
         Args:
             path: the file; made if absent.
             after_step: the step that the run goes on from.
-            warn: prints a sentence. With it, a row that the disk refuses is no error: it is told
-                once, and written with the next row that the disk takes.
-            write: False to keep the rows in memory alone: of several processes, one writes.
+            warn: takes a sentence. With it, a row that the disk refuses is no error: the first is
+                reported, and all are written with the next row that the disk takes.
+            write: False keeps the rows in memory alone: of several processes, one writes.
 
         Raises:
-            WorkdirError: if the file cannot be written, or is no history.
+            WorkdirError: the file cannot be written, or is no history.
         """
         self._path = path
         self._warn = warn
         self._write = write
         self._unwritten: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
-        if not write:
-            return
-        self.rows = [row for row in read(path) if row["step"] <= after_step]
-        temporary = path.with_suffix(".tmp")
-        try:
-            temporary.write_text("".join(_line(row) for row in self.rows))
-            os.replace(temporary, path)
-        except OSError as error:
-            raise _unwritable(path, error) from error
+        if write:
+            self.rows = [row for row in read(path) if row["step"] <= after_step]
+            files.write_text(path, "".join(map(_line, self.rows)))
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a row.
@@ -60,26 +60,19 @@ class History:
                 written as null.
 
         Raises:
-            WorkdirError: if the file cannot be written, and `warn` was not given.
+            WorkdirError: the file cannot be written, and there is no `warn`.
         """
         self.rows.append(row)
         if not self._write:
             return
         self._unwritten.append(row)
         try:
-            size = self._path.stat().st_size if self._path.exists() else 0
-            try:
-                with self._path.open("a") as file:
-                    file.write("".join(_line(row) for row in self._unwritten))
-            except OSError:
-                if self._path.exists():  # half a line would spoil those that follow
-                    os.truncate(self._path, size)
-                raise
+            _append(self._path, "".join(map(_line, self._unwritten)))
         except OSError as error:
             if self._warn is None:
-                raise _unwritable(self._path, error) from error
+                raise files.unwritable(self._path, error, remedy=_AGAIN) from error
             if len(self._unwritten) == 1:
-                self._warn(f"{self._path}: cannot be written: {error.strerror}; going on")
+                self._warn(f"{self._path}: cannot be written: {files.reason(error)}; going on")
             return
         self._unwritten = []
 
@@ -88,7 +81,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Rows of a history file; none if it is absent. A last line cut short by a kill is left out.
 
     Raises:
-        WorkdirError: if it cannot be read, or a line is no row.
+        WorkdirError: it cannot be read, or a line is no row.
     """
     try:
         lines = path.read_text(errors="replace").splitlines()
@@ -96,7 +89,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise WorkdirError(
-            f"cannot be read: {error.strerror}", path=path, remedy="mend the permissions"
+            f"cannot be read: {files.reason(error)}", path=path, remedy="mend the permissions"
         ) from error
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -117,6 +110,17 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _append(path: Path, text: str) -> None:
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a") as file:
+            file.write(text)
+    except OSError:
+        if path.exists():  # half a line would spoil those that follow
+            os.truncate(path, size)
+        raise
+
+
 def _line(row: dict[str, Any]) -> str:
     clean = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -125,9 +129,106 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(clean) + "\n"
 
 
-def _unwritable(path: Path, error: OSError) -> WorkdirError:
-    return WorkdirError(
-        f"cannot be written: {error.strerror}",
-        path=path,
-        remedy="free some space or mend the permissions, then run the same command again",
-    )
+def scalar_writer(
+    writer: Any, folder: Path, *, warn: Callable[[str], None] | None = None
+) -> Callable[[int, dict[str, float]], None]:
+    """A function `(step, numbers)` that writes to TensorBoard, and to the disk at once.
+
+    So a run that is killed has written all that came before its last checkpoint.
+
+    Args:
+        writer: of `clu.metric_writers`.
+        folder: where it writes, for the message.
+        warn: takes a sentence. With it, the first write that the disk refuses is reported, and the
+            numbers of such writes are lost; without it, the function raises WorkdirError.
+    """
+    warned = False
+
+    def write(step: int, numbers: dict[str, float]) -> None:
+        nonlocal warned
+        try:
+            writer.write_scalars(step, numbers)
+            writer.flush()
+        except Exception as error:
+            # TensorFlow has types of its own for what a disk says; they are not imported here.
+            if not (isinstance(error, OSError) or type(error).__module__.startswith("tensorflow")):
+                raise
+            words = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if warn is None:
+                raise WorkdirError(
+                    f"cannot be written: {words}", path=folder, remedy=_AGAIN
+                ) from error
+            if not warned:
+                warn(f"{folder}: cannot be written: {words}; going on")
+            warned = True
+
+    return write
+
+
+# An event file is a sequence of records: length (uint64, little-endian), its check sum (4 bytes),
+# the event, its check sum (4 bytes).
+_HEADER, _FOOTER = 12, 4
+
+
+def forget_events_after(folder: Path, step: int) -> int:
+    """Drops TensorBoard's events of later steps, and what a kill or a dead machine left unreadable.
+
+    Args:
+        folder: holds event files, which no writer has open; it may be absent.
+        step: the last step whose events are kept.
+
+    Returns:
+        Number of events dropped.
+
+    Raises:
+        WorkdirError: a file cannot be read or written.
+    """
+    dropped = 0
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise WorkdirError(
+                f"cannot be read: {files.reason(error)}", path=path, remedy=_AGAIN
+            ) from error
+        kept, lost = _events_until(content, step)
+        if len(kept) < len(content):
+            with files.replacing(path) as temporary:
+                temporary.write_bytes(kept)
+        dropped += lost
+    return dropped
+
+
+def _events_until(content: bytes, step: int) -> tuple[bytes, int]:
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto import event_pb2
+
+    kept, lost = [], 0
+    for record in _records(content):
+        try:
+            event = event_pb2.Event.FromString(record[_HEADER:-_FOOTER])
+        except DecodeError:
+            break
+        if event.step > step:
+            lost += 1
+        else:
+            kept.append(record)
+    return b"".join(kept), lost
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """The complete records up to the first damaged one: no reader gets past that.
+
+    A machine that died may have left a tail of zeros in place of what was to be written.
+    """
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    start = 0
+    while start + _HEADER + _FOOTER <= len(content):
+        length = int.from_bytes(content[start : start + 8], "little")
+        end = start + _HEADER + length + _FOOTER
+        check_sum = int.from_bytes(content[start + 8 : start + _HEADER], "little")
+        if end > len(content) or masked_crc32c(content[start : start + 8]) != check_sum:
+            return
+        yield content[start:end]
+        start = end

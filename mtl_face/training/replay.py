@@ -1,30 +1,36 @@
-"""A bad step's batch, its rows and its seeds, kept so that the step can be taken again.
+"""A bad step, kept so that it can be taken again, and taken apart to find its first bad number.
 
 WORKDIR/replay/STEP.npz      the batch as the devices had it
 WORKDIR/replay/STEP.json     rows, files, seed, key, what the step reported
 WORKDIR/replay/states/       the state before the step, of the newest few (orbax)
 
 STEP is the number of the bad step, from 1.
+
+Dimension letters: B batch.
 """
 
 import dataclasses
 import json
-import os
 import socket
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from numpy.typing import NDArray
 
+from mtl_face import files
 from mtl_face.errors import WorkdirError
 from mtl_face.training import sharding
 from mtl_face.training.checkpoint import Checkpoints
+from mtl_face.training.guard import gradient_norms
 from mtl_face.training.state import TrainState
+from mtl_face.training.step import Augment, Objective, step_keys
 
 FOLDER = "replay"
 STATES = "states"
@@ -33,15 +39,36 @@ _STATES_KEPT = 3
 
 
 @dataclasses.dataclass(frozen=True)
+class BadStep:
+    """A step that the devices refused, while the run still has it.
+
+    Attributes:
+        taken: steps taken before it.
+        state: the state that it began with.
+        batch: its global batch, on the devices.
+        numbers: what it reported.
+        rows: rows of the batch in the training table, [B].
+        images: their files, [B].
+    """
+
+    taken: int
+    state: TrainState
+    batch: dict[str, Any]
+    numbers: dict[str, float]
+    rows: NDArray[np.int64]
+    images: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Dump:
-    """A bad step.
+    """A bad step, read from its files.
 
     Attributes:
         path: the .npz file.
         step: number of the bad step, from 1.
         batch: nested dict of arrays: `image` uint8 [B, S, S, 3], `targets` and `weights` by task.
         images: file of each example, [B].
-        note: all that the .json file says.
+        note: the content of the .json file.
     """
 
     path: Path
@@ -51,69 +78,53 @@ class Dump:
     note: dict[str, Any]
 
 
-def write(
-    folder: Path,
-    *,
-    taken: int,
-    state: TrainState,
-    batch: dict[str, Any],
-    numbers: dict[str, float],
-    rows: NDArray[np.int64],
-    images: Sequence[str],
-    seed: int,
-    policy: str,
-    mesh: jax.sharding.Mesh,
-) -> str:
+def write(folder: Path, bad: BadStep, *, seed: int, policy: str, mesh: jax.sharding.Mesh) -> str:
     """Writes a dump; every process must call.
 
     Args:
         folder: WORKDIR/replay; made if absent.
-        taken: steps taken before the bad one.
-        state: the state that it began with.
-        batch: its global batch, on the devices.
-        numbers: what it reported.
-        rows: rows of the batch in the training table, [B].
-        images: their files, [B].
+        bad: the step.
         seed: of the run.
-        policy: what is done about it, for the record.
+        policy: what is done about the step, for the record.
         mesh: the devices.
 
     Returns:
         Where it lies, as a part of a sentence; or why it could not be written, which is no reason
         to end a run.
     """
-    name = f"{taken + 1}"
-    whole = sharding.whole(batch, mesh)
-    key = np.asarray(jax.random.key_data(state.key)).tolist()
-    problem: Exception | None = None
+    path = folder / f"{bad.taken + 1}.npz"
+    whole = sharding.whole(bad.batch, mesh)
+    key = np.asarray(jax.random.key_data(bad.state.key)).tolist()
+    problem: WorkdirError | None = None
     if jax.process_index() == 0:
-        arrays = {"rows": rows, **traverse_util.flatten_dict(whole, sep="/")}
+        arrays = {"rows": bad.rows, **traverse_util.flatten_dict(whole, sep="/")}
         note = {
-            "step": taken + 1,
+            "step": bad.taken + 1,
             "seed": seed,
             "key": key,
             "policy": policy,
             "host": socket.gethostname(),
-            "numbers": {key: _as_json(value) for key, value in numbers.items()},
-            "rows": rows.tolist(),
-            "images": list(images),
+            "numbers": {
+                name: value if np.isfinite(value) else str(value)
+                for name, value in bad.numbers.items()
+            },
+            "rows": bad.rows.tolist(),
+            "images": list(bad.images),
         }
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with _replacing(folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
+            with files.replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
-            with _replacing(folder / f"{name}.json") as temporary:
-                temporary.write_text(json.dumps(note, indent=1) + "\n")
-        except OSError as error:
+            files.write_json(path.with_suffix(".json"), note, indent=1)
+        except WorkdirError as error:
             problem = error  # told below: the other processes save the state, and wait for this one
     try:
         with Checkpoints(folder / STATES, keep=_STATES_KEPT) as states:
-            states.save(taken, state, replace=True)
-    except (OSError, WorkdirError) as error:
+            states.save(bad.taken, bad.state, replace=True)
+    except WorkdirError as error:
         problem = problem or error
     if problem is not None:
-        return f"its batch could not be kept ({problem})"
-    return f"its batch is in {folder / name}.npz, which run.py replay --dump looks into"
+        return f"its batch could not be kept ({problem.path}: {problem.problem})"
+    return f"its batch is in {path}, which run.py replay --dump looks into"
 
 
 def read(path: Path) -> Dump:
@@ -123,7 +134,7 @@ def read(path: Path) -> Dump:
         path: the .npz file, or the .json beside it.
 
     Raises:
-        WorkdirError: if it is none.
+        WorkdirError: it is none.
     """
     path = path.expanduser().resolve()
     try:
@@ -147,22 +158,158 @@ def read(path: Path) -> Dump:
     return Dump(path, step, batch, images, note)
 
 
-def _as_json(value: float) -> float | str:
-    return value if np.isfinite(value) else str(value)
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A value of the computation.
+
+    Attributes:
+        name: what it is.
+        size: number of elements.
+        bad: how many of them are not finite.
+        largest: largest magnitude of the others.
+        bad_B: bool [B], the examples that they belong to; None if its first axis is no batch.
+    """
+
+    name: str
+    size: int
+    bad: int
+    largest: float
+    bad_B: NDArray[np.bool_] | None
 
 
-class _replacing:  # noqa: N801, reads as a verb
-    """A temporary path that takes the place of a file when all went well."""
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """A step, taken apart.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    Attributes:
+        places: values in the order of computation: state, input, modules, outputs, losses, and
+            then the gradients, from the output back.
+        numbers: `loss`, the objective's numbers, `gradient_norm` and `gradient_norm/BLOCK`.
+        example_loss: the objective's numbers of each example alone, float32 [B] by name.
+    """
 
-    def __enter__(self) -> Path:
-        return self._temporary
+    places: list[Place]
+    numbers: dict[str, float]
+    example_loss: dict[str, NDArray[np.float32]]
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            os.replace(self._temporary, self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+    @property
+    def first_bad(self) -> Place | None:
+        """The first value that is not finite."""
+        return next((place for place in self.places if place.bad), None)
+
+
+def diagnose(
+    network: nn.Module,
+    state: TrainState,
+    batch: dict[str, Any],
+    *,
+    augment: Augment,
+    objective: Objective,
+) -> Diagnosis:
+    """Takes a training step's computation apart, with the random draws that it had.
+
+    The values are those of another compiled program than the step's: they can differ in the last
+    bits.
+
+    Args:
+        network: the network, without rematerialisation, inside of which nothing can be seen.
+        state: the state before the step.
+        batch: global batch on the devices, as for the train step.
+        augment: as for the train step.
+        objective: as for the train step.
+    """
+    size = len(batch["image"])
+    names: list[str] = []
+
+    def look(name: str, value: jax.Array) -> tuple[str, dict[str, jax.Array]]:
+        finite = jnp.isfinite(value)
+        seen = {
+            "bad": jnp.sum(~finite),
+            "largest": jnp.max(jnp.where(finite, jnp.abs(value), 0), initial=0),
+        }
+        if value.ndim > 0 and value.shape[0] == size:
+            seen["bad_B"] = jnp.any(~finite.reshape(size, -1), axis=1)
+        return f"{name} {list(value.shape)}", seen
+
+    @jax.jit
+    def compute(state: TrainState, batch: dict[str, Any]) -> Any:
+        found: list[tuple[str, dict[str, jax.Array]]] = []
+        for part in ("params", "batch_stats"):
+            for path, leaf in jax.tree_util.tree_flatten_with_path(getattr(state, part))[0]:
+                found.append(look(f"{part}/{_slashed(path)} before the step", leaf))
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state.opt_state)[0]:
+            if jnp.issubdtype(leaf.dtype, jnp.floating):
+                found.append(look(f"optimizer's {_slashed(path)} before the step", leaf))
+        augment_key, dropout_key = step_keys(state)
+        image_BHWC, targets, weights = augment(
+            augment_key, batch["image"], batch["targets"], batch["weights"]
+        )
+        found.append(look("input image, augmented", image_BHWC))
+        found += [look(f"target of {task}", target) for task, target in targets.items()]
+
+        def loss_of(params: Any) -> Any:
+            inside: list[tuple[str, dict[str, jax.Array]]] = []
+
+            def watch(call: Callable, arguments: Any, options: Any, context: Any) -> Any:
+                value = call(*arguments, **options)
+                if context.method_name == "__call__" and context.module.path:
+                    name = "output of " + "/".join(context.module.path)
+                    for leaf in jax.tree.leaves(value):
+                        if jnp.issubdtype(leaf.dtype, jnp.floating):
+                            inside.append(look(name, leaf))
+                return value
+
+            with nn.intercept_methods(watch):
+                outputs, updated = network.apply(
+                    {"params": params["network"], "batch_stats": state.batch_stats},
+                    image_BHWC,
+                    train=True,
+                    mutable=["batch_stats"],
+                    rngs={"dropout": dropout_key},
+                )
+            inside += [
+                look(f"new batch_stats/{_slashed(path)}", leaf)
+                for path, leaf in jax.tree_util.tree_flatten_with_path(updated["batch_stats"])[0]
+            ]
+            loss, numbers = objective(outputs, targets, weights, params["uncertainty"])
+            names.extend(name for name, _ in inside)
+            return loss, ([seen for _, seen in inside], outputs, numbers)
+
+        (loss, (inside, outputs, numbers)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
+        count = len(inside)
+        found += list(zip(names[-count:], inside, strict=True))
+
+        def alone(*example: dict) -> dict[str, jax.Array]:
+            outputs, targets, weights = (
+                {name: leaf[None] for name, leaf in part.items()} for part in example
+            )
+            total, parts = objective(outputs, targets, weights, state.params["uncertainty"])
+            return {"loss": total, **parts}
+
+        example_loss = jax.vmap(alone)(outputs, targets, weights)
+        found += [look(f"loss of {name} by example", value) for name, value in example_loss.items()]
+        found.append(look("loss", loss))
+        for path, leaf in reversed(jax.tree_util.tree_flatten_with_path(gradients)[0]):
+            found.append(look(f"gradient of {_slashed(path)}", leaf))
+        names[:] = [name for name, _ in found]
+        numbers = {"loss": loss, **gradient_norms(gradients), **numbers}
+        return [seen for _, seen in found], numbers, example_loss
+
+    seen, numbers, example_loss = jax.device_get(compute(state, batch))
+    places = [
+        Place(name, _size(name), int(one["bad"]), float(one["largest"]), one.get("bad_B"))
+        for name, one in zip(names, seen, strict=True)
+    ]
+    return Diagnosis(places, {k: float(v) for k, v in numbers.items()}, example_loss)
+
+
+def _slashed(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _size(name: str) -> int:
+    """Number of elements, from the shape at the end of a name."""
+    shape = name[name.rindex("[") + 1 : -1]
+    return int(np.prod([int(length) for length in shape.split(",")])) if shape else 1

@@ -1,11 +1,27 @@
 """The mesh, and where everything lies on it. All placement decisions are made here.
 
-The mesh has two axes. A batch is split over both; parameters and optimizer state are whole on every
-device along `data`, and those that `rules` name are split along `fsdp` when that axis is longer
-than 1.
+The mesh has two axes. A batch is split over both. Parameters and optimizer state are whole on every
+device along `data`; rules say which of them are split along `fsdp`, when that axis is longer than
+1.
+
+A rule is `PATTERN=WHERE`. The pattern is a regular expression, looked for in an array's name; the
+first rule that fits decides, and an array that none fits is whole on every device. WHERE is one of
+
+| where    | the array is                                                                       |
+|----------|------------------------------------------------------------------------------------|
+| `large`  | split along its longest axis that divides, if it has `SMALLEST_SPLIT` elements     |
+| `whole`  | whole on every device                                                              |
+| 0, -1... | split along this axis, whatever its size                                           |
+
+A parameter's name is `params/` and its path, as in `params/network/encoder/layer1/mlp_out/kernel`.
+What an optimizer keeps for a parameter is `moments/` and the parameter's path: so both can lie
+alike (a pattern without these words), or differently. Scalars have no name and are whole.
 """
 
+import dataclasses
+import difflib
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +31,19 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mtl_face.errors import ConfigError
-from mtl_face.training import rules
 
 BATCH_AXES = ("data", "fsdp")
+
+DEFAULT_RULES = (".=large",)
+
+LARGE = "large"
+WHOLE = "whole"
+
+SMALLEST_SPLIT = 2**14
+"""Arrays with fewer elements stay whole: gathering them costs more than holding them."""
+
+_FIELD = "mesh.rules"
+_REMEDY = "a rule is PATTERN=large, PATTERN=whole or PATTERN=AXIS, as params/.*kernel=large"
 
 
 def make_mesh(*, data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
@@ -32,7 +58,7 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None
         The mesh. Its axes are of type Auto: the compiler places what we don't.
 
     Raises:
-        ConfigError: if the devices don't fill the grid.
+        ConfigError: the devices don't fill the grid.
     """
     devices = jax.devices() if devices is None else devices
     if data == -1:
@@ -54,7 +80,7 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None
 def in_order_of_processes(devices: Sequence[jax.Device]) -> bool:
     """Whether each process's devices are neighbours, and the processes in their order.
 
-    So it has to be in a mesh, since each process loads one contiguous part of a batch.
+    A mesh needs that: each process loads one contiguous part of a batch.
     """
     numbers = [device.process_index for device in devices]
     return numbers == sorted(numbers)
@@ -78,30 +104,6 @@ def whole(tree: Any, mesh: Mesh) -> Any:
     return jax.device_get(tree)
 
 
-def state_shardings(mesh: Mesh, abstract: Any, split_rules: Sequence[str] = rules.DEFAULT) -> Any:
-    """Sharding of each array of a train state.
-
-    Args:
-        mesh: the mesh.
-        abstract: pytree of arrays or ShapeDtypeStructs.
-        split_rules: which arrays are split over `fsdp`, see `rules`; all others are replicated.
-
-    Returns:
-        Pytree of NamedSharding.
-
-    Raises:
-        ConfigError: a rule does not fit.
-    """
-    leaves, structure = jax.tree.flatten(abstract)
-    axes = rules.split_axes(abstract, split_rules, parts=mesh.shape["fsdp"])
-    placements = [
-        replicated(mesh) if axis is None else NamedSharding(mesh, P(*([None] * axis), "fsdp"))
-        for axis in axes
-    ]
-    assert len(placements) == len(leaves)
-    return jax.tree.unflatten(structure, placements)
-
-
 def check_batch(
     batch_size: int, mesh: Mesh, *, name: str, even: bool = False, microbatches: int = 1
 ) -> None:
@@ -115,7 +117,7 @@ def check_batch(
         microbatches: parts that each device's share must split into.
 
     Raises:
-        ConfigError: if it does not.
+        ConfigError: it does not.
     """
     unit = mesh.size * math.lcm(2 if even else 1, microbatches)
     if batch_size % unit:
@@ -125,3 +127,149 @@ def check_batch(
             why += f", and into {microbatches} microbatches on each"
         near = f"{below} or {above}" if below else f"{above}"
         raise ConfigError(f"{name} {batch_size} does not split over {why}", remedy=f"use {near}")
+
+
+def state_shardings(mesh: Mesh, abstract: Any, rules: Sequence[str] = DEFAULT_RULES) -> Any:
+    """Sharding of each array of a train state.
+
+    Args:
+        mesh: the mesh.
+        abstract: pytree of arrays or ShapeDtypeStructs.
+        rules: which arrays are split along `fsdp`; all others are replicated.
+
+    Returns:
+        Pytree of NamedSharding.
+
+    Raises:
+        ConfigError: a rule does not fit.
+    """
+    axes = split_axes(abstract, rules, parts=mesh.shape["fsdp"])
+    placements = [
+        replicated(mesh) if axis is None else NamedSharding(mesh, P(*([None] * axis), "fsdp"))
+        for axis in axes
+    ]
+    return jax.tree.unflatten(jax.tree.structure(abstract), placements)
+
+
+def split_axes(abstract: Any, texts: Sequence[str], *, parts: int) -> list[int | None]:
+    """The axis along which each leaf is split, in the order of the leaves; None: it is whole.
+
+    Args:
+        abstract: a train state, or any pytree of arrays or ShapeDtypeStructs.
+        texts: the rules.
+        parts: devices along `fsdp`. With 1 the rules are checked, and all is whole.
+
+    Raises:
+        ConfigError: a rule fits no array, or names an axis that is absent or does not divide.
+    """
+    rules = parse_rules(texts)
+    found = array_names(abstract)
+    named = [name for name in found if name is not None]
+    for rule in rules:
+        if named and not any(rule.pattern.search(name) for name in named):
+            raise _fits_nothing(rule, named)
+    axes = []
+    for name, leaf in zip(found, jax.tree.leaves(abstract), strict=True):
+        fitting = (r for r in rules if name is not None and r.pattern.search(name))
+        first = next(fitting, None)
+        axes.append(None if first is None else _axis(first, name or "", leaf.shape, parts))
+    return axes if parts > 1 else [None] * len(axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A rule, taken apart.
+
+    Attributes:
+        text: as it was given.
+        pattern: looked for in names.
+        where: `large`, `whole`, or an axis.
+    """
+
+    text: str
+    pattern: re.Pattern[str]
+    where: str | int
+
+
+def parse_rules(texts: Sequence[str]) -> list[Rule]:
+    """Takes rules apart; raises ConfigError for a text that is none."""
+    rules = []
+    for text in texts:
+        pattern, equals, where = text.strip().rpartition("=")
+        number = re.fullmatch(r"-?\d+", where)
+        if not equals or not (number or where in (LARGE, WHOLE)):
+            raise ConfigError(f"{_FIELD} holds {text!r}, which is no rule", remedy=_REMEDY)
+        try:
+            compiled = re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"{_FIELD} holds {text!r}, whose pattern is no regular expression: {error}",
+                remedy=_REMEDY,
+            ) from error
+        rules.append(Rule(text, compiled, int(where) if number else where))
+    return rules
+
+
+def array_names(abstract: Any) -> list[str | None]:
+    """Names of a state's leaves in their order; None for scalars."""
+    flat = jax.tree_util.tree_flatten_with_path(abstract)[0]
+    paths = [(tuple(map(_key, path)), leaf) for path, leaf in flat]
+    parameters = {path[1:] for path, _ in paths if path[0] == "params"}
+    found: list[str | None] = []
+    for path, leaf in paths:
+        if leaf.ndim == 0:
+            found.append(None)
+            continue
+        if path[0] == "opt_state":
+            of = next((path[i:] for i in range(1, len(path)) if path[i:] in parameters), None)
+            path = path if of is None else ("moments", *of)
+        found.append("/".join(path))
+    return found
+
+
+def _axis(rule: Rule, name: str, shape: tuple[int, ...], parts: int) -> int | None:
+    if rule.where == WHOLE:
+        return None
+    if isinstance(rule.where, str):
+        dividing = [axis for axis, length in enumerate(shape) if length % parts == 0]
+        if math.prod(shape) < SMALLEST_SPLIT or not dividing:
+            return None
+        return max(dividing, key=lambda axis: shape[axis])
+    if not -len(shape) <= rule.where < len(shape):
+        raise ConfigError(
+            f"{_FIELD} holds {rule.text!r}, but {name} has the shape {shape}, without that axis",
+            remedy="put a rule for such arrays before it, as bias=whole",
+        )
+    axis = rule.where % len(shape)
+    if shape[axis] % parts:
+        raise ConfigError(
+            f"{_FIELD} holds {rule.text!r}, but {parts} devices along fsdp do not divide the axis "
+            f"{axis} of {name}, of shape {shape}",
+            remedy="choose another axis, or PATTERN=large, which takes one that divides",
+        )
+    return axis
+
+
+def _fits_nothing(rule: Rule, found: list[str]) -> ConfigError:
+    """The error, with the names that come nearest: those with a part like each of the pattern's."""
+    wanted = [word for word in re.split(r"\W+", rule.pattern.pattern) if word]
+
+    def likeness(name: str) -> float:
+        parts = name.split("/")
+        return sum(
+            max(difflib.SequenceMatcher(None, word, part).ratio() for part in parts)
+            for word in wanted
+        )
+
+    nearest = sorted(dict.fromkeys(found), key=lambda name: (-likeness(name), name))[:3]
+    return ConfigError(
+        f"{_FIELD} holds {rule.text!r}, which fits no array of this network",
+        remedy="the nearest names are " + ", ".join(nearest),
+    )
+
+
+def _key(part: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(part, attribute):
+            return str(getattr(part, attribute))
+    return str(part)

@@ -10,7 +10,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from mtl_face.training import rules, sharding
+from mtl_face.training import sharding
 
 
 @struct.dataclass
@@ -74,12 +74,12 @@ def make_state(
     seed: int,
     input_size: int,
     uncertainty: Mapping[str, jax.Array],
-    split_rules: Sequence[str] = rules.DEFAULT,
+    split_rules: Sequence[str] = sharding.DEFAULT_RULES,
 ) -> TrainState:
     """`initial_state` on the devices of `mesh`; no array is ever whole where it is to be split.
 
     Raises:
-        ConfigError: a rule does not fit the network, see `rules`.
+        ConfigError: a rule does not fit the network, see `sharding`.
     """
 
     def make(seed: jax.Array) -> TrainState:
@@ -100,12 +100,12 @@ def abstract_state(
     *,
     input_size: int,
     uncertainty: Mapping[str, jax.Array],
-    split_rules: Sequence[str] = rules.DEFAULT,
+    split_rules: Sequence[str] = sharding.DEFAULT_RULES,
 ) -> TrainState:
     """Shapes, dtypes and shardings of a state, without computing one.
 
     Raises:
-        ConfigError: a rule does not fit the network, see `rules`.
+        ConfigError: a rule does not fit the network, see `sharding`.
     """
     abstract = jax.eval_shape(
         lambda: initial_state(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mtl_face.training import accumulation, health, sharding, wide_gradients
+from mtl_face.training import accumulation, guard, sharding, wide_gradients
 from mtl_face.training.state import TrainState
 
 Augment = Callable[[jax.Array, jax.Array, dict, dict], tuple[jax.Array, dict, dict]]
@@ -54,7 +54,7 @@ def make_train_step(
         augment: random geometry and MixUp.
         objective: the loss.
         loss_limit: None takes every step, whatever comes out. A number makes a step that keeps
-            the old state where the new one would be bad, see `health.hold_bad_steps`.
+            the old state where the new one would be bad, see `guard.hold_bad_steps`.
         microbatches: parts in which the batch goes through the network, one after the other, see
             `accumulation`; the augmentation is that of the whole batch. The objective's numbers
             must then hold `accumulation.EXAMPLE_WEIGHT`.
@@ -103,7 +103,6 @@ def make_train_step(
                 augmented,
                 dropout_key,
                 count=microbatches,
-                mesh=mesh,
                 placements=state_shardings.params,
             )
         (loss, (batch_stats, numbers)), gradients = outcome
@@ -117,13 +116,13 @@ def make_train_step(
         )
         return new_state, {
             "loss": loss,
-            **health.gradient_norms(gradients),
+            **guard.gradient_norms(gradients),
             **numbers,
         }
 
     if loss_limit is not None:
         return jax.jit(
-            health.hold_bad_steps(step, loss_limit=loss_limit),
+            guard.hold_bad_steps(step, loss_limit=loss_limit),
             in_shardings=(state_shardings, sharding.by_example(mesh), sharding.replicated(mesh)),
             out_shardings=(state_shardings, sharding.replicated(mesh)),
             donate_argnums=0,
@@ -177,13 +176,13 @@ def mean_numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
         a `bad` that is not 0 are left out and counted, as `bad_steps`; of those alone there are no
         means.
     """
-    sound = [row for row in rows if not row.get(health.BAD)]
+    sound = [row for row in rows if not row.get(guard.BAD)]
     means: dict[str, float] = {}
     if len(sound) < len(rows):
         means["bad_steps"] = float(len(rows) - len(sound))
         rows = sound
     for name in rows[0] if rows else ():
-        if name == health.BAD or name.endswith("_weight"):
+        if name == guard.BAD or name.endswith("_weight"):
             continue
         values = [float(row[name]) for row in rows]
         weights = [float(row.get(f"{name}_weight", 1.0)) for row in rows]

@@ -10,8 +10,7 @@ from test_checkpoint import DAMAGES, like, raw, small_state, steps_in
 
 from mtl_face.errors import WorkdirError
 from mtl_face.training import sharding
-from mtl_face.training.checkpoint import Checkpoints
-from mtl_face.training.fingerprint import _sum_of_bits, _sum_on_host, fingerprint
+from mtl_face.training.checkpoint import Checkpoints, _sum_of_bits, _sum_on_host, fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

@@ -1,13 +1,17 @@
-"""The file of the learning curves."""
+"""The learning curves: their file, and TensorBoard's, on sound disks and on bad ones."""
 
 import json
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
+from clu import metric_writers
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from mtl_face import files
 from mtl_face.errors import WorkdirError
 from mtl_face.training import history
 from mtl_face.training.history import History
@@ -90,9 +94,15 @@ def test_a_file_that_someone_changed(path, content):
     assert raised.value.path == str(path)
 
 
-def test_folder_that_cannot_be_written(tmp_path):
-    with pytest.raises(WorkdirError, match="cannot be written"):
-        History(tmp_path / "absent" / "history.jsonl", after_step=0)
+def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+
+        def refuse(*arguments):
+            raise OSError(30, "Read-only file system")
+
+        patch.setattr(files.os, "replace", refuse)
+        with pytest.raises(WorkdirError, match="cannot be written"):
+            History(tmp_path / "history.jsonl", after_step=0)
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkdirError, match="cannot be read"):
         History(tmp_path / "file" / "history.jsonl", after_step=0)
@@ -121,3 +131,120 @@ def test_a_full_disk_is_told_once_and_its_rows_are_written_later(tmp_path, monke
     assert [row["step"] for row in history.read(path)] == [1, 2, 3, 4]
     assert len(warnings) == 1
     assert "No space left on device" in warnings[0]
+
+
+def write_events(folder, steps):
+    writer = metric_writers.create_default_writer(str(folder), asynchronous=False)
+    for step in steps:
+        writer.write_scalars(step, {"loss": step / 10, "speed": 1.0})
+        writer.flush()
+    writer.close()
+
+
+def event_rows(folder):
+    found = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in EventFileLoader(str(path)).Load():
+            found += [(event.step, value.tag) for value in event.summary.value]
+    return sorted(row for row in found if row[1] in ("loss", "speed"))
+
+
+def expected(steps):
+    return sorted((step, tag) for step in steps for tag in ("loss", "speed"))
+
+
+def test_later_rows_are_dropped(tmp_path):
+    write_events(tmp_path, [2, 4, 6, 8])
+    assert event_rows(tmp_path) == expected([2, 4, 6, 8])
+    assert history.forget_events_after(tmp_path, 5) == 4
+    write_events(tmp_path, [6, 8, 10])
+    assert event_rows(tmp_path) == expected([2, 4, 6, 8, 10])
+    assert history.forget_events_after(tmp_path, 10) == 0
+    assert history.forget_events_after(tmp_path, 0) == 10
+    assert event_rows(tmp_path) == []
+
+
+def test_nothing_to_forget_changes_no_file(tmp_path):
+    assert history.forget_events_after(tmp_path / "absent", 3) == 0
+    write_events(tmp_path, [2])
+    (path,) = tmp_path.glob("events*")
+    before = path.stat().st_mtime_ns
+    history.forget_events_after(tmp_path, 2)
+    assert path.stat().st_mtime_ns == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("lost", [1, 5, 13, 20])
+def test_a_record_cut_short_is_dropped(tmp_path, lost):
+    write_events(tmp_path, [2, 4])
+    (path,) = tmp_path.glob("events*")
+    path.write_bytes(path.read_bytes()[:-lost])
+    history.forget_events_after(tmp_path, 9)
+    write_events(tmp_path, [6])
+    found = event_rows(tmp_path)
+    assert set(found) - {(4, "loss"), (4, "speed")} == set(expected([2, 6]))
+    assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("tail", [bytes(100), b"\xff" * 40, "the last event"])
+def test_what_a_dead_machine_left_is_dropped(tmp_path, tail):
+    write_events(tmp_path, [2, 4])
+    (path,) = tmp_path.glob("events*")
+    content = path.read_bytes()
+    damaged = content + tail if isinstance(tail, bytes) else content[:-20] + bytes(20)
+    path.write_bytes(damaged)
+    history.forget_events_after(tmp_path, 9)
+    write_events(tmp_path, [6])
+    found = event_rows(tmp_path)
+    lost = 0 if isinstance(tail, bytes) else 1
+    assert len(found) == len(set(found)) == len(expected([2, 4, 6])) - lost
+    assert set(found) >= set(expected([2, 6]))
+    assert path.stat().st_size <= len(content)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    write_events(tmp_path, [2, 4])
+
+    def refuse(*arguments):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(files.os, "replace", refuse)
+    with pytest.raises(WorkdirError, match="Read-only file system"):
+        history.forget_events_after(tmp_path, 2)
+
+
+FULL = tf.errors.ResourceExhaustedError(None, None, "logs/events; No space left on device")
+
+
+class Writer:
+    def __init__(self, *errors):
+        self.errors, self.steps = list(errors), []
+
+    def write_scalars(self, step, numbers):
+        self.steps.append(step)
+
+    def flush(self):
+        if self.errors and (error := self.errors.pop(0)):
+            raise error
+
+
+@pytest.mark.parametrize("error", [FULL, OSError(28, "No space left on device")])
+def test_a_disk_that_refuses(tmp_path, error):
+    warnings = []
+    write = history.scalar_writer(Writer(error), tmp_path)
+    with pytest.raises(WorkdirError, match=r"cannot be written: .*No space left"):
+        write(1, {})
+    writer = Writer(error, error, None)
+    write = history.scalar_writer(writer, tmp_path, warn=warnings.append)
+    for step in (1, 2, 3):
+        write(step, {})
+    assert writer.steps == [1, 2, 3]
+    assert len(warnings) == 1
+    assert warnings[0].endswith("No space left on device; going on")
+
+
+@pytest.mark.parametrize("warn", [None, print])
+def test_a_defect_is_not_taken_for_a_full_disk(tmp_path, warn):
+    write = history.scalar_writer(Writer(TypeError("no number")), tmp_path, warn=warn)
+    with pytest.raises(TypeError):
+        write(1, {})

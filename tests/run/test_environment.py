@@ -1,0 +1,136 @@
+"""What is set before JAX starts: flags that the compiler knows, the user's own, kept memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtl_face.config import schema
+from mtl_face.run import environment
+
+
+def applied(preset="none", cache="user", workdir=None, **variables):
+    environment.prepare(
+        preset=preset, compilation_cache=cache, workdir=workdir, environment=variables
+    )
+    return variables
+
+
+def test_presets_are_those_of_the_setting():
+    fields = dict(schema.fields())
+    assert fields["training.xla_preset"].metadata["choices"] == tuple(environment.FLAG_PRESETS)
+
+
+@pytest.mark.parametrize("preset", environment.FLAG_PRESETS)
+def test_the_users_own_flags_win(preset):
+    for variable, flags in environment.FLAG_PRESETS[preset].items():
+        assert applied(preset)[variable].split() == list(flags)
+        name = flags[0].partition("=")[0]
+        own = f"--xla_dump_to=/tmp/x {name}=other"
+        assert applied(preset, **{variable: own})[variable].split() == [
+            *flags[1:], "--xla_dump_to=/tmp/x", f"{name}=other"
+        ]  # fmt: skip
+
+
+def test_none_changes_no_flags():
+    assert not {"XLA_FLAGS", "LIBTPU_INIT_ARGS"} & applied().keys()
+    assert applied(XLA_FLAGS="--mine")["XLA_FLAGS"] == "--mine"
+
+
+def test_the_compiler_knows_the_flags():
+    """An unknown one ends the process. libtpu's are not known here."""
+    flags = [f for preset in environment.FLAG_PRESETS.values() for f in preset.get("XLA_FLAGS", ())]
+    variables = {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", "import jax; print(jax.device_count())"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+class TestCache:
+    def test_in_the_workdir_for_this_kind_of_machine(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        folder = applied(cache="workdir", workdir=Path("run"))["JAX_COMPILATION_CACHE_DIR"]
+        assert folder == str(tmp_path / "run/compiled" / environment.machine())
+        folder = applied(cache="workdir", workdir=Path("~/run"))["JAX_COMPILATION_CACHE_DIR"]
+        assert folder == str(Path.home() / "run/compiled" / environment.machine())
+
+    def test_without_a_workdir_in_the_users_folder(self):
+        folder = applied(cache="workdir", XDG_CACHE_HOME="/somewhere")["JAX_COMPILATION_CACHE_DIR"]
+        assert folder == f"/somewhere/mtl_face/compiled/{environment.machine()}"
+
+    def test_in_the_users_folder_for_this_kind_of_machine(self):
+        folder = applied(XDG_CACHE_HOME="/somewhere")["JAX_COMPILATION_CACHE_DIR"]
+        assert folder == f"/somewhere/mtl_face/compiled/{environment.machine()}"
+        assert "/.cache/mtl_face/" in applied()["JAX_COMPILATION_CACHE_DIR"]
+
+    def test_the_users_own_folder_wins(self):
+        assert applied(JAX_COMPILATION_CACHE_DIR="/mine") == {"JAX_COMPILATION_CACHE_DIR": "/mine"}
+
+    def test_off(self):
+        assert applied(cache="off") == {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+    def test_machines_differ_by_what_their_processors_can_do(self, tmp_path):
+        names = set()
+        for flags in ("fpu avx2", "fpu avx2 avx512f", "avx2 fpu"):
+            path = tmp_path / "cpuinfo"
+            path.write_text(f"processor\t: 0\nflags\t\t: {flags}\nprocessor\t: 1\n")
+            names.add(environment.machine(path))
+        assert len(names) == 2
+        assert environment.machine(tmp_path / "absent")
+
+    def test_too_late_for_a_process_that_has_jax(self, monkeypatch):
+        import jax  # noqa: F401
+
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        environment.prepare(preset="gpu", compilation_cache="user")
+        assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+_PROGRAM = """
+import resource, sys
+from mtl_face.run import environment
+if sys.argv[1] == "keep" and not environment.keep_freed_memory():
+    sys.exit("not glibc")
+def touch():
+    return bytearray(48 * 2**20)  # calloc or malloc, and every page of it written or fresh
+touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    touch()[::4096] = b"1" * (48 * 2**20 // 4096)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    result = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, how], capture_output=True, text=True, check=False
+    )
+    if "not glibc" in result.stderr:
+        pytest.skip("the C library has no such settings")
+    return int(result.stdout)
+
+
+def test_kept_memory_is_not_faulted_in_again():
+    assert faults("keep") * 10 < faults("leave")
+
+
+def test_accelerators_are_told_by_their_device_files(tmp_path):
+    assert not environment.has_accelerator(tmp_path)
+    (tmp_path / "nvidiactl").touch()
+    assert environment.has_accelerator(tmp_path)
+
+
+def test_a_tpu_is_told_by_its_vfio_group(tmp_path):
+    (tmp_path / "vfio").mkdir()
+    (tmp_path / "vfio" / "vfio").touch()  # the control file is there without any device
+    assert not environment.has_accelerator(tmp_path)
+    (tmp_path / "vfio" / "0").touch()
+    assert environment.has_accelerator(tmp_path)
