@@ -5,8 +5,12 @@ renames that when all went well, so that a reader never sees half of a file.
 """
 
 import json
+import logging
 import os
+import re
+import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +63,34 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str], *, remedy: str = REMEDY) -> Iterator[Path]:
+    """Gives an empty folder beside `path`, and renames it to `path` when the block succeeds.
+
+    A folder at `path` is replaced; a block that raises leaves it as it was. What an interrupted
+    program left behind (`NAME.incomplete`) is deleted. The block may let orbax write, see
+    `disk_failure`.
+
+    Raises:
+        WorkdirError: the folder cannot be written.
+    """
+    target = Path(path)
+    temporary = target.with_name(target.name + ".incomplete")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        words = disk_failure(error)
+        if words is None:
+            raise
+        problem = f"cannot be written ({words})"
+        raise WorkdirError(problem, path=target, remedy=remedy) from error
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes UTF-8 text; raises WorkdirError as `replacing`."""
     with replacing(path) as temporary:
@@ -95,3 +127,36 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """This program's folder in the user's cache (`XDG_CACHE_HOME`, or `~/.cache`)."""
     root = environment.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     return Path(root) / "mtl_face"
+
+
+def disk_failure(error: BaseException) -> str | None:
+    """The system's words on a failed write (`No space left on device`); None for another failure.
+
+    Orbax's storage driver reports failures of the disk as ValueError, with the system's code in
+    the text.
+    """
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code is not None:
+        return os.strerror(int(code[1]))
+    return reason(error) if isinstance(error, OSError) else None
+
+
+def first_words(error: BaseException, longest: int = 400) -> str:
+    """The beginning of a message; the storage driver's goes on with its internals."""
+    text = (str(error) or type(error).__name__).splitlines()[0].split(" [tensorstore_spec")[0]
+    return text if len(text) <= longest else text[:longest] + "..."
+
+
+def quiet_orbax(*, after_failure: bool = False) -> None:
+    """Keeps away orbax's logs: a page a save, and the traceback of each error that it raises.
+
+    After a failure its other tasks complain one by one of the same thing; they are silenced too.
+    """
+    logging.getLogger("absl").addFilter(_not_from_orbax)
+    if after_failure:
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname

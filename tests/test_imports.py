@@ -27,7 +27,7 @@ NETWORK = {
     "mtl_face.faces",
 }
 TRAINED = {"mtl_face.training", "mtl_face.inference"}
-PRODUCTS = {"mtl_face.planner", "mtl_face.report"}
+PRODUCTS = {"mtl_face.planner", "mtl_face.export", "mtl_face.report"}
 
 MAY_IMPORT = {
     "mtl_face": set(),
@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "mtl_face.training": GROUND | NETWORK,
     "mtl_face.inference": GROUND | NETWORK,
     "mtl_face.planner": GROUND | NETWORK | TRAINED | {"data_pipeline"},
+    "mtl_face.export": GROUND | NETWORK | TRAINED,
     "mtl_face.report": GROUND | NETWORK | TRAINED,
     "mtl_face.run": GROUND | NETWORK | TRAINED | PRODUCTS | {"data_pipeline"},
     "mtl_face.cli": GROUND | NETWORK | TRAINED | PRODUCTS | {"mtl_face.run", "data_pipeline"},
@@ -55,9 +56,13 @@ MAY_IMPORT = {
 ONLY_IN = {
     "tensorflow": {"data_pipeline.decoding", "data_pipeline.input", "data_pipeline.shards"},
     "tensorflow_datasets": {"data_pipeline.shards"},
-    "orbax": {"mtl_face.training.checkpoint", "mtl_face.weights.export"},
+    "orbax": {
+        "mtl_face.training.checkpoint",
+        "mtl_face.weights.exported",
+        "mtl_face.export.arrays",
+    },
     "clu": {"mtl_face.run.train"},
-    "pickle": {"mtl_face.weights.restricted_pickle"},
+    "pickle": {"mtl_face.weights.safe_pickle"},
 }
 """Modules of other projects by the only ones of ours that may import them."""
 

@@ -118,9 +118,9 @@ def settings_of_export(options: argparse.Namespace) -> tuple[dict[str, Any], Pat
     """What the export of `--params` was trained with, but for what only training uses."""
     if options.params is None:
         return None
-    from mtl_face.weights import export
+    from mtl_face.weights import exported
 
-    config = export.read_card(options.params)["config"]
+    config = exported.read_card(options.params)["config"]
     wanted = ("name", "seed", "data", "model", "uncertainty", "evaluation")
     values = {name: config[name] for name in wanted if name in config}
     backbone = dict(values["model"].get("backbone", {}))

@@ -1,9 +1,8 @@
 """`weights`: tell what a file of initial weights is, and the settings that it needs."""
 
 import argparse
+import shlex
 from pathlib import Path
-
-from mtl_face.config import Config
 
 HELP = "tell what a file of initial weights is, and the settings that it needs"
 CONFIG = "none"
@@ -22,8 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
-    from mtl_face.run import weights
+def run(config: None, options: argparse.Namespace) -> int:
+    """Reads the file as initial weights, and prints what it is and how a run starts from it."""
+    del config
+    from mtl_face.weights.backbone import describe, flags, load_backbone, needed_settings
 
-    return weights.run(config, options)
+    order = None if options.channels == "auto" else options.channels
+    backbone = load_backbone(options.path, channel_order=order)
+    for line in describe(backbone, str(options.path)):
+        print(line)
+    settings = {"backbone.init_from": shlex.quote(str(options.path)), **needed_settings(backbone)}
+    if order is not None:
+        settings["backbone.init_channels"] = order
+    print("next: python run.py train --config=configs/paper.py --workdir=DIR \\")
+    print(" \\\n".join(f"    {flag}" for flag in flags(settings)))
+    return 0

@@ -14,8 +14,8 @@ from mtl_face.run import datasets, evaluate_run
 from mtl_face.run import provenance as lineage
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.session import Session, absolute, pixels, say
-from mtl_face.training.state import TrainState
-from mtl_face.weights import differences, export
+from mtl_face.training.state import TrainState, placed
+from mtl_face.weights import differences, exported
 from mtl_face.weights.card import ExportError
 
 
@@ -37,7 +37,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         raise ConfigError(
             "--params needs an --output", remedy="give --output=DIR, a folder for the results"
         )
-    export.read_card(options.params)  # before the data is read, which can take long
+    exported.read_card(options.params)  # before the data is read, which can take long
     root = datasets.ensure_data(config.data, say)
     table = datasets.load_split(config.data, root, "validation", say)
     session, state, provenance = restore(config, options.params)
@@ -68,7 +68,7 @@ def restore(
     Raises:
         ExportError: the export cannot be read, or its network is not that of the config.
     """
-    variables, card = export.load(path)
+    variables, card = exported.load(path)
     _check_settings(config, card, path)
     session = Session(config)
     state = _state(session, variables, card, path)
@@ -101,8 +101,8 @@ def _state(
     like = session.state_like
     expected = {"params": like.params["network"], "batch_stats": like.batch_stats}
     found = differences.tensors(
-        export.specification(variables),
-        export.specification(expected),
+        exported.specification(variables),
+        exported.specification(expected),
         expected_by="the network",
     )
     if found:
@@ -113,17 +113,13 @@ def _state(
             f"({card['versions'].get('mtl_face', 'unknown')})",
         )
 
-    def place(leaf: jax.ShapeDtypeStruct, array: Any) -> jax.Array:
-        # Each process gives the parts that it holds; no traffic between them.
-        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index])
-
-    placed = jax.tree.map(place, expected, variables)
+    arrays = jax.tree.map(placed, expected, variables)
     kind = session.config.uncertainty.kind
     return like.replace(  # type: ignore[attr-defined]
         step=jnp.int32(card["step"]),
         params={
-            "network": placed["params"],
+            "network": arrays["params"],
             "uncertainty": uncertainty.init_uncertainty(kind, card["temperatures"]),
         },
-        batch_stats=placed["batch_stats"],
+        batch_stats=arrays["batch_stats"],
     )

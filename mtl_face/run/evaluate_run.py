@@ -25,7 +25,7 @@ from mtl_face.training import distributed, sharding
 from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.state import TrainState
-from mtl_face.weights.export import weights_sha256
+from mtl_face.weights.exported import weights_sha256
 
 
 def run(config: config_lib.Config, options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from mtl_face import config as config_lib
+from mtl_face import export
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.faces import align
 from mtl_face.model.network import PER_EXAMPLE
@@ -16,7 +17,7 @@ from mtl_face.run import provenance as lineage
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.session import Session, absolute, say, versions
 from mtl_face.weights import card as cards
-from mtl_face.weights import export
+from mtl_face.weights import exported
 
 
 def run(config: config_lib.Config, options: argparse.Namespace) -> int:
@@ -38,7 +39,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     if options.output is not None and options.output.suffix == ".safetensors":
         raise ConfigError(
             f"--output={options.output} is named like a file",
-            remedy=f"give a folder: {export.SAFETENSORS} and {cards.FILE} are written into it",
+            remedy=f"give a folder: {exported.SAFETENSORS} and {cards.FILE} are written into it",
         )
     workdir = workdirs.open_for_reading(options.workdir, config)
     session = Session(config)
@@ -69,10 +70,10 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     folder = absolute(options.output or workdir / default)
     export.save(folder, variables, card, form=options.format)
     lineage.warn(provenance, say)
-    arrays = export.PARAMS if options.format == "orbax" else export.SAFETENSORS
+    arrays = exported.PARAMS if options.format == "orbax" else exported.SAFETENSORS
     say(f"parameters: {folder}  ({arrays} holds the arrays, {cards.FILE} says what they are)")
     say(f"next: python run.py evaluate --params={folder} --output=DIR evaluates them without")
-    say("the workdir; mtl_face.weights.export.load(FOLDER) reads them in Python (docs/export.md)")
+    say("the workdir; mtl_face.weights.exported.load(FOLDER) reads them in Python (docs/export.md)")
     return 0
 
 

@@ -20,7 +20,7 @@ from mtl_face.run.post_process import post_process
 from mtl_face.run.session import Session, pixels, say
 from mtl_face.tables import FrameTable
 from mtl_face.training.state import TrainState
-from mtl_face.weights.export import weights_sha256
+from mtl_face.weights.exported import weights_sha256
 
 _SHOWN = 5
 

@@ -28,7 +28,7 @@ from mtl_face.training import (
 )
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.guard import Guard
-from mtl_face.training.state import TrainState, make_state
+from mtl_face.training.state import TrainState, make_state, with_backbone
 from mtl_face.training.step import make_train_step
 from mtl_face.training.stop import AgreedStop, Stop, StopRequest
 from mtl_face.weights import LoadedBackbone
@@ -139,7 +139,7 @@ def _start(
         split_rules=config.mesh.rules,
     )
     if backbone is not None:
-        state = initial_weights.place(state, backbone)
+        state = with_backbone(state, backbone.params, backbone.batch_stats)
     source = None if backbone is None else backbone.source
     lineage.warn(lineage.begin(config, workdir, checkpoints, source), say)
     checkpoints.save(0, state)

@@ -23,7 +23,6 @@ from orbax.checkpoint import checkpoint_managers
 
 from mtl_face import files
 from mtl_face.errors import WorkdirError
-from mtl_face.weights import storage_errors
 
 _T = TypeVar("_T")
 
@@ -64,7 +63,7 @@ class Checkpoints:
         Raises:
             WorkdirError: it cannot be opened.
         """
-        storage_errors.quiet()
+        files.quiet_orbax()
         self.metadata: dict[str, Any] = {}
         self._directory = directory
         self._continues = on_save_failure == "continue"
@@ -99,7 +98,7 @@ class Checkpoints:
             )
         except (OSError, ValueError) as error:  # ValueError: a score that is no JSON
             raise WorkdirError(
-                f"checkpoints cannot be opened: {storage_errors.first_words(error)}",
+                f"checkpoints cannot be opened: {files.first_words(error)}",
                 path=directory,
                 remedy="mend the permissions, delete the damaged step's folder, "
                 "or choose another --workdir",
@@ -286,9 +285,9 @@ class Checkpoints:
         return aside
 
     def _damaged(self, step: int, what: str, error: Exception) -> WorkdirError:
-        storage_errors.quiet_leftovers()
+        files.quiet_orbax(after_failure=True)
         return WorkdirError(
-            f"{what} cannot be read: {storage_errors.first_words(error)}",
+            f"{what} cannot be read: {files.first_words(error)}",
             path=self._directory / str(step),
             remedy="delete that folder to go on from an older checkpoint if there is one, "
             "or start in another workdir",
@@ -313,10 +312,10 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
-            reason = storage_errors.disk_failure(error)
+            reason = files.disk_failure(error)
             if reason is None:
                 raise
-            storage_errors.quiet_leftovers()
+            files.quiet_orbax(after_failure=True)
             if self._continues:
                 self._manager.reload()  # it counts the step that failed as saved
                 self._warn(

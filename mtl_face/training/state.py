@@ -119,6 +119,35 @@ def abstract_state(
     )
 
 
+def with_backbone(state: TrainState, params: Any, batch_stats: Any) -> TrainState:
+    """The state with a backbone's weights and statistics in place of its own.
+
+    Args:
+        state: a fresh state.
+        params: NumPy arrays of the structure and shapes of the state's backbone.
+        batch_stats: likewise.
+
+    Returns:
+        The state; each array has the dtype and the placement of the one that it replaces.
+    """
+    network = state.params["network"]
+    backbone = jax.tree.map(placed, network["backbone"], params)
+    statistics = jax.tree.map(placed, state.batch_stats["backbone"], batch_stats)
+    return state.replace(  # type: ignore[attr-defined]
+        params={**state.params, "network": {**network, "backbone": backbone}},
+        batch_stats={**state.batch_stats, "backbone": statistics},
+    )
+
+
+def placed(like: jax.Array | jax.ShapeDtypeStruct, array: Any) -> jax.Array:
+    """A NumPy array with the dtype and the sharding of `like`, whose shape it must have."""
+    if like.shape != array.shape:
+        raise ValueError(f"an array of shape {array.shape} in place of {like.shape}")
+    values = array.astype(like.dtype)
+    # Each process gives the parts that it holds; no traffic between them.
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: values[index])
+
+
 def _init_compiler_options() -> dict[str, int | bool] | None:
     """On a CPU, compiling the random draws costs more than running them: 3.6 against 8.8 s."""
     if jax.default_backend() != "cpu":

@@ -1,4 +1,4 @@
-"""Weights as files: those that a run starts from, and those that it leaves for use elsewhere."""
+"""Weights as files: reading those that a run starts from, and those that it leaves."""
 
 from mtl_face.weights.backbone import LoadedBackbone, load_backbone
 

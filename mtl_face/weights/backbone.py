@@ -1,26 +1,30 @@
-"""A backbone's initial weights, from any known file, with the geometry that they need."""
+"""A backbone's initial weights: read from any known file, with the geometry that they need."""
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtl_face.errors import WeightsError
 from mtl_face.model.variants import VARIANTS, BackboneVariant, ChannelOrder
-from mtl_face.weights import match as matching
-from mtl_face.weights import our_export
-from mtl_face.weights.file_content import FileContent
-from mtl_face.weights.match import Match
-from mtl_face.weights.recognise import open_weights
+from mtl_face.weights import exported, resnet_in_file
+from mtl_face.weights.formats import FileContent, open_weights
+from mtl_face.weights.resnet_in_file import ResNetInFile
 from mtl_face.weights.resnet_names import RESNET50, Architecture
 
 _VGGFACE2_CLASSES = 8631
 _IMAGENET_CLASSES = 1000
 
+_TOLERANCE = 1e-3
+"""Of input means and deviations that count as the same, in units of 0..255."""
+
+_MOST_LEFT_OUT = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class LoadedBackbone:
-    """Weights of a ResNet in our names, and all that is known of them.
+    """Weights of a ResNet as the network names them, and all that is known of them.
 
     Attributes:
         params: nested dict of float32 NumPy arrays, as `model.backbone.ResNet` has them; kernels
@@ -49,14 +53,16 @@ class _Origin:
     """What the content tells of the weights' training.
 
     Attributes:
-        variant: geometry, input and channel order.
+        variant: geometry and input, in the file's channel order or the usual one.
+        order_is_certain: whether the file settles the channel order.
         trained_on: names of data sets, if known.
-        notes: what was open.
+        notes: what is open, sentences.
     """
 
     variant: BackboneVariant
-    trained_on: list[str] | None
-    notes: list[str]
+    order_is_certain: bool
+    trained_on: list[str] | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def load_backbone(
@@ -76,9 +82,6 @@ def load_backbone(
         channel_order: order of the first convolution's channels, for a file that does not tell it.
         architecture: size that a foreign file must have; an export has its own.
 
-    Returns:
-        The weights.
-
     Raises:
         WeightsError: there is no such file, it is damaged or unsafe, holds another network or
             values that are not finite, or tells another channel order.
@@ -86,20 +89,28 @@ def load_backbone(
     path = Path(path).expanduser()
     with open_weights(path) as content:
         ours = content.family == "ours"
-        found = matching.match(content, None if ours else architecture, path)
+        found = resnet_in_file.find(content, None if ours else architecture, path)
         origin = _origin(content, found, variant, channel_order, path)
-        trees = matching.read(found, flip_channels=origin.variant.channel_order == "bgr", path=path)
+        order = origin.variant.channel_order
+        if origin.order_is_certain and channel_order not in (None, order):
+            raise WeightsError(
+                f"has its channels in the order {order.upper()}, not {channel_order.upper()}",
+                path=path,
+                remedy="leave --config.model.backbone.init_channels out",
+            )
+        known = dataclasses.replace(origin.variant, channel_order=channel_order or order)
+        trees = resnet_in_file.read(found, flip_channels=known.channel_order == "bgr", path=path)
         source = {
             "file": path.resolve().name,
             "sha256": _sha256(path, content),
             "format": content.format,
-            "variant": origin.variant.name,
-            "channel_order": origin.variant.channel_order,
-            "input_mean": list(origin.variant.input_mean),
-            "input_std": list(origin.variant.input_std),
+            "variant": known.name,
+            "channel_order": known.channel_order,
+            "input_mean": list(known.input_mean),
+            "input_std": list(known.input_std),
             "convolutions": len(found.layers),
             "batch_norms": len(found.layers),
-            "parameters": count(trees["params"]),
+            "parameters": _count(trees["params"]),
             "left_out": len(found.left_out),
         }
         if origin.trained_on is not None:
@@ -109,7 +120,7 @@ def load_backbone(
         return LoadedBackbone(
             params=trees["params"],
             batch_stats=trees["batch_stats"],
-            variant=origin.variant,
+            variant=known,
             architecture=found.architecture,
             source=source,
             left_out=[(entry.name, entry.shape) for entry in found.left_out.values()],
@@ -117,36 +128,93 @@ def load_backbone(
         )
 
 
-def count(tree: Any) -> int:
-    """Number of values in a nested dict of arrays."""
-    return sum(count(part) for part in tree.values()) if isinstance(tree, dict) else tree.size
+def needed_settings(backbone: LoadedBackbone) -> dict[str, Any]:
+    """The settings of `model`, by name, with which a network is built and fed for the weights."""
+    known, size = backbone.variant, backbone.architecture
+    return {
+        "backbone.variant": known.name,
+        "input_mean": known.input_mean,
+        "input_std": known.input_std,
+        "backbone.stage_sizes": size.stage_sizes,
+        "backbone.width": size.width,
+        "backbone.expansion": size.expansion,
+    }
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings of `model` as flags of the command line."""
+    return [f"--config.model.{name}={_text(value)}" for name, value in settings.items()]
+
+
+def check_settings(backbone: LoadedBackbone, settings: Mapping[str, Any], path: str) -> None:
+    """Checks that a network is built and fed as its initial weights were trained.
+
+    Args:
+        backbone: the weights.
+        settings: what the network has, with the names of `needed_settings`.
+        path: the weights' file, for the message.
+
+    Raises:
+        WeightsError: for every difference at once, with the settings to use.
+    """
+    differing = {
+        name: needed
+        for name, needed in needed_settings(backbone).items()
+        if not _same(settings[name], needed)
+    }
+    if differing:
+        raise WeightsError(
+            "does not fit the settings: "
+            + "; ".join(
+                f"model.{name} is {_text(settings[name])}, the weights need {_text(needed)}"
+                for name, needed in differing.items()
+            ),
+            path=path,
+            remedy="use " + " ".join(flags(differing)),
+        )
+
+
+def describe(backbone: LoadedBackbone, path: str) -> list[str]:
+    """What a file is, what of it is used, and what is not, in lines for a person."""
+    source, variant = backbone.source, backbone.variant
+    turned = ", turned to RGB" if variant.channel_order == "bgr" else ""
+    left_out = [
+        f"{name} {'x'.join(map(str, shape)) or 'one number'}" for name, shape in backbone.left_out
+    ]
+    more = len(left_out) - _MOST_LEFT_OUT
+    shown = ", ".join(left_out[:_MOST_LEFT_OUT]) + (f", and {more} more" if more > 0 else "")
+    lines = [
+        f"initial weights: {path} (sha256 {source['sha256'][:12]}...)",
+        f"  {source['format']}: {backbone.architecture}",
+        f"  geometry {variant.name}; first convolution in {variant.channel_order.upper()}{turned}",
+        f"  matched {source['convolutions']} convolutions and {source['batch_norms']} batch norms, "
+        f"{source['parameters']:,} parameters, all of the right shape",
+        f"  left out, not of the backbone: {shown}" if left_out else "  left out: nothing",
+    ]
+    if "trained_on" in source:
+        lines.append(f"  trained on {', '.join(source['trained_on'])}, as its content tells")
+    return lines + [f"  note: {note}" for note in backbone.notes]
 
 
 def _origin(
     content: FileContent,
-    found: Match,
+    found: ResNetInFile,
     variant: str | None,
     channel_order: ChannelOrder | None,
     path: Path,
 ) -> _Origin:
     if content.card is not None:
-        known = our_export.variant(content.card, path)
-        return _Origin(_ordered(known, "rgb", True, channel_order, path), None, [])
+        return _Origin(exported.backbone_variant(content.card, path), order_is_certain=True)
     if found.scheme == "caffe":
-        return _vggface2_origin(content, channel_order, path)
-    return _torchvision_origin(content, found, variant, channel_order, path)
+        return _vggface2_origin(content, channel_order)
+    return _torchvision_origin(content, found, variant)
 
 
-def _vggface2_origin(
-    content: FileContent, channel_order: ChannelOrder | None, path: Path
-) -> _Origin:
+def _vggface2_origin(content: FileContent, channel_order: ChannelOrder | None) -> _Origin:
     """Caffe's names: a VGGFace2 network, as released or as converted."""
     trained_on = ["VGGFace2"]
     if content.family == "keras":
-        known = VARIANTS["keras"]
-        return _Origin(
-            _ordered(known, known.channel_order, True, channel_order, path), trained_on, []
-        )
+        return _Origin(VARIANTS["keras"], order_is_certain=True, trained_on=trained_on)
     certain = content.channel_order is not None
     notes = []
     if not certain and channel_order is None:
@@ -155,19 +223,11 @@ def _vggface2_origin(
             "the group's own PyTorch script feeds it. If it is of the BGR kind, set "
             "--config.model.backbone.init_channels=bgr"
         )
-    order = content.channel_order or "rgb"
-    return _Origin(
-        _ordered(VARIANTS["caffe"], order, certain, channel_order, path), trained_on, notes
-    )
+    known = dataclasses.replace(VARIANTS["caffe"], channel_order=content.channel_order or "rgb")
+    return _Origin(known, certain, trained_on, notes)
 
 
-def _torchvision_origin(
-    content: FileContent,
-    found: Match,
-    variant: str | None,
-    channel_order: ChannelOrder | None,
-    path: Path,
-) -> _Origin:
+def _torchvision_origin(content: FileContent, found: ResNetInFile, variant: str | None) -> _Origin:
     """Torchvision's names: ImageNet's networks have them, and ports of VGGFace2."""
     axis = 0 if content.kernel_layout == "OIHW" else -1
     classes = {
@@ -175,40 +235,18 @@ def _torchvision_origin(
         for name, entry in found.left_out.items()
         if name.endswith("fc.weight") and entry.shape
     }
-    port = content.family == "numpy"
     if _VGGFACE2_CLASSES in classes:
-        name, certain, trained_on = "caffe", True, ["VGGFace2"]
-    elif _IMAGENET_CLASSES in classes:
-        name, certain, trained_on = "torchvision", True, ["ImageNet"]
-    else:
-        name, certain, trained_on = "caffe" if port else "torchvision", False, None
-    notes = []
-    if not certain:
-        if variant in ("caffe", "torchvision"):
-            name = variant
-        notes.append(
-            "without a known classifier the file does not say whether it is of VGGFace2 (variant "
-            f"caffe) or of ImageNet (variant torchvision); taken as {name}"
-        )
-    known = VARIANTS[name]
-    order = _ordered(known, known.channel_order, False, channel_order, path)
-    return _Origin(order, trained_on, notes)
-
-
-def _ordered(
-    variant: BackboneVariant,
-    order: ChannelOrder,
-    certain: bool,
-    wanted: ChannelOrder | None,
-    path: Path,
-) -> BackboneVariant:
-    if certain and wanted is not None and wanted != order:
-        raise WeightsError(
-            f"has its channels in the order {order.upper()}, not {wanted.upper()}",
-            path=path,
-            remedy="leave --config.model.backbone.init_channels out",
-        )
-    return dataclasses.replace(variant, channel_order=wanted or order)
+        return _Origin(VARIANTS["caffe"], order_is_certain=False, trained_on=["VGGFace2"])
+    if _IMAGENET_CLASSES in classes:
+        return _Origin(VARIANTS["torchvision"], order_is_certain=False, trained_on=["ImageNet"])
+    name = "caffe" if content.family == "numpy" else "torchvision"
+    if variant in ("caffe", "torchvision"):
+        name = variant
+    note = (
+        "without a known classifier the file does not say whether it is of VGGFace2 (variant "
+        f"caffe) or of ImageNet (variant torchvision); taken as {name}"
+    )
+    return _Origin(VARIANTS[name], order_is_certain=False, notes=[note])
 
 
 def _sha256(path: Path, content: FileContent) -> str:
@@ -218,3 +256,20 @@ def _sha256(path: Path, content: FileContent) -> str:
         return str(content.card.get("weights_sha256"))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _count(tree: Any) -> int:
+    return sum(map(_count, tree.values())) if isinstance(tree, dict) else tree.size
+
+
+def _same(found: Any, needed: Any) -> bool:
+    if isinstance(needed, tuple) and isinstance(needed[0], float):
+        return all(abs(a - b) <= _TOLERANCE for a, b in zip(found, needed, strict=True))
+    return found == needed
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        # A trailing comma keeps a single value a list.
+        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+    return str(value)

@@ -26,7 +26,8 @@ FILE = "model.json"
 KEY = "model_json"
 """Key of the card in the metadata of a safetensors file."""
 
-_REMEDY = "give what `run.py export` wrote: its folder, or its model.safetensors"
+GIVE_AN_EXPORT = "give what `run.py export` wrote: its folder, or its model.safetensors"
+"""Remedy where something else was given."""
 
 _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "tasks": dict,
@@ -153,11 +154,11 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
         value = json.loads(text)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ExportError(
-            f"is no export: its card is no JSON ({error})", path=path, remedy=_REMEDY
+            f"is no export: its card is no JSON ({error})", path=path, remedy=GIVE_AN_EXPORT
         ) from error
     schema = value.get("schema") if isinstance(value, dict) else None
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise ExportError("its card has no schema number", path=path, remedy=_REMEDY)
+        raise ExportError("its card has no schema number", path=path, remedy=GIVE_AN_EXPORT)
     if schema > SCHEMA:
         version = value.get("versions")
         made = version.get("mtl_face") if isinstance(version, dict) else None

@@ -9,7 +9,7 @@ releases and `_` where a later Keras forbids it.
 import contextlib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
-from mtl_face.weights.file_content import Entry, FileContent
+from mtl_face.weights.formats import Entry, FileContent, damaged
 
 _IN_TORCH_WORDS = {
     "kernel": "weight",
@@ -36,40 +36,34 @@ _COUNTER = re.compile(r"_\d+$")
 _CAFFE = re.compile(r"conv1_7x7_s2(_bn)?|conv\d+_\d+_(3x3|1x1_[a-z]+)(_bn)?")
 
 
-@contextlib.contextmanager
-def open_keras(path: Path) -> Iterator[FileContent]:
-    """Opens such a file.
+def open_keras(path: Path, stack: contextlib.ExitStack) -> FileContent:
+    """Opens an HDF5 file of Keras.
 
     Args:
-        path: an HDF5 file.
+        path: the file.
+        stack: closes it.
 
-    Yields:
+    Returns:
         Its tensors, with the names of layers in Caffe's words (`/` as `_`).
 
     Raises:
-        WeightsError: if it is damaged, or not of Keras.
+        WeightsError: it is damaged, or not of Keras.
     """
     import h5py
 
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(h5py.File(path, "r"))
-            root = file.get("model_weights", file)
-            if not _names(root, "layer_names"):
-                raise WeightsError(
-                    "is an HDF5 file, but names no layers of Keras",
-                    path=path,
-                    remedy="give a file that Keras 2 wrote, or model.save('FILE.h5') of Keras 3",
-                )
-            tensors = _tensors(root, path)
-        except (OSError, KeyError, RuntimeError, ValueError, AttributeError, TypeError) as error:
-            # h5py's errors on a damaged file are of all these kinds
+    try:
+        file = stack.enter_context(h5py.File(path, "r"))
+        root = file.get("model_weights", file)
+        if not _names(root, "layer_names"):
             raise WeightsError(
-                f"is damaged or cut off: {error}",
+                "is an HDF5 file, but names no layers of Keras",
                 path=path,
-                remedy="copy or download the file again",
-            ) from error
-        yield FileContent("Keras HDF5", "keras", tensors, "HWIO")
+                remedy="give a file that Keras 2 wrote, or model.save('FILE.h5') of Keras 3",
+            )
+        return FileContent("Keras HDF5", "keras", _tensors(root, path), "HWIO")
+    except (OSError, KeyError, RuntimeError, ValueError, AttributeError, TypeError) as error:
+        # h5py's errors on a damaged file are of all these kinds
+        raise damaged(path, error) from error
 
 
 def _tensors(root: Any, path: Path) -> dict[str, Entry]:

@@ -6,8 +6,6 @@ standard deviation sqrt(variance + epsilon). `meta` has the mean colour of the i
 tells the order of the first convolution's channels.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +14,27 @@ from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
 from mtl_face.model.variants import VARIANTS, ChannelOrder
-from mtl_face.weights.file_content import Entry, FileContent
+from mtl_face.weights.formats import Entry, FileContent, damaged
 
 _ENDINGS = {"_filter": "weight", "_mult": "weight", "_bias": "bias"}
 
-_MOMENTS = "_moments"
+_MOMENTS_ENDING = "_moments"
 
 _EPSILON = VARIANTS["caffe"].batch_norm_epsilon
 
 
-@contextlib.contextmanager
-def open_matlab(path: Path) -> Iterator[FileContent]:
-    """Opens such a file, of MATLAB's version 5 or 7.3.
-
-    Args:
-        path: the file.
-
-    Yields:
-        Its tensors.
+def read_matlab(path: Path) -> FileContent:
+    """Reads a file of MATLAB's version 5 or 7.3.
 
     Raises:
-        WeightsError: if it is damaged, or holds no DagNN network.
+        WeightsError: it is damaged, or holds no DagNN network.
     """
     try:
         with path.open("rb") as file:
             new = file.read(10) == b"MATLAB 7.3"
         params, mean = _read_7_3(path) if new else _read_5(path)
-    except WeightsError:
-        raise
     except Exception as error:  # a damaged file fails in whatever its bytes happen to mean
-        raise WeightsError(
-            f"is damaged or cut off: {error}", path=path, remedy="copy or download the file again"
-        ) from error
+        raise damaged(path, error) from error
     if not params:
         raise WeightsError(
             "is a MATLAB file without the `params` of a MatConvNet network",
@@ -55,22 +42,23 @@ def open_matlab(path: Path) -> Iterator[FileContent]:
             remedy="give the DagNN file of the VGGFace2 release",
         )
     name = "MATLAB 7.3 file" if new else "MATLAB file"
-    yield FileContent(f"{name} of MatConvNet", "matconvnet", _tensors(params), "HWIO", _order(mean))
+    return FileContent(
+        f"{name} of MatConvNet", "matconvnet", _tensors(params), "HWIO", _order(mean)
+    )
 
 
 def _tensors(params: dict[str, NDArray[Any]]) -> dict[str, Entry]:
-    tensors = {}
+    tensors: dict[str, Entry] = {}
     for name, value in params.items():
         name = name.replace("/", "_")
-        if name.endswith(_MOMENTS) and value.ndim == 2 and value.shape[1] == 2:
-            layer = name.removesuffix(_MOMENTS)
-            shape = (value.shape[0],)
-            tensors[f"{layer}.running_mean"] = Entry(name, shape, _mean(value))
-            tensors[f"{layer}.running_var"] = Entry(name, shape, _variance(value))
+        if name.endswith(_MOMENTS_ENDING) and value.ndim == 2 and value.shape[1] == 2:
+            layer = name.removesuffix(_MOMENTS_ENDING)
+            mean, variance = _moments(name, value)
+            tensors |= {f"{layer}.running_mean": mean, f"{layer}.running_var": variance}
             continue
         ending = next((ending for ending in _ENDINGS if name.endswith(ending)), None)
         if ending is None:
-            tensors[name] = Entry(name, value.shape, _same(value))
+            tensors[name] = _entry(name, value)
             continue
         # MATLAB has no arrays of one axis, and drops the last axes of length 1.
         if ending == "_filter":
@@ -78,21 +66,23 @@ def _tensors(params: dict[str, NDArray[Any]]) -> dict[str, Entry]:
         else:
             value = value.reshape(-1)
         layer = name.removesuffix(ending)
-        tensors[f"{layer}.{_ENDINGS[ending]}"] = Entry(name, value.shape, _same(value))
+        tensors[f"{layer}.{_ENDINGS[ending]}"] = _entry(name, value)
     return tensors
 
 
-def _same(value: NDArray[Any]) -> Callable[[], NDArray[Any]]:
-    return lambda: value
+def _entry(name: str, value: NDArray[Any]) -> Entry:
+    return Entry(name, value.shape, lambda: value)
 
 
-def _mean(moments: NDArray[Any]) -> Callable[[], NDArray[Any]]:
-    return lambda: moments[:, 0]
+def _moments(name: str, value: NDArray[Any]) -> tuple[Entry, Entry]:
+    """Mean and variance, each [C], of the [C, 2] that the file has."""
 
+    def variance() -> NDArray[Any]:
+        # In float64: the square and the difference cost digits where the variance is small.
+        return np.maximum(value[:, 1].astype(np.float64) ** 2 - _EPSILON, 0.0)
 
-def _variance(moments: NDArray[Any]) -> Callable[[], NDArray[Any]]:
-    # In float64: the square and the difference cost digits where the variance is small.
-    return lambda: np.maximum(moments[:, 1].astype(np.float64) ** 2 - _EPSILON, 0.0)
+    shape = (value.shape[0],)
+    return Entry(name, shape, lambda: value[:, 0]), Entry(name, shape, variance)
 
 
 def _order(mean: NDArray[Any] | None) -> ChannelOrder | None:

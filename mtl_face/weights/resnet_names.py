@@ -2,12 +2,12 @@
 
 | scheme | first convolution | in a block |
 |---|---|---|
-| ours | `conv1` | `stage1_block1/conv1` |
+| ours | `conv1` | `stage1_block1.conv1` |
 | caffe (VGGFace2: Caffe, Keras, MatConvNet, PyTorch) | `conv1_7x7_s2` | `conv2_1_1x1_reduce` |
 | torchvision (timm, and the ports that follow it) | `conv1` | `layer1.0.conv1` |
 
-In our trees a dot is a level. Caffe and Keras write `/` where MatConvNet and PyTorch have to write
-`_`; we write `_` for all.
+In the network's own trees a dot is a level. Caffe and Keras write `/` where MatConvNet and PyTorch
+have to write `_`; here it is `_` for all.
 """
 
 import dataclasses
@@ -16,6 +16,63 @@ from collections.abc import Iterable
 from typing import Literal
 
 Scheme = Literal["caffe", "torchvision", "ours"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Naming:
+    """A naming scheme.
+
+    Attributes:
+        stem: first convolution and its normalisation.
+        block: what stands before the parts of a block; stages and blocks count from 1 in the
+            network, and `first` gives what this scheme counts from.
+        first: number of the first stage, and of the first block of a stage.
+        parts: (convolution, normalisation) of a block, in the order of `_PARTS`.
+        mark: the tensor that gives the scheme away; `conv1` alone may be anyone's.
+        backbone: what the names of the backbone's tensors begin with.
+        numbers: finds stage and block in a name.
+    """
+
+    stem: tuple[str, str]
+    block: str
+    first: tuple[int, int]
+    parts: tuple[tuple[str, str], ...]
+    mark: str
+    backbone: re.Pattern[str]
+    numbers: re.Pattern[str]
+
+
+_PARTS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("proj", "proj_bn"))
+
+_NAMINGS: dict[Scheme, _Naming] = {
+    "caffe": _Naming(
+        stem=("conv1_7x7_s2", "conv1_7x7_s2_bn"),
+        block="conv{stage}_{block}_",
+        first=(2, 1),
+        parts=tuple((n, f"{n}_bn") for n in ("1x1_reduce", "3x3", "1x1_increase", "1x1_proj")),
+        mark="conv1_7x7_s2.weight",
+        backbone=re.compile(r"conv\d+_\d\w*\.|conv1_7x7_s2(_bn)?\."),
+        numbers=re.compile(r"conv(?P<stage>\d+)_(?P<block>\d+)_"),
+    ),
+    "torchvision": _Naming(
+        stem=("conv1", "bn1"),
+        block="layer{stage}.{block}.",
+        first=(1, 0),
+        parts=(*_PARTS[:3], ("downsample.0", "downsample.1")),
+        mark="layer1.0.conv1.weight",
+        backbone=re.compile(r"(conv1|bn1|layer\d+)\."),
+        numbers=re.compile(r"layer(?P<stage>\d+)\.(?P<block>\d+)\."),
+    ),
+    "ours": _Naming(
+        stem=("conv1", "bn1"),
+        block="stage{stage}_block{block}.",
+        first=(1, 1),
+        parts=_PARTS,
+        mark="stage1_block1.conv1.weight",
+        backbone=re.compile(r"(conv1|bn1|stage\d+_block\d+)\."),
+        numbers=re.compile(r"stage(?P<stage>\d+)_block(?P<block>\d+)\."),
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,121 +111,79 @@ class Layer:
     """A convolution without bias and the batch normalisation that follows it.
 
     Attributes:
-        convolution: path of the convolution in our trees.
-        batch_norm: path of the normalisation in our trees.
+        convolution: name in the scheme.
+        batch_norm: name in the scheme.
         kernel_shape: height, width, channels in, channels out.
-        names: (convolution, normalisation) by scheme.
+        own_convolution: path in the network's trees.
+        own_batch_norm: path in the network's trees.
     """
 
-    convolution: tuple[str, ...]
-    batch_norm: tuple[str, ...]
+    convolution: str
+    batch_norm: str
     kernel_shape: tuple[int, int, int, int]
-    names: dict[Scheme, tuple[str, str]]
+    own_convolution: tuple[str, ...]
+    own_batch_norm: tuple[str, ...]
 
 
-def layers(architecture: Architecture) -> list[Layer]:
-    """All of them, in the order in which the image meets them.
-
-    Args:
-        architecture: size of the network.
-
-    Returns:
-        For ResNet50 53 layers.
-    """
+def layers(architecture: Architecture, scheme: Scheme = "ours") -> list[Layer]:
+    """All layers in the order in which the image meets them; 53 for ResNet50."""
+    naming, own = _NAMINGS[scheme], _NAMINGS["ours"]
     width, expansion = architecture.width, architecture.expansion
-    found = [
-        Layer(
-            ("conv1",),
-            ("bn1",),
-            (7, 7, 3, width),
-            {
-                "caffe": ("conv1_7x7_s2", "conv1_7x7_s2_bn"),
-                "torchvision": ("conv1", "bn1"),
-                "ours": ("conv1", "bn1"),
-            },
-        )
-    ]
+    found = [Layer(*naming.stem, (7, 7, 3, width), own.stem[:1], own.stem[1:])]
     channels = width
-    for stage, size in enumerate(architecture.stage_sizes, start=1):
-        inner = width * 2 ** (stage - 1)
-        for block in range(1, size + 1):
-            ours = f"stage{stage}_block{block}"
-            caffe = f"conv{stage + 1}_{block}"
-            torch = f"layer{stage}.{block - 1}"
-            parts = [
-                ("conv1", "bn1", "1x1_reduce", "conv1", "bn1", (1, 1, channels, inner)),
-                ("conv2", "bn2", "3x3", "conv2", "bn2", (3, 3, inner, inner)),
-                ("conv3", "bn3", "1x1_increase", "conv3", "bn3", (1, 1, inner, inner * expansion)),
-            ]
-            if block == 1:
-                shape = (1, 1, channels, inner * expansion)
-                parts.append(("proj", "proj_bn", "1x1_proj", "downsample.0", "downsample.1", shape))
-            found += [
-                Layer(
-                    (ours, convolution),
-                    (ours, batch_norm),
-                    shape,
-                    {
-                        "caffe": (f"{caffe}_{in_caffe}", f"{caffe}_{in_caffe}_bn"),
-                        "torchvision": (f"{torch}.{torch_convolution}", f"{torch}.{torch_norm}"),
-                        "ours": (f"{ours}.{convolution}", f"{ours}.{batch_norm}"),
-                    },
+    for stage, size in enumerate(architecture.stage_sizes):
+        inner = width * 2**stage
+        outer = inner * expansion
+        for block in range(size):
+            prefix, own_prefix = (
+                one.block.format(stage=one.first[0] + stage, block=one.first[1] + block)
+                for one in (naming, own)
+            )
+            shapes = [(1, 1, channels, inner), (3, 3, inner, inner), (1, 1, inner, outer)]
+            if block == 0:
+                shapes.append((1, 1, channels, outer))
+            for shape, (convolution, norm), (own_convolution, own_norm) in zip(
+                shapes, naming.parts, own.parts, strict=False
+            ):
+                found.append(
+                    Layer(
+                        prefix + convolution,
+                        prefix + norm,
+                        shape,
+                        tuple((own_prefix + own_convolution).split(".")),
+                        tuple((own_prefix + own_norm).split(".")),
+                    )
                 )
-                for convolution, batch_norm, in_caffe, torch_convolution, torch_norm, shape in parts
-            ]
-            channels = inner * expansion
+            channels = outer
     return found
 
 
-_MARKS: dict[Scheme, re.Pattern[str]] = {
-    "caffe": re.compile(r"(?P<prefix>|.*\.)conv1_7x7_s2\.weight"),
-    # conv1 alone may be anyone's
-    "torchvision": re.compile(r"(?P<prefix>|.*\.)layer1\.0\.conv1\.weight"),
-    "ours": re.compile(r"(?P<prefix>|.*\.)stage1_block1\.conv1\.weight"),
-}
-
-_BACKBONE: dict[Scheme, re.Pattern[str]] = {
-    "caffe": re.compile(r"conv\d+_\d\w*\.|conv1_7x7_s2(_bn)?\."),
-    "torchvision": re.compile(r"(conv1|bn1|layer\d+)\."),
-    "ours": re.compile(r"(conv1|bn1|stage\d+_block\d+)\."),
-}
-
-_BLOCK: dict[Scheme, re.Pattern[str]] = {
-    "caffe": re.compile(r"conv(?P<stage>\d+)_(?P<block>\d+)_"),
-    "torchvision": re.compile(r"layer(?P<stage>\d+)\.(?P<block>\d+)\."),
-    "ours": re.compile(r"stage(?P<stage>\d+)_block(?P<block>\d+)\."),
-}
-
-
 def find_networks(names: Iterable[str]) -> list[tuple[Scheme, str]]:
-    """Where in a file ResNets begin.
-
-    Args:
-        names: of the tensors.
+    """Where ResNets begin among the names of a file's tensors.
 
     Returns:
         (scheme, prefix) of each: the prefix is what stands before the backbone's own names, such
         as `module.`, `model.` or `state_dict.`; the shortest first.
     """
-    found = {
-        (scheme, match["prefix"])
-        for scheme, mark in _MARKS.items()
-        for name in names
-        if (match := mark.fullmatch(name)) is not None
-    }
+    found = set()
+    for name in names:
+        for scheme, naming in _NAMINGS.items():
+            prefix = name.removesuffix(naming.mark)
+            if prefix != name and (not prefix or prefix.endswith(".")):
+                found.add((scheme, prefix))
     return sorted(found, key=lambda item: (len(item[1]), item))
 
 
 def is_backbone_name(scheme: Scheme, name: str) -> bool:
     """Whether a name, without the prefix, lies among the backbone's."""
-    return _BACKBONE[scheme].match(name) is not None
+    return _NAMINGS[scheme].backbone.match(name) is not None
 
 
 def stage_sizes(scheme: Scheme, names: Iterable[str]) -> tuple[int, ...]:
     """Blocks of each stage that occur among names without the prefix."""
     blocks: dict[int, set[int]] = {}
     for name in names:
-        match = _BLOCK[scheme].match(name)
+        match = _NAMINGS[scheme].numbers.match(name)
         if match is not None:
             blocks.setdefault(int(match["stage"]), set()).add(int(match["block"]))
     return tuple(len(blocks[stage]) for stage in sorted(blocks))

@@ -1,13 +1,14 @@
-"""Named arrays in a safetensors file: written, read, and told what ails a damaged one.
+"""Reads safetensors files: exports whole, and the tensors of others one by one.
 
-The layout of such a file is 8 bytes with the length of a JSON header, the header, and the arrays'
-bytes one after another. The header is read here by hand, so that a card can be had without any
-library and so that damage is named; the arrays are read by the `safetensors` package.
+Such a file is 8 bytes with the length of a JSON header, the header, and the arrays' bytes one after
+another. `read_metadata` parses the header itself: it needs no library, and names the damage. The
+`safetensors` package reads the arrays.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +16,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.weights.card import ExportError
+from mtl_face.weights.formats import Entry, FileContent, damaged
 
 _METADATA = "__metadata__"
 _REMEDY = "copy the file again from where it came, or export again"
 _LONGEST_HEADER = 100 * 2**20
 
 
-def write(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Writes arrays, bit for bit, and forces them to the disk.
-
-    Args:
-        path: the file; replaced if it exists.
-        tensors: arrays by name.
-        metadata: texts by name.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    from safetensors.numpy import save
-
-    # The package takes the memory as it lies: an array in another order would be scrambled.
-    data = save(
-        {name: np.asarray(array, order="C") for name, array in tensors.items()}, dict(metadata)
-    )
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Reads arrays and metadata.
+def open_tensors(path: Path, stack: contextlib.ExitStack) -> tuple[FileContent, dict[str, str]]:
+    """Opens a file as one of PyTorch's tensors.
 
     Args:
         path: the file.
+        stack: closes it.
 
     Returns:
-        (tensors, metadata), each by name.
+        Its tensors, each read when it is asked for, and its metadata.
 
     Raises:
-        ExportError: if it cannot be read, is cut off or damaged.
+        WeightsError: it is damaged.
+    """
+    import safetensors
+
+    try:
+        file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
+        tensors = {
+            name: Entry(name, tuple(file.get_slice(name).get_shape()), _reader(file, name))
+            for name in file.keys()  # noqa: SIM118  (no mapping)
+        }
+        return FileContent("safetensors", "torch", tensors, "OIHW"), file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise damaged(path, error) from error
+
+
+def _reader(file: Any, name: str) -> Callable[[], NDArray[Any]]:
+    return lambda: np.asarray(file.get_tensor(name))
+
+
+def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Reads the arrays and the metadata of an export, each by name.
+
+    Raises:
+        ExportError: the file cannot be read, is cut off or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -69,14 +72,8 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
 def read_metadata(path: Path) -> dict[str, str]:
     """Reads the texts of a file's header, and checks that the file is as long as the header says.
 
-    Args:
-        path: the file.
-
-    Returns:
-        Texts by name.
-
     Raises:
-        ExportError: if it cannot be read, is no safetensors file, is cut off or has a damaged
+        ExportError: the file cannot be read, is no safetensors file, is cut off or has a damaged
             header.
     """
     try:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
-from mtl_face.weights import restricted_pickle
-from mtl_face.weights.file_content import Entry, FileContent
-from mtl_face.weights.pickle_stand_ins import (
+from mtl_face.weights import safe_pickle
+from mtl_face.weights.formats import Entry, FileContent, damaged
+from mtl_face.weights.safe_pickle import (
     MalformedError,
     RefusedNameError,
     Storage,
@@ -31,35 +31,27 @@ MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 
 _MOST_TENSORS = 100_000
 
-_DAMAGED = "copy or download the file again"
 
-
-@contextlib.contextmanager
-def open_zip(path: Path) -> Iterator[FileContent]:
+def open_zip(path: Path, stack: contextlib.ExitStack) -> FileContent:
     """Opens what `torch.save` has written since PyTorch 1.6.
 
     Args:
         path: a zip file.
-
-    Yields:
-        Its tensors.
+        stack: closes it.
 
     Raises:
-        WeightsError: if it is damaged, holds more than tensors, or is another kind of zip.
+        WeightsError: it is damaged, holds more than tensors, or is another kind of zip.
     """
-    with contextlib.ExitStack() as stack, _explained(path):
+    with _explained(path):
         archive = stack.enter_context(zipfile.ZipFile(path))
         names = archive.namelist()
         pickles = [name for name in names if name.split("/", 1)[-1] == "data.pkl"]
         if not pickles:
-            kind = "a Keras 3 archive" if "model.weights.h5" in names else "a zip"
-            raise WeightsError(
-                f"is {kind}, not a file of torch.save",
-                path=path,
-                remedy="save the weights as .h5 or .safetensors"
-                if kind != "a zip"
-                else "unpack it and give the weights file in it",
-            )
+            if "model.weights.h5" in names:
+                kind, remedy = "a Keras 3 archive", "save the weights as .h5 or .safetensors"
+            else:
+                kind, remedy = "a zip", "unpack it and give the weights file in it"
+            raise WeightsError(f"is {kind}, not a file of torch.save", path=path, remedy=remedy)
         root = pickles[0].removesuffix("data.pkl")
         if any(name.startswith(root + "code/") for name in names):
             raise WeightsError(
@@ -74,68 +66,57 @@ def open_zip(path: Path) -> Iterator[FileContent]:
                 remedy="unpack it, and save the state dict again with torch.save",
             )
         if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
-            raise WeightsError(
-                "was written by a big-endian machine", path=path, remedy="save it as .safetensors"
-            )
-        value = restricted_pickle.load(io.BytesIO(archive.read(pickles[0])), storage_of)
+            raise _big_endian(path)
+        value = safe_pickle.load(io.BytesIO(archive.read(pickles[0])), storage_of)
 
         def read(storage: Storage) -> bytes:
             info = archive.getinfo(f"{root}data/{storage.key}")
-            _check_size(info.file_size, storage)
+            if info.file_size != storage.size:
+                raise MalformedError(
+                    f"storage {storage.key} has {info.file_size} bytes, its tensors want "
+                    f"{storage.size}"
+                )
             return archive.read(info)
 
-        content = _content("PyTorch file (zip)", "torch", value, read)
-        still_open = stack.pop_all()
-    with still_open:
-        yield content
+        return _content("PyTorch file (zip)", "torch", value, read)
 
 
-@contextlib.contextmanager
-def open_pickle(path: Path) -> Iterator[FileContent]:
+def open_pickle(path: Path, stack: contextlib.ExitStack) -> FileContent:
     """Opens a legacy file of `torch.save`, or a pickle of a dict of NumPy arrays.
 
     Args:
         path: a file that begins as a pickle.
-
-    Yields:
-        Its tensors.
+        stack: closes it.
 
     Raises:
-        WeightsError: if it is damaged or holds more than tensors and arrays.
+        WeightsError: it is damaged or holds more than tensors and arrays.
     """
-    with path.open("rb") as file:
-        with _explained(path):
-            value = restricted_pickle.load(file)
-            if isinstance(value, int) and value == MAGIC_NUMBER:
-                content = _legacy_content(file, path)
-            else:
-                content = _content("pickle of NumPy arrays", "numpy", value, _no_storage)
-        yield content
+    file = stack.enter_context(path.open("rb"))
+    with _explained(path):
+        value = safe_pickle.load(file)
+        if isinstance(value, int) and value == MAGIC_NUMBER:
+            return _legacy_content(file, path)
+        return _content("pickle of NumPy arrays", "numpy", value, _no_storage)
 
 
 def _legacy_content(file: BinaryIO, path: Path) -> FileContent:
     """What follows the magic number: two more pickles, the value, the storages' names and bytes."""
-    _check_system(restricted_pickle.load(file), restricted_pickle.load(file), path)
-    value = restricted_pickle.load(file, storage_of)
-    keys = restricted_pickle.load(file)
+    version, system = safe_pickle.load(file), safe_pickle.load(file)
+    if version != 1001 or not isinstance(system, dict):
+        raise MalformedError(f"protocol {str(version)[:20]}")
+    if system.get("little_endian") is not True:
+        raise _big_endian(path)
+    value = safe_pickle.load(file, storage_of)
+    keys = safe_pickle.load(file)
     places = _storage_places(file, keys, value)
 
     def read(storage: Storage) -> bytes:
         if storage.key not in places:
             raise MalformedError(f"storage {storage.key} is missing")
         file.seek(places[storage.key])
-        return file.read(storage.length * storage.bytes_per_element)
+        return file.read(storage.size)
 
     return _content("PyTorch file (legacy)", "torch", value, read)
-
-
-def _check_system(version: Any, system: Any, path: Path) -> None:
-    if version != 1001 or not isinstance(system, dict):
-        raise MalformedError(f"protocol {str(version)[:20]}")
-    if system.get("little_endian") is not True:
-        raise WeightsError(
-            "was written by a big-endian machine", path=path, remedy="save it as .safetensors"
-        )
 
 
 def _storage_places(file: BinaryIO, keys: Any, value: Any) -> dict[str, int]:
@@ -155,7 +136,7 @@ def _storage_places(file: BinaryIO, keys: Any, value: Any) -> dict[str, int]:
         if struct.unpack("<q", header)[0] != storage.length:
             raise MalformedError(f"storage {key} has another length than its tensors say")
         places[key] = end + 8
-        end += 8 + storage.length * storage.bytes_per_element
+        end += 8 + storage.size
     if end > size:
         raise MalformedError(f"it is cut off: {end - size} bytes are missing")
     return places
@@ -200,10 +181,10 @@ def _tensors(value: Any, *, stored: bool = False) -> Iterator[tuple[str, Any]]:
             todo += reversed(inside)
 
 
-def _check_size(size: int, storage: Storage) -> None:
-    wanted = storage.length * storage.bytes_per_element
-    if size != wanted:
-        raise MalformedError(f"storage {storage.key} has {size} bytes, its tensors want {wanted}")
+def _big_endian(path: Path) -> WeightsError:
+    return WeightsError(
+        "was written by a big-endian machine", path=path, remedy="save it as .safetensors"
+    )
 
 
 def _no_storage(storage: Storage) -> bytes:
@@ -225,4 +206,4 @@ def _explained(path: Path) -> Iterator[None]:
     except WeightsError:
         raise
     except Exception as error:  # a damaged file fails in whatever its bytes happen to mean
-        raise WeightsError(f"is damaged or cut off: {error}", path=path, remedy=_DAMAGED) from error
+        raise damaged(path, error) from error

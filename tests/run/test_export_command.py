@@ -11,13 +11,14 @@ import pytest
 from small_experiment import Experiment
 
 from mtl_face import config as config_lib
+from mtl_face import export
 from mtl_face.cli import main
 from mtl_face.errors import WeightsError, WorkdirError
 from mtl_face.evaluation import predictions
 from mtl_face.run import export as export_command
 from mtl_face.run import provenance as lineage
 from mtl_face.training.checkpoint import Checkpoints
-from mtl_face.weights import export, provenance
+from mtl_face.weights import exported, provenance
 
 FORBIDDEN = "warning: weights pre-trained on Aff-Wild2 were used"
 FOLDERS = {"orbax": "export", "safetensors": "export_safetensors"}
@@ -77,7 +78,7 @@ def test_export_is_read_as_the_checkpoint(runs, form):
     folder = runs.export(form)
     assert f"parameters: {folder}" in runs.said[form]
     assert f"--params={folder}" in runs.said[form]
-    variables, card = export.load(folder)
+    variables, card = exported.load(folder)
     before = read_json(runs.parent / "evaluation" / "metrics.json")
     assert card["metrics"] == before
     assert card["step"] == before["checkpoint_step"] == 5
@@ -90,7 +91,7 @@ def test_export_is_read_as_the_checkpoint(runs, form):
     )
     table = predictions.read(runs.parent / "evaluation" / "predictions.parquet")
     assert table.metadata["weights_sha256"] == card["weights_sha256"]
-    assert card["weights_sha256"] == export.weights_sha256(variables)
+    assert card["weights_sha256"] == exported.weights_sha256(variables)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ class TestParams:
 
     def test_card_that_fits_the_settings_but_not_the_arrays(self, runs, tmp_path, capsys):
         """Which no hash sees: the card speaks of another network altogether."""
-        variables, card = export.load(runs.export("safetensors"))
+        variables, card = exported.load(runs.export("safetensors"))
         card["config"]["model"]["head_layers"] = 3
         export.save(tmp_path / "export", variables, card, form="safetensors")
         status, _, err = evaluate(
@@ -212,7 +213,7 @@ class TestParams:
     @pytest.mark.slow
     def test_settings_of_an_older_version(self, runs, tmp_path, capsys):
         """Those that are gone since are named; those that came since have their defaults."""
-        variables, card = export.load(runs.export("safetensors"))
+        variables, card = exported.load(runs.export("safetensors"))
         del card["config"]["provenance"], card["config"]["evaluation"]["gallery_size"]
         del card["config"]["model"]["backbone"]["init_from"]
         card["config"]["optimizer"]["gone"] = 3  # only training would ask for it
@@ -250,7 +251,7 @@ class TestProvenance:
         expected = provenance.record(training_data=["Aff-Wild2", "own faces"])
         assert read_json(runs.parent / "provenance.json") == expected
         assert read_json(runs.parent / "evaluation" / "metrics.json")["provenance"] == expected
-        assert export.read_card(runs.export("orbax"))["provenance"] == expected
+        assert exported.read_card(runs.export("orbax"))["provenance"] == expected
         for words in runs.said["parent"], runs.said["orbax"]:
             assert "warning: trained on Aff-Wild2" in words
             assert FORBIDDEN not in words
@@ -320,7 +321,7 @@ class TestProvenance:
             "export", f"--config.{runs.init_from}", f"--output={output}", workdir=runs.child
         )
         assert FORBIDDEN in said
-        assert export.read_card(output)["provenance"]["aff_wild2_pretrained"] is True
+        assert exported.read_card(output)["provenance"]["aff_wild2_pretrained"] is True
         words = (f"--params={output}", f"--output={tmp_path / 'results'}")
         status, out, err = evaluate(runs, capsys, *words)
         assert (status, err) == (0, "")

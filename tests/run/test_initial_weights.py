@@ -11,15 +11,16 @@ import torch
 from small_experiment import Experiment
 
 from mtl_face import config as config_lib
+from mtl_face import export
 from mtl_face.config.check import validate
 from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.model.backbone import ResNet
 from mtl_face.run import initial_weights
 from mtl_face.run.session import Session
 from mtl_face.training import experiment as experiments
-from mtl_face.training.state import initial_state
+from mtl_face.training.state import initial_state, with_backbone
 from mtl_face.weights import card as cards
-from mtl_face.weights import export, load_backbone
+from mtl_face.weights import exported, load_backbone
 
 MEAN, STD = [128.0] * 3, [64.0] * 3
 
@@ -51,8 +52,8 @@ def write_weights(path, variant="caffe", width=8):
     )
     folder = path.with_name(path.name + "_exported")
     export.save(folder, variables, card, form="safetensors")
-    (folder / export.SAFETENSORS).rename(path)
-    return export.flatten(variables)
+    (folder / exported.SAFETENSORS).rename(path)
+    return exported.flatten(variables)
 
 
 def make_config(init_from, width=8, fsdp=1):
@@ -93,7 +94,7 @@ def test_placed_in_the_backbone_alone(tmp_path, fsdp):
         ),
         session.state_like,
     )
-    state = initial_weights.place(before, backbone)
+    state = with_backbone(before, backbone.params, backbone.batch_stats)
 
     def placement(leaf):
         return leaf.shape, leaf.dtype, leaf.sharding

@@ -18,7 +18,7 @@ from small_experiment import ROOT, STEPS, Experiment
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from mtl_face.training import history
-from mtl_face.weights import export
+from mtl_face.weights import exported
 
 TIMEOUT = 300
 KILLS = 25
@@ -236,12 +236,12 @@ class TestCompletedRun:
         assert (status, err) == (0, "")
         folder = completed / "export"
         assert str(folder) in out
-        variables, card = export.load(folder)
+        variables, card = exported.load(folder)
         state = final_state(completed)
-        exported = jax.tree_util.tree_flatten_with_path(variables["params"])[0]
-        assert len(exported) > 20
+        leaves = jax.tree_util.tree_flatten_with_path(variables["params"])[0]
+        assert len(leaves) > 20
         if card["step"] == STEPS:
-            for path, leaf in exported:
+            for path, leaf in leaves:
                 name = "['params']['network']" + jax.tree_util.keystr(path)
                 assert np.asarray(state[name]).tobytes() == np.asarray(leaf).tobytes()
         assert card["tasks"]["au"]["outputs"][0] == "au1"

@@ -1,22 +1,3 @@
-"""A small export of each form."""
+"""Fixtures of small exports."""
 
-import pytest
-from export_cases import make_card, make_variables
-
-from mtl_face.weights import export
-
-
-@pytest.fixture(params=export.FORMATS)
-def form(request):
-    return request.param
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "export"
-
-
-@pytest.fixture
-def exported(folder, form):
-    export.save(folder, make_variables(), make_card(), form=form)
-    return folder
+from export_cases import exported_folder, folder, form  # noqa: F401

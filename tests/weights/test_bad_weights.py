@@ -17,7 +17,7 @@ import weight_files
 from reference_resnet import SMALL
 
 from mtl_face.errors import UserError, WeightsError
-from mtl_face.weights import load_backbone, pickle_stand_ins, restricted_pickle
+from mtl_face.weights import load_backbone, safe_pickle
 from mtl_face.weights.resnet_names import Architecture
 
 SMALL_ARCHITECTURE = Architecture((2, 1), 4, 2)
@@ -392,13 +392,13 @@ def test_a_pickle_cannot_change_what_it_is_given():
         "storage": reference,
         "tensor": tensor,
     }
-    assert restricted_pickle.load(io.BytesIO(assemble(tensor)), pickle_stand_ins.storage_of)
+    assert safe_pickle.load(io.BytesIO(assemble(tensor)), safe_pickle.storage_of)
     for target in targets.values():
         for change in (state, b"N" + state + b"\x86"):
             data = assemble(target, change, b"b")
             pickletools.dis(data, io.StringIO())  # it is a sound pickle
-            with pytest.raises(pickle_stand_ins.MalformedError):
-                restricted_pickle.load(io.BytesIO(data), pickle_stand_ins.storage_of)
+            with pytest.raises(safe_pickle.MalformedError):
+                safe_pickle.load(io.BytesIO(data), safe_pickle.storage_of)
 
 
 @pytest.mark.parametrize(
@@ -406,12 +406,12 @@ def test_a_pickle_cannot_change_what_it_is_given():
     [(1, 4, 1), (0, 5, 1), (0, 4, 2), (0, 2**40, 0), (-1, 2, 1), (0, 2, -1)],
 )
 def test_tensors_stay_within_their_storage(offset, shape, stride):
-    storage = pickle_stand_ins.Storage("<f4", "0", 4)
-    with pytest.raises(pickle_stand_ins.MalformedError):
-        pickle_stand_ins._rebuild_tensor(storage, offset, (shape,), (stride,))
+    storage = safe_pickle.Storage("<f4", "0", 4)
+    with pytest.raises(safe_pickle.MalformedError):
+        safe_pickle._rebuild_tensor(storage, offset, (shape,), (stride,))
     if offset >= 0 and stride >= 0 and shape < 100:
-        tensor = pickle_stand_ins.StoredTensor(storage, offset, (shape,), (stride,))
-        with pytest.raises(pickle_stand_ins.MalformedError):
+        tensor = safe_pickle.StoredTensor(storage, offset, (shape,), (stride,))
+        with pytest.raises(safe_pickle.MalformedError):
             tensor.array(bytes(16))
 
 
@@ -446,7 +446,7 @@ def test_size_of_networks_is_that_of_the_reference():
 def test_a_pickle_cannot_take_all_memory():
     """Python would make room for all places up to the highest, before it looks at the rest."""
     content = b"\x80\x02}r" + (2**28).to_bytes(4, "little") + b"cos\nsystem\n."
-    with pytest.raises(pickle_stand_ins.MalformedError, match="at place 268,435,456"):
-        restricted_pickle.load(io.BytesIO(content))
+    with pytest.raises(safe_pickle.MalformedError, match="at place 268,435,456"):
+        safe_pickle.load(io.BytesIO(content))
     within = b"\x80\x02}r" + (2).to_bytes(4, "little") + b"."
-    assert restricted_pickle.load(io.BytesIO(within)) == {}
+    assert safe_pickle.load(io.BytesIO(within)) == {}

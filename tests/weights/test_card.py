@@ -220,7 +220,7 @@ def test_light():
     """Cards, provenance and the hash need neither JAX nor a library of weights."""
     code = (
         "import sys\n"
-        "from mtl_face.weights import card, export, provenance\n"
+        "from mtl_face.weights import card, exported, provenance\n"
         "print(sorted({'jax', 'orbax', 'flax', 'tensorflow', 'safetensors'} & set(sys.modules)))"
     )
     result = subprocess.run(

@@ -1,6 +1,7 @@
 """Our own exports as initial weights: whole networks and backbones, of any size."""
 
 import json
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 
 from mtl_face import config as config_lib
+from mtl_face import export
 from mtl_face.errors import UserError, WeightsError
+from mtl_face.export import arrays
 from mtl_face.model.backbone import ResNet
 from mtl_face.weights import card as cards
-from mtl_face.weights import export, load_backbone, safetensors_file
-from mtl_face.weights.pairing import check_pairing, settings
+from mtl_face.weights import exported, load_backbone, safetensors_file
+from mtl_face.weights.backbone import check_settings, flags, needed_settings
 from mtl_face.weights.resnet_names import RESNET50, Architecture, layers
 
 SIZE = Architecture((1, 2), 4, 2)
@@ -63,9 +66,9 @@ def write_safetensors(path, variables, card, **changes):
     """The file of an export alone, its card changed."""
     folder = path.with_name("as_exported")
     export.save(folder, variables, card, form="safetensors")
-    tensors, metadata = safetensors_file.read(folder / export.SAFETENSORS)
+    tensors, metadata = safetensors_file.read(folder / exported.SAFETENSORS)
     changed = json.loads(metadata["model_json"]) | changes
-    safetensors_file.write(path, tensors, {"model_json": json.dumps(changed)})
+    arrays.write_safetensors(path, tensors, {"model_json": json.dumps(changed)})
 
 
 def assert_is(loaded, backbone):
@@ -93,7 +96,7 @@ def test_export(tmp_path, form):
         "params/projection/kernel",
     ]
     assert loaded.source["file"] == "export"
-    assert loaded.source["sha256"] == export.load(folder)[1]["weights_sha256"]
+    assert loaded.source["sha256"] == exported.load(folder)[1]["weights_sha256"]
     assert json.loads(json.dumps(loaded.source)) == loaded.source
 
 
@@ -156,33 +159,34 @@ def test_damaged_folder(tmp_path):
     assert raised.value.remedy
 
 
-def pair(loaded, **changes):
-    known = {
-        "variant": "keras",
-        "input_mean": MEAN,
-        "input_std": STD,
-        "architecture": SIZE,
-    }
-    check_pairing(loaded, path="x", **(known | changes))
-
-
 def test_pairing(tmp_path):
     path = tmp_path / "weights"
     write_safetensors(path, make_backbone(), make_card())
     loaded = load_backbone(path)
-    pair(loaded)
-    pair(loaded, input_mean=(120.0004, 110.0, 100.0))
+    fitting = {
+        "backbone.variant": "keras",
+        "input_mean": MEAN,
+        "input_std": STD,
+        "backbone.stage_sizes": SIZE.stage_sizes,
+        "backbone.width": SIZE.width,
+        "backbone.expansion": SIZE.expansion,
+    }
+    assert needed_settings(loaded) == fitting
+    check_settings(loaded, fitting, "x")
+    check_settings(loaded, fitting | {"input_mean": (120.0004, 110.0, 100.0)}, "x")
 
     def remedy(**changes):
         with pytest.raises(WeightsError) as raised:
-            pair(loaded, **changes)
+            check_settings(loaded, fitting | changes, "x")
         assert str(raised.value).startswith("x: does not fit the settings: ")
         return raised.value.remedy
 
-    assert remedy(variant="caffe") == "use --config.model.backbone.variant=keras"
+    caffe = {"backbone.variant": "caffe"}
+    assert remedy(**caffe) == "use --config.model.backbone.variant=keras"
     assert remedy(input_mean=MEAN[::-1]) == "use --config.model.input_mean=120.0,110.0,100.0"
     assert remedy(input_std=(1.0, 1.0, 1.0)) == "use --config.model.input_std=50.0,51.0,52.0"
-    assert remedy(variant="caffe", architecture=Architecture((1,), 8, 2)) == (
+    smaller = {"backbone.stage_sizes": (1,), "backbone.width": 8}
+    assert remedy(**caffe, **smaller) == (
         "use --config.model.backbone.variant=keras --config.model.backbone.stage_sizes=1,2 "
         "--config.model.backbone.width=4"
     )
@@ -193,22 +197,15 @@ def test_settings_are_those_that_pass(tmp_path):
     path = tmp_path / "weights"
     write_safetensors(path, make_backbone(Architecture((2,), 6, 3)), make_card())
     loaded = load_backbone(path)
-    overrides = [flag.removeprefix("--config.") for flag in settings(loaded)]
+    overrides = [flag.removeprefix("--config.") for flag in flags(needed_settings(loaded))]
     file = tmp_path / "c.py"
     file.write_text(
         "from mtl_face import config\n"
         "def get_config():\n    c = config.default()\n    c.data.root = '/x'\n    return c\n"
     )
     model = config_lib.load(str(file), overrides).model
-    backbone = model.backbone
-    check_pairing(
-        loaded,
-        path="x",
-        variant=backbone.variant,
-        input_mean=model.input_mean,
-        input_std=model.input_std,
-        architecture=Architecture(backbone.stage_sizes, backbone.width, backbone.expansion),
-    )
+    found = {name: operator.attrgetter(name)(model) for name in needed_settings(loaded)}
+    check_settings(loaded, found, "x")
 
 
 def test_the_names_are_those_of_the_network():
@@ -222,9 +219,9 @@ def test_the_names_are_those_of_the_network():
     }
     found = {}
     for layer in layers(RESNET50):
-        found["/".join((*layer.convolution, "kernel"))] = layer.kernel_shape
+        found["/".join((*layer.own_convolution, "kernel"))] = layer.kernel_shape
         for name in ("scale", "bias"):
-            found["/".join((*layer.batch_norm, name))] = layer.kernel_shape[-1:]
+            found["/".join((*layer.own_batch_norm, name))] = layer.kernel_shape[-1:]
     assert found == expected
     assert sum(int(np.prod(shape)) for shape in found.values()) == 23_508_032
     assert len(layers(RESNET50)) == 53

@@ -1,12 +1,17 @@
-"""What a pickle of tensors and arrays may name, and what it gets: descriptions, run by nobody.
+"""Reads pickles of tensors and arrays, and nothing else that a pickle can do.
 
-A pickle can call what it is given and set attributes on it. So what it gets hold of is immutable,
-takes nothing but numbers, text and bytes, and has its bounds checked again where memory is read.
+A pickle is a program: it names functions, calls them, and sets attributes on what they return. Here
+every name is looked up in a short table of stand-ins (`_STAND_INS`), which describe arrays and run
+nothing; any other name ends the reading before it is called. What a pickle gets hold of is
+immutable, takes nothing but numbers, text and bytes, and has its bounds checked again where memory
+is read.
 """
 
 import math
+import pickle
+import pickletools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +46,13 @@ class Storage(NamedTuple):
     length: int
 
     @property
+    def size(self) -> int:
+        """Bytes of all elements."""
+        return self.length * self.bytes_per_element
+
+    @property
     def bytes_per_element(self) -> int:
-        """Size of an element."""
+        """Size of one."""
         return 2 if self.kind == "bfloat16" else np.dtype(self.kind).itemsize
 
     def array(self, raw: bytes) -> NDArray[Any]:
@@ -80,11 +90,90 @@ class StoredTensor(NamedTuple):
         ).copy()
 
 
-def storage_of(reference: Any) -> Storage:
-    """What stands for PyTorch's reference ('storage', type, key, device, count, ...).
+def load(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Any:
+    """Reads one pickle.
+
+    Args:
+        file: positioned at the pickle's beginning; left behind its end.
+        persistent: resolves a reference to something outside of the pickle.
+
+    Returns:
+        Numbers, text, lists, dicts, `StoredTensor` and NumPy arrays.
 
     Raises:
-        MalformedError: if it is none.
+        RefusedNameError: it names anything but arrays and tensors.
+        MalformedError: it is damaged.
+    """
+    unpickler = _Unpickler(file, persistent)
+    try:
+        _check_places(file)
+        return _finished(unpickler.load(), {})
+    except (RefusedNameError, MalformedError):
+        raise
+    except Exception as error:  # a damaged pickle fails in whatever its bytes happen to mean
+        raise MalformedError(str(error) or type(error).__name__) from error
+
+
+def _check_places(file: BinaryIO) -> None:
+    """Raises MalformedError if the pickle remembers something at a place beyond its own length.
+
+    The unpickler makes room for all places up to the highest: ten bytes could take all memory.
+    """
+    begin = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name not in ("PUT", "BINPUT", "LONG_BINPUT"):
+            continue
+        place: Any = argument
+        if place > (position or 0) - begin:
+            raise MalformedError(f"it remembers something at place {place:,}")
+    file.seek(begin)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, persistent: Callable[[Any], Any] | None) -> None:
+        super().__init__(file, fix_imports=False, encoding="latin1")
+        self._persistent = persistent
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _STAND_INS[module, name]
+        except KeyError:
+            raise RefusedNameError(f"{module}.{name}") from None
+
+    def persistent_load(self, reference: Any) -> Any:
+        if self._persistent is None:
+            raise MalformedError("it refers to something outside of it")
+        return self._persistent(reference)
+
+
+_IN_PROGRESS = object()
+
+
+def _finished(value: Any, done: dict[int, Any]) -> Any:
+    """The value with NumPy arrays in place of their descriptions; shared parts stay shared."""
+    if isinstance(value, _Array):
+        if value.value is None:
+            raise MalformedError("an array without content")
+        return value.value
+    if isinstance(value, StoredTensor) or not isinstance(value, dict | list | tuple):
+        return value
+    if id(value) not in done:
+        done[id(value)] = _IN_PROGRESS
+        done[id(value)] = (
+            {key: _finished(item, done) for key, item in value.items()}
+            if isinstance(value, dict)
+            else [_finished(item, done) for item in value]
+        )
+    if done[id(value)] is _IN_PROGRESS:
+        raise MalformedError("it holds itself")
+    return done[id(value)]
+
+
+def storage_of(reference: Any) -> Storage:
+    """The storage that PyTorch's reference ('storage', type, key, device, count, ...) names.
+
+    Raises:
+        MalformedError: it is no such reference.
     """
     if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
         raise MalformedError(f"unknown reference {str(reference)[:60]}")
@@ -123,7 +212,7 @@ class _Dict(dict):
         del state
 
 
-class Array:
+class _Array:
     """Stands for numpy.ndarray while its description arrives."""
 
     def __init__(self, value: NDArray[Any] | None = None) -> None:
@@ -164,18 +253,18 @@ _NUMBERS = frozenset(
 )
 
 
-def _reconstruct(*arguments: Any) -> Array:
+def _reconstruct(*arguments: Any) -> _Array:
     del arguments
-    return Array()
+    return _Array()
 
 
 def _scalar(kind: Any, raw: Any = None) -> Any:
     return _from_bytes(raw, kind, (), "C").item()
 
 
-def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any, *rest: Any) -> Array:
+def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any, *rest: Any) -> _Array:
     del rest
-    return Array(_from_bytes(raw, kind, shape, "F" if order == "F" else "C"))
+    return _Array(_from_bytes(raw, kind, shape, "F" if order == "F" else "C"))
 
 
 def _from_bytes(raw: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
@@ -247,7 +336,7 @@ _STORAGE_TYPES = {
     "BoolStorage": "|b1",
 }
 
-STAND_INS: dict[tuple[str, str], Any] = {
+_STAND_INS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _StandIn(_Dict),
     ("numpy", "ndarray"): _StandIn(_reconstruct),
     ("numpy", "dtype"): _StandIn(_DType),
@@ -258,12 +347,12 @@ STAND_INS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): _StandIn(_rebuild_parameter),
 }
 for _module in ("numpy.core", "numpy._core"):
-    STAND_INS[_module + ".multiarray", "_reconstruct"] = _StandIn(_reconstruct)
-    STAND_INS[_module + ".multiarray", "scalar"] = _StandIn(_scalar)
-    STAND_INS[_module + ".numeric", "_frombuffer"] = _StandIn(_from_buffer)
+    _STAND_INS[_module + ".multiarray", "_reconstruct"] = _StandIn(_reconstruct)
+    _STAND_INS[_module + ".multiarray", "scalar"] = _StandIn(_scalar)
+    _STAND_INS[_module + ".numeric", "_frombuffer"] = _StandIn(_from_buffer)
 for _module in ("builtins", "__builtin__"):
-    STAND_INS[_module, "bytes"] = _StandIn(_bytes)
-    STAND_INS[_module, "bytearray"] = _StandIn(_bytes)
+    _STAND_INS[_module, "bytes"] = _StandIn(_bytes)
+    _STAND_INS[_module, "bytearray"] = _StandIn(_bytes)
 for _module in ("torch", "torch.cuda"):
     for _name, _kind in _STORAGE_TYPES.items():
-        STAND_INS[_module, _name] = _StorageType(_kind)
+        _STAND_INS[_module, _name] = _StorageType(_kind)

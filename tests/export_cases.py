@@ -4,7 +4,9 @@ import json
 
 import jax
 import numpy as np
+import pytest
 
+from mtl_face import export
 from mtl_face.weights import card as cards
 from mtl_face.weights import provenance
 
@@ -15,6 +17,23 @@ MODEL = {
     "remat": "none",
     "backbone": {"stage_sizes": (1, 1)},
 }
+
+
+@pytest.fixture(params=export.FORMATS)
+def form(request):
+    return request.param
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "export"
+
+
+@pytest.fixture
+def exported_folder(folder, form):
+    """A small export of each form."""
+    export.save(folder, make_variables(), make_card(), form=form)
+    return folder
 
 
 def make_variables(seed=0):

@@ -1,4 +1,4 @@
-"""Finds a ResNet among the tensors of a file and brings it into our trees, every tensor accounted.
+"""Finds a ResNet among a file's tensors, checks that it is whole, and reads it as the network's.
 
 Kernel letters: H W height and width, I O channels in and out.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
 from mtl_face.weights import resnet_names
-from mtl_face.weights.file_content import Entry, FileContent
+from mtl_face.weights.formats import Entry, FileContent
 from mtl_face.weights.resnet_names import Architecture, Layer, Scheme
 
 _COUNTER = "num_batches_tracked"
@@ -27,15 +27,15 @@ _BATCH_NORM = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Match:
+class ResNetInFile:
     """A backbone within a file, its shapes checked, nothing read yet.
 
     Attributes:
         scheme: naming scheme.
         architecture: size.
-        layers: its layers.
-        backbone: entries by name without prefix.
-        left_out: what is no part of it.
+        layers: its layers in that scheme.
+        backbone: its tensors by name without prefix.
+        left_out: the file's other tensors by name.
         kernel_layout: axes of the kernels.
     """
 
@@ -47,16 +47,13 @@ class Match:
     kernel_layout: str
 
 
-def match(content: FileContent, architecture: Architecture | None, path: Path) -> Match:
+def find(content: FileContent, architecture: Architecture | None, path: Path) -> ResNetInFile:
     """Finds the backbone and checks that it is whole, of the right size, and has nothing more.
 
     Args:
         content: the file.
-        architecture: the size that it must have; None takes that of our own exports as it is.
+        architecture: the size that it must have; None takes an export's own.
         path: the file, for messages.
-
-    Returns:
-        The match.
 
     Raises:
         WeightsError: it holds no ResNet, more than one, or another one.
@@ -80,19 +77,19 @@ def match(content: FileContent, architecture: Architecture | None, path: Path) -
     backbone: dict[str, Entry] = {}
     left_out: dict[str, Entry] = {}
     for name, entry in content.tensors.items():
+        if name.endswith(_COUNTER):
+            continue
         inner = name.removeprefix(prefix) if name.startswith(prefix) else None
         if inner is not None and resnet_names.is_backbone_name(scheme, inner):
             backbone[inner] = entry
         else:
             left_out[name] = entry
-    backbone = {name: entry for name, entry in backbone.items() if not name.endswith(_COUNTER)}
-    left_out = {name: entry for name, entry in left_out.items() if not name.endswith(_COUNTER)}
     if architecture is None:
         architecture = _own_architecture(scheme, backbone, path)
-    found = Match(
+    found = ResNetInFile(
         scheme,
         architecture,
-        resnet_names.layers(architecture),
+        resnet_names.layers(architecture, scheme),
         backbone,
         left_out,
         content.kernel_layout,
@@ -101,31 +98,30 @@ def match(content: FileContent, architecture: Architecture | None, path: Path) -
     return found
 
 
-def read(found: Match, *, flip_channels: bool, path: Path) -> dict[str, Any]:
-    """Reads the backbone into our trees.
+def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, Any]:
+    """Reads the backbone.
 
     Args:
-        found: what `match` found.
+        found: where it lies in the file.
         flip_channels: whether to turn the first convolution's input channels round.
         path: the file, for messages.
 
     Returns:
-        `params` and `batch_stats`, nested by our names, float32, kernels HWIO.
+        `params` and `batch_stats` as the network nests them, float32, kernels HWIO.
 
     Raises:
-        WeightsError: a tensor cannot be read, is no floating-point one, or is not finite.
+        WeightsError: a tensor cannot be read, is not of floating point, or is not finite.
     """
     trees: dict[str, Any] = {"params": {}, "batch_stats": {}}
     for layer in found.layers:
-        convolution, batch_norm = layer.names[found.scheme]
-        kernel = _read(found.backbone[f"{convolution}.weight"], path)
+        kernel = _read(found.backbone[f"{layer.convolution}.weight"], path)
         if found.kernel_layout == "OIHW":
             kernel = kernel.transpose(2, 3, 1, 0)
-        if flip_channels and layer.convolution == ("conv1",):
+        if flip_channels and layer is found.layers[0]:
             kernel = kernel[:, :, ::-1]
-        _put(trees["params"], (*layer.convolution, "kernel"), np.ascontiguousarray(kernel))
+        _put(trees["params"], (*layer.own_convolution, "kernel"), np.ascontiguousarray(kernel))
         for collection, ours, theirs in _BATCH_NORM:
-            entry = found.backbone[f"{batch_norm}.{theirs}"]
+            entry = found.backbone[f"{layer.batch_norm}.{theirs}"]
             values = _read(entry, path)
             if ours == "var" and values.min() < 0:
                 raise WeightsError(
@@ -133,7 +129,7 @@ def read(found: Match, *, flip_channels: bool, path: Path) -> dict[str, Any]:
                     path=path,
                     remedy="the file is damaged, or is no batch normalisation's: get it again",
                 )
-            _put(trees[collection], (*layer.batch_norm, ours), values)
+            _put(trees[collection], (*layer.own_batch_norm, ours), values)
     return trees
 
 
@@ -164,18 +160,17 @@ def _read(entry: Entry, path: Path) -> NDArray[np.float32]:
     return single
 
 
-def _check(found: Match, path: Path) -> None:
+def _check(found: ResNetInFile, path: Path) -> None:
     expected: dict[str, tuple[int, ...]] = {}
     for layer in found.layers:
-        convolution, batch_norm = layer.names[found.scheme]
         height, width, inputs, outputs = layer.kernel_shape
-        expected[f"{convolution}.weight"] = (
+        expected[f"{layer.convolution}.weight"] = (
             (outputs, inputs, height, width)
             if found.kernel_layout == "OIHW"
             else layer.kernel_shape
         )
         for _, _, theirs in _BATCH_NORM:
-            expected[f"{batch_norm}.{theirs}"] = (outputs,)
+            expected[f"{layer.batch_norm}.{theirs}"] = (outputs,)
     wanted, present = found.architecture, found.backbone
     remedy = f"give the weights of {wanted}"
     sizes = resnet_names.stage_sizes(found.scheme, present)

@@ -1,34 +1,27 @@
-"""Exported parameters: the network's arrays alone, with a card that says what they are.
+"""Reads exports: a network's arrays, and the card that says what they are.
 
-Two forms, with the same arrays and the same card (`mtl_face.weights.card`):
-
-    DIR/params/             orbax: {"params": ..., "batch_stats": ...}
-    DIR/model.safetensors   one file: tensors `params/...` and `batch_stats/...`, the card in its
-                            metadata; safetensors and numpy alone can read it
-    DIR/model.json          the card
-
-JAX is imported only for the first.
+`mtl_face.export` writes them, in two forms (see there); both are read, and those of every older
+version. An export is also a file of initial weights, see `content`. JAX and orbax are imported for
+the orbax form alone.
 """
 
+import dataclasses
 import hashlib
-import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.errors import WorkdirError
+from mtl_face import files
+from mtl_face.errors import WeightsError
+from mtl_face.model.variants import VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
-from mtl_face.weights import differences, safetensors_file, storage_errors
+from mtl_face.weights import differences, safetensors_file
 from mtl_face.weights.card import ExportError
-
-Format = Literal["orbax", "safetensors"]
-
-FORMATS: tuple[Format, ...] = ("orbax", "safetensors")
+from mtl_face.weights.formats import Entry, FileContent
 
 PARAMS = "params"
 """Folder of the arrays in an export of the orbax form."""
@@ -37,6 +30,16 @@ SAFETENSORS = "model.safetensors"
 """File of the arrays in an export of the safetensors form."""
 
 _COLLECTIONS = ("params", "batch_stats")
+
+_IN_TORCH_WORDS = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+_COPY_AGAIN = "copy it again from where it came, or export again"
 
 
 def weights_sha256(variables: Mapping[str, Any]) -> str:
@@ -63,76 +66,20 @@ def specification(variables: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ..
     }
 
 
-def save(
-    folder: Path, variables: dict[str, Any], card: dict[str, Any], *, form: Format = "orbax"
-) -> None:
-    """Writes parameters and their card; the folder appears whole or not at all.
-
-    Args:
-        folder: absolute path; an export that lies there is replaced, anything else is refused.
-        variables: `params` and `batch_stats` of the network.
-        card: from `card.make`; `tensors` and `weights_sha256` are added here.
-        form: one of `FORMATS`.
-
-    Raises:
-        WorkdirError: if the folder holds something else or cannot be written.
-        ExportError: if an array holds a value that is not finite.
-    """
-    if folder.exists() and not _may_be_replaced(folder):
-        raise WorkdirError(
-            "holds something that is no export",
-            path=folder,
-            remedy="give a new or empty folder as --output",
-        )
-    tensors = flatten(variables)
-    _check_finite(tensors, folder)
-    card = {
-        **card,
-        "tensors": {
-            name: {"shape": list(array.shape), "dtype": array.dtype.name}
-            for name, array in tensors.items()
-        },
-        "weights_sha256": weights_sha256(variables),
-    }
-    text = json.dumps(card, indent=2)
-    cards.parse(text, folder / cards.FILE)  # what is written can be read
-    temporary = folder.with_name(folder.name + ".incomplete")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        if form == "orbax":
-            _save_orbax(temporary / PARAMS, variables)
-        else:
-            safetensors_file.write(temporary / SAFETENSORS, tensors, {cards.KEY: text})
-        (temporary / cards.FILE).write_text(text + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    except (OSError, ValueError) as error:
-        reason = storage_errors.disk_failure(error)
-        if reason is None:
-            raise
-        storage_errors.quiet_leftovers()
-        raise WorkdirError(
-            f"cannot be written: {reason}",
-            path=folder,
-            remedy="free some space, mend the permissions, or choose another --output",
-        ) from error
-
-
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads an export of either form, and checks it against its card.
 
     Args:
-        path: the folder that `save` wrote, or the safetensors file in it.
+        path: the folder, or the safetensors file in it.
 
     Returns:
         (variables, card): NumPy arrays as `params` and `batch_stats`, bit for bit as they were
         saved, and the card as of this version's schema.
 
     Raises:
-        ExportError: if it is no export, was written by a newer version, has other labels than
-            this version, lacks a tensor or has one too many, has one of another shape, holds a
-            value that is not finite, or is damaged.
+        ExportError: it is no export, was written by a newer version, has other labels than this
+            version, lacks a tensor or has one too many, has one of another shape, holds a value
+            that is not finite, or is damaged.
     """
     path = Path(path)
     card, file = _find(path)
@@ -143,7 +90,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         tensors = safetensors_file.read(file)[0]
     place = file or path / PARAMS
     _check_against_card(tensors, card, place)
-    _check_finite(tensors, place)
+    check_finite(tensors, place)
     if file is not None:
         variables = _nested(tensors, file)
     found = weights_sha256(variables)
@@ -157,18 +104,68 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the card of an export alone, which takes no time and no heavy library.
-
-    Args:
-        path: as for `load`.
-
-    Returns:
-        The card as of this version's schema.
+    """Reads the card alone, as of this version's schema: fast, without a heavy library.
 
     Raises:
-        ExportError: if it is no export, or its card cannot be used.
+        ExportError: `path` is no export, or its card cannot be used.
     """
     return _find(Path(path))[0]
+
+
+def content(path: Path) -> FileContent:
+    """An export as a file of initial weights, in PyTorch's words.
+
+    All tensors are read, since the card has their hash.
+
+    Raises:
+        WeightsError: as `load`.
+    """
+    variables, card = load(path)
+    tensors = {}
+    for name, array in flatten(variables).items():
+        parts = name.split("/")[1:]
+        parts[-1] = _IN_TORCH_WORDS.get(parts[-1], parts[-1])
+        tensors[".".join(parts)] = Entry(name, array.shape, _reader(array))
+    form = "folder" if path.is_dir() else "safetensors"
+    return FileContent(f"export of mtl_face ({form})", "ours", tensors, "HWIO", "rgb", card)
+
+
+def backbone_variant(card: Mapping[str, Any], path: Path) -> BackboneVariant:
+    """The geometry of an export's backbone, with the input that its card states, in RGB.
+
+    Raises:
+        WeightsError: the card of the file `path` does not say them.
+    """
+    try:
+        name = card["config"]["model"]["backbone"]["variant"]
+        mean, std = (tuple(map(float, card["input"][field])) for field in ("mean", "std"))
+        if len(mean) != 3 or len(std) != 3:
+            raise ValueError("input.mean and input.std need three numbers")
+        return dataclasses.replace(
+            VARIANTS[name], input_mean=mean, input_std=std, channel_order="rgb"
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"its card does not say the backbone's variant and input: {error}",
+            path=path,
+            remedy="export it again from its run",
+        ) from error
+
+
+def check_finite(tensors: Mapping[str, NDArray[Any]], place: Path) -> None:
+    """Raises ExportError if an array of the export at `place` holds a value that is not finite."""
+    wrong = [
+        f"{name} ({np.count_nonzero(~np.isfinite(array))} of {array.size} values)"
+        for name, array in tensors.items()
+        if not np.isfinite(array).all()
+    ]
+    if wrong:
+        others = f" and {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""
+        raise ExportError(
+            f"holds values that are not finite: {wrong[0]}{others}",
+            path=place,
+            remedy="such weights predict nothing; export a sound checkpoint",
+        )
 
 
 def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
@@ -183,9 +180,7 @@ def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
             text = card_file.read_bytes()
         except OSError as error:
             raise ExportError(
-                f"is no export: {error.strerror}",
-                path=card_file,
-                remedy="give what `run.py export` wrote: its folder, or its model.safetensors",
+                f"is no export: {error.strerror}", path=card_file, remedy=cards.GIVE_AN_EXPORT
             ) from error
         return cards.parse(text, card_file), None
     metadata = safetensors_file.read_metadata(file)
@@ -209,22 +204,7 @@ def _check_against_card(
         raise ExportError(
             "does not hold what its card lists: " + "; ".join(found),
             path=place,
-            remedy="copy it again from where it came, or export again",
-        )
-
-
-def _check_finite(tensors: Mapping[str, NDArray[Any]], place: Path) -> None:
-    wrong = [
-        f"{name} ({np.count_nonzero(~np.isfinite(array))} of {array.size} values)"
-        for name, array in tensors.items()
-        if not np.isfinite(array).all()
-    ]
-    if wrong:
-        others = f" and {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""
-        raise ExportError(
-            f"holds values that are not finite: {wrong[0]}{others}",
-            path=place,
-            remedy="such weights predict nothing; export a sound checkpoint",
+            remedy=_COPY_AGAIN,
         )
 
 
@@ -256,19 +236,11 @@ def _nested(tensors: Mapping[str, NDArray[Any]], file: Path) -> dict[str, Any]:
     return variables
 
 
-def _save_orbax(folder: Path, variables: dict[str, Any]) -> None:
-    import orbax.checkpoint as ocp
-
-    storage_errors.quiet()
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder, variables)
-
-
 def _load_orbax(folder: Path) -> dict[str, Any]:
     import jax
     import orbax.checkpoint as ocp
 
-    storage_errors.quiet()
+    files.quiet_orbax()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             path = folder.absolute()
@@ -276,17 +248,11 @@ def _load_orbax(folder: Path) -> dict[str, Any]:
             like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)
             return checkpointer.restore(path, like)
     except Exception as error:  # damaged files fail in whatever part of orbax meets them
-        storage_errors.quiet_leftovers()
+        files.quiet_orbax(after_failure=True)
         raise ExportError(
-            f"cannot be read: {storage_errors.first_words(error)}",
-            path=folder,
-            remedy="copy it again from where it came, or export again",
+            f"cannot be read: {files.first_words(error)}", path=folder, remedy=_COPY_AGAIN
         ) from error
 
 
-def _may_be_replaced(folder: Path) -> bool:
-    """Whether a folder is empty or an export, and nothing of the user's lies in it."""
-    if not folder.is_dir():
-        return False
-    names = {entry.name for entry in folder.iterdir()}
-    return not names or names in ({PARAMS, cards.FILE}, {SAFETENSORS, cards.FILE})
+def _reader(array: NDArray[Any]) -> Callable[[], NDArray[Any]]:
+    return lambda: array

@@ -1,22 +1,27 @@
 """Exports of other versions, and whatever can be wrong with one, in words."""
 
+import hashlib
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from export_cases import assert_same, make_card, make_variables, schema_1_card
 
+from mtl_face import export
 from mtl_face.errors import WeightsError
+from mtl_face.export import arrays
 from mtl_face.weights import card as cards
-from mtl_face.weights import export, safetensors_file
+from mtl_face.weights import exported, safetensors_file
 from mtl_face.weights.card import ExportError
 
 
 def error_of(path, place=None):
     with pytest.raises(ExportError) as raised:
-        export.load(path)
+        exported.load(path)
     assert raised.value.remedy
     assert str(place or path) in str(raised.value)
     return raised.value.problem
@@ -31,12 +36,12 @@ class TestOlderAndNewer:
         folder.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(folder / "params", make_variables())
-        card = schema_1_card(export.weights_sha256(make_variables()))
+        card = schema_1_card(exported.weights_sha256(make_variables()))
         (folder / "model.json").write_text(json.dumps(card, indent=2) + "\n")
         return folder
 
     def test_older_schema_is_read(self, schema_1):
-        variables, card = export.load(schema_1)
+        variables, card = exported.load(schema_1)
         assert_same(variables, make_variables())
         assert (card["schema"], card["read_from_schema"]) == (cards.SCHEMA, 1)
         assert card["provenance"]["training_data"] == ["s-Aff-Wild2"]
@@ -45,18 +50,18 @@ class TestOlderAndNewer:
         change_card(schema_1, weights_sha256="0" * 64)
         assert error_of(schema_1).startswith("arrays hash to ")
 
-    def test_newer_schema(self, exported):
-        change_card(exported, schema=cards.SCHEMA + 1)
+    def test_newer_schema(self, exported_folder):
+        change_card(exported_folder, schema=cards.SCHEMA + 1)
         problem = f"has a card of schema {cards.SCHEMA + 1}, this version reads up to 2"
-        assert error_of(exported) == problem
+        assert error_of(exported_folder) == problem
         with pytest.raises(ExportError, match="newer"):
-            export.read_card(exported)
+            exported.read_card(exported_folder)
 
-    def test_other_labels(self, exported):
+    def test_other_labels(self, exported_folder):
         tasks = make_card()["tasks"]
         tasks["va"]["outputs"].reverse()
-        change_card(exported, tasks=tasks)
-        assert "output 0 is arousal in the export, valence here" in error_of(exported)
+        change_card(exported_folder, tasks=tasks)
+        assert "output 0 is arousal in the export, valence here" in error_of(exported_folder)
 
 
 def rewrite(path, change):
@@ -64,7 +69,7 @@ def rewrite(path, change):
     tensors, metadata = safetensors_file.read(path)
     tensors, metadata = dict(tensors), dict(metadata)
     change(tensors, metadata)
-    safetensors_file.write(path, tensors, metadata)
+    arrays.write_safetensors(path, tensors, metadata)
 
 
 def change_card(folder, **changes):
@@ -90,9 +95,9 @@ def test_not_an_export(tmp_path):
     assert error_of(tmp_path / "text").startswith("is no safetensors file")
 
 
-def test_hash(exported):
-    change_card(exported, weights_sha256="0" * 64)
-    assert error_of(exported).startswith("arrays hash to ")
+def test_hash(exported_folder):
+    change_card(exported_folder, weights_sha256="0" * 64)
+    assert error_of(exported_folder).startswith("arrays hash to ")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -140,7 +145,7 @@ class TestDamagedSafetensors:
             file.write_bytes(whole[:length])
             assert "cut off" in error_of(file), length
             with pytest.raises(ExportError):
-                export.read_card(file)
+                exported.read_card(file)
 
     def test_bytes_after_the_end(self, file):
         file.write_bytes(file.read_bytes() + b"x")
@@ -192,7 +197,7 @@ class TestDamagedSafetensors:
             file.write_bytes(damaged)
             error = None
             try:
-                export.load(file)  # which may pass: a word of the card's prose
+                exported.load(file)  # which may pass: a word of the card's prose
             except WeightsError as raised:
                 error = raised
             assert error is None or error.remedy
@@ -251,3 +256,35 @@ class TestDamagedSafetensors:
     def test_folder_instead_of_a_file(self, folder):
         (folder / "model.safetensors").mkdir(parents=True)
         assert error_of(folder).startswith("is no export")
+
+
+def test_hash_covers_names_shapes_types_and_values():
+    variables = make_variables()
+    hashes = [exported.weights_sha256(variables)]
+    assert hashes[0] == exported.weights_sha256(jax.tree.map(jnp.asarray, variables))
+
+    def changed(change):
+        other = make_variables()
+        change(other["params"]["head_va"])
+        hashes.append(exported.weights_sha256(other))
+
+    changed(lambda part: part.update(kernel=part["kernel"].reshape(2, 8)))
+    changed(lambda part: part.update(kernel=part["kernel"].astype(np.float64)))
+    changed(lambda part: part.update(scale=part.pop("bias")))
+    changed(lambda part: part["kernel"].__setitem__((0, 0), 0.0))
+    changed(lambda part: part["bias"].__setitem__(0, -0.0))
+    changed(lambda part: part.update(kernel=part["kernel"].T.copy().T))
+    assert hashes[-1] == hashes[0]  # the order in memory is no part of it
+    assert len(set(hashes[:-1])) == 6
+
+
+def test_hash_is_that_of_schema_1():
+    """Which was made of JAX's own names and order of the leaves."""
+    variables = make_variables()
+    variables["params"]["b_10"] = variables["params"]["b_9"] = {"x": np.ones(3, np.float32)}
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(str((leaf.shape, leaf.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    assert exported.weights_sha256(variables) == digest.hexdigest()
