@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline import audit_images, audit_labels, audit_near, audit_rows, frames
+from data_pipeline import audit_images, audit_labels, audit_near, audit_rows, images
 from data_pipeline.audit_findings import find
 from mtl_face.tables import FrameTable
 
@@ -50,7 +50,7 @@ def audit(
     Raises:
         ImageError: an image folder is missing or may not be listed.
     """
-    missing = {split: frames.find_missing(table) for split, table in splits.items()}
+    missing = {split: images.find_missing(table) for split, table in splits.items()}
     present = {
         split: np.setdiff1d(np.arange(len(table)), missing[split])
         for split, table in splits.items()

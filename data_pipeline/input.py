@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from data_pipeline import decoding, memory, order
+from data_pipeline import decoding, order
 from data_pipeline.batch import (
     Batch,
     IndexedImages,
@@ -44,6 +44,8 @@ _ANNOUNCED = 1024
 
 _READ_AT_ONCE = 32 * 2**20
 """Bytes of the records read for the pipeline at a time, about; it may hold three times as many."""
+
+_CGROUP = "/sys/fs/cgroup/memory"
 
 _running: "weakref.WeakSet[_Running]" = weakref.WeakSet()
 
@@ -173,7 +175,7 @@ def decode_all(
     """
     shape = (len(table), image_size, image_size, 3)
     needed = int(np.prod(shape))
-    available = memory.available_bytes()
+    available = available_bytes()
     if needed > available // 2:
         raise ConfigError(
             f"{len(table):,} images of {image_size} pixels take {needed / 2**30:.1f} GiB, more "
@@ -353,3 +355,29 @@ def _decoded(
 def _rows_to_read(index_b: order.Indices) -> order.Indices:
     """The rows, and in place of padding one that is there: a branch for it would cost more."""
     return np.where(index_b == order.PADDING, max(int(index_b[0]), 0), index_b)
+
+
+def available_bytes() -> int:
+    """Bytes of memory that can still be taken: of the machine, or of its container if less.
+
+    File caches that the system would give up count as free. On systems that do not say what is
+    free, all of the machine's memory counts.
+    """
+    if os.path.exists("/proc/meminfo"):
+        free = _read_fields("/proc/meminfo")["MemAvailable:"] * 1024
+    else:
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if os.path.exists(f"{_CGROUP}.max"):
+        with open(f"{_CGROUP}.max", encoding="ascii") as file:
+            limit = file.read().strip()
+        if limit != "max":
+            with open(f"{_CGROUP}.current", encoding="ascii") as file:
+                used = int(file.read())
+            reclaimable = _read_fields(f"{_CGROUP}.stat")["inactive_file"]
+            free = min(free, max(int(limit) - used + reclaimable, 0))
+    return free
+
+
+def _read_fields(path: str) -> dict[str, int]:
+    with open(path, encoding="ascii") as file:
+        return {words[0]: int(words[1]) for words in map(str.split, file) if len(words) > 1}

@@ -1,5 +1,110 @@
 """Readers and writers of annotation files and submissions; `load` reads any kind of data set."""
 
-from data_pipeline.formats.sources import SPLITS, USUAL_NAMES, load
+import os
+from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["SPLITS", "USUAL_NAMES", "load"]
+from data_pipeline import images
+from data_pipeline.formats import manifest, per_video, s_aff_wild2
+from mtl_face.config import DataSetConfig
+from mtl_face.errors import ConfigError, ImageError
+from mtl_face.tables import FrameTable
+
+SPLITS = ("train", "validation")
+
+USUAL_NAMES: dict[str, tuple[str, str]] = {
+    "s_aff_wild2": ("training_set_annotations.txt", "validation_set_annotations.txt"),
+    "abaw3_mtl": ("MTL_Challenge/train_set.txt", "MTL_Challenge/validation_set.txt"),
+    "per_video": ("Train_Set", "Validation_Set"),
+    "manifest": ("train.csv", "validation.csv"),
+    "rendered_faces": ("training_set_annotations.txt", "validation_set_annotations.txt"),
+}
+"""Kinds of data sets, and what their annotations are called: a file below the root for each of
+`SPLITS`, or for `per_video` a folder below that of each task."""
+
+
+def annotations_name(data: DataSetConfig, split: str) -> str:
+    """Name below the root of a split's annotations, as `USUAL_NAMES` or as the settings say."""
+    named = data.train_annotations if split == "train" else data.validation_annotations
+    return USUAL_NAMES[data.kind][SPLITS.index(split)] if named is None else named
+
+
+def load(
+    data: DataSetConfig,
+    split: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    missing_images: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> FrameTable:
+    """Reads a split of a data set, and looks which of its images are there.
+
+    Args:
+        data: the settings.
+        split: one of `SPLITS`.
+        root: the data set's folder; None: as the settings say.
+        missing_images: a row whose image is absent is an error, is left out and counted (skip), or
+            is taken as it is (keep); None: as the settings say. For `per_video` this is about
+            videos without a folder; frames without an image are left out and counted in any case.
+        say: is given one line on each thing that was left out or translated.
+
+    Returns:
+        The sorted table; column `dataset` holds the kind.
+
+    Raises:
+        ConfigError: the kind, split or expression map is unknown.
+        AnnotationError: for a bad annotation file.
+        ImageError: images are missing and may not be, or links lead out of the image folder
+            (neither is looked at with "keep").
+    """
+    if data.kind not in USUAL_NAMES or split not in SPLITS:
+        raise ConfigError(
+            f"no split {split!r} of a data set of kind {data.kind!r} can be read",
+            remedy=f"kinds are {', '.join(USUAL_NAMES)}; splits are {', '.join(SPLITS)}",
+        )
+    if root is None:
+        if data.root is None:
+            raise ConfigError("no folder of the data set is named", remedy="set root to it")
+        root = Path(data.root).expanduser()
+    name = annotations_name(data, split)
+    image_root = Path(root) / data.image_folder
+    missing_images = data.missing_images if missing_images is None else missing_images
+    if data.kind == "per_video":
+        table = per_video.read_per_video(
+            root,
+            split_folder=name,
+            read_tasks=data.per_video.tasks,
+            missing_videos="error" if missing_images == "error" else "skip",
+            say=say,
+            image_root=image_root,
+            dataset=data.kind,
+        )
+    elif data.kind == "manifest":
+        table = manifest.read_manifest(
+            Path(root) / name, data.manifest, image_root=image_root, dataset=data.kind, say=say
+        )
+    else:
+        table = s_aff_wild2.read_annotations(
+            Path(root) / name, image_root=image_root, dataset=data.kind
+        )
+    if missing_images == "skip":
+        table, missing = images.drop_missing(table)
+        if missing:
+            shown = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
+            say(f"skipped {len(missing)} rows whose image file is missing: {shown}")
+    elif missing_images == "error":
+        _require_images(table)
+    return table
+
+
+def _require_images(table: FrameTable) -> None:
+    missing = images.find_missing(table)
+    if len(missing):
+        paths = table.paths()
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ImageError(
+            f"the image file of row {table.row[missing[0]]}{others} does not exist",
+            path=paths[missing[0]],
+            remedy="put the crops there, or leave such rows out with "
+            "--config.data.missing_images=skip",
+        )

@@ -11,7 +11,7 @@ those who decide otherwise.
 import json
 import os
 
-from data_pipeline.formats.text_file import read_bytes, to_text
+from data_pipeline.formats.user_files import read_bytes, to_text
 from mtl_face.errors import AnnotationError, ConfigError
 from mtl_face.tasks import EXPRESSION_NAMES
 

@@ -5,7 +5,7 @@ Columns, by name (in any order, upper or lower case, others are named and left a
     image       path of the image below the image folder (required)
     video       name of the video; without it, each image is a video of its own
     frame       number of the frame in its video; without it, the image's file name must be one
-    valence     number in the range that `va_range` says
+    valence     number in the range that the setting `va_range` gives
     arousal     the same
     expression  class number or word, translated by an expression map
     au1 ... au26  any subset of the twelve action units, also written AU01, AU01_r or AU01_c
@@ -15,49 +15,46 @@ An empty cell is a missing label; `nan`, `na`, `none` and `null` as well.
 Dimension letters: N rows, A action units (12).
 """
 
+import collections
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
-from data_pipeline.formats import expression_maps
-from data_pipeline.formats.image_id import check_image_path
-from data_pipeline.formats.manifest_columns import Columns, read_columns
-from data_pipeline.formats.manifest_labels import action_units, affect, expressions
-from data_pipeline.formats.text_file import WHITESPACE, FaultList
+from data_pipeline.formats.expression_maps import ExpressionMap, find_map
+from data_pipeline.formats.user_files import WHITESPACE, Columns, FaultList, read_columns
+from data_pipeline.formats.values import check_image_path, to_number
 from mtl_face import tables, tasks
+from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import AnnotationError
 
 _KNOWN = ("image", "video", "frame", *tasks.VA_NAMES, "expression")
 _AU_COLUMN = re.compile(r"au0*([1-9][0-9]?)(?:_[rc])?", re.ASCII)
 _FRAME_NAME = re.compile(r"[0-9]{1,18}", re.ASCII)
 _FRAME_REMEDY = "add a column frame, with whole numbers that do not go below 0"
+_MISSING_WORDS = frozenset(("", "nan", "na", "n/a", "none", "null"))
 
 
 def read_manifest(
     path: str | os.PathLike[str],
+    settings: ManifestConfig,
     *,
     image_root: str | os.PathLike[str],
     dataset: str = "manifest",
-    expression_map: str = "aff_wild2",
-    au_threshold: float | None = None,
-    va_range: tuple[float, float] = (-1.0, 1.0),
-    missing_values: Sequence[float] = (-1.0, -5.0),
     say: Callable[[str], None] = lambda line: None,
 ) -> tables.FrameTable:
     """Reads a manifest.
 
     Args:
         path: CSV (comma, semicolon or tab, a header line, UTF-8) or Parquet.
+        settings: what its labels mean. Valence and arousal are mapped linearly from `va_range` to
+            [-1, 1]; an action unit of an intensity is present from `au_threshold` on;
+            `missing_values` count where they are no valid label: outside `va_range`, below 0 in
+            action units.
         image_root: folder below which the images lie; not looked at here.
         dataset: name for the column `dataset`.
-        expression_map: a name in `expression_maps.MAPS` or a JSON file, see `find_map`.
-        au_threshold: intensity from which on an action unit is present (present if intensity >=
-            threshold, absent below); None: action units are 0 or 1.
-        va_range: valence and arousal at their lowest and highest, mapped to [-1, 1] linearly.
-        missing_values: numbers that mean a missing label, besides empty cells. They count where
-            they are no valid label: outside `va_range`, below 0 in action units.
         say: is given one line on each thing that was left out or translated.
 
     Returns:
@@ -67,28 +64,16 @@ def read_manifest(
         ConfigError: the expression map is unknown.
         AnnotationError: the file cannot be read or has faults; names path, line and remedy.
     """
-    classes = expression_maps.find_map(expression_map)
+    classes = find_map(settings.expression_map)
     columns = read_columns(path, lambda name: _our_name(name) is not None)
     names = _name_columns(columns, path, say)
     faults = FaultList(path)
-    missing = frozenset(missing_values)
     images = _images(columns, names["image"], faults)
     videos, numbers = _places(columns, names, images, faults)
-    va_N2 = np.stack(
-        [
-            affect(columns, names.get(name), name, va_range, missing, faults)
-            for name in tasks.VA_NAMES
-        ],
-        axis=1,
-    )
-    expression_N = expressions(columns, names.get("expression"), classes, expression_map, say)
-    au_NA = np.stack(
-        [
-            action_units(columns, names.get(name), name, au_threshold, missing, faults)
-            for name in tasks.AU_NAMES
-        ],
-        axis=1,
-    )
+    labels = _Labels(columns, names, settings, faults)
+    va_N2 = np.stack([labels.affect(name) for name in tasks.VA_NAMES], axis=1)
+    expression_N = labels.expressions(classes, say)
+    au_NA = np.stack([labels.action_unit(name) for name in tasks.AU_NAMES], axis=1)
     faults.raise_if_any()
     return tables.FrameTable.from_columns(
         dataset=dataset,
@@ -186,3 +171,93 @@ def _places(
         if image:  # else it has a fault already
             faults.add(line, f"{cell[:40]!r} is no frame number", _FRAME_REMEDY)
     return videos, numbers
+
+
+class _Labels:
+    """Labels as numbers in this project's ranges, from cells of text."""
+
+    def __init__(
+        self, columns: Columns, names: dict[str, str], settings: ManifestConfig, faults: FaultList
+    ) -> None:
+        self._columns, self._names = columns, names
+        self._settings, self._faults = settings, faults
+        self._missing = list(settings.missing_values)
+
+    def affect(self, name: str) -> npt.NDArray[np.float64]:
+        """Valence or arousal, float64 [N] in [-1, 1], NaN where missing."""
+        low, high = self._settings.va_range
+        value_N = self._numbers(name)
+        outside_N = (value_N < low) | (value_N > high)
+        value_N[outside_N & np.isin(value_N, self._missing)] = np.nan
+        for row in np.flatnonzero((value_N < low) | (value_N > high)).tolist():
+            self._faults.add(
+                self._columns.lines[row],
+                f"{name} is {value_N[row]:g}, outside [{low:g}, {high:g}]",
+                "set data.manifest.va_range to the scale of the file, or "
+                "data.manifest.missing_values to the numbers that mark a missing label",
+            )
+        # Scaling may round past the ends by one bit.
+        return np.clip((value_N - low) / (high - low) * 2 - 1, -1.0, 1.0)
+
+    def action_unit(self, name: str) -> npt.NDArray[np.float64]:
+        """One action unit, float64 [N] of 0 and 1, NaN where missing."""
+        threshold = self._settings.au_threshold
+        value_N = self._numbers(name)
+        if threshold is None:
+            valid_N = np.isin(value_N, (0, 1))
+            allowed = "neither 0 nor 1"
+            remedy = "set data.manifest.au_threshold if the file holds intensities"
+        else:
+            valid_N = (value_N >= 0) & (value_N <= 5)
+            allowed = "no intensity from 0 to 5"
+            remedy = "set data.manifest.missing_values to the numbers that mark a missing label"
+        value_N[~valid_N & np.isin(value_N, self._missing)] = np.nan
+        for row in np.flatnonzero(~valid_N & ~np.isnan(value_N)).tolist():
+            problem = f"{name} is {value_N[row]:g}, {allowed}"
+            self._faults.add(self._columns.lines[row], problem, remedy)
+        if threshold is None:
+            return value_N
+        return np.where(np.isnan(value_N), np.nan, value_N >= threshold)
+
+    def expressions(
+        self, classes: ExpressionMap, say: Callable[[str], None]
+    ) -> npt.NDArray[np.int8]:
+        """Classes of this project, int8 [N], -1 where missing or without counterpart."""
+        expression_N = np.full(len(self._columns.lines), -1, np.int8)
+        index = {name: number for number, name in enumerate(tasks.EXPRESSION_NAMES)}
+        unmapped: collections.Counter[str] = collections.Counter()
+        for row, cell in enumerate(self._cells("expression")):
+            label = cell.strip(WHITESPACE).lower()
+            whole = label.removesuffix(".0")
+            name = classes.get(label, classes.get(whole))
+            if name is not None:
+                expression_N[row] = index[name]
+            elif label not in _MISSING_WORDS and whole != "-1":
+                unmapped[whole] += 1
+        if unmapped:
+            shown = ", ".join(f"{label[:20]!r} {count}" for label, count in unmapped.most_common(8))
+            say(
+                f"{sum(unmapped.values())} expressions have no counterpart in the map "
+                f"{self._settings.expression_map} and count as missing: {shown}"
+            )
+        return expression_N
+
+    def _cells(self, name: str) -> list[str]:
+        return self._columns.cells[self._names[name]] if name in self._names else []
+
+    def _numbers(self, name: str) -> npt.NDArray[np.float64]:
+        """A column as numbers, NaN where empty, or where there is no such column."""
+        value_N = np.full(len(self._columns.lines), np.nan)
+        for row, cell in enumerate(self._cells(name)):
+            text = cell.strip(WHITESPACE)
+            if text.lower() in _MISSING_WORDS:
+                continue
+            try:
+                value_N[row] = to_number(text)
+            except ValueError:
+                self._faults.add(
+                    self._columns.lines[row],
+                    f"{name} is {text[:40]!r}, not a number",
+                    "write numbers with a decimal point; leave the cell of a missing label empty",
+                )
+        return value_N

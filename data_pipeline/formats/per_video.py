@@ -14,14 +14,15 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.formats.editions import PER_VIDEO
-from data_pipeline.formats.image_folder import list_frames
-from data_pipeline.formats.label_values import (
+from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
+from data_pipeline.formats.values import (
+    FRAME_FILE,
     MISSING_CLASS,
     MISSING_VA,
     NUMBER_REMEDY,
@@ -31,7 +32,6 @@ from data_pipeline.formats.label_values import (
     to_number,
     units_or_nan,
 )
-from data_pipeline.formats.text_file import WHITESPACE, FaultList, read_lines
 from mtl_face import tables, tasks
 from mtl_face.errors import AnnotationError, ImageError
 
@@ -102,7 +102,7 @@ def read_per_video(
             for task, found in files.items()
             if video in found
         }
-        names = list_frames(image_root, video)
+        names = _list_frames(image_root, video)
         if names is None:
             if missing_videos == "error":
                 raise _absent_video(image_root, video)
@@ -156,6 +156,52 @@ def read_video_file(path: str | os.PathLike[str], task: str) -> FloatArray:
     return value_FC
 
 
+def read_folder(folder: Path, *, dataset: str) -> tables.FrameTable:
+    """Reads the labels of one task and set for scoring, without any images.
+
+    Args:
+        folder: holds a file `<video>.txt` for each video; the header of the first says which task
+            they are of.
+        dataset: name for the column `dataset`.
+
+    Returns:
+        A row for every frame, images as `<video>/<frame>.jpg`; `row` is the line in its file.
+
+    Raises:
+        AnnotationError: there is no such file, or one has faults.
+    """
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise AnnotationError(
+            "the folder holds no .txt file",
+            path=folder,
+            remedy="name the folder of one task and set, or a multi-task annotation file",
+        )
+    task = _task_of(files[0])
+    values = [read_video_file(file, task) for file in files]
+    lengths = [len(value_FC) for value_FC in values]
+    value_NC = np.concatenate(values)
+    frame_N = np.concatenate([np.arange(1, length + 1) for length in lengths])
+    video_N = np.repeat([file.stem for file in files], lengths).tolist()
+    labels: dict[str, Any]
+    if task == tasks.VA:
+        va_N2 = affect_or_nan(value_NC)
+        labels = {"valence": va_N2[:, 0], "arousal": va_N2[:, 1]}
+    elif task == tasks.AU:
+        labels = {"au": units_or_nan(value_NC)}
+    else:
+        labels = {"expression": value_NC[:, 0].astype(np.int64)}
+    return tables.FrameTable.from_columns(
+        dataset=dataset,
+        video=video_N,
+        frame=frame_N,
+        image=[f"{video}/{frame:05d}.jpg" for video, frame in zip(video_N, frame_N, strict=True)],
+        root=str(folder),
+        row=frame_N + 1,
+        **labels,
+    )
+
+
 def _check_header(line: str, task: str, path: str | os.PathLike[str]) -> None:
     names = [cell.strip(WHITESPACE).lower() for cell in line.rstrip(WHITESPACE + ",").split(",")]
     expected = PER_VIDEO[task].header
@@ -169,6 +215,20 @@ def _check_header(line: str, task: str, path: str | os.PathLike[str]) -> None:
         remedy = "this is a file of an earlier edition, with other classes: use a later one"
     raise AnnotationError(
         f"the first line is {line[:80]!r}, expected {expected}", path=path, line=1, remedy=remedy
+    )
+
+
+def _task_of(path: Path) -> str:
+    header = read_lines(path)[0].strip().rstrip(",").lower().replace(" ", "")
+    for task, form in PER_VIDEO.items():
+        if header == form.header.lower():
+            return task
+    raise AnnotationError(
+        f"unknown header {header[:100]!r}",
+        path=path,
+        line=1,
+        remedy="the first line of a one-task file is one of "
+        + "; ".join(form.header for form in PER_VIDEO.values()),
     )
 
 
@@ -243,6 +303,49 @@ def _video_files(root: Path, task: str, split_folder: str) -> dict[str, Path]:
             "the folder holds no .txt file", path=folder, remedy="unpack the annotations into it"
         )
     return files
+
+
+def _list_frames(image_root: str | os.PathLike[str], video: str) -> dict[int, str] | None:
+    """File name of the image of each frame of a video; None if the video has no folder.
+
+    Files that are not named by a number are left aside.
+
+    Raises:
+        ImageError: the image root does not exist, a folder may not be listed, or a frame has two
+            images.
+    """
+    folder = os.path.join(image_root, video)
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entry.name for entry in entries if entry.is_file())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.isdir(image_root):
+            return None
+        raise ImageError(
+            "the image folder does not exist",
+            path=image_root,
+            remedy="set the image root to the folder that holds one folder a video",
+        ) from error
+    except OSError as error:
+        raise ImageError(
+            f"the folder cannot be listed ({error.strerror})",
+            path=folder,
+            remedy="make it readable (chmod u+rx)",
+        ) from error
+    names: dict[int, str] = {}
+    for name in found:
+        match = FRAME_FILE.fullmatch(name)
+        if match is None:
+            continue
+        frame = int(match[1])
+        if frame in names:
+            raise ImageError(
+                f"{names[frame]} and {name} are both images of frame {frame}",
+                path=folder,
+                remedy="keep one of the two",
+            )
+        names[frame] = name
+    return names
 
 
 def _join(

@@ -20,16 +20,17 @@ import os
 import numpy as np
 
 from data_pipeline.formats.editions import MULTI_TASK, ONE_TASK
-from data_pipeline.formats.image_id import ID_REMEDY, split_image_id
-from data_pipeline.formats.label_values import (
+from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
+from data_pipeline.formats.values import (
+    ID_REMEDY,
     NUMBER_REMEDY,
     affect_or_nan,
     check_ranges,
     describe_text,
+    split_image_id,
     to_number,
     units_or_nan,
 )
-from data_pipeline.formats.text_file import WHITESPACE, FaultList, read_lines
 from mtl_face import tables, tasks
 from mtl_face.errors import AnnotationError
 
@@ -61,7 +62,7 @@ def read_annotations(
     Args:
         path: the text file.
         image_root: folder that holds `<video>/<frame>.jpg`. It is not looked at here: labels can
-            be read where the images are not (`check.find_missing` looks).
+            be read where the images are not.
         dataset: name for the column `dataset`.
 
     Returns:
@@ -190,42 +191,6 @@ def read_test_list(
         row=line_numbers,
         sort=False,
     )
-
-
-def write_annotations(path: str | os.PathLike[str], table: tables.FrameTable) -> None:
-    """Writes a table as an annotation file, in the table's order, duplicates included.
-
-    Reading the file gives the table back: floats are written with as many digits as that needs.
-    The columns `dataset`, `root` and `row` are not part of the format.
-
-    Raises:
-        AnnotationError: an image is not named `<video>/<frame>.jpg` after its row.
-    """
-    faults = FaultList(path)
-    text = [HEADER]
-    for position in range(len(table)):
-        image = table.image[position]
-        try:
-            named = split_image_id(image)
-        except ValueError as error:
-            faults.add(position + 2, str(error), ID_REMEDY)
-            continue
-        if named != (image, table.video[position], table.frame[position]) or "," in image:
-            faults.add(
-                position + 2,
-                f"image {image!r} cannot be written for video {table.video[position]!r}, "
-                f"frame {table.frame[position]}",
-                ID_REMEDY,
-            )
-            continue
-        va = (table.valence[position], table.arousal[position])
-        cells = ["-5" if np.isnan(value) else str(value) for value in va]
-        cells.append(str(table.expression[position]))
-        cells.extend("-1" if np.isnan(value) else str(int(value)) for value in table.au[position])
-        text.append(",".join([image, *cells]))
-    faults.raise_if_any()
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write("\n".join(text) + "\n")
 
 
 def _first_line(lines: list[str], path: str | os.PathLike[str]) -> int:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from data_pipeline.formats.editions import COLUMNS, Form
 from data_pipeline.formats.submission_rows import Deviation, SubmittedRows, examine
-from data_pipeline.formats.text_file import FaultList
+from data_pipeline.formats.user_files import FaultList
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError
 

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.formats.editions import FORMS, Form
-from data_pipeline.formats.image_id import ID_REMEDY, split_image_id
-from data_pipeline.formats.label_values import to_number
-from data_pipeline.formats.text_file import WHITESPACE, read_bytes, to_text
+from data_pipeline.formats.user_files import WHITESPACE, read_bytes, to_text
+from data_pipeline.formats.values import ID_REMEDY, split_image_id, to_number
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError
 

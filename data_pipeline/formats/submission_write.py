@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from data_pipeline.formats.editions import Form, find_edition
 from data_pipeline.formats.submission_check import frame_counts
-from data_pipeline.formats.text_file import FaultList
+from data_pipeline.formats.user_files import FaultList
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError, WorkdirError
 from mtl_face.tables import FrameTable

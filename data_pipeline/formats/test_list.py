@@ -3,7 +3,7 @@
 import os
 
 from data_pipeline.formats import s_aff_wild2
-from data_pipeline.formats.text_file import WHITESPACE, FaultList, read_lines
+from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
 from mtl_face import tables
 from mtl_face.errors import AnnotationError
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import formats, frames, mixture, order, records, sampling
+from data_pipeline import formats, images, mixture, order, records, sampling
 from mtl_face import files
 from mtl_face.config import DataConfig, DataSetConfig
 from mtl_face.errors import ConfigError, ImageError
@@ -213,51 +213,9 @@ def load_split(data: DataSetConfig, root: Path, split: str, say: Say) -> FrameTa
             _check_names(table, "data.validation", [data.validation], path=data.shards)
         return table
     data = evaluated(data)
-    table = load_labels(
-        data, root, split, lambda line: say(f"{split}: {line}"), missing_images=data.missing_images
-    )
+    table = formats.load(data, split, root=root, say=lambda line: say(f"{split}: {line}"))
     say(f"{split}: {describe_counts(table.counts())}")
     return table
-
-
-def load_labels(
-    data: DataSetConfig,
-    root: Path,
-    split: str,
-    say: Say,
-    *,
-    missing_images: str = "keep",
-) -> FrameTable:
-    """Reads a split's annotations as the settings say.
-
-    Args:
-        data: the settings; of a mixture, the data set that is evaluated is read.
-        root: the data set's folder.
-        split: one of `SPLITS`.
-        say: see the module.
-        missing_images: see `formats.load`; with "keep", images are not looked for.
-
-    Returns:
-        The table.
-
-    Raises:
-        UserError: as `formats.load`.
-    """
-    data = evaluated(data)
-    return formats.load(
-        data.kind,
-        root=root,
-        split=split,
-        annotations=data.train_annotations if split == "train" else data.validation_annotations,
-        image_folder=data.image_folder,
-        missing_images=missing_images,
-        per_video_tasks=data.per_video.tasks,
-        expression_map=data.manifest.expression_map,
-        au_threshold=data.manifest.au_threshold,
-        va_range=data.manifest.va_range,
-        missing_values=data.manifest.missing_values,
-        say=say,
-    )
 
 
 def every_split(data: DataConfig, say: Say) -> Iterator[Split]:
@@ -276,7 +234,7 @@ def every_split(data: DataConfig, say: Say) -> Iterator[Split]:
 
 
 def _has_validation(settings: DataSetConfig, root: Path) -> bool:
-    name = settings.validation_annotations or formats.USUAL_NAMES[settings.kind][1]
+    name = formats.annotations_name(settings, VALIDATION)
     if settings.kind == "per_video":  # a folder below that of each task
         return any(root.glob(f"*/{name}"))
     return (root / name).exists()
@@ -296,7 +254,7 @@ def require_sound_images(
     Raises:
         ImageError: some cannot be used; several are listed together.
     """
-    faults = frames.check_images(table, workers=os.cpu_count() or 1, progress=progress)
+    faults = images.check_images(table, workers=os.cpu_count() or 1, progress=progress)
     if faults:
         listing = "\n".join(f"  {fault}" for fault in faults[:_FAULTS_SHOWN])
         if len(faults) > _FAULTS_SHOWN:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from data_pipeline import frames
+from data_pipeline import images
 from data_pipeline.formats import test_list
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError, ImageError
@@ -97,10 +97,10 @@ def _read_list(config: config_lib.Config, options: argparse.Namespace) -> FrameT
         root = Path(config.data.root).expanduser() / config.data.image_folder
     table = test_list.load_test_list(options.test_list, root)
     if options.missing_images == "skip":
-        table, dropped = frames.drop_missing(table)
+        table, dropped = images.drop_missing(table)
         say(f"rows without an image, left out: {len(dropped):,}")
         return table
-    missing = frames.find_missing(table)
+    missing = images.find_missing(table)
     if len(missing):
         paths = table.paths()
         shown = "".join(f"\n  {paths[row]}" for row in missing[:_SHOWN])

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline import formats
 from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.errors import ConfigError
@@ -189,7 +190,9 @@ def _read_for_audit(
         def say_of_split(line: str, label: str = part.label) -> None:
             say(f"{label}: {line}")
 
-        table = datasets.load_labels(part.settings, part.root, part.split, say_of_split)
+        table = formats.load(
+            part.settings, part.split, root=part.root, missing_images="keep", say=say_of_split
+        )
         names = np.full(len(table), part.name, object)  # two may be of one kind
         splits[part.label] = dataclasses.replace(table, dataset=names)
         for video, identity in _identities(part.root).items():

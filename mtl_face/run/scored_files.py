@@ -131,7 +131,7 @@ def read_truth(path: Path, *, dataset: str, answered: tuple[str, ...]) -> FrameT
         AnnotationError: the file cannot be read or has faults.
     """
     if path.is_dir():
-        from data_pipeline.formats.label_folder import read_folder
+        from data_pipeline.formats.per_video import read_folder
 
         table = read_folder(path, dataset=dataset)
     else:

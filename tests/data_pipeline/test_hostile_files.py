@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from data_pipeline.formats import manifest, per_video, s_aff_wild2, submission, submission_check
 from data_pipeline.formats.expression_maps import find_map
 from data_pipeline.formats.test_list import load_test_list
+from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import UserError
 from mtl_face.tables import FrameTable
 
@@ -40,7 +41,7 @@ def read_annotations(path):
 
 
 def read_manifest(path):
-    return manifest.read_manifest(path, image_root="/images", missing_values=(-1, -5))
+    return manifest.read_manifest(path, ManifestConfig(), image_root="/images")
 
 
 def read_strictly(path):

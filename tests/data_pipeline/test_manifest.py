@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from data_pipeline.formats import manifest
 from data_pipeline.formats.expression_maps import MAPS, find_map
 from mtl_face import tasks
+from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import AnnotationError, ConfigError
 
 
@@ -16,7 +17,9 @@ def read(tmp_path, text, name="manifest.csv", **kwargs):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     said = []
-    table = manifest.read_manifest(path, image_root="/images", say=said.append, **kwargs)
+    table = manifest.read_manifest(
+        path, ManifestConfig(**kwargs), image_root="/images", say=said.append
+    )
     return table, said
 
 
@@ -195,7 +198,9 @@ def test_parquet_gives_what_csv_gives(tmp_path):
     data.drop(columns="photo").to_csv(tmp_path / "data.csv", index=False)
     said: list[str] = []
     binary, text = (
-        manifest.read_manifest(tmp_path / name, image_root="/images", say=said.append)
+        manifest.read_manifest(
+            tmp_path / name, ManifestConfig(), image_root="/images", say=said.append
+        )
         for name in ("data.parquet", "data.csv")
     )
     for name in ("video", "frame", "image", "valence", "arousal", "expression", "au"):
@@ -229,7 +234,9 @@ def test_any_table_is_read_whole_or_refused(tmp_path_factory, data, threshold):
     text = "\n".join(",".join(cells) for cells in [header, *rows])
     path.write_text(text, encoding="utf-8", newline="")
     try:
-        table = manifest.read_manifest(path, image_root="/images", au_threshold=threshold)
+        table = manifest.read_manifest(
+            path, ManifestConfig(au_threshold=threshold), image_root="/images"
+        )
         fault = None
     except AnnotationError as error:
         fault = error

@@ -4,6 +4,8 @@ import pytest
 from data_pipeline import formats
 from data_pipeline.formats import per_video
 from mtl_face import tasks
+from mtl_face.config import DataSetConfig
+from mtl_face.config.schema import PerVideoConfig
 from mtl_face.errors import AnnotationError, ImageError
 
 HEADERS = {
@@ -213,7 +215,8 @@ def test_folders_that_are_not_there(tmp_path):
 def test_load_reads_a_set(tmp_path):
     annotate(tmp_path, "au", "a", [ZEROS, ZEROS], split="Validation_Set")
     crops(tmp_path, "a", [2])
-    table = formats.load(
-        "per_video", root=tmp_path, split="validation", per_video_tasks=("au",), dataset="mine"
+    data = DataSetConfig(
+        kind="per_video", root=str(tmp_path), per_video=PerVideoConfig(tasks=("au",))
     )
-    assert (list(table.dataset), list(table.frame)) == (["mine"], [2])
+    table = formats.load(data, "validation")
+    assert (list(table.dataset), list(table.frame)) == (["per_video"], [2])

@@ -1,26 +1,34 @@
-"""Values of the challenges' annotation files: numbers, their ranges, and the marks of missing ones.
+"""What one value of an annotation file may be: image ids, numbers, their ranges, marks of missing.
 
 Valence and arousal lie in [-1, 1], missing is -5. An expression is a class from 0 to 7 and an
-action unit 0 or 1, missing is -1.
+action unit 0 or 1, missing is -1. An image id is `<video>/<frame>.jpg`.
 
 Dimension letters: N rows, C columns.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.formats.text_file import WHITESPACE, FaultList
+from data_pipeline.formats.user_files import WHITESPACE, FaultList
 from mtl_face import tasks
 
 MISSING_VA = -5.0
 MISSING_CLASS = -1.0  # of the expression and of action units
 
 NUMBER_REMEDY = "write numbers with a decimal point; missing is -5 (valence, arousal) or -1"
+ID_REMEDY = "write image ids as <video>/<frame>.jpg, for instance 341/00008.jpg"
 
 EXPRESSION = "expression"
 """Name of the expression's column in messages."""
+
+FRAME_FILE = re.compile(r"([0-9]{1,18})\.(?:jpg|jpeg|png|bmp)", re.IGNORECASE | re.ASCII)
+"""Name of an image file that is a frame's number."""
+
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def to_number(cell: str) -> float:
@@ -89,6 +97,68 @@ def affect_or_nan(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def units_or_nan(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Action units with NaN where missing, of the same shape."""
     return np.where(values == MISSING_CLASS, np.nan, values)
+
+
+def split_image_id(text: str) -> tuple[str, str, int]:
+    """Takes an image id apart.
+
+    Args:
+        text: `<video>/<frame>.<extension>`, blanks around it and backslashes allowed. The video
+            may lie in further folders, which become part of its name.
+
+    Returns:
+        The id with forward slashes, the video's name, the frame number.
+
+    Raises:
+        ValueError: with the fault as its message.
+    """
+    image = check_path(text)
+    parts = image.split("/")
+    if len(parts) < 2:
+        raise ValueError(f"image id {image!r} names no video")
+    match = FRAME_FILE.fullmatch(parts[-1])
+    if match is None:
+        raise ValueError(
+            f"image id {image!r} has no frame number: its file name must be digits and end in "
+            "jpg, jpeg, png or bmp"
+        )
+    return image, image[: -len(parts[-1]) - 1], int(match[1])
+
+
+def check_image_path(text: str) -> str:
+    """As `check_path`, of a JPEG, PNG or BMP file whose name need not be a frame number."""
+    image = check_path(text)
+    if not image.lower().endswith(_EXTENSIONS) or image.rsplit("/", 1)[-1].startswith("."):
+        raise ValueError(f"image {image!r} does not end in jpg, jpeg, png or bmp")
+    return image
+
+
+def check_path(text: str) -> str:
+    """Checks that a path from a file stays below the folder that it is joined to.
+
+    Args:
+        text: the path, blanks around it and backslashes allowed.
+
+    Returns:
+        The path with forward slashes, without empty parts and `.`.
+
+    Raises:
+        ValueError: with the fault as its message.
+    """
+    image = text.strip(WHITESPACE)
+    if _CONTROL.search(image):
+        raise ValueError(f"image id {image!r} holds a control character")
+    if "\\" in image:
+        image = image.replace("\\", "/")
+    if image.startswith("/") or image[1:3] == ":/":
+        raise ValueError(f"image id {image!r} is an absolute path")
+    parts = image.split("/")
+    if ".." in parts:
+        raise ValueError(f"image id {image!r} leaves the image folder")
+    if "" in parts or "." in parts:
+        parts = [part for part in parts if part not in ("", ".")]
+        image = "/".join(parts)
+    return image
 
 
 def _is_valid(name: str, value_N: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

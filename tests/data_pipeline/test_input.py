@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from data_pipeline import batch as batch_module
-from data_pipeline import images, input, memory, order
+from data_pipeline import images, input, order
 from mtl_face import tables, tasks
 from mtl_face.errors import ConfigError, ImageError
 
@@ -250,11 +250,11 @@ def test_mistakes_are_reported_at_once(table, monkeypatch):
         input.eval_batches(table, batch_size=5, source="disk")
     with pytest.raises(ValueError, match="not one image a row"):
         input.eval_batches(table, batch_size=5, source=np.zeros((13, SIZE, SIZE, 3), np.uint8))
-    monkeypatch.setattr(memory, "available_bytes", lambda: 2 * 13 * SIZE * SIZE * 3 - 2)
+    monkeypatch.setattr(input, "available_bytes", lambda: 2 * 13 * SIZE * SIZE * 3 - 2)
     with pytest.raises(ConfigError, match="more than half") as caught:
         input.eval_batches(table, batch_size=5, image_size=SIZE, source="memory")
     assert "files" in str(caught.value)
-    monkeypatch.setattr(memory, "available_bytes", lambda: 2 * 13 * SIZE * SIZE * 3)
+    monkeypatch.setattr(input, "available_bytes", lambda: 2 * 13 * SIZE * SIZE * 3)
     input.decode_all(table, image_size=SIZE)
 
 
@@ -272,7 +272,7 @@ def test_labels_cross_in_21_bytes_an_example(table):
 
 
 def test_available_memory_is_plausible():
-    assert 2**26 < memory.available_bytes() < 2**50
+    assert 2**26 < input.available_bytes() < 2**50
 
 
 _PROCESS = """

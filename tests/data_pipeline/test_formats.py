@@ -3,7 +3,7 @@ import os
 import image_cases
 import pytest
 
-from data_pipeline import formats, frames, images
+from data_pipeline import formats, images
 from mtl_face import config as config_lib
 from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import AnnotationError, ConfigError, ImageError
@@ -27,32 +27,37 @@ def root(tmp_path):
     return tmp_path / "data"
 
 
+def settings(kind, root, **others):
+    return config_lib.DataSetConfig(kind=kind, root=str(root), **others)
+
+
 @pytest.mark.parametrize("kind", ["s_aff_wild2", "abaw3_mtl", "manifest", "rendered_faces"])
 def test_missing_images(root, kind):
     said = []
     with pytest.raises(ImageError, match=r"00002\.jpg: the image file of row 3 does not exist"):
-        formats.load(kind, root=root, split="train")
-    table = formats.load(kind, root=root, split="train", missing_images="skip", say=said.append)
+        formats.load(settings(kind, root), "train")
+    table = formats.load(settings(kind, root), "train", missing_images="skip", say=said.append)
     assert (len(table), set(table.dataset)) == (1, {kind})
     assert any(line.startswith("skipped 1 rows whose image file is missing: ") for line in said)
-    assert len(formats.load(kind, root=root, split="train", missing_images="keep")) == 2
+    assert len(formats.load(settings(kind, root), "train", missing_images="keep")) == 2
     with pytest.raises(AnnotationError, match="does not exist"):
-        formats.load(kind, root=root, split="validation")
-    other = formats.load(
-        kind,
-        root=root,
-        split="validation",
-        annotations=formats.USUAL_NAMES[kind][0],
-        missing_images="keep",
-        dataset="mine",
+        formats.load(settings(kind, root), "validation")
+    named = settings(kind, root, validation_annotations=formats.USUAL_NAMES[kind][0])
+    assert len(formats.load(named, "validation", missing_images="keep")) == 2
+    assert (
+        len(formats.load(settings(kind, "/gone"), "train", root=root, missing_images="skip")) == 1
     )
-    assert (len(other), set(other.dataset)) == (2, {"mine"})
 
 
 def test_unknown_kind_and_split(root):
     for kind, split in (("affwild", "train"), ("manifest", "test")):
         with pytest.raises(ConfigError, match="kinds are s_aff_wild2, abaw3_mtl, per_video"):
-            formats.load(kind, root=root, split=split)
+            formats.load(settings(kind, root), split)
+
+
+def test_a_root_is_needed():
+    with pytest.raises(ConfigError, match="no folder of the data set is named"):
+        formats.load(config_lib.DataSetConfig(), "train")
 
 
 def test_settings_reach_the_readers(root):
@@ -86,7 +91,7 @@ def test_links_out_of_the_image_folder_are_refused(root, tmp_path, what):
         (folder / "a").symlink_to(outside)
     for missing in ("error", "skip"):
         with pytest.raises(ImageError, match="symbolic link leads out of the image folder"):
-            formats.load("s_aff_wild2", root=root, split="train", missing_images=missing)
+            formats.load(settings("s_aff_wild2", root), "train", missing_images=missing)
 
 
 def test_links_that_stay_inside_are_fine(root, tmp_path):
@@ -94,20 +99,20 @@ def test_links_that_stay_inside_are_fine(root, tmp_path):
     (folder / "a" / "00002.jpg").symlink_to("00001.jpg")
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")  # the image folder itself may be a link
-    assert len(formats.load("s_aff_wild2", root=root, split="train")) == 2
+    assert len(formats.load(settings("s_aff_wild2", root), "train")) == 2
 
 
 def test_a_link_that_no_row_names_does_not_matter(root, tmp_path):
     (tmp_path / "else.jpg").touch()
     (root / "cropped_aligned" / "a" / "00003.jpg").symlink_to(tmp_path / "else.jpg")
-    table = formats.load("s_aff_wild2", root=root, split="train", missing_images="keep")
-    assert frames.find_missing(table).tolist() == [1]
+    table = formats.load(settings("s_aff_wild2", root), "train", missing_images="keep")
+    assert images.find_missing(table).tolist() == [1]
 
 
 def test_pipes_and_loops_are_no_images(root):
     os.mkfifo(root / "cropped_aligned" / "a" / "00002.jpg")
     with pytest.raises(ImageError, match="does not exist"):
-        formats.load("s_aff_wild2", root=root, split="train")
+        formats.load(settings("s_aff_wild2", root), "train")
     fault = images.diagnose(root / "cropped_aligned" / "a" / "00002.jpg")
     assert fault is not None
     assert "pipe or a device" in fault.problem
@@ -132,5 +137,5 @@ def test_paths_that_leave_the_folder_are_refused(root, kind):
         with pytest.raises(
             AnnotationError, match=r"leaves the image folder|absolute path"
         ) as caught:
-            formats.load(kind, root=root, split="train", missing_images="keep")
+            formats.load(settings(kind, root), "train", missing_images="keep")
         assert caught.value.line == 2

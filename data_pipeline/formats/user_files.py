@@ -1,0 +1,237 @@
+"""Files that a user supplied, as text or as columns of text, and their faults in one message."""
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Callable
+
+from mtl_face.errors import AnnotationError
+
+MAX_FAULTS_SHOWN = 10
+
+WHITESPACE = " \t\v\f"
+"""What is stripped around a value. Not all of Unicode's blanks: they may belong to a file name."""
+
+_READING: dict[type[OSError], tuple[str, str]] = {
+    FileNotFoundError: ("the file does not exist", "check the path for a typing mistake"),
+    IsADirectoryError: ("this is a folder, not a file", "name the text file inside it"),
+    PermissionError: (
+        "no permission to read the file",
+        "make it readable, for instance with chmod u+r",
+    ),
+}
+"""What is wrong, and what helps, by the error of reading a file."""
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """Reads a UTF-8 text file as lines without line ends.
+
+    A byte order mark and Windows or old Macintosh line ends are accepted. Line i of an editor is
+    element i - 1: unlike `str.splitlines`, rare separators such as U+2028 do not end a line.
+
+    Raises:
+        AnnotationError: as `read_bytes` and `to_text`.
+    """
+    return to_text(read_bytes(path), path).split("\n")
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Reads a file.
+
+    Raises:
+        AnnotationError: the file is missing, a folder or unreadable.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        problem, remedy = _READING.get(
+            type(error),
+            (
+                f"the file cannot be read ({error.strerror})",
+                "check the disk or the network share that holds it",
+            ),
+        )
+        raise AnnotationError(problem, path=path, remedy=remedy) from error
+
+
+def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
+    """Decodes UTF-8 without a byte order mark; every line end becomes a line feed.
+
+    Raises:
+        AnnotationError: `content` is empty or not UTF-8.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        raise AnnotationError(
+            f"byte 0x{content[error.start]:02x} is not UTF-8 text",
+            path=path,
+            line=before.count(b"\n") + 1,
+            remedy="save it as plain text in UTF-8; an archive or spreadsheet must be exported",
+        ) from error
+    if not text.strip():
+        raise AnnotationError(
+            "the file is empty", path=path, line=1, remedy="download or write it again"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+class FaultList:
+    """Faults of one file, gathered so that a user mends the file once.
+
+    Attributes:
+        path: the file.
+        total: number of faults added.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self.total = 0
+        self._shown: list[tuple[int, str, str]] = []
+
+    def add(self, line: int, problem: str, remedy: str) -> None:
+        """Notes that line `line` (from 1) has `problem` and how to mend it."""
+        self.total += 1
+        self._shown.append((line, problem, remedy))
+        if len(self._shown) > 2 * MAX_FAULTS_SHOWN:  # a file of 170,000 faults stays cheap
+            self._trim()
+
+    def raise_if_any(self) -> None:
+        """Raises one `AnnotationError` for the faults, first line first; none: returns.
+
+        The error's `line` is that of the first fault; its message lists up to ten.
+        """
+        if not self.total:
+            return
+        self._trim()
+        (line, problem, _), *others = self._shown
+        listed = [problem, *(f"  line {number}: {text}" for number, text, _ in others)]
+        if self.total > len(self._shown):
+            listed.append(f"  and {self.total - len(self._shown)} more faults")
+        remedies = dict.fromkeys(remedy for _, _, remedy in self._shown)  # in order, each once
+        raise AnnotationError(
+            "\n".join(listed), path=self.path, line=line, remedy="; ".join(remedies)
+        )
+
+    def _trim(self) -> None:
+        self._shown.sort(key=lambda fault: fault[0])
+        del self._shown[MAX_FAULTS_SHOWN:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """A table of text.
+
+    Attributes:
+        cells: cells of each column that was wanted, from its name; empty text where one is empty.
+        others: names of the other columns.
+        lines: line of each row in the file; of a Parquet file the row, from 1.
+    """
+
+    cells: dict[str, list[str]]
+    others: list[str]
+    lines: list[int]
+
+
+def read_columns(path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Columns:
+    """Reads a CSV file (comma, semicolon or tab) or a Parquet file, told apart by its content.
+
+    Args:
+        path: the file.
+        wanted: whether a column of this name is to be read.
+
+    Raises:
+        AnnotationError: the file cannot be read as either, has no rows, repeats a column's name,
+            or a row has more or fewer cells than the header.
+    """
+    content = read_bytes(path)
+    read = _parquet if content[:4] == b"PAR1" else _csv
+    columns = read(content, path, wanted)
+    if not columns.lines:
+        raise AnnotationError(
+            "no rows below the header", path=path, line=1, remedy="write one row an image"
+        )
+    return columns
+
+
+def _csv(content: bytes, path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Columns:
+    text = to_text(content, path)
+    header_line = text.lstrip("\n").split("\n", 1)[0]
+    separator = next((mark for mark in ",;\t" if mark in header_line), ",")
+    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=separator, strict=True)
+    faults = FaultList(path)
+    header: list[str] = []
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        for row in reader:
+            if not any(row):
+                continue
+            if not header:
+                header = [name.strip() for name in row]
+                _check_names(header, path, reader.line_num)
+            elif len(row) != len(header):
+                faults.add(
+                    reader.line_num,
+                    f"{len(row)} cells, the header has {len(header)}",
+                    "give each row as many cells as the header; quote text with commas",
+                )
+            else:
+                rows.append(row)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise AnnotationError(
+            f"no CSV ({error})",
+            path=path,
+            line=max(reader.line_num, 1),
+            remedy="close every quotation mark, and double those within quoted text",
+        ) from error
+    faults.raise_if_any()
+    cells = {
+        name: [row[position] for row in rows]
+        for position, name in enumerate(header)
+        if wanted(name)
+    }
+    return Columns(cells, [name for name in header if name not in cells], lines)
+
+
+def _parquet(
+    content: bytes, path: str | os.PathLike[str], wanted: Callable[[str], bool]
+) -> Columns:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(io.BytesIO(content)) as file:
+            names = file.schema_arrow.names
+            _check_names(names, path, None)
+            table = file.read(columns=[name for name in names if wanted(name)])
+        columns = table.to_pydict()
+    # Damaged files raise whatever the damage leads to, besides Arrow's own exceptions.
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise AnnotationError(
+            f"no readable Parquet file ({reason})",
+            path=path,
+            remedy="write the file again, or use CSV",
+        ) from error
+    cells = {
+        name: ["" if value is None else str(value) for value in column]
+        for name, column in columns.items()
+    }
+    others = [name for name in names if name not in cells]
+    return Columns(cells, others, list(range(1, table.num_rows + 1)))
+
+
+def _check_names(names: list[str], path: str | os.PathLike[str], line: int | None) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise AnnotationError(
+            f"column {repeated[0]!r} stands there more than once",
+            path=path,
+            line=line,
+            remedy="keep one of them",
+        )
