@@ -15,9 +15,10 @@ from mtl_face import config
 
 
 def get_config() -> config_dict.ConfigDict:
-    """The defaults are the paper's; its predictions are smoothed (section 4)."""
+    """The defaults are the paper's; eq. 1 and section 4 (smoothing) say how it predicts."""
     settings = config.default()
     settings.name = "paper"
+    settings.evaluation.probability = "paper"
     smoothing = settings.evaluation.smoothing
     smoothing.va = smoothing.au = smoothing.expr = 30.0
     return settings

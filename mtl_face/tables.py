@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from mtl_face import tasks
+from mtl_face import probabilities, tasks
 from mtl_face.errors import UserError
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
@@ -395,7 +395,8 @@ class PredictionTable:
         au_epistemic_std: the same of each action unit's probability, float64 [N, 12], or None.
         expression_epistemic_std: the same of each expression's probability, float64 [N, 8].
         metadata: what made the table, JSON values only. Keys in use: `config`, `weights_sha256`,
-            `temperatures` (of the network, by task), `mc_dropout_samples`, `smoothing`,
+            `temperatures` (of the network, by task), `probability` (which one the logits stand
+            for, see `mtl_face.probabilities`), `mc_dropout_samples`, `smoothing`,
             `calibration`, `ensemble`, `versions`, and `decisions` with `au_thresholds` (12
             numbers) and `expression_biases` (8 numbers).
 
@@ -490,16 +491,13 @@ class PredictionTable:
     @property
     def au_probabilities(self) -> NDArray[np.float64] | None:
         """Probability of each action unit, sigmoid of its logit, float64 [N, 12], or None."""
-        from scipy.special import expit
-
-        return None if self.au_logits is None else expit(self.au_logits)
+        return None if self.au_logits is None else probabilities.sigmoid(self.au_logits)
 
     @property
     def expression_probabilities(self) -> NDArray[np.float64] | None:
         """Probability of each expression, softmax of the logits, float64 [N, 8], or None."""
-        from scipy.special import softmax
-
-        return None if self.expression_logits is None else softmax(self.expression_logits, axis=1)
+        logits_NE = self.expression_logits
+        return None if logits_NE is None else probabilities.softmax(logits_NE)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ def make_card(**changes):
         "input_std": (64.0, 64.0, 64.0),
         "crop": {"size": 16},
         "temperatures": {"va": 1.0, "au": 1.0, "expr": 5.0},
+        "probability": {"definition": "fitted", "divisors": {"au": 1.0, "expr": 1.0}},
         "step": 12,
         "metrics": None,
         "config": {"name": "small", "data": {"kind": "s_aff_wild2"}, "model": MODEL},

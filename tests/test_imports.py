@@ -15,6 +15,7 @@ GROUND = {
     "mtl_face.errors",
     "mtl_face.files",
     "mtl_face.tables",
+    "mtl_face.probabilities",
     "mtl_face.config",
 }
 """What every room may import: the ground floor."""
@@ -34,7 +35,8 @@ MAY_IMPORT = {
     "mtl_face.tasks": set(),
     "mtl_face.errors": set(),
     "mtl_face.files": {"mtl_face.errors"},
-    "mtl_face.tables": {"mtl_face.errors", "mtl_face.tasks"},
+    "mtl_face.tables": {"mtl_face.errors", "mtl_face.tasks", "mtl_face.probabilities"},
+    "mtl_face.probabilities": {"mtl_face.tasks"},
     "mtl_face.config": {"mtl_face.errors", "mtl_face.tasks"},
     "mtl_face.model": GROUND,
     "mtl_face.objective": GROUND,

@@ -500,6 +500,12 @@ class EvaluationConfig:
         minimum=0,
         maximum=1000,
     )
+    probability: str = setting(
+        "fitted",
+        "of action units and expressions: fitted, what the loss compared with the labels (outputs "
+        "over T with uncertainty.kind=likelihood, else as they are), or paper, eq. 1 (over T)",
+        choices=("fitted", "paper"),
+    )
     gallery_size: int = setting(24, "faces shown in the report", minimum=0, maximum=200)
     smoothing: SmoothingConfig = SmoothingConfig()
     calibration: str | None = setting(

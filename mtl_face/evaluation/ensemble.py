@@ -13,13 +13,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_face import probabilities
 from mtl_face.evaluation.match import match
-from mtl_face.evaluation.probabilities import (
-    au_logits_of,
-    au_probabilities,
-    expression_logits_of,
-    expression_probabilities,
-)
 from mtl_face.evaluation.smoothing import Scale
 from mtl_face.evaluation.truth import Truth
 from mtl_face.tables import KEY_COLUMNS, PredictionError, PredictionTable
@@ -85,13 +80,13 @@ def combine(
         return np.where(np.isnan(gathered_MNC).any(axis=2, keepdims=True), np.nan, gathered_MNC)
 
     va_MNC = gather(lambda t: np.column_stack([t.valence, t.arousal]))
-    present_MNC = gather(lambda t: au_probabilities(t.logits(AU)))
-    expression_MNC = gather(lambda t: expression_probabilities(t.logits(EXPR)))
+    present_MNC = gather(lambda t: probabilities.sigmoid(t.logits(AU)))
+    expression_MNC = gather(lambda t: probabilities.softmax(t.logits(EXPR)))
     va_NC, va_std_NC = _mean(va_MNC), _spread(va_MNC)
     if on == "probabilities":
-        absent_MNC = gather(lambda t: au_probabilities(-t.logits(AU)))
-        au_logits = au_logits_of(_mean(present_MNC), _mean(absent_MNC))
-        expression_logits = expression_logits_of(_mean(expression_MNC))
+        absent_MNC = gather(lambda t: probabilities.sigmoid(-t.logits(AU)))
+        au_logits = probabilities.au_logits(_mean(present_MNC), _mean(absent_MNC))
+        expression_logits = probabilities.expression_logits(_mean(expression_MNC))
     else:
         au_logits = _mean(gather(lambda t: t.logits(AU)))
         expression_logits = _mean(gather(lambda t: t.logits(EXPR)))

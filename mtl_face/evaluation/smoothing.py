@@ -18,13 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_face import probabilities
 from mtl_face.evaluation import window_means
-from mtl_face.evaluation.probabilities import (
-    au_logits_of,
-    au_probabilities,
-    expression_logits_of,
-    expression_probabilities,
-)
 from mtl_face.tables import PredictionError, PredictionTable
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
@@ -232,9 +227,9 @@ def _task_values(table: PredictionTable, task: str, on: Scale) -> NDArray[np.flo
     """What is averaged for a task, float64 [N, C]."""
     if on == "probabilities" and task == AU:
         # the probability of absence beside that of presence: it cannot be had from 1 - p near 1
-        return np.column_stack([au_probabilities(s * table.logits(AU)) for s in (1.0, -1.0)])
+        return np.column_stack([probabilities.sigmoid(s * table.logits(AU)) for s in (1.0, -1.0)])
     if on == "probabilities" and task == EXPR:
-        return expression_probabilities(table.logits(EXPR))
+        return probabilities.softmax(table.logits(EXPR))
     return np.column_stack([getattr(table, name) for name in _COLUMNS[task]])
 
 
@@ -244,9 +239,9 @@ def _task_columns(
     """Inverse of `_task_values`: columns of the table by name."""
     if on == "probabilities" and task == AU:
         half = value_NC.shape[1] // 2
-        return {"au_logits": au_logits_of(value_NC[:, :half], value_NC[:, half:])}
+        return {"au_logits": probabilities.au_logits(value_NC[:, :half], value_NC[:, half:])}
     if on == "probabilities" and task == EXPR:
-        return {"expression_logits": expression_logits_of(value_NC)}
+        return {"expression_logits": probabilities.expression_logits(value_NC)}
     return _split(_COLUMNS[task], value_NC)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.objective.uncertainty import FIXED, LIKELIHOOD
+from mtl_face.objective.uncertainty import FIXED
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA, VA_LOG_VARIANCE
 
 EPISTEMIC = {task: f"{task}_epistemic_std" for task in OUTPUT_SIZES}
@@ -50,26 +50,25 @@ def table_columns(
     *,
     kind: str,
     temperatures: Mapping[str, float],
+    divisors: Mapping[str, float],
 ) -> dict[str, NDArray[np.float64] | None]:
     """Values of a `PredictionTable`, by the names of its fields.
 
     Args:
         outputs: as `output_sizes` names them, [N, size] each.
-        kind: one of `uncertainty.KINDS`. The logits of `likelihood` are divided by T, since that
-            is what it scored; those of the others are taken as they are, for the same reason.
+        kind: one of `uncertainty.KINDS`.
         temperatures: T of each task.
+        divisors: of the logits, from `mtl_face.probabilities.divisors`.
 
     Returns:
         float64 columns; None for standard deviations that there are not.
     """
     wide = {name: np.asarray(value, np.float64) for name, value in outputs.items()}
-    if kind == LIKELIHOOD:
-        wide |= {task: wide[task] / temperatures[task] for task in (AU, EXPR)}
     columns: dict[str, Any] = {
         "valence": wide[VA][:, 0],
         "arousal": wide[VA][:, 1],
-        "au_logits": wide[AU],
-        "expression_logits": wide[EXPR],
+        "au_logits": wide[AU] / divisors[AU],
+        "expression_logits": wide[EXPR] / divisors[EXPR],
     }
     variance_N2 = None
     if VA_LOG_VARIANCE in wide:

@@ -41,9 +41,8 @@ def make_dropout_step(
         out_shardings: where the results go, as for `jax.jit`.
 
     Returns:
-        Jitted `(network parameters, batch_stats, image, index, temperatures) -> outputs`, with
-        those of `combine_samples` and `index`. `temperatures` has T of each task, by which the
-        logits are divided to make probabilities: 1 where their table takes them as they are.
+        Jitted `(network parameters, batch_stats, image, index, divisors) -> outputs`: those of
+        `combine_samples`, which takes the divisors, and `index`.
 
     Raises:
         ValueError: fewer than two samples.
@@ -56,7 +55,7 @@ def make_dropout_step(
         batch_stats: Any,
         image_BHWC: jax.Array,
         index_B: jax.Array,
-        temperatures: dict[str, jax.Array],
+        divisors: dict[str, jax.Array],
     ) -> dict[str, jax.Array]:
         input_BHWC = prepare(image_BHWC)
 
@@ -71,7 +70,7 @@ def make_dropout_step(
 
         # Under vmap only what depends on the key is computed M times.
         outputs = jax.vmap(sample)(sample_keys(seed, index_B[0], samples))
-        return {**combine_samples(outputs, temperatures), "index": index_B}
+        return {**combine_samples(outputs, divisors), "index": index_B}
 
     return jax.jit(predict, out_shardings=out_shardings)
 
@@ -92,17 +91,17 @@ def sample_keys(seed: int, first_row: jax.Array | int, samples: int) -> jax.Arra
 
 
 def combine_samples(
-    outputs: Mapping[str, jax.Array], temperatures: Mapping[str, jax.Array]
+    outputs: Mapping[str, jax.Array], divisors: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
     """Mean and spread of samples.
 
     Args:
         outputs: `va` [M, B, 2], `au` [M, B, 12] and `expr` [M, B, 8] (logits), and
             `va_log_variance` [M, B, 2] where there is one.
-        temperatures: T of each task, by which logits are divided to make probabilities.
+        divisors: of the logits, from `mtl_face.probabilities.divisors`.
 
     Returns:
-        The same names without M: the mean of `va`; the logits (times T) of the mean
+        The same names without M: the mean of `va`; the outputs of which `divisors` make the mean
         probabilities; the log of the mean variance. And by the names in `columns.EPISTEMIC` the
         standard deviations (division by M) of `va` and of the probabilities. float32.
     """
@@ -112,14 +111,14 @@ def combine_samples(
         return jax.nn.logsumexp(log_probability, axis=0) - count
 
     va_MB2 = jnp.asarray(outputs[VA], jnp.float32)
-    scaled_au = jnp.asarray(outputs[AU], jnp.float32) / temperatures[AU]
-    scaled_expr = jnp.asarray(outputs[EXPR], jnp.float32) / temperatures[EXPR]
+    scaled_au = jnp.asarray(outputs[AU], jnp.float32) / divisors[AU]
+    scaled_expr = jnp.asarray(outputs[EXPR], jnp.float32) / divisors[EXPR]
     log_expr = jax.nn.log_softmax(scaled_expr)
     au_logit = log_mean(jax.nn.log_sigmoid(scaled_au)) - log_mean(jax.nn.log_sigmoid(-scaled_au))
     combined = {
         VA: jnp.mean(va_MB2, axis=0),
-        AU: temperatures[AU] * au_logit,
-        EXPR: temperatures[EXPR] * log_mean(log_expr),
+        AU: divisors[AU] * au_logit,
+        EXPR: divisors[EXPR] * log_mean(log_expr),
         EPISTEMIC[VA]: jnp.std(va_MB2, axis=0),
         EPISTEMIC[AU]: jnp.std(jax.nn.sigmoid(scaled_au), axis=0),
         EPISTEMIC[EXPR]: jnp.std(jnp.exp(log_expr), axis=0),

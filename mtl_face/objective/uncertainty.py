@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_face import probabilities
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 FIXED = "fixed"
@@ -94,7 +95,7 @@ def scored_logits(
     outputs: Mapping[str, jax.Array] | Mapping[str, np.ndarray],
     temperatures: Mapping[str, jax.Array],
 ) -> dict[str, jax.Array]:
-    """What the loss compares with the targets: logits over T for `likelihood`, else as they are.
+    """What the loss compares with the targets: outputs over the divisors of `FITTED`.
 
     Args:
         kind: one of `KINDS`.
@@ -105,9 +106,8 @@ def scored_logits(
         The same keys and shapes, float32.
     """
     scored = {task: jnp.asarray(outputs[task], jnp.float32) for task in TASKS}
-    if kind == LIKELIHOOD:
-        scored |= {task: scored[task] / temperatures[task] for task in (AU, EXPR)}
-    return scored
+    fitted = probabilities.divisors(kind, temperatures, probabilities.FITTED)
+    return scored | {task: scored[task] / divisor for task, divisor in fitted.items()}
 
 
 def task_objective(kind: str, task: str, error_B: jax.Array, temperature: jax.Array) -> jax.Array:
@@ -154,26 +154,6 @@ def check_learned(kind: str, log_temperatures: Mapping[str, jax.Array] | None) -
         raise ValueError(
             f"{kind} uncertainty does not go with learned temperatures {sorted(given)}"
         )
-
-
-def predict(
-    outputs: Mapping[str, jax.Array] | Mapping[str, np.ndarray],
-    temperatures: Mapping[str, float | jax.Array],
-) -> dict[str, jax.Array]:
-    """Predictions of eq. 1: a = sigmoid(u_a / T_a), e = softmax(u_e / T_e).
-
-    Args:
-        outputs: `va` [..., 2] values, `au` [..., A] and `expr` [..., E] logits.
-        temperatures: T of each task; that of `va` is not used.
-
-    Returns:
-        `va` as it came, not clipped, `au` and `expr` probabilities; float32, same shapes.
-    """
-    return {
-        VA: jnp.asarray(outputs[VA], jnp.float32),
-        AU: jax.nn.sigmoid(jnp.asarray(outputs[AU], jnp.float32) / temperatures[AU]),
-        EXPR: jax.nn.softmax(jnp.asarray(outputs[EXPR], jnp.float32) / temperatures[EXPR]),
-    }
 
 
 def _check_kind(kind: str) -> None:

@@ -140,7 +140,7 @@ def evaluate_state(
         num_resamples=NUM_RESAMPLES,
         before_calibration=None if config.evaluation.calibration is None else raw,
     )
-    for key in ("smoothing", "calibration"):
+    for key in ("probability", "smoothing", "calibration"):
         metrics[key] = predictions.metadata[key]
     metrics["checkpoint_step"] = int(jax.device_get(state.step))
     metrics["provenance"] = provenance

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from mtl_face import config as config_lib
-from mtl_face import export
+from mtl_face import export, probabilities
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.faces import align
 from mtl_face.model.network import PER_EXAMPLE
@@ -48,7 +48,13 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     variables = jax.device_get(
         {"params": state.params["network"], "batch_stats": state.batch_stats}
     )
-    temperatures = jax.device_get(session.temperatures(state))
+    temperatures = {
+        task: float(value) for task, value in jax.device_get(session.temperatures(state)).items()
+    }
+    probability = probabilities.statement(
+        config.uncertainty.kind, temperatures, config.evaluation.probability
+    )
+    metrics = _metrics(workdir, step)
     model = config.model
     card = cards.make(
         stored_size=config.data.image_size,
@@ -59,9 +65,10 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
             "data": lineage.data_sets(config),
             **_crop(config.data.image_size),
         },
-        temperatures={task: float(value) for task, value in temperatures.items()},
+        temperatures=temperatures,
+        probability=probability,
         step=step,
-        metrics=_metrics(workdir, step),
+        metrics=metrics,
         config=config_lib.to_dict(config),
         versions=versions(),
         provenance=provenance,
@@ -70,6 +77,13 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     folder = absolute(options.output or workdir / default)
     export.save(folder, variables, card, form=options.format)
     lineage.warn(provenance, say)
+    scored = (metrics or {}).get("probability", {"definition": probabilities.FITTED})["definition"]
+    if metrics is not None and scored != probability["definition"]:
+        say(
+            f"note: the evaluation in the card scored the probability {scored}, the card's formula "
+            f"is {probability['definition']} (evaluation.probability): evaluate again to have both "
+            "alike"
+        )
     arrays = exported.PARAMS if options.format == "orbax" else exported.SAFETENSORS
     say(f"parameters: {folder}  ({arrays} holds the arrays, {cards.FILE} says what they are)")
     say(f"next: python run.py evaluate --params={folder} --output=DIR evaluates them without")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import mtl_face
@@ -17,6 +18,7 @@ from data_pipeline import input as data_input
 from data_pipeline.records import Records
 from data_pipeline.records import find as find_shards
 from mtl_face import config as config_lib
+from mtl_face import probabilities
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import metrics
 from mtl_face.evaluation.predictions import PredictionTable
@@ -107,15 +109,17 @@ class Session:
             sample_dropout: False for one prediction without dropout, whatever
                 `evaluation.mc_dropout_samples` says.
         """
-        temperatures = self.temperatures(state)
         kind = self.config.uncertainty.kind
+        temperatures = {
+            task: float(value) for task, value in jax.device_get(self.temperatures(state)).items()
+        }
+        probability = probabilities.statement(
+            kind, temperatures, self.config.evaluation.probability
+        )
         step, sampled = self.predict_step, False
         if self.dropout_step is not None and sample_dropout:
-            # Probabilities are averaged as the table will have them, see `table_columns`.
-            scale = (
-                temperatures if kind == uncertainty.LIKELIHOOD else dict.fromkeys(temperatures, 1.0)
-            )
-            step, sampled = functools.partial(self.dropout_step, temperatures=scale), True
+            divisors = {task: jnp.float32(value) for task, value in probability["divisors"].items()}
+            step, sampled = functools.partial(self.dropout_step, divisors=divisors), True
         batches: Iterator[Any] = data_input.to_devices(
             data_input.eval_batches(
                 table,
@@ -143,8 +147,9 @@ class Session:
                 va_variance=self.config.model.va_variance == PER_EXAMPLE, sampled=sampled
             ),
         )
-        values = {name: float(value) for name, value in jax.device_get(temperatures).items()}
-        columns: dict[str, Any] = table_columns(outputs, kind=kind, temperatures=values)
+        columns: dict[str, Any] = table_columns(
+            outputs, kind=kind, temperatures=temperatures, divisors=probability["divisors"]
+        )
         return PredictionTable(
             dataset=table.dataset.astype(np.str_),
             video=table.video.astype(np.str_),
@@ -154,7 +159,8 @@ class Session:
             metadata={
                 "config": config_lib.to_dict(self.config),
                 "step": int(jax.device_get(state.step)),
-                "temperatures": values,
+                "temperatures": temperatures,
+                "probability": probability,
                 "mc_dropout_samples": self.config.evaluation.mc_dropout_samples if sampled else 0,
                 "smoothing": None,
                 "calibration": None,

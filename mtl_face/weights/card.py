@@ -4,7 +4,9 @@ Whoever finds the file years later needs no more than this: names and order of t
 ranges and how to read them, what the input must look like and how its crops were made, the
 settings, the versions, and where the weights come from. No heavy library is imported here.
 
-Schema 1 had neither `crop`, `provenance` nor `tensors`; it is still read.
+Older schemas are read. Schema 1 had neither `crop`, `provenance` nor `tensors`. Before schema 3 a
+card did not say which probability was scored: its formula is eq. 1, sigmoid(logit / temperature),
+whatever the network, while the scores beside it were of `fitted` (`mtl_face.probabilities`).
 """
 
 import json
@@ -12,12 +14,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mtl_face import probabilities
 from mtl_face.errors import WeightsError
 from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, VA_LOG_VARIANCE
 from mtl_face.weights import differences
 from mtl_face.weights import provenance as provenance_lib
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the card; a reader refuses a newer one."""
 
 FILE = "model.json"
@@ -32,6 +35,8 @@ GIVE_AN_EXPORT = "give what `run.py export` wrote: its folder, or its model.safe
 _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "tasks": dict,
     "temperatures": dict,
+    "temperatures.au": (int, float),
+    "temperatures.expr": (int, float),
     "input": dict,
     "input.size": int,
     "input.stored_size": int,
@@ -43,10 +48,15 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "weights_sha256": str,
 }
-_REQUIRED_SINCE_2: dict[str, type | tuple[type, ...]] = {
-    "crop": dict,
-    "tensors": dict,
-    "provenance": (dict, type(None)),
+_REQUIRED_SINCE: dict[int, dict[str, type | tuple[type, ...]]] = {
+    2: {"crop": dict, "tensors": dict, "provenance": (dict, type(None))},
+    3: {
+        "probability": dict,
+        "probability.definition": str,
+        "probability.divisors": dict,
+        "probability.divisors.au": (int, float),
+        "probability.divisors.expr": (int, float),
+    },
 }
 
 
@@ -62,6 +72,7 @@ def make(
     input_std: Iterable[float],
     crop: Mapping[str, Any],
     temperatures: Mapping[str, float],
+    probability: Mapping[str, Any],
     step: int,
     metrics: Mapping[str, Any] | None,
     config: Mapping[str, Any],
@@ -78,6 +89,7 @@ def make(
         input_std: then divides, inside the network.
         crop: how the crops were cut and aligned.
         temperatures: of each task.
+        probability: the statement of `mtl_face.probabilities`.
         step: training steps taken.
         metrics: the evaluation of this checkpoint, or None.
         config: the settings, nested.
@@ -104,16 +116,19 @@ def make(
                 "descriptions": list(AU_DESCRIPTIONS),
                 "kind": "logits, independent",
                 "range": [0.0, 1.0],
-                "reading": "probability: sigmoid(logit / temperature); present: logit above 0",
+                "reading": "probability: sigmoid(logit / divisor), see probability; present: logit "
+                "above 0",
             },
             "expr": {
                 "outputs": outputs["expr"],
                 "kind": "logits, exclusive",
                 "range": [0.0, 1.0],
-                "reading": "probabilities: softmax(logits / temperature); class: largest logit",
+                "reading": "probabilities: softmax(logits / divisor), see probability; class: "
+                "largest logit",
             },
         },
         "temperatures": dict(temperatures),
+        "probability": dict(probability),
         "input": {
             "stored_size": stored_size,
             "size": input_size,
@@ -194,7 +209,9 @@ def _variance(names: list[str]) -> dict[str, Any]:
 
 
 def _faults(card: Mapping[str, Any], schema: int) -> list[str]:
-    required = _REQUIRED | (_REQUIRED_SINCE_2 if schema >= 2 else {})
+    required = dict(_REQUIRED)
+    for since, names in _REQUIRED_SINCE.items():
+        required |= names if schema >= since else {}
     lines = []
     for name, kind in required.items():
         value: Any = card
@@ -222,11 +239,13 @@ _ABSENT = object()
 def _up_to_date(card: dict[str, Any], schema: int) -> dict[str, Any]:
     if schema == SCHEMA:
         return card
+    unknown = {"crop": None, "tensors": None} if schema < 2 else {}
+    lineage = {"provenance": provenance_lib.from_config(card["config"])} if schema < 2 else {}
     return {
         **card,
+        **unknown,
+        **lineage,
         "schema": SCHEMA,
         "read_from_schema": schema,
-        "crop": None,
-        "tensors": None,
-        "provenance": provenance_lib.from_config(card["config"]),
+        "probability": probabilities.statement("fixed", card["temperatures"], probabilities.PAPER),
     }

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout against a loop by hand, and the columns that come of outputs."""
+"""Monte Carlo dropout against a loop by hand."""
 
 import functools
 
@@ -52,8 +52,8 @@ def variables(images):
 def sampled(variables, images, seed=0, index=None, **options):
     step = make_dropout_step(NETWORK, prepare=prepare, samples=SAMPLES, seed=seed, **options)
     index = np.arange(BATCH, dtype=np.int32) if index is None else index
-    temperatures = {name: jnp.float32(value) for name, value in TEMPERATURES.items()}
-    return jax.device_get(step(*variables, images, index, temperatures=temperatures))
+    divisors = {name: jnp.float32(value) for name, value in TEMPERATURES.items()}
+    return jax.device_get(step(*variables, images, index, divisors=divisors))
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +61,17 @@ def found(variables, images):
     return sampled(variables, images)
 
 
-def table_of(outputs, kind):
-    columns = table_columns(outputs, kind=kind, temperatures=TEMPERATURES)
+def table_of(outputs, divisors):
+    columns = table_columns(outputs, kind="fixed", temperatures=TEMPERATURES, divisors=divisors)
     names = np.array([f"v/{i}.jpg" for i in range(BATCH)])
     keys = {"dataset": np.full(BATCH, "d"), "video": np.full(BATCH, "v")}
     return PredictionTable(frame=np.arange(BATCH), image=names, **keys, **columns)
 
 
-@pytest.mark.parametrize("kind", ["fixed", "likelihood"])
-def test_samples_are_averaged_as_an_ensemble(variables, images, kind):
+@pytest.mark.parametrize("divisors", [TEMPERATURES, dict.fromkeys(TEMPERATURES, 1.0)])
+def test_samples_are_averaged_as_an_ensemble(variables, images, divisors):
     """A loop over the samples, each a table of its own, against the one step."""
     params, batch_stats = variables
-    temperatures = TEMPERATURES if kind == "likelihood" else dict.fromkeys(TEMPERATURES, 1.0)
     loop = jax.jit(
         lambda key: NETWORK.apply(
             {"params": params, "batch_stats": batch_stats},
@@ -85,12 +84,12 @@ def test_samples_are_averaged_as_an_ensemble(variables, images, kind):
     each = [jax.device_get(loop(key)) for key in sample_keys(0, 0, SAMPLES)]
     assert np.std([outputs["va"] for outputs in each], axis=0).min() > 1e-4
     expected = ensemble.combine(
-        [table_of(outputs, kind) for outputs in each], names=[str(i) for i in range(SAMPLES)]
+        [table_of(outputs, divisors) for outputs in each], names=[str(i) for i in range(SAMPLES)]
     )
     step = make_dropout_step(NETWORK, prepare=prepare, samples=SAMPLES, seed=0)
-    scale = {name: jnp.float32(value) for name, value in temperatures.items()}
-    outputs = jax.device_get(step(*variables, images, np.arange(BATCH), temperatures=scale))
-    mean = table_of({k: v for k, v in outputs.items() if k != "index"}, kind)
+    scale = {name: jnp.float32(value) for name, value in divisors.items()}
+    outputs = jax.device_get(step(*variables, images, np.arange(BATCH), divisors=scale))
+    mean = table_of({k: v for k, v in outputs.items() if k != "index"}, divisors)
     for name, column in expected.columns().items():
         if name not in ("dataset", "video", "image"):
             np.testing.assert_allclose(
@@ -129,7 +128,7 @@ def test_rows_of_a_whole_table(variables, images, found):
     batch = {"image": images, "index": np.arange(BATCH, dtype=np.int32)}
     sizes = output_sizes(va_variance=True, sampled=True)
     rows = predict_rows(
-        functools.partial(step, temperatures=scale),
+        functools.partial(step, divisors=scale),
         *variables,
         iter([batch]),
         num_rows=BATCH,
@@ -157,34 +156,3 @@ def test_sure_samples_stay_finite():
 def test_one_sample_is_refused():
     with pytest.raises(ValueError, match="two samples"):
         make_dropout_step(NETWORK, prepare=prepare, samples=1, seed=0)
-
-
-def outputs_of(rng, *names):
-    sizes = output_sizes(va_variance=True, sampled=True)
-    return {name: rng.uniform(0.1, 1, (BATCH, sizes[name])).astype(np.float32) for name in names}
-
-
-@pytest.mark.parametrize("kind", ["fixed", "learned", "likelihood"])
-def test_columns_of_one_network(kind):
-    outputs = outputs_of(np.random.default_rng(0), *OUTPUT_SIZES)
-    columns = table_columns(outputs, kind=kind, temperatures=TEMPERATURES)
-    scale = TEMPERATURES if kind == "likelihood" else {"au": 1.0, "expr": 1.0}
-    np.testing.assert_allclose(columns["au_logits"] * scale["au"], outputs["au"])
-    np.testing.assert_allclose(columns["expression_logits"] * scale["expr"], outputs["expr"])
-    np.testing.assert_array_equal(columns["arousal"], outputs["va"][:, 1])
-    if kind == "fixed":
-        assert "valence_std" not in columns
-    else:
-        np.testing.assert_allclose(columns["valence_std"], np.sqrt(0.2))
-    assert not any("epistemic" in name for name in columns)
-
-
-def test_total_is_aleatoric_and_epistemic():
-    names = (*OUTPUT_SIZES, VA_LOG_VARIANCE, *EPISTEMIC.values())
-    outputs = outputs_of(np.random.default_rng(1), *names)
-    columns = table_columns(outputs, kind="fixed", temperatures=TEMPERATURES)
-    aleatoric = np.sqrt(T_exp(outputs)[:, 1])
-    epistemic = outputs[EPISTEMIC["va"]][:, 1]
-    np.testing.assert_allclose(columns["arousal_std"], np.hypot(aleatoric, epistemic), rtol=1e-6)
-    np.testing.assert_array_equal(columns["arousal_epistemic_std"], epistemic)
-    np.testing.assert_array_equal(columns["au_epistemic_std"], outputs[EPISTEMIC["au"]])

@@ -11,7 +11,7 @@ import torch
 from small_experiment import Experiment
 
 from mtl_face import config as config_lib
-from mtl_face import export
+from mtl_face import export, probabilities
 from mtl_face.config.check import validate
 from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.model.backbone import ResNet
@@ -44,6 +44,7 @@ def write_weights(path, variant="caffe", width=8):
         input_std=STD,
         crop={},
         temperatures={"va": 1.0, "au": 1.0, "expr": 1.0},
+        probability=probabilities.statement("fixed", {"va": 1.0, "au": 1.0, "expr": 1.0}, "fitted"),
         step=0,
         metrics=None,
         config={"model": model},

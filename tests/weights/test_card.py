@@ -65,10 +65,30 @@ def test_older_schema_is_brought_up_to_date():
         assert name == "schema" or card[name] == value
 
 
+def test_a_card_without_a_statement_means_the_formula_that_it_gives():
+    """Until schema 3 that was eq. 1 for every network."""
+    reading = "probability: sigmoid(logit / temperature); present: logit above 0"
+    old = json.loads(card_text(schema=2, probability="GONE"))
+    old["tasks"]["au"]["reading"] = reading
+    card = cards.parse(json.dumps(old), PATH)
+    assert card["tasks"]["au"]["reading"] == reading
+    assert card["probability"] == {"definition": "paper", "divisors": {"au": 1.0, "expr": 5.0}}
+    assert card["read_from_schema"] == 2
+    assert card["crop"] == {"size": 16}
+    assert card["provenance"]["training_data"] == ["s-Aff-Wild2"]
+    oldest = cards.parse(json.dumps(schema_1_card("0" * 64)), PATH)
+    assert oldest["probability"] == card["probability"]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"definition": "paper"}, {"divisors": {"au": 1.0}}])
+def test_a_statement_that_lacks_something_is_named(wrong):
+    assert "it has no probability." in problem_of(card_text(probability=wrong))
+
+
 def test_newer_schema_is_refused_with_what_to_do():
     with pytest.raises(ExportError) as raised:
         cards.parse(card_text(schema=cards.SCHEMA + 1), PATH)
-    assert raised.value.problem == "has a card of schema 3, this version reads up to 2"
+    assert raised.value.problem == "has a card of schema 4, this version reads up to 3"
     assert "install mtl_face 0.1.0 or newer" in raised.value.remedy
     assert "docs/export.md" in raised.value.remedy
     # whatever else a newer card holds, the schema is what is spoken of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mtl_face import config as config_lib
-from mtl_face import export
+from mtl_face import export, probabilities
 from mtl_face.errors import UserError, WeightsError
 from mtl_face.export import arrays
 from mtl_face.model.backbone import ResNet
@@ -54,6 +54,7 @@ def make_card(variant="keras", provenance=None):
         input_std=STD,
         crop={},
         temperatures={"va": 1.0, "au": 1.0, "expr": 5.0},
+        probability=probabilities.statement("fixed", {"va": 1.0, "au": 1.0, "expr": 5.0}, "fitted"),
         step=7,
         metrics=None,
         config={"model": model},
