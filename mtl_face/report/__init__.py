@@ -1,11 +1,5 @@
-"""The report of an evaluation: one HTML file that needs nothing else.
+"""Pages of results: the report of an evaluation, the page of an audit. One HTML file each."""
 
-`write` composes it from the modules named `..._sections`, which turn metrics and tables into text;
-`figures`, `curves`, `uncertainty_figures`, `timeline` and `attention_maps` draw, with `drawing`;
-`gallery` picks frames and `cards` shows them; `html` knows the page and its escaping, `style` its
-looks, `numbers` the scores with their intervals.
-"""
+from mtl_face.report.evaluation_page import Report, write_report
 
-from mtl_face.report.write import write_report
-
-__all__ = ["write_report"]
+__all__ = ["Report", "write_report"]

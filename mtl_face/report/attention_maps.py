@@ -5,10 +5,13 @@ order; maps `[h, w]`, pictures `[H, W, 3]`.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_face.report.page import Picture, embed
 from mtl_face.tasks import TASKS
 
 TOKENS = {"va": "valence/arousal", "au": "action units", "expr": "expression"}
@@ -16,6 +19,60 @@ TOKENS = {"va": "valence/arousal", "au": "action units", "expr": "expression"}
 
 _HEAT = np.array([[68, 1, 84], [200, 60, 60], [253, 180, 50], [255, 255, 200]], np.float64)
 """Colours of the overlay from no weight to much: dark, then warm, then pale."""
+
+
+def mean_attention(
+    pictures: Sequence[NDArray[np.uint8]], maps: Sequence[NDArray[np.float64]], top: float
+) -> dict[str, Any]:
+    """Mean attention of each token in each module over faces, on their mean face.
+
+    Args:
+        pictures: K pictures, uint8 [H, W, 3] of one size.
+        maps: their attention, K times [M, T, h, w].
+        top: weight of the palest colour.
+
+    Returns:
+        `num_faces`, `top`, `uniform`: weight if all parts were read alike, `modules`: for each the
+        pictures of its tokens with their words. Only `num_faces`, 0, without faces.
+    """
+    if not maps:
+        return {"num_faces": 0}
+    mean_MThw = np.mean(maps, axis=0)
+    mean_face = np.mean(pictures, axis=0).astype(np.uint8)
+    modules = []
+    for module, maps_Thw in enumerate(mean_MThw, start=1):
+        where = f" in module {module}"
+        drawn = on_face(mean_face, maps_Thw, top, what="Mean attention", where=where)
+        words = [f"{t}: {in_words(m)}" for t, m in zip(TOKENS.values(), maps_Thw, strict=True)]
+        modules.append(list(zip(drawn, words, strict=True)))
+    uniform = 1 / mean_MThw[0, 0].size
+    return {"num_faces": len(maps), "top": top, "uniform": uniform, "modules": modules}
+
+
+def on_face(
+    picture: NDArray[np.uint8],
+    maps_Thw: NDArray[np.float64],
+    top: float,
+    *,
+    what: str = "Attention",
+    where: str,
+) -> list[Picture]:
+    """The face under the attention of each token.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        maps_Thw: weights of each token.
+        top: weight of the palest colour.
+        what: first words of the descriptions.
+        where: words of the descriptions that follow the token.
+    """
+    return [
+        embed(
+            overlay(picture, weight_hw, top),
+            f"{what} of the {token} token{where}: {in_words(weight_hw)}",
+        )
+        for token, weight_hw in zip(TOKENS.values(), maps_Thw, strict=True)
+    ]
 
 
 def check(attention: NDArray[np.float32], num_images: int) -> NDArray[np.float64]:
@@ -45,11 +102,8 @@ def check(attention: NDArray[np.float32], num_images: int) -> NDArray[np.float64
 def top_weight(maps: NDArray[np.float64]) -> float:
     """Weight that is shown in the palest colour: nearly the largest of all, twice uniform at least.
 
-    One scale for all maps of a page: with a scale each, a token that looks nowhere in particular
-    would seem to look somewhere.
-
-    Args:
-        maps: [..., h, w].
+    One scale for all maps [..., h, w] of a page: with a scale each, a token that looks nowhere in
+    particular would seem to look somewhere.
     """
     uniform = 1.0 / (maps.shape[-1] * maps.shape[-2])
     return max(float(np.quantile(maps, 0.995)), 2.0 * uniform)
@@ -62,7 +116,7 @@ def overlay(
 
     Args:
         picture: uint8 [H, W, 3].
-        weight_hw: weights of the patches, [h, w].
+        weight_hw: weights of the patches.
         top: weight of the palest colour.
 
     Returns:

@@ -1,216 +1,304 @@
-"""The audit's report as one HTML file that loads nothing: numbers, heat maps and pictures."""
+"""The page of a data set's audit: findings, counts, heat maps and pictures.
+
+Each function takes the report of `data_pipeline.audit.audit` and returns the plain values of a
+section; `part` is what the report says of one split.
+"""
 
 import itertools
-from collections.abc import Iterable
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mtl_face.report import audit_labels
-from mtl_face.report.audit_pieces import STYLE, bars, pair, percent
-from mtl_face.report.html import Html, escape, group, join, page, paragraph, section, table
+import numpy as np
+
+from mtl_face import tasks
+from mtl_face.report.page import Cell, Picture, Table, embed, write_page
 
 _PAIRS_SHOWN = 24
 _CONFLICTS_SHOWN = 12
 _VIDEOS_SHOWN = 20
 
+_UNITS = [f"AU{number}" for number in tasks.AU_NUMBERS]
+_SHARED = {"videos": "Videos", "recordings": "Recordings (by name)", "identities": "People"}
 
-def compose(report: dict[str, Any], *, title: str, where: str) -> str:
-    """Composes the page.
+Report = dict[str, Any]
+
+
+def write_audit(path: str | os.PathLike[str], report: Report, *, title: str, where: str) -> None:
+    """Writes the page as one HTML file that loads nothing.
 
     Args:
+        path: the file.
         report: from `data_pipeline.audit.audit`.
         title: heading of the page.
         where: folder of the data set.
 
-    Returns:
-        HTML5 text. Pictures that cannot be read are left out; they are listed as broken.
+    Raises:
+        WorkdirError: the place cannot be written. Pictures that cannot be read are left out; the
+            report lists them as broken.
     """
-    parts = {
-        ("findings", "What to look at"): _findings(report, where),
-        ("rows", "Rows and images"): _rows(report),
-        ("expressions", "Expressions"): audit_labels.expressions(report),
-        ("units", "Action units"): audit_labels.units(report),
-        ("va", "Valence and arousal"): audit_labels.valence_arousal(report),
-        ("together", "What goes together"): audit_labels.together(report),
-        ("gaps", "Gaps between frames"): _gaps(report),
-        ("splits", "Shared by splits"): _shared(report),
-        ("duplicates", "Rows that disagree"): _conflicts(report),
-    }
-    return page(
+    splits = report["splits"].items()
+    write_page(
+        path,
+        "audit.html",
         title=title,
-        notices=[],
-        contents=list(parts),
-        sections=[section(name, heading, body) for (name, heading), body in parts.items()],
+        notice=None,
+        warnings=[],
+        where=where,
+        findings=report["findings"],
+        rows=[_rows(report), _combinations(report)],
+        expressions=[_expressions(split, part["labels"]) for split, part in splits],
+        units=[_units(split, part["labels"]["au"]) for split, part in splits],
+        va=[_valence_arousal(split, part["labels"]["va"]) for split, part in splits],
+        together=[table for split, part in splits for table in _together(split, part["labels"])],
+        gaps=[table for split, part in splits for table in _gaps(split, part)],
+        shared=[_shared(report, kind) for kind in _SHARED],
+        near=[_near(near) for near in report["near"]],
+        duplicates={split: _duplicates(part["duplicates"]) for split, part in splits},
     )
 
 
-def _findings(report: dict[str, Any], where: str) -> Iterable[Html]:
-    yield STYLE
-    yield paragraph(f"Data in {where}.", css_class="muted")
-    for finding in report["findings"]:
-        examples = join(Html(f"<li>{escape(example)}</li>") for example in finding["examples"])
-        yield Html(
-            f'<div class="finding {escape(finding["severity"])}">'
-            f"<p><b>{escape(finding['severity'])}</b>: {escape(finding['what'])}</p>"
-            + (f"<ul>{examples}</ul>" if examples else "")
-            + f'<p class="muted">{escape(finding["remedy"])}</p></div>'
-        )
-    if not report["findings"]:
-        yield paragraph("Nothing was found that needs a look.")
-
-
-def _rows(report: dict[str, Any]) -> Iterable[Html]:
+def _rows(report: Report) -> Table:
     splits = report["splits"]
-    counts = {name: part["counts"] for name, part in splits.items()}
-    images = {name: part["images"] for name, part in splits.items()}
-    lines: list[tuple[str, list[Any]]] = [
-        ("Rows", [counts[name]["rows"] for name in splits]),
-        ("Images", [counts[name]["unique_images"] for name in splits]),
-        ("Videos", [counts[name]["videos"] for name in splits]),
-        ("Rows of a frame listed before", [counts[name]["duplicates"] for name in splits]),
-        ("Missing images (rows)", [len(images[name]["missing"]) for name in splits]),
-        ("Broken images", [len(images[name]["broken"]) for name in splits]),
-        ("Nearly of one colour", [len(images[name]["flat"]) for name in splits]),
-        ("Of another size", [images[name]["other_size"] for name in splits]),
-        ("Grey images", [images[name]["grey"] for name in splits]),
-        ("Equal files, other names (groups)", [len(images[name]["identical"]) for name in splits]),
-    ]
-    yield table(
+    counts = [part["counts"] for part in splits.values()]
+    images = [part["images"] for part in splits.values()]
+    lines = {
+        "Rows": [part["rows"] for part in counts],
+        "Images": [part["unique_images"] for part in counts],
+        "Videos": [part["videos"] for part in counts],
+        "Rows of a frame listed before": [part["duplicates"] for part in counts],
+        "Missing images (rows)": [len(part["missing"]) for part in images],
+        "Broken images": [len(part["broken"]) for part in images],
+        "Nearly of one colour": [len(part["flat"]) for part in images],
+        "Of another size": [part["other_size"] for part in images],
+        "Grey images": [part["grey"] for part in images],
+        "Equal files, other names (groups)": [len(part["identical"]) for part in images],
+    }
+    return Table(
+        "Rows and image files of each split.",
         ["", *splits],
-        [[label, *(f"{value:,}" for value in values)] for label, values in lines],
-        caption="Rows and image files of each split.",
+        [[label, *(f"{value:,}" for value in values)] for label, values in lines.items()],
     )
-    combinations = list(next(iter(splits.values()))["labels"]["combinations"]) if splits else []
-    yield table(
-        ["Labelled for", *itertools.chain.from_iterable((name, "") for name in splits)],
+
+
+def _combinations(report: Report) -> Table:
+    splits = report["splits"]
+    names = list(next(iter(splits.values()))["labels"]["combinations"]) if splits else []
+    rows = []
+    for name in names:
+        row = [name.replace("+", " + ")]
+        for part in splits.values():
+            count = part["labels"]["combinations"][name]
+            row += [f"{count:,}", _percent(count, part["counts"]["rows"])]
+        rows.append(row)
+    return Table(
+        "Rows by the tasks that they have labels for: va, au, expr or several.",
+        ["Labelled for", *itertools.chain.from_iterable((split, "") for split in splits)],
+        rows,
+    )
+
+
+def _expressions(split: str, labels: Report) -> Table:
+    """How often each class occurs, and its mean valence and arousal."""
+    counts, means = labels["expressions"], labels["va_given_expression"]
+    most = max(1, *counts.values())
+    return Table(
+        f"{split}: rows of each class.",
+        ["Expression", "Rows", "Share", "", "Mean valence", "Mean arousal"],
         [
             [
-                combination.replace("+", " + "),
-                *itertools.chain.from_iterable(
-                    (
-                        f"{part['labels']['combinations'][combination]:,}",
-                        percent(
-                            part["labels"]["combinations"][combination], part["counts"]["rows"]
-                        ),
-                    )
-                    for part in splits.values()
-                ),
+                name,
+                f"{count:,}",
+                _percent(count, sum(counts.values())),
+                Cell(bar=count / most),
+                _signed(means[name]["valence"]),
+                _signed(means[name]["arousal"]),
             ]
-            for combination in combinations
+            for name, count in counts.items()
         ],
-        caption="Rows by the tasks that they have labels for: va, au, expr or several.",
     )
 
 
-def _gaps(report: dict[str, Any]) -> Iterable[Html]:
-    for split, part in report["splits"].items():
-        counts = part["gap_histogram"]
-        yield bars(
-            ["Frames from one to the next", "Gaps", "Share", ""],
+def _units(split: str, units: Report) -> Table:
+    """How often each unit is present."""
+    labels = zip(tasks.AU_NAMES, _UNITS, tasks.AU_DESCRIPTIONS, strict=True)
+    return Table(
+        f"{split}: rows with each unit; the bar is the share of the labelled rows.",
+        ["Action unit", "Present", "Absent", "Share", ""],
+        [
             [
-                (
-                    name,
-                    [f"{count:,}", percent(count, sum(counts.values()))],
-                    count / max(1, *counts.values()),
-                    [],
-                )
-                for name, count in counts.items()
-            ],
-            caption=f"{split}: spacing of labelled frames inside videos; 1 is no gap.",
-        )
-        gaps = [video for video in part["gaps"] if video["longest_gap"] is not None]
-        gaps.sort(key=lambda video: -video["longest_gap"])
-        yield table(
-            ["Video", "Frames", "First", "Last", "Median gap", "Mean gap", "Longest", "after"],
-            [
-                [
-                    video["video"],
-                    f"{video['frames']:,}",
-                    video["first"],
-                    video["last"],
-                    f"{video['median_gap']:g}",
-                    f"{video['mean_gap']:.1f}",
-                    f"{video['longest_gap']:,}",
-                    video["after"],
-                ]
-                for video in gaps[:_VIDEOS_SHOWN]
-            ],
-            caption=f"{split}: the videos with the longest gaps"
-            + (f", {_VIDEOS_SHOWN} of {len(gaps):,}." if len(gaps) > _VIDEOS_SHOWN else "."),
-        )
+                f"{unit} {meaning}",
+                f"{units[name]['present']:,}",
+                f"{units[name]['absent']:,}",
+                "" if units[name]["share"] is None else f"{100 * units[name]['share']:.1f}%",
+                Cell(bar=units[name]["share"] or 0.0),
+            ]
+            for name, unit, meaning in labels
+        ],
+    )
 
 
-def _shared(report: dict[str, Any]) -> Iterable[Html]:
-    names = {"videos": "Videos", "recordings": "Recordings (by name)", "identities": "People"}
-    for kind, what in names.items():
-        shared = report["shared"][kind]
-        if kind == "identities" and not report["identities_known"]:
-            yield paragraph("Who is seen in which video is not known.", css_class="muted")
-            continue
-        yield paragraph(f"{what} in more than one split: {len(shared):,}.")
-        if shared:
-            yield table(
-                ["Name", "Where"],
-                [
-                    [
-                        entry["name"],
-                        "; ".join(
-                            f"{split}: {', '.join(videos)}"
-                            for split, videos in entry["splits"].items()
-                        ),
-                    ]
-                    for entry in shared[:_VIDEOS_SHOWN]
+def _valence_arousal(split: str, va: Report) -> Table:
+    """Where the rows lie in valence and arousal."""
+    histogram = va["histogram"]
+    edges = [-1 + 2 * index / len(histogram) for index in range(len(histogram))]
+    most = max(1, *itertools.chain.from_iterable(histogram))
+    words = ", ".join(
+        f"{name} {_signed(va[name]['mean'])} (spread {va[name]['std']:.2f})"
+        for name in tasks.VA_NAMES
+        if va[name]["mean"] is not None
+    )
+    rows: list[list[str | Cell]] = [
+        [
+            f"{edge:+.1f}",
+            *(Cell(f"{count:,}" if count else "", (count / most) ** 0.5) for count in counts),
+        ]
+        for edge, counts in zip(edges, histogram, strict=True)
+    ]
+    return Table(
+        f"{split}: rows by arousal (lines) and valence (columns), each from its lower edge. "
+        + (f"Means: {words}." if words else "No row is labelled."),
+        ["A \\ V", *(f"{edge:+.1f}" for edge in edges)],
+        rows[::-1],
+        kind="heat",
+    )
+
+
+def _together(split: str, labels: Report) -> Iterator[Table]:
+    """Which units go with which, and with which expression."""
+    for names, shares, caption in (
+        (
+            _UNITS,
+            labels["au_given_au"],
+            "percent of the rows with the unit of the line present that have the unit of the "
+            "column present.",
+        ),
+        (
+            tasks.EXPRESSION_NAMES,
+            labels["au_given_expression"],
+            "percent of the rows of an expression that have the unit present.",
+        ),
+    ):
+        rows: list[list[str | Cell]] = [
+            [name, *(Cell("", 0.0) if s is None else Cell(f"{100 * s:.0f}", s) for s in line)]
+            for name, line in zip(names, shares, strict=True)
+        ]
+        yield Table(f"{split}: {caption}", ["given", *_UNITS], rows, kind="heat")
+
+
+def _gaps(split: str, part: Report) -> Iterator[Table]:
+    """Spacing of the frames, and the videos with the longest gaps."""
+    counts = part["gap_histogram"]
+    most, total = max(1, *counts.values()), sum(counts.values())
+    yield Table(
+        f"{split}: spacing of labelled frames inside videos; 1 is no gap.",
+        ["Frames from one to the next", "Gaps", "Share", ""],
+        [
+            [name, f"{count:,}", _percent(count, total), Cell(bar=count / most)]
+            for name, count in counts.items()
+        ],
+    )
+    gaps = [video for video in part["gaps"] if video["longest_gap"] is not None]
+    gaps.sort(key=lambda video: -video["longest_gap"])
+    more = f", {_VIDEOS_SHOWN} of {len(gaps):,}." if len(gaps) > _VIDEOS_SHOWN else "."
+    yield Table(
+        f"{split}: the videos with the longest gaps{more}",
+        ["Video", "Frames", "First", "Last", "Median gap", "Mean gap", "Longest", "after"],
+        [
+            [
+                video["video"],
+                f"{video['frames']:,}",
+                str(video["first"]),
+                str(video["last"]),
+                f"{video['median_gap']:g}",
+                f"{video['mean_gap']:.1f}",
+                f"{video['longest_gap']:,}",
+                str(video["after"]),
+            ]
+            for video in gaps[:_VIDEOS_SHOWN]
+        ],
+    )
+
+
+def _shared(report: Report, kind: str) -> Report:
+    """What is in more than one split. `table` is None where nothing is, or it is not known."""
+    shared = report["shared"][kind]
+    known = kind != "identities" or report["identities_known"]
+    few = len(shared) <= _VIDEOS_SHOWN
+    table = Table(
+        "All of them." if few else f"The first {_VIDEOS_SHOWN} of them.",
+        ["Name", "Where"],
+        [
+            [
+                entry["name"],
+                "; ".join(
+                    f"{split}: {', '.join(videos)}" for split, videos in entry["splits"].items()
+                ),
+            ]
+            for entry in shared[:_VIDEOS_SHOWN]
+        ],
+        kind="words",
+    )
+    return {
+        "what": _SHARED[kind],
+        "known": known,
+        "count": len(shared),
+        "table": table if shared and known else None,
+    }
+
+
+def _near(near: Report) -> Report:
+    """Images of two splits that look almost alike, a pair of each pair of videos."""
+    pairs = []
+    for entry in near["groups"][:_PAIRS_SHOWN]:
+        example = entry["example"]
+        equal = f", of equal bytes: {entry['identical']:,}" if entry["identical"] else ""
+        lines = [
+            " ~ ".join(image["image"] for image in example["images"]),
+            f"images of these two videos: {entry['images']:,}{equal}",
+            f"correlation {example['correlation']:.3f}, {example['bits']} of 64 bits differ",
+        ]
+        pairs.append({"pictures": _pictures(example["images"]), "lines": lines})
+    return {**near, "pairs": pairs}
+
+
+def _duplicates(found: Report) -> Report:
+    """Frames that are listed more than once, with those whose labels contradict each other."""
+    examples = [entry for entry in found["examples"] if entry["kind"] == "conflicting"]
+    return {
+        **found,
+        "pairs": [
+            {
+                "pictures": _pictures([entry]),
+                "lines": [
+                    entry["image"],
+                    *(f"line {row['line']}: {row['labels']}" for row in entry["rows"]),
                 ],
-                caption=f"The first {_VIDEOS_SHOWN} of them."
-                if len(shared) > _VIDEOS_SHOWN
-                else "All of them.",
-                css_class="words",
-            )
-    for near in report["near"]:
-        first, second = near["splits"]
-        yield paragraph(
-            f"Images of {second} that look almost like one of {first} "
-            f"(perceptual hash, confirmed by the correlation of thumbnails): "
-            f"{near['images']:,}, in pairs of videos: {len(near['groups']):,}."
-        )
-        yield group(
-            (
-                pair(
-                    entry["example"]["images"],
-                    [
-                        " ~ ".join(image["image"] for image in entry["example"]["images"]),
-                        f"images of these two videos: {entry['images']:,}"
-                        + (
-                            f", of equal bytes: {entry['identical']:,}"
-                            if entry["identical"]
-                            else ""
-                        ),
-                        f"correlation {entry['example']['correlation']:.3f}, "
-                        f"{entry['example']['bits']} of 64 bits differ",
-                    ],
-                )
-                for entry in near["groups"][:_PAIRS_SHOWN]
-            ),
-            css_class="pairs",
-        )
+            }
+            for entry in examples[:_CONFLICTS_SHOWN]
+        ],
+    }
 
 
-def _conflicts(report: dict[str, Any]) -> Iterable[Html]:
-    for split, part in report["splits"].items():
-        doubled = part["duplicates"]
-        yield paragraph(
-            f"{split}: frames listed more than once: {doubled['frames']:,}. Labels equal: "
-            f"{doubled['equal']:,}, completing each other: {doubled['complementary']:,}, "
-            f"contradicting each other: {doubled['conflicting']:,}."
-        )
-        examples = [entry for entry in doubled["examples"] if entry["kind"] == "conflicting"]
-        yield group(
-            (
-                pair(
-                    [entry],
-                    [entry["image"]]
-                    + [f"line {row['line']}: {row['labels']}" for row in entry["rows"]],
-                )
-                for entry in examples[:_CONFLICTS_SHOWN]
-            ),
-            css_class="pairs",
-        )
+def _pictures(images: Sequence[Report]) -> list[Picture]:
+    """Files by `root` and `image`, but for those that cannot be read."""
+    from PIL import Image
+
+    found = []
+    for entry in images:
+        try:
+            path = os.path.join(entry["root"], *entry["image"].split("/"))
+            with Image.open(path, formats=("JPEG", "PNG", "BMP")) as file:
+                found.append(embed(np.asarray(file.convert("RGB")), entry["image"]))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue
+    return found
+
+
+def _percent(part: int, whole: int) -> str:
+    """A share in percent; empty where there is no whole."""
+    return f"{100 * part / whole:.1f}%" if whole else ""
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"

@@ -5,22 +5,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
-from mtl_face.report.drawing import FIRST, SECOND, THIRD, drawing, to_svg
-from mtl_face.report.html import Html
+from mtl_face.report.figures import FIRST, SECOND, THIRD, canvas, to_svg
+from mtl_face.report.page import Drawing
 from mtl_face.tasks import TASKS
 
 _MAX_POINTS = 400
 """Points of a curve at most; more become means of neighbours, or the file grows without end."""
 
-_LINES = ("train", "validation", "run")
-"""Lines of a learning curve: the two splits, and numbers of the run that belong to neither."""
+_LINES = {"train": FIRST, "validation": SECOND, "run": THIRD}
+"""Lines of a curve by colour: the two splits, and numbers of the run that belong to neither."""
 
 _FIRST_PANELS = ("loss", "p", *(f"{task} score" for task in TASKS))
 
+Points = list[tuple[float, float]]
+"""Step and value; NaN where the value is None."""
 
-def learning_curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, Html]]:
+
+def learning_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Every number of the history against the step, a drawing for each name.
 
     `train/NAME` and `validation/NAME` share one drawing, but for the tasks, whose numbers are
@@ -31,9 +35,11 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, Htm
         history: rows with `step`, optionally `epoch`, and any of the numbers.
 
     Returns:
-        Name and drawing; loss, P and the tasks' scores first, the others in order of appearance.
+        `main`: scores and losses, drawings with their names as captions; loss, P and the tasks'
+        scores first. `others`: drawings of all other numbers. `kinds`: what these are, in words.
+        Each in order of appearance.
     """
-    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    panels: dict[str, dict[str, Points]] = {}
     for row in history:
         for key, value in row.items():
             if key in ("step", "epoch") or not isinstance(value, int | float | None):
@@ -45,7 +51,16 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, Htm
         panels.pop("score", None)
     order = {name: number for number, name in enumerate(_FIRST_PANELS)}
     names = sorted(panels, key=lambda name: order.get(name, len(order)))
-    return [(name, _curve(name, panels[name], number)) for number, name in enumerate(names)]
+    main = [name for name in names if "validation" in panels[name] or name.endswith("loss")]
+    others = [name for name in names if name not in main]
+    drawings = {
+        name: Drawing(_curve(name, panels[name], number), name) for number, name in enumerate(names)
+    }
+    return {
+        "main": [drawings[name] for name in main],
+        "others": [drawings[name] for name in others],
+        "kinds": list(dict.fromkeys(name.partition("/")[0] for name in others)),
+    }
 
 
 def _panel(key: str) -> tuple[str, str]:
@@ -58,11 +73,10 @@ def _panel(key: str) -> tuple[str, str]:
     return rest, split
 
 
-def _curve(name: str, lines: Mapping[str, list[tuple[float, float]]], number: int) -> Html:
-    """One drawing of the learning curves."""
-    with drawing(3.3, 2.2) as (figure, axes):
+def _curve(name: str, lines: Mapping[str, Points], number: int) -> Markup:
+    with canvas(3.3, 2.2) as (figure, axes):
         words = []
-        for line, colour in zip(_LINES, (FIRST, SECOND, THIRD), strict=True):
+        for line, colour in _LINES.items():
             if line not in lines:
                 continue
             step, value = _thin(np.asarray(lines[line], np.float64))
@@ -87,7 +101,5 @@ def _thin(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
     """Steps and values of a curve, neighbours averaged where there are too many to draw."""
     size = math.ceil(len(points) / _MAX_POINTS)
     if size > 1:
-        points = np.stack(
-            [points[i : i + size].mean(axis=0) for i in range(0, len(points), size)], axis=0
-        )
+        points = np.stack([points[i : i + size].mean(axis=0) for i in range(0, len(points), size)])
     return points[:, 0], points[:, 1]

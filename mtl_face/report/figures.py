@@ -1,40 +1,127 @@
-"""Drawings of the scores: densities of valence and arousal, bars with intervals.
+"""Drawings: matplotlib figures as SVG in the page's text colour; densities and bars of scores.
 
 Dimension letters: N rows.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import io
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
-from mtl_face.report.drawing import FIRST, SECOND, TEXT, drawing, opacity_map, to_svg
-from mtl_face.report.html import Html
+from mtl_face.report.page import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEXT = "#010203"
+"""Stands for the page's text colour while matplotlib draws; becomes `currentColor`."""
+
+FIRST = "#3b82c4"
+SECOND = "#c8701a"
+THIRD = "#808080"
+"""Middle tones, to be seen on a light and on a dark page (contrast above 3 on both)."""
 
 _CELLS = 30
 """Hexagons along an axis from -1 to 1."""
 
+_RC: Any = {  # matplotlib would have each key typed
+    "svg.fonttype": "none",  # text stays text: small, searchable, and in the reader's font
+    "svg.hashsalt": "report",  # the same input gives the same file
+    "text.parse_math": False,  # names of the user may hold a dollar sign
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,  # "+1.23e2" above an axis is easily overlooked
+    "lines.linewidth": 1.4,
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), TEXT
+    ),
+}
+
+
+@contextmanager
+def canvas(
+    width: float, height: float, *, grid: Literal["both", "x"] = "both", left: float = 0.66
+) -> "Iterator[tuple[Figure, Any]]":
+    """A figure and its axes, apart from pyplot and its global state.
+
+    Everything is drawn inside the block: texts take their settings when they are made. The
+    margins are fixed, since to fit them to the texts takes as long as the drawing itself.
+
+    Args:
+        width: of the figure, in inches.
+        height: of the figure, in inches.
+        grid: along which axes the grid's lines are.
+        left: margin for the labels of the y axis, in inches.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes(
+            (left / width, 0.44 / height, 1 - (left + 0.1) / width, 1 - 0.62 / height)
+        )
+        axes.grid(visible=True, axis=grid, color=TEXT, alpha=0.15, linewidth=0.6)
+        axes.set_axisbelow(True)
+        yield figure, axes
+
+
+def to_svg(figure: "Figure", *, identifier: str, description: str) -> Markup:
+    """The figure as an `svg` element without name spaces, style sheet or metadata.
+
+    Args:
+        figure: what to draw.
+        identifier: prefix of every id inside, since ids must be unique in the page.
+        description: what the drawing shows, for those who cannot see it.
+    """
+    buffer = io.BytesIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, dpi=144, metadata=nothing)
+    root = ElementTree.fromstring(buffer.getvalue())
+    for parent in root.iter():
+        for child in list(parent):
+            # matplotlib's style rule is for "*", which would reach the whole page
+            if child.tag.endswith(("}metadata", "}style")):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        for key, value in list(element.attrib.items()):
+            del element.attrib[key]
+            name = key.rpartition("}")[2]
+            if name == "id":
+                value = f"{identifier}-{value}"
+            elif name == "href" and value.startswith("#"):
+                value = f"#{identifier}-{value[1:]}"
+            value = value.replace("url(#", f"url(#{identifier}-").replace(TEXT, "currentColor")
+            element.set(name, value)
+    root.attrib.update({"role": "img", "aria-label": printable(description)})
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # escapes texts and attributes
+
 
 def density(
     truth_N: NDArray[np.float64], prediction_N: NDArray[np.float64], *, name: str, score: float
-) -> Html:
+) -> Markup:
     """Predicted against true values in [-1, 1], as the density of rows in hexagons.
 
     Args:
-        truth_N: true values, [N].
-        prediction_N: predicted values, [N]; clipped to [-1, 1] here, as in the score.
+        truth_N: true values.
+        prediction_N: predicted values; clipped to [-1, 1] here, as in the score.
         name: `valence` or `arousal`.
         score: their concordance.
 
     Returns:
         The drawing. Its size does not grow with N.
     """
-    with drawing(3.3, 3.1, left=0.8) as (figure, axes):
+    with canvas(3.3, 3.1, left=0.8) as (figure, axes):
         axes.plot([-1, 1], [-1, 1], color=SECOND, linewidth=1, linestyle="--", zorder=3)
         _hexagons(axes, truth_N, prediction_N, FIRST)
-        axes.set_xlabel(f"true {name}")
-        axes.set_ylabel(f"predicted {name}")
+        axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
         return to_svg(
             figure,
             identifier=f"density-{name}",
@@ -45,32 +132,33 @@ def density(
 
 def va_plane(
     valence_N: NDArray[np.float64], arousal_N: NDArray[np.float64], *, name: str, truth: bool
-) -> Html:
+) -> Markup:
     """Where the rows lie in the plane of valence and arousal, as their density in hexagons.
 
     Args:
-        valence_N: valence, [N]; clipped to [-1, 1] here.
-        arousal_N: arousal, [N]; likewise.
+        valence_N: valence; clipped to [-1, 1] here.
+        arousal_N: arousal; likewise.
         name: what the values are, in a word.
         truth: whether they are labels; decides the colour.
 
     Returns:
         The drawing. Its size does not grow with N.
     """
-    with drawing(3.3, 3.1, left=0.8) as (figure, axes):
+    with canvas(3.3, 3.1, left=0.8) as (figure, axes):
         for draw in (axes.axhline, axes.axvline):
             draw(0, color=TEXT, alpha=0.5, linewidth=0.8)
         _hexagons(axes, valence_N, arousal_N, SECOND if truth else FIRST)
-        axes.set_xlabel("valence")
-        axes.set_ylabel("arousal")
-        means = [float(np.clip(v, -1, 1).mean()) for v in (valence_N, arousal_N)]
-        spread = [float(np.clip(v, -1, 1).std()) for v in (valence_N, arousal_N)]
+        axes.set(xlabel="valence", ylabel="arousal")
+        words = " ".join(
+            f"{axis}: mean {np.clip(value, -1, 1).mean():.2f}, "
+            f"standard deviation {np.clip(value, -1, 1).std():.2f}."
+            for axis, value in (("Valence", valence_N), ("Arousal", arousal_N))
+        )
         return to_svg(
             figure,
             identifier=f"plane-{'truth' if truth else 'prediction'}",
             description=f"Density of {len(valence_N)} frames in the plane of valence and arousal, "
-            f"{name}. Valence: mean {means[0]:.2f}, standard deviation {spread[0]:.2f}. "
-            f"Arousal: mean {means[1]:.2f}, standard deviation {spread[1]:.2f}.",
+            f"{name}. {words}",
         )
 
 
@@ -82,7 +170,7 @@ def bars(
     *,
     identifier: str,
     description: str,
-) -> Html:
+) -> Markup:
     """F1 scores as bars, with whiskers for intervals and marks for constant answers.
 
     Args:
@@ -92,13 +180,10 @@ def bars(
         intervals: low and high end of each bar, or None.
         identifier: prefix of the ids.
         description: the first words of the description; the numbers follow.
-
-    Returns:
-        The drawing.
     """
     height = 0.7 + 0.28 * len(labels)
     left = 0.35 + 0.064 * max(map(len, labels), default=0)
-    with drawing(left + 2.3, height, grid="x", left=left) as (figure, axes):
+    with canvas(left + 2.3, height, grid="x", left=left) as (figure, axes):
         words = []
         for place, (label, value, ends) in enumerate(zip(labels, values, intervals, strict=True)):
             mark = baselines[place] if baselines is not None else None
@@ -126,26 +211,10 @@ def bars(
         )
 
 
-def named(
-    labels: Sequence[str],
-    keys: Sequence[str],
-    values: Mapping[str, float | None],
-    baselines: Mapping[str, float | None] | None,
-    intervals: Mapping[str, Any],
-    path: str,
-    **words: str,
-) -> Html:
-    """`bars` of scores by name, whose intervals stand under `PATH.NAME`."""
-    return bars(
-        labels,
-        [values[key] for key in keys],
-        None if baselines is None else [baselines[key] for key in keys],
-        [intervals.get(f"{path}.{key}") for key in keys],
-        **words,
-    )
-
-
 def _hexagons(axes: Any, x_N: NDArray[np.float64], y_N: NDArray[np.float64], colour: str) -> None:
+    """Density in hexagons of one hue whose opacity grows: few rows are faint on any page."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
     axes.hexbin(
         np.clip(x_N, -1, 1),
         np.clip(y_N, -1, 1),
@@ -153,7 +222,7 @@ def _hexagons(axes: Any, x_N: NDArray[np.float64], y_N: NDArray[np.float64], col
         extent=(-1, 1, -1, 1),
         mincnt=1,
         bins="log" if len(x_N) > 1 else None,
-        cmap=opacity_map(colour),
+        cmap=LinearSegmentedColormap.from_list("", [to_rgba(colour, 0.2), to_rgba(colour)]),
         linewidths=0,
         rasterized=True,
     )

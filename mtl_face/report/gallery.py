@@ -1,9 +1,12 @@
-"""Frames to look at: the best, the worst, the most uncertain and some at random.
+"""Frames to look at: the best, the worst, the most uncertain and some at random, as cards.
 
-Dimension letters: N rows, A action units (12), E expressions (8); pictures `[H, W, 3]`.
+Dimension letters: K shown rows, N rows, M decoder modules, T task tokens (3), A action units (12),
+E expressions (8); pictures `[H, W, 3]`.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +14,16 @@ from numpy.typing import NDArray
 from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.truth import Truth, valid_au, valid_expression, valid_va
 from mtl_face.evaluation.uncertainty_scores import binary_losses, log_softmax, sigmoid
-from mtl_face.tasks import EXPRESSION_NAMES
+from mtl_face.report import attention_maps
+from mtl_face.report.page import embed
+from mtl_face.report.scores import AU_LABELS
+from mtl_face.tasks import EXPRESSION_NAMES, VA_NAMES
 
 Images = Callable[[int], NDArray[np.uint8] | None]
 """Picture of a row of labels, uint8 [H, W, 3], or None if there is none."""
+
+Attention = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Pictures uint8 [K, H, W, 3] -> cross-attention weights [K, modules, heads, 3, patches]."""
 
 GROUPS = {
     "best": "Best frames",
@@ -23,6 +32,133 @@ GROUPS = {
     "random": "Frames at random",
 }
 """Headings of the groups that `choose` makes."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shown:
+    """The frames of the gallery with what is drawn of them.
+
+    Attributes:
+        groups: rows by group.
+        pictures: by row, None where there is none.
+        maps: attention by row, [M, T, h, w], of the rows with a picture; empty without a network.
+    """
+
+    groups: dict[str, NDArray[np.int64]]
+    pictures: dict[int, NDArray[np.uint8] | None]
+    maps: dict[int, NDArray[np.float64]]
+
+    @classmethod
+    def of(
+        cls,
+        groups: dict[str, NDArray[np.int64]],
+        images: Images | None,
+        attention: Attention | None,
+    ) -> "Shown":
+        """Asks for the pictures and the attention of chosen rows.
+
+        Raises:
+            ValueError: the attention has the wrong shape.
+        """
+        rows = [int(row) for group in groups.values() for row in group]
+        pictures = {row: images(row) if images is not None else None for row in rows}
+        maps = {}
+        seen = {row: picture for row, picture in pictures.items() if picture is not None}
+        if attention is not None and seen:
+            weights = attention(np.stack(list(seen.values())))
+            maps = dict(zip(seen, attention_maps.check(weights, len(seen)), strict=True))
+        return cls(groups, pictures, maps)
+
+    @property
+    def top(self) -> float:
+        """Weight of the palest colour; 1 without maps."""
+        maps = list(self.maps.values())
+        return attention_maps.top_weight(np.stack(maps)) if maps else 1.0
+
+    def mean_attention(self) -> dict[str, Any]:
+        """See `attention_maps.mean_attention`."""
+        pictures = [picture for row in self.maps if (picture := self.pictures[row]) is not None]
+        return attention_maps.mean_attention(pictures, list(self.maps.values()), self.top)
+
+
+def examples(truth: Truth, answers: Answers, shown: Shown) -> dict[str, Any]:
+    """The frames of the gallery as cards. Rows of both tables belong together."""
+    return {
+        "any_labels": len(shown.groups["best"]) > 0,
+        "has_maps": bool(shown.maps),
+        "has_uncertain": "uncertain" in shown.groups,
+        "has_pictures": any(picture is not None for picture in shown.pictures.values()),
+        "groups": {
+            GROUPS[name]: [card(row, truth, answers, shown) for row in rows.tolist()]
+            for name, rows in shown.groups.items()
+            if len(rows)
+        },
+    }
+
+
+def card(row: int, truth: Truth, answers: Answers, shown: Shown) -> dict[str, Any]:
+    """A row of the gallery.
+
+    Returns:
+        `name`; `face`: its picture or None; `maps`: pictures of each token's attention in the last
+        module, with the token; `lines`: task, truth, prediction, and whether that is wrong;
+        `units`: words on action units and whether they are wrong, `no_units`: those if there are
+        none.
+
+    Raises:
+        ValueError: the picture is not uint8 [H, W, 3].
+    """
+    name = f"{truth.dataset[row]} / {truth.video[row]}, frame {truth.frame[row]}"
+    picture, maps_MThw = shown.pictures[row], shown.maps.get(row)
+    maps = []
+    if picture is not None and maps_MThw is not None:
+        drawn = attention_maps.on_face(picture, maps_MThw[-1], shown.top, where=f", {name}")
+        maps = list(zip(drawn, attention_maps.TOKENS.values(), strict=True))
+    truth_A, answer_A = np.asarray(truth.au[row], np.float64), answers.au[row]
+    nothing = "none predicted, not labelled" if np.isnan(truth_A).all() else "none, rightly"
+    return {
+        "name": name,
+        "face": None if picture is None else embed(picture, f"Face: {name}"),
+        "maps": maps,
+        "lines": [
+            *(_va_line(name, row, truth, answers) for name in VA_NAMES),
+            _expression_line(int(truth.expression[row]), int(answers.expression[row])),
+        ],
+        "units": _au_words(truth_A, answer_A),
+        "no_units": "not answered" if (answer_A < 0).all() else nothing,
+    }
+
+
+def _va_line(name: str, row: int, truth: Truth, answers: Answers) -> tuple[str, str, str, bool]:
+    value = float(np.clip(getattr(answers, name)[row], -1.0, 1.0))
+    std = getattr(answers, f"{name}_std")
+    predicted = "not answered" if np.isnan(value) else f"{value:+.2f}"
+    if std is not None and not np.isnan(value):
+        predicted += f" \N{PLUS-MINUS SIGN} {std[row]:.2f}"
+    true = float(getattr(truth, name)[row])
+    told = "not labelled" if np.isnan(true) else f"{true:+.2f}"
+    return name.capitalize(), told, predicted, False
+
+
+def _expression_line(true: int, answer: int) -> tuple[str, str, str, bool]:
+    told = EXPRESSION_NAMES[true] if true >= 0 else "not labelled"
+    predicted = EXPRESSION_NAMES[answer] if answer >= 0 else "not answered"
+    wrong = true >= 0 and answer >= 0 and true != answer
+    return "Expression", told, f"{predicted} (wrong)" if wrong else predicted, wrong
+
+
+def _au_words(truth_A: NDArray[np.float64], answer_A: NDArray[np.int8]) -> list[tuple[str, bool]]:
+    """Action units that are present by truth or prediction, and whether the prediction is wrong."""
+    words = []
+    for text, true, answer in zip(AU_LABELS.values(), truth_A, answer_A.tolist(), strict=True):
+        if answer == 1 and np.isnan(true):
+            words.append((f"{text} (predicted, not labelled)", False))
+        elif answer == 1 and true == 0:
+            words.append((f"{text} (predicted, not there)", True))
+        elif true == 1:
+            notes = {1: "", 0: " (missed)", -1: " (not answered)"}
+            words.append((text + notes[answer], answer == 0))
+    return words
 
 
 def frame_errors(truth: Truth, answers: Answers) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

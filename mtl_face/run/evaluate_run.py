@@ -14,7 +14,8 @@ from mtl_face.errors import WorkdirError
 from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.summary import summary
-from mtl_face.run import datasets, prediction_paths, run_report
+from mtl_face.report import write_report
+from mtl_face.run import datasets, prediction_paths, reports
 from mtl_face.run import provenance as lineage
 from mtl_face.run import smoothing as smooth_options
 from mtl_face.run import workdir as workdirs
@@ -157,16 +158,16 @@ def evaluate_state(
         else:  # one of an earlier evaluation would be taken for these
             (folder / prediction_paths.RAW).unlink(missing_ok=True)
 
-        run_report.write(
-            folder / "report.html",
-            session=session,
-            variables=variables,
-            validation=validation,
+        report = reports.of_run(
+            session,
+            variables,
+            validation,
             predictions=predictions,
             raw=raw,
             metrics=metrics,
             history=history,
         )
+        write_report(folder / "report.html", report)
         for line in summary(metrics):
             say(line)
         say(f"results: {folder}{os.sep}  (open report.html; metrics.json, predictions.parquet)")

@@ -130,8 +130,9 @@ def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar)
     )
     seconds = time.perf_counter() - begin
     files.write_json(folder / JSON_FILE, report, indent=1)
-    page = audit_page.compose(report, title=f"Audit of {config.name}", where=str(root))
-    files.write_text(folder / PAGE_FILE, page)
+    audit_page.write_audit(
+        folder / PAGE_FILE, report, title=f"Audit of {config.name}", where=str(root)
+    )
     return Audit(report, folder / PAGE_FILE, folder / JSON_FILE, seconds)
 
 

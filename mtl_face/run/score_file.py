@@ -84,17 +84,18 @@ def run(config: object, options: argparse.Namespace) -> int:
         write_json(options.output, result)
         print(f"results: {options.output}")
     if options.report is not None:
-        from mtl_face.run import file_report
+        from mtl_face.report import write_report
+        from mtl_face.run import reports
 
-        file_report.write(
-            options.report,
-            file=file,
+        report = reports.of_file(
+            file,
+            truth,
+            result,
             raw=plain,
-            truth=truth,
-            metrics=result,
             image_folder=options.images,
             warnings=result["matching"]["warnings"],
         )
+        write_report(options.report, report)
         print(f"report: {options.report}")
     if options.output is None:
         print("next: --output=FILE.json keeps all numbers; run.py compare sets two files apart")

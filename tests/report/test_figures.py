@@ -1,19 +1,11 @@
 import re
 import xml.etree.ElementTree as ElementTree
-from typing import Any
 
 import numpy as np
 import pytest
 
-from mtl_face.report.curves import learning_curves
 from mtl_face.report.figures import bars, density, va_plane
 from mtl_face.tasks import AU_NAMES
-
-HISTORY: list[dict[str, Any]] = [
-    {"step": 10, "epoch": 0.1, "train/loss": 2.0, "rate": 0.1, "validation/p": None},
-    {"step": 20, "epoch": 0.2, "train/loss": float("nan"), "rate": 0.1},
-    {"step": 30, "epoch": 0.3, "train/loss": 1.0, "validation/loss": 1.5, "validation/p": 0.7},
-]
 
 
 def drawn_bars(drawing):
@@ -106,50 +98,3 @@ def test_density_does_not_grow_with_the_rows():
 @pytest.mark.parametrize("num_rows", [1, 2])
 def test_density_of_very_few_rows(num_rows):
     assert "<image" in density(np.zeros(num_rows), np.zeros(num_rows), name="valence", score=0.0)
-
-
-def test_learning_curves_are_grouped_by_name():
-    curves = dict(learning_curves(HISTORY))
-    assert list(curves) == ["loss", "p", "rate"]
-    assert "train, last 1" in curves["loss"]
-    assert "validation, last 1.5" in curves["loss"]
-    assert "validation, last 0.7" in curves["p"]
-
-
-def test_losses_and_scores_of_a_task_are_not_drawn_together():
-    row = {"step": 1, "train/au": 2.0, "validation/au": 0.5, "validation/score": 0.9}
-    curves = dict(learning_curves([{**row, "validation/p": 0.8}]))
-    assert list(curves) == ["p", "au score", "au loss", "score"]
-    # "score" is what the best checkpoint is chosen by: told where it is not P itself
-    assert "score" not in dict(learning_curves([{**row, "validation/p": 0.9}]))
-
-
-def test_learning_curves_with_nothing_finite():
-    ((name, drawing),) = learning_curves([{"step": 1, "train/loss": float("inf")}])
-    assert name == "loss"
-    assert "never finite" in drawing
-
-
-def test_a_long_history_stays_small():
-    rng = np.random.default_rng(0)
-    history: list[dict[str, Any]] = [
-        {"step": i, "train/loss": float(rng.normal())} for i in range(50_000)
-    ]
-    assert sum(len(drawing) for _, drawing in learning_curves(history)) < 40_000
-
-
-def test_names_with_signs_of_mathematics_are_plain_text():
-    ((name, drawing),) = learning_curves([{"step": 1, "train/$x^": 1.0}])
-    assert name == "$x^"
-    assert "<svg" in drawing
-
-
-def test_drawings_take_the_colour_of_the_page():
-    drawing = dict(learning_curves(HISTORY))["loss"]
-    root = ElementTree.fromstring(drawing)
-    texts = list(root.iter("text"))
-    assert texts
-    assert all("currentColor" in text.get("style", "") for text in texts)
-    assert "#010203" not in drawing
-    assert not list(root.iter("style"))
-    assert root.get("role") == "img"

@@ -8,7 +8,7 @@ from browser import EXECUTABLE, Browser
 from evaluation_tables import make_labels, make_predictions
 
 from mtl_face.evaluation.metrics import score
-from mtl_face.report import write_report
+from mtl_face.report import Report, write_report
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,8 +46,7 @@ def report(tmp_path_factory):
         return weights / weights.sum(axis=-1, keepdims=True)
 
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(
-        path,
+    report = Report(
         metrics=score(labels, predictions, before_calibration=raw, num_resamples=50),
         predictions=predictions,
         raw=raw,
@@ -63,6 +62,7 @@ def report(tmp_path_factory):
         notice="Notice",
         warnings=["w" * 150],
     )
+    write_report(path, report)
     return path
 
 

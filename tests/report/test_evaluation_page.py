@@ -2,19 +2,21 @@ import dataclasses
 import html.parser
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from evaluation_tables import make_labels, make_predictions
+from markupsafe import Markup
 
 from mtl_face.errors import UserError, WorkdirError
 from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.metrics import score
-from mtl_face.report import curves, figures, uncertainty_figures, write_report
-from mtl_face.report.drawing import FIRST, SECOND, THIRD
-from mtl_face.report.html import Html, escape
-from mtl_face.report.style import CSS
+from mtl_face.report import Report, curves, figures, reliability, write_report
+from mtl_face.report.figures import FIRST, SECOND, THIRD
+from mtl_face.report.page import printable
 
+CSS = (Path(figures.__file__).parent / "templates" / "style.css").read_text()
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4}
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "formaction"}
@@ -82,10 +84,10 @@ def quick(request, monkeypatch):
     """Leaves the drawings empty: they take most of the time, and have tests of their own."""
 
     def empty(figure, *, identifier, description):
-        return Html(f'<svg role="img" aria-label="{escape(description)}"></svg>')
+        return Markup('<svg role="img" aria-label="{}"></svg>').format(printable(description))
 
     if "real_drawings" not in request.fixturenames:
-        for module in (curves, figures, uncertainty_figures):
+        for module in (curves, figures, reliability):
             monkeypatch.setattr(module, "to_svg", empty)
 
 
@@ -110,7 +112,7 @@ def report(path, labels, predictions, **changes):
         "title": "A run",
         "config": {"model": {"preset": "tiny"}, "seed": 3},
     } | changes
-    write_report(path / "report.html", **arguments)
+    write_report(path / "report.html", Report(**arguments))
     text = (path / "report.html").read_text(encoding="utf-8")
     return text, Page(text)
 

@@ -6,7 +6,7 @@ import pytest
 from evaluation_tables import make_labels, make_predictions
 
 from mtl_face.evaluation.metrics import score
-from mtl_face.report.uncertainty_figures import interval_coverage, reliability, risk_coverage
+from mtl_face.report.reliability import interval_coverage, reliability, risk_coverage
 
 BLUE, ORANGE = "#3b82c4", "#c8701a"
 

@@ -1,0 +1,241 @@
+"""Uncertainties: reliability, coverage of intervals, risk against coverage."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from mtl_face.report.figures import FIRST, SECOND, TEXT, THIRD, canvas, to_svg
+from mtl_face.report.page import Drawing, Table
+from mtl_face.report.scores import TASK_WORDS, Scores
+from mtl_face.tasks import AU, EXPR, VA, VA_NAMES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_EVENTS = {
+    AU: "an action unit being present",
+    EXPR: "the decided expression being true",
+}
+
+_RISKS = {
+    AU: "share of wrong decisions",
+    EXPR: "share of wrong decisions",
+    VA: "mean square error",
+}
+
+_MEASURES = (
+    ("negative log likelihood, nats", "nll"),
+    ("Brier score", "brier"),
+    ("calibration error, debiased", "ece_debiased"),
+    ("calibration error, plain (too large by nature)", "ece"),
+    ("area under risk-coverage", "risk_coverage.aurc"),
+    ("the same above the best order", "risk_coverage.excess_aurc"),
+)
+
+_VA_MEASURES = (
+    ("negative log likelihood, nats", "nll"),
+    ("mean standard deviation", "mean_std"),
+    ("inside the 50 % interval", "coverage.{}.50"),
+    ("inside the 80 % interval", "coverage.{}.80"),
+    ("inside the 95 % interval", "coverage.{}.95"),
+)
+
+
+def uncertainties(result: Scores) -> dict[str, Any]:
+    """Whether the predicted uncertainties mean what they say.
+
+    Returns:
+        `left_out`: names of tasks by the reason why they have none; `reliability` and `risk`:
+        drawings; `calibrated`: whether any of them shows the state before calibration; `tables`.
+    """
+    left_out: dict[str, list[str]] = {}
+    for task, words in TASK_WORDS.items():
+        if result.value(f"{task}.uncertainty") is None:
+            left_out.setdefault(result.why(f"{task}.uncertainty"), []).append(words.capitalize())
+    tables = [
+        _table(
+            result,
+            task,
+            [(words, name) for words, name in _MEASURES],
+            f"{TASK_WORDS[task].capitalize()}: less is better",
+        )
+        for task in _EVENTS
+        if result.value(f"{task}.uncertainty") is not None
+    ]
+    if result.value("va.uncertainty") is not None:
+        measures = [
+            (f"{name}, {words}", path.format(name) if "{}" in path else f"{path}.{name}")
+            for name in VA_NAMES
+            for words, path in _VA_MEASURES
+        ]
+        tables.append(_table(result, VA, measures, "Valence and arousal, as normal predictions"))
+    return {
+        "left_out": left_out,
+        "reliability": list(_reliability(result)),
+        "calibrated": any(
+            result.value(f"{task}.uncertainty_before_calibration") is not None for task in _EVENTS
+        ),
+        "risk": [
+            Drawing(
+                risk_coverage(curve, task=task, risk=risk),
+                f"{TASK_WORDS[task].capitalize()}: area "
+                f"{result.text(f'{task}.uncertainty.risk_coverage.aurc')}.",
+            )
+            for task, risk in _RISKS.items()
+            if (curve := result.value(f"{task}.uncertainty.risk_coverage")) is not None
+        ],
+        "tables": tables,
+    }
+
+
+def _reliability(result: Scores) -> Iterator[Drawing]:
+    for task, event in _EVENTS.items():
+        now = result.value(f"{task}.uncertainty.reliability")
+        if now is None:
+            continue
+        before = result.value(f"{task}.uncertainty_before_calibration.reliability")
+        error = result.text(f"{task}.uncertainty.ece_debiased")
+        yield Drawing(
+            reliability(now, before, task=task, event=event),
+            f"{TASK_WORDS[task].capitalize()}, probability of {event}: debiased calibration error "
+            f"{error}. Each point holds about equally many rows. Dashed: perfect.",
+        )
+    coverage = result.value("va.uncertainty.coverage")
+    if coverage is not None:
+        yield Drawing(
+            interval_coverage(coverage, result.value("va.uncertainty_before_calibration.coverage")),
+            "Valence and arousal: share of labels inside the predicted 50, 80 and 95 % intervals. "
+            "Above the dashed line: intervals wider than need be.",
+        )
+
+
+def _table(result: Scores, task: str, measures: list[tuple[str, str]], caption: str) -> Table:
+    """Measures of a task as scored, and before calibration where that is known."""
+    now, before = f"{task}.uncertainty", f"{task}.uncertainty_before_calibration"
+    # of valence and arousal, None means that there are no labels
+    none = "no labels" if task == VA else "undefined"
+    if result.value(before) is None:
+        rows = [[words, result.text(f"{now}.{name}", none=none)] for words, name in measures]
+        return Table(caption, ("Measure", "As scored"), rows)
+    return Table(
+        caption,
+        ("Measure", "As scored", "Before calibration"),
+        [
+            [
+                words,
+                result.text(f"{now}.{name}", none=none),
+                result.plain(f"{before}.{name}", none="undefined"),
+            ]
+            for words, name in measures
+        ],
+    )
+
+
+def reliability(
+    now: Mapping[str, Any], before: Mapping[str, Any] | None, *, task: str, event: str
+) -> Markup:
+    """Reliability diagram: how often an event happens against the probability told.
+
+    Args:
+        now: bins, lists `confidence`, `frequency` and `count`.
+        before: the same before calibration, or None.
+        task: name of the task, for the ids.
+        event: what the probability is of, in words.
+    """
+    with _unit_square("predicted probability", "observed frequency") as (figure, axes):
+        words = []
+        drawn = [(before, SECOND, "s", "before calibration"), (now, FIRST, "o", "as scored")]
+        for bins, colour, marker, name in drawn:
+            if bins is None:
+                continue
+            confidence, frequency = np.asarray(bins["confidence"]), np.asarray(bins["frequency"])
+            axes.plot(
+                confidence, frequency, color=colour, marker=marker, markersize=3.5, label=name
+            )
+            share = np.asarray(bins["count"]) / np.sum(bins["count"])
+            above = float((share * (confidence - frequency)).sum())
+            words.append(
+                f"{name}: {len(confidence)} bins, probabilities on average "
+                f"{abs(above):.3f} {'above' if above > 0 else 'below'} the frequencies"
+            )
+        if before is not None:
+            axes.legend(frameon=False, fontsize=8, loc="upper left")
+        return to_svg(
+            figure,
+            identifier=f"reliability-{task}",
+            description=f"Reliability diagram, {event}. {'; '.join(words)}. The dashed diagonal "
+            "is perfect calibration.",
+        )
+
+
+def interval_coverage(
+    now: Mapping[str, Mapping[str, float]], before: Mapping[str, Mapping[str, float]] | None
+) -> Markup:
+    """Share of the labels inside the central intervals, against what it should be.
+
+    Args:
+        now: by `valence` and `arousal` the share by nominal percentage.
+        before: the same before calibration, or None.
+    """
+    with _unit_square("nominal probability of the interval", "share of labels inside") as (
+        figure,
+        axes,
+    ):
+        words = []
+        for values, style, when in ((before, ":", "before calibration"), (now, "-", "as scored")):
+            if values is None:
+                continue
+            for (name, shares), colour, marker in zip(
+                values.items(), (FIRST, SECOND), "os", strict=True
+            ):
+                nominal = [int(percent) / 100 for percent in shares]
+                label = name if before is None else f"{name}, {when}"
+                looks = {"color": colour, "marker": marker, "markersize": 4}
+                axes.plot(nominal, list(shares.values()), style, label=label, **looks)
+                words.append(
+                    f"{label} " + ", ".join(f"{p} %: {share:.0%}" for p, share in shares.items())
+                )
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        return to_svg(
+            figure,
+            identifier="interval-coverage",
+            description=f"Labels inside the predicted intervals: {'; '.join(words)}. The dashed "
+            "diagonal is perfect calibration.",
+        )
+
+
+def risk_coverage(curve: Mapping[str, Any], *, task: str, risk: str) -> Markup:
+    """Risk where only the surest rows are answered, against the share answered.
+
+    Args:
+        curve: lists `coverage` and `risk`.
+        task: name of the task, for the ids.
+        risk: what it is, in words.
+    """
+    coverage, value = np.asarray(curve["coverage"]), np.asarray(curve["risk"])
+    with canvas(3.3, 2.6) as (figure, axes):
+        axes.axhline(value[-1], color=THIRD, linewidth=1, linestyle="--", label="in random order")
+        axes.plot(coverage, value, color=FIRST, marker="o", markersize=3, label="surest first")
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.set(xlim=(0, 1.02), ylim=(0, max(float(value.max()) * 1.12, 1e-3)))
+        axes.set(xlabel="share of rows answered", ylabel=risk)
+        half = float(np.interp(0.5, coverage, value))
+        return to_svg(
+            figure,
+            identifier=f"risk-{task}",
+            description=f"Risk against coverage: {risk} {value[-1]:.3f} if all are answered, "
+            f"{half:.3f} if the surest half is, {value[0]:.3f} for the surest twentieth.",
+        )
+
+
+@contextmanager
+def _unit_square(xlabel: str, ylabel: str) -> "Iterator[tuple[Figure, Any]]":
+    """A canvas of two shares with its diagonal."""
+    with canvas(3.3, 3.2) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=TEXT, alpha=0.6, linewidth=1, linestyle="--")
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        yield figure, axes

@@ -1,0 +1,224 @@
+"""Timelines: valence and arousal of each video over its frames, true and predicted.
+
+The template draws the lines as plain SVG that stretches to the width of the page, with the texts
+beside it, so that these can be read on a phone. Dimension letters: N rows, P points.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face.evaluation.answers import Answers
+from mtl_face.evaluation.truth import Truth
+from mtl_face.tasks import VA_NAMES
+
+MAX_VIDEOS = 60
+"""Timelines at most: the rest would make the file large, and no one would look at them."""
+
+BAND_STD = 1.96
+"""Half the height of the band in standard deviations: a central 95 % interval."""
+
+_OPEN = 4
+"""Timelines that are not folded away."""
+
+_MAX_BINS = 250
+"""A longer line becomes the lowest and the highest point of so many stretches."""
+
+_GAP = 10.0
+"""A line breaks where frames are this many times farther apart than usual."""
+
+_IN_WORDS = {"truth": "truth", "final": "prediction", "raw": "prediction before smoothing"}
+
+Line = NDArray[np.float64]
+"""Points [P, 2]: frame and value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """A video of the report.
+
+    Attributes:
+        name: data set and video.
+        rows: its rows in the order of their frames, each frame once, int64 [N].
+        rmse: root mean square error of valence and arousal together over its labelled rows; NaN
+            without any.
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    rmse: float
+
+
+class Strip(NamedTuple):
+    """One value of a video over its frames.
+
+    Attributes:
+        name: `valence` or `arousal`.
+        description: the strip in words.
+        paths: kind (`band`, `zero`, `raw`, `truth`, `final`) and SVG path of each line, lowest
+            first; x is 0..1000 to the right, y 0..100 downwards.
+    """
+
+    name: str
+    description: str
+    paths: list[tuple[str, str]]
+
+
+class Timeline(NamedTuple):
+    """A video as it is drawn: its caption, its first and last frame, valence above arousal."""
+
+    caption: str
+    first: int
+    last: int
+    strips: list[Strip]
+
+
+def timelines(truth: Truth, answers: Answers, raw: Answers | None) -> dict[str, Any]:
+    """Valence and arousal of the worst videos. Rows of all tables belong together.
+
+    Args:
+        truth: N rows of labels.
+        answers: the N answers as scored.
+        raw: the N answers before smoothing and calibration, or None.
+
+    Returns:
+        `open` and `folded`: timelines, the worst first; `num_videos`: of all videos; `raw` and
+        `band`: whether there are such lines.
+    """
+    videos = choose_videos(truth, answers)
+    if raw is not None and np.array_equal(
+        [raw.valence, raw.arousal], [answers.valence, answers.arousal], equal_nan=True
+    ):
+        raw = None
+    drawn = [draw(video, truth, answers, raw) for video in videos[:MAX_VIDEOS]]
+    return {
+        "open": drawn[:_OPEN],
+        "folded": drawn[_OPEN:],
+        "num_videos": len(videos),
+        "raw": raw is not None,
+        "band": answers.valence_std is not None,
+    }
+
+
+def choose_videos(truth: Truth, answers: Answers) -> list[Video]:
+    """The videos with at least two different frames and a prediction, the worst first.
+
+    Those without labels are the last.
+    """
+    answered = ~(np.isnan(answers.valence) | np.isnan(answers.arousal))
+    squares = [
+        (np.clip(getattr(answers, name), -1, 1) - np.asarray(getattr(truth, name), np.float64)) ** 2
+        for name in VA_NAMES
+    ]
+    square_N = np.mean(squares, axis=0)
+    order = np.lexsort((np.asarray(truth.frame), answers.video, answers.dataset))
+    order = order[answered[order]]
+    dataset, video = answers.dataset[order], answers.video[order]
+    starts = np.flatnonzero((dataset[1:] != dataset[:-1]) | (video[1:] != video[:-1])) + 1
+    found = []
+    for rows in np.split(order, starts):
+        if len(rows) == 0:
+            continue
+        frames = np.asarray(truth.frame)[rows]
+        distinct = rows[np.append(True, np.diff(frames) > 0)]
+        if len(distinct) < 2:
+            continue
+        errors = square_N[rows][~np.isnan(square_N[rows])]
+        found.append(
+            Video(
+                name=f"{answers.dataset[rows[0]]} / {answers.video[rows[0]]}",
+                rows=distinct,
+                rmse=float(np.sqrt(errors.mean())) if len(errors) else float("nan"),
+            )
+        )
+    return sorted(found, key=lambda video: -1.0 if np.isnan(video.rmse) else -2.0 - video.rmse)
+
+
+def draw(video: Video, truth: Truth, answers: Answers, raw: Answers | None) -> Timeline:
+    """The two strips of a video; arguments as of `timelines`."""
+    frames = np.asarray(truth.frame, np.float64)[video.rows]
+    error = "no labels" if np.isnan(video.rmse) else f"root mean square error {video.rmse:.3f}"
+    tables = {"raw": raw, "truth": truth, "final": answers}
+    return Timeline(
+        caption=f"{video.name}: {len(video.rows):,} frames, {error}",
+        first=int(frames[0]),
+        last=int(frames[-1]),
+        strips=[_strip(name, frames, video, tables) for name in VA_NAMES],
+    )
+
+
+def _strip(name: str, frames: NDArray[np.float64], video: Video, tables: dict[str, Any]) -> Strip:
+    def column(table: Any, name: str) -> NDArray[np.float64]:
+        return np.asarray(getattr(table, name), np.float64)[video.rows]
+
+    lines = {
+        kind: np.column_stack([frames, np.clip(column(table, name), -1, 1)])
+        for kind, table in tables.items()
+        if table is not None
+    }
+    paths = []
+    if getattr(tables["final"], f"{name}_std") is not None:
+        mean, half = (
+            column(tables["final"], name),
+            BAND_STD * column(tables["final"], f"{name}_std"),
+        )
+        paths += [("band", path) for path in _band(frames, mean - half, mean + half)]
+    paths.append(("zero", "M 0 50 H 1000"))
+    paths += [(kind, path) for kind, line in lines.items() if (path := _path(line, frames))]
+    ranges = []
+    for kind, line in lines.items():
+        values = line[:, 1][~np.isnan(line[:, 1])]
+        told = f"from {values.min():.2f} to {values.max():.2f}" if len(values) else "absent"
+        ranges.append(f"{_IN_WORDS[kind]} {told}")
+    description = f"{name.capitalize()} of {video.name} over its frames: {', '.join(ranges)}."
+    return Strip(name, description, paths)
+
+
+def _pieces(points: Line) -> Iterator[Line]:
+    """Stretches of a line without missing values and without long gaps."""
+    points = points[~np.isnan(points[:, 1])]
+    if not len(points):
+        return
+    steps = np.diff(points[:, 0])
+    usual = float(np.median(steps)) if len(steps) else 1.0
+    yield from np.split(points, np.flatnonzero(steps > _GAP * usual) + 1)
+
+
+def _thin(points: Line) -> Line:
+    """The lowest and the highest point of each stretch, in their order, if there are too many."""
+    if len(points) <= 2 * _MAX_BINS:
+        return points
+    keep = []
+    for part in np.array_split(np.arange(len(points)), _MAX_BINS):
+        values = points[part, 1]
+        keep += sorted({int(part[values.argmin()]), int(part[values.argmax()])})
+    return points[keep]
+
+
+def _path(points: Line, frames: NDArray[np.float64]) -> str:
+    """The `d` of a path. A point that stands alone is a short stroke."""
+    pieces = []
+    for piece in _pieces(points):
+        coordinates = _places(_thin(piece), frames)
+        pieces.append("M" + "L".join(coordinates) + ("h0.1" if len(coordinates) == 1 else ""))
+    return "".join(pieces)
+
+
+def _band(
+    frames: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> Iterator[str]:
+    """The `d` of each piece of the area between two lines, which are clipped to [-1, 1]."""
+    lower, upper = (_pieces(np.column_stack([frames, np.clip(v, -1, 1)])) for v in (low, high))
+    for bottom, top in zip(lower, upper, strict=True):
+        outline = [*_places(_thin(top), frames), *_places(_thin(bottom)[::-1], frames)]
+        yield f"M{'L'.join(outline)}Z"
+
+
+def _places(points: Line, frames: NDArray[np.float64]) -> list[str]:
+    """Points in the drawing's coordinates."""
+    x_P = (points[:, 0] - frames[0]) / (frames[-1] - frames[0]) * 1000
+    y_P = (1 - points[:, 1]) * 50
+    return [f"{x:.0f} {y:.1f}" for x, y in zip(x_P.tolist(), y_P.tolist(), strict=True)]
