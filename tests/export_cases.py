@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mtl_face import export
+from mtl_face.config import ModelConfig
 from mtl_face.weights import card as cards
 from mtl_face.weights import provenance
 
@@ -52,10 +53,10 @@ def make_variables(seed=0):
 
 def make_card(**changes):
     values = {
+        "model": ModelConfig(
+            input_size=32, input_mean=(1.0, 2.5, 3.0), input_std=(64.0, 64.0, 64.0)
+        ),
         "stored_size": 16,
-        "input_size": 32,
-        "input_mean": (1.0, 2.5, 3.0),
-        "input_std": (64.0, 64.0, 64.0),
         "crop": {"size": 16},
         "temperatures": {"va": 1.0, "au": 1.0, "expr": 5.0},
         "probability": {"definition": "fitted", "divisors": {"au": 1.0, "expr": 1.0}},

@@ -1,1 +1,1 @@
-"""The network: Flax modules without input or output, and without configuration objects."""
+"""The network: Flax modules, built from the section `model` of a config, without I/O."""

@@ -4,18 +4,18 @@ Shapes: B batch, H W height and width of the image, C channels.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mtl_face.config import BackboneConfig
 from mtl_face.model import remat
-from mtl_face.model.batch_norm import BATCH, FROZEN, make_batch_norm
-from mtl_face.model.convolution import CONVOLUTIONS
-from mtl_face.model.stages import NOTHING_FROZEN
-from mtl_face.model.variants import VARIANTS
+from mtl_face.model.batch_norm import FROZEN, make_batch_norm
+from mtl_face.model.convolution import CONVOLUTIONS, resolve_convolution
+from mtl_face.model.geometry import NOTHING_FROZEN, VARIANTS
 
 # Preserves the variance of the gradient through ReLU (He et al. 2015).
 _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -29,7 +29,7 @@ class BottleneckBlock(nn.Module):
         expansion: the block's output has `features * expansion` channels.
         stride: 1, or 2 to halve the map.
         project: whether the shortcut is a 1 x 1 convolution; False for the identity.
-        stride_in_reduce: see `variants.BackboneVariant`.
+        stride_in_reduce: see `geometry.BackboneVariant`.
         convolution: makes a convolution without bias; takes features, kernel_size, strides,
             padding and name.
         batch_norm: makes a batch normalisation; takes name.
@@ -77,35 +77,22 @@ class ResNet(nn.Module):
 
     Parameters and statistics are named `conv1`, `bn1`, and per block `stage{s}_block{b}` (both
     from 1) with `conv1 bn1 conv2 bn2 conv3 bn3` and, in the first block of a stage, `proj
-    proj_bn`. `ResNet()` is ResNet50: 53 convolutions, 23,508,032 parameters.
+    proj_bn`. A stage doubles the channels; each but the first halves the map, so that the total
+    stride is 2 ** (1 + number of stages). `ResNet(BackboneConfig())` is ResNet50:
+    53 convolutions, 23,508,032 parameters.
+
+    The gradient of a frozen stage is 0 and is not computed, and its batch norms are `frozen`,
+    whatever `batch_norm` says.
 
     Attributes:
-        stage_sizes: number of blocks of each stage. A stage doubles the channels; each but the
-            first halves the map, so that the total stride is 2 ** (1 + number of stages).
-        width: channels of the stem and of the inner convolutions of the first stage.
-        expansion: ratio of a block's output to its inner channels.
-        variant: geometry, a key of `variants.VARIANTS`.
-        convolution: implementation, a key of `convolution.CONVOLUTIONS`; all give the same
-            values and gradients.
-        batch_norm: source of a training step's statistics, one of `batch_norm.MODES`.
-        batch_norm_groups: for `local`, devices over which the batch is split.
-        batch_norm_momentum: share of the running statistics that a step keeps.
-        frozen_stages: stages that a training step takes as given: -1 for none, 0 for the stem, k
-            for the stem and the first k stages. Their gradient is 0 and is not computed, and
-            their batch norms are `frozen`, whatever `batch_norm` says.
+        settings: section `model.backbone` of a config.
+        devices: for `batch_norm` "local", devices over which a batch is split.
         dtype: compute dtype; parameters and statistics are float32.
         remat: one of `remat.POLICIES`, for each block.
     """
 
-    stage_sizes: Sequence[int] = (3, 4, 6, 3)
-    width: int = 64
-    expansion: int = 4
-    variant: str = "caffe"
-    convolution: str = "xla"
-    batch_norm: str = BATCH
-    batch_norm_groups: int = 1
-    batch_norm_momentum: float = 0.9
-    frozen_stages: int = NOTHING_FROZEN
+    settings: BackboneConfig
+    devices: int = 1
     dtype: Any = jnp.float32
     remat: str = remat.NONE
 
@@ -126,36 +113,36 @@ class ResNet(nn.Module):
             ValueError: `variant`, `convolution` or `batch_norm` is unknown, or there are fewer
                 stages than are to be frozen.
         """
-        for value, known in ((self.variant, VARIANTS), (self.convolution, CONVOLUTIONS)):
-            if value not in known:
-                raise ValueError(f"{value!r} is none of {', '.join(known)}")
-        if not NOTHING_FROZEN <= self.frozen_stages <= len(self.stage_sizes):
+        settings, stages = self.settings, len(self.settings.stage_sizes)
+        if settings.variant not in VARIANTS:
+            raise ValueError(f"{settings.variant!r} is none of {', '.join(VARIANTS)}")
+        if not NOTHING_FROZEN <= settings.frozen_stages <= stages:
             raise ValueError(
-                f"frozen_stages {self.frozen_stages} is not in {NOTHING_FROZEN}.."
-                f"{len(self.stage_sizes)}, the number of stages"
+                f"frozen_stages {settings.frozen_stages} is not in {NOTHING_FROZEN}.."
+                f"{stages}, the number of stages"
             )
-        variant = VARIANTS[self.variant]
+        variant = VARIANTS[settings.variant]
         convolution = functools.partial(
             nn.Conv,
             use_bias=False,
             kernel_init=_KERNEL_INIT,
             dtype=self.dtype,
-            conv_general_dilated=CONVOLUTIONS[self.convolution],
+            conv_general_dilated=CONVOLUTIONS[resolve_convolution(settings.convolution)],
         )
         batch_norm_at = [
             make_batch_norm(
                 # A stage's output is only constant if its normalisation is.
-                FROZEN if stage <= self.frozen_stages else self.batch_norm,
+                FROZEN if stage <= settings.frozen_stages else settings.batch_norm,
                 train=train,
-                groups=self.batch_norm_groups,
-                momentum=self.batch_norm_momentum,
+                groups=self.devices,
+                momentum=settings.batch_norm_momentum,
                 epsilon=variant.batch_norm_epsilon,
                 dtype=self.dtype,
             )
-            for stage in range(len(self.stage_sizes) + 1)
+            for stage in range(stages + 1)
         ]
 
-        map_BHWC = convolution(self.width, (7, 7), (2, 2), variant.conv1_padding, name="conv1")(
+        map_BHWC = convolution(settings.width, (7, 7), (2, 2), variant.conv1_padding, name="conv1")(
             image_BHWC
         )
         map_BHWC = nn.relu(batch_norm_at[0](name="bn1")(map_BHWC))
@@ -164,12 +151,12 @@ class ResNet(nn.Module):
             map_BHWC, window_shape=(3, 3), strides=(2, 2), padding=variant.pool_padding
         )
         map_BHWC = self._boundary(map_BHWC, 0)
-        for stage, size in enumerate(self.stage_sizes, start=1):
+        for stage, size in enumerate(settings.stage_sizes, start=1):
             for block in range(1, size + 1):
                 first = block == 1
                 residual = BottleneckBlock(
-                    features=self.width * 2 ** (stage - 1),
-                    expansion=self.expansion,
+                    features=settings.width * 2 ** (stage - 1),
+                    expansion=settings.expansion,
                     stride=2 if first and stage > 1 else 1,
                     project=first,
                     stride_in_reduce=variant.stride_in_reduce,
@@ -183,4 +170,4 @@ class ResNet(nn.Module):
 
     def _boundary(self, map_BHWC: jax.Array, stage: int) -> jax.Array:
         """The output of a stage; no gradient passes the last of the frozen ones."""
-        return jax.lax.stop_gradient(map_BHWC) if stage == self.frozen_stages else map_BHWC
+        return jax.lax.stop_gradient(map_BHWC) if stage == self.settings.frozen_stages else map_BHWC

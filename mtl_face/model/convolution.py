@@ -145,3 +145,20 @@ CONVOLUTIONS: dict[str, Callable[..., jax.Array] | None] = {
     "matmul_gradient": convolution_with_matmul_gradient,
 }
 """Implementations by name, as `nn.Conv(conv_general_dilated=...)` takes them."""
+
+
+def resolve_convolution(name: str, platform: str | None = None) -> str:
+    """Turns `auto` into the implementation that is faster on a platform.
+
+    Args:
+        name: a key of `CONVOLUTIONS`, or `auto`.
+        platform: `cpu`, `gpu`, `tpu`; None: the default backend.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name == "auto":
+        return "matmul_gradient" if (platform or jax.default_backend()) == "cpu" else "xla"
+    if name not in CONVOLUTIONS:
+        raise ValueError(f"{name!r} is none of {', '.join(CONVOLUTIONS)}")
+    return name

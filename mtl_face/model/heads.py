@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtl_face.model.attention import at_least_float32
+from mtl_face.model.transformer import at_least_float32
 
 MAX_LOG_RATIO = 8.0
 """Largest magnitude of a log variance over its task's: standard deviations of 1/55 to 55 times."""

@@ -141,16 +141,12 @@ def identity_transforms(batch_size: int, *, stored_size: int, input_size: int) -
     return jnp.broadcast_to(transform_23[None], (batch_size, 2, 3))
 
 
-def resolve_method(method: Method) -> Method:
-    """Turns `auto` into the way of resampling that suits the default backend.
-
-    Programs that compile for another backend than the one they run on must name the method.
+def resolve_method(method: Method, platform: str | None = None) -> Method:
+    """Turns `auto` into the way of resampling that suits a platform: `separable` on a TPU.
 
     Args:
         method: one of `METHODS`.
-
-    Returns:
-        `separable` on a TPU and `gather` elsewhere, or the method itself if it was named.
+        platform: `cpu`, `gpu`, `tpu`; None: the default backend.
 
     Raises:
         ValueError: not one of `METHODS`.
@@ -158,7 +154,7 @@ def resolve_method(method: Method) -> Method:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method == "auto":
-        return "separable" if jax.default_backend() == "tpu" else "gather"
+        return "separable" if (platform or jax.default_backend()) == "tpu" else "gather"
     return method
 
 

@@ -25,7 +25,10 @@ from jax.experimental import topologies
 from data_pipeline.batch import expand_labels
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError
-from mtl_face.model.stages import stage_of
+from mtl_face.model.convolution import resolve_convolution
+from mtl_face.model.geometry import stage_of
+from mtl_face.model.network import MtlFace
+from mtl_face.objective.augment import resolve_method
 from mtl_face.planner.chips import LOCAL
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
 from mtl_face.training import experiment, sharding
@@ -72,7 +75,7 @@ def compile_step(
         even=config.augmentation.mixup_alpha > 0,
         microbatches=config.optimizer.accumulation_steps,
     )
-    network = experiment.network(config.model, devices=mesh.size)
+    network = MtlFace(config.model, devices=mesh.size)
     optimizer = experiment.optimizer(
         config, experiment.learning_rates(config, steps_per_epoch=1000)
     )
@@ -144,17 +147,14 @@ def compile_step(
 
 def for_platform(config: config_lib.Config, platform: str) -> config_lib.Config:
     """The config with `auto` settled for the platform that is compiled for, not the one at hand."""
-    backbone, augmentation = config.model.backbone, config.augmentation
-    if backbone.convolution == "auto":
-        chosen = "matmul_gradient" if platform == "cpu" else "xla"
-        backbone = dataclasses.replace(backbone, convolution=chosen)
-    if augmentation.method == "auto":
-        chosen = "separable" if platform == "tpu" else "gather"
-        augmentation = dataclasses.replace(augmentation, method=chosen)
+    model, augmentation = config.model, config.augmentation
+    convolution = resolve_convolution(model.backbone.convolution, platform)
+    backbone = dataclasses.replace(model.backbone, convolution=convolution)
+    method = resolve_method(augmentation.method, platform)  # type: ignore[arg-type]
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, backbone=backbone),
-        augmentation=augmentation,
+        model=dataclasses.replace(model, backbone=backbone),
+        augmentation=dataclasses.replace(augmentation, method=method),
     )
 
 

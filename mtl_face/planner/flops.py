@@ -11,10 +11,10 @@ Imports no JAX.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from mtl_face.model.stages import NOTHING_FROZEN
-from mtl_face.model.variants import VARIANTS
+from mtl_face.config import BackboneConfig, ModelConfig
+from mtl_face.model.geometry import VARIANTS
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 
 
@@ -46,51 +46,34 @@ class _Product:
         return Flops(self.flops, self.flops * (1 + gradients))
 
 
-def by_part(
-    *,
-    input_size: int,
-    stage_sizes: Sequence[int],
-    backbone_width: int,
-    expansion: int,
-    variant: str,
-    frozen_stages: int = NOTHING_FROZEN,
-    embed_dim: int,
-    encoder_layers: int,
-    decoder_modules: int,
-    mlp_ratio: int,
-    decoder_mlp: str,
-    head_layers: int,
-    head_width: int,
-) -> dict[str, Flops]:
-    """Counts a network given by the attributes of `model.network.MtlFace`.
+def by_part(model: ModelConfig) -> dict[str, Flops]:
+    """Counts a network.
 
     Returns:
         Operations of one image, by block: `stem`, `stage1` ..., `projection`, `encoder`,
         `decoder`, `heads`.
     """
-    products = [
-        *_backbone(
-            input_size, tuple(stage_sizes), backbone_width, expansion, variant, frozen_stages
-        )
-    ]
-    side = feature_side(input_size, variant=variant, stages=len(stage_sizes))
+    products = [*_backbone(model.input_size, model.backbone)]
+    backbone, width, ratio = model.backbone, model.embed_dim, model.mlp_ratio
+    stages = len(backbone.stage_sizes)
+    side = feature_side(model.input_size, variant=backbone.variant, stages=stages)
     patches = side * side
-    channels = backbone_width * 2 ** (len(stage_sizes) - 1) * expansion
+    channels = backbone.width * 2 ** (stages - 1) * backbone.expansion
     products.append(
         _Product(
             "projection",
-            2 * patches * channels * embed_dim,
-            input_gradient=frozen_stages < len(stage_sizes),
+            2 * patches * channels * width,
+            input_gradient=backbone.frozen_stages < stages,
         )
     )
     tokens = len(TASKS)
-    encoder = _attention_layer(patches, patches, embed_dim, mlp_ratio)
-    products += [_Product("encoder", encoder)] * encoder_layers
-    own = _attention_layer(tokens, tokens, embed_dim, mlp_ratio if decoder_mlp == "each" else 0)
-    cross = _attention_layer(tokens, patches, embed_dim, mlp_ratio)
-    products += [_Product("decoder", own + cross)] * decoder_modules
+    encoder = _attention_layer(patches, patches, width, ratio)
+    products += [_Product("encoder", encoder)] * model.encoder_layers
+    own = _attention_layer(tokens, tokens, width, ratio if model.decoder_mlp == "each" else 0)
+    cross = _attention_layer(tokens, patches, width, ratio)
+    products += [_Product("decoder", own + cross)] * model.decoder_modules
     for task in TASKS:
-        widths = [embed_dim, *[head_width] * (head_layers - 1), OUTPUT_SIZES[task]]
+        widths = [width, *[model.head_width] * (model.head_layers - 1), OUTPUT_SIZES[task]]
         products += [_Product("heads", 2 * wide * out) for wide, out in itertools.pairwise(widths)]
 
     total: dict[str, Flops] = {}
@@ -122,14 +105,10 @@ def _pooled(side: int, variant: str) -> int:
     return (side + before + after - 3) // 2 + 1
 
 
-def _backbone(
-    input_size: int,
-    stage_sizes: tuple[int, ...],
-    width: int,
-    expansion: int,
-    variant: str,
-    frozen_stages: int,
-) -> Iterator[_Product]:
+def _backbone(input_size: int, backbone: BackboneConfig) -> Iterator[_Product]:
+    width, expansion = backbone.width, backbone.expansion
+    frozen_stages = backbone.frozen_stages
+
     def convolution(part: str, side: int, kernel: int, wide: int, out: int) -> _Product:
         stage = 0 if part == "stem" else int(part.removeprefix("stage"))
         return _Product(
@@ -140,15 +119,15 @@ def _backbone(
     # No gradient with respect to the image.
     stem = convolution("stem", side, 7, 3, width)
     yield dataclasses.replace(stem, input_gradient=False)
-    side = _pooled(side, variant)
+    side = _pooled(side, backbone.variant)
     channels = width
-    for stage, size in enumerate(stage_sizes, start=1):
+    for stage, size in enumerate(backbone.stage_sizes, start=1):
         part, inner = f"stage{stage}", width * 2 ** (stage - 1)
         for block in range(size):
             before = side
             if block == 0 and stage > 1:
                 side = -(-side // 2)
-            reduced = side if VARIANTS[variant].stride_in_reduce else before
+            reduced = side if VARIANTS[backbone.variant].stride_in_reduce else before
             reduce = convolution(part, reduced, 1, channels, inner)
             project = convolution(part, side, 1, channels, inner * expansion)
             if block == 0 and stage - 1 == frozen_stages:

@@ -11,7 +11,6 @@ from mtl_face import config as config_lib
 from mtl_face import export, probabilities
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.faces import align
-from mtl_face.model.network import PER_EXAMPLE
 from mtl_face.run import evaluate_run
 from mtl_face.run import provenance as lineage
 from mtl_face.run import workdir as workdirs
@@ -55,12 +54,9 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         config.uncertainty.kind, temperatures, config.evaluation.probability
     )
     metrics = _metrics(workdir, step)
-    model = config.model
     card = cards.make(
+        model=config.model,
         stored_size=config.data.image_size,
-        input_size=model.input_size,
-        input_mean=model.input_mean,
-        input_std=model.input_std,
         crop={
             "data": lineage.data_sets(config),
             **_crop(config.data.image_size),
@@ -72,7 +68,6 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
         config=config_lib.to_dict(config),
         versions=versions(),
         provenance=provenance,
-        va_variance=model.va_variance == PER_EXAMPLE,
     )
     folder = absolute(options.output or workdir / default)
     export.save(folder, variables, card, form=options.format)

@@ -98,29 +98,9 @@ def make_plan(
             batch_size=batch_size,
             chip=chip,
             compute_dtype=dtype,
-            analytical=flops.total(analytical(config.model)),
+            analytical=flops.total(flops.by_part(config.model)),
         )
     return plan
-
-
-def analytical(model: config_lib.ModelConfig) -> dict[str, flops.Flops]:
-    """Operations of an image in closed form, by part of the network."""
-    backbone = model.backbone
-    return flops.by_part(
-        input_size=model.input_size,
-        stage_sizes=backbone.stage_sizes,
-        backbone_width=backbone.width,
-        expansion=backbone.expansion,
-        variant=backbone.variant,
-        frozen_stages=backbone.frozen_stages,
-        embed_dim=model.embed_dim,
-        encoder_layers=model.encoder_layers,
-        decoder_modules=model.decoder_modules,
-        mlp_ratio=model.mlp_ratio,
-        decoder_mlp=model.decoder_mlp,
-        head_layers=model.head_layers,
-        head_width=model.head_width,
-    )
 
 
 def _compiled(

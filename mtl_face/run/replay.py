@@ -11,6 +11,7 @@ import numpy as np
 
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.model.network import MtlFace
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.session import Session, say
 from mtl_face.tasks import TASKS
@@ -51,7 +52,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     }
     # Without rematerialisation, inside of which no value could be looked at.
     plain = dataclasses.replace(config.model, remat="none")
-    found = diagnose(experiment.network(plain, devices=session.mesh.size), state, batch, **parts)
+    found = diagnose(MtlFace(plain, devices=session.mesh.size), state, batch, **parts)
     step = make_train_step(
         session.network,
         session.optimizer,

@@ -25,7 +25,7 @@ from mtl_face.evaluation.predictions import PredictionTable
 from mtl_face.inference.batched import predict_rows
 from mtl_face.inference.columns import output_sizes, table_columns
 from mtl_face.inference.dropout import make_dropout_step
-from mtl_face.model.network import PER_EXAMPLE
+from mtl_face.model.network import PER_EXAMPLE, MtlFace
 from mtl_face.objective import uncertainty
 from mtl_face.run import processes
 from mtl_face.tables import FrameTable
@@ -58,7 +58,7 @@ class Session:
         self.config = config
         self.mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
         sharding.check_batch(config.evaluation.batch_size, self.mesh, name="evaluation.batch_size")
-        self.network = experiment.network(config.model, devices=self.mesh.size)
+        self.network = MtlFace(config.model, devices=self.mesh.size)
         self.learning_rates = experiment.learning_rates(config, steps_per_epoch)
         self.optimizer = experiment.optimizer(config, self.learning_rates)
         self.state_like: TrainState = abstract_state(

@@ -9,54 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_face.config import Config, ModelConfig
-from mtl_face.model.network import MtlFace
+from mtl_face.config import Config
 from mtl_face.objective import augment, losses, mixup, uncertainty
 from mtl_face.tasks import TASKS
 from mtl_face.training import optimizer as optimizers
 from mtl_face.training.accumulation import EXAMPLE_WEIGHT
-
-
-def network(model: ModelConfig, *, devices: int = 1) -> MtlFace:
-    """The network that a config describes.
-
-    Args:
-        model: the settings.
-        devices: over which a training batch is split; matters to `batch_norm` "local" alone.
-    """
-    backbone = model.backbone
-    convolution = backbone.convolution
-    if convolution == "auto":
-        convolution = "matmul_gradient" if jax.default_backend() == "cpu" else "xla"
-    return MtlFace(
-        input_size=model.input_size,
-        input_mean=model.input_mean,
-        input_std=model.input_std,
-        stage_sizes=backbone.stage_sizes,
-        backbone_width=backbone.width,
-        expansion=backbone.expansion,
-        variant=backbone.variant,
-        convolution=convolution,
-        batch_norm=backbone.batch_norm,
-        batch_norm_groups=devices if backbone.batch_norm == "local" else 1,
-        batch_norm_momentum=backbone.batch_norm_momentum,
-        frozen_stages=backbone.frozen_stages,
-        embed_dim=model.embed_dim,
-        encoder_layers=model.encoder_layers,
-        decoder_modules=model.decoder_modules,
-        num_heads=model.num_heads,
-        mlp_ratio=model.mlp_ratio,
-        decoder_mlp=model.decoder_mlp,
-        head_layers=model.head_layers,
-        head_width=model.head_width,
-        va_variance=model.va_variance,
-        dropout=model.dropout,
-        norm=model.norm,
-        position=model.position,
-        token_init_std=model.token_init_std,
-        dtype=jnp.dtype(model.compute_dtype),
-        remat=model.remat,
-    )
 
 
 def learning_rates(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_face.errors import UserError
-from mtl_face.model.stages import stage_of
+from mtl_face.model.geometry import stage_of
 from mtl_face.training.state import TrainState
 
 Numbers = dict[str, jax.Array]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_face.model.stages import NOTHING_FROZEN, stage_of
+from mtl_face.model.geometry import NOTHING_FROZEN, stage_of
 
 Schedule = Callable[[Any], Any]
 """Step -> learning rate."""

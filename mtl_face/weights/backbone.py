@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_face.errors import WeightsError
-from mtl_face.model.variants import VARIANTS, BackboneVariant, ChannelOrder
+from mtl_face.model.geometry import VARIANTS, BackboneVariant, ChannelOrder
 from mtl_face.weights import exported, resnet_in_file
 from mtl_face.weights.formats import FileContent, open_weights
 from mtl_face.weights.resnet_in_file import ResNetInFile

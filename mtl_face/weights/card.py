@@ -10,11 +10,12 @@ whatever the network, while the scores beside it were of `fitted` (`mtl_face.pro
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mtl_face import probabilities
+from mtl_face.config import ModelConfig
 from mtl_face.errors import WeightsError
 from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, VA_LOG_VARIANCE
 from mtl_face.weights import differences
@@ -66,10 +67,8 @@ class ExportError(WeightsError):
 
 def make(
     *,
+    model: ModelConfig,
     stored_size: int,
-    input_size: int,
-    input_mean: Iterable[float],
-    input_std: Iterable[float],
     crop: Mapping[str, Any],
     temperatures: Mapping[str, float],
     probability: Mapping[str, Any],
@@ -78,15 +77,12 @@ def make(
     config: Mapping[str, Any],
     versions: Mapping[str, str],
     provenance: Mapping[str, Any] | None,
-    va_variance: bool = False,
 ) -> dict[str, Any]:
     """The card of a network, but for what is read off its arrays.
 
     Args:
+        model: the network's settings.
         stored_size: side of the crops that it was trained on, pixels.
-        input_size: side of the network's input, pixels.
-        input_mean: subtracted from R, G, B in 0..255, inside the network.
-        input_std: then divides, inside the network.
         crop: how the crops were cut and aligned.
         temperatures: of each task.
         probability: the statement of `mtl_face.probabilities`.
@@ -95,12 +91,12 @@ def make(
         config: the settings, nested.
         versions: of this program and its libraries.
         provenance: see `mtl_face.weights.provenance`.
-        va_variance: whether the network predicts variances of valence and arousal.
 
     Returns:
         JSON values; saving adds `tensors` and `weights_sha256`.
     """
     outputs = {task: list(names) for task, names in OUTPUT_NAMES.items()}
+    varies = model.va_variance == "per_example"
     values = {
         "schema": SCHEMA,
         "tasks": {
@@ -109,7 +105,7 @@ def make(
                 "kind": "values",
                 "range": [-1.0, 1.0],
                 "reading": "linear: clip to the range where a value is written or scored",
-                **({"variance": _variance(outputs["va"])} if va_variance else {}),
+                **({"variance": _variance(outputs["va"])} if varies else {}),
             },
             "au": {
                 "outputs": outputs["au"],
@@ -131,13 +127,13 @@ def make(
         "probability": dict(probability),
         "input": {
             "stored_size": stored_size,
-            "size": input_size,
+            "size": model.input_size,
             "resize": "bilinear, pixel centres at half pixels, no antialiasing",
             "layout": "NHWC",
             "channels": "RGB",
             "range": [0, 255],
-            "mean": list(input_mean),
-            "std": list(input_std),
+            "mean": list(model.input_mean),
+            "std": list(model.input_std),
             "normalisation": "(value - mean) / std; the network of mtl_face does it itself",
         },
         "crop": dict(crop),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mtl_face import files
 from mtl_face.errors import WeightsError
-from mtl_face.model.variants import VARIANTS, BackboneVariant
+from mtl_face.model.geometry import VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
 from mtl_face.weights import differences, safetensors_file
 from mtl_face.weights.card import ExportError

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
-from mtl_face.model.variants import ChannelOrder
+from mtl_face.model.geometry import ChannelOrder
 from mtl_face.weights import card as cards
 
 KernelLayout = Literal["HWIO", "OIHW"]

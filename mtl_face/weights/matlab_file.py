@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
-from mtl_face.model.variants import VARIANTS, ChannelOrder
+from mtl_face.model.geometry import VARIANTS, ChannelOrder
 from mtl_face.weights.formats import Entry, FileContent, damaged
 
 _ENDINGS = {"_filter": "weight", "_mult": "weight", "_bias": "bias"}

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from model_settings import resnet
 from torch.nn import functional
 
-from mtl_face.model.backbone import VARIANTS, ResNet
+from mtl_face.model.geometry import VARIANTS
 
 STAGES, WIDTH, EXPANSION = (2, 1), 4, 2
 
@@ -75,7 +76,7 @@ def torch_resnet(variables, image_BHWC, variant: str) -> np.ndarray:
 @pytest.mark.parametrize("size", [36, 34])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_geometry_equals_torch(variant, size, random_variables):
-    network: Any = ResNet(STAGES, WIDTH, EXPANSION, variant)
+    network: Any = resnet(STAGES, WIDTH, EXPANSION, variant)
     rng = np.random.default_rng(2)
     image_BHWC = jnp.asarray(rng.normal(0, 1, (2, size, size, 3)), jnp.float32)
     variables = random_variables(network, image_BHWC, train=False)
@@ -89,7 +90,7 @@ def test_geometry_equals_torch(variant, size, random_variables):
 def test_the_same_weights_give_three_maps(random_variables):
     rng = np.random.default_rng(2)
     image_BHWC = jnp.asarray(rng.normal(0, 1, (1, 32, 32, 3)), jnp.float32)
-    variables = random_variables(ResNet(STAGES, WIDTH, EXPANSION), image_BHWC, train=False)
+    variables = random_variables(resnet(STAGES, WIDTH, EXPANSION), image_BHWC, train=False)
     maps = {
         variant: torch_resnet(variables, image_BHWC, variant).mean(axis=(0, 1, 2))
         for variant in VARIANTS
@@ -100,7 +101,7 @@ def test_the_same_weights_give_three_maps(random_variables):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_resnet50(variant, abstract_variables):
-    network: Any = ResNet(variant=variant)
+    network: Any = resnet(variant=variant)
     image = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
     variables = abstract_variables(network, jnp.zeros((1, 224, 224, 3)), train=False)
     out = jax.eval_shape(lambda v, x: network.apply(v, x, train=False), variables, image)
@@ -120,7 +121,7 @@ def test_resnet50(variant, abstract_variables):
 
 
 def test_three_stages_make_sixteen_pixel_patches(abstract_variables):
-    network: Any = ResNet((1, 1, 1), width=8, expansion=2)
+    network: Any = resnet((1, 1, 1), width=8, expansion=2)
     image_BHWC = jnp.zeros((1, 112, 112, 3))
     variables = abstract_variables(network, image_BHWC, train=False)
     out = jax.eval_shape(lambda v: network.apply(v, image_BHWC, train=False), variables)
@@ -128,7 +129,7 @@ def test_three_stages_make_sixteen_pixel_patches(abstract_variables):
 
 
 def test_training_updates_the_statistics_by_the_momentum(random_variables):
-    network: Any = ResNet((1,), 4, 2, batch_norm_momentum=0.75)
+    network: Any = resnet((1,), 4, 2, batch_norm_momentum=0.75)
     rng = np.random.default_rng(4)
     image_BHWC = jnp.asarray(rng.normal(0, 1, (3, 16, 16, 3)), jnp.float32)
     variables = random_variables(network, image_BHWC, train=False)

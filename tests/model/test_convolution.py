@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from model_settings import resnet
 
-from mtl_face.model.backbone import ResNet
 from mtl_face.model.convolution import convolution_with_matmul_gradient
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -58,8 +58,8 @@ def test_value_and_gradients_equal_xla(kernel, strides, padding, size, channels)
 def test_the_backbone_learns_the_same(random_variables):
     rng = np.random.default_rng(1)
     image_BHWC = jnp.asarray(rng.normal(size=(2, 16, 16, 3)), jnp.float32)
-    slow = ResNet((1, 1), 4, 2)
-    fast = ResNet((1, 1), 4, 2, convolution="matmul_gradient")
+    slow = resnet((1, 1), 4, 2)
+    fast = resnet((1, 1), 4, 2, convolution="matmul_gradient")
     variables = random_variables(slow, image_BHWC, train=False)
 
     def gradient(network):

@@ -1,30 +1,33 @@
 """The head of valence and arousal with and without variances, in the whole network."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_settings import PAPER, changed
 
-from mtl_face.model.heads import MAX_LOG_RATIO
+from mtl_face.model.heads import MAX_LOG_RATIO, TaskHead
 from mtl_face.model.network import MtlFace
 from mtl_face.tasks import OUTPUT_SIZES, VA_LOG_VARIANCE
 
-MICRO = {
-    "input_size": 16,
-    "stage_sizes": (1,),
-    "backbone_width": 4,
-    "expansion": 1,
-    "embed_dim": 8,
-    "encoder_layers": 1,
-    "decoder_modules": 1,
-    "num_heads": 2,
-    "head_layers": 2,
-    "head_width": 8,
-    "dropout": 0.5,
-}
-PER_EXAMPLE = MtlFace(**MICRO, va_variance="per_example")
+MICRO = changed(
+    PAPER,
+    input_size=16,
+    stage_sizes=(1,),
+    width=4,
+    expansion=1,
+    embed_dim=8,
+    encoder_layers=1,
+    decoder_modules=1,
+    num_heads=2,
+    head_layers=2,
+    head_width=8,
+    dropout=0.5,
+)
+PER_EXAMPLE = MtlFace(changed(MICRO, va_variance="per_example"))
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +42,12 @@ def variables(image):
 
 def test_shared_variance_has_the_outputs_and_size_that_it_had(image, variables):
     shared, made = jax.eval_shape(
-        lambda x: MtlFace(**MICRO).init_with_output(jax.random.key(0), x, train=False), image
+        lambda x: MtlFace(MICRO).init_with_output(jax.random.key(0), x, train=False), image
     )
     assert shared.keys() == OUTPUT_SIZES.keys()
     more = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     less = sum(leaf.size for leaf in jax.tree.leaves(made["params"]))
-    assert more - less == 2 * (MICRO["head_width"] + 1)
+    assert more - less == 2 * (MICRO.head_width + 1)
 
 
 def test_variances_are_the_last_outputs_of_the_head_bounded(image, variables):
@@ -85,8 +88,16 @@ def test_sampled_dropout_changes_no_statistics(image, variables):
         assert (np.asarray(first[name]) != np.asarray(second[name])).all()
 
 
-def test_unknown_variance():
-    with pytest.raises(ValueError, match="va_variance"):
-        MtlFace(**MICRO, va_variance="each").init(
-            jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False
-        )
+def test_a_head_is_dense_layers_with_relu_but_for_the_last(random_variables):
+    rng = np.random.default_rng(0)
+    token_BD = jnp.asarray(rng.normal(size=(5, 8)), jnp.float32)
+    head: Any = TaskHead(num_layers=4, width=7, out=2)
+    variables = random_variables(head, token_BD)
+    layers = [variables["params"][f"dense{layer}"] for layer in (1, 2, 3, 4)]
+    assert [layer["kernel"].shape for layer in layers] == [(8, 7), (7, 7), (7, 7), (7, 2)]
+    x = np.asarray(token_BD, float)
+    for index, layer in enumerate(layers):
+        x = x @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+        if index < 3:
+            x = np.maximum(x, 0)
+    np.testing.assert_allclose(head.apply(variables, token_BD), x, rtol=1e-4, atol=1e-5)

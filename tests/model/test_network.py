@@ -1,5 +1,6 @@
 """Sizes, dtypes and modes of the whole network."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -7,22 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_settings import PAPER, TINY, changed
 
+from mtl_face.config import BackboneConfig, ModelConfig
 from mtl_face.model.heads import TaskHead
 from mtl_face.model.network import MtlFace
-from mtl_face.model.presets import PAPER, TINY
 from mtl_face.tasks import OUTPUT_SIZES
 
-MICRO = TINY | {
-    "dropout": 0.1,
-    "input_size": 32,
-    "stage_sizes": (1, 1),
-    "backbone_width": 4,
-    "embed_dim": 8,
-    "num_heads": 2,
-    "mlp_ratio": 2,
-    "head_width": 8,
-}
+MICRO = changed(
+    TINY,
+    dropout=0.1,
+    input_size=32,
+    stage_sizes=(1, 1),
+    width=4,
+    embed_dim=8,
+    num_heads=2,
+    mlp_ratio=2,
+    head_width=8,
+)
 
 
 def count(tree) -> int:
@@ -34,12 +37,12 @@ def apply(network: MtlFace, *arguments: Any, **options: Any) -> Any:
 
 
 def blank(network: MtlFace) -> jax.Array:
-    return jnp.zeros((2, network.input_size, network.input_size, 3))
+    return jnp.zeros((2, network.settings.input_size, network.settings.input_size, 3))
 
 
 @pytest.fixture(scope="module")
 def micro():
-    return MtlFace(**MICRO)
+    return MtlFace(MICRO)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def forward(micro):
 
 
 def test_paper_preset_has_the_size_of_its_layers(abstract_variables):
-    network = MtlFace(**PAPER)
+    network = MtlFace(PAPER)
     variables = abstract_variables(network, blank(network), train=False)
     parts = {name: count(part) for name, part in variables["params"].items()}
     width, hidden = 768, 3072
@@ -105,18 +108,14 @@ def test_paper_preset_has_the_size_of_its_layers(abstract_variables):
     assert outputs["attention"].shape == (2, 2, 12, 3, 49)
 
 
-def test_defaults_are_the_paper_preset():
-    assert MtlFace() == MtlFace(**PAPER)
-
-
 def test_one_perceptron_a_decoder_module(abstract_variables):
-    network = MtlFace(**(PAPER | {"decoder_mlp": "last"}))
+    network = MtlFace(changed(PAPER, decoder_mlp="last"))
     variables = abstract_variables(network, blank(network), train=False)
     assert count(variables["params"]) == 63_495_510
 
 
 def test_tiny_preset_is_tiny(abstract_variables):
-    network = MtlFace(**TINY)
+    network = MtlFace(TINY)
     variables = abstract_variables(network, blank(network), train=False)
     assert count(variables["params"]) == 855_982
     outputs = jax.eval_shape(
@@ -173,10 +172,10 @@ def test_evaluation_is_deterministic_and_training_is_not(
 
 def test_the_network_normalises_its_input(forward, micro_variables, image):
     mean, std = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
-    scaled = MtlFace(**(MICRO | {"input_mean": mean, "input_std": std}))
+    scaled = MtlFace(changed(MICRO, input_mean=mean, input_std=std))
     # What the micro network's own mean and deviation turn into (image - mean) / std.
     same_BHWC = (image - np.reshape(mean, (1, 1, 1, 3))) / np.reshape(std, (1, 1, 1, 3))
-    same_BHWC = same_BHWC * MICRO["input_std"][0] + MICRO["input_mean"][0]
+    same_BHWC = same_BHWC * MICRO.input_std[0] + MICRO.input_mean[0]
     np.testing.assert_allclose(
         jax.jit(lambda v, x: apply(scaled, v, x, train=False))(micro_variables, image)["au"],
         forward(micro_variables, jnp.asarray(same_BHWC))["au"],
@@ -199,7 +198,7 @@ def test_each_head_reads_the_token_of_its_task(micro, micro_variables, image):
     outputs, captured = jax.jit(forward)(micro_variables, image)
     ((token_BTD, _),) = captured["intermediates"]["decoder"]["__call__"]
     for task, token in zip(("va", "au", "expr"), (0, 1, 2), strict=True):
-        head = TaskHead(MICRO["head_layers"], MICRO["head_width"], OUTPUT_SIZES[task])
+        head = TaskHead(MICRO.head_layers, MICRO.head_width, OUTPUT_SIZES[task])
         params = {"params": micro_variables["params"][f"head_{task}"]}
         expected: Any = head.apply(params, token_BTD[:, token])
         np.testing.assert_allclose(outputs[task], expected, rtol=1e-5, atol=1e-5)
@@ -214,7 +213,7 @@ def test_attention_is_returned_when_asked(forward, train_forward, micro_variable
 
 
 def test_bfloat16_computes_near_float32_and_returns_float32(train_forward, micro_variables, image):
-    half = jitted(MtlFace(**(MICRO | {"dtype": jnp.bfloat16})))
+    half = jitted(MtlFace(changed(MICRO, compute_dtype="bfloat16")))
     outputs, updated = half(micro_variables, image, jax.random.key(0))
     exact, _ = train_forward(micro_variables, image, jax.random.key(0))
     for leaf in jax.tree.leaves((outputs, updated)):
@@ -235,12 +234,82 @@ def test_a_wrong_image_is_named(micro, micro_variables, shape):
         ("variant", "resnext"),
         ("convolution", "fast"),
         ("norm", "middle"),
+        ("batch_norm", "global"),
+        ("va_variance", "each"),
         ("position", "3d"),
         ("decoder_mlp", "none"),
         ("num_heads", 3),
     ],
 )
-def test_an_unknown_attribute_is_named(abstract_variables, field, value):
-    network = MtlFace(**(MICRO | {field: value}))
+def test_an_unknown_setting_is_named(abstract_variables, field, value):
+    network = MtlFace(changed(MICRO, **{field: value}))
     with pytest.raises(ValueError, match=str(value)):
         abstract_variables(network, blank(network), train=False)
+
+
+def program(settings) -> str:
+    """Text and constants of the initialisation and of a step's gradient, before any compiler."""
+    network: Any = MtlFace(settings, devices=2)
+    key, image = jax.random.key(0), jnp.zeros((2, settings.input_size, settings.input_size, 3))
+
+    def init(key):
+        return network.init(key, image, train=False)
+
+    def total(params, statistics, key):
+        outputs, updated = network.apply(
+            {"params": params, "batch_stats": statistics},
+            image,
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        return sum(jnp.sum(value) for value in outputs.values()), updated
+
+    initial, variables = jax.make_jaxpr(init, return_shape=True)(key)
+    step = jax.make_jaxpr(jax.grad(total, has_aux=True))(
+        variables["params"], variables["batch_stats"], key
+    )
+    constants = [np.asarray(value).tobytes() for value in (*initial.consts, *step.consts)]
+    return f"{initial}\n{step}\n{constants}"
+
+
+@pytest.mark.slow
+def test_every_setting_changes_the_program():
+    base = changed(MICRO, stage_sizes=(1,), decoder_mlp="each", head_layers=1)
+    changes = {
+        "input_size": 24,
+        "input_mean": (1.0, 2.0, 3.0),
+        "input_std": (4.0, 5.0, 6.0),
+        "embed_dim": 16,
+        "num_heads": 4,
+        "encoder_layers": 2,
+        "decoder_modules": 2,
+        "mlp_ratio": 3,
+        "decoder_mlp": "last",
+        "head_layers": 2,
+        "va_variance": "per_example",
+        "dropout": 0.5,
+        "norm": "post",
+        "position": "1d",
+        "token_init_std": 0.5,
+        "compute_dtype": "bfloat16",
+        "remat": "blocks",
+        "stage_sizes": (2,),
+        "width": 6,
+        "expansion": 3,
+        "variant": "keras",
+        "batch_norm_momentum": 0.5,
+        "convolution": "matmul_gradient",
+        "batch_norm": "frozen",
+        "frozen_stages": 0,
+    }
+    programs = {program(base)}
+    for name, value in changes.items():
+        programs.add(program(changed(base, **{name: value})))
+    deep = changed(base, head_layers=2)
+    programs.add(program(changed(deep, head_width=12)))
+    assert len(programs) == 2 + len(changes)
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    known |= {field.name for field in dataclasses.fields(BackboneConfig)}
+    # What the first state holds, not what the network is.
+    assert known - {"backbone", "init_from", "init_channels"} == {*changes, "head_width"}

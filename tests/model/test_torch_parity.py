@@ -8,34 +8,31 @@ import numpy as np
 import pytest
 import torch
 import torch_reference
+from model_settings import PAPER, changed
 
+from mtl_face.config import ModelConfig
 from mtl_face.model.network import MtlFace
-from mtl_face.model.presets import PAPER
 from mtl_face.objective.losses import multi_task_loss
 
 TEMPERATURES = {"va": 1.0, "au": 1.0, "expr": 5.0}
 MOMENTUM = 0.9
 
-SMALL = PAPER | {
-    "input_size": 40,  # maps of 20, 10 and 5 pixels: even and odd at the strides
-    "input_mean": (131.0, 104.0, 91.0),
-    "input_std": (60.0, 50.0, 40.0),
-    "stage_sizes": (1, 2),
-    "backbone_width": 4,
-    "expansion": 2,
-    "embed_dim": 16,
-    "num_heads": 2,
-    "mlp_ratio": 2,
-    "head_layers": 3,
-    "head_width": 12,
-    "dropout": 0.0,
-}
-SHALLOW = SMALL | {
-    "stage_sizes": (1, 1),
-    "encoder_layers": 1,
-    "decoder_modules": 1,
-    "head_layers": 2,
-}
+SMALL = changed(
+    PAPER,
+    input_size=40,  # maps of 20, 10 and 5 pixels: even and odd at the strides
+    input_mean=(131.0, 104.0, 91.0),
+    input_std=(60.0, 50.0, 40.0),
+    stage_sizes=(1, 2),
+    width=4,
+    expansion=2,
+    embed_dim=16,
+    num_heads=2,
+    mlp_ratio=2,
+    head_layers=3,
+    head_width=12,
+    dropout=0.0,
+)
+SHALLOW = changed(SMALL, stage_sizes=(1, 1), encoder_layers=1, decoder_modules=1, head_layers=2)
 PLACES = [
     {"norm": norm, "decoder_mlp": mlp, "position": position}
     for norm in ("post", "pre")
@@ -49,7 +46,7 @@ RELATIVE = {jnp.float32: 1e-4, jnp.float64: 3e-6}
 
 def draw_variables(network: Any) -> Any:
     """Random variables of unit gain; scales and variances near 1, none of them 0 or 1."""
-    size = network.input_size
+    size = network.settings.input_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
     rng = np.random.default_rng(3)
@@ -124,7 +121,7 @@ def make_ours(network: Any) -> Any:
     return step
 
 
-def run_reference(settings: dict, variables: Any, batch: Any, batch_norm: str) -> Any:
+def run_reference(settings: ModelConfig, variables: Any, batch: Any, batch_norm: str) -> Any:
     """(loss, outputs, network after the backward pass) of the PyTorch network, in float64."""
     reference = torch_reference.PaperNetwork(settings).double().train()
     torch_reference.load(
@@ -195,7 +192,7 @@ def assert_same_statistics(
 
 
 def check(
-    settings: dict,
+    settings: ModelConfig,
     dtype: Any = jnp.float64,
     *,
     batch_norm: str = "batch",
@@ -206,12 +203,17 @@ def check(
     """Compares a step of both, with all labels and with some, in training mode."""
     with jax.enable_x64(dtype == jnp.float64):
         network: Any = MtlFace(
-            **settings, dtype=dtype, batch_norm=batch_norm, convolution=convolution
+            changed(
+                settings,
+                compute_dtype=jnp.dtype(dtype).name,
+                batch_norm=batch_norm,
+                convolution=convolution,
+            )
         )
         variables = jax.tree.map(lambda leaf: leaf.astype(dtype), draw_variables(network))
         ours, relative = make_ours(network), RELATIVE[dtype]
         for mask in masks:
-            batch = draw_batch(settings["input_size"], count, mask)
+            batch = draw_batch(settings.input_size, count, mask)
             image_BHWC, targets, present = batch
             loss, outputs, statistics, gradients = jax.device_get(
                 ours(
@@ -234,12 +236,12 @@ def check(
 
 def test_paper_arrangement_in_float32():
     """As it trains on a CPU."""
-    check(SHALLOW | PLACES[0], jnp.float32, convolution="matmul_gradient")
+    check(changed(SHALLOW, **PLACES[0]), jnp.float32, convolution="matmul_gradient")
 
 
 @pytest.mark.slow
 def test_frozen_statistics():
-    check(SHALLOW | PLACES[-1] | {"variant": "torchvision"}, batch_norm="frozen")
+    check(changed(SHALLOW, **PLACES[-1], variant="torchvision"), batch_norm="frozen")
 
 
 @pytest.mark.slow
@@ -247,23 +249,23 @@ def test_frozen_statistics():
 def test_every_arrangement(index):
     """At full depth, the geometries in turn."""
     variant = ("caffe", "keras", "torchvision")[index % 3]
-    check(SMALL | PLACES[index] | {"variant": variant})
+    check(changed(SMALL, **PLACES[index], variant=variant))
 
 
 @pytest.mark.slow
 def test_paper_preset():
     """Every one of the 72.9 million gradients."""
-    check(PAPER | {"dropout": 0.0}, count=3, masks=("partial",))
+    check(changed(PAPER, dropout=0.0), count=3, masks=("partial",))
 
 
 @pytest.mark.parametrize("change", [{"position": "1d"}, {"variant": "torchvision"}])
 def test_a_small_difference_is_noticed(change):
     """The comparison has eyes: the same weights in another position code, another geometry."""
-    settings = SHALLOW | PLACES[0]
-    network: Any = MtlFace(**settings)
+    settings = changed(SHALLOW, **PLACES[0])
+    network: Any = MtlFace(settings)
     variables, batch = draw_variables(network), draw_batch(40, 4, "full")
     _, right, reference = run_reference(settings, variables, batch, "batch")
-    _, wrong, other = run_reference(settings | change, variables, batch, "batch")
+    _, wrong, other = run_reference(changed(settings, **change), variables, batch, "batch")
     wrong = {name: value.detach() for name, value in wrong.items()}
     with pytest.raises(AssertionError, match=r"^va: .* of "):
         assert_same_outputs(wrong, right, RELATIVE[jnp.float32])

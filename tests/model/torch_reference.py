@@ -8,13 +8,14 @@ Shapes: B batch, N patches, D width, T tasks, H heads, M decoder modules.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+
+from mtl_face.config import ModelConfig
 
 TASK_SIZES = {"va": 2, "au": 12, "expr": 8}
 
@@ -177,24 +178,22 @@ class Head(nn.Module):
 
 
 class PaperNetwork(nn.Module):
-    """The whole network without dropout, from the settings of `mtl_face.model.presets`."""
+    """The whole network without dropout, from the settings of ours."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: ModelConfig) -> None:
         super().__init__()
         s = settings
-        width, shared = s["embed_dim"], (s["num_heads"], s["mlp_ratio"])
-        self.mean, self.std = s["input_mean"], s["input_std"]
-        self.position = s["position"]
+        width, shared = s.embed_dim, (s.num_heads, s.mlp_ratio)
+        self.mean, self.std = s.input_mean, s.input_std
+        self.position = s.position
         self.backbone = Backbone(
-            s["stage_sizes"], s["backbone_width"], s["expansion"], s["variant"]
+            s.backbone.stage_sizes, s.backbone.width, s.backbone.expansion, s.backbone.variant
         )
         self.projection = nn.Conv2d(self.backbone.channels, width, 1)
-        self.encoder = PatchEncoder(s["encoder_layers"], width, *shared, s["norm"])
-        self.decoder = TokenDecoder(
-            s["decoder_modules"], width, *shared, s["decoder_mlp"], s["norm"]
-        )
+        self.encoder = PatchEncoder(s.encoder_layers, width, *shared, s.norm)
+        self.decoder = TokenDecoder(s.decoder_modules, width, *shared, s.decoder_mlp, s.norm)
         for task, out in TASK_SIZES.items():
-            self.add_module(f"head_{task}", Head(s["head_layers"], width, s["head_width"], out))
+            self.add_module(f"head_{task}", Head(s.head_layers, width, s.head_width, out))
 
     def forward(self, image_bhwc):
         """Image [B, H, W, 3] in 0..255 -> `va`, `au`, `expr` and `attention` [B, M, H, T, N]."""

@@ -13,8 +13,8 @@ from small_experiment import write_config
 from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.cli import plan as plan_command
-from mtl_face.planner import compile, compiler
-from mtl_face.run import plan, train
+from mtl_face.planner import compile, compiler, flops
+from mtl_face.run import train
 
 try:
     LIBTPU = compiler.find_library()
@@ -256,7 +256,7 @@ def test_a_slice_of_tpus(folder, capsys, monkeypatch):
 
 def test_closed_form_is_that_of_the_config(folder):
     settings = config_lib.load(folder / "small.py", plan_command.PRESETS)
-    parts = plan.analytical(settings.model)
+    parts = flops.by_part(settings.model)
     assert set(parts) == {"stem", "stage1", "projection", "encoder", "decoder", "heads"}
     assert parts["projection"].forward == 2 * 8 * 8 * 16 * 16
     assert jax.device_count() == 8

@@ -6,30 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_settings import PAPER, changed
 
-from mtl_face.model import presets
 from mtl_face.model.network import MtlFace
 from mtl_face.planner import flops
 
-SMALL = {
-    "input_size": 64,
-    "stage_sizes": (2, 1, 2),
-    "backbone_width": 8,
-    "expansion": 2,
-    "variant": "caffe",
-    "embed_dim": 16,
-    "encoder_layers": 2,
-    "decoder_modules": 2,
-    "mlp_ratio": 3,
-    "decoder_mlp": "each",
-    "head_layers": 2,
-    "head_width": 24,
-}
-
-
-def closed_form(settings, **more):
-    names = SMALL.keys()
-    return flops.by_part(**{name: settings[name] for name in names}, **more)
+SMALL = changed(
+    PAPER,
+    input_size=64,
+    stage_sizes=(2, 1, 2),
+    width=8,
+    expansion=2,
+    embed_dim=16,
+    num_heads=4,
+    mlp_ratio=3,
+    head_layers=2,
+    head_width=24,
+    dropout=0.0,
+)
 
 
 def counted(jaxpr):
@@ -67,13 +61,9 @@ def products_of_convolution(equation):
     return 2 * out[numbers.out_spec[0]] * int(np.prod(window) * np.prod(positions)) * features
 
 
-def network_of(settings, **more):
-    return MtlFace(**{**settings, "num_heads": 4, "dropout": 0.0, **more})
-
-
-def traced(settings, *, train=False, **more):
-    network = network_of(settings, **more)
-    image = jax.ShapeDtypeStruct((1, settings["input_size"], settings["input_size"], 3), "float32")
+def traced(settings, *, train=False):
+    network = MtlFace(settings)
+    image = jax.ShapeDtypeStruct((1, settings.input_size, settings.input_size, 3), "float32")
     variables = jax.eval_shape(
         lambda: network.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False)
     )
@@ -102,33 +92,29 @@ def traced(settings, *, train=False, **more):
     ],
 )
 def test_forward_pass_equals_the_program(variant, decoder_mlp, input_size):
-    settings = {
-        **SMALL,
-        "variant": variant,
-        "decoder_mlp": decoder_mlp,
-        "input_size": input_size,
-    }
-    assert flops.total(closed_form(settings)).forward == traced(settings)
+    settings = changed(SMALL, variant=variant, decoder_mlp=decoder_mlp, input_size=input_size)
+    assert flops.total(flops.by_part(settings)).forward == traced(settings)
 
 
 @pytest.mark.parametrize("frozen_stages", [-1, 2])
 def test_training_equals_the_program(frozen_stages):
-    parts = closed_form(SMALL, frozen_stages=frozen_stages)
-    program = traced(SMALL, train=True, frozen_stages=frozen_stages)
+    settings = changed(SMALL, frozen_stages=frozen_stages)
+    parts = flops.by_part(settings)
+    program = traced(settings, train=True)
     # Kernels of 3 x 3 with stride 2 have gradients that XLA writes over padded maps.
     assert flops.total(parts).training == pytest.approx(program, rel=0.04)
 
 
 def test_the_backbone_is_the_published_resnet50():
     """He et al. (2016), table 1: 3.8e9 multiply-adds, with the classifier's 2 million."""
-    parts = closed_form(presets.PAPER)
+    parts = flops.by_part(PAPER)
     backbone = sum(count.forward for name, count in parts.items() if name.startswith("st"))
     assert (backbone / 2 + 2048 * 1000) / 1e9 == pytest.approx(3.8, abs=0.1)
     assert flops.feature_side(224, variant="caffe", stages=4) == 7
 
 
 def test_frozen_stages_cost_a_forward_pass():
-    parts = closed_form(SMALL, frozen_stages=1)
+    parts = flops.by_part(changed(SMALL, frozen_stages=1))
     assert parts["stem"].training == parts["stem"].forward
     assert parts["stage1"].training == parts["stage1"].forward
     assert 2 * parts["stage2"].forward < parts["stage2"].training < 3 * parts["stage2"].forward

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from model_settings import resnet
 from small_experiment import Experiment
 
 from mtl_face import config as config_lib
 from mtl_face import export, probabilities
 from mtl_face.config.check import validate
 from mtl_face.errors import ConfigError, WeightsError
-from mtl_face.model.backbone import ResNet
 from mtl_face.run import initial_weights
 from mtl_face.run.session import Session
 from mtl_face.training import experiment as experiments
@@ -28,7 +28,7 @@ MEAN, STD = [128.0] * 3, [64.0] * 3
 def write_weights(path, variant="caffe", width=8):
     """A backbone of the small experiment as the file of an export."""
     random = np.random.default_rng(5)
-    network = ResNet((1,), width, 2)
+    network = resnet((1,), width, 2)
     abstract = jax.eval_shape(
         lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     )
@@ -38,10 +38,8 @@ def write_weights(path, variant="caffe", width=8):
     model = config_lib.to_dict(config_lib.Config())["model"]
     model["backbone"]["variant"] = variant
     card = cards.make(
+        model=config_lib.ModelConfig(input_size=32, input_mean=tuple(MEAN), input_std=tuple(STD)),
         stored_size=32,
-        input_size=32,
-        input_mean=MEAN,
-        input_std=STD,
         crop={},
         temperatures={"va": 1.0, "au": 1.0, "expr": 1.0},
         probability=probabilities.statement("fixed", {"va": 1.0, "au": 1.0, "expr": 1.0}, "fitted"),

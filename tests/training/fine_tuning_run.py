@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import tiny_network
 
+from mtl_face.config import BackboneConfig
 from mtl_face.model.backbone import ResNet
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 from mtl_face.training import sharding, state
@@ -31,14 +32,17 @@ class SmallResNet(nn.Module):
     @nn.compact
     def __call__(self, image_BHWC, *, train):
         map_BHWC = ResNet(
-            stage_sizes=self.stage_sizes,
-            width=self.width,
-            expansion=2,
-            variant="torchvision",
-            batch_norm=self.batch_norm,
-            batch_norm_groups=self.groups,
-            batch_norm_momentum=MOMENTUM,
-            frozen_stages=self.frozen_stages,
+            BackboneConfig(
+                stage_sizes=self.stage_sizes,
+                width=self.width,
+                expansion=2,
+                variant="torchvision",
+                batch_norm=self.batch_norm,
+                batch_norm_momentum=MOMENTUM,
+                frozen_stages=self.frozen_stages,
+                convolution="xla",
+            ),
+            self.groups,
             name="backbone",
         )((image_BHWC - 128) / 64, train=train)
         value_BC = map_BHWC.mean(axis=(1, 2))

@@ -1,6 +1,5 @@
 """From settings to parts, and the real network's step on one device and on eight."""
 
-import dataclasses
 import functools
 import re
 
@@ -11,6 +10,7 @@ import optax
 import pytest
 
 from mtl_face import config as config_lib
+from mtl_face.model.network import MtlFace
 from mtl_face.objective import uncertainty
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 from mtl_face.training import experiment, sharding
@@ -76,7 +76,7 @@ def ten_steps(data, fsdp):
     """
     config = make_config()
     mesh = sharding.make_mesh(data=data, fsdp=fsdp, devices=jax.devices()[: data * fsdp])
-    network, optimizer = experiment.network(config.model), optax.sgd(0.05, momentum=0.9)
+    network, optimizer = MtlFace(config.model), optax.sgd(0.05, momentum=0.9)
     options = {"input_size": SIZE, "uncertainty": experiment.initial_uncertainty(config)}
     shardings = jax.tree.map(
         lambda leaf: leaf.sharding, abstract_state(network, optimizer, mesh, **options)
@@ -120,55 +120,9 @@ def test_real_network_on_one_and_on_eight_devices(data, fsdp):
         assert set(COLLECTIVE.findall(compiled.as_text())) == {"all-reduce"}
 
 
-def test_network_gets_every_setting():
-    """Each field of the model's settings changes the network."""
-    model = make_config().model
-    changes = {
-        "input_size": 64,
-        "input_mean": (1.0, 2.0, 3.0),
-        "input_std": (4.0, 5.0, 6.0),
-        "embed_dim": 32,
-        "num_heads": 2,
-        "encoder_layers": 3,
-        "decoder_modules": 3,
-        "mlp_ratio": 3,
-        "decoder_mlp": "last",
-        "head_layers": 3,
-        "head_width": 24,
-        "va_variance": "per_example",
-        "dropout": 0.5,
-        "norm": "pre",
-        "position": "1d",
-        "token_init_std": 0.5,
-        "compute_dtype": "bfloat16",
-        "remat": "blocks",
-    }
-    backbone = {
-        "stage_sizes": (2, 2),
-        "width": 16,
-        "expansion": 3,
-        "variant": "keras",
-        "batch_norm_momentum": 0.5,
-        "convolution": "xla",
-        "batch_norm": "frozen",
-        "frozen_stages": 0,
-    }
-    names = {field.name for field in dataclasses.fields(model)}
-    assert changes.keys() | {"backbone"} == names
-    files = {"init_from", "init_channels"}  # what the first state holds, not what the network is
-    assert backbone.keys() | files == {f.name for f in dataclasses.fields(model.backbone)}
-    seen = {experiment.network(model)}
-    for name, value in changes.items():
-        seen.add(experiment.network(dataclasses.replace(model, **{name: value})))
-    for name, value in backbone.items():
-        changed = dataclasses.replace(model.backbone, **{name: value})
-        seen.add(experiment.network(dataclasses.replace(model, backbone=changed)))
-    assert len(seen) == 1 + len(changes) + len(backbone)
-
-
 def test_paper_preset_has_the_papers_size():
     config = config_lib.validate({"data": {"root": "/data"}})
-    network = experiment.network(config.model)
+    network = MtlFace(config.model)
     image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     outputs, variables = jax.eval_shape(
         lambda x: network.init_with_output(jax.random.key(0), x, train=False), image

@@ -10,6 +10,7 @@ import optax
 import pytest
 import tiny_network
 from compiled_traffic import operations
+from model_settings import PAPER, changed
 
 from mtl_face.errors import UserError
 from mtl_face.model.network import MtlFace
@@ -205,7 +206,7 @@ def test_norms_by_block():
 
 
 def test_every_parameter_of_the_network_has_a_block():
-    network = MtlFace(input_size=64, stage_sizes=(1, 1), backbone_width=8, embed_dim=24)
+    network = MtlFace(changed(PAPER, input_size=64, stage_sizes=(1, 1), width=8, embed_dim=24))
     shapes = jax.eval_shape(
         lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
     )

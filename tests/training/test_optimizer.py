@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from model_settings import PAPER, changed
 
 from mtl_face.model.network import MtlFace
 from mtl_face.training import optimizer
@@ -65,13 +66,16 @@ def test_schedules_are_traceable():
 def network_params():
     """Shapes of the real network's parameters, with learned uncertainties beside them."""
     network = MtlFace(
-        input_size=32,
-        stage_sizes=(1, 1),
-        backbone_width=8,
-        embed_dim=16,
-        num_heads=4,
-        head_layers=2,
-        head_width=16,
+        changed(
+            PAPER,
+            input_size=32,
+            stage_sizes=(1, 1),
+            width=8,
+            embed_dim=16,
+            num_heads=4,
+            head_layers=2,
+            head_width=16,
+        )
     )
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)

@@ -8,6 +8,7 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_settings import PAPER, changed
 
 from mtl_face.model import remat
 from mtl_face.model.network import MtlFace
@@ -19,23 +20,27 @@ SIZE, BATCH = 32, 8
 TEMPERATURES = {"va": 1.0, "au": 1.0, "expr": 5.0}
 
 
-def network(policy, dtype=jnp.float32):
+def network(policy, dtype=jnp.float32, convolution="xla"):
     return MtlFace(
-        input_size=SIZE,
-        input_mean=(128.0,) * 3,
-        input_std=(64.0,) * 3,
-        stage_sizes=(1,),
-        backbone_width=8,
-        expansion=2,
-        embed_dim=16,
-        encoder_layers=1,
-        decoder_modules=1,
-        num_heads=4,
-        head_layers=2,
-        head_width=16,
-        dropout=0.3,
-        remat=policy,
-        dtype=dtype,
+        changed(
+            PAPER,
+            input_size=SIZE,
+            input_mean=(128.0,) * 3,
+            input_std=(64.0,) * 3,
+            stage_sizes=(1,),
+            width=8,
+            expansion=2,
+            embed_dim=16,
+            encoder_layers=1,
+            decoder_modules=1,
+            num_heads=4,
+            head_layers=2,
+            head_width=16,
+            dropout=0.3,
+            remat=policy,
+            compute_dtype=jnp.dtype(dtype).name,
+            convolution=convolution,
+        )
     )
 
 
@@ -164,7 +169,7 @@ def test_elementwise_computes_no_product_twice(dtype, convolution):
     """Nor where gradients are put out in float32, by rules of their own."""
 
     def count(policy):
-        built = network(policy, dtype).clone(convolution=convolution)
+        built = network(policy, dtype, convolution)
         image = jnp.zeros((BATCH, SIZE, SIZE, 3))
 
         def total(params):

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_settings import resnet
 
 from mtl_face import config as config_lib
 from mtl_face import export, probabilities
 from mtl_face.errors import UserError, WeightsError
 from mtl_face.export import arrays
-from mtl_face.model.backbone import ResNet
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported, load_backbone, safetensors_file
 from mtl_face.weights.backbone import check_settings, flags, needed_settings
@@ -25,7 +25,7 @@ MEAN, STD = (120.0, 110.0, 100.0), (50.0, 51.0, 52.0)
 def make_backbone(size=SIZE, seed=0):
     """Trees of the real network's structure, filled by NumPy."""
     random = np.random.default_rng(seed)
-    network = ResNet(size.stage_sizes, size.width, size.expansion)
+    network = resnet(size.stage_sizes, size.width, size.expansion)
     abstract = jax.eval_shape(
         lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     )
@@ -48,10 +48,8 @@ def make_card(variant="keras", provenance=None):
     model = config_lib.to_dict(config_lib.Config())["model"]
     model["backbone"]["variant"] = variant
     return cards.make(
+        model=config_lib.ModelConfig(input_size=112, input_mean=MEAN, input_std=STD),
         stored_size=112,
-        input_size=112,
-        input_mean=MEAN,
-        input_std=STD,
         crop={},
         temperatures={"va": 1.0, "au": 1.0, "expr": 5.0},
         probability=probabilities.statement("fixed", {"va": 1.0, "au": 1.0, "expr": 5.0}, "fitted"),
@@ -212,7 +210,7 @@ def test_settings_are_those_that_pass(tmp_path):
 def test_the_names_are_those_of_the_network():
     """Our names and shapes of ResNet50, against the network itself."""
     abstract = jax.eval_shape(
-        lambda: ResNet().init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+        lambda: resnet().init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
     )
     expected = {
         jax.tree_util.keystr(keys, simple=True, separator="/"): leaf.shape

@@ -4,8 +4,8 @@ import functools
 
 import jax
 import numpy as np
+from model_settings import resnet
 
-from mtl_face.model.backbone import ResNet
 from mtl_face.weights.resnet_names import Architecture
 
 VGGFACE2_MEAN = (131.0912, 103.8827, 91.4953)
@@ -16,7 +16,7 @@ SMALL_ARCHITECTURE = Architecture((2, 1), 4, 2)
 @functools.cache
 def jitted(variant, stage_sizes, width, expansion):
     return jax.jit(
-        functools.partial(ResNet(stage_sizes, width, expansion, variant).apply, train=False)
+        functools.partial(resnet(stage_sizes, width, expansion, variant).apply, train=False)
     )
 
 

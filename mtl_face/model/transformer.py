@@ -1,0 +1,274 @@
+"""Patches look at each other, and task tokens at the patches (paper section 3.1).
+
+Shapes: B batch, Q queries, N memory entries or patches (in row-major order), H heads, K width of a
+head, D width (`embed_dim`), T task tokens, M decoder modules, P positions, C channels of a code.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_face.config import ModelConfig
+from mtl_face.model import remat
+from mtl_face.tasks import TASKS
+
+NORM_PLACES = ("post", "pre")
+"""LayerNorm after the residual sum, or at the start of the residual branch."""
+
+POSITIONS = ("2d", "1d")
+"""Position codes: of row and column, or of the place in row-major order."""
+
+MLP_PLACES = ("each", "last")
+"""Perceptrons of a decoder module: after each of its two attentions, or one at its end."""
+
+LAYER_NORM_EPSILON = 1e-6
+
+_LONGEST_WAVE = 10_000.0  # of Vaswani et al. 2017, section 3.5, in units of 2 pi positions
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """The dtype of norms, softmax and outputs: float32, or `dtype` where that is wider."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with biases, without dropout on its weights.
+
+    Attributes:
+        num_heads: H; must divide D.
+        dtype: compute dtype; the softmax is float32.
+    """
+
+    num_heads: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, query_BQD: jax.Array, memory_BND: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Lets each query read the memory.
+
+        Returns:
+            The answers [B, Q, D] of the compute dtype, and the attention weights
+            [B, H, Q, N] float32, each row of which sums to 1.
+
+        Raises:
+            ValueError: the number of heads does not divide D.
+        """
+        width = query_BQD.shape[-1]
+        if width % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide the width {width}")
+        head_width = width // self.num_heads
+
+        def project(inputs: jax.Array, name: str) -> jax.Array:
+            outputs = _dense(width, self.dtype, name)(inputs)
+            return outputs.reshape(*outputs.shape[:-1], self.num_heads, head_width)
+
+        query_BQHK = project(query_BQD, "query")
+        key_BNHK = project(memory_BND, "key")
+        value_BNHK = project(memory_BND, "value")
+        score_BHQN = jnp.einsum("bqhk,bnhk->bhqn", query_BQHK * head_width**-0.5, key_BNHK)
+        weight_BHQN = nn.softmax(score_BHQN.astype(at_least_float32(self.dtype)))
+        answer_BQHK = jnp.einsum("bhqn,bnhk->bqhk", weight_BHQN.astype(self.dtype), value_BNHK)
+        answer_BQD = answer_BQHK.reshape(query_BQD.shape)
+        return _dense(width, self.dtype, "out")(answer_BQD), weight_BHQN
+
+
+class AttentionLayer(nn.Module):
+    """Residual attention, then, with `mlp`, a residual two-layer perceptron.
+
+    Self-attention when called without a memory, cross-attention with one. The residual stream and
+    its LayerNorms are float32.
+
+    Attributes:
+        settings: of the network; used are `num_heads`, `mlp_ratio` (width of the perceptron's
+            hidden layer in units of D), `dropout` (on each residual branch), `norm` and
+            `compute_dtype`.
+        mlp: whether there is a perceptron.
+    """
+
+    settings: ModelConfig
+    mlp: bool = True
+
+    @nn.compact
+    def __call__(
+        self, query_BQD: jax.Array, memory_BND: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Updates the queries.
+
+        Args:
+            query_BQD: [B, Q, D].
+            memory_BND: [B, N, D], or None to read the queries themselves.
+            train: whether dropout acts; it then needs the random stream `dropout`.
+
+        Returns:
+            [B, Q, D] float32, and the attention weights [B, H, Q, N] float32.
+
+        Raises:
+            ValueError: `norm` is unknown.
+        """
+        if self.settings.norm not in NORM_PLACES:
+            raise ValueError(f"norm {self.settings.norm!r} is none of {', '.join(NORM_PLACES)}")
+        pre = self.settings.norm == "pre"
+        dtype = jnp.dtype(self.settings.compute_dtype)
+
+        def normalised(x_BQD: jax.Array, name: str, when: bool) -> jax.Array:
+            return _layer_norm(dtype, name)(x_BQD) if when else x_BQD
+
+        def dropped(x_BQD: jax.Array) -> jax.Array:
+            return nn.Dropout(self.settings.dropout, deterministic=not train)(x_BQD)
+
+        branch_BQD = normalised(query_BQD, "attention_norm", pre)
+        attention = MultiHeadAttention(self.settings.num_heads, dtype, name="attention")
+        branch_BQD, weight_BHQN = attention(
+            branch_BQD, branch_BQD if memory_BND is None else memory_BND
+        )
+        query_BQD = query_BQD + dropped(branch_BQD)
+        query_BQD = normalised(query_BQD, "attention_norm", not pre)
+        if self.mlp:
+            width = query_BQD.shape[-1]
+            branch_BQD = normalised(query_BQD, "mlp_norm", pre)
+            branch_BQD = _dense(width * self.settings.mlp_ratio, dtype, "mlp_hidden")(branch_BQD)
+            branch_BQD = nn.gelu(branch_BQD, approximate=False)
+            branch_BQD = _dense(width, dtype, "mlp_out")(branch_BQD)
+            query_BQD = query_BQD + dropped(branch_BQD)
+            query_BQD = normalised(query_BQD, "mlp_norm", not pre)
+        return query_BQD, weight_BHQN
+
+
+class PatchEncoder(nn.Module):
+    """Position codes, then the paper's N_x self-attention layers; with `pre` one more LayerNorm."""
+
+    settings: ModelConfig
+
+    @nn.compact
+    def __call__(self, patch_BND: jax.Array, *, train: bool, grid: tuple[int, int]) -> jax.Array:
+        """Lets the patches see each other.
+
+        Args:
+            patch_BND: [B, N, D], patches in row-major order.
+            train: whether dropout acts.
+            grid: rows and columns, whose product is N.
+
+        Returns:
+            [B, N, D] float32.
+
+        Raises:
+            ValueError: the grid has not N patches.
+        """
+        count, features = patch_BND.shape[1:]
+        height, width = grid
+        if height * width != count:
+            raise ValueError(f"{count} patches are no grid of {height} x {width}")
+        code_ND = positional_encoding(height, width, features, position=self.settings.position)
+        dtype = at_least_float32(self.settings.compute_dtype)
+        patch_BND = patch_BND.astype(dtype) + jnp.asarray(code_ND, dtype)[None]
+        for layer in range(self.settings.encoder_layers):
+            attention = AttentionLayer(self.settings, name=f"layer{layer + 1}")
+            patch_BND, _ = remat.call(attention, self.settings.remat, patch_BND, train=train)
+        if self.settings.norm == "pre":
+            patch_BND = _layer_norm(dtype, "final_norm")(patch_BND)
+        return patch_BND
+
+
+class TokenDecoder(nn.Module):
+    """One learned token a task, refined by the paper's N_t modules of self- and cross-attention.
+
+    In each module the tokens look at each other, then at the patches; with `pre` one more LayerNorm
+    closes the decoder. The paper does not say where perceptrons stand: `last` is the arrangement of
+    Vaswani et al. (2017), `each` that of the same authors' earlier network (arXiv 2203.12531).
+    """
+
+    settings: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, patch_BND: jax.Array, *, train: bool, return_attention: bool = False
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Gathers what each task needs from the patches.
+
+        Args:
+            patch_BND: [B, N, D], the encoded patches.
+            train: whether dropout acts.
+            return_attention: whether to return the cross-attention weights.
+
+        Returns:
+            The tokens [B, T, D] float32, and the weights [B, M, H, T, N] float32 with which each
+            token read each patch in each module (rows sum to 1), or None.
+
+        Raises:
+            ValueError: `decoder_mlp` is unknown.
+        """
+        settings = self.settings
+        if settings.decoder_mlp not in MLP_PLACES:
+            raise ValueError(
+                f"decoder_mlp {settings.decoder_mlp!r} is none of {', '.join(MLP_PLACES)}"
+            )
+        batch, _, width = patch_BND.shape
+        token_TD = self.param(
+            "tokens", nn.initializers.normal(settings.token_init_std), (len(TASKS), width)
+        )
+        dtype = at_least_float32(settings.compute_dtype)
+        token_BTD = jnp.broadcast_to(token_TD.astype(dtype)[None], (batch, *token_TD.shape))
+        weights = []
+        for module in range(1, settings.decoder_modules + 1):
+            reads_tokens = AttentionLayer(
+                settings, mlp=settings.decoder_mlp == "each", name=f"module{module}_self"
+            )
+            token_BTD, _ = remat.call(reads_tokens, settings.remat, token_BTD, train=train)
+            reads_patches = AttentionLayer(settings, name=f"module{module}_cross")
+            token_BTD, weight_BHTN = remat.call(
+                reads_patches, settings.remat, token_BTD, patch_BND, train=train
+            )
+            weights.append(weight_BHTN)
+        if settings.norm == "pre":
+            token_BTD = _layer_norm(dtype, "final_norm")(token_BTD)
+        return token_BTD, jnp.stack(weights, axis=1) if return_attention else None
+
+
+def positional_encoding(height: int, width: int, features: int, *, position: str) -> np.ndarray:
+    """Fixed cosine and sine codes of the patches of a grid.
+
+    Channel 2i of a code is sin(p / 10000 ** (2i / C)) and channel 2i + 1 the cosine of the same
+    (Vaswani et al. 2017). `1d` counts p over the patches in row-major order. `2d` gives the first
+    half of the channels to the row and the second half to the column.
+
+    Args:
+        height: rows of the grid.
+        width: columns of the grid.
+        features: D, a multiple of 4 for `2d` and of 2 for `1d`.
+        position: one of `POSITIONS`.
+
+    Returns:
+        [height * width, D] float32 in [-1, 1].
+
+    Raises:
+        ValueError: `position` is unknown, or `features` no such multiple.
+    """
+    if position not in POSITIONS:
+        raise ValueError(f"position {position!r} is none of {', '.join(POSITIONS)}")
+    multiple = 4 if position == "2d" else 2
+    if features % multiple:
+        raise ValueError(f"{position} codes need a multiple of {multiple} channels, not {features}")
+    if position == "1d":
+        return _line_code(np.arange(height * width), features).astype(np.float32)
+    row, column = np.divmod(np.arange(height * width), width)
+    half = features // 2
+    code_ND = np.concatenate([_line_code(row, half), _line_code(column, half)], axis=1)
+    return code_ND.astype(np.float32)
+
+
+def _line_code(place_P: np.ndarray, channels: int) -> np.ndarray:
+    frequency = _LONGEST_WAVE ** (-np.arange(0, channels, 2) / channels)
+    angle = place_P[:, None] * frequency[None, :]
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(len(place_P), channels)
+
+
+def _layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
+    """LayerNorm over the last axis, computed and returned in float32 or wider."""
+    return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=at_least_float32(dtype), name=name)
+
+
+def _dense(features: int, dtype: Any, name: str) -> nn.Dense:
+    return nn.Dense(features, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name=name)
