@@ -139,7 +139,7 @@ def _with_num_videos(config: Config, number: int) -> Config:
 
 
 def _print_audit(audit: "Audit") -> None:
-    from data_pipeline.audit_findings import as_text
+    from data_pipeline.audit.findings import as_text
 
     print(as_text(audit.report["findings"]))
     images = audit.report["images"]

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_pipeline import audit, audit_images, audit_labels, audit_near, audit_rows
+from data_pipeline import audit
+from data_pipeline.audit import near_duplicates
+from data_pipeline.audit import rows as audit_rows
 from data_pipeline.formats import s_aff_wild2
 from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
@@ -245,7 +247,7 @@ def test_gaps_of_each_video():
 def test_label_statistics_against_pandas(tmp_path):
     """pandas computes the same from its own reading of the columns."""
     table = read(small_dataset.write(tmp_path, rows={"training": 300, "validation": 5}))["train"]
-    found = audit_labels.label_statistics(table)
+    found = audit_rows.label_statistics(table)
     frame = table.to_dataframe()
     for unit, name in enumerate(AU_NAMES):
         assert found["au"][name]["present"] == (frame[name] == 1).sum()
@@ -272,7 +274,7 @@ def test_unlabelled_tasks_have_no_shares():
     table = FrameTable.from_columns(
         dataset="d", video=["a"], frame=[1], image=["a/1.jpg"], root="r"
     )
-    found = audit_labels.label_statistics(table)
+    found = audit_rows.label_statistics(table)
     assert found["combinations"]["none"] == 1
     assert found["au"]["au1"]["share"] is None
     assert found["va"]["valence"] == {"mean": None, "std": None}
@@ -293,7 +295,7 @@ def test_banding_finds_what_all_pairs_find(first, flips, radius):
     )
     a, b = (np.array(values, np.uint64) for values in (first, second))
     found = set(
-        zip(*(index.tolist() for index in audit_near.close_pairs(a, b, radius)), strict=True)
+        zip(*(index.tolist() for index in near_duplicates.close_pairs(a, b, radius)), strict=True)
     )
     assert found == {
         (i, j)
@@ -307,7 +309,7 @@ def test_banding_finds_bits_that_are_spread_over_all_bands():
     random = np.random.default_rng(0)
     first = random.integers(0, 2**64, 300, dtype=np.uint64)
     flips = [sum(1 << int(bit) for bit in random.permutation(64)[:7]) for _ in first]
-    a, b = audit_near.close_pairs(first, first ^ np.array(flips, np.uint64), radius=7)
+    a, b = near_duplicates.close_pairs(first, first ^ np.array(flips, np.uint64), radius=7)
     np.testing.assert_array_equal(a, np.arange(300))
     np.testing.assert_array_equal(b, np.arange(300))
 
@@ -317,16 +319,16 @@ def test_equal_hashes_of_unlike_pictures_are_no_pair():
     thumbs = np.stack([np.asarray(face_like(seed, 16).convert("L")) for seed in range(20)])
     board = 45 * (-1) ** np.add.outer(np.arange(16), np.arange(16))
     other = (thumbs.astype(int) // 2 + 64 + board).clip(0, 255).astype(np.uint8)
-    mean = audit_near.standardise(np.concatenate([thumbs, other])).mean(axis=0)
-    hashes = [audit_near.perceptual_hashes(part, mean) for part in (thumbs, other)]
-    assert (np.bitwise_count(hashes[0] ^ hashes[1]) <= audit_near.RADIUS).sum() > 5
-    assert len(audit_near.near_duplicates(thumbs, other).first) == 0
+    mean = near_duplicates.standardise(np.concatenate([thumbs, other])).mean(axis=0)
+    hashes = [near_duplicates.perceptual_hashes(part, mean) for part in (thumbs, other)]
+    assert (np.bitwise_count(hashes[0] ^ hashes[1]) <= near_duplicates.RADIUS).sum() > 5
+    assert len(near_duplicates.near_duplicates(thumbs, other).first) == 0
 
 
 def test_crowded_bands_are_searched_in_parts(monkeypatch):
-    monkeypatch.setattr(audit_near, "_PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(near_duplicates, "_PAIRS_AT_ONCE", 7)
     numbers = np.arange(40, dtype=np.uint64)  # all alike in three of four bands
-    a, b = audit_near.close_pairs(numbers, numbers, radius=1)
+    a, b = near_duplicates.close_pairs(numbers, numbers, radius=1)
     assert sorted(zip(a.tolist(), b.tolist(), strict=True)) == [
         (i, j) for i in range(40) for j in range(40) if (i ^ j).bit_count() <= 1
     ]
@@ -336,22 +338,23 @@ def test_a_still_video_counts_with_all_its_frames():
     picture = np.asarray(face_like(1, 16).convert("L"))
     other = np.asarray(face_like(2, 16).convert("L"))
     first = np.stack([picture] * 20 + [other])
-    pairs = audit_near.near_duplicates(first, np.stack([picture] * 9))
+    pairs = near_duplicates.near_duplicates(first, np.stack([picture] * 9))
     assert pairs.second.tolist() == list(range(9))
     np.testing.assert_allclose(pairs.correlation, 1, atol=1e-5)
 
 
 def test_near_duplicates_of_nothing():
     empty = np.zeros((0, 16, 16), np.uint8)
-    assert len(audit_near.near_duplicates(empty, empty).first) == 0
+    assert len(near_duplicates.near_duplicates(empty, empty).first) == 0
 
 
 def test_the_hash_ignores_brightness_and_contrast():
     thumbs = np.stack([np.asarray(face_like(seed, 16).convert("L")) for seed in range(30)])
-    mean = audit_near.standardise(thumbs).mean(axis=0)
+    mean = near_duplicates.standardise(thumbs).mean(axis=0)
     dim = (thumbs // 2 + 40).astype(np.uint8)
     bits = np.bitwise_count(
-        audit_near.perceptual_hashes(thumbs, mean) ^ audit_near.perceptual_hashes(dim, mean)
+        near_duplicates.perceptual_hashes(thumbs, mean)
+        ^ near_duplicates.perceptual_hashes(dim, mean)
     )
     assert bits.max() <= 3
 
@@ -364,7 +367,7 @@ def test_scan_reports_progress_and_reads_each_path_once(tmp_path):
         paths.append(str(tmp_path / f"{index}.jpg"))
         (tmp_path / f"{index}.jpg").write_bytes(buffer.getvalue())
     seen = []
-    scan = audit_images.scan_images(paths * 2, progress=lambda *counts: seen.append(counts))
+    scan = audit.scan_images(paths * 2, progress=lambda *counts: seen.append(counts))
     assert scan.paths == paths
     assert seen == [(3, 3)]
     assert len(set(scan.digest.tolist())) == 1

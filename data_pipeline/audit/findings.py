@@ -1,21 +1,22 @@
 """What a user should look at first: the findings of an audit, gravest first."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mtl_face import tasks
 
-ERROR, WARNING, NOTE = "error", "warning", "note"
-SEVERITIES = (ERROR, WARNING, NOTE)
+ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
 
 RARE_SHARE = 0.02
 """Share of labelled rows below which a class or unit is called rare."""
 
 _SHOWN = 5
 
+Finding = dict[str, Any]
 
-def find(report: dict[str, Any]) -> list[dict[str, Any]]:
+
+def find(report: dict[str, Any]) -> list[Finding]:
     """Draws conclusions from a report of `audit.audit`, whose `findings` need not be there yet.
 
     Returns:
@@ -23,24 +24,16 @@ def find(report: dict[str, Any]) -> list[dict[str, Any]]:
         at it; note: good to know), `what` (a sentence with numbers), `remedy` and `examples` (a
         few in words), by severity.
     """
-    findings: list[dict[str, Any]] = []
-
-    def add(severity: str, what: str, remedy: str, examples: Iterable[str] = ()) -> None:
-        shown = list(examples)
-        if len(shown) > _SHOWN:
-            shown = [*shown[:_SHOWN], f"and {len(shown) - _SHOWN:,} more"]
-        findings.append({"severity": severity, "what": what, "remedy": remedy, "examples": shown})
-
+    found: list[Finding] = []
     for split, part in report["splits"].items():
-        _find_in_images(split, part["images"], report["image_size"], add)
-        _find_in_rows(split, part, add)
-        _find_in_labels(split, part["labels"], add)
-    _find_between_splits(report, add)
-    findings.sort(key=lambda finding: SEVERITIES.index(finding["severity"]))
-    return findings
+        found += _in_images(split, part["images"], report["image_size"])
+        found += _in_rows(split, part)
+        found += _in_labels(split, part["labels"])
+    found += _between_splits(report)
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding["severity"]))
 
 
-def as_text(findings: list[dict[str, Any]]) -> str:
+def as_text(findings: list[Finding]) -> str:
     """Findings as lines of text, and how many there are of each severity."""
     lines = []
     for finding in findings:
@@ -52,30 +45,37 @@ def as_text(findings: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _find_in_images(split: str, images: dict[str, Any], size: int, add: Any) -> None:
+def _finding(severity: str, what: str, remedy: str, examples: Iterable[str] = ()) -> Finding:
+    shown = list(examples)
+    if len(shown) > _SHOWN:
+        shown = [*shown[:_SHOWN], f"and {len(shown) - _SHOWN:,} more"]
+    return {"severity": severity, "what": what, "remedy": remedy, "examples": shown}
+
+
+def _in_images(split: str, images: dict[str, Any], size: int) -> Iterator[Finding]:
     if images["missing"]:
-        add(
+        yield _finding(
             ERROR,
             f"{split}: rows whose image file does not exist: {len(images['missing']):,}",
             "put the crops there, or leave such rows out with data.missing_images=skip",
             (f"line {entry['line']}: {entry['image']}" for entry in images["missing"]),
         )
     if images["broken"]:
-        add(
+        yield _finding(
             ERROR,
             f"{split}: image files that cannot be used: {len(images['broken']):,}",
             "replace those files, or delete them and set data.missing_images=skip",
             (f"{entry['image']}: {entry['problem']}" for entry in images["broken"]),
         )
     if images["flat"]:
-        add(
+        yield _finding(
             WARNING,
             f"{split}: images nearly of one colour: {len(images['flat']):,}",
             "look at them: a face is hardly there",
             (entry["image"] for entry in images["flat"]),
         )
     if images["other_size"]:
-        add(
+        yield _finding(
             WARNING,
             f"{split}: images that are not {size}x{size}: {images['other_size']:,}",
             "other sizes are resized, which costs time and blurs; set data.image_size to theirs, "
@@ -83,13 +83,13 @@ def _find_in_images(split: str, images: dict[str, Any], size: int, add: Any) -> 
             (f"{name}: {count:,} images" for name, count in images["sizes"].items()),
         )
     if 0 < images["grey"] < images["readable"]:
-        add(
+        yield _finding(
             NOTE,
             f"{split}: images without colour: {images['grey']:,} of {images['readable']:,}",
             "none needed; they are read as colour",
         )
     if images["identical"]:
-        add(
+        yield _finding(
             NOTE,
             f"{split}: groups of image files with equal bytes and different names: "
             f"{len(images['identical']):,}",
@@ -98,127 +98,122 @@ def _find_in_images(split: str, images: dict[str, Any], size: int, add: Any) -> 
         )
 
 
-def _find_in_rows(split: str, part: dict[str, Any], add: Any) -> None:
+_DOUBLED = {
+    "conflicting": (
+        WARNING,
+        "frames listed more than once with labels that contradict each other",
+        "decide which row holds; training sees both, and the score counts both",
+    ),
+    "complementary": (
+        NOTE,
+        "frames listed more than once, each row with labels that another lacks",
+        "none needed; they could be one row",
+    ),
+    "equal": (
+        NOTE,
+        "frames listed more than once with the same labels",
+        "none needed; such a frame weighs more in training and in the score",
+    ),
+}
+"""Severity, meaning and remedy of rows of one frame, by what their labels say."""
+
+
+def _in_rows(split: str, part: dict[str, Any]) -> Iterator[Finding]:
     doubled = part["duplicates"]
-    for kind, severity, meaning, remedy in (
-        (
-            "conflicting",
-            WARNING,
-            "frames listed more than once with labels that contradict each other",
-            "decide which row holds; training sees both, and the score counts both",
-        ),
-        (
-            "complementary",
-            NOTE,
-            "frames listed more than once, each row with labels that another lacks",
-            "none needed; they could be one row",
-        ),
-        (
-            "equal",
-            NOTE,
-            "frames listed more than once with the same labels",
-            "none needed; such a frame weighs more in training and in the score",
-        ),
-    ):
+    for kind, (severity, meaning, remedy) in _DOUBLED.items():
         if doubled[kind]:
-            add(
-                severity,
-                f"{split}: {meaning}: {doubled[kind]:,}",
-                remedy,
-                (
-                    f"{example['image']}: "
-                    + "; ".join(f"line {row['line']}: {row['labels']}" for row in example["rows"])
-                    for example in doubled["examples"]
-                    if example["kind"] == kind
-                ),
+            examples = (
+                f"{example['image']}: "
+                + "; ".join(f"line {row['line']}: {row['labels']}" for row in example["rows"])
+                for example in doubled["examples"]
+                if example["kind"] == kind
             )
-    unlabelled = part["counts"]["unlabelled"]
-    if unlabelled:
-        add(
+            yield _finding(severity, f"{split}: {meaning}: {doubled[kind]:,}", remedy, examples)
+    if unlabelled := part["counts"]["unlabelled"]:
+        yield _finding(
             NOTE,
             f"{split}: rows without any label: {unlabelled:,}",
             "none needed; they teach nothing",
         )
 
 
-def _find_in_labels(split: str, labels: dict[str, Any], add: Any) -> None:
-    total = sum(labels["expressions"].values())
-    absent = [name for name, count in labels["expressions"].items() if not count]
-    rare = [name for name, count in labels["expressions"].items() if 0 < count < RARE_SHARE * total]
-    units = labels["au"]
-    one_sided = [name for name in tasks.AU_NAMES if units[name]["share"] in (0.0, 1.0)]
-    rare_units = [
-        name
-        for name in tasks.AU_NAMES
-        if units[name]["share"] is not None and 0 < units[name]["share"] < RARE_SHARE
-    ]
+def _in_labels(split: str, labels: dict[str, Any]) -> Iterator[Finding]:
+    classes = labels["expressions"]
+    total = sum(classes.values())
+    absent = [name for name, count in classes.items() if not count]
+    rare = [name for name, count in classes.items() if 0 < count < RARE_SHARE * total]
+    share = {name: labels["au"][name]["share"] for name in tasks.AU_NAMES}  # None: not labelled
+    one_sided = [name for name in share if share[name] in (0.0, 1.0)]
+    rare_units = [name for name in share if share[name] and share[name] < RARE_SHARE]
     if total and absent:
-        add(
+        yield _finding(
             WARNING,
             f"{split}: no row shows {', '.join(absent)}",
             "F1 of a class that never occurs is 0 or undefined; look at the file",
         )
     if rare:
-        add(
+        yield _finding(
             NOTE,
             f"{split}: fewer than {RARE_SHARE:.0%} of the labelled rows show {', '.join(rare)}",
             "their scores are uncertain; consider class weights",
         )
     if one_sided:
-        add(
+        yield _finding(
             WARNING,
             f"{split}: always or never present: {', '.join(one_sided)}",
             "nothing can be learnt or measured there; look at the file",
         )
     if rare_units:
-        add(
+        yield _finding(
             NOTE,
             f"{split}: present in fewer than {RARE_SHARE:.0%} of the labelled rows: "
             f"{', '.join(rare_units)}",
             "their scores are uncertain; a threshold of 0.5 may never be reached",
         )
     if labels["va_half_missing"]:
-        add(
+        yield _finding(
             WARNING,
             f"{split}: rows with only one of valence and arousal: {labels['va_half_missing']:,}",
             "such rows count as unlabelled for that task",
         )
     if labels["au_partly_missing"]:
-        add(
+        yield _finding(
             NOTE,
             f"{split}: rows with some of the action units only: {labels['au_partly_missing']:,}",
             "none needed; each unit is masked by itself",
         )
 
 
-def _find_between_splits(report: dict[str, Any], add: Any) -> None:
-    def examples(entries: list[dict[str, Any]]) -> Iterable[str]:
-        for entry in entries:
-            yield "; ".join(
-                f"{split}: {', '.join(videos[:4])}" for split, videos in entry["splits"].items()
-            )
+_SHARED = {
+    "videos": (ERROR, "videos in more than one split"),
+    "identities": (ERROR, "people in more than one split"),
+    "recordings": (
+        WARNING,
+        "recordings in more than one split, going by the names of their videos",
+    ),
+}
+"""Severity and meaning of what splits share."""
 
-    for kind, severity, meaning in (
-        ("videos", ERROR, "videos in more than one split"),
-        ("identities", ERROR, "people in more than one split"),
-        (
-            "recordings",
-            WARNING,
-            "recordings in more than one split, going by the names of their videos",
-        ),
-    ):
-        shared = report["shared"][kind]
-        if shared:
-            add(
+
+def _between_splits(report: dict[str, Any]) -> Iterator[Finding]:
+    for kind, (severity, meaning) in _SHARED.items():
+        if shared := report["shared"][kind]:
+            yield _finding(
                 severity,
                 f"{meaning}: {len(shared):,}",
                 "move all of it to one split: the score would measure memory",
-                examples(shared),
+                (
+                    "; ".join(
+                        f"{split}: {', '.join(videos[:4])}"
+                        for split, videos in entry["splits"].items()
+                    )
+                    for entry in shared
+                ),
             )
     for near in report["near"]:
         if near["images"]:
             first, second = near["splits"]
-            add(
+            yield _finding(
                 WARNING,
                 f"images of {second} that look almost like one of {first}: {near['images']:,} "
                 f"(pairs of videos: {len(near['groups']):,})",

@@ -118,11 +118,10 @@ def near_duplicates(
     a_P, b_P = close_pairs(first.hashes, second.hashes)
     bits_P = np.bitwise_count(first.hashes[a_P] ^ second.hashes[b_P]).astype(np.int64)
     # From pairs of hashes to pairs of images.
-    a_P, keep_P = _expand(np.minimum(first.counts, _PER_HASH), a_P)
-    a_P, b_P, bits_P = first.members(a_P, keep_P), b_P[keep_P.source], bits_P[keep_P.source]
-    b_P, keep_P = _expand(second.counts, b_P)
-    b_P, a_P, bits_P = second.members(b_P, keep_P), a_P[keep_P.source], bits_P[keep_P.source]
-    return _confirmed(first_MSS, second_MSS, a_P, b_P, bits_P)
+    pair, a_P = first.members(a_P, at_most=_PER_HASH)
+    b_P, bits_P = b_P[pair], bits_P[pair]
+    pair, b_P = second.members(b_P)
+    return _confirmed(first_MSS, second_MSS, a_P[pair], b_P, bits_P[pair])
 
 
 def close_pairs(
@@ -157,10 +156,7 @@ def close_pairs(
             for number in np.unique(part[count > 0]):
                 rows = np.flatnonzero((part == number) & (count > 0))
                 source = np.repeat(rows, count[rows])
-                offset = np.arange(len(source)) - np.repeat(
-                    np.cumsum(count[rows]) - count[rows], count[rows]
-                )
-                target = order[low[source] + offset]
+                target = order[low[source] + _places(count[rows])]
                 close = np.bitwise_count(first[target] ^ second[source]) <= radius
                 found.append(target[close] * len(second) + source[close])
     code = np.unique(np.concatenate(found))
@@ -171,31 +167,24 @@ class _Groups:
     """The distinct values of a hash, and which images have each."""
 
     def __init__(self, hash_M: npt.NDArray[np.uint64]) -> None:
-        self.hashes, group_M, self.counts = np.unique(
+        self.hashes, group_M, self._counts = np.unique(
             hash_M, return_inverse=True, return_counts=True
         )
         self._order = np.argsort(group_M, kind="stable")
-        self._start = np.cumsum(self.counts) - self.counts
+        self._start = np.cumsum(self._counts) - self._counts
 
-    def members(self, group: npt.NDArray[np.int64], expanded: "_Expanded") -> npt.NDArray[np.int64]:
-        """Images of groups, by the place inside the group."""
-        return self._order[self._start[group] + expanded.place]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Expanded:
-    source: npt.NDArray[np.int64]
-    place: npt.NDArray[np.int64]
+    def members(
+        self, group_P: npt.NDArray[np.int64], at_most: int | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The images of each group, the first `at_most`: index into `group_P`, and image."""
+        count_P = np.minimum(self._counts, at_most)[group_P] if at_most else self._counts[group_P]
+        source = np.repeat(np.arange(len(group_P)), count_P)
+        return source, self._order[self._start[group_P[source]] + _places(count_P)]
 
 
-def _expand(
-    counts: npt.NDArray[np.int64], group_P: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], _Expanded]:
-    """Repeats each pair as often as its group has members; tells which pair, which member."""
-    repeats_P = counts[group_P]
-    source = np.repeat(np.arange(len(group_P)), repeats_P)
-    place = np.arange(len(source)) - np.repeat(np.cumsum(repeats_P) - repeats_P, repeats_P)
-    return group_P[source], _Expanded(source, place)
+def _places(count_P: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """0 to n - 1 for each count n, one behind the other."""
+    return np.arange(count_P.sum()) - np.repeat(np.cumsum(count_P) - count_P, count_P)
 
 
 def _confirmed(

@@ -1,0 +1,264 @@
+"""Audit of a data set: everything that can be said of its rows, labels and images without a model.
+
+`audit` reads every image once and returns one dict, ready for JSON. `findings` in it lists what a
+user should look at, gravest first.
+
+Dimension letters: M images, S side of a thumbnail.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from data_pipeline import images
+from data_pipeline.audit import near_duplicates, rows
+from data_pipeline.audit.findings import find
+from mtl_face.errors import ImageError
+from mtl_face.tables import FrameTable
+
+VERSION = 1
+"""Of the report's layout."""
+
+THUMBNAIL_SIZE = 16
+"""Side of the thumbnails, in pixels: 43 MB for 168,000 images."""
+
+_CHUNK = 1024  # images handed to the threads at a time, and between two reports of progress
+_GREY_TOLERANCE = 2  # grey levels by which the channels of a grey JPEG's thumbnail may differ
+_LUMA_3 = np.array([0.299, 0.587, 0.114], np.float32)
+
+Progress = Callable[[int, int], None]
+
+
+def audit(
+    splits: Mapping[str, FrameTable],
+    *,
+    image_size: int,
+    identities: Mapping[tuple[str, str], str] | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Audits the splits of a data set.
+
+    Args:
+        splits: a frame table by name of the split, as read, duplicates and rows without images
+            included.
+        image_size: side that the crops should have, in pixels.
+        identities: who is seen in a video, by names of data set and video, as far as known.
+        pairs: splits between which near-duplicate images are looked for; None: all pairs.
+        workers: threads that decode.
+        progress: called from time to time with (images done, images in all).
+
+    Returns:
+        `version`; `images` decoded; `findings` (see `findings.find`); `splits`: for each split
+        `counts` (as `FrameTable.counts`), `labels`, `duplicates`, `gaps` (one dict a video) and
+        `gap_histogram` (see `rows`), and `images`; `shared` between splits
+        (`rows.shared_between_splits`); `near`: for each pair of splits the groups of near-duplicate
+        images by pair of videos.
+
+    Raises:
+        ImageError: an image folder is missing or may not be listed.
+    """
+    missing = {split: images.find_missing(table) for split, table in splits.items()}
+    paths = {split: table.paths() for split, table in splits.items()}
+    present = {
+        split: np.setdiff1d(np.arange(len(table)), missing[split]).tolist()
+        for split, table in splits.items()
+    }
+    scan = scan_images(
+        (paths[split][row] for split in splits for row in present[split]),
+        workers=workers,
+        progress=progress,
+    )
+    index_of = {path: index for index, path in enumerate(scan.paths)}
+    seen = {
+        split: _Seen(
+            table, scan, {index_of[paths[split][row]]: row for row in reversed(present[split])}
+        )
+        for split, table in splits.items()
+    }
+    report: dict[str, Any] = {
+        "version": VERSION,
+        "image_size": image_size,
+        "images": len(scan.paths),
+        "splits": {
+            split: {
+                "counts": table.counts(),
+                "labels": rows.label_statistics(table),
+                "duplicates": rows.duplicates(table),
+                "gaps": rows.frame_gaps(table),
+                "gap_histogram": rows.gap_histogram(table),
+                "images": {
+                    "unique": len(set(paths[split])),
+                    **seen[split].describe(missing[split], image_size),
+                },
+            }
+            for split, table in splits.items()
+        },
+        "shared": rows.shared_between_splits(splits, identities),
+        "identities_known": bool(identities),
+        "near": [
+            {"splits": [first, second], **_near(seen[first], seen[second])}
+            for first, second in (itertools.combinations(splits, 2) if pairs is None else pairs)
+        ],
+    }
+    report["findings"] = find(report)
+    return report
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageScan:
+    """What decoding M images gave. Rows of images that cannot be read are zero.
+
+    Attributes:
+        paths: the M files.
+        readable: bool [M].
+        thumbnail: uint8 [M, S, S], grey.
+        digest: uint64 [M] of the file's bytes.
+        size: int32 [M, 2], width and height in pixels.
+        grey: bool [M], whether the picture has no colour.
+        faults: what is wrong with each unreadable image, in the order of `paths`.
+    """
+
+    paths: Sequence[str]
+    readable: npt.NDArray[np.bool_]
+    thumbnail: npt.NDArray[np.uint8]
+    digest: npt.NDArray[np.uint64]
+    size: npt.NDArray[np.int32]
+    grey: npt.NDArray[np.bool_]
+    faults: Sequence[ImageError]
+
+
+def scan_images(
+    paths: Iterable[str], *, workers: int = 2, progress: Progress | None = None
+) -> ImageScan:
+    """Decodes images completely, as training would; each path once, in the order given."""
+    unique = list(dict.fromkeys(paths))
+    count = len(unique)
+    readable_M = np.zeros(count, bool)
+    thumbnail_MSS = np.zeros((count, THUMBNAIL_SIZE, THUMBNAIL_SIZE), np.uint8)
+    digest_M = np.zeros(count, np.uint64)
+    size_M2 = np.zeros((count, 2), np.int32)
+    grey_M = np.zeros(count, bool)
+    faults: list[ImageError] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, count, _CHUNK):
+            chunk = unique[start : start + _CHUNK]
+            for index, found in enumerate(pool.map(_scan, chunk), start):
+                if isinstance(found, ImageError):
+                    faults.append(found)
+                    continue
+                readable_M[index] = True
+                colour_SS3, digest_M[index], size_M2[index] = found
+                spread = np.ptp(colour_SS3.astype(np.int16), axis=2)
+                grey_M[index] = spread.max() <= _GREY_TOLERANCE
+                thumbnail_MSS[index] = (colour_SS3 @ _LUMA_3).round()
+            if progress is not None:
+                progress(start + len(chunk), count)
+    return ImageScan(unique, readable_M, thumbnail_MSS, digest_M, size_M2, grey_M, faults)
+
+
+def _scan(
+    path: str,
+) -> tuple[npt.NDArray[np.uint8], np.uint64, tuple[int, int]] | ImageError:
+    try:
+        colour_SS3 = images.read_image(path, THUMBNAIL_SIZE)
+    except ImageError as error:
+        return error
+    with open(path, "rb") as file:
+        content = file.read()
+        digest = np.frombuffer(hashlib.blake2b(content, digest_size=8).digest(), np.uint64)[0]
+        file.seek(0)
+        with Image.open(file) as header:
+            return colour_SS3, digest, header.size
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Seen:
+    """The images of a split: index into the scan, and a row that names it."""
+
+    table: FrameTable
+    scan: ImageScan
+    row_of: Mapping[int, int]
+
+    def readable(self) -> npt.NDArray[np.int64]:
+        """Ascending indices into the scan."""
+        index = np.array(sorted(self.row_of), np.int64)
+        return index[self.scan.readable[index]]
+
+    def flat(self) -> npt.NDArray[np.bool_]:
+        """Which of the readable ones are nearly of one colour."""
+        return near_duplicates.is_flat(self.scan.thumbnail[self.readable()])
+
+    def name(self, index: int) -> str:
+        return str(self.table.image[self.row_of[index]])
+
+    def place(self, index: int) -> dict[str, str]:
+        return {"image": self.name(index), "root": self.table.root[self.row_of[index]]}
+
+    def describe(self, missing: npt.NDArray[np.int64], image_size: int) -> dict[str, Any]:
+        """What decoding them showed; `missing` are the rows without an image."""
+        scan, good = self.scan, self.readable()
+        faults = {str(error.path): error.problem for error in scan.faults}
+        sizes = Counter(f"{width}x{height}" for width, height in scan.size[good].tolist())
+        same: dict[int, list[str]] = defaultdict(list)
+        for index in good.tolist():
+            same[int(scan.digest[index])].append(self.name(index))
+        return {
+            "readable": len(good),
+            "missing": [
+                {"image": self.table.image[row], "line": int(self.table.row[row])}
+                for row in missing.tolist()
+            ],
+            "broken": [
+                {
+                    "image": self.name(index),
+                    "line": int(self.table.row[self.row_of[index]]),
+                    "problem": faults[scan.paths[index]],
+                }
+                for index in sorted(self.row_of)
+                if not scan.readable[index]
+            ],
+            "sizes": dict(sizes.most_common()),
+            "other_size": sizes.total() - sizes[f"{image_size}x{image_size}"],
+            "grey": int(scan.grey[good].sum()),
+            "flat": [self.place(index) for index in good[self.flat()].tolist()],
+            "identical": [names for names in same.values() if len(names) > 1],
+        }
+
+
+def _near(first: _Seen, second: _Seen) -> dict[str, Any]:
+    """Near-duplicates between two splits, grouped by pair of videos, most pairs first."""
+    scan = first.scan
+    index_a, index_b = (seen.readable()[~seen.flat()] for seen in (first, second))
+    pairs = near_duplicates.near_duplicates(scan.thumbnail[index_a], scan.thumbnail[index_b])
+    a_P, b_P = index_a[pairs.first].tolist(), index_b[pairs.second].tolist()
+    same_P = scan.digest[a_P] == scan.digest[b_P]
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for number, (a, b) in enumerate(zip(a_P, b_P, strict=True)):
+        videos = first.table.video[first.row_of[a]], second.table.video[second.row_of[b]]
+        groups[videos].append(number)
+    listed = []
+    for videos, numbers in sorted(groups.items(), key=lambda group: -len(group[1])):
+        best = max(numbers, key=lambda number: pairs.correlation[number])
+        listed.append(
+            {
+                "videos": list(videos),
+                "images": len(numbers),
+                "identical": int(same_P[numbers].sum()),
+                "example": {
+                    "images": [first.place(a_P[best]), second.place(b_P[best])],
+                    "bits": int(pairs.bits[best]),
+                    "correlation": round(float(pairs.correlation[best]), 4),
+                },
+            }
+        )
+    return {"images": len(a_P), "groups": listed}
