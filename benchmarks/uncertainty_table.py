@@ -22,7 +22,7 @@ from data_pipeline.formats import s_aff_wild2
 from data_pipeline.rendered_faces import layout
 from mtl_face import config as config_lib
 from mtl_face.evaluation import ensemble, metrics, predictions
-from mtl_face.evaluation.match import match
+from mtl_face.evaluation.joining import match
 from mtl_face.evaluation.uncertainty_scores import gaussian_losses
 from mtl_face.run import datasets
 from mtl_face.tables import FrameTable, PredictionTable

@@ -117,7 +117,7 @@ def drop_missing(table: FrameTable) -> tuple[FrameTable, list[str]]:
         )
     keep = np.ones(len(table), dtype=bool)
     keep[missing] = False
-    return table.select(keep), dropped
+    return table.take(keep), dropped
 
 
 def check_images(

@@ -53,7 +53,7 @@ class FrameTable:
 
     Rows are sorted by (dataset, video, frame), stably; names compare by code point. The exceptions
     are tables whose order has a meaning of its own: a test list (the order of the submission) and
-    the result of `select`. A frame that a file lists twice is kept twice.
+    the result of `take`. A frame that a file lists twice is kept twice.
 
     Attributes:
         dataset: object [N] of str, name of the data set.
@@ -147,12 +147,12 @@ class FrameTable:
             raise ValueError("expression outside -1..7")
         if not (np.isnan(columns["au"]) | np.isin(columns["au"], (0, 1))).all():
             raise ValueError("an action unit that is neither 0, 1 nor NaN")
-        columns["duplicate"] = np.zeros(num_rows, dtype=bool)  # `select` marks them
+        columns["duplicate"] = np.zeros(num_rows, dtype=bool)  # `take` marks them
         table = cls(**columns)
         order = np.arange(num_rows)
         if sort:
             order = _sorted_order(table.dataset, table.video, table.frame)
-        return table.select(order)
+        return table.take(order)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -164,7 +164,7 @@ class FrameTable:
             for root, image in zip(self.root, self.image, strict=True)
         ]
 
-    def select(self, rows: npt.ArrayLike) -> Self:
+    def take(self, rows: npt.ArrayLike) -> Self:
         """Rows by a boolean mask [N] or by integer indices, in the order asked for.
 
         `duplicate` is marked afresh: a row whose earlier twin was left out is no duplicate.

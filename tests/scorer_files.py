@@ -4,39 +4,35 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from evaluation_tables import Labels, make_labels, make_predictions
+from evaluation_tables import make_labels, make_predictions
 
 from mtl_face.evaluation import predictions as prediction_files
-from mtl_face.tables import PredictionTable
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU_NUMBERS
 
 HEADER = "image,valence,arousal,expression,aus"
 
 
-def as_read(labels: Labels) -> Labels:
+def as_read(labels: FrameTable) -> FrameTable:
     """Labels as the multi-task format can hold them: missing for a whole task at a time."""
     no_va = np.isnan(labels.valence) | np.isnan(labels.arousal)
+    missing = np.float32(np.nan)
     return dataclasses.replace(
         labels,
-        valence=np.where(no_va, np.nan, labels.valence),
-        arousal=np.where(no_va, np.nan, labels.arousal),
+        valence=np.where(no_va, missing, labels.valence),
+        arousal=np.where(no_va, missing, labels.arousal),
     )
 
 
-def make_rows(num_rows: int = 200, *, seed: int = 0) -> tuple[Labels, PredictionTable]:
-    """Labels of 20 videos, with valence and arousal in float32, and predictions of them."""
+def make_rows(num_rows: int = 200, *, seed: int = 0) -> tuple[FrameTable, PredictionTable]:
+    """Labels of videos of ten frames, and predictions of them."""
     labels = as_read(make_labels(num_rows, seed=seed))
-    labels = dataclasses.replace(
-        labels,
-        valence=labels.valence.astype(np.float32),
-        arousal=labels.arousal.astype(np.float32),
-    )
     table = make_predictions(labels)
     clipped = {name: np.clip(getattr(table, name), -1, 1) for name in ("valence", "arousal")}
     return labels, dataclasses.replace(table, **clipped)
 
 
-def write_truth(path: Path, labels: Labels) -> Path:
+def write_truth(path: Path, labels: FrameTable) -> Path:
     lines = [HEADER]
     for i, (video, frame) in enumerate(zip(labels.video, labels.frame, strict=True)):
         va = [labels.valence[i], labels.arousal[i]]
@@ -71,7 +67,7 @@ def write_au_submission(path: Path, table: PredictionTable) -> Path:
     return path
 
 
-def write_va_folder(folder: Path, labels: Labels) -> Path:
+def write_va_folder(folder: Path, labels: FrameTable) -> Path:
     """Labels of the valence-arousal track: a file a video, line i + 1 for frame i."""
     folder.mkdir()
     for video in np.unique(labels.video):

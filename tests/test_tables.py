@@ -79,13 +79,13 @@ def test_counts():
 
 def test_select_by_mask_and_by_index():
     table = make_table()
-    kept = table.select(~table.duplicate)
+    kept = table.take(~table.duplicate)
     assert list(kept.row) == [3, 2, 1]
-    assert list(table.select([3, 0]).row) == [1, 3]
-    assert len(table.select([])) == 0
-    assert not table.select([1]).duplicate.any()  # its twin is gone
+    assert list(table.take([3, 0]).row) == [1, 3]
+    assert len(table.take([])) == 0
+    assert not table.take([1]).duplicate.any()  # its twin is gone
     with pytest.raises(IndexError):
-        table.select([True, False])
+        table.take([True, False])
 
 
 def test_to_dataframe():

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.evaluation.joined import Joined
+from mtl_face.evaluation.joining import Joined
 from mtl_face.evaluation.sufficient import (
     Floats,
     Scores,

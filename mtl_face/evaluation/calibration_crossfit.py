@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.calibration import Calibration, CalibrationError
 from mtl_face.evaluation.calibration_selection import (
     Data,
@@ -25,17 +24,16 @@ from mtl_face.evaluation.calibration_selection import (
     select,
     task_score,
 )
-from mtl_face.evaluation.match import match
+from mtl_face.evaluation.joining import check_numbers, match
 from mtl_face.evaluation.smoothing import Kernel, Scale, Smoothing, Unit, smooth
-from mtl_face.evaluation.truth import LabelRows, Truth
-from mtl_face.tables import PredictionTable
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA, VA_NAMES
 
 _FEWEST_VIDEOS = 3
 
 
 def calibrate(
-    truth: Truth,
+    truth: FrameTable,
     table: PredictionTable,
     *,
     windows: Sequence[float] = (),
@@ -152,7 +150,7 @@ def _named(names: Sequence[str], values: Any) -> dict[str, float]:
 
 
 def _prepare(
-    truth: Truth,
+    truth: FrameTable,
     table: PredictionTable,
     windows: Sequence[float],
     kernel: Kernel,
@@ -162,7 +160,7 @@ def _prepare(
     """Joins labels and predictions, and smooths with every window; also the videos' names."""
     index = match(truth, table)
     candidates = {0.0: table.take(index)}
-    Answers.of(candidates[0.0])  # refuses what is not finite
+    check_numbers(candidates[0.0])
     if not table.metadata.get("smoothing"):
         for window in windows:
             smoothing = Smoothing(
@@ -174,8 +172,7 @@ def _prepare(
     names, group_N = np.unique(
         group_names(np.asarray(truth.dataset), np.asarray(truth.video)), return_inverse=True
     )
-    labels = LabelRows.of(truth, np.arange(len(index)))
-    return Data(labels, candidates, group_N.astype(np.int64)), names.tolist()
+    return Data(truth, candidates, group_N.astype(np.int64)), names.tolist()
 
 
 def _decided(data: Data, found: Parameters) -> PredictionTable:

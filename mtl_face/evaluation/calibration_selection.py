@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.evaluation import calibration_fit as fit
+from mtl_face.evaluation.joining import valid_au, valid_expression, valid_va
 from mtl_face.evaluation.measures import binary_f1, concordance, macro_f1
-from mtl_face.evaluation.truth import LabelRows, valid_au, valid_expression, valid_va
-from mtl_face.tables import PredictionTable
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA, VA_NAMES
 
 Rows = NDArray[np.int64]
@@ -36,7 +36,7 @@ class Data:
         group: number of each row's video, int64 [N].
     """
 
-    truth: LabelRows
+    truth: FrameTable
     candidates: Mapping[float, PredictionTable]
     group: NDArray[np.int64]
 
@@ -202,7 +202,7 @@ def _select_expression(
     data: Data, rows: Rows, folds: Sequence[Rows], found: Parameters, consider: Consider
 ) -> None:
     logits_NE = data.candidates[found.windows[EXPR]].logits(EXPR)
-    truth_N = np.asarray(data.truth.expression)
+    truth_N = data.truth.expression.astype(np.int64)
     labelled = data.labelled(EXPR, rows)
     if not len(labelled):
         return
@@ -251,7 +251,7 @@ def _labelled_folds(data: Data, task: str, folds: Sequence[Rows]) -> list[tuple[
     ]
 
 
-def _binary(values: NDArray[np.float64]) -> NDArray[np.int64]:
+def _binary(values: NDArray[np.floating]) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 

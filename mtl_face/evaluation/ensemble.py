@@ -8,15 +8,14 @@ Dimension letters: M members, N rows, C columns.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face import probabilities
-from mtl_face.evaluation.match import match
+from mtl_face.evaluation.joining import match
 from mtl_face.evaluation.smoothing import Scale
-from mtl_face.evaluation.truth import Truth
 from mtl_face.tables import KEY_COLUMNS, PredictionError, PredictionTable
 from mtl_face.tasks import AU, EXPR
 
@@ -153,7 +152,7 @@ def _all_rows(members: Sequence[PredictionTable]) -> PredictionTable:
 
 def _match(rows: PredictionTable, member: PredictionTable) -> NDArray[np.int64]:
     """Row of `member` for each row of `rows`, or -1."""
-    return match(cast(Truth, rows), member, lenient=True)  # only its key columns are read
+    return match(rows, member, lenient=True)
 
 
 def _incomplete(

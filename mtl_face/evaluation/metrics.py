@@ -14,21 +14,20 @@ from typing import Any
 import numpy as np
 
 from mtl_face.evaluation import bootstrap, uncertainty_scores
-from mtl_face.evaluation.answers import LOGITS_REASON, STD_REASON, Answers
-from mtl_face.evaluation.joined import Joined, join
-from mtl_face.evaluation.match import match
+from mtl_face.evaluation.joining import AuMask, Joined, join
 from mtl_face.evaluation.measures import binary_f1, concordance, confusion_matrix, macro_f1
 from mtl_face.evaluation.task_scores import mean_of, score_au, score_expression, score_va
-from mtl_face.evaluation.truth import AuMask, Truth
-from mtl_face.tables import PredictionTable
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU, EXPR, TASKS, VA
+
+LOGITS_REASON = "there are decisions only: this needs logits, as in a .parquet or .csv of ours"
+STD_REASON = "the predictions have no valence_std and arousal_std"
 
 __all__ = [
     "binary_f1",
     "concordance",
     "confusion_matrix",
     "macro_f1",
-    "match",
     "score",
     "score_au",
     "score_expression",
@@ -38,8 +37,8 @@ __all__ = [
 
 
 def score(
-    truth: Truth,
-    predictions: PredictionTable | Answers,
+    truth: FrameTable,
+    predictions: PredictionTable,
     *,
     au_mask: AuMask = "all",
     lenient: bool = False,
@@ -96,7 +95,7 @@ def score_joined(
     Returns:
         As `score`, without the mask of the action units.
     """
-    truth, answers = joined.truth, joined.answers
+    truth, answers = joined.truth, joined.predictions
     results: dict[str, dict[str, Any]] = {
         VA: score_va(_va(truth)[joined.va_rows], _va(answers)[joined.va_rows]),
         AU: score_au(np.asarray(truth.au), answers.au, joined.au_labels),
@@ -149,7 +148,7 @@ def _intervals(
 
 def _uncertainty(joined: Joined) -> dict[str, tuple[dict[str, Any] | None, str]]:
     """By task the scores of the uncertainties, or None and why."""
-    truth, answers = joined.truth, joined.answers
+    truth, answers = joined.truth, joined.predictions
     values: dict[str, dict[str, Any] | None] = dict.fromkeys(TASKS)
     reasons = dict.fromkeys(TASKS, "no row counts for this task")
     if answers.valence_std is None or answers.arousal_std is None:
@@ -180,7 +179,7 @@ def _uncertainty(joined: Joined) -> dict[str, tuple[dict[str, Any] | None, str]]
 
 def _ranking(joined: Joined) -> dict[str, dict[str, float | None] | None]:
     """Average precisions of action units and expressions by name, or None without logits."""
-    truth, answers = joined.truth, joined.answers
+    truth, answers = joined.truth, joined.predictions
     rows = joined.expr_rows
     return {
         AU: None

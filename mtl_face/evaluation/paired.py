@@ -4,52 +4,12 @@ Both are scored on the same resamples of videos, so that what makes a video hard
 cancels out: a difference is known better than either score.
 """
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
 from mtl_face.evaluation import bootstrap
-from mtl_face.evaluation.answers import Answers
-from mtl_face.evaluation.joined import Joined, take
-from mtl_face.evaluation.match import match
-from mtl_face.evaluation.truth import LabelRows, Truth
-from mtl_face.tables import PredictionTable
-
-
-def join_both(
-    truth: Truth,
-    first: PredictionTable | Answers,
-    second: PredictionTable | Answers,
-    *,
-    lenient: bool = False,
-) -> tuple[Joined, Joined]:
-    """Joins two sources to labels, such that the same rows count for both.
-
-    Args:
-        truth: rows of labels.
-        first: predictions.
-        second: other predictions.
-        lenient: leave out rows that not both have a prediction for, instead of raising.
-
-    Returns:
-        The rows with each source's answers.
-
-    Raises:
-        PredictionError: as in `joined.join`.
-    """
-    first_index = match(truth, first, lenient=lenient)
-    second_index = match(truth, second, lenient=lenient)
-    rows = np.flatnonzero((first_index >= 0) & (second_index >= 0))
-    labels = LabelRows.of(truth, rows)
-    left_out = len(first_index) - len(rows)
-    both = [
-        dataclasses.replace(
-            take(labels, predictions, index[rows], lenient=lenient), num_unpredicted=left_out
-        )
-        for predictions, index in ((first, first_index), (second, second_index))
-    ]
-    return both[0].restrict(both[1]), both[1].restrict(both[0])
+from mtl_face.evaluation.joining import Joined
 
 
 def compare(
@@ -65,7 +25,7 @@ def compare(
 
     Args:
         first: rows with one source's answers.
-        second: the same rows with the other's, as from `join_both`.
+        second: the same rows with the other's, as from `joining.join_both`.
         num_resamples: resamples of the videos.
         seed: of the resamples.
         level: of the intervals.

@@ -241,7 +241,7 @@ def _check_decisions(
 
 def _frame_number(text: str) -> int:
     number = int(text)
-    if abs(number) > np.iinfo(np.int64).max:
+    if not -(2**63) <= number < 2**63:
         raise ValueError(f"{text} has more than 64 bits")
     return number
 

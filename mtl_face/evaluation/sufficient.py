@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.evaluation.joined import Joined
+from mtl_face.evaluation.joining import Joined
 from mtl_face.tasks import TASKS
 
 Floats = NDArray[np.float64]

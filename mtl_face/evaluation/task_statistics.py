@@ -18,7 +18,7 @@ from mtl_face.evaluation.calibration_error import (
     adaptive_bins,
     debiased_calibration_error,
 )
-from mtl_face.evaluation.joined import Joined
+from mtl_face.evaluation.joining import Joined
 from mtl_face.evaluation.ranking import average_precision_of_groups
 from mtl_face.evaluation.risk_coverage import area
 from mtl_face.evaluation.sufficient import Floats, Scores, Statistic, Videos
@@ -48,7 +48,7 @@ def statistics(joined: Joined) -> Iterator[Statistic]:
 
 def _va(joined: Joined, videos: Videos) -> Iterator[Statistic]:
     rows = joined.va_rows
-    truth, answers = joined.truth, joined.answers
+    truth, answers = joined.truth, joined.predictions
     columns: list[np.ndarray] = []
     extra: list[np.ndarray] = []
     squared_error = np.zeros(int(rows.sum()))
@@ -107,7 +107,7 @@ def _va_uncertainty(sums: Floats) -> Scores:
 def _au(joined: Joined, videos: Videos) -> Iterator[Statistic]:
     mask = joined.au_labels
     truth = np.where(mask, joined.truth.au, 0.0).astype(np.float64)
-    present = joined.answers.au == 1
+    present = joined.predictions.au == 1
     everything = np.ones(len(mask), np.bool_)
     counts = []
     for i in range(len(AU_NAMES)):
@@ -117,7 +117,7 @@ def _au(joined: Joined, videos: Videos) -> Iterator[Statistic]:
         counts.append(~positive & ~decided & mask[:, i])
     shape = (videos.count, len(AU_NAMES), 4)
     yield Statistic(videos.sums(everything, counts).reshape(shape), _au_scores)
-    logits = joined.answers.au_logits
+    logits = joined.predictions.au_logits
     if logits is None:
         return
     yield from _au_probabilities(videos, mask, truth, logits)
@@ -181,13 +181,13 @@ def _au_probabilities(
 def _expression(joined: Joined, videos: Videos) -> Iterator[Statistic]:
     rows = joined.expr_rows
     truth = np.asarray(joined.truth.expression)[rows].astype(np.int64)
-    decision = joined.answers.expression[rows]
+    decision = joined.predictions.expression[rows]
     size = len(EXPRESSION_NAMES)
     confusion = videos.histograms(rows, truth * size + decision, size * size, [np.ones(len(truth))])
     yield Statistic(confusion.reshape(videos.count, size, size), _expression_scores)
-    if joined.answers.expression_logits is None:
+    if joined.predictions.expression_logits is None:
         return
-    logits = joined.answers.expression_logits[rows]
+    logits = joined.predictions.expression_logits[rows]
     nll, brier = losses.class_losses(truth, logits)
     yield Statistic(videos.sums(rows, [np.ones_like(nll), nll, brier]), _expression_losses)
     confidence = losses.decided_probability(logits, decision)

@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from mtl_face.evaluation.answers import Answers
-from mtl_face.evaluation.match import match
-from mtl_face.evaluation.truth import LabelRows, Truth
+from mtl_face.evaluation.joining import match
 from mtl_face.report import scores
 from mtl_face.report.curves import learning_curves
 from mtl_face.report.gallery import Attention, Images, Shown, choose, examples
 from mtl_face.report.page import Table, write_page
 from mtl_face.report.reliability import uncertainties
 from mtl_face.report.timelines import timelines
-from mtl_face.tables import PredictionTable
+from mtl_face.tables import FrameTable, PredictionTable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,9 +42,9 @@ class Report:
 
     title: str
     metrics: Mapping[str, Any]
-    predictions: PredictionTable | Answers
-    truth: Truth
-    raw: PredictionTable | Answers | None = None
+    predictions: PredictionTable
+    truth: FrameTable
+    raw: PredictionTable | None = None
     history: Sequence[Mapping[str, Any]] = ()
     images: Images | None = None
     attention: Attention | None = None
@@ -70,14 +68,10 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     """
     index = match(report.truth, report.predictions, lenient=True)
     rows = np.flatnonzero(index >= 0)
-    truth = LabelRows.of(report.truth, rows)
-    answers = Answers.of(report.predictions.take(index[rows]))
-    raw = None
-    if report.raw is not None:
-        raw = Answers.of(report.raw.take(match(truth, report.raw)))
-    metadata = (
-        report.predictions.metadata if isinstance(report.predictions, PredictionTable) else {}
-    )
+    truth = report.truth.take(rows)
+    answers = report.predictions.take(index[rows])
+    raw = None if report.raw is None else report.raw.take(match(truth, report.raw))
+    metadata = report.predictions.metadata
     result = scores.Scores(report.metrics)
     images = report.images
     shown = Shown.of(

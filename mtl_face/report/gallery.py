@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.evaluation.answers import Answers
-from mtl_face.evaluation.truth import Truth, valid_au, valid_expression, valid_va
+from mtl_face.evaluation.joining import valid_au, valid_expression, valid_va
 from mtl_face.evaluation.uncertainty_scores import binary_losses, log_softmax, sigmoid
 from mtl_face.report import attention_maps
 from mtl_face.report.page import embed
 from mtl_face.report.scores import AU_LABELS
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import EXPRESSION_NAMES, VA_NAMES
 
 Images = Callable[[int], NDArray[np.uint8] | None]
@@ -81,7 +81,7 @@ class Shown:
         return attention_maps.mean_attention(pictures, list(self.maps.values()), self.top)
 
 
-def examples(truth: Truth, answers: Answers, shown: Shown) -> dict[str, Any]:
+def examples(truth: FrameTable, answers: PredictionTable, shown: Shown) -> dict[str, Any]:
     """The frames of the gallery as cards. Rows of both tables belong together."""
     return {
         "any_labels": len(shown.groups["best"]) > 0,
@@ -96,7 +96,7 @@ def examples(truth: Truth, answers: Answers, shown: Shown) -> dict[str, Any]:
     }
 
 
-def card(row: int, truth: Truth, answers: Answers, shown: Shown) -> dict[str, Any]:
+def card(row: int, truth: FrameTable, answers: PredictionTable, shown: Shown) -> dict[str, Any]:
     """A row of the gallery.
 
     Returns:
@@ -129,7 +129,9 @@ def card(row: int, truth: Truth, answers: Answers, shown: Shown) -> dict[str, An
     }
 
 
-def _va_line(name: str, row: int, truth: Truth, answers: Answers) -> tuple[str, str, str, bool]:
+def _va_line(
+    name: str, row: int, truth: FrameTable, answers: PredictionTable
+) -> tuple[str, str, str, bool]:
     value = float(np.clip(getattr(answers, name)[row], -1.0, 1.0))
     std = getattr(answers, f"{name}_std")
     predicted = "not answered" if np.isnan(value) else f"{value:+.2f}"
@@ -161,7 +163,9 @@ def _au_words(truth_A: NDArray[np.float64], answer_A: NDArray[np.int8]) -> list[
     return words
 
 
-def frame_errors(truth: Truth, answers: Answers) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def frame_errors(
+    truth: FrameTable, answers: PredictionTable
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """How wrong each row is, on a scale that the three tasks share.
 
     The error of a row is the mean over its labelled and answered tasks of: half the mean absolute
@@ -202,7 +206,7 @@ def frame_errors(truth: Truth, answers: Answers) -> tuple[NDArray[np.float64], N
         return errors.sum(axis=1) / np.where(num_tasks > 0, num_tasks, np.nan), num_tasks
 
 
-def frame_uncertainties(answers: Answers) -> NDArray[np.float64] | None:
+def frame_uncertainties(answers: PredictionTable) -> NDArray[np.float64] | None:
     """How uncertain each row says it is, on a scale that the tasks share.
 
     The mean over the tasks that tell it of: the entropy of the expression in units of its largest
@@ -232,7 +236,7 @@ def frame_uncertainties(answers: Answers) -> NDArray[np.float64] | None:
 
 
 def choose(
-    truth: Truth, answers: Answers, *, num_rows: int, seed: int = 0
+    truth: FrameTable, answers: PredictionTable, *, num_rows: int, seed: int = 0
 ) -> dict[str, NDArray[np.int64]]:
     """Picks rows to show.
 
@@ -275,7 +279,7 @@ def choose(
 
 
 def _from_different_videos(
-    truth: Truth, order: NDArray[np.int64], num_rows: int
+    truth: FrameTable, order: NDArray[np.int64], num_rows: int
 ) -> NDArray[np.int64]:
     """First rows of an order, those of a video already shown last."""
     seen: dict[tuple[str, str], int] = {}

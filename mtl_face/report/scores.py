@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from mtl_face.evaluation.answers import Answers
-from mtl_face.evaluation.truth import Truth, valid_va
+from mtl_face.evaluation.joining import valid_va
 from mtl_face.report import figures
 from mtl_face.report.page import Cell, Drawing, Table
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU, AU_DESCRIPTIONS, AU_NAMES, EXPR, EXPRESSION_NAMES, VA, VA_NAMES
 
 TASK_WORDS = {VA: "valence and arousal", AU: "action units", EXPR: "expressions"}
@@ -120,7 +120,7 @@ def headline(result: Scores) -> dict[str, Any]:
     }
 
 
-def valence_arousal(result: Scores, truth: Truth, answers: Answers) -> dict[str, Any]:
+def valence_arousal(result: Scores, truth: FrameTable, answers: PredictionTable) -> dict[str, Any]:
     """Densities of valence and arousal, and their numbers. Rows of both tables belong together."""
     if result.value("va.score") is None:
         return {"why": result.why("va.score")}

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.evaluation.answers import Answers
-from mtl_face.evaluation.truth import Truth
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import VA_NAMES
 
 MAX_VIDEOS = 60
@@ -76,7 +75,9 @@ class Timeline(NamedTuple):
     strips: list[Strip]
 
 
-def timelines(truth: Truth, answers: Answers, raw: Answers | None) -> dict[str, Any]:
+def timelines(
+    truth: FrameTable, answers: PredictionTable, raw: PredictionTable | None
+) -> dict[str, Any]:
     """Valence and arousal of the worst videos. Rows of all tables belong together.
 
     Args:
@@ -103,7 +104,7 @@ def timelines(truth: Truth, answers: Answers, raw: Answers | None) -> dict[str, 
     }
 
 
-def choose_videos(truth: Truth, answers: Answers) -> list[Video]:
+def choose_videos(truth: FrameTable, answers: PredictionTable) -> list[Video]:
     """The videos with at least two different frames and a prediction, the worst first.
 
     Those without labels are the last.
@@ -137,7 +138,9 @@ def choose_videos(truth: Truth, answers: Answers) -> list[Video]:
     return sorted(found, key=lambda video: -1.0 if np.isnan(video.rmse) else -2.0 - video.rmse)
 
 
-def draw(video: Video, truth: Truth, answers: Answers, raw: Answers | None) -> Timeline:
+def draw(
+    video: Video, truth: FrameTable, answers: PredictionTable, raw: PredictionTable | None
+) -> Timeline:
     """The two strips of a video; arguments as of `timelines`."""
     frames = np.asarray(truth.frame, np.float64)[video.rows]
     error = "no labels" if np.isnan(video.rmse) else f"root mean square error {video.rmse:.3f}"

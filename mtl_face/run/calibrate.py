@@ -13,7 +13,7 @@ from mtl_face.evaluation import calibration as calibrations
 from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.evaluation.calibration import Calibration
 from mtl_face.evaluation.calibration_crossfit import calibrate
-from mtl_face.evaluation.match import match
+from mtl_face.evaluation.joining import asked_rows, match
 from mtl_face.run import prediction_paths
 from mtl_face.run import smoothing as smooth_options
 from mtl_face.tables import FrameTable, PredictionError
@@ -150,4 +150,4 @@ def _read_truth(path: Path, table: Any, predictions: Path) -> FrameTable:
         )
     truth = scored_files.read_truth(path, dataset=str(names[0]), answered=tasks.TASKS)
     predicted_N = match(truth, table, lenient=True) >= 0
-    return truth.select(scored_files.asked_rows(truth, predicted_N))
+    return truth.take(asked_rows(truth, predicted_N))

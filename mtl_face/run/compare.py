@@ -6,10 +6,10 @@ from typing import Any
 
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import paired
-from mtl_face.evaluation.match import match
+from mtl_face.evaluation.joining import asked_rows, check_rows, join_both
 from mtl_face.evaluation.summary import ends, number
 from mtl_face.run import scored_files
-from mtl_face.run.score_file import check_fit, open_predictions, write_json
+from mtl_face.run.score_file import open_predictions, write_json
 
 _ROWS = (
     ("va.score", "valence/arousal", "mean CCC"),
@@ -49,16 +49,13 @@ def run(config: object, options: argparse.Namespace) -> int:
     dataset = files[0].dataset
     files[1] = files[1].renamed(dataset)
     truth = scored_files.read_truth(options.truth, dataset=dataset, answered=common)
-    predicted = [match(truth, file.predictions, lenient=True) >= 0 for file in files]
-    warnings = []
-    for file, rows in zip(files, predicted, strict=True):
-        asked = truth.select(scored_files.asked_rows(truth, rows))
-        found = check_fit(asked, file, lenient=options.lenient)
+    predicted, warnings = [], []
+    for file in files:
+        rows, found = check_rows(truth, file.predictions, path=file.path, lenient=options.lenient)
+        predicted.append(rows)
         warnings += [f"{file.path}: {line}" for line in (*file.warnings, *found.lines())]
-    truth = truth.select(scored_files.asked_rows(truth, predicted[0] & predicted[1]))
-    joined = paired.join_both(
-        truth, files[0].predictions, files[1].predictions, lenient=options.lenient
-    )
+    truth = truth.take(asked_rows(truth, predicted[0] & predicted[1]))
+    joined = join_both(truth, files[0].predictions, files[1].predictions, lenient=options.lenient)
     result = paired.compare(*joined, num_resamples=options.resamples, seed=options.seed)
     result["files"] = {
         "first": str(files[0].path),

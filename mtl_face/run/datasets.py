@@ -89,7 +89,7 @@ def load_training(data: DataConfig, *, seed: int, say: Say) -> tuple[FrameTable,
         if stored is None:
             table = load_split(entry, ensure_data(entry, say), "train", say)
         else:
-            table = stored.select(stored.dataset == name)
+            table = stored.take(stored.dataset == name)
         parts[name] = mixture.only_tasks(table, entry.tasks)
     mixed = mixture.join(parts)
     rows = mixture.make_order(

@@ -111,7 +111,7 @@ def of_file(
         The report; writing it raises ImageError where a picture is there and cannot be read.
     """
     predictions = file.predictions
-    metadata = predictions.metadata if isinstance(predictions, PredictionTable) else {}
+    metadata = predictions.metadata
 
     def picture(row: int) -> NDArray[np.uint8] | None:
         assert image_folder is not None

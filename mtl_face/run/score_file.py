@@ -8,14 +8,13 @@ from typing import Any
 
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import metrics
-from mtl_face.evaluation.joined import Joined, take
-from mtl_face.evaluation.match import Discrepancies, find_discrepancies, match
+from mtl_face.evaluation.joining import join_file
 from mtl_face.evaluation.summary import summary
 from mtl_face.files import replacing
 from mtl_face.run import scored_files
 from mtl_face.run.post_process import post_process
 from mtl_face.run.scored_files import ScoredFile
-from mtl_face.tables import FrameTable, PredictionError, PredictionTable
+from mtl_face.tables import PredictionError
 from mtl_face.weights.provenance import warnings_of_predictions
 
 
@@ -60,11 +59,15 @@ def run(config: object, options: argparse.Namespace) -> int:
     truth = scored_files.read_truth(options.truth, dataset=file.dataset, answered=file.tasks)
     print(f"{file.path}: {file.kind}, {len(file.predictions)} rows")
     print(f"{options.truth}: {len(truth)} rows of labels")
-    joined, found = join_file(truth, file, lenient=options.lenient)
+    joined, found = join_file(truth, file.predictions, path=file.path, lenient=options.lenient)
     provenance, seen = _provenance(file)
     for warning in (*file.warnings, *found.lines(), *cautions, *seen):
         print(f"warning: {warning}")
-    before = join_file(truth, plain, lenient=options.lenient)[0] if plain else None
+    before = (
+        join_file(truth, plain.predictions, path=plain.path, lenient=options.lenient)[0]
+        if plain
+        else None
+    )
     result = metrics.score_joined(
         joined, before=before, num_resamples=options.resamples, seed=options.seed
     )
@@ -106,7 +109,7 @@ def run(config: object, options: argparse.Namespace) -> int:
 
 def _calibrated(file: ScoredFile, calibration: Path) -> tuple[ScoredFile, list[str]]:
     """The file with a calibration applied, and warnings."""
-    if not isinstance(file.predictions, PredictionTable):
+    if file.predictions.au_logits is None:
         raise PredictionError(
             "holds decisions only, which cannot be calibrated",
             path=file.path,
@@ -120,8 +123,7 @@ def _calibrated(file: ScoredFile, calibration: Path) -> tuple[ScoredFile, list[s
 
 def _provenance(file: ScoredFile) -> tuple[Any, list[str]]:
     """What the weights have seen, and its warnings; only a table of ours can say it."""
-    table = file.predictions
-    metadata = table.metadata if isinstance(table, PredictionTable) else {}
+    metadata = file.predictions.metadata
     says = "provenance" in metadata or "ensemble" in metadata
     return metadata.get("provenance"), warnings_of_predictions(metadata) if says else []
 
@@ -130,60 +132,6 @@ def open_predictions(path: Path, dataset: str | None, *, lenient: bool) -> Score
     """Reads predictions, of one data set if it is named."""
     file = scored_files.read_predictions(path, lenient=lenient)
     return file if dataset is None else file.of_dataset(dataset)
-
-
-def join_file(
-    truth: FrameTable, file: ScoredFile, *, lenient: bool
-) -> tuple[Joined, Discrepancies]:
-    """Joins labels and the predictions of a file.
-
-    Args:
-        truth: the labels.
-        file: the predictions.
-        lenient: leave out what has no partner, instead of refusing the file.
-
-    Returns:
-        The joined rows, and what was left out.
-
-    Raises:
-        PredictionError: as in `check_fit`, or rows contradict each other.
-    """
-    index = match(truth, file.predictions, lenient=True)
-    rows = scored_files.asked_rows(truth, index >= 0)
-    truth, index = truth.select(rows), index[rows]
-    found = check_fit(truth, file, lenient=lenient)
-    return take(truth, file.predictions, index, lenient=lenient), found
-
-
-def check_fit(truth: FrameTable, file: ScoredFile, *, lenient: bool) -> Discrepancies:
-    """Checks that the rows of a file are those of the labels.
-
-    Args:
-        truth: the labels.
-        file: the predictions.
-        lenient: refuse the file only if it has no row in common with the labels.
-
-    Returns:
-        What is missing, extra or repeated.
-
-    Raises:
-        PredictionError: something is (unless lenient), or nothing fits.
-    """
-    found = find_discrepancies(truth, file.predictions)
-    if found.num_missing == len(truth):
-        raise PredictionError(
-            "has no row in common with the labels; it has "
-            f"{found.extra or 'no rows'}, they have {found.missing}",
-            path=file.path,
-            remedy="check that both are of the same set, with videos and frames named alike",
-        )
-    if not lenient and found.lines():
-        raise PredictionError(
-            "does not fit the labels\n" + "\n".join(f"  {line}" for line in found.lines()),
-            path=file.path,
-            remedy="check that both are of the same set, or score what fits with --lenient",
-        )
-    return found
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -7,15 +7,13 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from data_pipeline.formats import s_aff_wild2
 from data_pipeline.formats.submission import SubmissionTable, read_submission
 from mtl_face import tasks
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import predictions as prediction_files
-from mtl_face.evaluation.answers import Answers
-from mtl_face.evaluation.truth import valid_au, valid_expression, valid_va
+from mtl_face.evaluation.joining import only_tasks
 from mtl_face.tables import FrameTable, PredictionError, PredictionTable
 
 _WORKDIR_FILE = Path("evaluation", "predictions.parquet")
@@ -36,7 +34,7 @@ class ScoredFile:
     """
 
     path: Path
-    predictions: PredictionTable | Answers
+    predictions: PredictionTable
     tasks: tuple[str, ...]
     kind: str
     warnings: tuple[str, ...] = ()
@@ -113,7 +111,7 @@ def read_predictions(path: Path, *, lenient: bool) -> ScoredFile:
         return ScoredFile(path, table, tasks.TASKS, "predictions with logits")
     submission = read_submission(path, strict=not lenient)
     kind = f"a submission of {', '.join(submission.tasks)}"
-    return ScoredFile(path, _answers(submission), submission.tasks, kind, submission.warnings)
+    return ScoredFile(path, _table(submission), submission.tasks, kind, submission.warnings)
 
 
 def read_truth(path: Path, *, dataset: str, answered: tuple[str, ...]) -> FrameTable:
@@ -136,28 +134,7 @@ def read_truth(path: Path, *, dataset: str, answered: tuple[str, ...]) -> FrameT
         table = read_folder(path, dataset=dataset)
     else:
         table = s_aff_wild2.read_annotations(path, image_root=".", dataset=dataset)
-    missing: dict[str, object] = {}
-    if tasks.VA not in answered:
-        missing["valence"] = missing["arousal"] = np.full_like(table.valence, np.nan)
-    if tasks.AU not in answered:
-        missing["au"] = np.full_like(table.au, np.nan)
-    if tasks.EXPR not in answered:
-        missing["expression"] = np.full_like(table.expression, -1)
-    return dataclasses.replace(table, **missing)  # type: ignore[arg-type]
-
-
-def asked_rows(truth: FrameTable, predicted_N: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Rows that have a label or a prediction: of the others nothing is asked.
-
-    Args:
-        truth: N rows of labels.
-        predicted_N: whether each has a prediction, bool [N].
-
-    Returns:
-        Row numbers, int64 [M].
-    """
-    labelled = valid_va(truth) | valid_expression(truth) | valid_au(truth, "any").any(axis=1)
-    return np.flatnonzero(labelled | predicted_N)
+    return only_tasks(table, answered)
 
 
 def _is_ours(path: Path) -> bool:
@@ -173,13 +150,14 @@ def _is_ours(path: Path) -> bool:
     return start.startswith(b"PAR1") or path.suffix == ".parquet" or b"_logit" in header
 
 
-def _answers(submission: SubmissionTable) -> Answers:
-    return Answers(
+def _table(submission: SubmissionTable) -> PredictionTable:
+    return PredictionTable(
         dataset=np.full(len(submission), _DATASET),
         video=submission.video.astype(np.str_),
         frame=submission.frame,
+        image=submission.image.astype(np.str_),
         valence=submission.valence,
         arousal=submission.arousal,
-        au=submission.au,
-        expression=submission.expression,
+        au_decisions=submission.au if tasks.AU in submission.tasks else None,
+        expression_decisions=submission.expression if tasks.EXPR in submission.tasks else None,
     )

@@ -126,7 +126,7 @@ def table(tmp_path):
 
 def test_finds_missing_images(table):
     assert images.find_missing(table).tolist() == [5, 6, 7]
-    assert images.find_missing(table.select([0, 1])).tolist() == []
+    assert images.find_missing(table.take([0, 1])).tolist() == []
 
 
 def test_drops_missing_rows_and_says_which(table):
@@ -136,7 +136,7 @@ def test_drops_missing_rows_and_says_which(table):
     assert dropped == [os.path.join(table.root[0], *name) for name in
                        [("b", "2.jpg"), ("c", "1.jpg"), ("d", "1.jpg")]]  # fmt: skip
     with pytest.raises(ImageError, match="none of the 2 images exists"):
-        images.drop_missing(table.select([6, 7]))
+        images.drop_missing(table.take([6, 7]))
 
 
 def test_names_a_missing_root(table):
@@ -171,4 +171,4 @@ def test_decodes_everything_once(table, workers):
     ]
     assert all(fault.remedy for fault in faults)
     assert reports == [(7, 7)]
-    assert images.check_images(table.select([0, 1, 2])) == []
+    assert images.check_images(table.take([0, 1, 2])) == []

@@ -213,7 +213,7 @@ def test_checks_the_size_that_a_header_promises(table, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", SIZE * SIZE - 1)
     monkeypatch.setattr(images, "diagnose", lambda path: None)
     for row in (0, 1):  # a JPEG and a PNG
-        stream = input.eval_batches(table.select([row]), batch_size=1, image_size=SIZE + 1)
+        stream = input.eval_batches(table.take([row]), batch_size=1, image_size=SIZE + 1)
         with pytest.raises(ImageError, match=r"cannot be decoded \(Input is empty\.\)"):
             next(stream)
 

@@ -48,7 +48,7 @@ def test_join_keeps_rows_apart(tables):
     assert not table.duplicate.any()
     start = 0
     for part in tables.values():
-        rows = table.select(np.arange(start, start + len(part)))
+        rows = table.take(np.arange(start, start + len(part)))
         for name in ("frame", "valence", "arousal", "expression", "au", "image"):
             np.testing.assert_array_equal(getattr(rows, name), getattr(part, name))
         start += len(part)
@@ -56,7 +56,7 @@ def test_join_keeps_rows_apart(tables):
 
 def test_an_empty_data_set_is_a_mistake(tables):
     with pytest.raises(ConfigError, match="the data set d has no rows"):
-        mixture.join(tables | {"d": tables["a"].select([])})
+        mixture.join(tables | {"d": tables["a"].take([])})
 
 
 def make_order(tables, weights, **options):

@@ -120,7 +120,7 @@ def test_rows_without_a_prediction(tmp_path):
     assert "--fill=nearest" in caught.value.remedy
     with pytest.raises(AnnotationError, match=r"line 7: .*any other frame of video 'b'") as caught:
         match_list(wanted, found, list_path=path, fill="nearest")
-    rows, filled = match_list(wanted.select(range(5)), found, list_path=path, fill="nearest")
+    rows, filled = match_list(wanted.take(range(5)), found, list_path=path, fill="nearest")
     assert rows.tolist() == [0, 0, 0, 1, 1]  # of two equally near, the earlier
     assert filled.tolist() == [False, True, True, True, True]
 

@@ -202,7 +202,8 @@ def test_where_labels_say_nothing_no_decision_changes_much_and_no_gain_is_claime
 def test_smoothing_is_found_where_it_helps():
     labels = make_labels(300, missing=0.0)
     slow = np.sin(np.arange(300) // 10)  # one value for each video
-    labels = dataclasses.replace(labels, valence=0.8 * slow, arousal=0.8 * slow)
+    truth = (0.8 * slow).astype(np.float32)
+    labels = dataclasses.replace(labels, valence=truth, arousal=truth)
     table = dataclasses.replace(
         make_predictions(labels),
         valence=0.8 * slow + np.random.default_rng(0).normal(0, 0.5, 300),

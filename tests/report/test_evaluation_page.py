@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_tables import make_labels, make_predictions
+from evaluation_tables import decisions_alone, make_labels, make_predictions
 from markupsafe import Markup
 
 from mtl_face.errors import UserError, WorkdirError
-from mtl_face.evaluation.answers import Answers
 from mtl_face.evaluation.metrics import score
 from mtl_face.report import Report, curves, figures, reliability, write_report
 from mtl_face.report.figures import FIRST, SECOND, THIRD
@@ -168,7 +167,7 @@ def test_numbers_stand_beside_their_baseline_and_count(tmp_path):
 def test_text_of_the_user_is_escaped(tmp_path):
     labels = make_labels(60)
     hostile = "<script>alert('x')</script>\"\x00&amp;"
-    labels = dataclasses.replace(labels, video=np.full(60, hostile + "."))
+    labels = dataclasses.replace(labels, video=np.full(60, hostile + ".", object))
     predictions = dataclasses.replace(
         make_predictions(labels), metadata={hostile: {hostile: hostile}}
     )
@@ -234,8 +233,7 @@ def value(metrics, path):
 
 def test_decisions_without_probabilities(tmp_path):
     labels = make_labels(100)
-    answers = Answers.of(make_predictions(labels))
-    answers = dataclasses.replace(answers, au_logits=None, expression_logits=None)
+    answers = dataclasses.replace(decisions_alone(make_predictions(labels)), metadata={})
     answers.valence[:] = answers.arousal[:] = np.nan
     metrics = score(labels, answers)
     _, page = report(

@@ -2,9 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from evaluation_tables import make_labels, make_predictions
+from evaluation_tables import decisions_alone, make_labels, make_predictions
 
-from mtl_face.evaluation.answers import Answers
 from mtl_face.report.gallery import choose, frame_errors, frame_uncertainties
 
 
@@ -14,9 +13,9 @@ def test_frame_errors_by_hand():
     labels.valence[1] = np.nan
     labels.expression[1] = -1
     labels.au[1, 6:] = np.nan
-    answers = Answers.of(make_predictions(labels, noise=0.0))
+    answers = make_predictions(labels, noise=0.0)
     answers.valence[0] = labels.valence[0] + (0.4 if labels.valence[0] < 0.5 else -0.4)
-    answers.au[1, 0] = 1 - answers.au[1, 0]
+    answers.au_logits[1, 0] *= -1
     assert answers.expression_logits is not None
     answers.expression_logits[:] = 0.0
     error, num_tasks = frame_errors(labels, answers)
@@ -24,9 +23,9 @@ def test_frame_errors_by_hand():
     assert error[0] == pytest.approx((0.4 / 2 / 2 + 0 + 7 / 8) / 3)
     assert error[1] == pytest.approx(1 / 6)
     assert error[2] == pytest.approx((0 + 7 / 8) / 2)
-    decisions = dataclasses.replace(answers, expression_logits=None)
-    decisions.expression[0] = (labels.expression[0] + 1) % 8
-    decisions.expression[2] = -1
+    decisions = decisions_alone(answers)
+    decisions.expression_decisions[0] = (labels.expression[0] + 1) % 8
+    decisions.expression_decisions[2] = -1
     error, num_tasks = frame_errors(labels, decisions)
     assert num_tasks.tolist() == [3, 1, 1]
     assert error.tolist() == pytest.approx([(0.1 + 0 + 1) / 3, 1 / 6, 0.0])
@@ -34,7 +33,7 @@ def test_frame_errors_by_hand():
 
 def test_frame_uncertainties_by_hand():
     labels = make_labels(2, missing=0.0)
-    answers = Answers.of(make_predictions(labels))
+    answers = make_predictions(labels)
     assert answers.expression_logits is not None
     assert answers.au_logits is not None
     answers.expression_logits[0] = 0.0
@@ -51,13 +50,13 @@ def test_frame_uncertainties_by_hand():
     uncertainty = frame_uncertainties(with_std)
     assert uncertainty is not None
     assert uncertainty == pytest.approx([(1 + 1 + 0.2) / 3, (1 / 3 + 0 + 0.75) / 3])
-    bare = dataclasses.replace(answers, au_logits=None, expression_logits=None)
+    bare = decisions_alone(answers)
     assert frame_uncertainties(bare) is None
 
 
 def test_chosen_frames_are_ordered_different_and_from_different_videos():
     labels = make_labels(300, missing=0.05)
-    answers = Answers.of(make_predictions(labels))
+    answers = make_predictions(labels)
     groups = choose(labels, answers, num_rows=24)
     error, num_tasks = frame_errors(labels, answers)
     rows = np.concatenate(list(groups.values()))
@@ -82,11 +81,11 @@ def test_chosen_frames_are_ordered_different_and_from_different_videos():
 )
 def test_the_number_of_frames_is_kept(num_rows, sizes):
     labels = make_labels(50, missing=0.0)
-    groups = choose(labels, Answers.of(make_predictions(labels)), num_rows=num_rows)
+    groups = choose(labels, make_predictions(labels), num_rows=num_rows)
     assert [len(rows) for rows in groups.values()] == sizes
 
 
 def test_few_frames_are_shown_once():
     labels = make_labels(8, missing=0.0)
-    groups = choose(labels, Answers.of(make_predictions(labels)), num_rows=24)
+    groups = choose(labels, make_predictions(labels), num_rows=24)
     assert [len(rows) for rows in groups.values()] == [6, 2, 0, 0]

@@ -2,26 +2,27 @@ import dataclasses
 import re
 
 import numpy as np
-from evaluation_tables import Labels, make_labels, make_predictions
+from evaluation_tables import make_labels, make_predictions
 
-from mtl_face.evaluation.answers import Answers
 from mtl_face.report import timelines
+from mtl_face.tables import FrameTable
 
 
 def one_video(frames, valence):
     """Labels of one video, and answers that are 0."""
     num = len(frames)
-    labels = Labels(
-        dataset=np.full(num, "set"),
-        video=np.full(num, "a<b"),
-        frame=np.asarray(frames),
-        valence=np.asarray(valence, float),
+    labels = FrameTable.from_columns(
+        dataset="set",
+        video=["a<b"] * num,
+        frame=frames,
+        image=[f"a/{frame}.jpg" for frame in frames],
+        root="/images",
+        valence=valence,
         arousal=np.zeros(num),
-        expression=np.full(num, -1),
-        au=np.full((num, 12), np.nan),
+        sort=False,
     )
     predictions = make_predictions(labels, noise=0.0)
-    return labels, Answers.of(dataclasses.replace(predictions, valence=np.zeros(num)))
+    return labels, dataclasses.replace(predictions, valence=np.zeros(num))
 
 
 def lines(drawing, kind):
@@ -90,7 +91,7 @@ def test_a_long_video_keeps_its_peaks_and_stays_small():
 def test_the_worst_video_is_the_first_and_one_frame_is_no_timeline():
     labels = make_labels(31, missing=0.3)
     labels.valence[10:20] = np.nan
-    answers = Answers.of(make_predictions(labels, noise=0.0))
+    answers = make_predictions(labels, noise=0.0)
     answers.valence[20:30] = 1.0
     videos = timelines.choose_videos(labels, answers)
     names = [video.name for video in videos]

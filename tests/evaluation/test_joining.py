@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_face.errors import UserError
-from mtl_face.evaluation.match import match
+from mtl_face.evaluation.joining import match
 
 
 def naive_match(labels, predictions):
@@ -42,7 +42,7 @@ def test_match_is_the_rule_in_plain_python(data):
 def test_equal_video_and_frame_of_another_dataset_is_another_row():
     labels = make_labels(4)
     twice = labels.take(np.array([0, 0]))
-    twice = dataclasses.replace(twice, dataset=np.array(["a", "b"]))
+    twice = dataclasses.replace(twice, dataset=np.array(["a", "b"], object))
     predictions = make_predictions(twice)
     assert match(twice, predictions.take(np.array([1, 0]))).tolist() == [1, 0]
 

@@ -1,0 +1,437 @@
+"""Labels and predictions side by side: joined by what they are about, never by their position.
+
+A row is named by its key (dataset, video, frame). Which of the joined labels count is decided by
+task and not by row: a row without an expression still counts for the other tasks.
+
+Dimension letters: N rows, A action units (12).
+"""
+
+import dataclasses
+import os
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face.tables import FrameTable, PredictionError, PredictionTable
+from mtl_face.tasks import AU, EXPR, TASKS, VA
+
+AuMask = Literal["all", "any"]
+"""Which rows count for action units.
+
+`all`, the official rule: a row counts if all twelve are labelled. `any`: each action unit counts
+on the rows where it is labelled itself.
+"""
+
+_TOLERANCE = 1e-2
+"""How far two predictions of one image may differ and still be one (rounding in bfloat16)."""
+
+
+def valid_va(truth: FrameTable) -> NDArray[np.bool_]:
+    """Rows whose labels count for valence and arousal: those with both, bool [N]."""
+    return ~(np.isnan(truth.valence) | np.isnan(truth.arousal))
+
+
+def valid_au(truth: FrameTable, rule: AuMask = "all") -> NDArray[np.bool_]:
+    """Labels that count for each action unit, bool [N, A].
+
+    Raises:
+        ValueError: the rule is unknown.
+    """
+    labelled_NA = ~np.isnan(truth.au)
+    if rule == "any":
+        return labelled_NA
+    if rule != "all":
+        raise ValueError(f"au_mask is {rule!r}, expected 'all' or 'any'")
+    complete_N1 = labelled_NA.all(axis=1, keepdims=True)
+    return np.broadcast_to(complete_N1, labelled_NA.shape)
+
+
+def valid_expression(truth: FrameTable) -> NDArray[np.bool_]:
+    """Rows whose labels count for the expression: class 0 or higher, bool [N]."""
+    return truth.expression >= 0
+
+
+def only_tasks(truth: FrameTable, tasks: tuple[str, ...]) -> FrameTable:
+    """The labels of some tasks; those of the others become missing."""
+    return dataclasses.replace(
+        truth,
+        valence=truth.valence if VA in tasks else np.full_like(truth.valence, np.nan),
+        arousal=truth.arousal if VA in tasks else np.full_like(truth.arousal, np.nan),
+        au=truth.au if AU in tasks else np.full_like(truth.au, np.nan),
+        expression=truth.expression if EXPR in tasks else np.full_like(truth.expression, -1),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Joined:
+    """N rows that have labels and predictions.
+
+    Attributes:
+        truth: the labels.
+        predictions: the predictions, in the same order.
+        va_rows: rows that count for valence and arousal, bool [N].
+        au_labels: labels that count for each action unit, bool [N, A].
+        expr_rows: rows that count for the expression, bool [N].
+        num_unpredicted: rows of labels left out for want of a prediction.
+        num_unanswered: by task, labelled rows left out because their prediction is silent on it.
+    """
+
+    truth: FrameTable
+    predictions: PredictionTable
+    va_rows: NDArray[np.bool_]
+    au_labels: NDArray[np.bool_]
+    expr_rows: NDArray[np.bool_]
+    num_unpredicted: int
+    num_unanswered: dict[str, int]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.truth)
+
+    def restrict(self, other: Self) -> Self:
+        """The same rows, of which count only those that count in `other`, of as many rows, too."""
+        return dataclasses.replace(
+            self,
+            va_rows=self.va_rows & other.va_rows,
+            au_labels=self.au_labels & other.au_labels,
+            expr_rows=self.expr_rows & other.expr_rows,
+        )
+
+
+def join(
+    truth: FrameTable,
+    predictions: PredictionTable,
+    *,
+    au_mask: AuMask = "all",
+    lenient: bool = False,
+) -> Joined:
+    """Joins labels and predictions by key, see `match`.
+
+    Args:
+        truth: rows of labels.
+        predictions: rows of predictions.
+        au_mask: which rows count for action units.
+        lenient: leave out labels without a prediction, instead of raising.
+
+    Raises:
+        PredictionError: a row has no prediction or is silent on a task that other rows answer
+            (unless lenient), or a prediction is no finite number.
+    """
+    index = match(truth, predictions, lenient=lenient)
+    return _pair(truth, predictions, index, au_mask=au_mask, lenient=lenient)
+
+
+def join_both(
+    truth: FrameTable, first: PredictionTable, second: PredictionTable, *, lenient: bool = False
+) -> tuple[Joined, Joined]:
+    """Joins two tables of predictions to labels, such that the same rows count for both.
+
+    Args:
+        truth: rows of labels.
+        first: predictions.
+        second: other predictions.
+        lenient: leave out rows that not both predict, instead of raising.
+
+    Returns:
+        The rows with the predictions of each.
+
+    Raises:
+        PredictionError: as in `join`.
+    """
+    tables = (first, second)
+    indices = [match(truth, table, lenient=lenient) for table in tables]
+    rows = np.flatnonzero((indices[0] >= 0) & (indices[1] >= 0))
+    labels = truth.take(rows)
+    a, b = (
+        dataclasses.replace(
+            _pair(labels, table, index[rows], lenient=lenient),
+            num_unpredicted=len(truth) - len(rows),
+        )
+        for table, index in zip(tables, indices, strict=True)
+    )
+    return a.restrict(b), b.restrict(a)
+
+
+def join_file(
+    truth: FrameTable, predictions: PredictionTable, *, path: str | os.PathLike[str], lenient: bool
+) -> tuple[Joined, "Discrepancies"]:
+    """Joins labels and a file of predictions, whose rows must be those of the labels.
+
+    Nothing is asked of rows without any label: they may be predicted or not.
+
+    Args:
+        truth: rows of labels.
+        predictions: what the file holds.
+        path: the file, for messages.
+        lenient: leave out what has no partner, instead of refusing the file.
+
+    Returns:
+        The rows that have both, and where the others differ.
+
+    Raises:
+        PredictionError: as in `join` and `check_rows`.
+    """
+    predicted_N, found = check_rows(truth, predictions, path=path, lenient=lenient)
+    asked = truth.take(asked_rows(truth, predicted_N))
+    return join(asked, predictions, lenient=lenient), found
+
+
+def check_rows(
+    truth: FrameTable, predictions: PredictionTable, *, path: str | os.PathLike[str], lenient: bool
+) -> tuple[NDArray[np.bool_], "Discrepancies"]:
+    """Checks that the rows of a file are those of the labels; arguments as in `join_file`.
+
+    Returns:
+        Which rows of labels have a prediction, bool [N], and what is missing, extra or repeated.
+
+    Raises:
+        PredictionError: something is (unless lenient), or nothing fits.
+    """
+    predicted_N = match(truth, predictions, lenient=True) >= 0
+    asked = truth.take(asked_rows(truth, predicted_N))
+    found = find_discrepancies(asked, predictions)
+    if found.num_missing == len(asked):
+        raise PredictionError(
+            "has no row in common with the labels; it has "
+            f"{found.extra or 'no rows'}, they have {found.missing}",
+            path=path,
+            remedy="check that both are of the same set, with videos and frames named alike",
+        )
+    if not lenient and found.lines():
+        raise PredictionError(
+            "does not fit the labels\n" + "\n".join(f"  {line}" for line in found.lines()),
+            path=path,
+            remedy="check that both are of the same set, or score what fits with --lenient",
+        )
+    return predicted_N, found
+
+
+def asked_rows(truth: FrameTable, predicted_N: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rows that have a label or a prediction, int64 [M]: of the others nothing is asked."""
+    labelled_N = valid_va(truth) | valid_expression(truth) | valid_au(truth, "any").any(axis=1)
+    return np.flatnonzero(labelled_N | predicted_N)
+
+
+def match(
+    truth: FrameTable | PredictionTable, predictions: PredictionTable, *, lenient: bool = False
+) -> NDArray[np.int64]:
+    """Finds the prediction of each row of labels by its key.
+
+    A key may occur more than once on either side: the k-th row of labels gets the k-th prediction
+    of its key, or the first if there are fewer. Where their numbers differ, the predictions of
+    the key must agree, since it is then unclear which one is meant. Predictions without labels
+    are left aside.
+
+    Args:
+        truth: N rows of labels; only their keys are read.
+        predictions: M rows, in any order.
+        lenient: give -1 to a row of labels without a prediction, instead of raising.
+
+    Returns:
+        Row of `predictions` for each row of `truth`, int64 [N].
+
+    Raises:
+        PredictionError: a row has no prediction (unless lenient), or has several that contradict
+            each other.
+    """
+    truth_code, prediction_code = _codes(truth, predictions)
+    order = np.argsort(prediction_code, kind="stable")
+    sorted_code = prediction_code[order]
+    first = np.searchsorted(sorted_code, truth_code, side="left")
+    num_predictions = np.searchsorted(sorted_code, truth_code, side="right") - first
+
+    truth_order = np.argsort(truth_code, kind="stable")
+    sorted_truth = truth_code[truth_order]
+    start = np.searchsorted(sorted_truth, truth_code, side="left")
+    num_rows = np.searchsorted(sorted_truth, truth_code, side="right") - start
+    occurrence = np.empty(len(truth_code), np.int64)
+    occurrence[truth_order] = np.arange(len(truth_code)) - start[truth_order]
+
+    found = num_predictions > 0
+    if not lenient and not found.all():
+        missing = np.flatnonzero(~found)
+        raise PredictionError(
+            f"{len(missing)} of {len(found)} labelled rows have no prediction: "
+            f"{_examples(truth, missing)}",
+            remedy="predict those images too, or ask for a lenient score that leaves them out",
+        )
+    ambiguous = np.flatnonzero(found & (num_predictions > 1) & (num_predictions != num_rows))
+    values = _numbers(predictions) if len(ambiguous) else np.empty((0, 0))
+    contradicting = [
+        row
+        for row in ambiguous
+        if not np.allclose(
+            values[order[first[row] : first[row] + num_predictions[row]]],
+            values[order[first[row]]][None],
+            rtol=_TOLERANCE,
+            atol=_TOLERANCE,
+            equal_nan=True,
+        )
+    ]
+    if contradicting:
+        raise PredictionError(
+            f"{len(contradicting)} labelled rows have several predictions that differ: "
+            f"{_examples(truth, np.asarray(contradicting))}",
+            remedy="give the predictions of one model only, each image once",
+        )
+    index = np.full(len(truth_code), -1, np.int64)
+    offset = np.where(occurrence < num_predictions, occurrence, 0)
+    index[found] = order[(first + offset)[found]]
+    return index
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrepancies:
+    """Where the rows of predictions are not those of the labels.
+
+    Attributes:
+        num_missing: rows of labels without a prediction.
+        num_extra: predictions without a label.
+        num_repeated: predictions beyond the number of rows of labels with their key.
+        missing: the first few in words; empty if there are none. `extra` and `repeated` likewise.
+    """
+
+    num_missing: int
+    num_extra: int
+    num_repeated: int
+    missing: str
+    extra: str
+    repeated: str
+
+    def lines(self) -> list[str]:
+        """A sentence for each kind that occurs."""
+        parts = (
+            (self.num_missing, "labelled rows without a prediction", self.missing),
+            (self.num_extra, "predictions without a label", self.extra),
+            (self.num_repeated, "surplus predictions of rows that have one", self.repeated),
+        )
+        return [f"{number} {what}: {examples}" for number, what, examples in parts if number]
+
+
+def find_discrepancies(truth: FrameTable, predictions: PredictionTable) -> Discrepancies:
+    """Compares the keys of labels and predictions."""
+    truth_code, prediction_code = _codes(truth, predictions)
+    num_codes = 1 + max(truth_code.max(initial=-1), prediction_code.max(initial=-1))
+    in_truth = np.bincount(truth_code, minlength=num_codes)
+    in_predictions = np.bincount(prediction_code, minlength=num_codes)
+    missing = np.flatnonzero(in_predictions[truth_code] == 0)
+    extra = np.flatnonzero(in_truth[prediction_code] == 0)
+    surplus = np.where(in_truth > 0, np.maximum(in_predictions - np.maximum(in_truth, 1), 0), 0)
+    _, first = np.unique(prediction_code, return_index=True)
+    repeated = np.sort(first[surplus[prediction_code[first]] > 0])
+    return Discrepancies(
+        num_missing=len(missing),
+        num_extra=len(extra),
+        num_repeated=int(surplus.sum()),
+        missing=_examples(truth, missing),
+        extra=_examples(predictions, extra),
+        repeated=_examples(predictions, repeated),
+    )
+
+
+def check_numbers(table: PredictionTable) -> None:
+    """Refuses predictions that are no finite numbers.
+
+    In a table of decisions alone, a valence or arousal of NaN is a row without an answer.
+
+    Raises:
+        PredictionError: a value is NaN or infinite, or a standard deviation is not positive.
+    """
+    number_NC = _numbers(table)
+    sound_N = np.asarray(np.isfinite(number_NC).all(axis=1))
+    if table.au_logits is None and table.expression_logits is None:
+        sound_N = np.asarray(~np.isinf(number_NC).any(axis=1))
+    _refuse(table, ~sound_N, "are not finite", "use a checkpoint from before training diverged")
+    if table.valence_std is not None and table.arousal_std is not None:
+        std_N2 = np.column_stack([table.valence_std, table.arousal_std])
+        _refuse(
+            table,
+            ~np.asarray((np.isfinite(std_N2) & (std_N2 > 0.0)).all(axis=1)),
+            "have a standard deviation that is not a positive number",
+            "write the predictions again, or leave out valence_std and arousal_std",
+        )
+
+
+def _refuse(table: PredictionTable, bad_N: NDArray[np.bool_], fault: str, remedy: str) -> None:
+    if bad_N.any():
+        first = _name(table, int(np.argmax(bad_N)))
+        raise PredictionError(
+            f"{int(bad_N.sum())} of {len(table)} predictions {fault}, the first at {first}",
+            remedy=remedy,
+        )
+
+
+def _numbers(table: PredictionTable) -> NDArray[np.float64]:
+    """Everything that each row says side by side, [N, ...]: logits, or else decisions."""
+    au = table.au if table.au_logits is None else table.au_logits
+    logits = table.expression_logits
+    expression = table.expression[:, None] if logits is None else logits
+    return np.column_stack([table.valence, table.arousal, au, expression])
+
+
+def _pair(
+    truth: FrameTable,
+    predictions: PredictionTable,
+    index: NDArray[np.int64],
+    *,
+    au_mask: AuMask = "all",
+    lenient: bool,
+) -> Joined:
+    """Joins by row numbers: row of `predictions` for each row of labels, or -1."""
+    rows = np.flatnonzero(index >= 0)
+    labels = truth if len(rows) == len(truth) else truth.take(rows)
+    table = predictions.take(index[rows])
+    check_numbers(table)
+    labelled = {VA: valid_va(labels), AU: valid_au(labels, au_mask), EXPR: valid_expression(labels)}
+    answered = {
+        VA: ~(np.isnan(table.valence) | np.isnan(table.arousal)),
+        AU: table.au >= 0,
+        EXPR: table.expression >= 0,
+    }
+    silent_N = {}
+    for task in TASKS:
+        silent = labelled[task] & ~answered[task]
+        silent_N[task] = np.asarray(silent.any(axis=1) if silent.ndim == 2 else silent)
+        # a task that no row answers is not asked for
+        if not lenient and silent_N[task].any() and answered[task].any():
+            row = int(np.argmax(silent_N[task]))
+            raise PredictionError(
+                f"{int(silent_N[task].sum())} labelled rows have no answer for {task}, the first "
+                f"{table.video[row]} frame {table.frame[row]}",
+                remedy="answer every row, or ask for a lenient score that leaves them out",
+            )
+    return Joined(
+        truth=labels,
+        predictions=table,
+        va_rows=labelled[VA] & answered[VA],
+        au_labels=labelled[AU] & answered[AU],
+        expr_rows=labelled[EXPR] & answered[EXPR],
+        num_unpredicted=len(index) - len(rows),
+        num_unanswered={task: int(silent_N[task].sum()) for task in TASKS},
+    )
+
+
+def _codes(
+    truth: FrameTable | PredictionTable, predictions: PredictionTable
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One integer for each row of either side, equal where the keys are equal."""
+    code = np.zeros(len(truth) + len(predictions), np.int64)
+    for name in ("dataset", "video", "frame"):
+        left = np.asarray(getattr(truth, name))
+        column = np.concatenate(
+            [left.astype(np.int64 if name == "frame" else np.str_), getattr(predictions, name)]
+        )
+        values, column_code = np.unique(column, return_inverse=True)
+        # numbered anew after each column, so that the product cannot overflow
+        _, code = np.unique(code * len(values) + column_code, return_inverse=True)
+    return code[: len(truth)], code[len(truth) :]
+
+
+def _examples(table: FrameTable | PredictionTable, rows: NDArray[np.int64]) -> str:
+    """The first few of these rows in words."""
+    return ", ".join(_name(table, row) for row in rows[:3]) + (", ..." if len(rows) > 3 else "")
+
+
+def _name(table: FrameTable | PredictionTable, row: int) -> str:
+    return f"{table.dataset[row]}/{table.video[row]} frame {table.frame[row]}"
