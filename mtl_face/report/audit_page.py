@@ -22,6 +22,7 @@ _UNITS = [f"AU{number}" for number in tasks.AU_NUMBERS]
 _SHARED = {"videos": "Videos", "recordings": "Recordings (by name)", "identities": "People"}
 
 Report = dict[str, Any]
+Row = list[str | int | Cell]
 
 
 def write_audit(path: str | os.PathLike[str], report: Report, *, title: str, where: str) -> None:
@@ -59,9 +60,8 @@ def write_audit(path: str | os.PathLike[str], report: Report, *, title: str, whe
 
 
 def _rows(report: Report) -> Table:
-    splits = report["splits"]
-    counts = [part["counts"] for part in splits.values()]
-    images = [part["images"] for part in splits.values()]
+    counts = [part["counts"] for part in report["splits"].values()]
+    images = [part["images"] for part in report["splits"].values()]
     lines = {
         "Rows": [part["rows"] for part in counts],
         "Images": [part["unique_images"] for part in counts],
@@ -74,11 +74,8 @@ def _rows(report: Report) -> Table:
         "Grey images": [part["grey"] for part in images],
         "Equal files, other names (groups)": [len(part["identical"]) for part in images],
     }
-    return Table(
-        "Rows and image files of each split.",
-        ["", *splits],
-        [[label, *(f"{value:,}" for value in values)] for label, values in lines.items()],
-    )
+    rows = [[label, *values] for label, values in lines.items()]
+    return Table("Rows and image files of each split.", ["", *report["splits"]], rows)
 
 
 def _combinations(report: Report) -> Table:
@@ -86,10 +83,10 @@ def _combinations(report: Report) -> Table:
     names = list(next(iter(splits.values()))["labels"]["combinations"]) if splits else []
     rows = []
     for name in names:
-        row = [name.replace("+", " + ")]
+        row: Row = [name.replace("+", " + ")]
         for part in splits.values():
             count = part["labels"]["combinations"][name]
-            row += [f"{count:,}", _percent(count, part["counts"]["rows"])]
+            row += [count, _percent(count, part["counts"]["rows"])]
         rows.append(row)
     return Table(
         "Rows by the tasks that they have labels for: va, au, expr or several.",
@@ -100,41 +97,31 @@ def _combinations(report: Report) -> Table:
 
 def _expressions(split: str, labels: Report) -> Table:
     """How often each class occurs, and its mean valence and arousal."""
-    counts, means = labels["expressions"], labels["va_given_expression"]
-    most = max(1, *counts.values())
+    counts = labels["expressions"]
+    most, total = max(1, *counts.values()), sum(counts.values())
+    rows = []
+    for name, count in counts.items():
+        means = [_signed(labels["va_given_expression"][name][value]) for value in tasks.VA_NAMES]
+        rows.append([name, count, _percent(count, total), Cell(bar=count / most), *means])
     return Table(
         f"{split}: rows of each class.",
         ["Expression", "Rows", "Share", "", "Mean valence", "Mean arousal"],
-        [
-            [
-                name,
-                f"{count:,}",
-                _percent(count, sum(counts.values())),
-                Cell(bar=count / most),
-                _signed(means[name]["valence"]),
-                _signed(means[name]["arousal"]),
-            ]
-            for name, count in counts.items()
-        ],
+        rows,
     )
 
 
 def _units(split: str, units: Report) -> Table:
     """How often each unit is present."""
-    labels = zip(tasks.AU_NAMES, _UNITS, tasks.AU_DESCRIPTIONS, strict=True)
+    rows = []
+    for name, unit, words in zip(tasks.AU_NAMES, _UNITS, tasks.AU_DESCRIPTIONS, strict=True):
+        present, absent, share = (units[name][key] for key in ("present", "absent", "share"))
+        rows.append(
+            [f"{unit} {words}", present, absent, _percent(share, 1), Cell(bar=share or 0.0)]
+        )
     return Table(
         f"{split}: rows with each unit; the bar is the share of the labelled rows.",
         ["Action unit", "Present", "Absent", "Share", ""],
-        [
-            [
-                f"{unit} {meaning}",
-                f"{units[name]['present']:,}",
-                f"{units[name]['absent']:,}",
-                "" if units[name]["share"] is None else f"{100 * units[name]['share']:.1f}%",
-                Cell(bar=units[name]["share"] or 0.0),
-            ]
-            for name, unit, meaning in labels
-        ],
+        rows,
     )
 
 
@@ -148,7 +135,7 @@ def _valence_arousal(split: str, va: Report) -> Table:
         for name in tasks.VA_NAMES
         if va[name]["mean"] is not None
     )
-    rows: list[list[str | Cell]] = [
+    rows: list[Row] = [
         [
             f"{edge:+.1f}",
             *(Cell(f"{count:,}" if count else "", (count / most) ** 0.5) for count in counts),
@@ -179,7 +166,7 @@ def _together(split: str, labels: Report) -> Iterator[Table]:
             "percent of the rows of an expression that have the unit present.",
         ),
     ):
-        rows: list[list[str | Cell]] = [
+        rows: list[Row] = [
             [name, *(Cell("", 0.0) if s is None else Cell(f"{100 * s:.0f}", s) for s in line)]
             for name, line in zip(names, shares, strict=True)
         ]
@@ -194,7 +181,7 @@ def _gaps(split: str, part: Report) -> Iterator[Table]:
         f"{split}: spacing of labelled frames inside videos; 1 is no gap.",
         ["Frames from one to the next", "Gaps", "Share", ""],
         [
-            [name, f"{count:,}", _percent(count, total), Cell(bar=count / most)]
+            [name, count, _percent(count, total), Cell(bar=count / most)]
             for name, count in counts.items()
         ],
     )
@@ -207,12 +194,12 @@ def _gaps(split: str, part: Report) -> Iterator[Table]:
         [
             [
                 video["video"],
-                f"{video['frames']:,}",
+                video["frames"],
                 str(video["first"]),
                 str(video["last"]),
                 f"{video['median_gap']:g}",
                 f"{video['mean_gap']:.1f}",
-                f"{video['longest_gap']:,}",
+                video["longest_gap"],
                 str(video["after"]),
             ]
             for video in gaps[:_VIDEOS_SHOWN]
@@ -221,63 +208,36 @@ def _gaps(split: str, part: Report) -> Iterator[Table]:
 
 
 def _shared(report: Report, kind: str) -> Report:
-    """What is in more than one split. `table` is None where nothing is, or it is not known."""
+    """What is in more than one split: `num` is None where that is not known."""
     shared = report["shared"][kind]
     known = kind != "identities" or report["identities_known"]
+    rows = []
+    for entry in shared[:_VIDEOS_SHOWN]:
+        places = (f"{split}: {', '.join(names)}" for split, names in entry["splits"].items())
+        rows.append([entry["name"], "; ".join(places)])
     few = len(shared) <= _VIDEOS_SHOWN
-    table = Table(
-        "All of them." if few else f"The first {_VIDEOS_SHOWN} of them.",
-        ["Name", "Where"],
-        [
-            [
-                entry["name"],
-                "; ".join(
-                    f"{split}: {', '.join(videos)}" for split, videos in entry["splits"].items()
-                ),
-            ]
-            for entry in shared[:_VIDEOS_SHOWN]
-        ],
-        kind="words",
-    )
+    caption = "All of them." if few else f"The first {_VIDEOS_SHOWN} of them."
     return {
         "what": _SHARED[kind],
-        "known": known,
-        "count": len(shared),
-        "table": table if shared and known else None,
+        "num": len(shared) if known else None,
+        "table": Table(caption, ["Name", "Where"], rows, kind="words"),
     }
 
 
 def _near(near: Report) -> Report:
-    """Images of two splits that look almost alike, a pair of each pair of videos."""
-    pairs = []
-    for entry in near["groups"][:_PAIRS_SHOWN]:
-        example = entry["example"]
-        equal = f", of equal bytes: {entry['identical']:,}" if entry["identical"] else ""
-        lines = [
-            " ~ ".join(image["image"] for image in example["images"]),
-            f"images of these two videos: {entry['images']:,}{equal}",
-            f"correlation {example['correlation']:.3f}, {example['bits']} of 64 bits differ",
-        ]
-        pairs.append({"pictures": _pictures(example["images"]), "lines": lines})
+    """Images of two splits that look almost alike, with a pair of each pair of videos."""
+    pairs = [
+        {**entry, "pictures": _pictures(entry["example"]["images"])}
+        for entry in near["groups"][:_PAIRS_SHOWN]
+    ]
     return {**near, "pairs": pairs}
 
 
 def _duplicates(found: Report) -> Report:
     """Frames that are listed more than once, with those whose labels contradict each other."""
     examples = [entry for entry in found["examples"] if entry["kind"] == "conflicting"]
-    return {
-        **found,
-        "pairs": [
-            {
-                "pictures": _pictures([entry]),
-                "lines": [
-                    entry["image"],
-                    *(f"line {row['line']}: {row['labels']}" for row in entry["rows"]),
-                ],
-            }
-            for entry in examples[:_CONFLICTS_SHOWN]
-        ],
-    }
+    conflicts = [{**entry, "pictures": _pictures([entry])} for entry in examples[:_CONFLICTS_SHOWN]]
+    return {**found, "conflicts": conflicts}
 
 
 def _pictures(images: Sequence[Report]) -> list[Picture]:
@@ -295,9 +255,9 @@ def _pictures(images: Sequence[Report]) -> list[Picture]:
     return found
 
 
-def _percent(part: int, whole: int) -> str:
-    """A share in percent; empty where there is no whole."""
-    return f"{100 * part / whole:.1f}%" if whole else ""
+def _percent(part: float | None, whole: int) -> str:
+    """A share in percent; empty where it is not known."""
+    return f"{100 * part / whole:.1f}%" if part is not None and whole else ""
 
 
 def _signed(value: float | None) -> str:

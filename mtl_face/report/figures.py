@@ -50,14 +50,9 @@ def canvas(
 ) -> "Iterator[tuple[Figure, Any]]":
     """A figure and its axes, apart from pyplot and its global state.
 
-    Everything is drawn inside the block: texts take their settings when they are made. The
-    margins are fixed, since to fit them to the texts takes as long as the drawing itself.
-
-    Args:
-        width: of the figure, in inches.
-        height: of the figure, in inches.
-        grid: along which axes the grid's lines are.
-        left: margin for the labels of the y axis, in inches.
+    Everything is drawn inside the block: texts take their settings when they are made. Sizes are
+    in inches. The margins are fixed, `left` for the labels of the y axis, since to fit them to the
+    texts takes as long as the drawing itself.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -107,16 +102,9 @@ def to_svg(figure: "Figure", *, identifier: str, description: str) -> Markup:
 def density(
     truth_N: NDArray[np.float64], prediction_N: NDArray[np.float64], *, name: str, score: float
 ) -> Markup:
-    """Predicted against true values in [-1, 1], as the density of rows in hexagons.
+    """Predicted against true valence or arousal, as the density of rows in hexagons.
 
-    Args:
-        truth_N: true values.
-        prediction_N: predicted values; clipped to [-1, 1] here, as in the score.
-        name: `valence` or `arousal`.
-        score: their concordance.
-
-    Returns:
-        The drawing. Its size does not grow with N.
+    Values are clipped to [-1, 1], as in the score. The size of the drawing does not grow with N.
     """
     with canvas(3.3, 3.1, left=0.8) as (figure, axes):
         axes.plot([-1, 1], [-1, 1], color=SECOND, linewidth=1, linestyle="--", zorder=3)
@@ -136,13 +124,10 @@ def va_plane(
     """Where the rows lie in the plane of valence and arousal, as their density in hexagons.
 
     Args:
-        valence_N: valence; clipped to [-1, 1] here.
-        arousal_N: arousal; likewise.
+        valence_N: clipped to [-1, 1] here.
+        arousal_N: likewise.
         name: what the values are, in a word.
         truth: whether they are labels; decides the colour.
-
-    Returns:
-        The drawing. Its size does not grow with N.
     """
     with canvas(3.3, 3.1, left=0.8) as (figure, axes):
         for draw in (axes.axhline, axes.axvline):

@@ -60,14 +60,14 @@ class Table(NamedTuple):
     Attributes:
         caption: what it shows.
         header: heads of the columns.
-        rows: cells of each row, as many as in the header.
+        rows: cells of each row, as many as in the header; an int is shown with separators.
         kind: CSS classes: `numbers` (aligned right), `words` (aligned left), `heat` (centred).
         row_kinds: CSS class of each row, or empty; one may be the empty text.
     """
 
     caption: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str | Cell]]
+    rows: Sequence[Sequence[str | int | Cell]]
     kind: str = "numbers"
     row_kinds: Sequence[str] = ()
 

@@ -1,6 +1,6 @@
 """Uncertainties: reliability, coverage of intervals, risk against coverage."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +56,7 @@ def uncertainties(result: Scores) -> dict[str, Any]:
         if result.value(f"{task}.uncertainty") is None:
             left_out.setdefault(result.why(f"{task}.uncertainty"), []).append(words.capitalize())
     tables = [
-        _table(
-            result,
-            task,
-            [(words, name) for words, name in _MEASURES],
-            f"{TASK_WORDS[task].capitalize()}: less is better",
-        )
+        _table(result, task, _MEASURES, f"{TASK_WORDS[task].capitalize()}: less is better")
         for task in _EVENTS
         if result.value(f"{task}.uncertainty") is not None
     ]
@@ -112,26 +107,18 @@ def _reliability(result: Scores) -> Iterator[Drawing]:
         )
 
 
-def _table(result: Scores, task: str, measures: list[tuple[str, str]], caption: str) -> Table:
+def _table(result: Scores, task: str, measures: Sequence[tuple[str, str]], caption: str) -> Table:
     """Measures of a task as scored, and before calibration where that is known."""
     now, before = f"{task}.uncertainty", f"{task}.uncertainty_before_calibration"
+    header = ["Measure", "As scored"]
     # of valence and arousal, None means that there are no labels
     none = "no labels" if task == VA else "undefined"
-    if result.value(before) is None:
-        rows = [[words, result.text(f"{now}.{name}", none=none)] for words, name in measures]
-        return Table(caption, ("Measure", "As scored"), rows)
-    return Table(
-        caption,
-        ("Measure", "As scored", "Before calibration"),
-        [
-            [
-                words,
-                result.text(f"{now}.{name}", none=none),
-                result.plain(f"{before}.{name}", none="undefined"),
-            ]
-            for words, name in measures
-        ],
-    )
+    rows = [[words, result.text(f"{now}.{name}", none=none)] for words, name in measures]
+    if result.value(before) is not None:
+        header.append("Before calibration")
+        for row, (_, name) in zip(rows, measures, strict=True):
+            row.append(result.plain(f"{before}.{name}", none="undefined"))
+    return Table(caption, header, rows)
 
 
 def reliability(

@@ -74,10 +74,6 @@ class Scores:
             return text
         return f"{text} [{ends[0]:.3f}, {ends[1]:.3f}]"
 
-    def count(self, path: str) -> str:
-        """A number of rows."""
-        return f"{self.value(path):,}"
-
     def why(self, path: str) -> str:
         """Why a number is None."""
         return str(self.metrics.get("unavailable", {}).get(path, "it was not computed"))
@@ -99,7 +95,7 @@ def headline(result: Scores) -> dict[str, Any]:
                     result.text(path),
                     result.plain(baseline, none="none"),
                     _gain(result.value(path), result.value(baseline)),
-                    result.count(count),
+                    result.value(count),
                 )
                 for name, path, baseline, count, _ in _HEADLINE
             ],
@@ -178,7 +174,7 @@ def expressions(result: Scores) -> dict[str, Any]:
                     name,
                     result.text(f"expr.per_class.{name}", none="undefined"),
                     *(result.text(f"expr.{key}.{name}", none=n) for key, n in measures.items()),
-                    result.count(f"expr.support.{name}"),
+                    result.value(f"expr.support.{name}"),
                 )
                 for name in EXPRESSION_NAMES
             ],
@@ -223,7 +219,7 @@ def action_units(result: Scores) -> dict[str, Any]:
                     result.plain(f"au.constant_baseline_per_au.{name}"),
                     *(result.text(f"au.{key}.{name}", none=n) for key, n in measures.items()),
                     _share(result.value(f"au.prevalence.{name}")),
-                    result.count(f"au.num_valid_per_au.{name}"),
+                    result.value(f"au.num_valid_per_au.{name}"),
                 )
                 for name, label in AU_LABELS.items()
             ],

@@ -40,19 +40,16 @@ def of_run(
     metrics: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
 ) -> Report:
-    """The report of a run or an export, with what the network itself is needed for.
+    """The report of a run or an export. Writing it asks the network for its attention.
 
     Args:
         session: the run's parts.
         variables: the network's `params` and `batch_stats`, on the host.
-        validation: the validation set.
+        validation: what was predicted; ImageError is raised where a picture cannot be read.
         predictions: as scored.
         raw: as the network made them.
         metrics: what metrics.json holds.
         history: learning curves, empty if unknown.
-
-    Returns:
-        The report; writing it raises ImageError where a picture cannot be read.
     """
     from mtl_face.inference.attention import cross_attention
     from mtl_face.training import experiment
@@ -105,10 +102,8 @@ def of_file(
         metrics: the scores.
         raw: the predictions before a calibration was applied, or None.
         image_folder: where the paths of the labels start, or None for a report without pictures.
+            Writing the report raises ImageError where a picture is there and cannot be read.
         warnings: what was found when the file was read.
-
-    Returns:
-        The report; writing it raises ImageError where a picture is there and cannot be read.
     """
     predictions = file.predictions
     metadata = predictions.metadata
