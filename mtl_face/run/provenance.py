@@ -1,13 +1,16 @@
-"""The provenance of a run: what its settings say, what its files recorded, and the warnings."""
+"""The provenance of a run: what its settings say, what its files recorded, and the warnings.
+
+A run's provenance lies in its folder and beside the state of every checkpoint.
+"""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mtl_face.config import Config
-from mtl_face.errors import WeightsError, WorkdirError
+from mtl_face.errors import WeightsError
+from mtl_face.files import write_json
 from mtl_face.run import datasets
 from mtl_face.run import workdir as workdirs
 from mtl_face.training import distributed
@@ -31,12 +34,9 @@ def begin(
         checkpoints: where its states will be saved.
         source: the file of its initial weights, as `provenance.record` takes it; None for random.
 
-    Returns:
-        The provenance.
-
     Raises:
-        WorkdirError: if the folder cannot be written.
-        WeightsError: if the source's own provenance is not sound.
+        WorkdirError: the folder cannot be written.
+        WeightsError: the source's own provenance is not sound.
     """
     settings = config.provenance
     found = provenance.record(
@@ -45,38 +45,18 @@ def begin(
         aff_wild2_pretrained=settings.aff_wild2_pretrained,
         initial_weights=source,
     )
-    path = workdir / FILE
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     checkpoints.metadata = {_KEY: found}
-    if not distributed.is_writer():
-        return found
-    try:
-        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WorkdirError(
-            f"cannot be written: {error.strerror}",
-            path=path,
-            remedy="free some space, mend the permissions, or choose another --workdir",
-        ) from error
+    if distributed.is_writer():
+        write_json(workdir / FILE, found)
     return found
 
 
 def resume(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    """The provenance of a run that goes on, for its further checkpoints.
-
-    Args:
-        config: the settings. What they say more than was recorded is added.
-        workdir: the run's folder.
-        checkpoints: its states.
-        step: the one that it goes on from.
-
-    Returns:
-        The provenance.
+    """The provenance of a run that goes on from `step`; further checkpoints will have it too.
 
     Raises:
-        WorkdirError: if the checkpoint's metadata are damaged.
-        WeightsError: if what they recorded is no sound provenance.
+        WorkdirError: the checkpoint's metadata are damaged.
+        WeightsError: what was recorded is no sound provenance.
     """
     found = _recorded(config, workdir, checkpoints, step)
     checkpoints.metadata = {_KEY: found}
@@ -84,45 +64,42 @@ def resume(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -
 
 
 def of_checkpoint(config: Config, workdir: Path, step: int) -> dict[str, Any]:
-    """The provenance of a state.
-
-    Args:
-        config: the settings. What they say more than was recorded is added.
-        workdir: the run's folder.
-        step: the state's.
-
-    Returns:
-        The provenance.
-
-    Raises:
-        WorkdirError: if the checkpoint's metadata are damaged.
-        WeightsError: if what they recorded is no sound provenance.
-    """
+    """The provenance of the state of a step; raises as `resume`."""
     with Checkpoints(workdir / workdirs.CHECKPOINTS, keep=1, read_only=True) as checkpoints:
         return _recorded(config, workdir, checkpoints, step)
 
 
 def amended(config: Config, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded provenance, and what the settings say more."""
+    """A recorded provenance, and what the settings add to it."""
     settings = config.provenance
     return provenance.amend(
         recorded,
-        training_data=settings.training_data,
-        pretrained_on=settings.pretrained_on,
+        training_data=settings.training_data or (),
+        pretrained_on=settings.pretrained_on or (),
         aff_wild2_pretrained=settings.aff_wild2_pretrained,
     )
 
 
 def warn(found: Mapping[str, Any] | None, say: Callable[[str], None]) -> list[str]:
-    """Prints what a user must know of a provenance; returns the sentences."""
+    """Says what a user must know of a provenance; returns the sentences."""
     lines = provenance.warnings(found)
     for line in lines:
         say(f"warning: {line}")
     return lines
 
 
+def data_sets(config: Config) -> list[str]:
+    """Names of the data sets that a run trains on.
+
+    Those of a known kind are named for what they are, other ones as the settings of a mixture name
+    them.
+    """
+    named = datasets.data_sets(config.data)
+    return [provenance.DATA_SETS.get(data.kind, name) for name, data in named.items()]
+
+
 def _recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    """From the checkpoint, else from the folder, else from the settings.
+    """From the checkpoint, else from the folder, else from the settings; then `amended`.
 
     Versions that recorded none could start from random weights alone.
     """
@@ -142,13 +119,3 @@ def _recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int
     else:
         found = provenance.record(training_data=data_sets(config))
     return amended(config, provenance.check(found, path))
-
-
-def data_sets(config: Config) -> list[str]:
-    """Names of the data sets that a run trains on.
-
-    Those of a known kind are named for what they are, other ones as the settings of a mixture name
-    them.
-    """
-    named = datasets.data_sets(config.data)
-    return [provenance.DATA_SETS.get(data.kind, name) for name, data in named.items()]

@@ -47,16 +47,16 @@ def record(
         pretrained_on: names of those that the initial weights were trained on, as far as the user
             says.
         aff_wild2_pretrained: whether the user says that Aff-Wild2 was among them.
-        initial_weights: what they were read from, JSON values: `file`, `sha256` and `format`; with
-            `trained_on` (names) and `provenance` (that of an export or checkpoint) where known.
-            What those say is inherited. None: random initial weights.
+        initial_weights: their file, JSON values: `file`, `sha256` and `format`; where known,
+            `trained_on` (names) and `provenance` (of an export or checkpoint), whose content is
+            inherited. None for random weights.
 
     Returns:
         The provenance. `aff_wild2_pretrained` is true if the user says so, if the ancestor is
         flagged, or if any ancestor was trained on Aff-Wild2.
 
     Raises:
-        WeightsError: if the provenance of the initial weights is none.
+        WeightsError: the provenance of the initial weights is not sound.
     """
     reasons = ["the settings say so"] if aff_wild2_pretrained else []
     names = list(pretrained_on)
@@ -83,24 +83,14 @@ def record(
 def amend(
     provenance: Mapping[str, Any],
     *,
-    training_data: Iterable[str] | None = None,
-    pretrained_on: Iterable[str] | None = None,
+    training_data: Iterable[str] = (),
+    pretrained_on: Iterable[str] = (),
     aff_wild2_pretrained: bool = False,
 ) -> dict[str, Any]:
-    """Adds what a user says after the fact. Nothing that was recorded is taken back.
-
-    Args:
-        provenance: what was recorded.
-        training_data: further names, or None.
-        pretrained_on: further names, or None.
-        aff_wild2_pretrained: sets the flag; False leaves it as it is.
-
-    Returns:
-        The amended provenance.
-    """
+    """Adds what a user says after the fact: names, and the flag. Nothing recorded is taken back."""
     changed = record(
-        training_data=[*provenance["training_data"], *(training_data or ())],
-        pretrained_on=[*provenance["pretrained_on"], *(pretrained_on or ())],
+        training_data=[*provenance["training_data"], *training_data],
+        pretrained_on=[*provenance["pretrained_on"], *pretrained_on],
         aff_wild2_pretrained=aff_wild2_pretrained,
         initial_weights=provenance["initial_weights"],
     )
@@ -114,11 +104,8 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Versions that recorded no provenance could start from random weights alone.
 
-    Args:
-        config: the run's settings, nested.
-
     Returns:
-        The provenance; None if the settings name no data.
+        The provenance; None if the nested settings name no data.
     """
     data = config.get("data")
     kind = data.get("kind") if isinstance(data, Mapping) else None
@@ -128,13 +115,10 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
-    """What a user must know before such weights' predictions go to a challenge.
-
-    Args:
-        provenance: of the weights; None if they record none.
+    """What a user must know before predictions of such weights go to a challenge.
 
     Returns:
-        Sentences, the gravest first; empty if there is nothing to say.
+        Sentences, the gravest first. For None, weights that record no provenance, there is one.
     """
     if provenance is None:
         return [
@@ -177,13 +161,9 @@ def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
 
 
 def warnings_of_predictions(metadata: Mapping[str, Any]) -> list[str]:
-    """`warnings` for a table of predictions, over all members if it is an ensemble's.
+    """`warnings` for a table of predictions, from its metadata.
 
-    Args:
-        metadata: the table's; `provenance`, or `ensemble.members` with one each.
-
-    Returns:
-        Sentences, each once; those on members end with the members' names.
+    For an ensemble they are those of all members, each sentence once, with the members' names.
     """
     ensemble = metadata.get("ensemble")
     members = ensemble.get("members") if isinstance(ensemble, Mapping) else None
@@ -198,18 +178,7 @@ def warnings_of_predictions(metadata: Mapping[str, Any]) -> list[str]:
 
 
 def check(value: Any, path: Any) -> dict[str, Any]:
-    """Checks a provenance that was read from a file.
-
-    Args:
-        value: what JSON gave.
-        path: the file, for the message.
-
-    Returns:
-        The value.
-
-    Raises:
-        WeightsError: if it is no provenance.
-    """
+    """Returns a provenance read from the file `path`; raises WeightsError if it is not sound."""
     problem = _fault(value)
     if problem is None:
         return value
@@ -224,9 +193,8 @@ def _fault(value: Any) -> str | None:
     if not isinstance(value, Mapping):
         return f"it is {type(value).__name__}, not an object"
     for name in ("training_data", "pretrained_on", "reasons"):
-        names = value.get(name)
-        if not _is_names(names):
-            return f"{name} is {names!r}, not a list of names"
+        if not _is_names(value.get(name)):
+            return f"{name} is {value.get(name)!r}, not a list of names"
     flag, source = value.get("aff_wild2_pretrained"), value.get("initial_weights")
     if not isinstance(flag, bool):
         return f"aff_wild2_pretrained is {flag!r}, neither true nor false"
