@@ -15,9 +15,9 @@ from mtl_face import config as config_lib
 from mtl_face import export, probabilities
 from mtl_face.config.check import validate
 from mtl_face.errors import ConfigError, WeightsError
+from mtl_face.model.network import MtlFace
 from mtl_face.run import initial_weights
 from mtl_face.run.session import Session
-from mtl_face.training import experiment as experiments
 from mtl_face.training.state import initial_state, with_backbone
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported, load_backbone
@@ -128,7 +128,7 @@ def test_weights_have_the_structure_of_a_fresh_state(tmp_path):
     backbone = load_backbone(path)
     abstract = jax.eval_shape(
         lambda: initial_state(
-            experiments.network(config.model),
+            MtlFace(config.model),
             Session(config).optimizer,
             seed=0,
             input_size=32,

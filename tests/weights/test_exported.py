@@ -52,7 +52,9 @@ class TestOlderAndNewer:
 
     def test_newer_schema(self, exported_folder):
         change_card(exported_folder, schema=cards.SCHEMA + 1)
-        problem = f"has a card of schema {cards.SCHEMA + 1}, this version reads up to 2"
+        problem = (
+            f"has a card of schema {cards.SCHEMA + 1}, this version reads up to {cards.SCHEMA}"
+        )
         assert error_of(exported_folder) == problem
         with pytest.raises(ExportError, match="newer"):
             exported.read_card(exported_folder)
