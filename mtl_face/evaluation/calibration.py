@@ -87,7 +87,7 @@ class Calibration:
         if (schema := fields.pop("schema", None)) != SCHEMA:
             raise ValueError(f"schema is {schema!r}, this program reads {SCHEMA}")
         if fields.get("smoothing") is not None:
-            fields["smoothing"] = Smoothing.of(fields["smoothing"])
+            fields["smoothing"] = Smoothing(**fields["smoothing"])
         return cls(**fields)
 
 

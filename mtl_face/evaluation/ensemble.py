@@ -199,9 +199,10 @@ def _metadata(
         for key, value in members[0].metadata.items()
         if all(member.metadata.get(key) == value for member in members)
     }
-    kept = ("step", "weights_sha256", "provenance")
+    kept = ("step", "weights_sha256", "provenance", "probability")
     return {
         **shared,
+        **_probability(members, names),
         "ensemble": {
             "on": "logits" if on == "values" else on,
             "missing": missing,
@@ -212,3 +213,27 @@ def _metadata(
             ],
         },
     }
+
+
+def _probability(members: Sequence[PredictionTable], names: Sequence[str]) -> dict[str, Any]:
+    """The statement of the mean, empty if a member has none; PredictionError if they disagree.
+
+    Members of one definition may have different divisors, and those of the mean are then None.
+    """
+    stated = [probabilities.stated(member.metadata) for member in members]
+    known = [(statement, name) for statement, name in zip(stated, names, strict=True) if statement]
+    for statement, name in known:
+        first, first_name = known[0]
+        if not probabilities.agree(first, statement):
+            raise PredictionError(
+                f"has the probability {statement['definition']}, {first_name} has "
+                f"{first['definition']}",
+                path=name,
+                remedy="evaluate or predict one of them again with the other's "
+                "evaluation.probability",
+            )
+    if len(known) < len(members):
+        return {}
+    same = all(statement == stated[0] for statement in stated)
+    mixed = {"definition": known[0][0]["definition"], "divisors": None}
+    return {"probability": stated[0] if same else mixed}

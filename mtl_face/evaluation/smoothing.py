@@ -1,45 +1,45 @@
-"""Smoothing of predictions over time (paper, section 4), one video at a time.
+"""Smoothing of predictions over time (paper, section 4), each video by itself.
 
 The paper averages over windows of S = 30: valence and arousal as values, action units and
-expressions as logits, and ignores missing images. Here a window is centred on its frame, and
-counts either
+expressions as logits, without missing images. Here a window is centred on its frame, and counts
+either
 
 * `frames`: frame numbers of the video. A frame without a prediction is left out of the mean and
   shifts nothing; what lies beyond a gap longer than the window is not mixed in.
 * `samples`: predictions in the order of their frames, however far apart these are.
 
-Dimension letters: N rows, U distinct images, C columns.
+The time for N rows is linear in N, whatever the window. All videos lie on one axis, further apart
+than a window reaches, so that nothing loops over videos.
+
+Dimension letters: N rows or samples, U distinct images, C columns, K boxes, P interpolation nodes
+in a box (18).
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from mtl_face import probabilities
-from mtl_face.evaluation import window_means
 from mtl_face.tables import PredictionError, PredictionTable
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 Kernel = Literal["box", "gaussian"]
 Unit = Literal["frames", "samples"]
-Scale = Literal["values", "logits", "probabilities"]
-"""What is averaged.
+Scale = Literal["logits", "probabilities", "values"]
+"""What is averaged of action units and expressions; valence and arousal are averaged as they are.
 
-`logits`: the numbers of the table, which are the logits of action units and expressions; `values`
-is another word for the same. `probabilities`: their probabilities, and the result is turned back
-into logits. Valence and arousal are averaged as they are in either case.
+`logits`, or its other name `values`: the logits. `probabilities`: the probabilities, and their
+mean is turned back into logits.
 """
 
 LONGEST_WINDOW = 1_000_000_000
 
-_COLUMNS = {
-    VA: ("valence", "arousal"),
-    AU: ("au_logits",),
-    EXPR: ("expression_logits",),
-}
+_COLUMNS = {VA: ("valence", "arousal"), AU: ("au_logits",), EXPR: ("expression_logits",)}
 _SPREADS = {
     VA: (("valence_std", "arousal_std"), ("valence_epistemic_std", "arousal_epistemic_std")),
     AU: (("au_epistemic_std",),),
@@ -55,7 +55,7 @@ class Smoothing:
         kernel: `box`, the plain mean over a window; `gaussian`, the mean with the weights
             exp(-distance^2 / (2 std^2)) of everything within 8 std.
         unit: what windows and distances count, see the module.
-        on: what is averaged, see `Scale`.
+        on: what is averaged, see `Scale`; `values` becomes `logits`.
         windows: of each task, the window's length (`box`, whole) or the standard deviation
             (`gaussian`), in `unit`; 0 leaves the task as it is, and so does a box of 1. A box of
             even length S reaches from S/2 before its frame to S/2 - 1 after it.
@@ -70,14 +70,11 @@ class Smoothing:
     windows: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        words = {
-            "kernel": ("box", "gaussian"),
-            "unit": ("frames", "samples"),
-            "on": ("values", "logits", "probabilities"),
-        }
-        for name, allowed in words.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
+        for name, words in (("kernel", Kernel), ("unit", Unit), ("on", Scale)):
+            if getattr(self, name) not in get_args(words):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, expected one of {get_args(words)}"
+                )
         if self.on == "values":
             object.__setattr__(self, "on", "logits")
         if set(self.windows) - set(TASKS):
@@ -90,20 +87,22 @@ class Smoothing:
                 raise ValueError(f"window {window:g} of {task} is not whole")
         object.__setattr__(self, "windows", windows)
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "Smoothing":
-        """Inverse of `to_dict`; ValueError or TypeError if the mapping is none of these."""
-        return cls(**values)
-
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON values."""
+        """JSON values; `Smoothing(**values)` is the inverse."""
         return {**dataclasses.asdict(self), "windows": dict(self.windows)}
+
+    def changes(self, task: str) -> bool:
+        """Whether the task is smoothed at all."""
+        return self.windows[task] > (1 if self.kernel == "box" else 0)
 
     @property
     def changes_nothing(self) -> bool:
         """Whether every task is left as it is."""
-        longest = max(self.windows.values())
-        return longest == 0 or (self.kernel == "box" and longest <= 1)
+        return not any(map(self.changes, TASKS))
+
+    def __str__(self) -> str:
+        windows = ", ".join(f"{task} {window:g}" for task, window in self.windows.items())
+        return f"{self.kernel}, {self.unit}: {windows}"
 
 
 def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
@@ -111,8 +110,8 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
 
     A row whose prediction of a task holds a NaN (no face was found, say) counts as missing for
     that task: it adds nothing to others and stays as it is. Rows of one image count once. The
-    standard deviations are averaged like the values: the error of neighbouring frames is taken
-    for one and the same.
+    standard deviations are averaged like the values: neighbouring frames are taken to share their
+    error.
 
     Args:
         table: rows in any order.
@@ -122,50 +121,80 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
         The rows in the same order, with `smoothing` in the metadata.
 
     Raises:
-        PredictionError: the table was smoothed or calibrated before, or a value is infinite.
+        PredictionError: the table holds decisions alone, was smoothed or calibrated before, or a
+            value is infinite.
     """
     _check_raw(table)
-    metadata = {**table.metadata, "smoothing": smoothing.to_dict()}
     if smoothing.changes_nothing:
-        return dataclasses.replace(table, metadata={**metadata, "smoothing": None})
+        return dataclasses.replace(table, metadata={**table.metadata, "smoothing": None})
     order = _Order.of(table)
-    changes: dict[str, Any] = {}
-    for task in TASKS:
-        window = smoothing.windows[task]
-        if window == 0 or (smoothing.kernel == "box" and window == 1):
-            continue
-        values_NC = _task_values(table, task, smoothing.on)
-        smoothed_NC = _smooth_columns(values_NC, order, window, smoothing)
+    changes: dict[str, Any] = {"metadata": {**table.metadata, "smoothing": smoothing.to_dict()}}
+    for task in filter(smoothing.changes, TASKS):
+        values_NC = _averaged(table, task, smoothing.on)
+        smoothed_NC = _smooth_columns(values_NC, order, task, smoothing)
         missing_N = np.isnan(values_NC).any(axis=1)
-        for name, column in _task_columns(task, smoothed_NC, smoothing.on).items():
+        for name, column in _columns(smoothed_NC, task, smoothing.on).items():
             # a softmax spreads one NaN over its row, which is to stay as it was
             column[missing_N] = getattr(table, name)[missing_N]
             changes[name] = column
         for names in _SPREADS[task]:
             if getattr(table, names[0]) is not None:
                 spread_NC = np.column_stack([getattr(table, name) for name in names])
-                smoothed_NC = _smooth_columns(spread_NC, order, window, smoothing)
-                changes |= _split(names, smoothed_NC)
-    return dataclasses.replace(table, **changes, metadata=metadata)
+                changes |= _split(names, _smooth_columns(spread_NC, order, task, smoothing))
+    return dataclasses.replace(table, **changes)
+
+
+def _check_raw(table: PredictionTable) -> None:
+    """Raises PredictionError if the table was smoothed or calibrated."""
+    if table.metadata.get("smoothing"):
+        raise PredictionError(
+            f"the predictions were smoothed before: {table.metadata['smoothing']}",
+            remedy="give the predictions as the network made them",
+        )
+    if table.metadata.get("calibration") or table.metadata.get("decisions"):
+        raise PredictionError(
+            "the predictions were calibrated before; smoothing comes first",
+            remedy="give the predictions as the network made them",
+        )
+
+
+def _averaged(table: PredictionTable, task: str, on: Scale) -> NDArray[np.float64]:
+    """What is averaged for a task, float64 [N, C]."""
+    if task == VA:
+        return np.column_stack([table.valence, table.arousal])
+    logits_NC = table.logits(task)
+    if on != "probabilities":
+        return logits_NC
+    if task == EXPR:
+        return probabilities.softmax(logits_NC)
+    # with the probability of absence, which 1 - p does not give near 1
+    return np.column_stack([probabilities.sigmoid(logits_NC), probabilities.sigmoid(-logits_NC)])
+
+
+def _columns(value_NC: NDArray[np.float64], task: str, on: Scale) -> dict[str, NDArray[np.float64]]:
+    """Inverse of `_averaged`: columns of the table by name."""
+    if on == "probabilities" and task == AU:
+        half = value_NC.shape[1] // 2
+        value_NC = probabilities.au_logits(value_NC[:, :half], value_NC[:, half:])
+    if on == "probabilities" and task == EXPR:
+        value_NC = probabilities.expression_logits(value_NC)
+    return _split(_COLUMNS[task], value_NC)
+
+
+def _split(names: tuple[str, ...], value_NC: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """One matrix as one column, or as two."""
+    return {names[0]: value_NC} if len(names) == 1 else dict(zip(names, value_NC.T, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Order:
-    """Rows by (video, frame), and which of them are one image.
+    """Rows by (video, frame), and which of them are one image."""
 
-    Attributes:
-        row: row number at each place of the order, [N].
-        image: number of the image at each place, [N], from 0 in steps of 0 or 1.
-        start: first place of each image, [U].
-        group: number of each image's video, [U].
-        frame: frame number of each image, [U].
-    """
-
-    row: NDArray[np.int64]
-    image: NDArray[np.int64]
-    start: NDArray[np.int64]
-    group: NDArray[np.int64]
-    frame: NDArray[np.int64]
+    row: NDArray[np.int64]  # row number at each place of the order, [N]
+    image: NDArray[np.int64]  # number of the image at each place, [N], from 0 in steps of 0 or 1
+    start: NDArray[np.int64]  # first place of each image, [U]
+    group: NDArray[np.int64]  # number of each image's video, [U]
+    frame: NDArray[np.int64]  # frame number of each image, [U]
 
     @classmethod
     def of(cls, table: PredictionTable) -> "_Order":
@@ -186,9 +215,9 @@ class _Order:
 
 
 def _smooth_columns(
-    value_NC: NDArray[np.float64], order: _Order, window: float, smoothing: Smoothing
+    value_NC: NDArray[np.float64], order: _Order, task: str, smoothing: Smoothing
 ) -> NDArray[np.float64]:
-    """Smooths some columns, float64 [N, C], given and returned in the order of the rows."""
+    """Smooths columns [N, C] with the window of a task; rows keep their order."""
     if np.isinf(value_NC).any():
         row = int(np.argmax(np.isinf(value_NC).any(axis=1)))
         raise PredictionError(
@@ -198,22 +227,22 @@ def _smooth_columns(
     sorted_NC = value_NC[order.row]
     present_N = np.logical_not(np.isnan(sorted_NC).any(axis=1))
     if not present_N.any():
-        return value_NC
+        return value_NC.copy()
     number_U = np.add.reduceat(present_N.astype(np.int64), order.start)
     sum_UC = np.add.reduceat(np.where(present_N[:, None], sorted_NC, 0.0), order.start, axis=0)
     kept_U = number_U > 0
     mean_UC = sum_UC[kept_U] / number_U[kept_U][:, None]
 
-    gaussian = smoothing.kernel == "gaussian"
-    reach = window_means.gaussian_reach(window) if gaussian else int(window)
     group_U, frame_U = order.group[kept_U], order.frame[kept_U]
     if smoothing.unit == "samples":
         frame_U = np.arange(len(frame_U))
-    position_U = window_means.axis_positions(group_U, frame_U, reach)
-    if gaussian:
-        mean_UC = window_means.gaussian_means(position_U, mean_UC, window)
+    window = smoothing.windows[task]
+    if smoothing.kernel == "gaussian":
+        position_U = axis_positions(group_U, frame_U, gaussian_reach(window))
+        mean_UC = gaussian_means(position_U, mean_UC, window)
     else:
-        mean_UC = window_means.box_means(position_U, mean_UC, int(window))
+        position_U = axis_positions(group_U, frame_U, int(window))
+        mean_UC = box_means(position_U, mean_UC, int(window))
 
     index_U = np.cumsum(kept_U) - 1
     smoothed_NC = sorted_NC.copy()
@@ -223,42 +252,183 @@ def _smooth_columns(
     return result_NC
 
 
-def _task_values(table: PredictionTable, task: str, on: Scale) -> NDArray[np.float64]:
-    """What is averaged for a task, float64 [N, C]."""
-    if on == "probabilities" and task == AU:
-        # the probability of absence beside that of presence: it cannot be had from 1 - p near 1
-        return np.column_stack([probabilities.sigmoid(s * table.logits(AU)) for s in (1.0, -1.0)])
-    if on == "probabilities" and task == EXPR:
-        return probabilities.softmax(table.logits(EXPR))
-    return np.column_stack([getattr(table, name) for name in _COLUMNS[task]])
+_REACH = 8.0
+"""Standard deviations beyond which a Gaussian's weight (below 2e-14) is left out."""
+
+_NODES = 18
+_DIRECT = 24
+"""Up to this many neighbours within reach on one side are added one by one."""
+
+_COLUMNS_AT_ONCE = 8
+"""Bounds the memory of the values at nodes."""
 
 
-def _task_columns(
-    task: str, value_NC: NDArray[np.float64], on: Scale
-) -> dict[str, NDArray[np.float64]]:
-    """Inverse of `_task_values`: columns of the table by name."""
-    if on == "probabilities" and task == AU:
-        half = value_NC.shape[1] // 2
-        return {"au_logits": probabilities.au_logits(value_NC[:, :half], value_NC[:, half:])}
-    if on == "probabilities" and task == EXPR:
-        return {"expression_logits": probabilities.expression_logits(value_NC)}
-    return _split(_COLUMNS[task], value_NC)
+def gaussian_reach(std: float) -> int:
+    """The shortest distance at which `gaussian_means` never mixes two samples."""
+    # a pair of boxes is kept if it may hold a pair of samples within reach, and is 2 boxes wide
+    return math.ceil((_REACH + 4.0) * std) + 1
 
 
-def _split(names: tuple[str, ...], value_NC: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """One matrix as one column, or as two."""
-    return {names[0]: value_NC} if len(names) == 1 else dict(zip(names, value_NC.T, strict=True))
+def axis_positions(
+    group_N: NDArray[np.int64], frame_N: NDArray[np.int64], reach: int
+) -> NDArray[np.int64]:
+    """Lays the frames of all groups on one axis.
+
+    Distances within a group are kept up to `reach`; a longer gap, and the step from one group to
+    the next, become just longer than that. So positions stay small, whatever the frame numbers.
+
+    Args:
+        group_N: group of each sample, int [N], in blocks.
+        frame_N: frame number, int [N], strictly increasing within a group.
+        reach: the longest distance that matters.
+
+    Returns:
+        int64 [N], strictly increasing, from 0.
+    """
+    step_N = np.minimum(np.diff(frame_N), reach + 1)
+    step_N[np.diff(group_N) != 0] = reach + 1
+    return np.concatenate([[0], np.cumsum(step_N)]) if len(frame_N) else np.zeros(0, np.int64)
 
 
-def _check_raw(table: PredictionTable) -> None:
-    """Raises PredictionError if the table was smoothed or calibrated."""
-    if table.metadata.get("smoothing"):
-        raise PredictionError(
-            f"the predictions were smoothed before: {table.metadata['smoothing']}",
-            remedy="give the predictions as the network made them",
-        )
-    if table.metadata.get("calibration") or table.metadata.get("decisions"):
-        raise PredictionError(
-            "the predictions were calibrated before; smoothing comes first",
-            remedy="give the predictions as the network made them",
-        )
+def box_means(
+    position_N: NDArray[np.int64], value_NC: NDArray[np.float64], window: int
+) -> NDArray[np.float64]:
+    """Mean over the samples at position - window // 2 ... position + (window - 1) // 2.
+
+    The axis is cut into blocks as long as the window, so that a window is the end of one block
+    and the beginning of the next. A window's sum is that of two running sums, from a block's begin
+    and to its end. Nothing is subtracted, so no digit is lost, however long the axis.
+
+    Args:
+        position_N: positions, int64 [N], strictly increasing.
+        value_NC: finite values, float64 [N, C].
+        window: length of the window, at least 1.
+
+    Returns:
+        float64 [N, C].
+    """
+    if not len(position_N):
+        return value_NC.copy()
+    begin_N = position_N - window // 2
+    first_N = np.searchsorted(position_N, begin_N, side="left")
+    last_N = np.searchsorted(position_N, begin_N + window, side="left") - 1
+    block_N = position_N // window
+    from_begin_NC = _sums_within(block_N, value_NC)
+    to_end_NC = _sums_within(block_N[::-1], value_NC[::-1])[::-1]
+    left_N = block_N[first_N] == begin_N // window
+    right_N = block_N[last_N] == begin_N // window + 1
+    total_NC = np.where(left_N[:, None], to_end_NC[first_N], 0.0)
+    total_NC += np.where(right_N[:, None], from_begin_NC[last_N], 0.0)
+    return total_NC / (last_N - first_N + 1)[:, None]
+
+
+def _sums_within(block_N: NDArray[np.int64], value_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Running sums that start anew with each block, float64 [N, C]."""
+    from scipy.linalg import lapack
+
+    # y[i] = value[i] + y[i - 1] within a block: a system with two diagonals, solved in one pass
+    diagonals = np.ones((2, len(block_N)))
+    diagonals[1, :-1] = -(block_N[1:] == block_N[:-1]).astype(np.float64)
+    sums_NC, status = lapack.dtbtrs(diagonals, value_NC, uplo="L", diag="U")
+    assert status == 0, status
+    return sums_NC
+
+
+def gaussian_means(
+    position_N: NDArray[np.int64], value_NC: NDArray[np.float64], std: float
+) -> NDArray[np.float64]:
+    """Mean with the weights exp(-distance^2 / (2 std^2)) of all samples within 8 std.
+
+    Args:
+        position_N: positions, int64 [N], strictly increasing.
+        value_NC: finite values, float64 [N, C].
+        std: standard deviation, in the unit of the positions, above 0.
+
+    Returns:
+        float64 [N, C]; exact to about 1e-11 of the largest value.
+    """
+    weighted_NC = np.column_stack([value_NC, np.ones(len(position_N))])
+    within_N = np.searchsorted(position_N, position_N + _REACH * std) - np.arange(len(position_N))
+    if within_N.max(initial=0) <= _DIRECT:
+        sums_NC = _direct_sums(position_N, weighted_NC, std)
+    else:
+        sums_NC = _interpolated_sums(position_N, weighted_NC, std)
+    return sums_NC[:, :-1] / sums_NC[:, -1:]
+
+
+def _direct_sums(
+    position_N: NDArray[np.int64], value_NC: NDArray[np.float64], std: float
+) -> NDArray[np.float64]:
+    """Weighted sums, neighbour by neighbour."""
+    sums_NC = value_NC.copy()
+    for k in range(1, len(position_N)):
+        distance_N = position_N[k:] - position_N[:-k]
+        weight_N = np.exp(-0.5 * (distance_N / std) ** 2)
+        weight_N[distance_N > _REACH * std] = 0.0
+        if not weight_N.any():
+            break
+        sums_NC[:-k] += weight_N[:, None] * value_NC[k:]
+        sums_NC[k:] += weight_N[:, None] * value_NC[:-k]
+    return sums_NC
+
+
+def _interpolated_sums(
+    position_N: NDArray[np.int64], value_NC: NDArray[np.float64], std: float
+) -> NDArray[np.float64]:
+    """Weighted sums by a fast Gauss transform.
+
+    The axis is cut into boxes about two standard deviations long. Within a pair of boxes the
+    Gaussian equals its interpolation from Chebyshev nodes: samples are gathered at the nodes of
+    their box, boxes act on boxes, and each sample reads the outcome off the nodes of its own. Only
+    boxes with samples exist, so this is linear in N.
+    """
+    from scipy import sparse
+
+    num_samples = len(position_N)
+    width = max(1, round(2.0 * std))
+    box_N = position_N // width
+    box_K, index_N = np.unique(box_N, return_inverse=True)
+    num_boxes = len(box_K)
+    node_P, basis_NP = _chebyshev_basis(2.0 * (position_N % width) / width - 1.0)
+    column_NP = index_N[:, None] + num_boxes * np.arange(_NODES)
+    gather = sparse.csr_array(
+        (basis_NP.ravel(), column_NP.ravel(), _NODES * np.arange(num_samples + 1)),
+        shape=(num_samples, _NODES * num_boxes),
+    )
+    steps = []
+    farthest = math.ceil(_REACH * std / width)
+    for away in range(-farthest, farthest + 1):
+        other_K = np.searchsorted(box_K, box_K + away)
+        # index num_boxes stands for an empty box
+        other_K[box_K[np.minimum(other_K, num_boxes - 1)] != box_K + away] = num_boxes
+        distance_PP = width * (away + (node_P[None, :] - node_P[:, None]) / 2.0)
+        steps.append((other_K, np.exp(-0.5 * (distance_PP / std) ** 2)))
+
+    sums_NC = np.empty(value_NC.shape)
+    for begin in range(0, value_NC.shape[1], _COLUMNS_AT_ONCE):
+        some_NC = value_NC[:, begin : begin + _COLUMNS_AT_ONCE]
+        num_columns = some_NC.shape[1]
+        source_PKC = np.zeros((_NODES, num_boxes + 1, num_columns))
+        source_PKC[:, :num_boxes] = (gather.T @ some_NC).reshape(_NODES, num_boxes, num_columns)
+        target = np.zeros((_NODES, num_boxes * num_columns))
+        for other_K, weight_PP in steps:
+            target += weight_PP @ source_PKC.take(other_K, axis=1).reshape(_NODES, -1)
+        sums_NC[:, begin : begin + _COLUMNS_AT_ONCE] = gather @ target.reshape(-1, num_columns)
+    return sums_NC
+
+
+def _chebyshev_basis(
+    at_N: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Chebyshev nodes, and the polynomials that are 1 at one node and 0 at the others.
+
+    Args:
+        at_N: points in [-1, 1], [N].
+
+    Returns:
+        (nodes [P], value of each polynomial at each point [N, P]).
+    """
+    angle_P = np.pi * (np.arange(_NODES) + 0.5) / _NODES
+    coefficient_PP = 2.0 / _NODES * np.cos(np.arange(_NODES)[:, None] * angle_P)
+    coefficient_PP[0] /= 2.0
+    return np.cos(angle_P), chebyshev.chebvander(at_N, _NODES - 1) @ coefficient_PP

@@ -146,6 +146,36 @@ def test_metadata_keep_what_the_members_share():
     ]
 
 
+def with_probability(table, **statement):
+    return dataclasses.replace(table, metadata={**table.metadata, "probability": statement})
+
+
+def test_the_mean_states_its_probability():
+    members = make_members(2)
+    assert "probability" not in combine(members, names="ab").metadata  # nothing is known of them
+    ones, halves = {"au": 1.0, "expr": 1.0}, {"au": 2.0, "expr": 0.5}
+    fitted = [with_probability(m, definition="fitted", divisors=ones) for m in members]
+    assert combine(fitted, names="ab").metadata["probability"]["divisors"] == ones
+    learned = [fitted[0], with_probability(members[1], definition="fitted", divisors=halves)]
+    mean = combine(learned, names="ab").metadata
+    assert mean["probability"] == {"definition": "fitted", "divisors": None}
+    assert mean["ensemble"]["members"][1]["probability"]["divisors"] == halves
+    assert "probability" not in combine([fitted[0], members[1]], names="ab").metadata
+
+
+def test_members_of_different_probabilities_are_refused():
+    """Also where one is from before there was a choice, which its settings tell."""
+    first, second = make_members(2)
+    paper = with_probability(second, definition="paper", divisors={"au": 1.0, "expr": 5.0})
+    old = {"config": {"uncertainty": {"kind": "fixed"}}, "temperatures": {"au": 1.0, "expr": 5.0}}
+    first = dataclasses.replace(first, metadata=old)
+    with pytest.raises(PredictionError, match="has the probability paper, a has fitted") as error:
+        combine([first, paper], names=["a", "b"])
+    assert error.value.path == "b"
+    same = with_probability(second, definition="paper", divisors={"au": 1.0, "expr": 1.0})
+    assert len(combine([first, same], names="ab")) == 30
+
+
 def test_members_that_cannot_be_averaged():
     first, second = make_members(2)
     with pytest.raises(PredictionError, match="smoothed differently"):

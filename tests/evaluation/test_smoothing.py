@@ -9,8 +9,7 @@ from evaluation_tables import make_labels, make_predictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_face.evaluation import window_means
-from mtl_face.evaluation.smoothing import Smoothing, smooth
+from mtl_face.evaluation.smoothing import Smoothing, box_means, gaussian_means, smooth
 from mtl_face.tables import PredictionError, PredictionTable
 
 TASKS = {"va": ("valence", "arousal"), "au": ("au_logits",), "expr": ("expression_logits",)}
@@ -121,12 +120,12 @@ def test_means_of_dense_and_sparse_samples(num, spacing, size, seed):
     away = position[None] - position[:, None]
     weight = np.exp(-0.5 * (away / size) ** 2)
     expected = weight @ value / weight.sum(axis=1)[:, None]
-    actual = window_means.gaussian_means(position, value, size)
+    actual = gaussian_means(position, value, size)
     np.testing.assert_allclose(actual, expected, rtol=1e-10)
     window = math.ceil(size)
     inside = (away >= -(window // 2)) & (away <= (window - 1) // 2)
     expected = inside @ value / inside.sum(axis=1)[:, None]
-    np.testing.assert_allclose(window_means.box_means(position, value, window), expected, 1e-13)
+    np.testing.assert_allclose(box_means(position, value, window), expected, 1e-13)
 
 
 def row_of_frames(frames, valence, **changes):
@@ -205,7 +204,7 @@ def test_windows_of_zero_and_one_change_nothing():
         "kernel": "box", "unit": "frames", "on": "logits",
         "windows": {"va": 30.0, "au": 0.0, "expr": 0.0},
     }  # fmt: skip
-    assert Smoothing.of(only_va.metadata["smoothing"]) == Smoothing(windows={"va": 30})
+    assert Smoothing(**only_va.metadata["smoothing"]) == Smoothing(windows={"va": 30})
 
 
 def test_standard_deviations_are_smoothed_with_the_values():
