@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mtl_face import probabilities
 from mtl_face.errors import UserError
 from mtl_face.evaluation.smoothing import Smoothing, smooth
-from mtl_face.files import replacing
+from mtl_face.files import write_json
 from mtl_face.tables import PredictionTable
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA_NAMES
 
@@ -45,7 +47,7 @@ class Calibration:
         expression_biases: what is added to an expression's logit (after the temperature) before
             the largest is taken, by name.
         fitted_on: provenance: files, their SHA-256, rows, videos, folds, scores; JSON values.
-            `smoothing` in it is the smoothing that the predictions had already.
+            `smoothing` and `probability` in it are those that the predictions came with.
     """
 
     smoothing: Smoothing | None
@@ -82,7 +84,7 @@ class Calibration:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Calibration":
-        """Inverse of `to_dict`; ValueError or TypeError if the mapping is none of these."""
+        """Inverse of `to_dict`; ValueError or TypeError for another mapping."""
         fields = dict(values)
         if (schema := fields.pop("schema", None)) != SCHEMA:
             raise ValueError(f"schema is {schema!r}, this program reads {SCHEMA}")
@@ -106,8 +108,9 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
         `expression` follow.
 
     Raises:
-        CalibrationError: the table was calibrated before, was smoothed differently, or has
-            standard deviations where those of the fit had none, or the reverse.
+        CalibrationError: the table was calibrated before, was smoothed differently, has another
+            probability, or has standard deviations where those of the fit had none, or the
+            reverse.
     """
     _check_fits(table, calibration)
     metadata = dict(table.metadata)
@@ -133,13 +136,18 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
     )
 
 
-def _check_fits(table: PredictionTable, calibration: Calibration) -> None:
-    """Raises CalibrationError unless the table is like the one that the calibration is of."""
+def check_uncalibrated(table: PredictionTable) -> None:
+    """Raises CalibrationError if the table was calibrated."""
     if table.metadata.get("calibration") or table.metadata.get("decisions"):
         raise CalibrationError(
             "the predictions were calibrated before",
             remedy="give the predictions as the network made them",
         )
+
+
+def _check_fits(table: PredictionTable, calibration: Calibration) -> None:
+    """Raises CalibrationError unless the table is like the one that the calibration is of."""
+    check_uncalibrated(table)
     had, has = calibration.fitted_on.get("smoothing"), table.metadata.get("smoothing")
     if (had or None) != (has or None):
         raise CalibrationError(
@@ -148,24 +156,36 @@ def _check_fits(table: PredictionTable, calibration: Calibration) -> None:
             remedy="smooth both alike, or calibrate anew; a calibration may hold a smoothing of "
             "its own, and predictions must not be smoothed twice",
         )
+    # calibrations from before there was a choice were fitted on `fitted`
+    past = {"definition": probabilities.FITTED, "divisors": None}
+    fitted = calibration.fitted_on.get("probability", past)
+    stated = probabilities.stated(table.metadata)
+    if fitted and stated and not probabilities.agree(fitted, stated):
+        raise CalibrationError(
+            f"the calibration was fitted on the probability {fitted['definition']}, these "
+            f"predictions have {stated['definition']}",
+            remedy="calibrate anew, or evaluate with evaluation.probability="
+            + fitted["definition"],
+        )
     if (table.valence_std is not None) != calibration.std_is_predicted:
         words = ("without", "with") if calibration.std_is_predicted else ("with", "without")
         raise CalibrationError(
-            f"the predictions are {words[0]} standard deviations, the calibration was fitted on "
-            f"some {words[1]}",
+            f"the predictions are {words[0]} standard deviations, those of the fit were {words[1]}",
             remedy="calibrate anew on predictions of this model",
         )
 
 
-def write(calibration: Calibration, path: str | os.PathLike[str]) -> None:
-    """Writes a calibration as JSON; the file appears whole or not at all.
+def group_names(dataset_N: NDArray[Any], video_N: NDArray[Any]) -> NDArray[np.str_]:
+    """What belongs together: a video, with both of its persons where it shows two, str [N]."""
+    names = []
+    for dataset, video in zip(dataset_N.tolist(), video_N.tolist(), strict=True):
+        names.append(f"{dataset}/{video.removesuffix('_left').removesuffix('_right')}")
+    return np.asarray(names, np.str_)
 
-    Raises:
-        WorkdirError: the place cannot be written.
-    """
-    with replacing(path) as temporary:
-        text = json.dumps(calibration.to_dict(), indent=2, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+
+def write(calibration: Calibration, path: str | os.PathLike[str]) -> None:
+    """Writes a calibration as JSON, whole or not at all; WorkdirError where that fails."""
+    write_json(path, calibration.to_dict())
 
 
 def read(path: str | os.PathLike[str]) -> Calibration:
@@ -182,9 +202,7 @@ def read(path: str | os.PathLike[str]) -> Calibration:
             f"cannot be read ({error.strerror})", path=path, remedy=remedy
         ) from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise CalibrationError(
-            f"is no calibration of ours ({error})", path=path, remedy=remedy
-        ) from error
+        raise CalibrationError(f"is no calibration ({error})", path=path, remedy=remedy) from error
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

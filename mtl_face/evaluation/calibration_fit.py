@@ -1,235 +1,431 @@
-"""The elementary fits of a calibration: thresholds, biases, temperatures, standard deviations.
+"""Fits a calibration to labelled predictions, and keeps of it what holds on other videos.
 
-Each takes plain arrays and finds an optimum on them; whether that optimum is worth anything on
-other videos is for `calibration_selection` to find out.
+Every part is judged by cross-fitting: the videos are dealt into folds, each fold is decided on by
+a fit to the others, and the decisions of all folds are scored together, as the official score
+does. The parts that gain that way are kept. Because that choice flatters the gain, the reported
+score comes from a second, outer cross-fitting, which repeats the whole selection without the fold
+that it judges. One choice is made on the reported number itself: a task that loses stays as it
+was, and counts with its score of before.
 
-Dimension letters: N rows, E classes, A action units.
+Dimension letters: W windows, N rows, C values of a task (2, 12, 8), A action units (12),
+E expressions (8).
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.evaluation.measures import f1_per_class, macro_f1
+from mtl_face import probabilities
+from mtl_face.evaluation import calibration_optima as optima
+from mtl_face.evaluation.calibration import (
+    Calibration,
+    CalibrationError,
+    check_uncalibrated,
+    group_names,
+)
+from mtl_face.evaluation.joining import check_numbers, match, valid_au, valid_expression, valid_va
+from mtl_face.evaluation.measures import binary_f1, concordance, macro_f1
+from mtl_face.evaluation.smoothing import Kernel, Scale, Smoothing, Unit, smooth
+from mtl_face.tables import STD_COLUMNS, FrameTable, PredictionTable
+from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA, VA_NAMES
 
-HOTTEST = 1e3
-"""Largest temperature that is fitted, and the inverse of the smallest."""
+Rows = NDArray[np.int64]
+Values = Mapping[str, NDArray[np.float64]]
+"""Valence and arousal, and the logits, by task, [N, C]."""
 
-_SMALLEST_GAP = 1e-9
-"""Scores closer than this are taken for equal, so that no cut hangs on a rounding."""
-
-_MARGIN = 1.0
-"""How far beyond the outermost score a cut lies that leaves all scores on one side."""
+_FEWEST_VIDEOS = 3
+_SMALLEST_GAIN = 1e-12
 
 
-def best_threshold(truth_N: NDArray[np.int64], score_N: NDArray[np.float64]) -> float:
-    """The threshold with the highest F1: a row is positive where its score exceeds it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is tried, and how it is judged.
 
-    All cuts between different scores are compared, so the optimum is exact. Of equally good cuts
-    the one next to 0, where nothing is changed, is taken.
+    Attributes:
+        windows: smoothing windows to choose from, for each task by itself. No smoothing is always
+            among them, and the only choice if the table was smoothed before.
+        kernel: of the smoothing, as `unit` and `on`; see `Smoothing`.
+        unit: what windows count.
+        on: what is averaged.
+        num_folds: folds of the cross-fitting, by video.
+        keep_all: keep what fits best in sample, whatever the cross-fitted score says.
+
+    Raises:
+        ValueError: a window is out of range.
+    """
+
+    windows: Sequence[float] = ()
+    kernel: Kernel = "box"
+    unit: Unit = "frames"
+    on: Scale = "logits"
+    num_folds: int = 5
+    keep_all: bool = False
+
+    def __post_init__(self) -> None:
+        for window in self.windows:
+            self.smoothing(dict.fromkeys(TASKS, window))
+
+    def smoothing(self, windows: Mapping[str, float]) -> Smoothing:
+        """The smoothing with these windows."""
+        return Smoothing(kernel=self.kernel, unit=self.unit, on=self.on, windows=windows)
+
+
+def calibrate(
+    truth: FrameTable, table: PredictionTable, search: Search | None = None
+) -> Calibration:
+    """Fits smoothing windows, temperatures, standard deviations, thresholds and biases.
+
+    Decisions of a task are changed only if that raises its cross-fitted score.
 
     Args:
-        truth_N: 0 or 1, [N].
-        score_N: finite scores, [N].
+        truth: labels of the validation set.
+        table: their predictions, matched by key.
+        search: what to try; None: no smoothing, five folds.
 
     Returns:
-        The threshold, in the middle between two scores; 0 if no row is positive.
+        The calibration. `fitted_on` holds `scores` (`uncalibrated`, `in_sample`, `cross_fitted`,
+        each with `va`, `au`, `expr` and `p`), `measured` (cross-fitted scores before tasks were
+        left unchanged for them), `gains` of the single parts, `refused` (in words), `num_rows`,
+        `num_folds`, `videos`, and what the table came with (`smoothing`, `probability`).
+
+    Raises:
+        CalibrationError: the table was calibrated before, or there are fewer than three videos.
+        PredictionError: rows do not match, or predictions are not finite.
     """
-    if not truth_N.any():
-        return 0.0
-    order = np.argsort(-score_N, kind="stable")
-    sorted_N, positive_N = score_N[order], truth_N[order]
-    hits_N = np.cumsum(positive_N)
-    f1_N = 2.0 * hits_N / (np.arange(1, len(order) + 1) + hits_N[-1])
-    cut_N = np.append((sorted_N[:-1] + sorted_N[1:]) / 2.0, sorted_N[-1] - _MARGIN)
-    allowed_N = np.append(sorted_N[:-1] - sorted_N[1:] > _SMALLEST_GAP, True)
-    best = f1_N[allowed_N].max()
-    chosen_N = cut_N[allowed_N & (f1_N >= best - 1e-12)]
-    present_N = score_N > 0.0
-    unchanged = 2.0 * (present_N & (truth_N > 0)).sum() / (present_N.sum() + hits_N[-1])
-    return 0.0 if unchanged >= best - 1e-12 else float(chosen_N[np.argmin(np.abs(chosen_N))])
+    search = search or Search()
+    check_uncalibrated(table)
+    data = _Data.of(truth, table, search)
+    rows = np.arange(len(data.group))
+    plain = {task: data.values[task][0] for task in TASKS}
+    before = _task_scores(data, plain, rows)
 
+    held_out = {task: value_NC.copy() for task, value_NC in plain.items()}
+    for test in make_folds(data.group, rows, search.num_folds):
+        decided = _decided(data, _select(data, np.setdiff1d(rows, test), search))
+        for task in TASKS:
+            held_out[task][test] = decided[task][test]
+    measured = _task_scores(data, held_out, rows)
 
-def best_biases(
-    truth_N: NDArray[np.int64], logits_NE: NDArray[np.float64], *, num_starts: int | None = None
-) -> NDArray[np.float64]:
-    """Biases added to the logits for the highest macro F1 of the largest sum.
-
-    Coordinate ascent: one bias at a time goes to its exact optimum, over all cuts at which a row
-    changes its class, until none of them gains. Several starts, the first of them 0, guard
-    against local optima; the first start with the highest macro F1 wins.
-
-    Args:
-        truth_N: classes 0..E-1, [N].
-        logits_NE: finite logits, [N, E].
-        num_starts: number of starts, at least 1; None: 8, and up to 200 where rows are so few
-            that many local optima lie close together.
-
-    Returns:
-        float64 [E], with mean 0; all 0 if nothing gains or there are no rows.
-    """
-    num_classes = logits_NE.shape[1]
-    best_E = np.zeros(num_classes)
-    if not len(truth_N):
-        return best_E
-    if num_starts is None:
-        num_starts = min(max(8, 2_000 // len(truth_N)), 200)
-    best = _macro_f1(truth_N, logits_NE)
-    for start_E in _starts(truth_N, logits_NE, num_starts):
-        bias_E = _ascend(truth_N, logits_NE, start_E)
-        bias_E -= bias_E.mean()
-        reached = _macro_f1(truth_N, logits_NE + bias_E)
-        if reached > best + 1e-12:
-            best, best_E = reached, bias_E
-    return best_E
-
-
-def _macro_f1(truth_N: NDArray[np.int64], score_NE: NDArray[np.float64]) -> float:
-    return macro_f1(truth_N, np.argmax(score_NE, axis=1), num_classes=score_NE.shape[1])
-
-
-def _starts(
-    truth_N: NDArray[np.int64], logits_NE: NDArray[np.float64], num_starts: int
-) -> list[NDArray[np.float64]]:
-    """0, biases that favour rare classes, and random ones (always the same)."""
-    num_classes = logits_NE.shape[1]
-    share_E = (np.bincount(truth_N, minlength=num_classes) + 1.0) / (len(truth_N) + num_classes)
-    spread = float(np.mean(logits_NE.max(axis=1) - np.median(logits_NE, axis=1))) or 1.0
-    rng = np.random.default_rng(0)
-    starts = [np.zeros(num_classes), -0.5 * np.log(share_E)]
-    starts += [rng.normal(0.0, spread, num_classes) for _ in range(num_starts - len(starts))]
-    return starts[:num_starts]
-
-
-def _ascend(
-    truth_N: NDArray[np.int64], logits_NE: NDArray[np.float64], start_E: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Moves one bias at a time to its optimum until no move gains."""
-    bias_E = start_E.copy()
-    reached = _macro_f1(truth_N, logits_NE + bias_E)
-    last_gain, which = 0, 0
-    while which - last_gain < len(bias_E):
-        moved, score = _best_move(truth_N, logits_NE + bias_E, which % len(bias_E))
-        which += 1
-        if score > reached + 1e-12:
-            bias_E[(which - 1) % len(bias_E)] += moved
-            reached, last_gain = score, which
-    return bias_E
-
-
-def _best_move(
-    truth_N: NDArray[np.int64], score_NE: NDArray[np.float64], which: int
-) -> tuple[float, float]:
-    """What to add to one class's scores for the highest macro F1, and that F1.
-
-    A row goes from its best other class to this one where the addition exceeds the lead of the
-    other. Rows sorted by that lead make every outcome a prefix: counts are running sums.
-    """
-    num_rows, num_classes = score_NE.shape
-    others_NE = score_NE.copy()
-    others_NE[:, which] = -np.inf
-    other_N = np.argmax(others_NE, axis=1)
-    lead_N = others_NE[np.arange(num_rows), other_N] - score_NE[:, which]
-    order = np.argsort(lead_N, kind="stable")
-    lead_N, other_N, truth_N = lead_N[order], other_N[order], truth_N[order]
-
-    confusion = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(confusion, (truth_N, other_N), 1)  # nobody in this class yet
-    total = confusion.sum(axis=0) + confusion.sum(axis=1)
-    leaves_NE = other_N[:, None] == np.arange(num_classes)
-    lost_NE = leaves_NE & (truth_N == other_N)[:, None]
-    hits_NE = np.diag(confusion) - np.cumsum(lost_NE, axis=0)
-    total_NE = total - np.cumsum(leaves_NE, axis=0)
-    hits_NE[:, which] = np.cumsum(truth_N == which)
-    total_NE[:, which] = total[which] + np.arange(1, num_rows + 1)
-    mean_N = (2.0 * hits_NE / np.maximum(total_NE, 1)).mean(axis=1)
-
-    score_of_cut = np.append(f1_per_class(confusion).mean(), mean_N)
-    inner = (lead_N[:-1] + lead_N[1:]) / 2.0
-    cut = np.concatenate([[lead_N[0] - _MARGIN], inner, [lead_N[-1] + _MARGIN]])
-    allowed = np.concatenate([[True], np.diff(lead_N) > _SMALLEST_GAP, [True]])
-    best = score_of_cut[allowed].max()
-    chosen = cut[allowed & (score_of_cut >= best - 1e-12)]
-    return float(chosen[np.argmin(np.abs(chosen))]), float(best)
-
-
-def binary_temperature(truth_N: NDArray[np.int64], logits_N: NDArray[np.float64]) -> float:
-    """Temperature T with the least negative log-likelihood of sigmoid(logit / T).
-
-    The likelihood is convex in 1 / T, so that the root of its derivative is the optimum.
-
-    Args:
-        truth_N: 0 or 1, [N].
-        logits_N: finite logits, [N].
-
-    Returns:
-        A number in 1 / `HOTTEST` .. `HOTTEST`; 1 without rows.
-    """
-    from scipy.special import expit
-
-    return _temperature(
-        lambda inverse: np.mean(logits_N * (expit(inverse * logits_N) - truth_N)), len(truth_N)
+    frozen = frozenset(
+        task
+        for task in TASKS
+        if not search.keep_all and (measured[task] or 0.0) < (before[task] or 0.0) - _SMALLEST_GAIN
+    )
+    found = _select(data, rows, search, frozen)
+    refused = found.refused + [
+        f"decisions of {task}: cross-fitted {measured[task]:.4f} against {before[task]:.4f} "
+        "uncalibrated, so they stay as they are"
+        for task in TASKS
+        if task in frozen
+    ]
+    windows = {task: data.windows[found.window[task]] for task in TASKS}
+    smoothing = search.smoothing(windows)
+    temperatures = found.temperatures
+    return Calibration(
+        smoothing=None if smoothing.changes_nothing else smoothing,
+        temperatures=temperatures,
+        std_scales=found.std_scales,
+        std_is_predicted=table.valence_std is not None,
+        au_thresholds=_named(AU_NAMES, found.au_thresholds / temperatures[AU]),
+        expression_biases=_named(EXPRESSION_NAMES, found.expression_biases / temperatures[EXPR]),
+        fitted_on={
+            "num_rows": len(rows),
+            "num_folds": search.num_folds,
+            "videos": data.videos,
+            "smoothing": table.metadata.get("smoothing") or None,
+            "probability": probabilities.stated(table.metadata),
+            "weights_sha256": table.metadata.get("weights_sha256"),
+            "windows_tried": data.windows,
+            "kept_all": search.keep_all,
+            "scores": {
+                "uncalibrated": before,
+                "in_sample": _task_scores(data, _decided(data, found), rows),
+                "cross_fitted": _with_sum(
+                    {task: (before if task in frozen else measured)[task] for task in TASKS}
+                ),
+            },
+            "measured": measured,
+            "gains": found.gains,
+            "refused": refused,
+        },
     )
 
 
-def class_temperature(truth_N: NDArray[np.int64], logits_NE: NDArray[np.float64]) -> float:
-    """Temperature T with the least negative log-likelihood of softmax(logits / T).
-
-    Args:
-        truth_N: classes, [N].
-        logits_NE: finite logits, [N, E].
-
-    Returns:
-        A number in 1 / `HOTTEST` .. `HOTTEST`; 1 without rows.
-    """
-    from scipy.special import softmax
-
-    own_N = logits_NE[np.arange(len(truth_N)), truth_N]
-
-    def slope(inverse: float) -> float:
-        mean_N = (softmax(inverse * logits_NE, axis=1) * logits_NE).sum(axis=1)
-        return float(np.mean(mean_N - own_N))
-
-    return _temperature(slope, len(truth_N))
+def _named(names: Sequence[str], values: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
-def _temperature(slope: Callable[[float], float], num_rows: int) -> float:
-    """The temperature at which the slope in 1 / T, which never decreases, is 0."""
-    from scipy.optimize import brentq
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Data:
+    """Labels, and their predictions under each smoothing that is tried."""
 
-    if not num_rows:
-        return 1.0
-    coldest = 1.0 / HOTTEST
-    if slope(coldest) >= 0.0:  # the logits say nothing, or the opposite
-        return HOTTEST
-    if slope(HOTTEST) <= 0.0:  # the logits are never wrong
-        return coldest
-    root = brentq(
-        lambda log: slope(float(np.exp(log))), np.log(coldest), np.log(HOTTEST), xtol=1e-10
+    truth: FrameTable
+    labelled: Mapping[str, NDArray[np.bool_]]  # by task: whether a row counts, [N]
+    windows: list[float]  # ascending, the first 0: the predictions as they are
+    values: Mapping[str, NDArray[np.float64]]  # by task, [W, N, C]
+    std: NDArray[np.float64] | None  # of valence and arousal, [W, 2, N]
+    group: NDArray[np.int64]  # number of each row's video, [N]
+    videos: list[str]
+
+    @classmethod
+    def of(cls, truth: FrameTable, table: PredictionTable, search: Search) -> "_Data":
+        """Joins labels and predictions, and smooths with every window."""
+        index = match(truth, table)
+        candidates = {0.0: table.take(index)}
+        check_numbers(candidates[0.0])
+        windows = () if table.metadata.get("smoothing") else search.windows
+        for window in windows:
+            smoothing = search.smoothing(dict.fromkeys(TASKS, window))
+            if not smoothing.changes_nothing:
+                # all predictions take part in the means, also those of unlabelled frames
+                candidates[float(window)] = smooth(table, smoothing).take(index)
+        tables = [candidates[window] for window in sorted(candidates)]
+        names = group_names(truth.dataset, truth.video)
+        videos, group_N = np.unique(names, return_inverse=True)
+        if len(videos) < _FEWEST_VIDEOS:
+            raise CalibrationError(
+                f"there are labels of {len(videos)} videos, and cross-fitting needs "
+                f"{_FEWEST_VIDEOS}",
+                remedy="calibrate on the whole validation set",
+            )
+        return cls(
+            truth=truth,
+            labelled={
+                VA: valid_va(truth),
+                AU: valid_au(truth)[:, 0],
+                EXPR: valid_expression(truth),
+            },
+            windows=sorted(candidates),
+            values={
+                VA: np.stack([np.column_stack([t.valence, t.arousal]) for t in tables]),
+                AU: np.stack([t.logits(AU) for t in tables]),
+                EXPR: np.stack([t.logits(EXPR) for t in tables]),
+            },
+            std=None
+            if table.valence_std is None
+            else np.stack([[getattr(t, name) for name in STD_COLUMNS] for t in tables]),
+            group=group_N.astype(np.int64),
+            videos=videos.tolist(),
+        )
+
+    def of_task(self, task: str, rows: Rows) -> Rows:
+        """Those of the rows whose labels count for a task."""
+        return rows[self.labelled[task][rows]]
+
+    def splits(self, task: str, folds: Sequence[Rows]) -> Iterator[tuple[Rows, Rows]]:
+        """Rows to fit on and rows to judge by, of each fold that has any to judge by."""
+        labelled = [self.of_task(task, fold) for fold in folds]
+        for k, test in enumerate(labelled):
+            if len(test):
+                yield np.concatenate([*labelled[:k], *labelled[k + 1 :]]), test
+
+
+@dataclasses.dataclass
+class _Fit:
+    """What was found. Thresholds and biases count in logits before the temperature."""
+
+    keep_all: bool
+    frozen: frozenset[str]
+    """Tasks whose decisions stay as they are."""
+    window: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(TASKS, 0))
+    """Number of each task's window."""
+    temperatures: dict[str, float] = dataclasses.field(default_factory=lambda: {AU: 1.0, EXPR: 1.0})
+    std_scales: dict[str, float] = dataclasses.field(default_factory=dict)
+    au_thresholds: NDArray[np.float64] = dataclasses.field(
+        default_factory=lambda: np.zeros(len(AU_NAMES))
     )
-    return float(np.exp(-root))
+    expression_biases: NDArray[np.float64] = dataclasses.field(
+        default_factory=lambda: np.zeros(len(EXPRESSION_NAMES))
+    )
+    gains: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Cross-fitted gain of each part that was tried, in the score; of temperatures in the negative
+    log-likelihood."""
+    refused: list[str] = dataclasses.field(default_factory=list)
+    """Parts that lost, in words."""
+
+    def keeps(self, part: str, gain: float, *, decides: str | None = None) -> bool:
+        """Notes the gain of a part, and says whether the part is kept."""
+        if decides in self.frozen:
+            return False
+        self.gains[part] = gain
+        if gain < -_SMALLEST_GAIN and not self.keep_all:
+            self.refused.append(f"{part}: cross-fitted gain {gain:+.4f}")
+        return self.keep_all or gain > _SMALLEST_GAIN
 
 
-def residual_std(
-    truth_N: NDArray[np.float64],
-    prediction_N: NDArray[np.float64],
-    std_N: NDArray[np.float64] | None,
+def _select(data: _Data, rows: Rows, search: Search, frozen: frozenset[str] = frozenset()) -> _Fit:
+    """Fits all parts to some rows, and keeps those with a positive cross-fitted gain."""
+    folds = make_folds(data.group, rows, search.num_folds)
+    found = _Fit(search.keep_all, frozen)
+    for task in TASKS:
+        labelled = data.of_task(task, rows)
+        if not len(labelled):
+            continue
+        if len(data.windows) > 1:
+            gain = _window_gain(data, task, rows, folds)
+            if found.keeps(f"window of {task}", gain, decides=task):
+                found.window[task] = _best_window(data, task, rows)
+    _fit_au(data, rows, folds, found)
+    _fit_expression(data, rows, folds, found)
+    va_rows = data.of_task(VA, rows)
+    va_NC = data.values[VA][found.window[VA]]
+    std_CN = None if data.std is None else data.std[found.window[VA]]
+    for i, name in enumerate(VA_NAMES):
+        found.std_scales[name] = optima.residual_std(
+            getattr(data.truth, name)[va_rows],
+            va_NC[va_rows, i],
+            None if std_CN is None else std_CN[i, va_rows],
+        )
+    return found
+
+
+def _window_gain(data: _Data, task: str, rows: Rows, folds: Sequence[Rows]) -> float:
+    """Cross-fitted gain of choosing a task's window."""
+    chosen_NC = data.values[task][0].copy()
+    for train, test in data.splits(task, folds):
+        chosen_NC[test] = data.values[task][_best_window(data, task, train)][test]
+    plain_NC = data.values[task][0]
+    return _task_score(data, task, chosen_NC, rows) - _task_score(data, task, plain_NC, rows)
+
+
+def _best_window(data: _Data, task: str, rows: Rows) -> int:
+    """The window with the highest score on these rows, the shortest of equals."""
+    scores = [_task_score(data, task, value_NC, rows) for value_NC in data.values[task]]
+    return int(np.argmax(scores))
+
+
+def _fit_au(data: _Data, rows: Rows, folds: Sequence[Rows], found: _Fit) -> None:
+    labelled = data.of_task(AU, rows)
+    if not len(labelled):
+        return
+    logits_NA, truth_NA = data.values[AU][found.window[AU]], data.truth.au
+    splits = list(data.splits(AU, folds))
+
+    def threshold(some: Rows, i: int) -> float:
+        return optima.best_threshold(truth_NA[some, i].astype(np.int64), logits_NA[some, i])
+
+    for i, name in enumerate(AU_NAMES):
+        present_N = np.zeros(len(logits_NA), np.bool_)
+        for train, test in splits:
+            present_N[test] = logits_NA[test, i] > threshold(train, i)
+        truth_N = truth_NA[labelled, i]
+        before = binary_f1(truth_N, logits_NA[labelled, i] > 0.0)
+        gain = binary_f1(truth_N, present_N[labelled]) - before
+        if found.keeps(f"threshold of {name}", gain, decides=AU):
+            found.au_thresholds[i] = threshold(labelled, i)
+
+    def temperature(some: Rows) -> float:
+        truth_N = truth_NA[some].astype(np.int64).ravel()
+        return optima.binary_temperature(truth_N, logits_NA[some].ravel())
+
+    def loss(some: Rows, at: float) -> NDArray[np.float64]:
+        sign_NA = 1.0 - 2.0 * truth_NA[some]
+        return np.logaddexp(0.0, sign_NA * logits_NA[some] / at).mean(axis=1)
+
+    if found.keeps("temperature of au", _likelihood_gain(splits, temperature, loss)):
+        found.temperatures[AU] = temperature(labelled)
+
+
+def _fit_expression(data: _Data, rows: Rows, folds: Sequence[Rows], found: _Fit) -> None:
+    labelled = data.of_task(EXPR, rows)
+    if not len(labelled):
+        return
+    logits_NE = data.values[EXPR][found.window[EXPR]]
+    truth_N = data.truth.expression.astype(np.int64)
+    splits = list(data.splits(EXPR, folds))
+    biased_NE = logits_NE.copy()
+    for train, test in splits:
+        # two starts suffice to see whether biases are worth anything
+        biased_NE[test] += optima.best_biases(truth_N[train], logits_NE[train], num_starts=2)
+    gain = _task_score(data, EXPR, biased_NE, labelled) - _task_score(
+        data, EXPR, logits_NE, labelled
+    )
+    if found.keeps("biases of expr", gain, decides=EXPR):
+        found.expression_biases = optima.best_biases(truth_N[labelled], logits_NE[labelled])
+
+    def temperature(some: Rows) -> float:
+        return optima.class_temperature(truth_N[some], logits_NE[some])
+
+    def loss(some: Rows, at: float) -> NDArray[np.float64]:
+        log_NE = probabilities.log_softmax(logits_NE[some] / at)
+        return -log_NE[np.arange(len(some)), truth_N[some]]
+
+    if found.keeps("temperature of expr", _likelihood_gain(splits, temperature, loss)):
+        found.temperatures[EXPR] = temperature(labelled)
+
+
+def _likelihood_gain(
+    splits: Sequence[tuple[Rows, Rows]],
+    temperature: Callable[[Rows], float],
+    loss: Callable[[Rows, float], NDArray[np.float64]],
 ) -> float:
-    """The factor of predicted standard deviations with the least Gaussian negative log-likelihood.
+    """Mean drop of the negative log-likelihood on held-out rows."""
+    drops = [loss(test, 1.0) - loss(test, temperature(train)) for train, test in splits]
+    return float(np.concatenate(drops).mean())
+
+
+def make_folds(group_N: NDArray[np.int64], rows: Rows, num_folds: int) -> list[Rows]:
+    """Deals whole groups into folds of about equal size; the same groups give the same folds.
 
     Args:
-        truth_N: labels, [N].
-        prediction_N: predictions, [N]; clipped to [-1, 1] here, as they are scored.
-        std_N: predicted standard deviations, positive, [N]; None: the same for all rows, and the
-            factor is that standard deviation itself.
+        group_N: group of each row, int [N].
+        rows: the rows to deal, [M].
+        num_folds: number of folds; fewer if there are fewer groups.
 
     Returns:
-        The root mean square of the standardised error, at least 1e-6; 1 without rows.
+        Rows of each fold; together they are all of `rows`.
     """
-    if not len(truth_N):
-        return 1.0
-    error_N = truth_N - np.clip(prediction_N, -1.0, 1.0)
-    if std_N is not None:
-        error_N = error_N / std_N
-    return max(float(np.sqrt(np.mean(error_N**2))), 1e-6)
+    groups, count = np.unique(group_N[rows], return_counts=True)
+    filled = np.zeros(min(num_folds, len(groups)), np.int64)
+    fold_of = np.zeros(int(groups.max(initial=-1)) + 1, np.int64)
+    for k in np.argsort(-count, kind="stable"):
+        smallest = int(np.argmin(filled))
+        fold_of[groups[k]] = smallest
+        filled[smallest] += count[k]
+    fold_N = fold_of[group_N[rows]]
+    return [rows[fold_N == fold] for fold in range(len(filled))]
+
+
+def _decided(data: _Data, found: _Fit) -> Values:
+    """All rows under a fit, with logits shifted so that the usual decisions are the fit's."""
+    value = {task: data.values[task][found.window[task]] for task in TASKS}
+    return value | {
+        AU: value[AU] - found.au_thresholds,
+        EXPR: value[EXPR] + found.expression_biases,
+    }
+
+
+def _task_scores(data: _Data, values: Values, rows: Rows) -> dict[str, float | None]:
+    """The official scores of some rows and their sum `p`; None for a task without labels."""
+    return _with_sum(
+        {
+            task: _task_score(data, task, values[task], rows)
+            if len(data.of_task(task, rows))
+            else None
+            for task in TASKS
+        }
+    )
+
+
+def _with_sum(scores: dict[str, float | None]) -> dict[str, float | None]:
+    values = [value for value in scores.values() if value is not None]
+    return {**scores, "p": sum(values) if len(values) == len(scores) else None}
+
+
+def _task_score(data: _Data, task: str, value_NC: NDArray[np.float64], rows: Rows) -> float:
+    """The official score of a task on some rows, with the usual decisions; 0 without labels."""
+    rows = data.of_task(task, rows)
+    if not len(rows):
+        return 0.0
+    truth, value_MC = data.truth, value_NC[rows]
+    if task == VA:
+        pairs = zip((truth.valence, truth.arousal), np.clip(value_MC, -1.0, 1.0).T, strict=True)
+        return float(np.mean([concordance(label_N[rows], value_M) for label_N, value_M in pairs]))
+    if task == AU:
+        pairs = zip(truth.au[rows].T, (value_MC > 0.0).T, strict=True)
+        return float(np.mean([binary_f1(label_M, present_M) for label_M, present_M in pairs]))
+    prediction_M = np.argmax(value_MC, axis=1)
+    return macro_f1(truth.expression[rows], prediction_M, num_classes=len(EXPRESSION_NAMES))

@@ -12,7 +12,7 @@ from mtl_face.errors import ConfigError
 from mtl_face.evaluation import calibration as calibrations
 from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.evaluation.calibration import Calibration
-from mtl_face.evaluation.calibration_crossfit import calibrate
+from mtl_face.evaluation.calibration_fit import Search, calibrate
 from mtl_face.evaluation.joining import asked_rows, match
 from mtl_face.run import prediction_paths
 from mtl_face.run import smoothing as smooth_options
@@ -54,12 +54,14 @@ def run(config: "config_lib.Config | None", options: argparse.Namespace) -> int:
     fitted = calibrate(
         truth,
         table,
-        windows=windows,
-        kernel=options.kernel,
-        unit=options.unit,
-        on=options.on,
-        num_folds=options.folds,
-        keep_all=options.keep_all,
+        Search(
+            windows=windows,
+            kernel=options.kernel,
+            unit=options.unit,
+            on=options.on,
+            num_folds=options.folds,
+            keep_all=options.keep_all,
+        ),
     )
     provenance: dict[str, Any] = {
         "predictions": str(path),

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl_face.evaluation import calibration as calibrations
-from mtl_face.evaluation.calibration import Calibration, CalibrationError
-from mtl_face.evaluation.calibration_selection import group_names
+from mtl_face.evaluation.calibration import Calibration, CalibrationError, group_names
 from mtl_face.evaluation.smoothing import Smoothing, smooth
 from mtl_face.tables import PredictionTable
 

@@ -1,142 +1,151 @@
-"""Each fit against a search over a grid, or over every cut, that knows nothing of it."""
+"""What a fit keeps, and whether it says honestly what that is worth."""
 
-import itertools
+import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from evaluation_tables import make_labels, make_predictions
 
-from mtl_face.evaluation import calibration_fit as fit
-
-
-def f1(truth, present):
-    hits = sum(1 for t, p in zip(truth, present, strict=True) if t and p)
-    return 2 * hits / max(1, int(truth.sum()) + int(present.sum()))
+from mtl_face.evaluation import metrics
+from mtl_face.evaluation.calibration import CalibrationError, apply, group_names
+from mtl_face.evaluation.calibration_fit import Search, calibrate, make_folds
+from mtl_face.evaluation.smoothing import Smoothing, smooth
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 1), st.integers(-6, 6).map(lambda i: i / 2)),
-        min_size=1,
-        max_size=12,
+def test_folds_keep_videos_and_their_persons_together():
+    names = group_names(
+        np.array(["d"] * 6), np.array(["1", "1_left", "1_right", "2", "22", "2_left"])
     )
-)
-def test_threshold_is_the_best_of_all(rows):
-    truth, score = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
-    threshold = fit.best_threshold(truth, score)
-    every_cut = [f1(truth, score > t) for t in np.arange(-4, 4, 0.25)]
-    assert f1(truth, score > threshold) == pytest.approx(max(every_cut))
-    if f1(truth, score > 0.0) == pytest.approx(max(every_cut)):
-        assert threshold == 0.0
+    assert names.tolist() == ["d/1", "d/1", "d/1", "d/2", "d/22", "d/2"]
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 17, 500)
+    rows = np.flatnonzero(rng.random(500) < 0.8)
+    folds = make_folds(group, rows, 5)
+    assert sorted(np.concatenate(folds)) == rows.tolist()
+    for fold in folds:
+        others = np.setdiff1d(rows, fold)
+        assert not set(group[fold]) & set(group[others])
+        assert 0.1 < len(fold) / len(rows) < 0.35
+    for one, two in zip(folds, make_folds(group, rows, 5), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert len(make_folds(group, np.flatnonzero(group < 3), 5)) == 3
 
 
-def test_threshold_without_positives_stays_at_zero():
-    assert fit.best_threshold(np.zeros(3, np.int64), np.array([1.0, 2.0, 3.0])) == 0.0
-    all_present = fit.best_threshold(np.ones(3, np.int64), np.array([-1.0, -2.0, -3.0]))
-    assert all_present < -3.0
-
-
-def macro_f1(truth, prediction, num_classes):
-    return f1_score(
-        truth, prediction, labels=range(num_classes), average="macro", zero_division=0.0
+def biased_predictions(labels, *, shift, seed=3):
+    """Good predictions whose decisions are off by a constant."""
+    table = make_predictions(labels, seed=seed, noise=0.5)
+    return dataclasses.replace(
+        table,
+        au_logits=table.au_logits - shift,
+        expression_logits=table.expression_logits * 2 + shift * (np.arange(8) == 2),
     )
 
 
-def fast_macro_f1(truth, prediction, num_classes):
-    """The same for many predictions at once, [G, N]."""
-    total = np.zeros(len(prediction))
-    for c in range(num_classes):
-        hits = ((prediction == c) & (truth == c)).sum(axis=1)
-        total += 2 * hits / np.maximum((prediction == c).sum(axis=1) + (truth == c).sum(), 1)
-    return total / num_classes
+def test_what_holds_for_all_videos_is_found_and_honestly_measured():
+    labels = make_labels(400)
+    table = biased_predictions(labels, shift=1.5)
+    found = calibrate(labels, table, Search(windows=(0, 3)))
+    scores = found.fitted_on["scores"]
+    assert scores["uncalibrated"]["p"] == pytest.approx(metrics.score(labels, table)["p"])
+    calibrated = apply(table, found)
+    assert scores["in_sample"]["p"] == pytest.approx(metrics.score(labels, calibrated)["p"])
+    for task in ("au", "expr"):
+        assert scores["cross_fitted"][task] > scores["uncalibrated"][task] + 0.05
+        assert scores["in_sample"][task] >= scores["cross_fitted"][task] - 0.01
+    assert found.smoothing is None  # neighbouring frames have nothing in common here
+    new_labels = make_labels(400, seed=9)
+    new = biased_predictions(new_labels, shift=1.5, seed=4)
+    gain = metrics.score(new_labels, apply(new, found))["p"] - metrics.score(new_labels, new)["p"]
+    promised = scores["cross_fitted"]["p"] - scores["uncalibrated"]["p"]
+    assert gain == pytest.approx(promised, abs=0.1)
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
-@given(st.integers(1, 20), st.integers(2, 3), st.integers(0, 2**32 - 1))
-def test_biases_reach_the_optimum_of_a_grid(num_rows, num_classes, seed):
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(size=(num_rows, num_classes))
-    truth = rng.integers(0, num_classes, num_rows)
-    bias = fit.best_biases(truth, logits)
-    reached = macro_f1(truth, np.argmax(logits + bias, axis=1), num_classes)
-    grid = itertools.product(np.linspace(-5, 5, 41), repeat=num_classes - 1)
-    biases = np.array([(0.0, *rest) for rest in grid])
-    decisions = np.argmax(logits + biases[:, None, :], axis=2)
-    assert reached >= fast_macro_f1(truth, decisions, num_classes).max() - 1e-9
+def test_where_labels_say_nothing_no_decision_changes_much_and_no_gain_is_claimed():
+    labels = make_labels(200)
+    rng = np.random.default_rng(5)
+    table = dataclasses.replace(
+        make_predictions(labels),
+        valence=rng.normal(size=200),
+        arousal=rng.normal(size=200),
+        au_logits=rng.normal(4, 1, (200, 12)),
+        expression_logits=rng.normal(size=(200, 8)),
+    )
+    found = calibrate(labels, table, Search(windows=(0, 5), num_folds=3))
+    scores, measured = found.fitted_on["scores"], found.fitted_on["measured"]
+    for task in ("va", "au", "expr"):
+        assert scores["cross_fitted"][task] >= scores["uncalibrated"][task]
+        if measured[task] < scores["uncalibrated"][task]:
+            assert scores["in_sample"][task] == scores["uncalibrated"][task]
+            assert any(f"decisions of {task}" in line for line in found.fitted_on["refused"])
+    assert found.fitted_on["refused"]
+    everything = calibrate(labels, table, Search(windows=(0, 5), num_folds=3, keep_all=True))
+    assert everything.fitted_on["scores"]["in_sample"]["p"] > scores["in_sample"]["p"]
+    assert everything.fitted_on["refused"] == []
+    # whatever is gained in sample is noise, and videos that were left out do not show it
+    kept = everything.fitted_on["scores"]
+    flattered = kept["in_sample"]["expr"] - kept["uncalibrated"]["expr"]
+    assert flattered > 0.03
+    assert kept["cross_fitted"]["expr"] - kept["uncalibrated"]["expr"] < flattered / 2
+    assert everything.fitted_on["gains"]["biases of expr"] < flattered / 2
+    assert everything.fitted_on["scores"]["cross_fitted"] == everything.fitted_on["measured"]
 
 
-def test_biases_undo_a_shift():
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 8, 400)
-    logits = 8.0 * np.eye(8)[truth] + rng.normal(size=(400, 8))
-    shifted = logits + np.array([0, 20, 0, -20, 0, 5, 0, 0])
-    assert macro_f1(truth, np.argmax(shifted, axis=1), 8) < 0.3
-    bias = fit.best_biases(truth, shifted)
-    assert macro_f1(truth, np.argmax(shifted + bias, axis=1), 8) > 0.99
-    assert bias.mean() == pytest.approx(0.0)
+def test_smoothing_is_found_where_it_helps():
+    labels = make_labels(300, missing=0.0)
+    slow = np.sin(np.arange(300) // 10)  # one value for each video
+    truth = (0.8 * slow).astype(np.float32)
+    labels = dataclasses.replace(labels, valence=truth, arousal=truth)
+    table = dataclasses.replace(
+        make_predictions(labels),
+        valence=0.8 * slow + np.random.default_rng(0).normal(0, 0.5, 300),
+        arousal=0.8 * slow + np.random.default_rng(1).normal(0, 0.5, 300),
+    )
+    found = calibrate(labels, table, Search(windows=(0, 4, 30)))
+    assert found.smoothing is not None
+    assert found.smoothing.windows["va"] == 30
+    assert found.smoothing.windows["au"] == 0
+    again = calibrate(labels, table, Search(windows=(0, 4, 30)))
+    assert again == found
+    already = calibrate(
+        labels, smooth(table, Smoothing(windows={"va": 3})), Search(windows=(0, 4, 30))
+    )
+    assert already.smoothing is None
+    assert already.fitted_on["smoothing"]["windows"]["va"] == 3
 
 
-def test_biases_stay_at_zero_where_nothing_gains():
-    truth = np.arange(8)
-    np.testing.assert_array_equal(fit.best_biases(truth, np.eye(8)), 0.0)
-    np.testing.assert_array_equal(fit.best_biases(truth[:0], np.eye(8)[:0]), 0.0)
+def test_order_of_rows_does_not_matter():
+    labels = make_labels(120)
+    table = biased_predictions(labels, shift=1.0)
+    rows = np.random.default_rng(0).permutation(120)
+    one = calibrate(labels, table, Search(num_folds=3))
+    two = calibrate(labels, table.take(rows), Search(num_folds=3))
+    assert one == two
 
 
-GRID = np.exp(np.linspace(np.log(1e-3), np.log(1e3), 801))
+def test_too_few_videos():
+    labels = make_labels(20)
+    with pytest.raises(CalibrationError, match="2 videos"):
+        calibrate(labels, make_predictions(labels))
 
 
-@settings(deadline=None, derandomize=True, max_examples=10)
-@given(st.integers(1, 30), st.floats(0.1, 8), st.integers(0, 2**32 - 1))
-def test_temperatures_against_a_grid(num_rows, scale, seed):
-    rng = np.random.default_rng(seed)
-    logits = scale * rng.normal(size=num_rows)
-    truth = (rng.random(num_rows) < 1 / (1 + np.exp(-rng.normal(logits)))).astype(np.int64)
-
-    def binary(t):
-        return np.logaddexp(0, (1 - 2 * truth) * logits / t).mean()
-
-    temperature = fit.binary_temperature(truth, logits)
-    assert binary(temperature) <= min(map(binary, GRID)) + 1e-9
-    logits = scale * rng.normal(size=(num_rows, 4))
-    truth = rng.integers(0, 4, num_rows)
-
-    def multiclass(t):
-        u = logits / t
-        highest = u.max(axis=1)
-        log_sum = highest + np.log(np.exp(u - highest[:, None]).sum(axis=1))
-        return (log_sum - u[np.arange(num_rows), truth]).mean()
-
-    temperature = fit.class_temperature(truth, logits)
-    assert multiclass(temperature) <= min(map(multiclass, GRID)) + 1e-9
+def test_a_task_without_labels_is_left_alone():
+    labels = make_labels(120)
+    labels.expression[:] = -1
+    found = calibrate(labels, make_predictions(labels))
+    assert set(found.expression_biases.values()) == {0.0}
+    assert found.fitted_on["scores"]["cross_fitted"]["expr"] is None
+    assert found.fitted_on["scores"]["cross_fitted"]["p"] is None
 
 
-def test_temperature_of_logits_that_were_scaled():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 2, 100_000)
-    truth = (rng.random(100_000) < 1 / (1 + np.exp(-logits))).astype(np.int64)
-    assert fit.binary_temperature(truth, 5 * logits) == pytest.approx(5, rel=0.05)
-    assert fit.binary_temperature(truth, -logits) == fit.HOTTEST
-    assert fit.binary_temperature(np.ones(2, np.int64), np.ones(2)) == 1 / fit.HOTTEST
-    assert fit.binary_temperature(truth[:0], logits[:0]) == 1.0
-
-
-def test_standard_deviation():
-    from scipy.optimize import minimize_scalar
-    from scipy.stats import norm
-
-    rng = np.random.default_rng(0)
-    truth, prediction = rng.uniform(-1, 1, (2, 200))
-    std = rng.uniform(0.1, 1, 200)
-    for own in (None, std):
-        base = 1.0 if own is None else own
-
-        def loss(log, base=base):
-            return -norm.logpdf(truth, prediction, np.exp(log) * base).mean()
-
-        best = np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)
-        assert fit.residual_std(truth, prediction, own) == pytest.approx(best, rel=1e-3)
-    clipped = fit.residual_std(np.ones(3), np.full(3, 7.0), None)
-    assert clipped == 1e-6
+def test_what_a_fit_records_and_refuses():
+    labels = make_labels(60)
+    table = make_predictions(labels)
+    paper = {"definition": "paper", "divisors": {"au": 1.0, "expr": 5.0}}
+    stated = dataclasses.replace(table, metadata={"probability": paper})
+    found = calibrate(labels, stated, Search(num_folds=2))
+    assert found.fitted_on["probability"] == paper
+    assert calibrate(labels, table, Search(num_folds=2)).fitted_on["probability"] is None
+    with pytest.raises(CalibrationError, match="calibrated before"):
+        calibrate(labels, apply(stated, found))
+    with pytest.raises(ValueError, match="not in 0"):
+        Search(windows=(0, -1))
