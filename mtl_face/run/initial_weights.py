@@ -18,7 +18,7 @@ def load(config: Config, say: Callable[[str], None]) -> LoadedBackbone | None:
     Raises:
         WeightsError: the file cannot be used, or not with these settings.
     """
-    model, settings = config.model, config.model.backbone
+    settings = config.model.backbone
     if settings.init_from is None:
         return None
     backbone = load_backbone(
@@ -26,18 +26,7 @@ def load(config: Config, say: Callable[[str], None]) -> LoadedBackbone | None:
         variant=settings.variant,
         channel_order=None if settings.init_channels == "auto" else settings.init_channels,  # type: ignore[arg-type]
     )
-    check_settings(
-        backbone,
-        {
-            "backbone.variant": settings.variant,
-            "input_mean": model.input_mean,
-            "input_std": model.input_std,
-            "backbone.stage_sizes": settings.stage_sizes,
-            "backbone.width": settings.width,
-            "backbone.expansion": settings.expansion,
-        },
-        settings.init_from,
-    )
+    check_settings(backbone, config.model, settings.init_from)
     for line in describe(backbone, settings.init_from):
         say(line)
     return backbone

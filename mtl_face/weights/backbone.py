@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtl_face.config import ModelConfig
 from mtl_face.errors import WeightsError
 from mtl_face.model.geometry import VARIANTS, BackboneVariant, ChannelOrder
 from mtl_face.weights import exported, resnet_in_file
@@ -146,28 +148,21 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
     return [f"--config.model.{name}={_text(value)}" for name, value in settings.items()]
 
 
-def check_settings(backbone: LoadedBackbone, settings: Mapping[str, Any], path: str) -> None:
-    """Checks that a network is built and fed as its initial weights were trained.
-
-    Args:
-        backbone: the weights.
-        settings: what the network has, with the names of `needed_settings`.
-        path: the weights' file, for the message.
+def check_settings(backbone: LoadedBackbone, model: ModelConfig, path: str) -> None:
+    """Checks that a network is built and fed as its initial weights, of file `path`, were trained.
 
     Raises:
         WeightsError: for every difference at once, with the settings to use.
     """
-    differing = {
-        name: needed
-        for name, needed in needed_settings(backbone).items()
-        if not _same(settings[name], needed)
-    }
+    needed = needed_settings(backbone)
+    found = {name: operator.attrgetter(name)(model) for name in needed}
+    differing = {name: value for name, value in needed.items() if not _same(found[name], value)}
     if differing:
         raise WeightsError(
             "does not fit the settings: "
             + "; ".join(
-                f"model.{name} is {_text(settings[name])}, the weights need {_text(needed)}"
-                for name, needed in differing.items()
+                f"model.{name} is {_text(found[name])}, the weights need {_text(value)}"
+                for name, value in differing.items()
             ),
             path=path,
             remedy="use " + " ".join(flags(differing)),

@@ -8,7 +8,7 @@ the orbax form alone.
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def content(path: Path) -> FileContent:
     for name, array in flatten(variables).items():
         parts = name.split("/")[1:]
         parts[-1] = _IN_TORCH_WORDS.get(parts[-1], parts[-1])
-        tensors[".".join(parts)] = Entry(name, array.shape, _reader(array))
+        tensors[".".join(parts)] = Entry.of(name, array)
     form = "folder" if path.is_dir() else "safetensors"
     return FileContent(f"export of mtl_face ({form})", "ours", tensors, "HWIO", "rgb", card)
 
@@ -252,7 +252,3 @@ def _load_orbax(folder: Path) -> dict[str, Any]:
         raise ExportError(
             f"cannot be read: {files.first_words(error)}", path=folder, remedy=_COPY_AGAIN
         ) from error
-
-
-def _reader(array: NDArray[Any]) -> Callable[[], NDArray[Any]]:
-    return lambda: array

@@ -45,6 +45,11 @@ class Entry:
     shape: tuple[int, ...]
     read: Callable[[], NDArray[Any]]
 
+    @classmethod
+    def of(cls, name: str, array: NDArray[Any]) -> "Entry":
+        """The entry of an array that was read already."""
+        return cls(name, array.shape, lambda: array)
+
 
 @dataclasses.dataclass(frozen=True)
 class FileContent:

@@ -70,14 +70,15 @@ def _tensors(root: Any, path: Path) -> dict[str, Entry]:
     tensors: dict[str, Entry] = {}
     for layer_name in _names(root, "layer_names"):
         group = root[layer_name]
-        weights = _names(group, "weight_names")
-        # One layer, or a model within the model?
-        own = len({_split(weight)[0] for weight in weights}) == 1
-        for weight in weights:
-            owner, kind = _split(weight)
-            layer = _flat(layer_name if own and _is_caffe(layer_name) else owner)
-            if not _is_caffe(layer) and _is_caffe(_COUNTER.sub("", layer)):
-                layer = _COUNTER.sub("", layer)  # a graph that was built twice
+        weights = [(weight, *_split(weight)) for weight in _names(group, "weight_names")]
+        group_layer = layer_name.replace("/", "_")
+        # A group is one layer, or a model within the model.
+        is_layer = len({owner for _, owner, _ in weights}) == 1 and _CAFFE.fullmatch(group_layer)
+        for weight, owner, kind in weights:
+            layer = group_layer if is_layer else owner
+            first = _COUNTER.sub("", layer)
+            if not _CAFFE.fullmatch(layer) and _CAFFE.fullmatch(first):
+                layer = first  # a graph that was built twice
             name = f"{layer}.{_IN_TORCH_WORDS.get(kind, kind)}"
             if name in tensors:
                 raise WeightsError(
@@ -90,18 +91,10 @@ def _tensors(root: Any, path: Path) -> dict[str, Entry]:
     return tensors
 
 
-def _is_caffe(layer: str) -> bool:
-    return _CAFFE.fullmatch(_flat(layer)) is not None
-
-
 def _split(weight: str) -> tuple[str, str]:
-    """`conv1/7x7_s2/kernel_1:0` -> (`conv1/7x7_s2`, `kernel`)."""
+    """`conv1/7x7_s2/kernel_1:0` -> (`conv1_7x7_s2`, `kernel`)."""
     owner, _, kind = weight.partition(":")[0].rpartition("/")
-    return owner, _COUNTER.sub("", kind)
-
-
-def _flat(layer: str) -> str:
-    return layer.replace("/", "_")
+    return owner.replace("/", "_"), _COUNTER.sub("", kind)
 
 
 def _names(group: Any, attribute: str) -> list[str]:

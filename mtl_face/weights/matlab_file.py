@@ -58,7 +58,7 @@ def _tensors(params: dict[str, NDArray[Any]]) -> dict[str, Entry]:
             continue
         ending = next((ending for ending in _ENDINGS if name.endswith(ending)), None)
         if ending is None:
-            tensors[name] = _entry(name, value)
+            tensors[name] = Entry.of(name, value)
             continue
         # MATLAB has no arrays of one axis, and drops the last axes of length 1.
         if ending == "_filter":
@@ -66,12 +66,8 @@ def _tensors(params: dict[str, NDArray[Any]]) -> dict[str, Entry]:
         else:
             value = value.reshape(-1)
         layer = name.removesuffix(ending)
-        tensors[f"{layer}.{_ENDINGS[ending]}"] = _entry(name, value)
+        tensors[f"{layer}.{_ENDINGS[ending]}"] = Entry.of(name, value)
     return tensors
-
-
-def _entry(name: str, value: NDArray[Any]) -> Entry:
-    return Entry(name, value.shape, lambda: value)
 
 
 def _moments(name: str, value: NDArray[Any]) -> tuple[Entry, Entry]:

@@ -253,11 +253,6 @@ _NUMBERS = frozenset(
 )
 
 
-def _reconstruct(*arguments: Any) -> _Array:
-    del arguments
-    return _Array()
-
-
 def _scalar(kind: Any, raw: Any = None) -> Any:
     return _from_bytes(raw, kind, (), "C").item()
 
@@ -272,7 +267,7 @@ def _from_bytes(raw: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
         raw = raw.encode("latin1")
     if not isinstance(raw, bytes | bytearray) or not isinstance(kind, _DType):
         raise MalformedError("unknown description of an array")
-    if not isinstance(shape, tuple) or not all(map(_natural, shape)):
+    if not _naturals(shape):
         raise MalformedError(f"an array of shape {str(shape)[:60]}")
     dtype = kind.dtype()
     if math.prod(shape) * dtype.itemsize != len(raw):
@@ -295,17 +290,12 @@ def _bytes(content: Any = b"", *rest: Any) -> bytes:
     raise MalformedError("unknown description of bytes")
 
 
-def _size(lengths: Any = ()) -> tuple:
-    return tuple(lengths)
-
-
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Any:
     del rest
     if not isinstance(storage, Storage) or not _natural(offset):
         raise MalformedError("unknown description of a tensor")
-    for lengths in (shape, strides):
-        if not isinstance(lengths, tuple) or not all(map(_natural, lengths)):
-            raise MalformedError("unknown description of a tensor")
+    if not _naturals(shape) or not _naturals(strides):
+        raise MalformedError("unknown description of a tensor")
     if len(shape) != len(strides) or math.prod(shape) * storage.bytes_per_element > _LARGEST:
         raise MalformedError(f"a tensor of shape {str(shape)[:60]}")
     tensor = StoredTensor(storage, offset, shape, strides)
@@ -314,9 +304,8 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: 
     return tensor
 
 
-def _rebuild_parameter(tensor: Any, *rest: Any) -> Any:
-    del rest
-    return tensor
+def _naturals(values: Any) -> bool:
+    return isinstance(values, tuple) and all(map(_natural, values))
 
 
 def _natural(value: Any) -> bool:
@@ -338,16 +327,16 @@ _STORAGE_TYPES = {
 
 _STAND_INS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _StandIn(_Dict),
-    ("numpy", "ndarray"): _StandIn(_reconstruct),
+    ("numpy", "ndarray"): _StandIn(lambda *_: _Array()),
     ("numpy", "dtype"): _StandIn(_DType),
     ("_codecs", "encode"): _StandIn(_encode),
-    ("torch", "Size"): _StandIn(_size),
+    ("torch", "Size"): _StandIn(tuple),
     ("torch._utils", "_rebuild_tensor"): _StandIn(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _StandIn(_rebuild_tensor),
-    ("torch._utils", "_rebuild_parameter"): _StandIn(_rebuild_parameter),
+    ("torch._utils", "_rebuild_parameter"): _StandIn(lambda tensor, *_: tensor),
 }
 for _module in ("numpy.core", "numpy._core"):
-    _STAND_INS[_module + ".multiarray", "_reconstruct"] = _StandIn(_reconstruct)
+    _STAND_INS[_module + ".multiarray", "_reconstruct"] = _StandIn(lambda *_: _Array())
     _STAND_INS[_module + ".multiarray", "scalar"] = _StandIn(_scalar)
     _STAND_INS[_module + ".numeric", "_frombuffer"] = _StandIn(_from_buffer)
 for _module in ("builtins", "__builtin__"):

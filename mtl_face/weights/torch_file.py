@@ -106,9 +106,15 @@ def _legacy_content(file: BinaryIO, path: Path) -> FileContent:
         raise MalformedError(f"protocol {str(version)[:20]}")
     if system.get("little_endian") is not True:
         raise _big_endian(path)
-    value = safe_pickle.load(file, storage_of)
-    keys = safe_pickle.load(file)
-    places = _storage_places(file, keys, value)
+    storages: dict[str, Storage] = {}
+
+    def remembered(reference: Any) -> Storage:
+        storage = storage_of(reference)
+        storages[storage.key] = storage
+        return storage
+
+    value = safe_pickle.load(file, remembered)
+    places = _storage_places(file, safe_pickle.load(file), storages)
 
     def read(storage: Storage) -> bytes:
         if storage.key not in places:
@@ -119,9 +125,8 @@ def _legacy_content(file: BinaryIO, path: Path) -> FileContent:
     return _content("PyTorch file (legacy)", "torch", value, read)
 
 
-def _storage_places(file: BinaryIO, keys: Any, value: Any) -> dict[str, int]:
+def _storage_places(file: BinaryIO, keys: Any, storages: dict[str, Storage]) -> dict[str, int]:
     """Where each storage's bytes begin; they follow the pickles, each after its length."""
-    storages = {tensor.storage.key: tensor.storage for _, tensor in _tensors(value, stored=True)}
     if not isinstance(keys, list):
         raise MalformedError("no list of storages")
     places = {}
@@ -148,32 +153,28 @@ def _content(
     value: Any,
     read: Callable[[Storage], bytes],
 ) -> FileContent:
-    tensors = {}
+    def entry(name: str, tensor: StoredTensor | NDArray[Any]) -> Entry:
+        if isinstance(tensor, StoredTensor):
+            return Entry(name, tensor.shape, lambda: tensor.array(read(tensor.storage)))
+        return Entry.of(name, tensor)
+
+    tensors: dict[str, Entry] = {}
     for name, tensor in _tensors(value):
         if name in tensors:
             raise MalformedError(f"two tensors are called {name}")
-        tensors[name] = Entry(name, tuple(tensor.shape), _reader(tensor, read))
+        tensors[name] = entry(name, tensor)
     return FileContent(format_name, family, tensors, "OIHW")
 
 
-def _reader(
-    tensor: StoredTensor | NDArray[Any], read: Callable[[Storage], bytes]
-) -> Callable[[], NDArray[Any]]:
-    if isinstance(tensor, StoredTensor):
-        return lambda: tensor.array(read(tensor.storage))
-    return lambda: tensor
-
-
-def _tensors(value: Any, *, stored: bool = False) -> Iterator[tuple[str, Any]]:
-    """(name, tensor) of all that lie in nested dicts and lists; stored: PyTorch's alone."""
-    kinds = StoredTensor if stored else (StoredTensor, np.ndarray)
+def _tensors(value: Any) -> Iterator[tuple[str, StoredTensor | NDArray[Any]]]:
+    """(name, tensor) of all that lie in nested dicts and lists."""
     todo, count = [("", value)], 0
     while todo:
         name, item = todo.pop()
         count += 1
         if count > _MOST_TENSORS:
             raise MalformedError(f"it holds more than {_MOST_TENSORS} values")
-        if isinstance(item, kinds):
+        if isinstance(item, StoredTensor | np.ndarray):
             yield name, item
         elif isinstance(item, dict | list):
             pairs = item.items() if isinstance(item, dict) else enumerate(item)

@@ -1,7 +1,6 @@
 """Our own exports as initial weights: whole networks and backbones, of any size."""
 
 import json
-import operator
 
 import jax
 import jax.numpy as jnp
@@ -162,30 +161,33 @@ def test_pairing(tmp_path):
     path = tmp_path / "weights"
     write_safetensors(path, make_backbone(), make_card())
     loaded = load_backbone(path)
-    fitting = {
-        "backbone.variant": "keras",
-        "input_mean": MEAN,
-        "input_std": STD,
-        "backbone.stage_sizes": SIZE.stage_sizes,
-        "backbone.width": SIZE.width,
-        "backbone.expansion": SIZE.expansion,
-    }
-    assert needed_settings(loaded) == fitting
-    check_settings(loaded, fitting, "x")
-    check_settings(loaded, fitting | {"input_mean": (120.0004, 110.0, 100.0)}, "x")
+
+    def settings(backbone=(), **model):
+        fitting = {
+            "variant": "keras",
+            "stage_sizes": SIZE.stage_sizes,
+            "width": SIZE.width,
+            "expansion": SIZE.expansion,
+        }
+        return config_lib.ModelConfig(
+            **{"input_mean": MEAN, "input_std": STD} | model,
+            backbone=config_lib.BackboneConfig(**fitting | dict(backbone)),
+        )
+
+    check_settings(loaded, settings(), "x")
+    check_settings(loaded, settings(input_mean=(120.0004, 110.0, 100.0)), "x")
 
     def remedy(**changes):
         with pytest.raises(WeightsError) as raised:
-            check_settings(loaded, fitting | changes, "x")
+            check_settings(loaded, settings(**changes), "x")
         assert str(raised.value).startswith("x: does not fit the settings: ")
         return raised.value.remedy
 
-    caffe = {"backbone.variant": "caffe"}
-    assert remedy(**caffe) == "use --config.model.backbone.variant=keras"
+    caffe = {"variant": "caffe"}
+    assert remedy(backbone=caffe) == "use --config.model.backbone.variant=keras"
     assert remedy(input_mean=MEAN[::-1]) == "use --config.model.input_mean=120.0,110.0,100.0"
     assert remedy(input_std=(1.0, 1.0, 1.0)) == "use --config.model.input_std=50.0,51.0,52.0"
-    smaller = {"backbone.stage_sizes": (1,), "backbone.width": 8}
-    assert remedy(**caffe, **smaller) == (
+    assert remedy(backbone=caffe | {"stage_sizes": (1,), "width": 8}) == (
         "use --config.model.backbone.variant=keras --config.model.backbone.stage_sizes=1,2 "
         "--config.model.backbone.width=4"
     )
@@ -202,9 +204,7 @@ def test_settings_are_those_that_pass(tmp_path):
         "from mtl_face import config\n"
         "def get_config():\n    c = config.default()\n    c.data.root = '/x'\n    return c\n"
     )
-    model = config_lib.load(str(file), overrides).model
-    found = {name: operator.attrgetter(name)(model) for name in needed_settings(loaded)}
-    check_settings(loaded, found, "x")
+    check_settings(loaded, config_lib.load(str(file), overrides).model, "x")
 
 
 def test_the_names_are_those_of_the_network():
