@@ -1,10 +1,10 @@
-"""`settings`: list every setting with its default and meaning."""
+"""`settings`: list every setting with its default, its meaning and what it affects."""
 
 import argparse
 
 from mtl_face import config as config_lib
 
-HELP = "list every setting with its default and meaning"
+HELP = "list every setting with its default, its meaning and what it affects"
 CONFIG = "none"
 
 
@@ -13,10 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: None, options: argparse.Namespace) -> int:
-    """Prints a setting with its meaning after the other; returns 0."""
+    """Prints one setting after the other; returns 0."""
     del config, options
+    for word, meaning in config_lib.AFFECTS.items():
+        print(f"({word}) affects {meaning}")
     for name, field in config_lib.fields():
-        choices = field.metadata["choices"]
-        words = f" [{', '.join(choices)}]" if choices else ""
-        print(f"--config.{name}={field.default}{words}\n    {field.metadata['meaning']}")
+        facts = field.metadata
+        choices = f" [{', '.join(facts['choices'])}]" if facts["choices"] else ""
+        print(f"--config.{name}={field.default}{choices}  ({facts['affects']})")
+        print(f"    {facts['meaning']}")
     return 0

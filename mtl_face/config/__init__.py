@@ -8,30 +8,44 @@ values down; nothing below the commands sees a config object.
 """
 
 from mtl_face.config.check import parse_value, validate
+from mtl_face.config.dotted import (
+    affects,
+    common,
+    default,
+    differences,
+    fields,
+    of_export,
+    of_step,
+    to_dict,
+)
 from mtl_face.config.load import load, load_values, split_override
 from mtl_face.config.schema import (
+    AFFECTS,
     BackboneConfig,
     Config,
     DataConfig,
     DataSetConfig,
     ModelConfig,
     RenderedFacesConfig,
-    default,
-    fields,
-    to_dict,
 )
 
 __all__ = [
+    "AFFECTS",
     "BackboneConfig",
     "Config",
     "DataConfig",
     "DataSetConfig",
     "ModelConfig",
     "RenderedFacesConfig",
+    "affects",
+    "common",
     "default",
+    "differences",
     "fields",
     "load",
     "load_values",
+    "of_export",
+    "of_step",
     "parse_value",
     "split_override",
     "to_dict",

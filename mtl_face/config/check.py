@@ -9,28 +9,28 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from mtl_face.config.schema import (
-    ANY_NAME,
-    Config,
-    DataConfig,
-    DataSetConfig,
+from mtl_face.config.dotted import (
     describe,
     fields,
+    find,
+    is_name,
     is_section,
     kinds,
     named_schema,
 )
+from mtl_face.config.schema import Config, DataConfig, DataSetConfig
 from mtl_face.errors import ConfigError
 
 _LONGEST_SHOWN = 80
 
 
-def validate(values: Mapping[str, Any]) -> Config:
+def validate(values: Mapping[str, Any], *, reads_data: bool = True) -> Config:
     """Checks names, types, ranges and the rules between fields.
 
     Args:
         values: nested mapping of settings (a ConfigDict, or a dict read from JSON); a setting that
             is absent takes its default.
+        reads_data: whether the data set will be read, so that `data` must say where it is.
 
     Returns:
         The frozen config.
@@ -42,6 +42,8 @@ def validate(values: Mapping[str, Any]) -> Config:
         values = values.to_dict()
     config = _build(Config, values, "")
     _check_rules(config)
+    if reads_data:
+        _check_data(config.data)
     return config
 
 
@@ -59,7 +61,9 @@ def parse_value(name: str, text: str) -> Any:
     Raises:
         ConfigError: for an unknown field, text that is not of its type, or a value out of range.
     """
-    field = _find(name)
+    field = find(name)
+    if field is None:
+        raise _unknown(name)
     return _check(name, field, _parse(name, field, text))
 
 
@@ -112,29 +116,11 @@ def _unknown(name: str) -> ConfigError:
     return ConfigError(f"unknown config field '{name}'", remedy=remedy)
 
 
-def _find(name: str) -> dataclasses.Field:
-    for known, field in fields():
-        if known == name or _matches(name, known):
-            return field
-    raise _unknown(name)
-
-
-def _matches(name: str, known: str) -> bool:
-    """Whether `name` is `known` with a name of the experiment's own in it."""
-    before, any_name, after = known.partition(f".{ANY_NAME}.")
-    own = name.removeprefix(before + ".").removesuffix("." + after)
-    return bool(any_name) and name == f"{before}.{own}.{after}" and _is_name(own)
-
-
-def _is_name(text: str) -> bool:
-    return text.replace("-", "_").isidentifier()
-
-
 def _build_named(schema: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise section_expected(prefix.rstrip("."))
     for name in values:
-        if not _is_name(str(name)):
+        if not is_name(str(name)):
             raise ConfigError(
                 f"{prefix.rstrip('.')} holds the name {name!r}",
                 remedy="use letters, digits, _ and -, a letter first",
@@ -218,7 +204,7 @@ def _cast(value: Any, kind: type) -> Any:
 
 def _check_rules(config: Config) -> None:
     """Rules between fields."""
-    model, data, optimizer = config.model, config.data, config.optimizer
+    model, optimizer = config.model, config.optimizer
     if model.embed_dim % model.num_heads:
         raise ConfigError(
             f"model.embed_dim {model.embed_dim} is not a multiple of "
@@ -233,7 +219,6 @@ def _check_rules(config: Config) -> None:
             remedy="change model.embed_dim",
         )
     _check_stages(config)
-    _check_data(data)
     if model.backbone.init_channels != "auto" and model.backbone.init_from is None:
         raise ConfigError(
             f"model.backbone.init_channels is {model.backbone.init_channels!r}, "

@@ -13,12 +13,13 @@ from mtl_face.config.schema import Config
 from mtl_face.errors import ConfigError
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load(path: str | Path, overrides: Iterable[str] = (), *, reads_data: bool = True) -> Config:
     """Reads a config file and applies overrides.
 
     Args:
         path: a Python file with `get_config()`, which returns a ConfigDict made by `default()`.
         overrides: `a.b=value` items; values are written as in Python, strings without quotes.
+        reads_data: see `validate`.
 
     Returns:
         The checked config.
@@ -27,16 +28,19 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         ConfigError: if the file cannot be read or run, or for a wrong field or value.
     """
     path = Path(path)
-    return load_values(_run_config_file(path), overrides, path)
+    return load_values(_run_config_file(path), overrides, path, reads_data=reads_data)
 
 
-def load_values(values: dict[str, Any], overrides: Iterable[str], path: str | Path) -> Config:
+def load_values(
+    values: dict[str, Any], overrides: Iterable[str], path: str | Path, *, reads_data: bool = True
+) -> Config:
     """Applies overrides to settings that were read from some file.
 
     Args:
         values: nested settings; those that are absent take their default. Changed in place.
         overrides: as `load`.
         path: where the values come from, for messages.
+        reads_data: see `validate`.
 
     Returns:
         The checked config.
@@ -49,7 +53,7 @@ def load_values(values: dict[str, Any], overrides: Iterable[str], path: str | Pa
     try:
         for name, value in parsed:
             _set(values, name, value)
-        return validate(values)
+        return validate(values, reads_data=reads_data)
     except ConfigError as error:
         # Each override is sound by itself: what is left to find fault with is the file.
         raise ConfigError(error.problem, remedy=error.remedy, path=path) from None

@@ -1,21 +1,39 @@
-"""Every setting of an experiment: its name, type, default, allowed values and meaning."""
+"""Every setting of an experiment: its name, type, default, allowed values, meaning and effect.
+
+A setting says what it affects, or its section says it for all; the keys of `AFFECTS` are the words.
+Which settings may change when a run goes on, in which its hosts may differ, which shape a compiled
+step or matter to an export follows from that (`dotted`).
+"""
 
 import dataclasses
 import types
-import typing
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from ml_collections import config_dict
+_Schema = TypeVar("_Schema")
 
-ANY_NAME = "NAME"
-"""Stands in a dotted name for one that the experiment chooses."""
+AFFECTS = {
+    "network": "the function of the trained parameters",
+    "training": "the parameters that training gives",
+    "data": "the examples and labels that there are",
+    "course": "title of a run, and when it is saved and evaluated",
+    "place": "where files lie, and how a host reads or makes them",
+    "speed": "how fast, for the same numbers but for rounding",
+    "safety": "what happens when a step or a disk fails",
+    "evaluation": "what is made of a trained network",
+    "display": "what is shown",
+    "record": "what is noted of the weights",
+}
+"""What a setting may affect."""
 
 
 def setting(
     default: Any,
     meaning: str,
     *,
+    affects: str | None = None,
+    step: bool | None = None,
+    training_only: bool | None = None,
     choices: tuple[str, ...] | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
@@ -26,6 +44,9 @@ def setting(
     Args:
         default: value when an experiment says nothing.
         meaning: one line for the reader, with unit and range.
+        affects: a key of `AFFECTS`; None: as the section says, like the next two.
+        step: whether it shapes the compiled training step.
+        training_only: whether a trained network has no use for it.
         choices: the allowed words of a string.
         minimum: smallest allowed number (each number of a tuple).
         maximum: largest allowed number (each number of a tuple).
@@ -36,6 +57,9 @@ def setting(
     """
     metadata = {
         "meaning": meaning,
+        "affects": affects,
+        "step": step,
+        "training_only": training_only,
         "choices": choices,
         "minimum": minimum,
         "maximum": maximum,
@@ -44,11 +68,30 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def section(
+    affects: str | None = None, *, step: bool = False, training_only: bool = False
+) -> Callable[[type[_Schema]], type[_Schema]]:
+    """States for a section what each of its settings states that does not state it itself."""
+    common = {"affects": affects, "step": step, "training_only": training_only}
+
+    def made(schema: type[_Schema]) -> type[_Schema]:
+        for field in dataclasses.fields(schema):  # type: ignore[arg-type]
+            if "meaning" in field.metadata:
+                own = {key: value for key, value in field.metadata.items() if value is not None}
+                field.metadata = types.MappingProxyType({**field.metadata, **common, **own})
+                if field.metadata["affects"] not in AFFECTS:
+                    raise TypeError(f"{schema.__name__}.{field.name}: what does it affect?")
+        return schema
+
+    return made
+
+
 def named_sections(schema: type) -> Any:
     """A field that holds sections of one schema under names that the experiment chooses."""
     return dataclasses.field(default_factory=dict, metadata={"named": schema})
 
 
+@section("data")
 @dataclasses.dataclass(frozen=True)
 class RenderedFacesConfig:
     """The embedded data set, rendered on this machine on first use (`data.kind=rendered_faces`)."""
@@ -64,9 +107,12 @@ class RenderedFacesConfig:
         "the more the head is turned (yaw)",
         choices=("constant", "yaw"),
     )
-    workers: int | None = setting(None, "rendering processes; None: one per processor", minimum=1)
+    workers: int | None = setting(
+        None, "rendering processes; None: one per processor", minimum=1, affects="place"
+    )
 
 
+@section("data")
 @dataclasses.dataclass(frozen=True)
 class TaskSamplingConfig:
     """What a row counts for having labels of a task (`data.sampling=weighted`)."""
@@ -76,6 +122,7 @@ class TaskSamplingConfig:
     expr: float = setting(1.0, "of rows with an expression", minimum=0.0)
 
 
+@section("data")
 @dataclasses.dataclass(frozen=True)
 class PerVideoConfig:
     """Files of the one-task challenges, one a video and task (`data.kind=per_video`)."""
@@ -87,6 +134,7 @@ class PerVideoConfig:
     )
 
 
+@section("data")
 @dataclasses.dataclass(frozen=True)
 class ManifestConfig:
     """A table of anyone's own images (`data.kind=manifest`); see docs/data_formats.md."""
@@ -110,6 +158,7 @@ class ManifestConfig:
     )
 
 
+@section("data")
 @dataclasses.dataclass(frozen=True)
 class DataSetConfig:
     """One data set: where its frames and labels come from."""
@@ -125,16 +174,22 @@ class DataSetConfig:
     root: str | None = setting(
         None,
         "folder that holds the files below; None: the user's cache folder (rendered_faces only)",
+        affects="place",
     )
     train_annotations: str | None = setting(
         None,
         "annotation file of the training set, below root (per_video: name of the set's folders); "
         "None: the usual name of the kind, as training_set_annotations.txt, Train_Set, train.csv",
+        affects="place",
     )
     validation_annotations: str | None = setting(
-        None, "the same of the validation set; None: as validation_set_annotations.txt"
+        None,
+        "the same of the validation set; None: as validation_set_annotations.txt",
+        affects="place",
     )
-    image_folder: str = setting("cropped_aligned", "folder of the crops, below root")
+    image_folder: str = setting(
+        "cropped_aligned", "folder of the crops, below root", affects="place"
+    )
     missing_images: str = setting(
         "error",
         "a row whose image file is absent: error, or skip (each is counted and reported); "
@@ -146,6 +201,7 @@ class DataSetConfig:
     rendered_faces: RenderedFacesConfig = RenderedFacesConfig()
 
 
+@section("data")
 @dataclasses.dataclass(frozen=True)
 class MixedDataConfig(DataSetConfig):
     """One of several data sets that are trained on together (`data.mixture`)."""
@@ -160,23 +216,31 @@ class MixedDataConfig(DataSetConfig):
     )
 
 
+@section("data")
 @dataclasses.dataclass(frozen=True)
 class DataConfig(DataSetConfig):
     """The data set to train on and to evaluate, or a mixture of several in its place."""
 
     image_size: int = setting(
-        112, "side of the stored crops, in pixels; others are resized", minimum=8, maximum=1024
+        112,
+        "side of the stored crops, in pixels; others are resized",
+        minimum=8,
+        maximum=1024,
+        affects="network",
+        step=True,
     )
     source: str = setting(
         "files",
         "files: decode while training; memory: decode once, then train from memory "
         "(37 KB a frame at 112 pixels)",
         choices=("files", "memory"),
+        affects="place",
     )
     shards: str | None = setting(
         None,
         "folder that `run.py prepare --shards` wrote: rows and images are read from there; "
         "the data set itself is not looked for",
+        affects="place",
     )
     sampling: str = setting(
         "uniform",
@@ -201,6 +265,7 @@ class DataConfig(DataSetConfig):
     )
 
 
+@section("network", step=True)
 @dataclasses.dataclass(frozen=True)
 class BackboneConfig:
     """The convolutional network (paper, section 3.1)."""
@@ -218,25 +283,37 @@ class BackboneConfig:
         "what training normalises with: statistics of the global batch, of each device's own "
         "examples (local), or the running ones, which then never change (frozen)",
         choices=("batch", "local", "frozen"),
+        affects="training",
     )
     init_from: str | None = setting(
         None,
         "initial weights: a file of Keras, PyTorch, safetensors or MATLAB, or an export of ours "
         "(`run.py weights FILE` tells what it is); None: random",
+        affects="place",
+        step=False,
+        training_only=True,
     )
     init_channels: str = setting(
         "auto",
         "channel order of that file's first convolution, if the file does not tell it",
         choices=("auto", "rgb", "bgr"),
+        affects="place",
+        step=False,
+        training_only=True,
     )
     batch_norm_momentum: float = setting(
-        0.9, "share of the old running statistics kept at a step", minimum=0.0, maximum=1.0
+        0.9,
+        "share of the old running statistics kept at a step",
+        minimum=0.0,
+        maximum=1.0,
+        affects="training",
     )
     frozen_stages: int = setting(
         -1,
         "stages that training leaves as they are, statistics included; -1: none, 0: the stem, "
         "k: the stem and the first k stages",
         minimum=-1,
+        affects="training",
     )
     convolution: str = setting(
         "auto",
@@ -244,9 +321,11 @@ class BackboneConfig:
         "which a step of the paper's network is 1.4 to 1.5 times as fast on a CPU; "
         "auto: matmul_gradient on a CPU, xla elsewhere",
         choices=("auto", "xla", "matmul_gradient"),
+        affects="speed",
     )
 
 
+@section("network", step=True)
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The network (paper, section 3.1)."""
@@ -279,14 +358,19 @@ class ModelConfig:
         "gives the predictions standard deviations of their own (docs/uncertainty.md)",
         choices=("shared", "per_example"),
     )
-    dropout: float = setting(0.1, "on residual branches, while training", minimum=0.0, maximum=0.95)
+    dropout: float = setting(
+        0.1, "on residual branches, while training", minimum=0.0, maximum=0.95, affects="training"
+    )
     norm: str = setting("post", "LayerNorm after or before each branch", choices=("post", "pre"))
     position: str = setting("2d", "cos-sin code of a patch", choices=("2d", "1d"))
-    token_init_std: float = setting(0.02, "standard deviation of the initial tokens", minimum=0.0)
+    token_init_std: float = setting(
+        0.02, "standard deviation of the initial tokens", minimum=0.0, affects="training"
+    )
     compute_dtype: str = setting(
         "float32",
         "of activations; parameters, statistics, softmax and losses stay float32",
         choices=("float32", "bfloat16"),
+        affects="training",
     )
     remat: str = setting(
         "none",
@@ -294,9 +378,11 @@ class ModelConfig:
         "but the results of convolutions and matrix products; blocks: all inside of residual "
         "blocks and transformer layers",
         choices=("none", "elementwise", "blocks"),
+        affects="speed",
     )
 
 
+@section("training", step=True)
 @dataclasses.dataclass(frozen=True)
 class TemperatureConfig:
     """Task temperatures (paper, section 3.2)."""
@@ -306,6 +392,7 @@ class TemperatureConfig:
     expr: float = setting(5.0, "T_e of the expressions", above=0.0)
 
 
+@section("training", step=True)
 @dataclasses.dataclass(frozen=True)
 class UncertaintyConfig:
     """How the tasks are weighed (paper, section 3.2)."""
@@ -326,6 +413,7 @@ class UncertaintyConfig:
     )
 
 
+@section("training", step=True, training_only=True)
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
     """Random geometry, on the device (paper, section 4)."""
@@ -348,11 +436,14 @@ class AugmentationConfig:
     )
 
 
+@section("training", step=True, training_only=True)
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with two groups of parameters: the backbone, and all else."""
 
-    batch_size: int = setting(64, "examples a step, over all devices and processes", minimum=1)
+    batch_size: int = setting(
+        64, "examples a step, over all devices and processes", minimum=1, step=False
+    )
     accumulation_steps: int = setting(
         1,
         "microbatches in which a batch goes through the network, one after the other, to save "
@@ -399,6 +490,7 @@ class OptimizerConfig:
     )
 
 
+@section("speed", step=True, training_only=True)
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Devices as a grid; a batch is split over both axes, large parameters over `fsdp`."""
@@ -412,52 +504,71 @@ class MeshConfig:
     )
 
 
+@section(training_only=True)
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
     """The loop."""
 
-    log_every_steps: int = setting(50, "steps between two lines of progress", minimum=1)
+    log_every_steps: int = setting(
+        50, "steps between two lines of progress", minimum=1, affects="display"
+    )
     evaluate_every_epochs: float = setting(
-        1.0, "epochs between two evaluations on the validation set", above=0.0, maximum=1e6
+        1.0,
+        "epochs between two evaluations on the validation set",
+        above=0.0,
+        maximum=1e6,
+        affects="course",
     )
     checkpoint_every_steps: int = setting(
-        500, "steps between two checkpoints, besides those at each evaluation", minimum=1
+        500,
+        "steps between two checkpoints, besides those at each evaluation",
+        minimum=1,
+        affects="course",
     )
     keep_checkpoints: int = setting(
         2,
         "newest checkpoints kept, besides the best by P; with 1, a damaged one may be the last",
         minimum=1,
+        affects="safety",
     )
     on_save_failure: str = setting(
         "stop",
         "when a disk refuses a checkpoint: stop, or continue with the last good one kept",
         choices=("stop", "continue"),
+        affects="safety",
     )
     on_bad_step: str = setting(
         "stop",
         "when a loss or gradient is not finite, or the loss is past loss_limit: stop, or skip the "
         "step; it changes nothing either way, and its batch is kept in WORKDIR/replay",
         choices=("stop", "skip"),
+        affects="safety",
     )
-    loss_limit: float = setting(1e4, "largest loss of a sound step; 0: no limit", minimum=0.0)
+    loss_limit: float = setting(
+        1e4, "largest loss of a sound step; 0: no limit", minimum=0.0, affects="safety", step=True
+    )
     input_timeout_s: float = setting(
         600.0,
         "longest wait for a batch, in seconds, before the host is named; 0: no limit",
         minimum=0.0,
+        affects="safety",
     )
     compilation_cache: str = setting(
         "workdir",
         "compiled programs are kept for the next start: in WORKDIR/compiled, in the user's cache "
         "folder for all runs, or not",
         choices=("workdir", "user", "off"),
+        affects="place",
     )
     xla_preset: str = setting(
         "none",
         "flags for the compiler, see docs/launch.md; your own XLA_FLAGS and LIBTPU_INIT_ARGS win",
         choices=("none", "gpu", "gpu_deterministic", "tpu"),
+        affects="speed",
     )
 
 
+@section("evaluation")
 @dataclasses.dataclass(frozen=True)
 class SmoothingConfig:
     """Smoothing of the predictions over time, before they are scored (paper, section 4)."""
@@ -485,6 +596,7 @@ class SmoothingConfig:
     expr: float = setting(0.0, "the same of the expressions", minimum=0.0, maximum=1e9)
 
 
+@section("evaluation")
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     """The official metric on the validation set."""
@@ -506,13 +618,18 @@ class EvaluationConfig:
         "over T with uncertainty.kind=likelihood, else as they are), or paper, eq. 1 (over T)",
         choices=("fitted", "paper"),
     )
-    gallery_size: int = setting(24, "faces shown in the report", minimum=0, maximum=200)
+    gallery_size: int = setting(
+        24, "faces shown in the report", minimum=0, maximum=200, affects="display"
+    )
     smoothing: SmoothingConfig = SmoothingConfig()
     calibration: str | None = setting(
-        None, "file of run.py calibrate, applied after the smoothing and before the score"
+        None,
+        "file of run.py calibrate, applied after the smoothing and before the score",
+        affects="place",
     )
 
 
+@section("record", training_only=True)
 @dataclasses.dataclass(frozen=True)
 class ProvenanceConfig:
     """What the weights have seen; kept with every checkpoint, export and table of predictions."""
@@ -532,13 +649,18 @@ class ProvenanceConfig:
     )
 
 
+@section()
 @dataclasses.dataclass(frozen=True)
 class Config:
     """One experiment."""
 
-    name: str = setting("unnamed", "title of the run, in its report")
+    name: str = setting("unnamed", "title of the run, in its report", affects="course")
     seed: int = setting(
-        0, "of initial weights, order of examples and augmentation", minimum=0, maximum=2**32 - 1
+        0,
+        "of initial weights, order of examples and augmentation",
+        minimum=0,
+        maximum=2**32 - 1,
+        affects="training",
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -549,68 +671,3 @@ class Config:
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     provenance: ProvenanceConfig = ProvenanceConfig()
-
-
-def fields(schema: type = Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
-    """Yields (dotted name, field) of every setting, in the order of the schema.
-
-    `ANY_NAME` stands for a name that the experiment chooses.
-    """
-    for field in dataclasses.fields(schema):
-        name = prefix + field.name
-        if is_section(field):
-            yield from fields(field.type, name + ".")  # type: ignore[arg-type]
-        elif named_schema(field):
-            yield from fields(named_schema(field), f"{name}.{ANY_NAME}.")
-        else:
-            yield name, field
-
-
-def default() -> config_dict.ConfigDict:
-    """Every setting at its default, as a locked ConfigDict to be changed by an experiment."""
-    return config_dict.ConfigDict(_with_placeholders(Config)).lock()
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """Nested plain dict of a config, ready for JSON (tuples become lists there)."""
-    return dataclasses.asdict(config)
-
-
-def named_schema(field: dataclasses.Field) -> Any:
-    """Schema of the named sections that the field holds; None if it is no such field."""
-    return field.metadata.get("named")
-
-
-def is_section(field: dataclasses.Field) -> bool:
-    """Whether the field holds further fields."""
-    return dataclasses.is_dataclass(field.type)
-
-
-def _with_placeholders(schema: type) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(schema):
-        if is_section(field):
-            values[field.name] = _with_placeholders(field.type)  # type: ignore[arg-type]
-        elif named_schema(field):
-            values[field.name] = {}
-        elif field.default is None:
-            kind = next(k for k in kinds(field.type) if k is not type(None))
-            values[field.name] = config_dict.placeholder(typing.get_origin(kind) or kind)
-        else:
-            values[field.name] = field.default
-    return values
-
-
-def kinds(annotation: Any) -> tuple[Any, ...]:
-    """`int | None` -> (int, NoneType); anything else -> itself alone."""
-    if isinstance(annotation, types.UnionType):
-        return typing.get_args(annotation)
-    return (annotation,)
-
-
-def describe(kind: Any) -> str:
-    """A field's type in words."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    if typing.get_origin(kind) is tuple:
-        return f"a list of values, each {words[typing.get_args(kind)[0]]}, split by commas"
-    return words[kind]

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -17,9 +16,6 @@ from mtl_face import config as config_lib
 from mtl_face.errors import WorkdirError
 from mtl_face.run import workdir as workdirs
 from mtl_face.training import distributed
-
-_OWN = ("root", "shards", "workers", "compilation_cache", "init_from", "calibration")
-"""Last words of the settings in which hosts may differ: where files lie, and how they are made."""
 
 _PATIENCE = 60.0
 """Seconds that a network's file system may take to show a file."""
@@ -48,16 +44,8 @@ def joined(config: config_lib.Config, options: argparse.Namespace) -> Iterator[N
 
 def digest(config: config_lib.Config) -> str:
     """A digest that is the same for settings that processes of one run may have."""
-    text = json.dumps(_common(config_lib.to_dict(config)), sort_keys=True)
+    text = json.dumps(config_lib.common(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _common(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _common(value) if isinstance(value, dict) else value
-        for name, value in values.items()
-        if name not in _OWN
-    }
 
 
 def open_workdir(folder: Path, config: config_lib.Config) -> Path:

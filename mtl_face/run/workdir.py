@@ -13,7 +13,6 @@ DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv,
 import json
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +25,6 @@ HISTORY = "history.jsonl"
 PROFILE = "profile"
 EVALUATION = "evaluation"
 _CONFIG = "config.json"
-
-_FREE = (
-    "evaluation.",
-    "training.log_every_steps",
-    "training.keep_checkpoints",
-    "training.on_save_failure",
-    "training.on_bad_step",
-    "training.loss_limit",
-    "training.input_timeout_s",
-    "training.compilation_cache",
-    "training.xla_preset",
-    "data.root",
-    "data.rendered_faces.workers",
-    "mesh.",
-    "model.remat",
-    "provenance.",
-)
-"""Settings that may change between two commands on one workdir: none of them changes the params of
-a run that meets no fault, but for rounding where other devices or kernels add up the numbers."""
 
 
 def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
@@ -167,14 +147,7 @@ def _holds_no_run(workdir: Path) -> WorkdirError:
 
 def _check_same(workdir: Path, config: config_lib.Config) -> None:
     saved = read_settings(workdir)
-    # A setting that the run's version did not know yet had the effect of its default.
-    old = {**_settings(config_lib.Config()), **dict(_flat(saved))}
-    new = _settings(config)
-    differences = [
-        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not name.startswith(_FREE)
-    ]
+    differences = config_lib.differences(saved, config)
     if differences:
         shown = "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
         raise WorkdirError(
@@ -182,16 +155,3 @@ def _check_same(workdir: Path, config: config_lib.Config) -> None:
             path=workdir,
             remedy="give the config that the run was started with, or another --workdir",
         )
-
-
-def _settings(config: config_lib.Config) -> dict[str, Any]:
-    """Settings by dotted name, as JSON gives them back."""
-    return dict(_flat(json.loads(json.dumps(config_lib.to_dict(config)))))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

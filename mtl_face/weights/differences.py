@@ -4,18 +4,11 @@ Nothing here imports a heavy library. A tensor's specification is its shape and 
 dtype.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mtl_face.config.dotted import affects, flat
 from mtl_face.tasks import OUTPUT_NAMES, TASKS
-
-_SAME_RESULT = frozenset(
-    {"dropout", "token_init_std", "compute_dtype", "remat"}
-    | {f"backbone.{name}" for name in ("batch_norm", "batch_norm_momentum", "convolution")}
-    | {f"backbone.{name}" for name in ("frozen_stages", "init_from", "init_channels")}
-)
-"""Settings of the model that trained weights do not depend on."""
 
 
 def labels(card: Mapping[str, Any]) -> list[str]:
@@ -57,12 +50,12 @@ def model(card: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     Returns:
         One line a setting; empty if the weights fit.
     """
-    theirs = _flat(card["config"]["model"])
-    ours = _flat(json.loads(json.dumps(settings)))
+    theirs = flat({"model": card["config"]["model"]})
+    ours = flat({"model": settings})
     return [
-        f"model.{name} is {theirs[name]!r} in the export, {ours[name]!r} in the config"
-        for name in sorted(theirs.keys() & ours.keys() - _SAME_RESULT)
-        if theirs[name] != ours[name]
+        f"{name} is {theirs[name]!r} in the export, {ours[name]!r} in the config"
+        for name in sorted(theirs.keys() & ours.keys())
+        if theirs[name] != ours[name] and affects(name) in ("network", None)
     ]
 
 
@@ -128,16 +121,6 @@ def _name_differences(task: str, found: list[str], expected: list[str]) -> list[
             f"the export, {expected[place]} here"
         )
     return lines
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _number(names: list[str]) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from small_experiment import ROOT
 
+from mtl_face import config as config_lib
 from mtl_face.cli import main
-from mtl_face.config import schema
 
 SCRIPTS = sorted((ROOT / "docs" / "launch").glob("*.sh"))
 
@@ -64,7 +64,7 @@ def test_the_lines_that_they_run(script, tmp_path):
     subprocess.run(["bash", script, *own], cwd=tmp_path, env=environment, check=True, timeout=60)
     lines = [shlex.split(text) for text in log.read_text().splitlines()]
     assert len(lines) == (2 if script.name == "by_hand.sh" else 1)
-    known = {name for name, _ in schema.fields()}
+    known = {name for name, _ in config_lib.fields()}
     for words in lines:
         assert words[:2] == ["run.py", "train"]
         options = main._parser().parse_args(

@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mtl_face import config
-from mtl_face.config.schema import describe, kinds
+from mtl_face.config.dotted import describe, kinds
 from mtl_face.errors import ConfigError
 
 FIELDS = dict(config.fields())

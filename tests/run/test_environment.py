@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_face.config import schema
+from mtl_face import config as config_lib
 from mtl_face.run import environment
 
 
@@ -19,7 +19,7 @@ def applied(preset="none", cache="user", workdir=None, **variables):
 
 
 def test_presets_are_those_of_the_setting():
-    fields = dict(schema.fields())
+    fields = dict(config_lib.fields())
     assert fields["training.xla_preset"].metadata["choices"] == tuple(environment.FLAG_PRESETS)
 
 
