@@ -10,12 +10,11 @@ Expect:  the paper gives no validation score of it. Not measured yet.
 
 from ml_collections import config_dict
 
-from configs import paper
+from . import paper
 
 
 def get_config() -> config_dict.ConfigDict:
     """The smoothing of the first two; nothing else is used."""
     settings = paper.get_config()
     settings.name = "paper_ensemble"
-    settings.data.root = "."  # nothing is read from it
     return settings

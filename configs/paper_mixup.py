@@ -7,7 +7,7 @@ Expect:  P 0.01 below configs/paper.py (paper, Table 1: 1.11 against 1.12). Not 
 
 from ml_collections import config_dict
 
-from configs import paper
+from . import paper
 
 
 def get_config() -> config_dict.ConfigDict:

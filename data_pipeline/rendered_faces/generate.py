@@ -28,8 +28,6 @@ from data_pipeline.rendered_faces.describe import (
     read_description,
 )
 from data_pipeline.rendered_faces.plan import (
-    FEWEST_FRAMES,
-    FEWEST_VIDEOS,
     SPLITS,
     Video,
     identity_stream,
@@ -37,6 +35,7 @@ from data_pipeline.rendered_faces.plan import (
     pixel_stream,
     scene_stream,
 )
+from mtl_face.config.schema import FEWEST_FRAMES, FEWEST_VIDEOS
 from mtl_face.errors import ConfigError, WorkdirError
 
 Progress = Callable[[int, int], None]

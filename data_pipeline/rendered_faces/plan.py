@@ -21,8 +21,6 @@ from mtl_face.tasks import EXPRESSION_NAMES
 
 SPLITS = ("train", "val", "test")
 SPLIT_SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}
-FEWEST_VIDEOS = 3
-FEWEST_FRAMES = 2
 
 EPISODE_DECK = {0: 1, 1: 3, 2: 2, 3: 2, 4: 3, 5: 2, 6: 2, 7: 4}
 """Cards of each expression class in the deck from which a split's episodes are dealt. Neutral needs
@@ -186,8 +184,9 @@ def make_plan(
     """Plans the data set.
 
     Args:
-        num_videos: number of videos, at least `FEWEST_VIDEOS`.
-        frames_per_video: mean number of labelled frames of a video, at least `FEWEST_FRAMES`.
+        num_videos: number of videos, at least `schema.FEWEST_VIDEOS`.
+        frames_per_video: mean number of labelled frames of a video, at least
+            `schema.FEWEST_FRAMES`.
         seed: decides everything.
         va_noise: one of `annotate.VA_NOISES`; changes the annotations of valence and arousal alone.
 

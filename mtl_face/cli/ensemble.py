@@ -8,6 +8,7 @@ from mtl_face.config import Config
 
 HELP = "average the predictions of several models, and keep how far they differ"
 CONFIG = "optional"
+READS_DATA = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

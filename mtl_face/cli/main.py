@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mtl_face import config as config_lib
@@ -33,20 +34,20 @@ COMMANDS = (
 """The commands, in the order of the help: each a module of this package."""
 
 _EPILOG = """\
-Settings of an experiment: --config=configs/NAME.py, and any of them changed by a dotted flag, as in
+Settings of an experiment: --config=NAME or FILE, and any of them changed by a dotted flag, as in
   --config.optimizer.batch_size=32 --config.data.root=/data/s-aff-wild2
 All of them, with meaning and default: python run.py settings
 
 The whole thing on the embedded default:
-  python run.py train --config=configs/rendered_faces.py --workdir=runs/rendered_faces
+  python run.py train --config=rendered_faces --workdir=runs/rendered_faces
 """
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-        arguments: the words after the program's name.
+        arguments: the words after the program's name; None: those of this process.
 
     Returns:
         Exit status: 0, 2 for a user's mistake, 128 + signal if stopped by one, or if whoever read
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        return _run(arguments)
+        return _run(sys.argv[1:] if arguments is None else arguments)
     except BrokenPipeError:
         if not _reader_is_gone():  # another pipe is broken
             raise
@@ -91,7 +92,7 @@ def _run(arguments: Sequence[str]) -> int:
             environment.keep_freed_memory()
         return command.run(settings, options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_as_called(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -101,6 +102,16 @@ def _run(arguments: Sequence[str]) -> int:
         raise
 
 
+def _is_installed() -> bool:
+    """Whether the program was started by the script that its installation made."""
+    return Path(sys.argv[0]).stem == "mtl-face"
+
+
+def _as_called(text: str) -> str:
+    """A text for the user, with the program named as it was started."""
+    return text.replace("python run.py", "mtl-face") if _is_installed() else text
+
+
 def _is_override(word: str) -> bool:
     return word.startswith("--config.")
 
@@ -108,7 +119,8 @@ def _is_override(word: str) -> bool:
 def _command(name: str) -> Any:
     """The module of a command: `HELP`, `CONFIG`, `add_arguments(parser)`, `run(config, options)`.
 
-    `CONFIG` says whether `--config` is required, optional or none. Optional: `PRESETS`, changes
+    `CONFIG` says whether `--config` is required, optional or none. Optional: `READS_DATA`, False
+    for a command whose settings need not say where the data set lies; `PRESETS`, changes
     made to the settings before the user's; `own_settings(options)`, which reads the settings where
     the flags name something that holds some, and says from where.
     """
@@ -117,9 +129,9 @@ def _command(name: str) -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="run.py",
+        prog="mtl-face" if _is_installed() else "run.py",
         description="Valence/arousal, action units and expressions from faces, with uncertainty.",
-        epilog=_EPILOG,
+        epilog=_as_called(_EPILOG),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -130,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=command.HELP,
             description=command.HELP[0].upper() + command.HELP[1:] + ".",
-            epilog=_EPILOG if command.CONFIG != "none" else None,
+            epilog=_as_called(_EPILOG) if command.CONFIG != "none" else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -138,8 +150,9 @@ def _parser() -> argparse.ArgumentParser:
             subparser.add_argument(
                 "--config",
                 required=command.CONFIG == "required",
-                metavar="FILE",
-                help="a file of configs/",
+                metavar="FILE|NAME",
+                help="a config file, or the name of a shipped one: "
+                + ", ".join(config_lib.shipped()),
             )
         command.add_arguments(subparser)
     return parser
@@ -151,7 +164,11 @@ def _load_config(
     """The settings, or None if the command was given none."""
     file = getattr(options, "config", None)
     if file is not None:
-        return config_lib.load(file, [*getattr(command, "PRESETS", ()), *overrides])
+        return config_lib.load(
+            file,
+            [*getattr(command, "PRESETS", ()), *overrides],
+            reads_data=getattr(command, "READS_DATA", True),
+        )
     own_settings = getattr(command, "own_settings", None)
     found = None if own_settings is None else own_settings(options)
     if found is not None:
@@ -160,7 +177,7 @@ def _load_config(
     if overrides:
         raise ConfigError(
             f"--config.{overrides[0]} changes a setting, but no --config was given",
-            remedy="add --config=configs/NAME.py"
+            remedy="add --config=FILE, or the name of a shipped one"
             if command.CONFIG == "optional"
             else f"leave it out: {options.command} takes no settings",
         )

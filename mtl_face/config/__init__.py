@@ -18,7 +18,7 @@ from mtl_face.config.dotted import (
     of_step,
     to_dict,
 )
-from mtl_face.config.load import load, load_values, split_override
+from mtl_face.config.load import load, load_values, shipped, split_override
 from mtl_face.config.schema import (
     AFFECTS,
     BackboneConfig,
@@ -47,6 +47,7 @@ __all__ = [
     "of_export",
     "of_step",
     "parse_value",
+    "shipped",
     "split_override",
     "to_dict",
     "validate",

@@ -1,8 +1,11 @@
 """Reads a config file of `configs/` and applies the command line's overrides."""
 
+import contextlib
 import difflib
 import importlib.util
-from collections.abc import Iterable
+import sys
+import types
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,16 @@ from mtl_face.config.check import parse_value, section_expected, validate
 from mtl_face.config.schema import Config
 from mtl_face.errors import ConfigError
 
+_PACKAGE = "mtl_face_config_files"
+"""Stands for the folder of a config file while the file runs."""
+
 
 def load(path: str | Path, overrides: Iterable[str] = (), *, reads_data: bool = True) -> Config:
     """Reads a config file and applies overrides.
 
     Args:
-        path: a Python file with `get_config()`, which returns a ConfigDict made by `default()`.
+        path: a Python file with `get_config()`, which returns a ConfigDict made by `default()`;
+            or the name of a shipped one.
         overrides: `a.b=value` items; values are written as in Python, strings without quotes.
         reads_data: see `validate`.
 
@@ -27,7 +34,7 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, reads_data: bool = 
     Raises:
         ConfigError: if the file cannot be read or run, or for a wrong field or value.
     """
-    path = Path(path)
+    path = _file_of(path)
     return load_values(_run_config_file(path), overrides, path, reads_data=reads_data)
 
 
@@ -80,27 +87,53 @@ def _set(values: dict[str, Any], name: str, value: Any) -> None:
     values[leaf] = value
 
 
+def shipped() -> dict[str, Path]:
+    """The experiments that come with the package, by name."""
+    package = Path(__file__).parents[1]
+    # An installed package holds them; in a clone they lie beside it.
+    folder = next(
+        (folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()),
+        None,
+    )
+    files = [] if folder is None else sorted(folder.glob("*.py"))
+    return {file.stem: file for file in files if file.stem != "__init__"}
+
+
+def _file_of(name: str | Path) -> Path:
+    """The config file that is meant: a shipped one by its bare name, or any by its path."""
+    path, known = Path(name), shipped()
+    if path.name == str(name) and not path.suffix and str(name) in known:
+        return known[str(name)]
+    if path.is_file():
+        return path
+    beside = [file.name for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    named = difflib.get_close_matches(path.stem, known, n=1)
+    meant = str(path.parent / near[0]) if near else named[0] if named else None
+    raise ConfigError(
+        "no such config file",
+        path=path,
+        remedy=(f"did you mean {meant}? " if meant else "")
+        + f"Give a file, or the name of a shipped one: {', '.join(known)}",
+    )
+
+
 def _run_config_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path("configs")
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in folder.glob("*.py") if p.name != "__init__.py"], n=1
-        )
-        hint = f"did you mean {folder / near[0]}?" if near else "give a file of configs/"
-        raise ConfigError("no such config file", path=path, remedy=hint)
-    spec = importlib.util.spec_from_file_location("mtl_face_config_file", path)
+    name = f"{_PACKAGE}.{path.stem.replace('.', '_')}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError("is not a Python file", path=path, remedy="give a file of configs/")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        if not callable(getattr(module, "get_config", None)):
-            raise ConfigError(
-                "has no function get_config()",
-                path=path,
-                remedy="copy a file of configs/ and change what your experiment changes",
-            )
-        settings = module.get_config()
+        with _relative_imports(path.parent):
+            spec.loader.exec_module(module)
+            if not callable(getattr(module, "get_config", None)):
+                raise ConfigError(
+                    "has no function get_config()",
+                    path=path,
+                    remedy="copy a file of configs/ and change what your experiment changes",
+                )
+            settings = module.get_config()
         if isinstance(settings, config_dict.ConfigDict):
             return settings.to_dict()
     except ConfigError:
@@ -118,6 +151,19 @@ def _run_config_file(path: Path) -> dict[str, Any]:
         path=path,
         remedy="start from mtl_face.config.default()",
     )
+
+
+@contextlib.contextmanager
+def _relative_imports(folder: Path) -> Iterator[None]:
+    """Lets a config file import its neighbours with `from . import NAME`, wherever it lies."""
+    package = types.ModuleType(_PACKAGE)
+    package.__path__ = [str(folder)]
+    sys.modules[_PACKAGE] = package
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]:
+            del sys.modules[name]
 
 
 def _line_in(path: Path, error: BaseException) -> int | None:

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 _Schema = TypeVar("_Schema")
 
+FEWEST_VIDEOS, FEWEST_FRAMES = 3, 2
+"""Of rendered faces: a video for each split, and frames of a video."""
+
 AFFECTS = {
     "network": "the function of the trained parameters",
     "training": "the parameters that training gives",
@@ -97,9 +100,11 @@ class RenderedFacesConfig:
     """The embedded data set, rendered on this machine on first use (`data.kind=rendered_faces`)."""
 
     num_videos: int = setting(
-        240, "videos over all three splits; one identity each, or two", minimum=12
+        240, "videos over all three splits; one identity each, or two", minimum=FEWEST_VIDEOS
     )
-    frames_per_video: int = setting(20, "mean number of labelled frames in a video", minimum=2)
+    frames_per_video: int = setting(
+        20, "mean number of labelled frames in a video", minimum=FEWEST_FRAMES
+    )
     seed: int = setting(0, "the same seed gives the same bytes", minimum=0)
     va_noise: str = setting(
         "constant",

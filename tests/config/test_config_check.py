@@ -160,6 +160,15 @@ def test_rules_between_fields(values, expected):
     assert expected in problem_of(with_root(values))
 
 
+def test_few_rendered_faces():
+    """As few as `generate` makes."""
+    for name, fewest in (("num_videos", 3), ("frames_per_video", 2)):
+        name = f"data.rendered_faces.{name}"
+        assert config.parse_value(name, str(fewest)) == fewest
+        with pytest.raises(ConfigError, match=f"at least {fewest}"):
+            config.parse_value(name, str(fewest - 1))
+
+
 def test_rules_allow_what_they_should():
     config.validate(
         with_root(

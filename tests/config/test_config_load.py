@@ -17,11 +17,6 @@ RENDERED = CONFIGS / "rendered_faces.py"
 NAMES = [name for name, _ in config.fields()]
 
 
-@pytest.fixture(autouse=True)
-def root_on_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(CONFIGS.parent))
-
-
 @pytest.fixture
 def config_file(tmp_path):
     def write(body):
@@ -203,6 +198,41 @@ def test_no_such_file(tmp_path):
     assert f"did you mean {CONFIGS / 'paper.py'}?" in str(error)
     assert "no such config file" in str(error_of(tmp_path))
     assert "no such config file" in str(error_of(tmp_path / "nowhere" / "x.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_bare_name_is_a_shipped_experiment_from_any_folder(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / path.stem).mkdir()
+    assert config.load(path.stem, ["data.root=/data"]).name == path.stem
+    with pytest.raises(ConfigError, match="no such config file"):
+        config.load(f"./{path.stem}.py")
+
+
+def test_a_wrong_name_lists_the_shipped_ones():
+    message = str(error_of("papper"))
+    assert "did you mean paper?" in message
+    assert "paper, paper_ensemble, paper_mixup, rendered_faces" in message
+    assert "paper_mixup, rendered_faces" in str(error_of("/nowhere/x.py"))
+
+
+def test_an_experiment_imports_its_neighbour(config_file, tmp_path):
+    """And not one of the same name that was imported from another folder."""
+    for folder, seed in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "base.py").write_text(
+            "from mtl_face import config\n\ndef get_config():\n"
+            f"    settings = config.default()\n    settings.seed = {seed}\n    return settings\n"
+        )
+        file = tmp_path / folder / "my-own.v2.py"
+        file.write_text("from . import base\n\nget_config = base.get_config\n")
+        assert config.load(file, ["data.root=/data"]).seed == seed
+
+
+def test_where_the_data_lie_matters_to_those_who_read_it():
+    path = CONFIGS / "paper.py"
+    assert "data.root is not set" in str(error_of(path))
+    assert config.load(path, reads_data=False).data.root is None
 
 
 def test_not_a_python_file(tmp_path):
