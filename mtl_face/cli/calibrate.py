@@ -1,16 +1,26 @@
 """`calibrate`: fits temperatures, thresholds, biases and smoothing on validation predictions."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
+from mtl_face.errors import ConfigError
+from mtl_face.tasks import TASKS
+
+if TYPE_CHECKING:
+    from mtl_face.evaluation.calibration import Calibration
+    from mtl_face.evaluation.calibration_fit import Search
 
 HELP = (
-    "fit temperatures, thresholds, biases and smoothing on validation predictions, cross- "
+    "fit temperatures, thresholds, biases and smoothing on validation predictions, cross-"
     "fitted by video"
 )
 CONFIG = "optional"
+
+_REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --config=... --workdir=DIR"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +71,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from mtl_face.run import calibrate
+    from mtl_face.run import postprocess
 
-    return calibrate.run(config, options)
+    search = _search(options)
+    if options.workdir is None:
+        if options.predictions is None or options.truth is None or config is not None:
+            raise ConfigError("calibrate needs predictions and their labels", remedy=_REMEDY)
+        source = postprocess.labelled_files(options.predictions, options.truth)
+    else:
+        if config is None or options.predictions is not None or options.truth is not None:
+            raise ConfigError(
+                "--workdir goes with --config, and without --predictions and --truth",
+                remedy=_REMEDY,
+            )
+        source = postprocess.labelled_workdir(config, options.workdir, print)
+    for line in _lines(postprocess.calibrate(source, search, options.output, print)):
+        print(line)
+    print(f"results: {options.output}")
+    print(
+        f"next: run.py evaluate --calibration={options.output} with --predictions and --truth of "
+        "other videos, or with --config and --workdir"
+    )
+    return 0
+
+
+def _search(options: argparse.Namespace) -> "Search":
+    """What the flags let the fit try; ConfigError if `--windows` is no list of windows."""
+    from mtl_face.evaluation.calibration_fit import Search
+
+    remedy = "write --windows=0,10,30,60; --windows=0 fits no smoothing"
+    try:
+        windows = [float(part) for part in options.windows.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f"--windows={options.windows} is no list of windows", remedy=remedy
+        ) from error
+    try:
+        return Search(
+            windows=windows,
+            kernel=options.kernel,
+            unit=options.unit,
+            on=options.on,
+            num_folds=options.folds,
+            keep_all=options.keep_all,
+        )
+    except ValueError as error:
+        raise ConfigError(f"--windows={options.windows}: {error}", remedy=remedy) from error
+
+
+def _lines(fitted: "Calibration") -> list[str]:
+    """What was found, and what it is worth."""
+    lines = [f"{'':14}{'va':>9}{'au':>9}{'expr':>9}{'P':>9}"]
+    for name in ("uncalibrated", "in_sample", "cross_fitted"):
+        words = {"in_sample": "in sample", "cross_fitted": "cross-fitted"}.get(name, name)
+        values = [fitted.fitted_on["scores"][name][key] for key in (*TASKS, "p")]
+        numbers = ["     none" if value is None else f"{value:9.4f}" for value in values]
+        lines.append(f"{words:14}" + "".join(numbers))
+    lines.append("(cross-fitted: videos scored by a fit to the others; the number to believe)")
+    if fitted.smoothing is not None:
+        lines.append(f"smoothing: {fitted.smoothing}")
+    stds = ", ".join(f"{name} {value:.4f}" for name, value in fitted.std_scales.items())
+    lines += [
+        "temperatures: " + _changed(fitted.temperatures, 1.0),
+        ("standard deviations times " if fitted.std_is_predicted else "standard deviations: ")
+        + stds,
+        "thresholds (logit): " + _changed(fitted.au_thresholds, 0.0),
+        "biases (logit): " + _changed(fitted.expression_biases, 0.0),
+    ]
+    return lines + [f"not used: {reason}" for reason in fitted.fitted_on["refused"]]
+
+
+def _changed(values: Mapping[str, float], default: float) -> str:
+    changed = [f"{name} {value:.4g}" for name, value in values.items() if value != default]
+    return ", ".join(changed) or "unchanged"

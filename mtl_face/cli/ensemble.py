@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
+from mtl_face.errors import ConfigError
 
 HELP = "average the predictions of several models, and keep how far they differ"
 CONFIG = "optional"
@@ -48,7 +49,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
-    from mtl_face.run import ensemble
+    """Runs the command; returns the exit status.
 
-    return ensemble.run(config, options)
+    `evaluation.smoothing` of a config takes the place of the flags of smoothing.
+    """
+    from mtl_face.run import postprocess
+
+    asked = flags.smoothing_asked(options, on=options.smooth_on)
+    smoothing = None if asked.changes_nothing else asked
+    if config is not None and smoothing is not None:
+        raise ConfigError(
+            "both --window and --config say how to smooth",
+            remedy="leave out --window, or change --config.evaluation.smoothing",
+        )
+    if config is not None:
+        smoothing = postprocess.smoothing_of_settings(config.evaluation.smoothing)
+    how = postprocess.Averaging(on=options.on, missing=options.missing, smoothing=smoothing)
+    mean = postprocess.average_files(
+        options.predictions, options.workdirs, how, options.output, print
+    )
+    about = mean.metadata["ensemble"]
+    if incomplete := about["num_incomplete_rows"]:
+        print(f"{incomplete} of {len(mean)} rows are the mean of the members that have them")
+    if smoothing is not None:
+        print(f"each member was smoothed first: {smoothing.kernel}, {dict(smoothing.windows)}")
+    spreads = [f"{task} {spread:.3f}" for task, spread in postprocess.spreads(mean).items()]
+    print(
+        f"mean of {len(about['members'])} members on {options.on}; the members' standard "
+        f"deviations: {', '.join(spreads) or 'unknown'}"
+    )
+    print(f"results: {options.output}")
+    print(f"next: run.py evaluate --predictions={options.output} --truth=ANNOTATIONS scores it")
+    return 0

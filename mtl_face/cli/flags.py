@@ -1,8 +1,14 @@
-"""Flags that several commands share, and the types of their values."""
+"""Flags that several commands share, and what their values mean."""
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from mtl_face.errors import ConfigError
+from mtl_face.tasks import TASKS
+
+if TYPE_CHECKING:
+    from mtl_face.evaluation.smoothing import Scale, Smoothing
 
 
 def natural_number(text: str) -> int:
@@ -94,6 +100,45 @@ def kernel(parser: argparse.ArgumentParser) -> None:
         help="frames: numbers of video frames, predicted or not (default); samples: predictions, "
         "however far apart",
     )
+
+
+_EXAMPLES = "--window=30 for all tasks, or --window=va:30,au:30,expr:60"
+
+
+def smoothing_asked(options: argparse.Namespace, *, on: "Scale") -> "Smoothing":
+    """The smoothing that `--window`, `--kernel` and `--unit` ask for.
+
+    Raises:
+        ConfigError: the window cannot be understood, or is out of range.
+    """
+    from mtl_face.evaluation.smoothing import Smoothing
+
+    windows = windows_by_task(options.window)
+    try:
+        return Smoothing(kernel=options.kernel, unit=options.unit, on=on, windows=windows)
+    except ValueError as error:
+        raise ConfigError(f"--window={options.window}: {error}", remedy=_EXAMPLES) from error
+
+
+def windows_by_task(text: str) -> dict[str, float]:
+    """The windows in `30` or `va:30,au:30,expr:60`, by task; ConfigError for another text."""
+    windows: dict[str, float] = {}
+    for part in text.split(","):
+        name, colon, number = part.strip().rpartition(":")
+        if not colon and "," not in text:
+            names: tuple[str, ...] = TASKS
+        elif name in TASKS and name not in windows:
+            names = (name,)
+        else:
+            names = ()
+        try:
+            value = float(number)
+        except ValueError:
+            names = ()
+        if not names:
+            raise ConfigError(f"--window={text} is no window", remedy=f"write {_EXAMPLES}")
+        windows |= dict.fromkeys(names, value)
+    return windows
 
 
 def challenge(parser: argparse.ArgumentParser) -> None:

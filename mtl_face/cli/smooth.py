@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from mtl_face.run import smooth
+    from mtl_face.run import postprocess
 
-    return smooth.run(config, options)
+    smoothing = flags.smoothing_asked(options, on=options.on)
+    num_rows = postprocess.smooth_file(options.predictions, smoothing, options.output)
+    measure = "standard deviations" if smoothing.kernel == "gaussian" else "windows"
+    windows = ", ".join(f"{task} {window:g}" for task, window in smoothing.windows.items())
+    print(f"smoothed {num_rows} rows: {smoothing.kernel}, {measure} in {smoothing.unit}: {windows}")
+    print(f"results: {options.output}")
+    print(f"next: run.py evaluate --predictions={options.output} --truth=ANNOTATIONS scores them")
+    return 0

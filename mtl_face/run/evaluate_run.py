@@ -15,11 +15,10 @@ from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.summary import summary
 from mtl_face.report import write_report
-from mtl_face.run import datasets, prediction_paths, reports
+from mtl_face.run import datasets, reports
 from mtl_face.run import provenance as lineage
-from mtl_face.run import smoothing as smooth_options
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.post_process import post_process
+from mtl_face.run.postprocess import RAW, post_process, smoothing_of_settings
 from mtl_face.run.score_file import write_json
 from mtl_face.run.session import Pixels, Session, evaluate_table, pixels, say
 from mtl_face.training import distributed, sharding
@@ -131,7 +130,7 @@ def evaluate_state(
     raw = predictions
     predictions, cautions = post_process(
         raw,
-        smoothing=smooth_options.from_settings(config.evaluation.smoothing),
+        smoothing=smoothing_of_settings(config.evaluation.smoothing),
         calibration=config.evaluation.calibration,
         say=say,
     )
@@ -154,9 +153,9 @@ def evaluate_state(
         prediction_files.write(predictions, folder / "predictions.parquet")
         prediction_files.write_csv(predictions, folder / "predictions.csv")
         if predictions is not raw:
-            prediction_files.write(raw, folder / prediction_paths.RAW)
+            prediction_files.write(raw, folder / RAW)
         else:  # one of an earlier evaluation would be taken for these
-            (folder / prediction_paths.RAW).unlink(missing_ok=True)
+            (folder / RAW).unlink(missing_ok=True)
 
         report = reports.of_run(
             session,

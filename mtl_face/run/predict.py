@@ -14,9 +14,8 @@ from mtl_face.errors import ConfigError, ImageError
 from mtl_face.evaluation import predictions as prediction_files
 from mtl_face.run import evaluate_params, evaluate_run
 from mtl_face.run import provenance as lineage
-from mtl_face.run import smoothing as smooth_options
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.post_process import post_process
+from mtl_face.run.postprocess import post_process, smoothing_of_settings
 from mtl_face.run.session import Session, pixels, say
 from mtl_face.tables import FrameTable
 from mtl_face.training.state import TrainState
@@ -64,7 +63,7 @@ def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
     lineage.warn(provenance, say)
     predictions, cautions = post_process(
         predictions,
-        smoothing=smooth_options.from_settings(config.evaluation.smoothing),
+        smoothing=smoothing_of_settings(config.evaluation.smoothing),
         calibration=options.calibration or config.evaluation.calibration,
         say=say,
     )

@@ -12,7 +12,7 @@ from mtl_face.evaluation.joining import join_file
 from mtl_face.evaluation.summary import summary
 from mtl_face.files import replacing
 from mtl_face.run import scored_files
-from mtl_face.run.post_process import post_process
+from mtl_face.run.postprocess import post_process
 from mtl_face.run.scored_files import ScoredFile
 from mtl_face.tables import PredictionError
 from mtl_face.weights.provenance import warnings_of_predictions

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from evaluation_tables import make_labels, make_predictions
 
-from mtl_face.cli import main
+from mtl_face.cli import flags, main
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation.predictions import read, write
-from mtl_face.run import smoothing as smooth_options
 
 
 def annotation_lines(labels):
@@ -144,15 +143,15 @@ def test_mistakes(files, capsys, words, problem):
 
 
 def test_windows_in_words():
-    assert smooth_options.parse_windows("30") == {"va": 30, "au": 30, "expr": 30}
-    assert smooth_options.parse_windows("va:10, expr:2.5") == {"va": 10, "expr": 2.5}
+    assert flags.windows_by_task("30") == {"va": 30, "au": 30, "expr": 30}
+    assert flags.windows_by_task("va:10, expr:2.5") == {"va": 10, "expr": 2.5}
     for text in ("", "va", "va:", "va:1,va:2", "1,2", "va:1,2", "faces:3"):
         with pytest.raises(ConfigError, match="no window"):
-            smooth_options.parse_windows(text)
+            flags.windows_by_task(text)
 
 
 def test_the_commands_are_light():
-    names = "ensemble", "smooth", "calibrate", "score_file"
+    names = "postprocess", "score_file"
     code = "import sys\n" + "".join(f"import mtl_face.run.{name}\n" for name in names)
     code += "assert not {'jax', 'tensorflow', 'flax'} & set(sys.modules), 'heavy'"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,299 @@
+"""What happens to predictions after the network: smoothing, ensembles, calibration.
+
+Nothing here needs JAX or TensorFlow.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtl_face import tasks
+from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.evaluation import calibration as calibrations
+from mtl_face.evaluation import calibration_fit, ensemble
+from mtl_face.evaluation import predictions as prediction_files
+from mtl_face.evaluation.calibration import Calibration, CalibrationError
+from mtl_face.evaluation.calibration_fit import Search
+from mtl_face.evaluation.joining import asked_rows, match
+from mtl_face.evaluation.smoothing import Scale, Smoothing, smooth
+from mtl_face.tables import EPISTEMIC_COLUMNS, FrameTable, PredictionError, PredictionTable
+
+if TYPE_CHECKING:
+    from mtl_face.config import Config
+
+Say = Callable[[str], None]
+"""Takes a line for the user."""
+
+RAW = "predictions_raw.parquet"
+"""As the network made them; written where smoothing or calibration changed what was scored."""
+
+SCORED = "predictions.parquet"
+
+
+def predictions_of_workdir(workdir: Path) -> Path:
+    """The file of a run's predictions as its network made them.
+
+    Raises:
+        WorkdirError: the run was not evaluated.
+    """
+    for name in (RAW, SCORED):
+        path = workdir.expanduser() / "evaluation" / name
+        if path.is_file():
+            return path
+    raise WorkdirError(
+        "holds no evaluation/predictions.parquet",
+        path=workdir,
+        remedy="evaluate the run first: python run.py evaluate --config=... --workdir=...",
+    )
+
+
+def smoothing_of_settings(settings: Any) -> Smoothing | None:
+    """The smoothing that `evaluation.smoothing` of a config asks for, or None for none.
+
+    Raises:
+        ConfigError: a window is out of range.
+    """
+    windows = {task: getattr(settings, task) for task in tasks.TASKS}
+    try:
+        found = Smoothing(
+            kernel=settings.kernel, unit=settings.unit, on=settings.on, windows=windows
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"evaluation.smoothing: {error}",
+            remedy="change evaluation.smoothing.va, .au and .expr; a box takes whole numbers",
+        ) from error
+    return None if found.changes_nothing else found
+
+
+def post_process(
+    table: PredictionTable,
+    *,
+    smoothing: Smoothing | None,
+    calibration: str | Path | None,
+    say: Say,
+) -> tuple[PredictionTable, list[str]]:
+    """Smooths, then calibrates.
+
+    Args:
+        table: predictions.
+        smoothing: how to smooth, or None.
+        calibration: a file of `run.py calibrate`, or None.
+        say: takes a line for the user.
+
+    Returns:
+        The table (the very same if there is nothing to do), and warnings on what its scores mean.
+
+    Raises:
+        CalibrationError: the file is no calibration, or does not fit the predictions.
+        PredictionError: the predictions cannot be smoothed.
+    """
+    warnings = []
+    if smoothing is not None:
+        table = smooth(table, smoothing)
+        say(f"smoothed: {smoothing}")
+    if calibration is not None:
+        fitted = calibrations.read(calibration)
+        warnings = _warnings(table, fitted)
+        try:
+            table = calibrations.apply(table, fitted)
+        except CalibrationError as error:
+            raise CalibrationError(error.problem, path=calibration, remedy=error.remedy) from None
+        applied = {
+            **table.metadata["calibration"],
+            "file": str(calibration),
+            "file_sha256": calibrations.sha256(calibration),
+        }
+        table = dataclasses.replace(table, metadata={**table.metadata, "calibration": applied})
+        say(f"calibrated with {calibration}")
+    return table, warnings
+
+
+def _warnings(table: PredictionTable, fitted: Calibration) -> list[str]:
+    """Where a score of these predictions would not mean what it seems to."""
+    lines = []
+    fitted_on = fitted.fitted_on
+    pairs = sorted(set(zip(table.dataset.tolist(), table.video.tolist(), strict=True)))
+    datasets, videos = np.array(pairs).reshape(-1, 2).T
+    groups = set(calibrations.group_names(datasets, videos).tolist())
+    shared = groups & set(fitted_on.get("videos", ()))
+    if shared:
+        measured = fitted_on.get("scores", {}).get("cross_fitted", {}).get("p")
+        lines.append(
+            f"the calibration was fitted on {len(shared)} of the {len(groups)} videos scored "
+            "here, so that this score flatters it"
+            + ("" if measured is None else f"; its cross-fitted P was {measured:.4f}")
+        )
+    weights = fitted_on.get("weights_sha256"), table.metadata.get("weights_sha256")
+    if None not in weights and weights[0] != weights[1]:
+        lines.append("the calibration was fitted on predictions of other weights than these")
+    return lines
+
+
+def smooth_file(predictions: Path, how: Smoothing, output: Path) -> int:
+    """Smooths a file of predictions into another one; returns the number of rows.
+
+    Raises:
+        PredictionError: the file cannot be read, or was smoothed or calibrated before.
+    """
+    table = smooth(prediction_files.read(predictions), how)
+    prediction_files.write(table, output)
+    return len(table)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Averaging:
+    """How members are averaged: see `mtl_face.evaluation.ensemble.combine`.
+
+    Attributes:
+        on: what is averaged.
+        missing: what happens to a row that some members lack.
+        smoothing: of each member before the mean is taken, or None.
+    """
+
+    on: Scale
+    missing: ensemble.Missing
+    smoothing: Smoothing | None
+
+
+def average_files(
+    predictions: Iterable[Path], workdirs: Iterable[Path], how: Averaging, output: Path, say: Say
+) -> PredictionTable:
+    """Averages the predictions of several models, and writes the mean.
+
+    Args:
+        predictions: files of predictions.
+        workdirs: folders of evaluated runs, whose predictions are members too.
+        how: how.
+        output: the file to write.
+        say: takes a line for each member.
+
+    Returns:
+        The mean.
+
+    Raises:
+        ConfigError: fewer than two members, or a file named twice.
+        WorkdirError: a run was not evaluated.
+        PredictionError: a file cannot be read, or the members cannot be averaged.
+    """
+    paths = [*predictions, *map(predictions_of_workdir, workdirs)]
+    _check_members(paths, output)
+    members = []
+    for path in paths:
+        member = prediction_files.read(path)
+        say(f"{path}: {len(member)} rows")
+        members.append(member if how.smoothing is None else smooth(member, how.smoothing))
+    mean = ensemble.combine(members, names=[*map(str, paths)], on=how.on, missing=how.missing)
+    prediction_files.write(mean, output)
+    return mean
+
+
+def _check_members(paths: Sequence[Path], output: Path) -> None:
+    if len(paths) < 2:
+        raise ConfigError(
+            f"an ensemble of {len(paths)} is none",
+            remedy="name two files of predictions or more, or --workdirs with folders of runs",
+        )
+    resolved = [path.resolve() for path in paths]
+    repeated = next((path for path in resolved if resolved.count(path) > 1), None)
+    if repeated is not None:
+        raise ConfigError(f"{repeated} is named twice", remedy="name each member once")
+    if output.resolve() in resolved:
+        raise ConfigError(
+            f"--output={output} is one of the members", remedy="choose another name for the mean"
+        )
+
+
+def spreads(mean: PredictionTable) -> dict[str, float]:
+    """How far the members of a mean differ, by task: root mean square of the epistemic columns.
+
+    Tasks of which nothing is known are left out.
+    """
+    columns = mean.columns()
+    ends = np.cumsum([tasks.OUTPUT_SIZES[task] for task in tasks.TASKS])[:-1]
+    spreads = np.split([columns[name] for name in EPISTEMIC_COLUMNS], ends)
+    return {
+        task: float(np.sqrt(np.nanmean(np.square(spread))))
+        for task, spread in zip(tasks.TASKS, spreads, strict=True)
+        if not np.isnan(spread).all()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """Predictions and their labels, with where they come from."""
+
+    predictions: Path
+    table: PredictionTable
+    labels: str
+    truth: FrameTable
+
+
+def labelled_files(predictions: Path, labels: Path) -> Labelled:
+    """Predictions with the labels of an annotation file.
+
+    Raises:
+        PredictionError: the predictions cannot be read, or there are none.
+        ConfigError: they are of several data sets.
+        AnnotationError: the labels cannot be read.
+    """
+    from mtl_face.run import scored_files
+
+    table = prediction_files.read(predictions)
+    names = np.unique(table.dataset)
+    if not len(names):
+        raise PredictionError(
+            "holds no predictions", path=predictions, remedy="give those of the validation set"
+        )
+    if len(names) != 1:
+        raise ConfigError(
+            f"{predictions} holds predictions of {len(names)} data sets",
+            remedy="calibrate on predictions of one",
+        )
+    truth = scored_files.read_truth(labels, dataset=str(names[0]), answered=tasks.TASKS)
+    truth = truth.take(asked_rows(truth, match(truth, table, lenient=True) >= 0))
+    return Labelled(predictions, table, str(labels), truth)
+
+
+def labelled_workdir(config: "Config", workdir: Path, say: Say) -> Labelled:
+    """The predictions of an evaluated run with the validation set that the config names.
+
+    Raises:
+        WorkdirError: the run was not evaluated.
+        UserError: the data cannot be read.
+    """
+    from mtl_face.run import datasets
+
+    path = predictions_of_workdir(workdir)
+    root = datasets.ensure_data(config.data, say)
+    truth = datasets.load_split(config.data, root, "validation", say)
+    name = datasets.evaluated(config.data).validation_annotations
+    labels = root if name is None else root / name
+    return Labelled(path, prediction_files.read(path), str(labels), truth)
+
+
+def calibrate(source: Labelled, search: Search, output: Path, say: Say) -> Calibration:
+    """Fits a calibration on validation predictions, and writes it.
+
+    Raises:
+        PredictionError: the predictions do not fit the labels.
+        CalibrationError: they were calibrated before, or are of too few videos.
+    """
+    path, table = source.predictions, source.table
+    say(f"{path}: {len(table)} rows; {source.labels}: {len(source.truth)} rows of labels")
+    if smoothed := table.metadata.get("smoothing"):
+        say(f"the predictions are smoothed already, no window is fitted: {smoothed}")
+    fitted = calibration_fit.calibrate(source.truth, table, search)
+    files: dict[str, Any] = {
+        "predictions": str(path),
+        "predictions_sha256": calibrations.sha256(path),
+        "truth": source.labels,
+    }
+    if Path(source.labels).is_file():
+        files["truth_sha256"] = calibrations.sha256(source.labels)
+    fitted = dataclasses.replace(fitted, fitted_on={**files, **fitted.fitted_on})
+    calibrations.write(fitted, output)
+    return fitted
