@@ -24,16 +24,16 @@ _HEAT = np.array([[68, 1, 84], [200, 60, 60], [253, 180, 50], [255, 255, 200]], 
 def mean_attention(
     pictures: Sequence[NDArray[np.uint8]], maps: Sequence[NDArray[np.float64]], top: float
 ) -> dict[str, Any]:
-    """Mean attention of each token in each module over faces, on their mean face.
+    """Mean attention of each token in each module over K faces, on their mean face.
 
     Args:
-        pictures: K pictures, uint8 [H, W, 3] of one size.
-        maps: their attention, K times [M, T, h, w].
+        pictures: uint8 [H, W, 3] of one size.
+        maps: their attention, [M, T, h, w] each.
         top: weight of the palest colour.
 
     Returns:
-        `num_faces`, `top`, `uniform`: weight if all parts were read alike, `modules`: for each the
-        pictures of its tokens with their words. Only `num_faces`, 0, without faces.
+        `num_faces`; unless that is 0, `top`, `uniform`: weight if all parts were read alike, and
+        `modules`: for each the pictures of its tokens with their words.
     """
     if not maps:
         return {"num_faces": 0}
@@ -57,14 +57,9 @@ def on_face(
     what: str = "Attention",
     where: str,
 ) -> list[Picture]:
-    """The face under the attention of each token.
+    """The face, uint8 [H, W, 3], under the attention of each token; `top` is the palest weight.
 
-    Args:
-        picture: uint8 [H, W, 3].
-        maps_Thw: weights of each token.
-        top: weight of the palest colour.
-        what: first words of the descriptions.
-        where: words of the descriptions that follow the token.
+    The descriptions are `WHAT of the ... tokenWHERE: ...`.
     """
     return [
         embed(
@@ -112,16 +107,7 @@ def top_weight(maps: NDArray[np.float64]) -> float:
 def overlay(
     picture: NDArray[np.uint8], weight_hw: NDArray[np.float64], top: float
 ) -> NDArray[np.uint8]:
-    """A grey picture, coloured where the weight is.
-
-    Args:
-        picture: uint8 [H, W, 3].
-        weight_hw: weights of the patches.
-        top: weight of the palest colour.
-
-    Returns:
-        uint8 [H, W, 3].
-    """
+    """A picture, uint8 [H, W, 3], in grey and coloured where the weight is; `top` is palest."""
     from PIL import Image
 
     height, width = picture.shape[:2]

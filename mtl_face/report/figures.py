@@ -7,7 +7,7 @@ import io
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -147,31 +147,25 @@ def va_plane(
         )
 
 
-def bars(
-    labels: Sequence[str],
-    values: Sequence[float | None],
-    baselines: Sequence[float | None] | None,
-    intervals: Sequence[Sequence[float] | None],
-    *,
-    identifier: str,
-    description: str,
-) -> Markup:
+class Bar(NamedTuple):
+    """An F1 score, None without labels, with its interval and that of the constant answer."""
+
+    label: str
+    value: float | None
+    interval: Sequence[float] | None = None
+    baseline: float | None = None
+
+
+def bars(rows: Sequence[Bar], *, identifier: str, description: str) -> Markup:
     """F1 scores as bars, with whiskers for intervals and marks for constant answers.
 
-    Args:
-        labels: what each bar is, in words.
-        values: F1, None without labels.
-        baselines: F1 of the constant answer, None without labels; None if there is none.
-        intervals: low and high end of each bar, or None.
-        identifier: prefix of the ids.
-        description: the first words of the description; the numbers follow.
+    `description` has the first words of the description; the numbers follow.
     """
-    height = 0.7 + 0.28 * len(labels)
-    left = 0.35 + 0.064 * max(map(len, labels), default=0)
+    height = 0.7 + 0.28 * len(rows)
+    left = 0.35 + 0.064 * max(len(bar.label) for bar in rows)
     with canvas(left + 2.3, height, grid="x", left=left) as (figure, axes):
         words = []
-        for place, (label, value, ends) in enumerate(zip(labels, values, intervals, strict=True)):
-            mark = baselines[place] if baselines is not None else None
+        for place, (label, value, ends, mark) in enumerate(rows):
             if value is None:
                 axes.text(0.01, place, "no labels", va="center", alpha=0.8)
                 words.append(f"{label} no labels")
@@ -188,8 +182,8 @@ def bars(
             right = max(value, mark or 0.0, ends[1] if ends is not None else 0.0)
             axes.text(right + 0.02, place, f"{value:.2f}", va="center")
             words.append(text)
-        axes.set_yticks(range(len(labels)), labels)
-        axes.set(xlim=(0, 1.13), xticks=np.linspace(0, 1, 6), ylim=(len(labels) - 0.4, -0.6))
+        axes.set_yticks(range(len(rows)), [bar.label for bar in rows])
+        axes.set(xlim=(0, 1.13), xticks=np.linspace(0, 1, 6), ylim=(len(rows) - 0.4, -0.6))
         axes.set_xlabel("F1")
         return to_svg(
             figure, identifier=identifier, description=f"{description}: {'; '.join(words)}."

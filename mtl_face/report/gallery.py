@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.evaluation.joining import valid_au, valid_expression, valid_va
-from mtl_face.evaluation.uncertainty_scores import binary_losses, log_softmax, sigmoid
 from mtl_face.report import attention_maps
 from mtl_face.report.page import embed
 from mtl_face.report.scores import AU_LABELS
@@ -31,7 +30,7 @@ GROUPS = {
     "uncertain": "Most uncertain frames",
     "random": "Frames at random",
 }
-"""Headings of the groups that `choose` makes."""
+"""Headings of the groups of rows."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,11 +169,7 @@ def frame_errors(
 
     The error of a row is the mean over its labelled and answered tasks of: half the mean absolute
     error of valence and arousal; the share of labelled action units decided wrongly; one minus the
-    softmax probability of the true expression, or without logits whether it was decided wrongly.
-
-    Args:
-        truth: N rows of labels.
-        answers: the N answers that belong to them, in the same order.
+    probability of the true expression, or without logits whether it was decided wrongly.
 
     Returns:
         Error in [0, 1], float64 [N], NaN for a row without labels; and number of such tasks,
@@ -186,14 +181,14 @@ def frame_errors(
         - np.clip(np.column_stack([answers.valence, answers.arousal]), -1, 1)
     )
     au_NA = valid_au(truth, "any") & (answers.au >= 0)
-    wrong_NA = au_NA & (answers.au != np.asarray(truth.au))
+    wrong_NA = au_NA & (answers.au != truth.au)
     expression_N = valid_expression(truth) & (answers.expression >= 0)
     true_class = np.where(expression_N, truth.expression, 0).astype(np.int64)
-    if answers.expression_logits is None:
+    probability_NE = answers.expression_probabilities
+    if probability_NE is None:
         expression_error_N = (answers.expression != true_class).astype(np.float64)
     else:
-        log_NE = log_softmax(answers.expression_logits)
-        expression_error_N = 1.0 - np.exp(log_NE[np.arange(len(log_NE)), true_class])
+        expression_error_N = 1.0 - probability_NE[np.arange(len(true_class)), true_class]
     errors = np.column_stack(
         [
             np.where(va_N, error_N2.mean(axis=1) / 2.0, 0.0),
@@ -213,21 +208,16 @@ def frame_uncertainties(answers: PredictionTable) -> NDArray[np.float64] | None:
     possible value; the mean entropy of the action units likewise; the mean standard deviation of
     valence and arousal, 1 at most.
 
-    Args:
-        answers: N answers.
-
     Returns:
         In [0, 1], float64 [N]; None where only decisions are known.
     """
+    from scipy.special import entr
+
     parts = []
-    if answers.expression_logits is not None:
-        # the expected loss under the prediction itself is its entropy
-        log_NE = log_softmax(answers.expression_logits)
-        entropy_N = -(np.exp(log_NE) * log_NE).sum(axis=1)
-        parts.append(entropy_N / np.log(len(EXPRESSION_NAMES)))
-    if answers.au_logits is not None:
-        probability_NA = sigmoid(answers.au_logits)
-        entropy_NA, _ = binary_losses(probability_NA, answers.au_logits)
+    if (probability_NE := answers.expression_probabilities) is not None:
+        parts.append(entr(probability_NE).sum(axis=1) / np.log(len(EXPRESSION_NAMES)))
+    if (probability_NA := answers.au_probabilities) is not None:
+        entropy_NA = entr(probability_NA) + entr(1 - probability_NA)
         parts.append(entropy_NA.mean(axis=1) / np.log(2.0))
     if answers.valence_std is not None and answers.arousal_std is not None:
         std_N2 = np.column_stack([answers.valence_std, answers.arousal_std])
@@ -238,21 +228,12 @@ def frame_uncertainties(answers: PredictionTable) -> NDArray[np.float64] | None:
 def choose(
     truth: FrameTable, answers: PredictionTable, *, num_rows: int, seed: int = 0
 ) -> dict[str, NDArray[np.int64]]:
-    """Picks rows to show.
+    """Picks rows to show by `GROUPS`; `uncertain` is absent where only decisions are known.
 
     Only rows with the greatest number of labelled tasks are compared, or a row with one easy task
     would pass for the best. Each group takes its rows from different videos while it can, since
-    neighbouring frames look alike. No row is in two groups.
-
-    Args:
-        truth: N rows of labels.
-        answers: the N answers that belong to them, in the same order.
-        num_rows: rows of the groups together; shared out evenly, the first get the rest.
-        seed: decides the random rows.
-
-    Returns:
-        Rows by group, see `GROUPS`; fewer where there are too few rows. `uncertain` is absent
-        where only decisions are known.
+    neighbouring frames look alike. No row is in two groups. The groups share `num_rows` evenly, the
+    first get the rest, and have fewer where there are too few rows.
     """
     error_N, num_tasks_N = frame_errors(truth, answers)
     most = num_tasks_N.max(initial=0)
@@ -260,14 +241,11 @@ def choose(
     orders = {
         "best": candidates[np.argsort(error_N[candidates], kind="stable")],
         "worst": candidates[np.argsort(-error_N[candidates], kind="stable")],
-        "uncertain": np.array([], np.int64),
-        "random": np.random.default_rng(seed).permutation(candidates),
     }
     uncertainty_N = frame_uncertainties(answers)
-    if uncertainty_N is None:
-        del orders["uncertain"]
-    else:
+    if uncertainty_N is not None:
         orders["uncertain"] = candidates[np.argsort(-uncertainty_N[candidates], kind="stable")]
+    orders["random"] = np.random.default_rng(seed).permutation(candidates)
     groups: dict[str, NDArray[np.int64]] = {}
     for number, (name, order) in enumerate(orders.items()):
         taken = np.concatenate([np.array([], np.int64), *groups.values()])

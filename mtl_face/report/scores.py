@@ -8,6 +8,7 @@ import numpy as np
 
 from mtl_face.evaluation.joining import valid_va
 from mtl_face.report import figures
+from mtl_face.report.figures import Bar
 from mtl_face.report.page import Cell, Drawing, Table
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU, AU_DESCRIPTIONS, AU_NAMES, EXPR, EXPRESSION_NAMES, VA, VA_NAMES
@@ -37,6 +38,9 @@ _VA_MEASURES = (
     ("share with the right sign", "va.sagr.{}"),
 )
 
+_MEASURES = {"precision": "undefined", "recall": "undefined", "pr_auc": "none"}
+"""Measures of one decision, with the words where they are None."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
@@ -61,10 +65,10 @@ class Scores:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found
 
-    def plain(self, path: str, *, none: str = "no labels") -> str:
-        """A number with three decimals, or the text that stands for None."""
+    def plain(self, path: str, *, none: str = "no labels", form: str = ".3f") -> str:
+        """A number, or the text that stands for None."""
         value = self.value(path)
-        return none if value is None else f"{value:.3f}"
+        return none if value is None else format(value, form)
 
     def text(self, path: str, *, none: str = "no labels") -> str:
         """A score with its interval if it has one, as `0.852 [0.759, 0.886]`."""
@@ -74,9 +78,9 @@ class Scores:
             return text
         return f"{text} [{ends[0]:.3f}, {ends[1]:.3f}]"
 
-    def why(self, path: str) -> str:
+    def why(self, path: str, otherwise: str = "it was not computed") -> str:
         """Why a number is None."""
-        return str(self.metrics.get("unavailable", {}).get(path, "it was not computed"))
+        return str(self.metrics.get("unavailable", {}).get(path, otherwise))
 
 
 def headline(result: Scores) -> dict[str, Any]:
@@ -102,9 +106,7 @@ def headline(result: Scores) -> dict[str, Any]:
             row_kinds=[row[-1] for row in _HEADLINE],
         ),
         "intervals": result.metrics.get("bootstrap"),
-        "no_intervals": result.metrics.get("unavailable", {}).get(
-            "bootstrap", "they were not computed"
-        ),
+        "no_intervals": result.why("bootstrap", "they were not computed"),
         "constant_class": result.value("expr.constant_class"),
         "without": " and for ".join(TASK_WORDS[task] for task in without),
         "reasons": "; ".join(dict.fromkeys(result.why(f"{task}.score") for task in without)),
@@ -121,27 +123,20 @@ def valence_arousal(result: Scores, truth: FrameTable, answers: PredictionTable)
     if result.value("va.score") is None:
         return {"why": result.why("va.score")}
     rows = np.flatnonzero(valid_va(truth) & ~np.isnan(answers.valence) & ~np.isnan(answers.arousal))
-    true = {name: np.asarray(getattr(truth, name), np.float64)[rows] for name in VA_NAMES}
-    predicted = {name: np.asarray(getattr(answers, name), np.float64)[rows] for name in VA_NAMES}
+    true = {name: getattr(truth, name)[rows].astype(np.float64) for name in VA_NAMES}
+    predicted = {name: getattr(answers, name)[rows] for name in VA_NAMES}
     stronger = "Stronger colour: more frames (logarithmic)."
-    planes = [
-        Drawing(
-            figures.va_plane(*columns.values(), name=name, truth=is_truth),
-            f"{name.capitalize()}, {len(rows):,} frames. {stronger}",
-        )
-        for name, columns, is_truth in (("truth", true, True), ("prediction", predicted, False))
-    ]
-    densities = [
-        Drawing(
-            figures.density(
-                true[name], predicted[name], name=name, score=result.value(f"va.{name}")
-            ),
-            f"{name.capitalize()}: CCC {result.text(f'va.{name}')}. {stronger} Dashed: perfect.",
-        )
-        for name in VA_NAMES
-    ]
+    drawings = []
+    for name, columns in {"truth": true, "prediction": predicted}.items():
+        svg = figures.va_plane(*columns.values(), name=name, truth=columns is true)
+        drawings.append(Drawing(svg, f"{name.capitalize()}, {len(rows):,} frames. {stronger}"))
+    for name in VA_NAMES:
+        ccc = result.value(f"va.{name}")
+        svg = figures.density(true[name], predicted[name], name=name, score=ccc)
+        told = f"{name.capitalize()}: CCC {result.text(f'va.{name}')}."
+        drawings.append(Drawing(svg, f"{told} {stronger} Dashed: perfect."))
     return {
-        "drawings": planes + densities,
+        "drawings": drawings,
         "table": Table(
             "Valence and arousal in numbers; CCC is correlation times accuracy",
             ("Measure", *VA_NAMES),
@@ -158,12 +153,12 @@ def expressions(result: Scores) -> dict[str, Any]:
     """The confusion matrix and the F1 of each expression."""
     if result.value("expr.score") is None:
         return {"why": result.why("expr.score")}
-    labels = dict(zip(EXPRESSION_NAMES, EXPRESSION_NAMES, strict=True))
-    measures = {"precision": "undefined", "recall": "undefined", "pr_auc": "none"}
+    f1, ends = result.value("expr.per_class"), result.intervals
+    bars = [Bar(n, f1[n], ends.get(f"expr.per_class.{n}")) for n in EXPRESSION_NAMES]
     return {
         "confusion": _confusion(result.value("expr.confusion_matrix")),
         "bars": Drawing(
-            _bars(result, "expr.per_class", labels, "expression-bars", "F1 of each expression"),
+            figures.bars(bars, identifier="expression-bars", description="F1 of each expression"),
             f"Bars: F1, macro F1 {result.text('expr.score')}. Whiskers: intervals.",
         ),
         "table": Table(
@@ -173,7 +168,7 @@ def expressions(result: Scores) -> dict[str, Any]:
                 (
                     name,
                     result.text(f"expr.per_class.{name}", none="undefined"),
-                    *(result.text(f"expr.{key}.{name}", none=n) for key, n in measures.items()),
+                    *(result.text(f"expr.{key}.{name}", none=n) for key, n in _MEASURES.items()),
                     result.value(f"expr.support.{name}"),
                 )
                 for name in EXPRESSION_NAMES
@@ -186,17 +181,15 @@ def action_units(result: Scores) -> dict[str, Any]:
     """F1 of each action unit beside that of the constant answer."""
     if result.value("au.score") is None:
         return {"why": result.why("au.score")}
-    measures = {"precision": "undefined", "recall": "undefined", "pr_auc": "none"}
+    f1, baselines = result.value("au.per_au"), result.value("au.constant_baseline_per_au")
+    bars = [
+        Bar(label, f1[name], result.intervals.get(f"au.per_au.{name}"), baselines[name])
+        for name, label in AU_LABELS.items()
+    ]
+    description = "F1 of each action unit against the constant answer"
     return {
         "bars": Drawing(
-            _bars(
-                result,
-                "au.per_au",
-                AU_LABELS,
-                "au-bars",
-                "F1 of each action unit against the constant answer",
-                baselines="au.constant_baseline_per_au",
-            ),
+            figures.bars(bars, identifier="au-bars", description=description),
             f"Bars: F1, mean {result.text('au.score')}. Whiskers: intervals. Marks: F1 of the "
             "constant answer that the action unit is present.",
         ),
@@ -217,8 +210,8 @@ def action_units(result: Scores) -> dict[str, Any]:
                     label,
                     result.text(f"au.per_au.{name}"),
                     result.plain(f"au.constant_baseline_per_au.{name}"),
-                    *(result.text(f"au.{key}.{name}", none=n) for key, n in measures.items()),
-                    _share(result.value(f"au.prevalence.{name}")),
+                    *(result.text(f"au.{key}.{name}", none=n) for key, n in _MEASURES.items()),
+                    result.plain(f"au.prevalence.{name}", form=".1%"),
                     result.value(f"au.num_valid_per_au.{name}"),
                 )
                 for name, label in AU_LABELS.items()
@@ -226,26 +219,6 @@ def action_units(result: Scores) -> dict[str, Any]:
             kind="numbers wide",
         ),
     }
-
-
-def _bars(
-    result: Scores,
-    path: str,
-    labels: Mapping[str, str],
-    identifier: str,
-    description: str,
-    *,
-    baselines: str | None = None,
-) -> Any:
-    """`figures.bars` of the scores under a path, with the intervals and baselines by name."""
-    return figures.bars(
-        list(labels.values()),
-        [result.value(f"{path}.{name}") for name in labels],
-        None if baselines is None else [result.value(f"{baselines}.{name}") for name in labels],
-        [result.intervals.get(f"{path}.{name}") for name in labels],
-        identifier=identifier,
-        description=description,
-    )
 
 
 def _confusion(counts: Sequence[Sequence[int]]) -> Table:
@@ -266,7 +239,3 @@ def _confusion(counts: Sequence[Sequence[int]]) -> Table:
 
 def _gain(value: float | None, baseline: float | None) -> str:
     return "" if value is None or baseline is None else f"{value - baseline:+.3f}"
-
-
-def _share(value: float | None) -> str:
-    return "no labels" if value is None else f"{value:.1%}"

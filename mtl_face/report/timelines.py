@@ -4,7 +4,6 @@ The template draws the lines as plain SVG that stretches to the width of the pag
 beside it, so that these can be read on a phone. Dimension letters: N rows, P points.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -35,15 +34,11 @@ Line = NDArray[np.float64]
 """Points [P, 2]: frame and value."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Video:
-    """A video of the report.
+class Video(NamedTuple):
+    """A video by data set and name, with its rows in the order of their frames, each frame once.
 
-    Attributes:
-        name: data set and video.
-        rows: its rows in the order of their frames, each frame once, int64 [N].
-        rmse: root mean square error of valence and arousal together over its labelled rows; NaN
-            without any.
+    `rmse` is the root mean square error of valence and arousal together over its labelled rows,
+    NaN without any.
     """
 
     name: str
@@ -52,13 +47,10 @@ class Video:
 
 
 class Strip(NamedTuple):
-    """One value of a video over its frames.
+    """Valence or arousal of a video over its frames, with its description in words.
 
-    Attributes:
-        name: `valence` or `arousal`.
-        description: the strip in words.
-        paths: kind (`band`, `zero`, `raw`, `truth`, `final`) and SVG path of each line, lowest
-            first; x is 0..1000 to the right, y 0..100 downwards.
+    `paths` are the kind (`band`, `zero`, `raw`, `truth`, `final`) and the SVG path of each line,
+    lowest first; x is 0..1000 to the right, y 0..100 downwards.
     """
 
     name: str
@@ -80,10 +72,7 @@ def timelines(
 ) -> dict[str, Any]:
     """Valence and arousal of the worst videos. Rows of all tables belong together.
 
-    Args:
-        truth: N rows of labels.
-        answers: the N answers as scored.
-        raw: the N answers before smoothing and calibration, or None.
+    `raw` are the answers before smoothing and calibration, or None.
 
     Returns:
         `open` and `folded`: timelines, the worst first; `num_videos`: of all videos; `raw` and
@@ -111,30 +100,23 @@ def choose_videos(truth: FrameTable, answers: PredictionTable) -> list[Video]:
     """
     answered = ~(np.isnan(answers.valence) | np.isnan(answers.arousal))
     squares = [
-        (np.clip(getattr(answers, name), -1, 1) - np.asarray(getattr(truth, name), np.float64)) ** 2
+        (np.clip(getattr(answers, name), -1, 1) - getattr(truth, name).astype(np.float64)) ** 2
         for name in VA_NAMES
     ]
     square_N = np.mean(squares, axis=0)
-    order = np.lexsort((np.asarray(truth.frame), answers.video, answers.dataset))
+    order = np.lexsort((truth.frame, answers.video, answers.dataset))
     order = order[answered[order]]
     dataset, video = answers.dataset[order], answers.video[order]
     starts = np.flatnonzero((dataset[1:] != dataset[:-1]) | (video[1:] != video[:-1])) + 1
     found = []
-    for rows in np.split(order, starts):
-        if len(rows) == 0:
-            continue
-        frames = np.asarray(truth.frame)[rows]
-        distinct = rows[np.append(True, np.diff(frames) > 0)]
+    for rows in np.split(order, starts) if len(order) else []:
+        distinct = rows[np.append(True, np.diff(truth.frame[rows]) > 0)]
         if len(distinct) < 2:
             continue
         errors = square_N[rows][~np.isnan(square_N[rows])]
-        found.append(
-            Video(
-                name=f"{answers.dataset[rows[0]]} / {answers.video[rows[0]]}",
-                rows=distinct,
-                rmse=float(np.sqrt(errors.mean())) if len(errors) else float("nan"),
-            )
-        )
+        rmse = float(np.sqrt(errors.mean())) if len(errors) else float("nan")
+        name = f"{answers.dataset[rows[0]]} / {answers.video[rows[0]]}"
+        found.append(Video(name, distinct, rmse))
     return sorted(found, key=lambda video: -1.0 if np.isnan(video.rmse) else -2.0 - video.rmse)
 
 
@@ -142,7 +124,7 @@ def draw(
     video: Video, truth: FrameTable, answers: PredictionTable, raw: PredictionTable | None
 ) -> Timeline:
     """The two strips of a video; arguments as of `timelines`."""
-    frames = np.asarray(truth.frame, np.float64)[video.rows]
+    frames = truth.frame[video.rows].astype(np.float64)
     error = "no labels" if np.isnan(video.rmse) else f"root mean square error {video.rmse:.3f}"
     tables = {"raw": raw, "truth": truth, "final": answers}
     return Timeline(
@@ -155,7 +137,7 @@ def draw(
 
 def _strip(name: str, frames: NDArray[np.float64], video: Video, tables: dict[str, Any]) -> Strip:
     def column(table: Any, name: str) -> NDArray[np.float64]:
-        return np.asarray(getattr(table, name), np.float64)[video.rows]
+        return getattr(table, name)[video.rows].astype(np.float64)
 
     lines = {
         kind: np.column_stack([frames, np.clip(column(table, name), -1, 1)])

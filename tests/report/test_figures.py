@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from mtl_face.report.figures import bars, density, va_plane
+from mtl_face.report.figures import Bar, bars, density, va_plane
 from mtl_face.tasks import AU_NAMES
 
 
@@ -34,8 +34,9 @@ def whiskers(drawing):
 
 def draw_bars(values, intervals=None, marks=None):
     labels = [name.upper() for name in AU_NAMES]
-    intervals = intervals or [None] * 12
-    return bars(labels, values, marks, intervals, identifier="au-bars", description="F1")
+    nothing = [None] * 12
+    rows = map(Bar, labels, values, intervals or nothing, marks or nothing)
+    return bars(list(rows), identifier="au-bars", description="F1")
 
 
 def test_bars_and_whiskers_are_as_long_as_the_scores_and_intervals():
