@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from browser import EXECUTABLE, Browser
 from evaluation_tables import make_labels, make_predictions
+from test_audit_page import HOSTILE, frames
 
+from data_pipeline.audit import audit
 from mtl_face.evaluation.metrics import score
-from mtl_face.report import Report, write_report
+from mtl_face.report import Report, audit_page, write_report
 
 pytestmark = [
     pytest.mark.slow,
@@ -89,6 +91,25 @@ def test_the_page_fits_and_nothing_is_missing(browser, report, width, dark):
     assert background == ("rgb(20, 24, 28)" if dark else "rgb(255, 255, 255)")
     assert browser.complaints == []
     assert browser.requests == [report.as_uri()]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_page_of_an_audit_fits(browser, tmp_path, width, dark):
+    splits = {"train": frames(tmp_path, "v" * 200), "validation": frames(tmp_path, HOSTILE)}
+    path = tmp_path / "audit.html"
+    audit_page.write_audit(path, audit(splits, image_size=64), title="Audit", where="w" * 300)
+    browser.complaints.clear()
+    browser.requests.clear()
+    browser.open(path, width=width, dark=dark)
+    assert browser.evaluate("document.images.length") > 0
+    assert browser.evaluate(_UNSEEN) == 0
+    assert browser.evaluate(_OVERFLOWING) == ""
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    bars = "[...document.querySelectorAll('td.bar span')].map(s => s.clientWidth)"
+    assert max(browser.evaluate(bars)) > 50
+    assert browser.complaints == []
+    assert browser.requests == [path.as_uri()]
 
 
 def test_wide_tables_scroll_in_their_box(browser, report):
