@@ -4,7 +4,6 @@ Kernel letters: H W height and width, I O channels in and out.
 """
 
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,9 @@ def find(content: FileContent, architecture: Architecture | None, path: Path) ->
     """
     networks = resnet_names.find_networks(content.tensors)
     if not networks:
+        tensors = [f"{entry.name} {_shape(entry.shape)}" for entry in content.tensors.values()]
         raise WeightsError(
-            f"holds no ResNet backbone; its tensors are {_some(_names(content.tensors.values()))}",
+            f"holds no ResNet backbone; its tensors are {_some(tensors)}",
             path=path,
             remedy="give the weights of a whole ResNet50, in the names of Keras-VGGFace, of the "
             "VGGFace2 release, or of torchvision and timm",
@@ -94,7 +94,9 @@ def find(content: FileContent, architecture: Architecture | None, path: Path) ->
         left_out,
         content.kernel_layout,
     )
-    _check(found, path)
+    fault = _fault(found)
+    if fault is not None:
+        raise WeightsError(fault, path=path, remedy=f"give the weights of {architecture}")
     return found
 
 
@@ -160,59 +162,41 @@ def _read(entry: Entry, path: Path) -> NDArray[np.float32]:
     return single
 
 
-def _check(found: ResNetInFile, path: Path) -> None:
+def _fault(found: ResNetInFile) -> str | None:
+    """Why the backbone is not the wanted network, whole and with nothing more; None if it is."""
     expected: dict[str, tuple[int, ...]] = {}
     for layer in found.layers:
         height, width, inputs, outputs = layer.kernel_shape
-        expected[f"{layer.convolution}.weight"] = (
-            (outputs, inputs, height, width)
-            if found.kernel_layout == "OIHW"
-            else layer.kernel_shape
-        )
-        for _, _, theirs in _BATCH_NORM:
-            expected[f"{layer.batch_norm}.{theirs}"] = (outputs,)
+        oihw = found.kernel_layout == "OIHW"
+        shape = (outputs, inputs, height, width) if oihw else layer.kernel_shape
+        expected[f"{layer.convolution}.weight"] = shape
+        expected |= {f"{layer.batch_norm}.{theirs}": (outputs,) for _, _, theirs in _BATCH_NORM}
     wanted, present = found.architecture, found.backbone
-    remedy = f"give the weights of {wanted}"
     sizes = resnet_names.stage_sizes(found.scheme, present)
     if found.scheme == "torchvision" and "layer1.0.conv3.weight" not in present:
-        raise WeightsError(
+        return (
             f"has blocks of two convolutions and stages of {', '.join(map(str, sizes))} blocks, as "
-            "ResNet18 and ResNet34 have, not three",
-            path=path,
-            remedy=remedy,
+            "ResNet18 and ResNet34 have, not three"
         )
     if sizes != wanted.stage_sizes and set(expected) & set(present):
-        raise WeightsError(
-            f"is {dataclasses.replace(wanted, stage_sizes=sizes)}, not {wanted}",
-            path=path,
-            remedy=remedy,
-        )
+        return f"is {dataclasses.replace(wanted, stage_sizes=sizes)}, not {wanted}"
     shapes = [
         f"{present[name].name} has shape {_shape(present[name].shape)}, not {_shape(shape)}"
         for name, shape in expected.items()
         if name in present and present[name].shape != shape
     ]
     if shapes:
-        raise WeightsError(
-            f"is no {wanted}: {len(shapes)} tensors are of another size: {_some(shapes, '; ')}",
-            path=path,
-            remedy=remedy,
-        )
+        return f"is no {wanted}: {len(shapes)} tensors are of another size: {_some(shapes, '; ')}"
     missing = [name for name in expected if name not in present]
     if missing:
-        raise WeightsError(
-            f"lacks {len(missing)} of the {len(expected)} tensors of {wanted}: {_some(missing)}",
-            path=path,
-            remedy=remedy,
-        )
-    surplus = [present[name].name for name in present if name not in expected]
+        return f"lacks {len(missing)} of the {len(expected)} tensors of {wanted}: {_some(missing)}"
+    surplus = [entry.name for name, entry in present.items() if name not in expected]
     if surplus:
-        raise WeightsError(
-            f"has {len(surplus)} tensors in its backbone that {wanted} has no use for: "
-            f"{_some(surplus)}",
-            path=path,
-            remedy=f"{remedy}; one with squeeze-and-excitation, biases or another stem is none",
+        return (
+            f"has {len(surplus)} tensors in its backbone that {wanted} has no use for, as one with "
+            f"squeeze-and-excitation, biases or another stem has: {_some(surplus)}"
         )
+    return None
 
 
 def _own_architecture(scheme: Scheme, backbone: dict[str, Entry], path: Path) -> Architecture:
@@ -232,10 +216,6 @@ def _put(tree: dict[str, Any], keys: tuple[str, ...], value: NDArray[np.float32]
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})
     tree[keys[-1]] = value
-
-
-def _names(entries: Iterable[Entry]) -> list[str]:
-    return [f"{entry.name} {_shape(entry.shape)}" for entry in entries]
 
 
 def _shape(shape: tuple[int, ...]) -> str:
