@@ -178,7 +178,7 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
             path=path,
             remedy="install "
             + (f"mtl_face {made} or newer" if made else "a newer mtl_face")
-            + ", or read the arrays with safetensors and numpy (docs/export.md)",
+            + ", or read the arrays with NumPy alone (docs/export.md)",
         )
     problems = _faults(value, schema) or differences.labels(value)
     if problems:
