@@ -1,17 +1,205 @@
-"""Decoding of JPEG, PNG and BMP as a TensorFlow graph, and whose fault it is when that fails.
+"""Decoding of JPEG, PNG and BMP by TensorFlow: the graph, the pipeline that runs it, its faults.
 
-Dimension letters: c images decoded together, S image size in pixels.
+TensorFlow decodes images here and does nothing else. Images are delivered as stored bytes of RGB.
+
+Dimension letters: b batch of one process, c images decoded together, S image size in pixels.
 """
 
+import atexit
+import collections
+import dataclasses
+import itertools
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from data_pipeline import images
+from data_pipeline.batch import IndexedImages
+from data_pipeline.order import PADDING, Indices
+from data_pipeline.records import IMAGE, Records
 from mtl_face.errors import ImageError
+from mtl_face.tables import FrameTable
+
+MOST_TOGETHER = 64
+"""Images that one call decodes at most; several calls run at a time, so this bounds memory."""
+
+ANNOUNCED = 1024
+"""Rows named to the pipeline at a time, before their decoding starts."""
+
+_READ_AT_ONCE = 32 * 2**20
+"""Bytes of the records read for the pipeline at a time, about; it may hold three times as many."""
 
 _JPEG = b"\xff\xd8\xff"
+
+if tf.config.get_visible_devices("GPU"):
+    tf.config.set_visible_devices([], "GPU")  # they belong to JAX; TensorFlow would fill them
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Where encoded images come from.
+
+    Attributes:
+        to_item: row [b] -> what `contents` needs of each, [b] of `item_type`.
+        item_type: type of these items.
+        contents: item [c] -> the encoded images, c scalar strings.
+        fault: (row [b], error) -> what to raise when a batch failed.
+        announced: rows that `to_item` is asked for at a time, or one batch if that is more.
+    """
+
+    to_item: Callable[[Indices], npt.NDArray[Any]]
+    item_type: tf.DType
+    contents: Callable[[tf.Tensor], list[tf.Tensor]]
+    fault: Callable[[Indices, Exception], ImageError]
+    announced: int = ANNOUNCED
+
+
+def from_files(table: FrameTable) -> Encoded:
+    """The image files of a table."""
+    paths = table.paths()
+    path_N = tf.constant([os.fsencode(path) for path in paths], tf.string)
+    return Encoded(
+        to_item=lambda row_b: row_b,
+        item_type=tf.int64,
+        contents=lambda row_c: [tf.io.read_file(path_N[row_c[i]]) for i in range(row_c.shape[0])],
+        fault=lambda row_b, error: find_culprit([paths[row] for row in row_b], error),
+    )
+
+
+def from_records(table: FrameTable, records: Records) -> Encoded:
+    """The records of shards, whose table this is."""
+
+    def contents(record_c: tf.Tensor) -> list[tf.Tensor]:
+        features = {IMAGE: tf.io.FixedLenFeature((), tf.string)}
+        return tf.unstack(tf.io.parse_example(record_c, features)[IMAGE], record_c.shape[0])
+
+    def fault(row_b: Indices, error: Exception) -> ImageError:
+        for row in row_b.tolist():
+            try:
+                decode(contents(tf.constant(records.read(np.array([row]))))[0], 8)
+            except tf.errors.OpError as own_error:
+                return ImageError(
+                    f"the image of row {row} cannot be decoded ({_plain(own_error)})",
+                    path=f"{records.folder}: {table.image[row]}",
+                    remedy="mend the image file and write the shards again",
+                )
+        return ImageError(
+            f"a record could not be read ({_plain(error)})",
+            remedy="check the disk that holds the shards, or write them again",
+        )
+
+    return Encoded(
+        to_item=lambda row_b: np.array(records.read(row_b), object),
+        item_type=tf.string,
+        contents=contents,
+        fault=fault,
+        announced=min(ANNOUNCED, _READ_AT_ONCE // max(records.mean_bytes, 1)),
+    )
+
+
+_running: "weakref.WeakSet[_Running]" = weakref.WeakSet()
+
+
+class _Running:
+    """A running `tf.data` pipeline with a Python generator in it, over at the program's end.
+
+    While the interpreter shuts down, a thread of TensorFlow that is inside the generator never
+    comes back from it, and the pipeline's own end would wait for that thread for ever.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset) -> None:
+        self.iterator: Iterator[Any] | None = dataset.as_numpy_iterator()
+        _running.add(self)
+
+
+@atexit.register
+def _stop_all() -> None:
+    for running in list(_running):
+        running.iterator = None
+
+
+def decoded(
+    encoded: Encoded, indices: Iterator[Indices], *, local_size: int, image_size: int
+) -> IndexedImages:
+    """Decodes the images of each batch of indices, several at a time, keeping the order.
+
+    Args:
+        encoded: where they come from.
+        indices: [b] each, `PADDING` where an image is to be black.
+        local_size: b.
+        image_size: S.
+
+    Yields:
+        Indices [b] and images [b, S, S, 3].
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    # A whole batch, if it is not too large, is decoded by one call: nothing handles single images,
+    # and their pixels are copied once.
+    together = next(c for c in range(MOST_TOGETHER, 0, -1) if local_size % c == 0)
+    parts = local_size // together
+    # A call of a Python generator by TensorFlow costs as much as the decoding of an image: one
+    # call announces several batches, this many at most.
+    batches_announced = max(1, encoded.announced // local_size)
+    # Batches that are on their way, oldest first. Filled by a thread of the pipeline, emptied by
+    # the caller's: a batch that arrives or cannot be decoded is always the oldest.
+    underway: collections.deque[Indices] = collections.deque()
+
+    def announce() -> Iterator[npt.NDArray[Any]]:
+        count = 1  # the first batch does not wait for many records
+        while several := list(itertools.islice(indices, count)):
+            count = min(2 * count, batches_announced)
+            underway.extend(several)
+            row_n = np.concatenate([_rows_to_read(index_b) for index_b in several])
+            yield encoded.to_item(row_n).reshape(-1, together)
+
+    def load(item_c: tf.Tensor) -> tf.Tensor:
+        return decode_several(encoded.contents(item_c), image_size)
+
+    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.max_intra_op_parallelism = 1
+    options.experimental_optimization.inject_prefetch = False  # the one below bounds memory
+    options.autotune.enabled = False  # nothing to tune: its clocks alone cost a few per cent
+    dataset = (
+        tf.data.Dataset.from_generator(
+            announce, output_signature=tf.TensorSpec((None, together), encoded.item_type)
+        )
+        .prefetch(1)  # decoding does not wait while the next records are read
+        .unbatch()
+        .map(load, num_parallel_calls=num_threads, deterministic=True)
+    )
+    if parts > 1:
+        dataset = dataset.batch(parts, drop_remainder=True)
+    running = _Running(dataset.prefetch(1).with_options(options))
+    while running.iterator is not None:
+        try:
+            image_bSSC = next(running.iterator).reshape(-1, image_size, image_size, 3)
+        except StopIteration:
+            return
+        except (tf.errors.OpError, UnicodeDecodeError) as error:  # of a message with odd bytes
+            # The user's file is at fault; a TensorFlow trace would only hide it.
+            ahead = list(underway)  # at once: the pipeline's thread may add to it
+            rows = np.concatenate([_rows_to_read(index_b) for index_b in ahead])
+            raise encoded.fault(rows, error) from None
+        index_b = underway.popleft()
+        padding_b = index_b == PADDING
+        if padding_b.any():
+            image_bSSC = np.where(padding_b[:, None, None, None], np.uint8(0), image_bSSC)
+        yield index_b, image_bSSC
+
+
+def _rows_to_read(index_b: Indices) -> Indices:
+    """The rows, and in place of padding one that is there: a branch for it would cost more."""
+    return np.where(index_b == PADDING, max(int(index_b[0]), 0), index_b)
 
 
 def decode_several(contents: Sequence[tf.Tensor], image_size: int) -> tf.Tensor:
@@ -117,32 +305,6 @@ def find_culprit(paths: list[str], error: Exception) -> ImageError:
         f"an image could not be read, but can be now ({_plain(error)})",
         path=paths[0] if paths else None,
         remedy="check the disk or the network share that holds the images, then start again",
-    )
-
-
-def find_culprit_record(
-    rows: Iterable[int], read: Callable[[int], bytes], name: Callable[[int], str], error: Exception
-) -> ImageError:
-    """The record of a failed batch whose image cannot be decoded.
-
-    Args:
-        rows: of the batch.
-        read: row -> the encoded image.
-        name: row -> where it came from.
-        error: what the pipeline said.
-    """
-    for row in rows:
-        try:
-            decode(tf.constant(read(row)), 8)
-        except tf.errors.OpError as own_error:
-            return ImageError(
-                f"the image of row {row} cannot be decoded ({_plain(own_error)})",
-                path=name(row),
-                remedy="mend the image file and write the shards again",
-            )
-    return ImageError(
-        f"a record could not be read ({_plain(error)})",
-        remedy="check the disk that holds the shards, or write them again",
     )
 
 

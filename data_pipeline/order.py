@@ -13,6 +13,7 @@ Dimension letters: N rows, B global batch, b batch of one process.
 import dataclasses
 import fractions
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Protocol
@@ -26,6 +27,39 @@ Indices = npt.NDArray[np.int64]
 
 PADDING = -1
 """Index of a place in an evaluation batch that no row fills."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """One of several processes; each loads a contiguous part, of equal size, of a global batch.
+
+    Raises:
+        ValueError: not 0 <= index < count.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"process {self.index} of {self.count} processes")
+
+    def local_size(self, batch_size: int) -> int:
+        """B of a global batch of B; ConfigError if it does not divide."""
+        if batch_size < 1 or batch_size % self.count:
+            raise ConfigError(
+                f"batch_size {batch_size} does not divide into {self.count} processes",
+                remedy=f"choose a positive multiple of {self.count}",
+            )
+        return batch_size // self.count
+
+    def part(self, batch_size: int) -> slice:
+        """This process's part of a global batch; ConfigError as `local_size`."""
+        local = self.local_size(batch_size)
+        return slice(self.index * local, (self.index + 1) * local)
+
+
+ALONE = Process()
 
 
 class Order(Protocol):
@@ -118,49 +152,24 @@ def step_indices(order: Order, batch_size: int, *, step: int) -> Indices:
     return rows_at(order, step * batch_size, batch_size)
 
 
-def process_slice(batch_size: int, *, process_index: int, process_count: int) -> slice:
-    """The part of each global batch that one process loads: contiguous, of equal size.
-
-    Raises:
-        ConfigError: the batch does not divide.
-    """
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index {process_index} of {process_count} processes")
-    if batch_size < 1 or batch_size % process_count:
-        raise ConfigError(
-            f"batch_size {batch_size} does not divide into {process_count} processes",
-            remedy=f"choose a positive multiple of {process_count}",
-        )
-    local = batch_size // process_count
-    return slice(process_index * local, (process_index + 1) * local)
-
-
 def batches(
-    order: Order,
-    batch_size: int,
-    *,
-    start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    order: Order, batch_size: int, *, start_step: int = 0, process: Process = ALONE
 ) -> Iterator[Indices]:
     """Rows that one process loads at `start_step`, `start_step + 1`, ...; endless.
 
     Yields:
-        int64 [b], b = batch_size / process_count.
+        int64 [b], b = batch_size / process.count.
 
     Raises:
-        ConfigError: as `process_slice`.
+        ConfigError: the batch does not divide.
     """
-    part = process_slice(batch_size, process_index=process_index, process_count=process_count)
-    local = part.stop - part.start
-    step = start_step
-    while True:
-        yield rows_at(order, step * batch_size + part.start, local)
-        step += 1
+    part = process.part(batch_size)
+    for step in itertools.count(start_step):
+        yield rows_at(order, step * batch_size + part.start, part.stop - part.start)
 
 
 def eval_batches(
-    num_examples: int, batch_size: int, *, process_index: int = 0, process_count: int = 1
+    num_examples: int, batch_size: int, *, process: Process = ALONE
 ) -> Iterator[Indices]:
     """Every row once, in order; each process yields the same number of batches, ceil(N / B).
 
@@ -168,9 +177,9 @@ def eval_batches(
         int64 [b]; `PADDING` in the places after the last row.
 
     Raises:
-        ConfigError: as `process_slice`.
+        ConfigError: the batch does not divide.
     """
-    part = process_slice(batch_size, process_index=process_index, process_count=process_count)
+    part = process.part(batch_size)
     for start in range(0, num_examples, batch_size):
         index_B = np.arange(start, start + batch_size, dtype=np.int64)
         yield np.where(index_B < num_examples, index_B, PADDING)[part]

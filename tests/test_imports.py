@@ -56,7 +56,7 @@ MAY_IMPORT = {
 """Parts of our packages by what each may import, besides itself."""
 
 ONLY_IN = {
-    "tensorflow": {"data_pipeline.decoding", "data_pipeline.input", "data_pipeline.shards"},
+    "tensorflow": {"data_pipeline.decoding", "data_pipeline.shards"},
     "tensorflow_datasets": {"data_pipeline.shards"},
     "orbax": {
         "mtl_face.training.checkpoint",

@@ -15,6 +15,7 @@ import numpy as np
 
 import mtl_face
 from data_pipeline import input as data_input
+from data_pipeline import order
 from data_pipeline.records import Records
 from data_pipeline.records import find as find_shards
 from mtl_face import config as config_lib
@@ -126,8 +127,7 @@ class Session:
                 batch_size=self.config.evaluation.batch_size,
                 image_size=self.config.data.image_size,
                 source=source,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
+                process=order.Process(jax.process_index(), jax.process_count()),
             ),
             sharding.by_example(self.mesh),
         )

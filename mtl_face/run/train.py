@@ -210,8 +210,7 @@ def _train(
             rows=rows,
             start_step=first_step,
             source=train.source,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process=order.Process(jax.process_index(), jax.process_count()),
         ),
         sharding.by_example(session.mesh),
     )

@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from data_pipeline import batch as batch_module
-from data_pipeline import images, input, order
+from data_pipeline import decoding, images, input, order
 from mtl_face import tables, tasks
 from mtl_face.errors import ConfigError, ImageError
 
@@ -111,7 +111,7 @@ def test_processes_and_restarts_and_sources_agree(table):
     for source in ("files", decoded):
         parts = [
             input.train_batches(
-                table, **options, start_step=3, source=source, process_index=i, process_count=3
+                table, **options, start_step=3, source=source, process=order.Process(i, 3)
             )
             for i in range(3)
         ]
@@ -130,8 +130,7 @@ def test_evaluation_gives_each_row_once(table, source, batch_size, process_count
                 batch_size=batch_size,
                 image_size=SIZE,
                 source=source,
-                process_index=i,
-                process_count=process_count,
+                process=order.Process(i, process_count),
             )
         )
         for i in range(process_count)
@@ -243,9 +242,9 @@ def test_mistakes_are_reported_at_once(table, monkeypatch):
     with pytest.raises(ConfigError, match="larger than the 13 rows"):
         input.train_batches(table, batch_size=14, rows=permuted())
     with pytest.raises(ConfigError, match="2 processes"):
-        input.train_batches(table, batch_size=5, rows=permuted(), process_count=2)
+        input.train_batches(table, batch_size=5, rows=permuted(), process=order.Process(0, 2))
     with pytest.raises(ConfigError, match="2 processes"):
-        input.eval_batches(table, batch_size=5, process_count=2)
+        input.eval_batches(table, batch_size=5, process=order.Process(0, 2))
     with pytest.raises(ConfigError, match="source is 'disk'"):
         input.eval_batches(table, batch_size=5, source="disk")
     with pytest.raises(ValueError, match="not one image a row"):
@@ -369,14 +368,14 @@ class SlowLater:
     length = 1
 
     def epoch(self, number):
-        time.sleep(0.002 if number >= {input._ANNOUNCED} else 0)
+        time.sleep(0.002 if number >= {decoding.ANNOUNCED} else 0)
         return np.array([0])
 
 table = tables.FrameTable.from_columns(
     dataset="d", video=["v"], frame=[1], image=["1.png"], root={str(tmp_path)!r}
 )
 batches = input.train_batches(table, batch_size=1, image_size=8, rows=SlowLater())
-for _ in range({input._ANNOUNCED}):
+for _ in range({decoding.ANNOUNCED}):
     batch = next(batches)
 print(batch["image"].shape)
 """

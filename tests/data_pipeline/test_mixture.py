@@ -100,7 +100,7 @@ def test_batches_mix_and_do_not_depend_on_processes(tables):
     whole = [order.step_indices(rows, 12, step=step) for step in range(3, 20)]
     for count in (1, 2, 3, 4):
         streams = [
-            order.batches(rows, 12, start_step=3, process_index=i, process_count=count)
+            order.batches(rows, 12, start_step=3, process=order.Process(i, count))
             for i in range(count)
         ]
         for expected in whole:

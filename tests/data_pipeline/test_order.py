@@ -60,8 +60,7 @@ def test_all_processes_together_see_each_row_once_an_epoch(num_examples, local_s
         order.batches(
             order.Permutations(num_examples, 3),
             batch_size,
-            process_index=index,
-            process_count=process_count,
+            process=order.Process(index, process_count),
         )
         for index in range(process_count)
     ]
@@ -123,7 +122,7 @@ def test_evaluation_covers_each_row_once(num_examples, local_size, process_count
     per_process = [
         list(
             order.eval_batches(
-                num_examples, batch_size, process_index=index, process_count=process_count
+                num_examples, batch_size, process=order.Process(index, process_count)
             )
         )
         for index in range(process_count)
@@ -143,10 +142,10 @@ def test_refuses_impossible_batches():
     with pytest.raises(ConfigError, match="batch_size is 0"):
         order.steps_per_epoch(3, 0)
     with pytest.raises(ConfigError, match="3 processes") as caught:
-        next(order.batches(order.Permutations(100, 0), 8, process_index=0, process_count=3))
+        next(order.batches(order.Permutations(100, 0), 8, process=order.Process(0, 3)))
     assert "multiple of 3" in str(caught.value)
-    with pytest.raises(ValueError, match="process_index 3"):
-        order.process_slice(9, process_index=3, process_count=3)
+    with pytest.raises(ValueError, match="process 3 of 3"):
+        order.Process(3, 3)
 
 
 def test_endless():

@@ -14,7 +14,7 @@ import small_dataset
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data_pipeline import input, order, records, shards
+from data_pipeline import decoding, input, order, records, shards
 from data_pipeline.formats import s_aff_wild2
 from mtl_face.errors import AnnotationError, ConfigError, ImageError
 
@@ -250,7 +250,7 @@ def test_the_first_batch_waits_for_few_records_and_later_ones_are_read_together(
             self.__dict__.setdefault("counts", []).append(len(row_b))
             return super().read(row_b)
 
-    monkeypatch.setattr(input, "_ANNOUNCED", 20)
+    monkeypatch.setattr(decoding, "ANNOUNCED", 20)
     table, source = records.read_table(written, "train"), Watched(written, "train")
     batches = input.train_batches(
         table, batch_size=4, rows=order.Permutations(len(table), 0), start_step=7, source=source
@@ -260,7 +260,7 @@ def test_the_first_batch_waits_for_few_records_and_later_ones_are_read_together(
     assert source.counts[:5] == [4, 8, 16, 20, 20]
 
     source = Watched(written, "train")
-    monkeypatch.setattr(input, "_READ_AT_ONCE", 9 * source.mean_bytes)
+    monkeypatch.setattr(decoding, "_READ_AT_ONCE", 9 * source.mean_bytes)
     for _ in input.eval_batches(table, batch_size=4, source=source):
         pass
     assert source.counts == [4, 8, 8, 8, 8, 4]

@@ -45,9 +45,8 @@ def filled(like):
 
 def local_batches():
     """This process's parts of the global batches."""
-    part = order.process_slice(
-        tiny_network.BATCH, process_index=jax.process_index(), process_count=jax.process_count()
-    )
+    process = order.Process(jax.process_index(), jax.process_count())
+    part = process.part(tiny_network.BATCH)
     for index in range(STEPS * 4):
         yield jax.tree.map(lambda leaf: leaf[part], tiny_network.batch(index))
 
