@@ -21,9 +21,9 @@ from scipy import stats
 from data_pipeline.formats import s_aff_wild2
 from data_pipeline.rendered_faces import layout
 from mtl_face import config as config_lib
-from mtl_face.evaluation import ensemble, metrics, predictions
+from mtl_face.evaluation import ensemble, prediction_files, scoring
 from mtl_face.evaluation.joining import match
-from mtl_face.evaluation.uncertainty_scores import gaussian_losses
+from mtl_face.evaluation.uncertainty_measures import gaussian_losses
 from mtl_face.run import datasets
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU, EXPR, EXPRESSION_NAMES, TASKS, VA
@@ -62,7 +62,7 @@ def make(runs: Mapping[str, Sequence[Path]], *, epochs: int) -> str:
         Markdown.
     """
     found = {
-        kind: [predictions.read(run / "evaluation" / "predictions.parquet") for run in folders]
+        kind: [prediction_files.read(run / "evaluation" / "predictions.parquet") for run in folders]
         for kind, folders in runs.items()
     }
     scores = {
@@ -91,7 +91,7 @@ def _score_rows(
         rows.append([kind, str(len(results)), *_scores(results)])
         if len(results) > 1:
             mean = ensemble.combine(found[kind], names=[str(i) for i in range(len(results))])
-            result = metrics.score(_labels(found[kind][0]).noisy, mean)
+            result = scoring.score(_labels(found[kind][0]).noisy, mean)
             rows.append([f"{kind}, ensemble of all", "", *_scores([result])])
     return "**Scores and probabilities** (labels with noise):\n\n" + _markdown(header, rows)
 
@@ -147,7 +147,7 @@ def _calibration_of(table: PredictionTable, labels: Labels) -> dict[str, float]:
     if std_N2 is not None:
         std_N2 = std_N2[rows]
         factor_2 = np.sqrt((((mean_N2 - truth_N2) / std_N2) ** 2).mean(axis=0))
-        scored = metrics.score(labels.noisy, table)[VA]["uncertainty"]
+        scored = scoring.score(labels.noisy, table)[VA]["uncertainty"]
         values |= {
             "nll": float(np.mean(list(scored["nll"].values()))),
             "scaled": float(gaussian_losses(truth_N2, mean_N2, std_N2 * factor_2[None, :]).mean()),

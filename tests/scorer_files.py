@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from evaluation_tables import make_labels, make_predictions
 
-from mtl_face.evaluation import predictions as prediction_files
+from mtl_face.evaluation import prediction_files
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU_NUMBERS
 

@@ -13,7 +13,7 @@ Dimension letters: V videos, R resamples.
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -21,16 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.evaluation.joining import Joined
-from mtl_face.evaluation.sufficient import (
-    Floats,
-    Scores,
-    Statistic,
-    merge,
-    total,
-    weighted,
-    without_each,
-)
-from mtl_face.evaluation.task_statistics import statistics
+from mtl_face.evaluation.measures import Floats
+from mtl_face.evaluation.sums import Scores, Statistic, Videos, merge
+from mtl_face.evaluation.task_metrics import METRICS
 
 Method = Literal["bca", "percentile"]
 
@@ -82,11 +75,6 @@ def draw_weights(num_videos: int, num_resamples: int, seed: int) -> Floats:
     return rng.multinomial(num_videos, chances, size=num_resamples).astype(np.float64)
 
 
-def count_videos(joined: Joined) -> int:
-    """Number of different (dataset, video)."""
-    return len(set(zip(joined.truth.dataset.tolist(), joined.truth.video.tolist(), strict=True)))
-
-
 def resample(joined: Joined, *, num_resamples: int, seed: int) -> Resampling:
     """Scores resamples of the videos.
 
@@ -99,19 +87,29 @@ def resample(joined: Joined, *, num_resamples: int, seed: int) -> Resampling:
     Returns:
         The scores.
     """
-    weights_RV = draw_weights(max(count_videos(joined), 1), num_resamples, seed)
-    return resample_statistics(statistics(joined), weights_RV)
+    videos = Videos.of(joined)
+    weights_RV = draw_weights(max(videos.count, 1), num_resamples, seed)
+    return resample_statistics(_statistics(joined, videos), weights_RV)
+
+
+def _statistics(joined: Joined, videos: Videos) -> Iterator[Statistic]:
+    """Those of every task with a row that counts; one at a time, since some are large."""
+    for make in METRICS.values():
+        metrics = make(joined, videos)
+        if metrics.num_valid:
+            yield from metrics.scores()
+            yield from metrics.uncertainty()
 
 
 def resample_statistics(parts: Iterable[Statistic], weights_RV: Floats) -> Resampling:
     """Scores of statistics whose V videos are drawn as the weights say."""
     points, resampled, left_out = [], [], []
     for statistic in parts:
-        points.append(total(statistic))
-        resampled.append(weighted(statistic, weights_RV))
-        left_out.append(without_each(statistic))
-    point = {path: float(value[0]) for path, value in merge(iter(points)).items()}
-    return Resampling(point, merge(iter(resampled)), merge(iter(left_out)))
+        points.append(statistic.total())
+        resampled.append(statistic.weighted(weights_RV))
+        left_out.append(statistic.without_each())
+    point = {path: float(value[0]) for path, value in merge(points).items()}
+    return Resampling(point, merge(resampled), merge(left_out))
 
 
 def interval(

@@ -24,7 +24,7 @@ class Report:
 
     Attributes:
         title: heading of the page.
-        metrics: what `mtl_face.evaluation.metrics.score` returned for these tables.
+        metrics: what `mtl_face.evaluation.scoring.score` returned for these tables.
         predictions: the predictions, in any order.
         truth: N rows of labels. Those without a prediction are left out.
         raw: the predictions before smoothing and calibration, of the same rows.

@@ -44,7 +44,7 @@ _MEASURES = {"precision": "undefined", "recall": "undefined", "pr_auc": "none"}
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What `mtl_face.evaluation.metrics.score` returned, read by dotted path as `au.per_au.au12`.
+    """What `mtl_face.evaluation.scoring.score` returned, read by dotted path as `au.per_au.au12`.
 
     Attributes:
         metrics: the result.

@@ -11,9 +11,9 @@ import jax
 
 from mtl_face import config as config_lib
 from mtl_face.errors import WorkdirError
-from mtl_face.evaluation import predictions as prediction_files
+from mtl_face.evaluation import prediction_files
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
-from mtl_face.evaluation.summary import summary
+from mtl_face.evaluation.scoring import summary
 from mtl_face.report import write_report
 from mtl_face.run import datasets, reports
 from mtl_face.run import provenance as lineage

@@ -13,8 +13,7 @@ import numpy as np
 from mtl_face import tasks
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.evaluation import calibration as calibrations
-from mtl_face.evaluation import calibration_fit, ensemble
-from mtl_face.evaluation import predictions as prediction_files
+from mtl_face.evaluation import calibration_fit, ensemble, prediction_files
 from mtl_face.evaluation.calibration import Calibration, CalibrationError
 from mtl_face.evaluation.calibration_fit import Search
 from mtl_face.evaluation.joining import asked_rows, match

@@ -11,7 +11,7 @@ from data_pipeline import images
 from data_pipeline.formats import test_list
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError, ImageError
-from mtl_face.evaluation import predictions as prediction_files
+from mtl_face.evaluation import prediction_files
 from mtl_face.run import evaluate_params, evaluate_run
 from mtl_face.run import provenance as lineage
 from mtl_face.run import workdir as workdirs

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mtl_face.errors import ConfigError
-from mtl_face.evaluation import metrics
+from mtl_face.evaluation import scoring
 from mtl_face.evaluation.joining import join_file
-from mtl_face.evaluation.summary import summary
+from mtl_face.evaluation.scoring import summary
 from mtl_face.files import replacing
 from mtl_face.run import scored_files
 from mtl_face.run.postprocess import post_process
@@ -68,7 +68,7 @@ def run(config: object, options: argparse.Namespace) -> int:
         if plain
         else None
     )
-    result = metrics.score_joined(
+    result = scoring.score_joined(
         joined, before=before, num_resamples=options.resamples, seed=options.seed
     )
     result["au"]["mask"] = "all"

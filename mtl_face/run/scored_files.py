@@ -12,7 +12,7 @@ from data_pipeline.formats import s_aff_wild2
 from data_pipeline.formats.submission import SubmissionTable, read_submission
 from mtl_face import tasks
 from mtl_face.errors import ConfigError
-from mtl_face.evaluation import predictions as prediction_files
+from mtl_face.evaluation import prediction_files
 from mtl_face.evaluation.joining import only_tasks
 from mtl_face.tables import FrameTable, PredictionError, PredictionTable
 

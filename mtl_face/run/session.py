@@ -21,15 +21,14 @@ from data_pipeline.records import find as find_shards
 from mtl_face import config as config_lib
 from mtl_face import probabilities
 from mtl_face.errors import ConfigError
-from mtl_face.evaluation import metrics
-from mtl_face.evaluation.predictions import PredictionTable
+from mtl_face.evaluation import scoring
 from mtl_face.inference.batched import predict_rows
 from mtl_face.inference.columns import output_sizes, table_columns
 from mtl_face.inference.dropout import make_dropout_step
 from mtl_face.model.network import PER_EXAMPLE, MtlFace
 from mtl_face.objective import uncertainty
 from mtl_face.run import processes
-from mtl_face.tables import FrameTable
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import TASKS
 from mtl_face.training import experiment, sharding
 from mtl_face.training.monitoring import InputWatch
@@ -189,7 +188,7 @@ def evaluate_table(
     before_calibration: PredictionTable | None = None,
 ) -> dict[str, Any]:
     """The official metric of predictions; with resamples, its confidence intervals too."""
-    return metrics.score(
+    return scoring.score(
         truth,
         predictions,
         num_resamples=num_resamples,

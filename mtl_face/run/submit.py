@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from data_pipeline.formats import submission_check, submission_write, test_list
-from mtl_face.evaluation import predictions
+from mtl_face.evaluation import prediction_files
 from mtl_face.run.validate import print_deviations
 from mtl_face.tasks import AU, EXPR
 from mtl_face.weights import provenance
@@ -24,7 +24,7 @@ def run(config: None, options: argparse.Namespace) -> int:
         UserError: a file cannot be read or written, a row of the list has no prediction, or the
             edition is unknown.
     """
-    table = predictions.read(options.predictions)
+    table = prediction_files.read(options.predictions)
     for warning in provenance.warnings_of_predictions(table.metadata):
         print(f"warning: {warning}")
     wanted = test_list.load_test_list(options.test_list, Path())

@@ -6,14 +6,15 @@ from data_pipeline.formats.submission_write import decide, match_list, write_sub
 from data_pipeline.formats.test_list import load_test_list
 from mtl_face.cli import main
 from mtl_face.errors import AnnotationError, WorkdirError
-from mtl_face.evaluation import predictions
+from mtl_face.evaluation import prediction_files
+from mtl_face.tables import PredictionTable
 from mtl_face.weights import provenance
 
 
 def prediction_table(keys, metadata=None, seed=0):
     random = np.random.default_rng(seed)
     count = len(keys)
-    return predictions.PredictionTable(
+    return PredictionTable(
         dataset=np.array(["s_aff_wild2"] * count),
         video=np.array([video for video, _ in keys]),
         frame=np.array([frame for _, frame in keys]),
@@ -160,7 +161,7 @@ def run(capsys, *arguments):
 def test_commands(tmp_path, capsys):
     keys = [("b", 1), ("a", 1), ("a", 2)]
     table = prediction_table(keys, {"provenance": provenance.record(training_data=["s-Aff-Wild2"])})
-    predictions.write(table, tmp_path / "p.parquet")
+    prediction_files.write(table, tmp_path / "p.parquet")
     common = ("--edition=abaw7_mtl", f"--test_list={listing(tmp_path, [*keys, ('a', 5)])}")
     output = tmp_path / "out.txt"
     submit = ("submit", f"--predictions={tmp_path / 'p.parquet'}", f"--output={output}", *common)
@@ -208,7 +209,7 @@ def test_submit_warns_of_weights_that_the_rules_forbid(tmp_path, capsys):
     ):
         metadata = {} if origin is None else {"provenance": origin}
         path = tmp_path / f"{number}.parquet"
-        predictions.write(prediction_table([("a", 1), ("a", 2)], metadata), path)
+        prediction_files.write(prediction_table([("a", 1), ("a", 2)], metadata), path)
         status, out, _ = run(
             capsys,
             *("submit", f"--predictions={path}", f"--output={tmp_path / 'f' / str(number)}"),
@@ -235,7 +236,7 @@ def test_submit_takes_calibrated_decisions_and_warns_for_each_member(tmp_path, c
             },
         },
     )
-    predictions.write(table, tmp_path / "p.parquet")
+    prediction_files.write(table, tmp_path / "p.parquet")
     output = tmp_path / "out.txt"
     status, out, _ = run(
         capsys,

@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_tables import decisions_alone, make_labels, make_predictions
+from evaluation_tables import make_labels, make_predictions
 from scipy import stats
 
-from mtl_face.evaluation import bootstrap, paired
-from mtl_face.evaluation.joining import join, join_both
-from mtl_face.evaluation.metrics import score
-from mtl_face.evaluation.sufficient import Statistic
+from mtl_face.evaluation import bootstrap
+from mtl_face.evaluation.joining import join
+from mtl_face.evaluation.scoring import score
+from mtl_face.evaluation.sums import Statistic
 
 NUM_VIDEOS = 10
 
@@ -260,61 +260,3 @@ def test_many_rows_need_groups_and_stay_close():
     sample = bootstrap.resample(join(labels, predictions), num_resamples=2, seed=0)
     for path, point in sample.point.items():
         assert point == pytest.approx(value_at(result, path), abs=2e-3), path
-
-
-def test_paired_difference_of_a_source_with_itself_is_nothing(tables):
-    labels, predictions = tables
-    result = paired.compare(*join_both(labels, predictions, predictions), num_resamples=50)
-    assert result["scores"]["p"]["p_value"] == 1.0
-    assert result["scores"]["p"]["interval"] == [0.0, 0.0]
-    for values in result["scores"].values():
-        assert values["difference"] == 0.0
-        assert values["p_value"] in (1.0, None)
-        assert values["interval"] in ([0.0, 0.0], None)
-
-
-def test_swapping_the_sources_turns_the_difference(tables):
-    labels, predictions = tables
-    other = make_predictions(labels, seed=9, noise=1.2)
-    there = paired.compare(*join_both(labels, predictions, other), num_resamples=300)
-    back = paired.compare(*join_both(labels, other, predictions), num_resamples=300)
-    assert there["scores"].keys() == back["scores"].keys()
-    for path in ("p", "va.score", "au.per_au.au4"):
-        a, b = there["scores"][path], back["scores"][path]
-        assert a["difference"] == -b["difference"]
-        assert a["interval"] == pytest.approx([-end for end in reversed(b["interval"])], abs=1e-3)
-        assert a["p_value"] == pytest.approx(b["p_value"], abs=0.01)
-
-
-def test_pairs_know_a_difference_better_than_two_scores():
-    """A small but steady improvement shows in pairs, though the two intervals overlap."""
-    labels = make_labels(400, seed=2, missing=0.0)
-    first = make_predictions(labels)
-    better = dataclasses.replace(
-        first,
-        valence=first.valence + 0.1 * (labels.valence - first.valence),
-        arousal=first.arousal + 0.1 * (labels.arousal - first.arousal),
-    )
-    separate = [
-        score(labels, table, num_resamples=200)["bootstrap"]["intervals"]["va.score"]
-        for table in (first, better)
-    ]
-    assert separate[0][1] > separate[1][0]
-    values = paired.compare(*join_both(labels, first, better), num_resamples=200)["scores"]
-    assert values["va.score"]["interval"][0] > 0
-    assert values["va.score"]["p_value"] < 0.01
-    assert values["au.score"]["p_value"] == 1.0
-
-
-def test_pairs_count_the_rows_that_both_answer(tables):
-    labels, predictions = tables
-    first = predictions.take(np.arange(80))
-    second = predictions.take(np.arange(20, 100))
-    result = paired.compare(*join_both(labels, first, second, lenient=True), num_resamples=20)
-    assert (result["num_rows"], result["num_unpredicted"]) == (60, 40)
-    silent = dataclasses.replace(
-        decisions_alone(predictions), expression_decisions=np.where(np.arange(100) < 30, -1, 2)
-    )
-    joined = join_both(labels, predictions, silent, lenient=True)
-    assert joined[0].expr_rows.sum() == (labels.expression[30:] >= 0).sum()
-    assert (joined[0].expr_rows == joined[1].expr_rows).all()

@@ -9,7 +9,7 @@ from evaluation_tables import make_labels, make_predictions
 
 from mtl_face.evaluation import calibration as calibrations
 from mtl_face.evaluation.calibration import Calibration, CalibrationError, apply
-from mtl_face.evaluation.predictions import read, write
+from mtl_face.evaluation.prediction_files import read, write
 from mtl_face.evaluation.smoothing import Smoothing, smooth
 from mtl_face.tables import PredictionError
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from evaluation_tables import make_labels, make_predictions
 
-from mtl_face.evaluation import metrics
+from mtl_face.evaluation import scoring
 from mtl_face.evaluation.calibration import CalibrationError, apply, group_names
 from mtl_face.evaluation.calibration_fit import Search, calibrate, make_folds
 from mtl_face.evaluation.smoothing import Smoothing, smooth
@@ -46,16 +46,16 @@ def test_what_holds_for_all_videos_is_found_and_honestly_measured():
     table = biased_predictions(labels, shift=1.5)
     found = calibrate(labels, table, Search(windows=(0, 3)))
     scores = found.fitted_on["scores"]
-    assert scores["uncalibrated"]["p"] == pytest.approx(metrics.score(labels, table)["p"])
+    assert scores["uncalibrated"]["p"] == pytest.approx(scoring.score(labels, table)["p"])
     calibrated = apply(table, found)
-    assert scores["in_sample"]["p"] == pytest.approx(metrics.score(labels, calibrated)["p"])
+    assert scores["in_sample"]["p"] == pytest.approx(scoring.score(labels, calibrated)["p"])
     for task in ("au", "expr"):
         assert scores["cross_fitted"][task] > scores["uncalibrated"][task] + 0.05
         assert scores["in_sample"][task] >= scores["cross_fitted"][task] - 0.01
     assert found.smoothing is None  # neighbouring frames have nothing in common here
     new_labels = make_labels(400, seed=9)
     new = biased_predictions(new_labels, shift=1.5, seed=4)
-    gain = metrics.score(new_labels, apply(new, found))["p"] - metrics.score(new_labels, new)["p"]
+    gain = scoring.score(new_labels, apply(new, found))["p"] - scoring.score(new_labels, new)["p"]
     promised = scores["cross_fitted"]["p"] - scores["uncalibrated"]["p"]
     assert gain == pytest.approx(promised, abs=0.1)
 

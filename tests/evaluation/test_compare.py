@@ -9,7 +9,7 @@ import scorer_files
 from scorer_files import make_rows
 
 from mtl_face.cli import main
-from mtl_face.evaluation.metrics import score
+from mtl_face.evaluation.scoring import score
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,19 +9,36 @@ from scipy.stats import pearsonr
 from sklearn import metrics as sklearn_metrics
 
 from mtl_face.evaluation.measures import (
+    always,
+    area_under_risk,
+    average_precision,
     binary_f1,
     concordance,
+    concordance_of_sums,
     concordance_parts,
     confusion_matrix,
+    f1_per_class,
     macro_f1,
+    mean_of_defined,
+    moments,
     precision_per_class,
+    ratio,
     recall_per_class,
-    root_mean_square_error,
-    sign_agreement,
+    risk_coverage,
 )
-from mtl_face.evaluation.ranking import average_precision, average_precision_of_groups
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=150)
+
+
+def sums_of(truth, prediction):
+    """The sums that the concordance of rows is a function of."""
+    return np.stack(moments(np.asarray(truth), np.asarray(prediction)), axis=1).sum(axis=0)
+
+
+def groups_of(score, weights):
+    """Rows and summed weights by falling score."""
+    _, group = np.unique(-np.asarray(score), return_inverse=True)
+    return np.bincount(group).astype(float), np.bincount(group, weights=weights)
 
 
 def pairs_of_classes(num_classes):
@@ -137,7 +156,7 @@ def test_precision_and_recall_are_scikit_learns(pair):
 def test_parts_of_concordance_multiply_to_it(num_rows, seed):
     truth, noise = np.random.default_rng(seed).normal(size=(2, num_rows))
     prediction = 0.3 + 0.5 * truth + noise
-    parts = concordance_parts(truth, prediction)
+    parts = concordance_parts(sums_of(truth, prediction))
     assert parts["correlation"] == pytest.approx(pearsonr(truth, prediction).statistic, abs=1e-9)
     assert parts["scale"] == pytest.approx(prediction.std() / truth.std())
     product = parts["correlation"] * parts["accuracy"]
@@ -146,18 +165,11 @@ def test_parts_of_concordance_multiply_to_it(num_rows, seed):
 
 def test_parts_of_concordance_by_hand():
     truth = np.array([-1.0, 1.0])
-    parts = concordance_parts(truth, 2 * truth + 3)
+    parts = concordance_parts(sums_of(truth, 2 * truth + 3))
     assert parts == pytest.approx(
         {"correlation": 1.0, "scale": 2.0, "shift": 3 / np.sqrt(2), "accuracy": 2 / 7}
     )
-    assert concordance_parts(truth, np.zeros(2)) is None
-
-
-def test_root_mean_square_error_and_sign_agreement():
-    truth, prediction = np.random.default_rng(0).normal(size=(2, 40))
-    expected = sklearn_metrics.root_mean_squared_error(truth, prediction)
-    assert root_mean_square_error(truth, prediction) == pytest.approx(expected)
-    assert sign_agreement([-1, 0, 0.5, 0.5], [-0.1, 0.2, 0.9, -0.1]) == 0.5
+    assert np.isnan(list(concordance_parts(sums_of(truth, np.zeros(2))).values())).all()
 
 
 @SETTINGS
@@ -171,9 +183,10 @@ def test_root_mean_square_error_and_sign_agreement():
 )
 def test_average_precision_is_scikit_learns(pair):
     truth, score = pair
-    value = average_precision(truth, score.astype(float))
+    count, positive = groups_of(score, truth)
+    value = average_precision(positive, count)
     if not truth.any():
-        assert value is None
+        assert np.isnan(value)
         return
     expected = sklearn_metrics.average_precision_score(truth, score)
     assert value == pytest.approx(expected, abs=1e-12)
@@ -185,7 +198,77 @@ def test_average_precision_of_coarse_groups_is_close():
     score = truth + rng.normal(size=20_000)
     group = np.searchsorted(np.sort(-score)[np.arange(1, 500) * 40], -score)
     positive, count = np.bincount(group, weights=truth), np.bincount(group)
-    exact = average_precision(truth, score)
-    assert average_precision_of_groups(positive, count, spread=True) == pytest.approx(
-        exact, abs=1e-3
+    exact = sklearn_metrics.average_precision_score(truth, score)
+    assert average_precision(positive, count, spread=True) == pytest.approx(exact, abs=1e-3)
+
+
+@SETTINGS
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=1, max_size=6),
+)
+def test_area_is_the_mean_over_all_orders_of_ties(rows):
+    confidence = np.array([c for c, _ in rows], float)
+    loss = np.array([x for _, x in rows], float)
+    areas = []
+    for order in itertools.permutations(range(len(rows))):
+        order = list(order)
+        if all(confidence[a] >= confidence[b] for a, b in itertools.pairwise(order)):
+            risks = np.cumsum(loss[order]) / np.arange(1, len(rows) + 1)
+            areas.append(risks.mean())
+    result = risk_coverage(confidence, loss)
+    assert result["aurc"] == pytest.approx(np.mean(areas), abs=1e-12)
+    assert result["risk"][-1] == pytest.approx(loss.mean())
+
+
+def test_curve_without_ties():
+    confidence = np.arange(100.0)
+    loss = (np.arange(100) < 30).astype(float)  # the least confident are wrong
+    result = risk_coverage(confidence, loss)
+    assert result["excess_aurc"] == 0.0
+    assert result["coverage"] == pytest.approx(np.arange(1, 21) / 20)
+    np.testing.assert_allclose(result["risk"][:14], 0.0, atol=1e-12)
+    assert result["risk"][14:] == pytest.approx(
+        [(k - 70) / k for k in (75, 80, 85, 90, 95, 100)], abs=1e-12
     )
+    worst = risk_coverage(-confidence, loss)
+    assert worst["excess_aurc"] > 0.4
+    assert worst["risk"][0] == 1.0
+
+
+def test_sums_of_parts_add_up():
+    """Concordance and area are functions of the sums of parts, of several sets at a time."""
+    truth, noise = np.random.default_rng(0).normal(size=(2, 60))
+    columns = np.stack(moments(truth, truth + noise), axis=1)
+    parts = columns.reshape(3, 20, 6).sum(axis=1)
+    sets = np.array([[1.0, 1.0, 1.0], [2.0, 0.0, 1.0], [0.0, 0.0, 0.0]]) @ parts
+    values = concordance_of_sums(sets)
+    rows = np.r_[0:20, 0:20, 40:60]
+    assert values[0] == pytest.approx(concordance(truth, truth + noise), abs=1e-12)
+    assert values[1] == pytest.approx(concordance(truth[rows], (truth + noise)[rows]), abs=1e-12)
+    assert np.isnan(values[2])
+
+
+def test_area_of_no_rows_is_undefined():
+    assert np.isnan(area_under_risk(np.zeros((2, 3)), np.zeros((2, 3)))).all()
+
+
+def test_always_answers_a_constant():
+    truth = np.repeat(np.arange(3), [5, 2, 3])
+    confusion = confusion_matrix(truth, np.roll(truth, 1), num_classes=3)
+    for answer in range(3):
+        expected = confusion_matrix(truth, np.full(10, answer), num_classes=3)
+        np.testing.assert_array_equal(always(confusion, answer), expected)
+
+
+def test_measures_of_several_confusion_matrices():
+    pairs = np.random.default_rng(0).integers(0, 4, (5, 2, 30))
+    matrices = np.stack([confusion_matrix(*pair, num_classes=4) for pair in pairs])
+    for measure in (f1_per_class, precision_per_class, recall_per_class):
+        expected = [measure(matrix) for matrix in matrices]
+        np.testing.assert_array_equal(measure(matrices), expected)
+
+
+def test_ratio_and_mean_of_what_is_defined():
+    np.testing.assert_array_equal(ratio([1, 2, 0], [2, 0, 0]), [0.5, np.nan, np.nan])
+    values = np.array([[1.0, np.nan, 3.0], [np.nan] * 3])
+    np.testing.assert_array_equal(mean_of_defined(values), [2.0, np.nan])

@@ -13,7 +13,7 @@ import scorer_files
 from scorer_files import make_rows
 
 from mtl_face.cli import main
-from mtl_face.evaluation import predictions as prediction_files
+from mtl_face.evaluation import prediction_files
 
 ROOT = Path(__file__).parents[2]
 EVALUATE = ("evaluate", "--predictions=a.parquet", "--truth=truth.txt", "--resamples=10")

@@ -12,7 +12,7 @@ import scorer_files
 from scorer_files import make_rows
 
 from mtl_face.cli import main
-from mtl_face.evaluation.metrics import score
+from mtl_face.evaluation.scoring import score
 
 ROOT = Path(__file__).parents[2]
 

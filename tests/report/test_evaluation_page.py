@@ -10,7 +10,7 @@ from evaluation_tables import decisions_alone, make_labels, make_predictions
 from markupsafe import Markup
 
 from mtl_face.errors import UserError, WorkdirError
-from mtl_face.evaluation.metrics import score
+from mtl_face.evaluation.scoring import score
 from mtl_face.report import Report, curves, figures, reliability, write_report
 from mtl_face.report.figures import FIRST, SECOND, THIRD
 from mtl_face.report.page import printable

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from evaluation_tables import make_labels, make_predictions
 
-from mtl_face.evaluation.metrics import score
+from mtl_face.evaluation.scoring import score
 from mtl_face.report.reliability import interval_coverage, reliability, risk_coverage
 
 BLUE, ORANGE = "#3b82c4", "#c8701a"

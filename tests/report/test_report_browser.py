@@ -9,7 +9,7 @@ from evaluation_tables import make_labels, make_predictions
 from test_audit_page import HOSTILE, frames
 
 from data_pipeline.audit import audit
-from mtl_face.evaluation.metrics import score
+from mtl_face.evaluation.scoring import score
 from mtl_face.report import Report, audit_page, write_report
 
 pytestmark = [

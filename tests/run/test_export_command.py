@@ -14,7 +14,7 @@ from mtl_face import config as config_lib
 from mtl_face import export
 from mtl_face.cli import main
 from mtl_face.errors import WeightsError, WorkdirError
-from mtl_face.evaluation import predictions
+from mtl_face.evaluation import prediction_files
 from mtl_face.run import export as export_command
 from mtl_face.run import provenance as lineage
 from mtl_face.training.checkpoint import Checkpoints
@@ -89,7 +89,7 @@ def test_export_is_read_as_the_checkpoint(runs, form):
     assert card["crop"]["template"][0] == pytest.approx(
         [(38.2946 + 0.5) * 32 / 112 - 0.5, (51.6963 + 0.5) * 32 / 112 - 0.5], abs=1e-4
     )
-    table = predictions.read(runs.parent / "evaluation" / "predictions.parquet")
+    table = prediction_files.read(runs.parent / "evaluation" / "predictions.parquet")
     assert table.metadata["weights_sha256"] == card["weights_sha256"]
     assert card["weights_sha256"] == exported.weights_sha256(variables)
 
@@ -118,8 +118,8 @@ def test_evaluates_without_workdir_and_config(runs, form, tmp_path, capsys):
         "predictions.csv",
         "report.html",
     }
-    first = predictions.read(runs.parent / "evaluation" / "predictions.parquet")
-    second = predictions.read(output / "predictions.parquet")
+    first = prediction_files.read(runs.parent / "evaluation" / "predictions.parquet")
+    second = prediction_files.read(output / "predictions.parquet")
     for name, column in first.columns().items():
         np.testing.assert_array_equal(column, second.columns()[name], err_msg=name)
     before, after = (
@@ -281,7 +281,7 @@ class TestProvenance:
         assert metrics["provenance"]["pretrained_on"] == ["Aff-Wild2", "own faces", "VGGFace2"]
         assert metrics["provenance"]["aff_wild2_pretrained"] is True
         assert metrics["warnings"] == provenance.warnings(metrics["provenance"])
-        table = predictions.read(results / "predictions.parquet")
+        table = prediction_files.read(results / "predictions.parquet")
         assert provenance.warnings_of_predictions(table.metadata) == metrics["warnings"]
         assert "pre-trained on Aff-Wild2 were used" in (results / "report.html").read_text()
 

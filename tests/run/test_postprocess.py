@@ -11,7 +11,7 @@ from evaluation_tables import make_labels, make_predictions
 
 from mtl_face.cli import flags, main
 from mtl_face.errors import ConfigError
-from mtl_face.evaluation.predictions import read, write
+from mtl_face.evaluation.prediction_files import read, write
 
 
 def annotation_lines(labels):

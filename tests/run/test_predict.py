@@ -6,7 +6,7 @@ import pytest
 from small_experiment import Experiment
 
 from mtl_face.cli import main
-from mtl_face.evaluation import predictions
+from mtl_face.evaluation import prediction_files
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def run(capsys, *arguments):
 @pytest.fixture
 def listed(trained, tmp_path):
     """The validation set's images as a test list, in another order, and what evaluation said."""
-    table = predictions.read(trained.workdir / "evaluation" / "predictions.parquet")
+    table = prediction_files.read(trained.workdir / "evaluation" / "predictions.parquet")
     rows = np.random.default_rng(0).permutation(np.unique(table.image, return_index=True)[1])
     table = table.take(rows)
     path = tmp_path / "list.txt"
@@ -41,7 +41,7 @@ def test_a_test_list(trained, listed, tmp_path, capsys):
     assert (status, err) == (0, "")
     assert f"predictions: {output}" in out
     assert "next: python run.py submit" in out
-    found = predictions.read(output)
+    found = prediction_files.read(output)
     assert found.image.tolist() == expected.image.tolist()
     for name in ("valence", "arousal", "au_logits", "expression_logits"):
         np.testing.assert_allclose(
@@ -58,7 +58,7 @@ def test_a_test_list(trained, listed, tmp_path, capsys):
         *(f"--config.data.shards={tmp_path / 'gone'}", f"--output={again}"),
     )
     assert (status, err) == (0, "")
-    np.testing.assert_allclose(predictions.read(again).au_logits, found.au_logits, rtol=1e-5)
+    np.testing.assert_allclose(prediction_files.read(again).au_logits, found.au_logits, rtol=1e-5)
 
     status, out, err = run(
         capsys,
@@ -82,7 +82,7 @@ def test_images_that_are_absent(trained, listed, tmp_path, capsys):
     status, out, err = run(capsys, *given, f"--output={output}", "--missing_images=skip")
     assert (status, err) == (0, "")
     assert "left out: 1" in out
-    assert len(predictions.read(output)) == len(expected)
+    assert len(prediction_files.read(output)) == len(expected)
 
 
 @pytest.mark.parametrize(

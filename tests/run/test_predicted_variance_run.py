@@ -7,7 +7,7 @@ import pytest
 from small_experiment import Experiment
 
 from mtl_face.cli import main
-from mtl_face.evaluation import predictions
+from mtl_face.evaluation import prediction_files
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
 
 
 def read(folder):
-    table = predictions.read(folder / "predictions.parquet")
+    table = prediction_files.read(folder / "predictions.parquet")
     return table, json.loads((folder / "metrics.json").read_text())
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from scorer_files import make_rows
 
 from mtl_face.cli import main
-from mtl_face.evaluation import predictions as prediction_files
+from mtl_face.evaluation import prediction_files
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,31 +1,30 @@
 """Scores as functions of sums over videos, so that a resample of videos costs a matrix product.
 
-Every score here depends on the rows only through sums: counts of a confusion matrix, moments,
-losses, histograms. The sums of each video are taken once. A set of videos, repetition allowed, is
-then a row of weights, and its scores follow from weights times sums.
+Every score depends on the rows only through sums: counts of a confusion matrix, moments, losses,
+histograms. The official score is its function of the sums over all rows; the score of a set of
+videos, repetition allowed, is the same function of weights times the sums of each video.
 
-Average precision and the area under the risk-coverage curve need all rows in order. For them rows
-of about equal score share one of up to 1,024 groups, which are formed once over all rows; their
-order within a group is taken to be unknown. With fewer distinct scores this is exact. Bins of
-calibration errors are likewise those of all rows.
+Average precision and the area under the risk-coverage curve need all rows in order, and their sums
+are those of groups of equal score. Over all rows together every score is a group, which is exact.
+By video, rows of about equal score share one of up to 1,024 groups, which are formed once over all
+rows; their order within a group is then taken to be unknown.
 
-Scores are named by their dotted path in the result of `metrics.score`.
-
-Dimension letters: N rows, V videos, R sets of videos, A action units (12), E expressions (8),
-G groups, B bins.
+Dimension letters: N rows, M rows that count, V videos, R sets of videos, C columns, G groups.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.evaluation.joining import Joined
+from mtl_face.evaluation.measures import Floats
 from mtl_face.tasks import TASKS
 
-Floats = NDArray[np.float64]
 Scores = dict[str, Floats]
+"""Values [R] by the dotted path that they have in the result of `scoring.score`. NaN: undefined."""
 
 _MAX_GROUPS = 1024
 _MAX_CELLS = 2**22
@@ -34,27 +33,56 @@ _MAX_CELLS = 2**22
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Statistic:
-    """Sums of each video and what follows from them.
+    """Sums of each video and the scores that follow from them.
 
     Attributes:
         sums: float64 [V, ...].
-        scores: from sums over R sets of videos, [R, ...], to values [R] by path. NaN: undefined.
+        scores: from sums over R sets of videos, [R, ...], to the scores of each.
     """
 
     sums: Floats
     scores: Callable[[Floats], Scores]
 
+    def total(self) -> Scores:
+        """The scores of all videos together, [1] each."""
+        return self.scores(self.sums.sum(axis=0, keepdims=True))
+
+    def weighted(self, weights_RV: Floats) -> Scores:
+        """The scores of R sets that have each video as often as the weights say, [R] each."""
+        flat = weights_RV @ self.sums.reshape(len(self.sums), -1)
+        return self.scores(flat.reshape(len(weights_RV), *self.sums.shape[1:]))
+
+    def without_each(self) -> Scores:
+        """The scores of all videos but one, for each one left out, [V] each."""
+        return self.scores(self.sums.sum(axis=0, keepdims=True) - self.sums)
+
 
 class Videos:
-    """The videos of N rows, and sums over them."""
+    """The videos of N rows, and sums over each.
 
-    def __init__(self, joined: Joined) -> None:
+    Attributes:
+        count: V.
+    """
+
+    def __init__(self, code_N: NDArray[np.int64], count: int, *, exact: bool) -> None:
+        self._code_N = code_N
+        self.count = count
+        self._exact = exact
+
+    @classmethod
+    def of(cls, joined: Joined) -> Self:
+        """The videos by data set and name."""
+        truth = joined.truth
         names = np.char.add(
-            np.char.add(joined.truth.dataset.astype(np.str_), "\n"),
-            joined.truth.video.astype(np.str_),
+            np.char.add(truth.dataset.astype(np.str_), "\n"), truth.video.astype(np.str_)
         )
-        unique, self.code_N = np.unique(names, return_inverse=True)
-        self.count = len(unique)
+        unique, code_N = np.unique(names, return_inverse=True)
+        return cls(code_N.astype(np.int64), len(unique), exact=False)
+
+    @classmethod
+    def together(cls, joined: Joined) -> Self:
+        """All rows as one video, with a group for every score: what the official score is of."""
+        return cls(np.zeros(len(joined), np.int64), 1, exact=True)
 
     def sums(self, rows: NDArray[np.bool_], columns: Sequence[NDArray[np.generic]]) -> Floats:
         """Sums of columns over the rows of each video.
@@ -66,7 +94,9 @@ class Videos:
         Returns:
             float64 [V, C].
         """
-        code = self.code_N[rows]
+        if self.count == 1:  # NumPy's own sum rounds less
+            return np.array([[np.asarray(column, np.float64).sum() for column in columns]])
+        code = self._code_N[rows]
         sums = [np.bincount(code, weights=column, minlength=self.count) for column in columns]
         return np.stack(sums, axis=1).astype(np.float64)
 
@@ -88,7 +118,7 @@ class Videos:
         Returns:
             float64 [V, C, G].
         """
-        cell = self.code_N[rows] * num_groups + groups
+        cell = self._code_N[rows] * num_groups + groups
         size = self.count * num_groups
         flat = [np.bincount(cell, weights=column, minlength=size) for column in columns]
         sums = np.stack(flat, axis=1).astype(np.float64)
@@ -105,35 +135,14 @@ class Videos:
         """
         limit = max(2, min(_MAX_GROUPS, _MAX_CELLS // max(self.count, 1)))
         distinct, group = np.unique(-falling, return_inverse=True)
-        coarse = len(distinct) > limit
+        coarse = len(distinct) > limit and not self._exact
         if coarse:
             edges = np.sort(-falling)[np.arange(1, limit) * len(falling) // limit]
             group = np.searchsorted(np.unique(edges), -falling, side="right")
         return group.astype(np.int64), int(group.max(initial=0)) + 1, coarse
 
 
-def total(statistic: Statistic) -> Scores:
-    """The scores of all videos together, [1] each."""
-    return statistic.scores(statistic.sums.sum(axis=0, keepdims=True))
-
-
-def weighted(statistic: Statistic, weights_RV: Floats) -> Scores:
-    """The scores of R sets of videos, [R] each.
-
-    Args:
-        statistic: sums over V videos.
-        weights_RV: how often each video is in each set, [R, V].
-    """
-    flat = weights_RV @ statistic.sums.reshape(len(statistic.sums), -1)
-    return statistic.scores(flat.reshape(len(weights_RV), *statistic.sums.shape[1:]))
-
-
-def without_each(statistic: Statistic) -> Scores:
-    """The scores of all videos but one, for each one left out, [V] each."""
-    return statistic.scores(statistic.sums.sum(axis=0, keepdims=True) - statistic.sums)
-
-
-def merge(parts: Iterator[Scores]) -> Scores:
+def merge(parts: Iterable[Scores]) -> Scores:
     """All scores, with `p` (the sum of the three tasks) where all three are there."""
     scores: Scores = {}
     for part in parts:

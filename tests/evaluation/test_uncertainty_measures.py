@@ -1,4 +1,4 @@
-"""Proper scores, calibration errors and risk-coverage against other programs and brute force."""
+"""Proper scores and calibration errors against other programs and brute force."""
 
 import itertools
 
@@ -9,25 +9,18 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from mtl_face.evaluation.calibration_error import (
+from mtl_face.evaluation.uncertainty_measures import (
     NUM_BINS,
     adaptive_bins,
-    debiased_calibration_error,
-    expected_calibration_error,
-    reliability,
-)
-from mtl_face.evaluation.risk_coverage import risk_coverage
-from mtl_face.evaluation.uncertainty_scores import (
     binary_losses,
     class_losses,
+    debiased_calibration_error,
+    expected_calibration_error,
     gaussian_losses,
     inside_interval,
-    log_softmax,
-    score_au_uncertainty,
-    score_expression_uncertainty,
-    score_va_uncertainty,
-    sigmoid,
+    reliability,
 )
+from mtl_face.probabilities import log_softmax, sigmoid
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=100)
 
@@ -78,20 +71,6 @@ def test_an_interval_beyond_the_range_takes_in_its_end():
     one = np.ones(1)
     assert inside_interval(one, 3 * one, 0.1 * one, 0.5).all()
     assert not inside_interval(-one, 3 * one, 0.1 * one, 0.5).any()
-
-
-def test_coverage_of_honest_normal_predictions():
-    rng = np.random.default_rng(0)
-    mean, std = rng.uniform(-0.3, 0.3, (20_000, 2)), rng.uniform(0.05, 0.2, (20_000, 2))
-    truth = rng.normal(mean, std)
-    result = score_va_uncertainty(truth, mean, std)
-    for name in ("valence", "arousal"):
-        for percent, share in result["coverage"][name].items():
-            assert share == pytest.approx(float(percent) / 100, abs=0.012)
-    curve = result["risk_coverage"]
-    assert curve["risk"][0] < curve["risk"][-1]
-    error = ((mean - truth) ** 2).mean()
-    assert curve["risk"][-1] == pytest.approx(error)
 
 
 @SETTINGS
@@ -172,56 +151,3 @@ def test_calibration_error_of_a_known_error():
     assert sum(told["count"]) == 200_000
     gap = np.subtract(told["frequency"], told["confidence"])
     np.testing.assert_allclose(gap, 0.2, atol=0.02)
-
-
-@SETTINGS
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=1, max_size=6),
-)
-def test_area_is_the_mean_over_all_orders_of_ties(rows):
-    confidence = np.array([c for c, _ in rows], float)
-    loss = np.array([x for _, x in rows], float)
-    areas = []
-    for order in itertools.permutations(range(len(rows))):
-        order = list(order)
-        if all(confidence[a] >= confidence[b] for a, b in itertools.pairwise(order)):
-            risks = np.cumsum(loss[order]) / np.arange(1, len(rows) + 1)
-            areas.append(risks.mean())
-    result = risk_coverage(confidence, loss)
-    assert result["aurc"] == pytest.approx(np.mean(areas), abs=1e-12)
-    assert result["risk"][-1] == pytest.approx(loss.mean())
-
-
-def test_curve_without_ties():
-    confidence = np.arange(100.0)
-    loss = (np.arange(100) < 30).astype(float)  # the least confident are wrong
-    result = risk_coverage(confidence, loss)
-    assert result["excess_aurc"] == 0.0
-    assert result["coverage"] == pytest.approx(np.arange(1, 21) / 20)
-    np.testing.assert_allclose(result["risk"][:14], 0.0, atol=1e-12)
-    assert result["risk"][14:] == pytest.approx(
-        [(k - 70) / k for k in (75, 80, 85, 90, 95, 100)], abs=1e-12
-    )
-    worst = risk_coverage(-confidence, loss)
-    assert worst["excess_aurc"] > 0.4
-    assert worst["risk"][0] == 1.0
-
-
-def test_scores_of_no_rows():
-    empty = np.zeros((0, 2))
-    assert score_va_uncertainty(empty, empty, empty) is None
-    nothing = np.zeros((3, 12), bool)
-    assert score_au_uncertainty(np.zeros((3, 12)), np.zeros((3, 12)), nothing, nothing) is None
-    no_class = np.zeros(0, np.int64)
-    assert score_expression_uncertainty(no_class, np.zeros((0, 8)), no_class) is None
-
-
-def test_decisions_that_are_not_the_likeliest_class():
-    """Confidence is the probability of what was decided, so a bias lowers it."""
-    logits = np.log(np.tile([0.5, 0.3, 0.2, 1e-9, 1e-9, 1e-9, 1e-9, 1e-9], (50, 1)))
-    truth = np.array([1] * 20 + [0] * 30)
-    result = score_expression_uncertainty(truth, logits, np.ones(50, np.int64))
-    assert result["reliability"]["confidence"] == pytest.approx([0.3], abs=1e-6)
-    assert result["reliability"]["frequency"] == pytest.approx([0.4])
-    assert result["ece"] == pytest.approx(0.1, abs=1e-6)
-    assert result["risk_coverage"]["aurc"] == pytest.approx(0.6)

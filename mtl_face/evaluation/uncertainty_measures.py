@@ -1,18 +1,60 @@
-"""How far predicted probabilities are from what happens: reliability bins and calibration errors.
+"""The elementary measures of predicted uncertainties: losses of rows, calibration of probabilities.
 
-Bins are adaptive: each holds about the same number of rows (Nguyen and O'Connor 2015), and equal
-confidences share a bin, so that the order of rows does not matter.
+Bins of a calibration error are adaptive: each holds about the same number of rows (Nguyen and
+O'Connor 2015), and equal confidences share a bin, so that the order of rows does not matter.
 
-Dimension letters: N rows, B bins; arrays may have further axes in front (written `...`).
+Dimension letters: N rows, E expressions (8), B bins; further axes in front are written `...`.
 """
 
 import dataclasses
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_face.probabilities import log_softmax, sigmoid
+
+Floats = NDArray[np.float64]
+
+INTERVAL_LEVELS = {"50": 0.5, "80": 0.8, "95": 0.95}
+"""Nominal probabilities of the central intervals whose coverage is counted, by name in percent."""
+
 NUM_BINS = 15
+
+
+def gaussian_losses(truth: Floats, mean: Floats, std: Floats) -> Floats:
+    """Negative log density of a normal prediction, in nats; same shape as the arguments."""
+    return 0.5 * np.log(2.0 * np.pi * std**2) + (truth - mean) ** 2 / (2.0 * std**2)
+
+
+def inside_interval(
+    truth: Floats,
+    mean: Floats,
+    std: Floats,
+    probability: float,
+) -> NDArray[np.bool_]:
+    """Whether the truth lies in the central interval of a normal prediction.
+
+    The interval is that of the normal variable clipped to [-1, 1], as the predictions are: an end
+    beyond the range takes in the whole range on its side.
+    """
+    half = NormalDist().inv_cdf(0.5 + probability / 2.0) * std
+    return (truth >= np.minimum(mean - half, 1.0)) & (truth <= np.maximum(mean + half, -1.0))
+
+
+def binary_losses(truth: Floats, logits: Floats) -> tuple[Floats, Floats]:
+    """Negative log likelihood in nats and Brier score ``(p - y)^2`` of each decision."""
+    nll = np.logaddexp(0.0, logits) - truth * logits
+    return nll, (sigmoid(logits) - truth) ** 2
+
+
+def class_losses(truth_N: NDArray[np.int64], logits_NE: Floats) -> tuple[Floats, Floats]:
+    """Negative log likelihood in nats and Brier score ``sum_k (p_k - y_k)^2``, [N] each."""
+    log_NE = log_softmax(logits_NE)
+    one_hot_NE = np.arange(logits_NE.shape[1])[None, :] == truth_N[:, None]
+    nll_N = -np.take_along_axis(log_NE, truth_N[:, None], axis=1)[:, 0]
+    return nll_N, ((np.exp(log_NE) - one_hot_NE) ** 2).sum(axis=1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,9 +67,9 @@ class Reliability:
         hits: number of rows where the event happened, [..., B].
     """
 
-    count: NDArray[np.float64]
-    confidence: NDArray[np.float64]
-    hits: NDArray[np.float64]
+    count: Floats
+    confidence: Floats
+    hits: Floats
 
     def to_json(self) -> dict[str, Any]:
         """Means of the bins that are not empty: `count`, `confidence`, `frequency` (lists)."""
@@ -39,15 +81,11 @@ class Reliability:
         }
 
 
-def adaptive_bins(values_N: NDArray[np.float64], num_bins: int = NUM_BINS) -> NDArray[np.int64]:
-    """Assigns each value a bin, such that bins are in order and hold about equally many values.
+def adaptive_bins(values_N: Floats, num_bins: int = NUM_BINS) -> NDArray[np.int64]:
+    """Bin of each finite value in 0 .. num_bins - 1, int64 [N].
 
-    Args:
-        values_N: finite values, [N].
-        num_bins: bins wanted; there are fewer where many values are equal.
-
-    Returns:
-        Bin of each value in 0 .. num_bins - 1, int64 [N].
+    Bins are in order of the values and hold about equally many; there are fewer bins where many
+    values are equal.
     """
     num_rows = len(values_N)
     if not num_rows:
@@ -57,28 +95,23 @@ def adaptive_bins(values_N: NDArray[np.float64], num_bins: int = NUM_BINS) -> ND
     return np.searchsorted(edges, values_N, side="right").astype(np.int64)
 
 
-def reliability(
-    confidence_N: NDArray[np.float64], hit_N: NDArray[Any], num_bins: int = NUM_BINS
-) -> Reliability:
+def reliability(confidence_N: Floats, hit_N: NDArray[Any], num_bins: int = NUM_BINS) -> Reliability:
     """Sums of the adaptive bins.
 
     Args:
         confidence_N: predicted probability of the event, [N], in [0, 1].
         hit_N: whether it happened, 0 or 1, [N].
-        num_bins: number of bins.
-
-    Returns:
-        The sums, [num_bins].
+        num_bins: B.
     """
     bin_N = adaptive_bins(confidence_N, num_bins)
 
-    def sums(weights_N: NDArray[Any] | None) -> NDArray[np.float64]:
+    def sums(weights_N: NDArray[Any] | None) -> Floats:
         return np.bincount(bin_N, weights=weights_N, minlength=num_bins).astype(np.float64)
 
     return Reliability(sums(None), sums(confidence_N), sums(np.asarray(hit_N, np.float64)))
 
 
-def expected_calibration_error(bins: Reliability) -> NDArray[np.float64]:
+def expected_calibration_error(bins: Reliability) -> Floats:
     """ECE: mean over rows of the distance between a bin's mean confidence and its frequency.
 
     Its expectation exceeds the true error, the more so the fewer rows a bin has; compare
@@ -94,7 +127,7 @@ def expected_calibration_error(bins: Reliability) -> NDArray[np.float64]:
     return (weight * np.abs(distance)).sum(axis=-1)
 
 
-def debiased_calibration_error(bins: Reliability) -> NDArray[np.float64]:
+def debiased_calibration_error(bins: Reliability) -> Floats:
     """ECE less its bias, after Kumar, Liang and Ma, *Verified Uncertainty Calibration* (2019).
 
     The frequency of a bin of n rows scatters about its expectation like a normal variable with
@@ -123,7 +156,7 @@ def debiased_calibration_error(bins: Reliability) -> NDArray[np.float64]:
     return np.maximum((weight * (2.0 * np.abs(distance) - folded)).sum(axis=-1), 0.0)
 
 
-def _bins(bins: Reliability) -> tuple[NDArray[np.float64], ...]:
+def _bins(bins: Reliability) -> tuple[Floats, ...]:
     """Each bin's share of rows, frequency less confidence, and the frequency's deviation."""
     total = bins.count.sum(axis=-1, keepdims=True)
     weight = np.divide(bins.count, total, out=np.full(bins.count.shape, np.nan), where=total > 0)

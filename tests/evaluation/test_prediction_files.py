@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mtl_face.errors import UserError, WorkdirError
-from mtl_face.evaluation.predictions import PredictionTable, read, write, write_csv
+from mtl_face.evaluation.prediction_files import read, write, write_csv
+from mtl_face.tables import PredictionTable
 
 
 def assert_equal_tables(actual, expected, *, metadata=True):

@@ -1,0 +1,107 @@
+"""Two tables of predictions of the same rows: how far their scores differ, and by how much luck.
+
+Both are scored on the same resamples of videos, so that what makes a video hard or easy for both
+cancels out: a difference is known better than either score.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mtl_face.evaluation import bootstrap
+from mtl_face.evaluation.joining import Joined
+from mtl_face.evaluation.scoring import ends, number
+from mtl_face.evaluation.sums import Videos
+
+_ROWS = (
+    ("va.score", "valence/arousal", "mean CCC"),
+    ("va.valence", "  valence", "CCC"),
+    ("va.arousal", "  arousal", "CCC"),
+    ("au.score", "action units", "mean F1"),
+    ("expr.score", "expressions", "macro F1"),
+    ("p", "P", "sum"),
+)
+
+
+def compare(
+    first: Joined,
+    second: Joined,
+    *,
+    num_resamples: int = bootstrap.NUM_RESAMPLES,
+    seed: int = 0,
+    level: float = bootstrap.LEVEL,
+    method: bootstrap.Method = "bca",
+) -> dict[str, Any]:
+    """Scores, differences, their intervals and p-values.
+
+    Args:
+        first: rows with one table's predictions.
+        second: the same rows with the other's, as from `joining.join_both`.
+        num_resamples: resamples of the videos.
+        seed: of the resamples.
+        level: of the intervals.
+        method: of the intervals and p-values, see `bootstrap`.
+
+    Returns:
+        JSON values: `num_rows`, `num_unpredicted`, `num_videos`, `num_resamples`, `seed`, `level`,
+        `method`, and `scores`: by dotted path of a score, `first`, `second`, `difference` (second
+        less first), `interval` ([low, high] or None) and `p_value` (or None) of the difference.
+    """
+    samples = [
+        bootstrap.resample(joined, num_resamples=num_resamples, seed=seed)
+        for joined in (first, second)
+    ]
+    difference = samples[1].minus(samples[0])
+    scores = {}
+    for path, value in difference.point.items():
+        if not np.isfinite(value):
+            continue
+        interval = bootstrap.interval(difference, path, level=level, method=method)
+        scores[path] = {
+            "first": samples[0].point[path],
+            "second": samples[1].point[path],
+            "difference": value,
+            "interval": interval and list(interval),
+            "p_value": bootstrap.p_value(difference, path, method=method),
+        }
+    return {
+        "num_rows": len(first),
+        "num_unpredicted": first.num_unpredicted,
+        "num_videos": Videos.of(first).count,
+        "num_resamples": num_resamples,
+        "seed": seed,
+        "level": level,
+        "method": method,
+        "scores": scores,
+    }
+
+
+def summary(result: Mapping[str, Any]) -> list[str]:
+    """A result of `compare` in lines: what is compared, a line a score, the rows and resamples.
+
+    Args:
+        result: of `compare`, with `files`: names of `first` and `second`.
+    """
+    lines = [f"A: {result['files']['first']}", f"B: {result['files']['second']}"]
+    head = f"{'A':>7} {'B':>7} {'B - A':>8} {result['level']:.0%} interval"
+    lines.append(f"{'':25} {head:45}  p-value")
+    for path, name, measure in _ROWS:
+        values = result["scores"].get(path)
+        if values is None:
+            lines.append(f"{name:15} {measure:9} {'none':>7}")
+            continue
+        chance = values["p_value"]
+        lines.append(
+            f"{name:15} {measure:9} {number(values['first']):>7} {number(values['second']):>7} "
+            f"{number(values['difference'], sign=True):>8} {ends(values['interval'], sign=True)}  "
+            f"{'none' if chance is None else f'{chance:.3f}'}"
+        )
+    lines.append(
+        f"{result['num_rows']} rows of {result['num_videos']} videos, "
+        f"{result['num_resamples']} paired resamples of the videos; p-values are for each line by "
+        "itself"
+    )
+    if result["num_unpredicted"]:
+        lines.append(f"left out: {result['num_unpredicted']} labelled rows that not both predict")
+    return lines
