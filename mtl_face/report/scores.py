@@ -225,14 +225,15 @@ def _confusion(counts: Sequence[Sequence[int]]) -> Table:
     """Counts and shares of each true class, shaded by the share."""
     matrix = np.asarray(counts, np.int64)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    rows = []
+    for name, shares, numbers in zip(EXPRESSION_NAMES, share, matrix, strict=True):
+        cells = zip(shares.tolist(), numbers.tolist(), strict=True)
+        rows.append([name, *(Cell(f"{s:.0%}", shade=s, below=f"{n:,}") for s, n in cells)])
     return Table(
         "Confusion matrix: share of each true expression (line) by predicted one (column), and "
         "count",
         ("true \\ predicted", *EXPRESSION_NAMES),
-        [
-            (name, *(Cell(f"{s:.0%}", shade=s, below=f"{n:,}") for s, n in zip(*row, strict=True)))
-            for name, *row in zip(EXPRESSION_NAMES, share.tolist(), matrix.tolist(), strict=True)
-        ],
+        rows,
         kind="heat",
     )
 
