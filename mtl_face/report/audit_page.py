@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mtl_face import tasks
-from mtl_face.report.page import Cell, Picture, Table, embed, write_page
+from mtl_face.report.page import Cell, Picture, Row, Table, embed, write_page
 
 _PAIRS_SHOWN = 24
 _CONFLICTS_SHOWN = 12
@@ -22,7 +22,6 @@ _UNITS = [f"AU{number}" for number in tasks.AU_NUMBERS]
 _SHARED = {"videos": "Videos", "recordings": "Recordings (by name)", "identities": "People"}
 
 Report = dict[str, Any]
-Row = list[str | int | Cell]
 
 
 def write_audit(path: str | os.PathLike[str], report: Report, *, title: str, where: str) -> None:

@@ -18,6 +18,7 @@ from mtl_face.report.scores import AU_LABELS
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import EXPRESSION_NAMES, VA_NAMES
 
+Rows = NDArray[np.int64]
 Images = Callable[[int], NDArray[np.uint8] | None]
 """Picture of a row of labels, uint8 [H, W, 3], or None if there is none."""
 
@@ -43,22 +44,15 @@ class Shown:
         maps: attention by row, [M, T, h, w], of the rows with a picture; empty without a network.
     """
 
-    groups: dict[str, NDArray[np.int64]]
+    groups: dict[str, Rows]
     pictures: dict[int, NDArray[np.uint8] | None]
     maps: dict[int, NDArray[np.float64]]
 
     @classmethod
     def of(
-        cls,
-        groups: dict[str, NDArray[np.int64]],
-        images: Images | None,
-        attention: Attention | None,
+        cls, groups: dict[str, Rows], images: Images | None, attention: Attention | None
     ) -> "Shown":
-        """Asks for the pictures and the attention of chosen rows.
-
-        Raises:
-            ValueError: the attention has the wrong shape.
-        """
+        """Asks for the pictures and the attention of chosen rows."""
         rows = [int(row) for group in groups.values() for row in group]
         pictures = {row: images(row) if images is not None else None for row in rows}
         maps = {}
@@ -103,9 +97,6 @@ def card(row: int, truth: FrameTable, answers: PredictionTable, shown: Shown) ->
         module, with the token; `lines`: task, truth, prediction, and whether that is wrong;
         `units`: words on action units and whether they are wrong, `no_units`: those if there are
         none.
-
-    Raises:
-        ValueError: the picture is not uint8 [H, W, 3].
     """
     name = f"{truth.dataset[row]} / {truth.video[row]}, frame {truth.frame[row]}"
     picture, maps_MThw = shown.pictures[row], shown.maps.get(row)
@@ -227,7 +218,7 @@ def frame_uncertainties(answers: PredictionTable) -> NDArray[np.float64] | None:
 
 def choose(
     truth: FrameTable, answers: PredictionTable, *, num_rows: int, seed: int = 0
-) -> dict[str, NDArray[np.int64]]:
+) -> dict[str, Rows]:
     """Picks rows to show by `GROUPS`; `uncertain` is absent where only decisions are known.
 
     Only rows with the greatest number of labelled tasks are compared, or a row with one easy task
@@ -246,7 +237,7 @@ def choose(
     if uncertainty_N is not None:
         orders["uncertain"] = candidates[np.argsort(-uncertainty_N[candidates], kind="stable")]
     orders["random"] = np.random.default_rng(seed).permutation(candidates)
-    groups: dict[str, NDArray[np.int64]] = {}
+    groups: dict[str, Rows] = {}
     for number, (name, order) in enumerate(orders.items()):
         taken = np.concatenate([np.array([], np.int64), *groups.values()])
         rest = order[~np.isin(order, taken)]
@@ -256,9 +247,7 @@ def choose(
     return groups
 
 
-def _from_different_videos(
-    truth: FrameTable, order: NDArray[np.int64], num_rows: int
-) -> NDArray[np.int64]:
+def _from_different_videos(truth: FrameTable, order: Rows, num_rows: int) -> Rows:
     """First rows of an order, those of a video already shown last."""
     seen: dict[tuple[str, str], int] = {}
     repeats = []

@@ -54,6 +54,9 @@ class Cell(NamedTuple):
     below: str = ""
 
 
+Row = list[str | int | Cell]
+
+
 class Table(NamedTuple):
     """A table whose first column heads its rows.
 

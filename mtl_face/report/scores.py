@@ -9,7 +9,7 @@ import numpy as np
 from mtl_face.evaluation.joining import valid_va
 from mtl_face.report import figures
 from mtl_face.report.figures import Bar
-from mtl_face.report.page import Cell, Drawing, Table
+from mtl_face.report.page import Cell, Drawing, Row, Table
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU, AU_DESCRIPTIONS, AU_NAMES, EXPR, EXPRESSION_NAMES, VA, VA_NAMES
 
@@ -225,7 +225,7 @@ def _confusion(counts: Sequence[Sequence[int]]) -> Table:
     """Counts and shares of each true class, shaded by the share."""
     matrix = np.asarray(counts, np.int64)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    rows = []
+    rows: list[Row] = []
     for name, shares, numbers in zip(EXPRESSION_NAMES, share, matrix, strict=True):
         cells = zip(shares.tolist(), numbers.tolist(), strict=True)
         rows.append([name, *(Cell(f"{s:.0%}", shade=s, below=f"{n:,}") for s, n in cells)])

@@ -105,8 +105,7 @@ def of_file(
             Writing the report raises ImageError where a picture is there and cannot be read.
         warnings: what was found when the file was read.
     """
-    predictions = file.predictions
-    metadata = predictions.metadata
+    metadata = file.predictions.metadata
 
     def picture(row: int) -> NDArray[np.uint8] | None:
         assert image_folder is not None
@@ -116,7 +115,7 @@ def of_file(
     return Report(
         title=f"Predictions of {file.path.name}",
         metrics=metrics,
-        predictions=predictions,
+        predictions=file.predictions,
         truth=truth,
         raw=None if raw is None else raw.predictions,
         images=None if image_folder is None else picture,
