@@ -19,8 +19,9 @@ HELP = (
     "fitted by video"
 )
 CONFIG = "optional"
+own_settings = flags.settings_of_model
 
-_REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --config=... --workdir=DIR"
+_REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --model=RUN, an evaluated run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--truth", type=Path, metavar="FILE", help="labels: a multi-task annotation file"
     )
-    parser.add_argument(
-        "--workdir",
-        type=Path,
-        metavar="DIR",
-        help="instead of both: folder of an evaluated run, with the --config that names its data",
-    )
+    flags.model(parser)
     parser.add_argument(
         "--output", required=True, type=Path, metavar="FILE.json", help="the calibration to write"
     )
@@ -74,23 +70,21 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     from mtl_face.run import postprocess
 
     search = _search(options)
-    if options.workdir is None:
+    if options.model is None:
         if options.predictions is None or options.truth is None or config is not None:
             raise ConfigError("calibrate needs predictions and their labels", remedy=_REMEDY)
         source = postprocess.labelled_files(options.predictions, options.truth)
     else:
-        if config is None or options.predictions is not None or options.truth is not None:
-            raise ConfigError(
-                "--workdir goes with --config, and without --predictions and --truth",
-                remedy=_REMEDY,
-            )
-        source = postprocess.labelled_workdir(config, options.workdir, print)
+        if options.predictions is not None or options.truth is not None:
+            raise ConfigError("--model goes without --predictions and --truth", remedy=_REMEDY)
+        assert config is not None  # the run's own, if no file was given
+        source = postprocess.labelled_workdir(config, options.model, print)
     for line in _lines(postprocess.calibrate(source, search, options.output, print)):
         print(line)
     print(f"results: {options.output}")
     print(
         f"next: run.py evaluate --calibration={options.output} with --predictions and --truth of "
-        "other videos, or with --config and --workdir"
+        "other videos, or with --model"
     )
     return 0
 

@@ -7,17 +7,18 @@ from mtl_face.cli import flags
 from mtl_face.config import Config
 
 HELP = "write the network's parameters alone, for use elsewhere"
-CONFIG = "required"
+CONFIG = "optional"
+own_settings = flags.settings_of_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    flags.workdir(parser)
+    flags.model(parser, required=True)
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for the parameters (default: WORKDIR/export, or WORKDIR/export_safetensors)",
+        help="folder for the parameters (default: RUN/export, or RUN/export_safetensors)",
     )
     parser.add_argument(
         "--format",
@@ -28,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
-    from mtl_face.run import export
+    """Exports; returns 0."""
+    from mtl_face.run.export import export
 
-    return export.run(config, options)
+    folder = export(options.model, config, form=options.format, output=options.output)
+    print(f"next: python run.py evaluate --model={folder} --output=DIR evaluates them without")
+    print("the workdir; mtl_face.load(FOLDER) reads them in Python (docs/export.md)")
+    return 0

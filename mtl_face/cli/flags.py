@@ -1,6 +1,7 @@
 """Flags that several commands share, and what their values mean."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from mtl_face.tasks import TASKS
 
 if TYPE_CHECKING:
     from mtl_face.evaluation.smoothing import Scale, Smoothing
+
+from mtl_face.config import Config
 
 
 def natural_number(text: str) -> int:
@@ -159,25 +162,34 @@ def challenge(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_of_export(options: argparse.Namespace) -> tuple[dict[str, Any], Path] | None:
-    """What the export of `--params` was trained with, but for what only training uses."""
-    if options.params is None:
+def model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """`--model`, and its older spellings `--workdir` and `--params`: one of them at most."""
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument(
+        "--model",
+        type=Path,
+        metavar="RUN|EXPORT",
+        help="folder of a trained run, or what `export` wrote; with its own settings, changed by "
+        "--config.NAME=VALUE, or with those of --config",
+    )
+    for name, meaning in (("workdir", "RUN"), ("params", "EXPORT")):
+        group.add_argument(
+            f"--{name}", dest="model", type=Path, metavar=meaning, help="the same as --model"
+        )
+
+
+def settings_of_model(options: argparse.Namespace) -> tuple[dict[str, Any], Path] | None:
+    """What the model of the flags was trained with, and where that stands."""
+    if options.model is None:
         return None
-    from mtl_face.weights import exported
+    from mtl_face.run import models
 
-    config = exported.read_card(options.params)["config"]
-    wanted = ("name", "seed", "data", "model", "uncertainty", "evaluation")
-    values = {name: config[name] for name in wanted if name in config}
-    backbone = dict(values["model"].get("backbone", {}))
-    for name in ("init_from", "init_channels"):  # the file lies elsewhere, if anywhere
-        backbone.pop(name, None)
-    return {**values, "model": {**values["model"], "backbone": backbone}}, options.params
+    return models.own_settings(options.model)
 
 
-def settings_of_weights(options: argparse.Namespace) -> tuple[dict[str, Any], Path] | None:
-    """What the export of `--params`, or the run of `--workdir`, was trained with."""
-    if options.params is not None or options.workdir is None:
-        return settings_of_export(options)
-    from mtl_face.run import workdir as workdirs
-
-    return workdirs.read_settings(options.workdir), options.workdir
+def with_calibration(config: Config, calibration: Path | None) -> Config:
+    """The settings with `evaluation.calibration` as the flag `--calibration` says."""
+    if calibration is None:
+        return config
+    evaluation = dataclasses.replace(config.evaluation, calibration=str(calibration))
+    return dataclasses.replace(config, evaluation=evaluation)

@@ -13,6 +13,7 @@ from typing import Any
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError, UserError
 from mtl_face.run import environment
+from mtl_face.run import workdir as workdirs
 
 COMMANDS = (
     "train",
@@ -86,7 +87,7 @@ def _run(arguments: Sequence[str]) -> int:
             environment.prepare(
                 preset=settings.training.xla_preset,
                 compilation_cache=settings.training.compilation_cache,
-                workdir=getattr(options, "workdir", None),
+                workdir=_workdir(options),
             )
         if not environment.has_accelerator():
             environment.keep_freed_memory()
@@ -182,6 +183,14 @@ def _load_config(
             else f"leave it out: {options.command} takes no settings",
         )
     return None
+
+
+def _workdir(options: argparse.Namespace) -> Path | None:
+    """The run's folder that the flags name, if they name one."""
+    model = getattr(options, "model", None)
+    return (
+        model if model is not None and workdirs.is_run(model) else getattr(options, "workdir", None)
+    )
 
 
 def _quiet_libraries() -> None:

@@ -5,18 +5,16 @@ from pathlib import Path
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
+from mtl_face.errors import ConfigError
 
 HELP = "predict a list of images without labels, as a challenge's test set"
 CONFIG = "optional"
-own_settings = flags.settings_of_weights
+own_settings = flags.settings_of_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    parser.add_argument("--workdir", type=Path, metavar="DIR", help="folder of a trained run")
-    parser.add_argument(
-        "--params", type=Path, metavar="EXPORT", help="instead of a run: what `export` wrote"
-    )
+    flags.model(parser, required=True)
     parser.add_argument(
         "--test_list",
         required=True,
@@ -42,8 +40,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.table_output(parser)
 
 
-def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
-    from mtl_face.run import predict
+def run(config: Config, options: argparse.Namespace) -> int:
+    """Predicts and writes the table; returns 0."""
+    from mtl_face.evaluation import prediction_files
+    from mtl_face.run.predict import predict
 
-    return predict.run(config, options)
+    if options.output.suffix not in (".parquet", ".csv"):
+        raise ConfigError(
+            f"--output={options.output} is neither .parquet nor .csv",
+            remedy="name the file as one of them",
+        )
+    table = predict(
+        options.model,
+        options.test_list,
+        config=flags.with_calibration(config, options.calibration),
+        images=options.images,
+        missing_images=options.missing_images,
+    )
+    write = (
+        prediction_files.write
+        if options.output.suffix == ".parquet"
+        else prediction_files.write_csv
+    )
+    write(table, options.output)
+    print(f"predictions: {options.output}")
+    print(
+        f"next: python run.py submit --predictions={options.output} "
+        f"--test_list={options.test_list} --edition=NAME --output=FILE"
+    )
+    return 0

@@ -45,7 +45,12 @@ def _processes(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
-    from mtl_face.run import train
+    """Trains; returns 0, or 128 + the signal that stopped the run."""
+    from mtl_face.run import processes
+    from mtl_face.run.train import train
+    from mtl_face.training.monitoring import parse_steps
 
-    return train.run(config, options)
+    traced = None if options.profile_steps is None else parse_steps(options.profile_steps)
+    with processes.joined(config, options):
+        result = train(config, options.workdir, profile_steps=traced)
+    return 0 if result.stopped_by is None else 128 + int(result.stopped_by)

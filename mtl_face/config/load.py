@@ -38,6 +38,39 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, reads_data: bool = 
     return load_values(_run_config_file(path), overrides, path, reads_data=reads_data)
 
 
+def load_config(path_or_name: str | Path, **changes: Any) -> Config:
+    """The settings of an experiment, from Python.
+
+    Args:
+        path_or_name: a config file, or the name of a shipped one (`paper`, `rendered_faces`).
+        **changes: settings to change: `seed=1`, a section as a dict,
+            `optimizer={"batch_size": 32}`, or by its dotted name,
+            `**{"optimizer.batch_size": 32}`.
+
+    Returns:
+        The checked, frozen config.
+
+    Raises:
+        ConfigError: there is no such file or setting, or a value is wrong.
+    """
+    path = _file_of(path_or_name)
+    values = _run_config_file(path)
+    for name, value in changes.items():
+        _merge(values, name, value)
+    try:
+        return validate(values)
+    except ConfigError as error:
+        raise ConfigError(error.problem, remedy=error.remedy, path=path) from None
+
+
+def _merge(values: dict[str, Any], name: str, value: Any) -> None:
+    if isinstance(value, dict):
+        for inner, change in value.items():
+            _merge(values, f"{name}.{inner}", change)
+    else:
+        _set(values, name, value)
+
+
 def load_values(
     values: dict[str, Any], overrides: Iterable[str], path: str | Path, *, reads_data: bool = True
 ) -> Config:

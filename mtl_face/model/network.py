@@ -4,12 +4,15 @@ Paper section 3.1. Shapes: B batch, H W height and width, C channels, N patches,
 embedding, T tasks.
 """
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mtl_face.config import ModelConfig
 from mtl_face.model.backbone import ResNet
+from mtl_face.model.convolution import resolve_convolution
 from mtl_face.model.heads import TaskHead, bounded_log_ratio
 from mtl_face.model.transformer import PatchEncoder, TokenDecoder, at_least_float32
 from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
@@ -21,6 +24,13 @@ SHARED = "shared"
 PER_EXAMPLE = "per_example"
 VA_VARIANCES = (SHARED, PER_EXAMPLE)
 """Whose variance of valence and arousal there is: the task's alone, or each example's too."""
+
+
+def for_platform(settings: ModelConfig, platform: str) -> ModelConfig:
+    """The settings with `auto` settled for the platform (cpu, gpu, tpu) that is compiled for."""
+    convolution = resolve_convolution(settings.backbone.convolution, platform)
+    backbone = dataclasses.replace(settings.backbone, convolution=convolution)
+    return dataclasses.replace(settings, backbone=backbone)
 
 
 class MtlFace(nn.Module):

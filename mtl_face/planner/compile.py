@@ -7,7 +7,6 @@ library some of JAX fails on a machine without a TPU.
 """
 
 import contextlib
-import dataclasses
 import gzip
 import json
 import resource
@@ -25,15 +24,12 @@ from jax.experimental import topologies
 from data_pipeline.batch import expand_labels
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError
-from mtl_face.model.convolution import resolve_convolution
 from mtl_face.model.geometry import stage_of
-from mtl_face.model.network import MtlFace
-from mtl_face.objective.augment import resolve_method
 from mtl_face.planner.chips import LOCAL
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
-from mtl_face.training import experiment, sharding
-from mtl_face.training.state import TrainState, abstract_state
-from mtl_face.training.step import make_train_step
+from mtl_face.training import sharding
+from mtl_face.training.experiment import Experiment
+from mtl_face.training.state import TrainState
 
 Answer = dict[str, Any]
 
@@ -66,39 +62,11 @@ def compile_step(
     """
     begin = time.perf_counter()
     devices = _devices(topology)
-    config = for_platform(config, devices[0].platform)
-    mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp, devices=devices)
-    sharding.check_batch(
-        batch_size,
-        mesh,
-        name="batch",
-        even=config.augmentation.mixup_alpha > 0,
-        microbatches=config.optimizer.accumulation_steps,
-    )
-    network = MtlFace(config.model, devices=mesh.size)
-    optimizer = experiment.optimizer(
-        config, experiment.learning_rates(config, steps_per_epoch=1000)
-    )
-    state = abstract_state(
-        network,
-        optimizer,
-        mesh,
-        input_size=config.model.input_size,
-        uncertainty=experiment.initial_uncertainty(config),
-        split_rules=config.mesh.rules,
-    )
+    experiment = Experiment(config, steps_per_epoch=1000, devices=devices)
+    mesh, state = experiment.mesh, experiment.state_like
+    experiment.check_batch(batch_size, name="batch")
     batch = abstract_batch(batch_size, image_size=config.data.image_size, mesh=mesh)
-    step: Any = make_train_step(
-        network,
-        optimizer,
-        mesh,
-        jax.tree.map(lambda leaf: leaf.sharding, state),
-        augment=experiment.augmentation(config),
-        objective=experiment.objective(config),
-        loss_limit=config.training.loss_limit,
-        microbatches=config.optimizer.accumulation_steps,
-        wide=config.optimizer.gradient_dtype == "float32",
-    )
+    step: Any = experiment.train_step()
     held = jax.ShapeDtypeStruct((), jnp.float32, sharding=sharding.replicated(mesh))
     answer: Answer = {
         "platform": devices[0].platform,
@@ -143,19 +111,6 @@ def compile_step(
         "seconds": time.perf_counter() - begin,
         "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-
-
-def for_platform(config: config_lib.Config, platform: str) -> config_lib.Config:
-    """The config with `auto` settled for the platform that is compiled for, not the one at hand."""
-    model, augmentation = config.model, config.augmentation
-    convolution = resolve_convolution(model.backbone.convolution, platform)
-    backbone = dataclasses.replace(model.backbone, convolution=convolution)
-    method = resolve_method(augmentation.method, platform)  # type: ignore[arg-type]
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(model, backbone=backbone),
-        augmentation=dataclasses.replace(augmentation, method=method),
-    )
 
 
 def abstract_batch(batch_size: int, *, image_size: int, mesh: jax.sharding.Mesh) -> dict[str, Any]:

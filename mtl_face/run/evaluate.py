@@ -1,77 +1,152 @@
-"""`run.py evaluate`: chooses between scoring a file and evaluating a checkpoint or an export.
+"""A model's official score on its validation set, with its predictions and a report."""
 
-Only the latter need JAX and TensorFlow, so each is imported where it is chosen.
-"""
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-import argparse
-import dataclasses
-from typing import TYPE_CHECKING
+from mtl_face import files
+from mtl_face.config import Config
+from mtl_face.evaluation import prediction_files, scoring
+from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
+from mtl_face.evaluation.scoring import summary
+from mtl_face.inference.predictor import Predictor
+from mtl_face.report import write_report
+from mtl_face.run import datasets, models, postprocess, provenance, reports
+from mtl_face.run import workdir as workdirs
+from mtl_face.run.pixels import Pixels, find_pixels
+from mtl_face.run.predict import predict_table
+from mtl_face.tasks import TASKS
+from mtl_face.training import distributed
+from mtl_face.training import history as histories
 
-from mtl_face.errors import ConfigError
 
-if TYPE_CHECKING:
-    from mtl_face import config as config_lib
-
-_REMEDY = (
-    "give --predictions=FILE --truth=ANNOTATIONS to score a file, --config=configs/NAME.py "
-    "--workdir=DIR to evaluate a trained run, or --params=EXPORT --output=DIR for an export"
-)
-
-
-def run(config: "config_lib.Config | None", options: argparse.Namespace) -> int:
-    """Evaluates what the flags name.
+def evaluate(
+    model: str | Path | Predictor,
+    config: Config | None = None,
+    *,
+    output: str | Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Scores a model on the validation set that the settings name.
 
     Args:
-        config: the settings of the run, or None where a file is scored.
-        options: `predictions` and `truth` with the flags of scoring, or `workdir`, or `params`.
+        model: a run, an export, or what `mtl_face.load` returned.
+        config: the settings; None for the model's own.
+        output: folder for metrics.json, predictions.parquet, predictions.csv and report.html;
+            None: WORKDIR/evaluation for a run, and nothing is written for another model.
+        say: prints a line.
 
     Returns:
-        Exit status 0.
+        What metrics.json holds (docs/evaluation.md).
 
     Raises:
-        ConfigError: the flags name none of them, or several, or do not go together.
+        UserError: the model or the data cannot be read, or the results not be written.
     """
-    if options.calibration is not None and config is not None:
-        evaluation = dataclasses.replace(config.evaluation, calibration=str(options.calibration))
-        config = dataclasses.replace(config, evaluation=evaluation)
-    if options.predictions is not None or options.truth is not None:
-        if options.workdir is not None or options.params is not None or config is not None:
-            raise ConfigError(
-                "--predictions and --truth score a file, --config with --workdir evaluates a run "
-                "and --params an export",
-                remedy=_REMEDY,
-            )
-        from mtl_face.run import score_file
+    history: Sequence[Mapping[str, Any]] = []
+    if isinstance(model, Predictor):
+        config = config or model.config
+    else:
+        own = models.own_config(model)  # before the data is read, which can take long
+        config = config or own
+        if models.is_run(Path(model)):
+            workdir = workdirs.open_for_reading(Path(model), config)
+            history = histories.read(workdir / workdirs.HISTORY)
+            output = output or workdir / workdirs.EVALUATION
+    validation = load_validation(config, say)
+    if not isinstance(model, Predictor):
+        model = models.open_model(model, config, say)
+    folder = None if output is None else files.make_folder(Path(output).expanduser().resolve())
+    return evaluate_predictor(model, validation, folder, history=history, say=say)
 
-        return score_file.run(config, options)
-    if options.report is not None or options.images is not None:
-        raise ConfigError(
-            "--report and --images go with --predictions: a run or an export always gets its "
-            "report.html beside its metrics.json",
-            remedy="leave them out, or " + _REMEDY,
-        )
-    if options.lenient or options.dataset is not None:
-        raise ConfigError(
-            "--lenient and --dataset go with --predictions", remedy="leave them out, or " + _REMEDY
-        )
-    if options.workdir is not None and options.params is None and options.output is not None:
-        raise ConfigError(
-            "--output goes with --predictions or --params: the results of a run lie in its "
-            "WORKDIR/evaluation",
-            remedy="leave it out, or " + _REMEDY,
-        )
-    if options.params is not None:
-        if options.workdir is not None:
-            raise ConfigError(
-                "--params evaluates an export, --workdir a run's checkpoint", remedy=_REMEDY
-            )
-        assert config is not None  # that of the export, if no file was given
-        from mtl_face.run import evaluate_params
 
-        return evaluate_params.run(config, options)
-    if config is None or options.workdir is None:
-        missing = "--config" if config is None else "--workdir"
-        raise ConfigError(f"evaluate was given no {missing}", remedy=_REMEDY)
-    from mtl_face.run import evaluate_run
+def load_validation(config: Config, say: Callable[[str], None]) -> Pixels:
+    """The validation set that the settings name; renders the embedded one first if absent."""
+    root = datasets.ensure_data(config.data, say)
+    table = datasets.load_split(config.data, root, "validation", say)
+    return find_pixels(config, table, say)
 
-    return evaluate_run.run(config, options)
+
+def evaluate_predictor(
+    predictor: Predictor,
+    validation: Pixels,
+    folder: Path | None,
+    *,
+    history: Sequence[Mapping[str, Any]] = (),
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Scores a predictor, and writes the numbers, the predictions and a report.
+
+    Args:
+        predictor: the network.
+        validation: the validation set.
+        folder: where the files go; it exists. None: nothing is written.
+        history: learning curves, empty if unknown.
+        say: prints a line.
+
+    Returns:
+        What metrics.json holds; nothing in a process that writes none.
+
+    Raises:
+        WorkdirError: the results cannot be written.
+    """
+    config = predictor.config
+    say("evaluating ...")
+    raw = predict_table(predictor, validation)
+    if not distributed.is_writer():
+        return {}
+    predictions, cautions = postprocess.post_process(
+        raw,
+        smoothing=postprocess.smoothing_of_settings(config.evaluation.smoothing),
+        calibration=config.evaluation.calibration,
+        say=say,
+    )
+    result = scoring.score(
+        validation.table,
+        predictions,
+        num_resamples=NUM_RESAMPLES,
+        before_calibration=None if config.evaluation.calibration is None else raw,
+    )
+    for key in ("probability", "smoothing", "calibration"):
+        result[key] = predictions.metadata[key]
+    recorded = predictor.origin.get("provenance")
+    result["checkpoint_step"] = predictor.step
+    result["provenance"] = recorded
+    result["warnings"] = provenance.warn(recorded, say) + cautions
+    for line in cautions:
+        say(f"warning: {line}")
+    if folder is not None:
+        say("writing the report ...")
+        files.write_json(folder / "metrics.json", result)
+        prediction_files.write(predictions, folder / "predictions.parquet")
+        prediction_files.write_csv(predictions, folder / "predictions.csv")
+        if predictions is not raw:
+            prediction_files.write(raw, folder / postprocess.RAW)
+        else:  # one of an earlier evaluation would be taken for these
+            (folder / postprocess.RAW).unlink(missing_ok=True)
+        report = reports.of_model(
+            predictor,
+            validation,
+            predictions=predictions,
+            raw=raw,
+            metrics=result,
+            history=history,
+        )
+        write_report(folder / "report.html", report)
+    for line in summary(result):
+        say(line)
+    if folder is not None:
+        say(f"results: {folder}{os.sep}  (open report.html; metrics.json, predictions.parquet)")
+    return result
+
+
+def scores_for_log(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a metrics result that the learning curves show.
+
+    Returns:
+        `score` (what the best checkpoint is chosen by: P, or the sum of the tasks that have
+        labels), and `p`, `va`, `au`, `expr` where they exist.
+    """
+    tasks = {task: result[task]["score"] for task in TASKS if result[task]["score"] is not None}
+    total = {"p": result["p"]} if result["p"] is not None else {}
+    return {"score": float(sum(tasks.values())), **total, **tasks}

@@ -1,89 +1,86 @@
-"""`run.py export`: the parameters of a run alone, with a card that says what they are."""
+"""The parameters of a run alone, with a card that says what they are."""
 
-import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from mtl_face import config as config_lib
-from mtl_face import export, probabilities
+from mtl_face import export as exports
+from mtl_face import probabilities
+from mtl_face.config import Config
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.faces import align
-from mtl_face.run import evaluate_run
-from mtl_face.run import provenance as lineage
+from mtl_face.run import models, provenance
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.session import Session, absolute, say, versions
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported
+from mtl_face.weights.provenance import versions
 
 
-def run(config: config_lib.Config, options: argparse.Namespace) -> int:
-    """Writes the checkpoint that the config asks for, in the form that is asked for.
+def export(
+    run: str | Path,
+    config: Config | None = None,
+    *,
+    form: exports.Format = "orbax",
+    output: str | Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Writes the network of a run for use elsewhere.
 
     Args:
-        config: the settings of the run.
-        options: `workdir`, `format`, `output`.
+        run: the folder of a trained run; the checkpoint is the one that the settings ask for.
+        config: the settings; None for the run's own.
+        form: `orbax`, a folder of arrays, or `safetensors`, one file.
+        output: folder to write; None: RUN/export, or RUN/export_safetensors.
+        say: prints a line.
 
     Returns:
-        Exit status 0.
+        The folder.
 
     Raises:
         ConfigError: the output is named like a file.
         WorkdirError: the folder holds no run, its evaluation cannot be read, or the output cannot
             be written.
     """
-    default = "export" if options.format == "orbax" else f"export_{options.format}"
-    if options.output is not None and options.output.suffix == ".safetensors":
+    workdir = Path(run).expanduser()
+    if output is not None and Path(output).suffix == ".safetensors":
         raise ConfigError(
-            f"--output={options.output} is named like a file",
+            f"--output={output} is named like a file",
             remedy=f"give a folder: {exported.SAFETENSORS} and {cards.FILE} are written into it",
         )
-    workdir = workdirs.open_for_reading(options.workdir, config)
-    session = Session(config)
-    step, state = evaluate_run.restore(session, workdir)
-    provenance = lineage.of_checkpoint(config, workdir, step)
-    variables = jax.device_get(
-        {"params": state.params["network"], "batch_stats": state.batch_stats}
-    )
-    temperatures = {
-        task: float(value) for task, value in jax.device_get(session.temperatures(state)).items()
-    }
-    probability = probabilities.statement(
-        config.uncertainty.kind, temperatures, config.evaluation.probability
-    )
-    metrics = _metrics(workdir, step)
+    config = config or models.own_config(workdir)
+    predictor = models.open_run(workdir, config, say)
+    recorded = predictor.origin["provenance"]
+    metrics = _metrics(workdir, predictor.step)
     card = cards.make(
         model=config.model,
         stored_size=config.data.image_size,
-        crop={
-            "data": lineage.data_sets(config),
-            **_crop(config.data.image_size),
-        },
-        temperatures=temperatures,
-        probability=probability,
-        step=step,
+        crop={"data": provenance.data_sets(config), **_crop(config.data.image_size)},
+        temperatures=dict(predictor.temperatures),
+        probability=predictor.probability,
+        step=predictor.step,
         metrics=metrics,
         config=config_lib.to_dict(config),
         versions=versions(),
-        provenance=provenance,
+        provenance=recorded,
     )
-    folder = absolute(options.output or workdir / default)
-    export.save(folder, variables, card, form=options.format)
-    lineage.warn(provenance, say)
+    default = "export" if form == "orbax" else f"export_{form}"
+    folder = Path(output or workdir / default).expanduser().resolve()
+    exports.save(folder, jax.device_get(predictor.variables), card, form=form)
+    provenance.warn(recorded, say)
     scored = (metrics or {}).get("probability", {"definition": probabilities.FITTED})["definition"]
-    if metrics is not None and scored != probability["definition"]:
+    defined = predictor.probability["definition"]
+    if metrics is not None and scored != defined:
         say(
             f"note: the evaluation in the card scored the probability {scored}, the card's formula "
-            f"is {probability['definition']} (evaluation.probability): evaluate again to have both "
-            "alike"
+            f"is {defined} (evaluation.probability): evaluate again to have both alike"
         )
-    arrays = exported.PARAMS if options.format == "orbax" else exported.SAFETENSORS
+    arrays = exported.PARAMS if form == "orbax" else exported.SAFETENSORS
     say(f"parameters: {folder}  ({arrays} holds the arrays, {cards.FILE} says what they are)")
-    say(f"next: python run.py evaluate --params={folder} --output=DIR evaluates them without")
-    say("the workdir; mtl_face.weights.exported.load(FOLDER) reads them in Python (docs/export.md)")
-    return 0
+    return folder
 
 
 def _metrics(workdir: Path, step: int) -> dict[str, Any] | None:

@@ -1,126 +1,146 @@
-"""`run.py predict`: predictions for a list of images that have no labels, as a test set's."""
+"""Predictions of a model for the rows of a table, and for a list of images without labels."""
 
-import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import jax
-
-from data_pipeline import images
-from data_pipeline.formats import test_list
-from mtl_face import config as config_lib
+from mtl_face.config import Config
 from mtl_face.errors import ConfigError, ImageError
-from mtl_face.evaluation import prediction_files
-from mtl_face.run import evaluate_params, evaluate_run
-from mtl_face.run import provenance as lineage
-from mtl_face.run import workdir as workdirs
-from mtl_face.run.postprocess import post_process, smoothing_of_settings
-from mtl_face.run.session import Session, pixels, say
-from mtl_face.tables import FrameTable
-from mtl_face.training.state import TrainState
-from mtl_face.weights.exported import weights_sha256
+from mtl_face.tables import FrameTable, PredictionTable
+
+if TYPE_CHECKING:
+    from mtl_face.inference.predictor import Predictor
+    from mtl_face.run.pixels import Pixels
 
 _SHOWN = 5
 
 
-def run(config: config_lib.Config | None, options: argparse.Namespace) -> int:
-    """Predicts every image of a list.
+def predict(
+    model: "str | Path | Predictor",
+    test_list: str | Path,
+    *,
+    config: Config | None = None,
+    images: str | Path | None = None,
+    missing_images: str = "error",
+    say: Callable[[str], None] = print,
+) -> PredictionTable:
+    """Predicts every image of a list, as of a challenge's test set.
+
+    Smoothing and calibration are applied as the settings say (`evaluation.smoothing`,
+    `evaluation.calibration`).
 
     Args:
-        config: the settings: a file's, or those that the run or the export was made with.
-        options: `workdir` or `params`, `test_list`, `images`, `missing_images`, `calibration`,
-            `output`.
+        model: a run, an export, or what `mtl_face.load` returned.
+        test_list: a file with `<video>/<frame>.jpg` a line, or lines of `video,frames`.
+        config: the settings; None for the model's own.
+        images: folder that the list's paths start from; None for that of the data set.
+        missing_images: an image of the list that is absent: `error`, or `skip` (left out and
+            counted aloud).
+        say: prints a line.
 
     Returns:
-        Exit status 0.
+        A row for each image of the list, in its order.
 
     Raises:
-        ConfigError: the flags name no weights, or two, or no images.
-        UserError: the list, an image or the weights cannot be read, or the output not be written.
+        ConfigError: no folder of images is known.
+        UserError: the list, an image or the weights cannot be read.
     """
-    if config is None or (options.workdir is None) == (options.params is None):
-        raise ConfigError(
-            "predict needs the weights of a run or of an export",
-            remedy="give --workdir=DIR or --params=EXPORT",
-        )
-    if options.output.suffix not in (".parquet", ".csv"):
-        raise ConfigError(
-            f"--output={options.output} is neither .parquet nor .csv",
-            remedy="name the file as one of them",
-        )
-    table = _read_list(config, options)
-    session, state, provenance = _weights(config, options)
-    say(f"predicting {len(table):,} images of {len(set(table.video)):,} videos ...")
+    from mtl_face.inference.predictor import Predictor
+    from mtl_face.run import models, postprocess, provenance
+    from mtl_face.run.pixels import find_pixels
+
+    if config is None:
+        config = model.config if isinstance(model, Predictor) else models.own_config(model)
+    frames = _read_list(config, Path(test_list), images, missing_images, say)
+    if not isinstance(model, Predictor):
+        model = models.open_model(model, config, say)
+    say(f"predicting {len(frames):,} images of {len(set(frames.video)):,} videos ...")
     # Shards hold the rows that the run was trained on, and not those of the list.
     files = dataclasses.replace(config, data=dataclasses.replace(config.data, shards=None))
-    predictions = session.predict(state, table, pixels(files, table, say).source)
-    variables = jax.device_get(
-        {"params": state.params["network"], "batch_stats": state.batch_stats}
-    )
-    origin = {"weights_sha256": weights_sha256(variables), "provenance": provenance}
-    predictions = dataclasses.replace(predictions, metadata={**predictions.metadata, **origin})
-    lineage.warn(provenance, say)
-    predictions, cautions = post_process(
+    predictions = predict_table(model, find_pixels(files, frames, say))
+    provenance.warn(model.origin.get("provenance"), say)
+    predictions, cautions = postprocess.post_process(
         predictions,
-        smoothing=smoothing_of_settings(config.evaluation.smoothing),
-        calibration=options.calibration or config.evaluation.calibration,
+        smoothing=postprocess.smoothing_of_settings(config.evaluation.smoothing),
+        calibration=config.evaluation.calibration,
         say=say,
     )
     for line in cautions:
         say(f"warning: {line}")
-    if jax.process_index() == 0:
-        write = (
-            prediction_files.write
-            if options.output.suffix == ".parquet"
-            else prediction_files.write_csv
-        )
-        workdirs.make_folder(options.output.parent)
-        write(predictions, options.output)
-        say(f"predictions: {options.output}")
-        say(
-            f"next: python run.py submit --predictions={options.output} "
-            f"--test_list={options.test_list} --edition=NAME --output=FILE"
-        )
-    return 0
+    return predictions
 
 
-def _read_list(config: config_lib.Config, options: argparse.Namespace) -> FrameTable:
-    root = options.images
-    if root is None:
+def predict_table(
+    predictor: "Predictor", data: "Pixels", *, sample_dropout: bool = True
+) -> PredictionTable:
+    """Predictions for every row of a table, its images read while the network works.
+
+    Args:
+        predictor: the network.
+        data: the rows, and where their pixels come from.
+        sample_dropout: see `Predictor.predict_batches`.
+    """
+    import jax
+
+    from data_pipeline import input as data_input
+    from data_pipeline import order
+    from mtl_face.training import distributed, sharding
+    from mtl_face.training.monitoring import InputWatch
+
+    config, mesh = predictor.config, predictor.forward.mesh
+    assert mesh is not None  # those of runs and exports have one
+    batches = data_input.to_devices(
+        data_input.eval_batches(
+            data.table,
+            batch_size=config.evaluation.batch_size,
+            image_size=config.data.image_size,
+            source=data.source,
+            process=order.Process(jax.process_index(), jax.process_count()),
+        ),
+        sharding.by_example(mesh),
+    )
+    watched = InputWatch(
+        batches,
+        timeout_seconds=config.training.input_timeout_s,
+        where=distributed.this_host(),
+        unit="step of the evaluation",
+    )
+    return predictor.predict_batches(data.table, watched, sample_dropout=sample_dropout)
+
+
+def _read_list(
+    config: Config,
+    test_list: Path,
+    images: str | Path | None,
+    missing_images: str,
+    say: Callable[[str], None],
+) -> FrameTable:
+    from data_pipeline import images as image_files
+    from data_pipeline.formats import test_list as test_lists
+
+    if images is None:
         if config.data.root is None:
             raise ConfigError(
                 "predict was given no folder of images",
                 remedy="give --images=FOLDER, which holds <video>/<frame>.jpg",
             )
-        root = Path(config.data.root).expanduser() / config.data.image_folder
-    table = test_list.load_test_list(options.test_list, root)
-    if options.missing_images == "skip":
-        table, dropped = images.drop_missing(table)
+        images = Path(config.data.root).expanduser() / config.data.image_folder
+    table = test_lists.load_test_list(test_list, Path(images))
+    if missing_images == "skip":
+        table, dropped = image_files.drop_missing(table)
         say(f"rows without an image, left out: {len(dropped):,}")
         return table
-    missing = images.find_missing(table)
+    missing = image_files.find_missing(table)
     if len(missing):
         paths = table.paths()
         shown = "".join(f"\n  {paths[row]}" for row in missing[:_SHOWN])
         more = f"\n  ... and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
         raise ImageError(
             f"{len(missing):,} of the {len(table):,} images do not exist:{shown}{more}",
-            path=options.test_list,
+            path=test_list,
             line=int(table.row[missing[0]]),
             remedy="check --images; with --missing_images=skip the others are predicted, and "
             "run.py submit --fill=nearest fills these rows",
         )
     return table
-
-
-def _weights(
-    config: config_lib.Config, options: argparse.Namespace
-) -> tuple[Session, TrainState, dict[str, Any] | None]:
-    if options.params is not None:
-        return evaluate_params.restore(config, options.params)
-    workdir = workdirs.open_for_reading(options.workdir, config)
-    session = Session(config)
-    step, state = evaluate_run.restore(session, workdir)
-    say(f"{config.evaluation.checkpoint} checkpoint, step {step}")
-    return session, state, lineage.of_checkpoint(config, workdir, step)

@@ -4,13 +4,9 @@ import argparse
 import contextlib
 import hashlib
 import json
-import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import jax
 
 from mtl_face import config as config_lib
 from mtl_face.errors import WorkdirError
@@ -73,14 +69,3 @@ def open_workdir(folder: Path, config: config_lib.Config) -> Path:
     # Process 0 has checked that it belongs to these settings, and `joined` that all have the same
     # but for places of files, which may be others here.
     return folder
-
-
-def this_host() -> str:
-    """This host's name, and which of the processes this one is."""
-    return f"host {socket.gethostname()} (process {jax.process_index()} of {jax.process_count()})"
-
-
-def warn(sentence: str) -> None:
-    """Prints a warning to standard error, from one process only."""
-    if jax.process_index() == 0:
-        print(f"warning: {sentence}", file=sys.stderr)

@@ -11,15 +11,13 @@ import numpy as np
 
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError, WorkdirError
-from mtl_face.model.network import MtlFace
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.session import Session, say
 from mtl_face.tasks import TASKS
-from mtl_face.training import experiment, guard, replay, sharding
+from mtl_face.training import guard, replay, sharding
 from mtl_face.training.checkpoint import Checkpoints
+from mtl_face.training.experiment import Experiment
 from mtl_face.training.replay import Diagnosis, Place, diagnose
 from mtl_face.training.state import TrainState
-from mtl_face.training.step import make_train_step
 
 _SHOWN = 8
 """Examples and places listed at most."""
@@ -38,31 +36,21 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     Raises:
         WorkdirError: the dump or the state before the step cannot be read.
     """
+    say = print
     workdir = workdirs.open_for_reading(options.workdir, config)
     dump = replay.read(options.dump)
-    session = Session(config)
+    session = Experiment(config)
     _check_devices(session, dump)
     state = _state_before(session, workdir, dump)
     say(f"step {dump.step} of seed {dump.note['seed']}, refused on {dump.note['host']}")
     _compare_key(state, dump)
     batch = jax.device_put(dump.batch, sharding.by_example(session.mesh))
-    parts: dict[str, Any] = {
-        "augment": experiment.augmentation(config),
-        "objective": experiment.objective(config),
-    }
     # Without rematerialisation, inside of which no value could be looked at.
-    plain = dataclasses.replace(config.model, remat="none")
-    found = diagnose(MtlFace(plain, devices=session.mesh.size), state, batch, **parts)
-    step = make_train_step(
-        session.network,
-        session.optimizer,
-        session.mesh,
-        session.state_shardings,
-        loss_limit=config.training.loss_limit,
-        microbatches=config.optimizer.accumulation_steps,
-        wide=config.optimizer.gradient_dtype == "float32",
-        **parts,
+    plain = Experiment(
+        dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
     )
+    found = diagnose(plain.network, state, batch, augment=plain.augment, objective=plain.objective)
+    step = session.train_step()
     free = jax.device_put(np.float32(0), sharding.replicated(session.mesh))
     _, numbers = step(state, batch, free)
     again = {name: float(value) for name, value in jax.device_get(numbers).items()}
@@ -79,7 +67,7 @@ def run(config: config_lib.Config, options: argparse.Namespace) -> int:
     return 0
 
 
-def _state_before(session: Session, workdir: Path, dump: replay.Dump) -> TrainState:
+def _state_before(session: Experiment, workdir: Path, dump: replay.Dump) -> TrainState:
     """From replay/states, else from a checkpoint of the run at that step."""
     taken = dump.step - 1
     for folder in (dump.path.parent / replay.STATES, workdir / workdirs.CHECKPOINTS):
@@ -93,7 +81,7 @@ def _state_before(session: Session, workdir: Path, dump: replay.Dump) -> TrainSt
     )
 
 
-def _check_devices(session: Session, dump: replay.Dump) -> None:
+def _check_devices(session: Experiment, dump: replay.Dump) -> None:
     try:
         sharding.check_batch(
             len(dump.images),

@@ -20,7 +20,8 @@ from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.weights import provenance
 
 if TYPE_CHECKING:
-    from mtl_face.run.session import Pixels, Session
+    from mtl_face.inference.predictor import Predictor
+    from mtl_face.run.pixels import Pixels
 
 _IMAGE_SIZE = 112
 
@@ -30,9 +31,8 @@ _RENDERED_NOTICE = (
 )
 
 
-def of_run(
-    session: "Session",
-    variables: Mapping[str, Any],
+def of_model(
+    predictor: "Predictor",
     validation: "Pixels",
     *,
     predictions: PredictionTable,
@@ -43,18 +43,14 @@ def of_run(
     """The report of a run or an export. Writing it asks the network for its attention.
 
     Args:
-        session: the run's parts.
-        variables: the network's `params` and `batch_stats`, on the host.
+        predictor: the network.
         validation: what was predicted; ImageError is raised where a picture cannot be read.
         predictions: as scored.
         raw: as the network made them.
         metrics: what metrics.json holds.
         history: learning curves, empty if unknown.
     """
-    from mtl_face.inference.attention import cross_attention
-    from mtl_face.training import experiment
-
-    config = session.config
+    config = predictor.config
 
     def picture(row: int) -> NDArray[np.uint8] | None:
         if isinstance(validation.source, np.ndarray):
@@ -65,10 +61,6 @@ def of_run(
             return None
         return images.read_image(path, config.data.image_size)
 
-    def attention(image_KHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        prepare = experiment.preparation(config)
-        return cross_attention(session.network, variables, image_KHWC, prepare=prepare)
-
     return Report(
         title=config.name,
         metrics=metrics,
@@ -77,7 +69,7 @@ def of_run(
         raw=raw if predictions is not raw else None,
         history=history,
         images=picture,
-        attention=attention,
+        attention=predictor.cross_attention,
         config=config_lib.to_dict(config),
         notice=_RENDERED_NOTICE if config.data.kind == "rendered_faces" else None,
         warnings=metrics["warnings"],

@@ -178,6 +178,27 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
+def in_first_process(say: Callable[[str], None]) -> Callable[[str], None]:
+    """`say` in process 0; nothing in the others."""
+
+    def first(line: str) -> None:
+        if is_writer():
+            say(line)
+
+    return first
+
+
+def warn(sentence: str) -> None:
+    """Prints a warning to standard error, in process 0 alone."""
+    if is_writer():
+        print(f"warning: {sentence}", file=sys.stderr)
+
+
+def this_host() -> str:
+    """This host's name, and which of the processes this one is."""
+    return f"host {socket.gethostname()} (process {jax.process_index()} of {jax.process_count()})"
+
+
 def _client() -> Any:
     return distributed.global_state.client
 

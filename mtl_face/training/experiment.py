@@ -1,5 +1,10 @@
-"""From settings to parts: the network, the optimizer, the step. Plain values go down from here."""
+"""What the settings of an experiment determine on given devices: network, optimizer, state, step.
 
+The train step is assembled here alone, whoever needs it: the trainer, the planner, replay and the
+benchmarks.
+"""
+
+import functools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -10,16 +15,184 @@ import jax.numpy as jnp
 import optax
 
 from mtl_face.config import Config
+from mtl_face.model.network import MtlFace, for_platform
 from mtl_face.objective import augment, losses, mixup, uncertainty
 from mtl_face.tasks import TASKS
 from mtl_face.training import optimizer as optimizers
+from mtl_face.training import sharding
+from mtl_face.training import state as states
+from mtl_face.training import step as steps
 from mtl_face.training.accumulation import EXAMPLE_WEIGHT
+from mtl_face.training.state import TrainState
 
 
-def learning_rates(
+class Experiment:
+    """The parts of a training run; none is computed before it is asked for.
+
+    Attributes:
+        config: the settings.
+        mesh: the devices.
+        network: the network.
+        learning_rates: schedules (step -> rate) by group of parameters: `backbone` and `rest`.
+        optimizer: over `TrainState.params`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        steps_per_epoch: Fraction | int = 1,
+        devices: list[jax.Device] | None = None,
+    ) -> None:
+        """Builds the parts.
+
+        Args:
+            config: the settings.
+            steps_per_epoch: steps of an epoch, in which the learning rates count; matters only to
+                training.
+            devices: to run on, or to compile for; None for all, over all processes.
+
+        Raises:
+            ConfigError: the devices do not fill the mesh of the settings.
+        """
+        self.mesh = sharding.make_mesh(
+            data=config.mesh.data, fsdp=config.mesh.fsdp, devices=devices
+        )
+        self.config = config
+        platform = self.mesh.devices.flat[0].platform
+        self._resampling = augment.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
+        self.network = MtlFace(for_platform(config.model, platform), devices=self.mesh.size)
+        self.learning_rates = _learning_rates(config, steps_per_epoch)
+        self.optimizer = _optimizer(config, self.learning_rates)
+
+    @functools.cached_property
+    def state_like(self) -> TrainState:
+        """Shapes, dtypes and shardings of a state, without one being computed.
+
+        Raises:
+            ConfigError: a rule of `mesh.rules` does not fit the network.
+        """
+        return states.abstract_state(
+            self.network,
+            self.optimizer,
+            self.mesh,
+            input_size=self.config.model.input_size,
+            uncertainty=self._initial_uncertainty(),
+            split_rules=self.config.mesh.rules,
+        )
+
+    @property
+    def state_shardings(self) -> Any:
+        """Where each array of the state lies."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.state_like)
+
+    def make_state(self) -> TrainState:
+        """The state at step 0, on the devices, with random weights."""
+        return states.make_state(
+            self.network,
+            self.optimizer,
+            self.mesh,
+            seed=self.config.seed,
+            input_size=self.config.model.input_size,
+            uncertainty=self._initial_uncertainty(),
+            split_rules=self.config.mesh.rules,
+        )
+
+    def train_step(self) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+        """The jitted step `(state, batch, held) -> (state, numbers)`, see `make_train_step`."""
+        return steps.make_train_step(
+            self.network,
+            self.optimizer,
+            self.mesh,
+            self.state_shardings,
+            augment=self.augment,
+            objective=self.objective,
+            loss_limit=self.config.training.loss_limit,
+            microbatches=self.config.optimizer.accumulation_steps,
+            wide=self.config.optimizer.gradient_dtype == "float32",
+        )
+
+    def check_batch(self, batch_size: int, *, name: str) -> None:
+        """Checks that a training batch splits evenly over devices, pairs and microbatches.
+
+        Args:
+            batch_size: examples over all devices.
+            name: what the message calls it.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        sharding.check_batch(
+            batch_size,
+            self.mesh,
+            name=name,
+            even=self.config.augmentation.mixup_alpha > 0,
+            microbatches=self.config.optimizer.accumulation_steps,
+        )
+
+    def temperatures(self, state: TrainState) -> dict[str, jax.Array]:
+        """Temperature T of each task: learned, or as configured."""
+        return uncertainty.resolve_temperatures(
+            fixed_temperatures(self.config), state.params["uncertainty"] or None
+        )
+
+    def augment(
+        self, key: jax.Array, image_BHWC: jax.Array, targets: dict, weights: dict
+    ) -> tuple[jax.Array, dict, dict]:
+        """Random geometry and MixUp, from the stored crop (uint8) to the network's input."""
+        settings = self.config.augmentation
+        size = self.config.model.input_size
+        geometry_key, mixup_key = jax.random.split(key)
+        transform_B23 = augment.draw_transforms(
+            geometry_key,
+            image_BHWC.shape[0],
+            stored_size=self.config.data.image_size,
+            input_size=size,
+            rotation_degrees=settings.rotation_degrees,
+            translation=settings.translation,
+            zoom=settings.zoom,
+            flip=settings.flip,
+        )
+        image_BHWC = augment.resample(
+            image_BHWC, transform_B23, input_size=size, method=self._resampling
+        )
+        return mixup.mixup(mixup_key, image_BHWC, targets, weights, alpha=settings.mixup_alpha)
+
+    def objective(
+        self, outputs: dict, targets: dict, weights: dict, learned: dict
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss (equations 2 to 5), and the numbers that a step reports."""
+        result = losses.multi_task_loss(
+            outputs,
+            targets,
+            weights,
+            kind=self.config.uncertainty.kind,
+            temperatures=fixed_temperatures(self.config),
+            log_temperatures=learned or None,
+            beta_nll=self.config.uncertainty.beta_nll,
+        )
+        numbers: dict[str, Any] = {EXAMPLE_WEIGHT: result.example_weight}
+        for task in TASKS:
+            numbers[task] = result.task_loss[task]
+            numbers[f"{task}_weight"] = result.task_weight[task]
+        for task, value in learned.items():
+            numbers[f"temperature_{task}"] = jnp.exp(value)
+        return result.total, numbers
+
+    def _initial_uncertainty(self) -> dict[str, jax.Array]:
+        return uncertainty.init_uncertainty(
+            self.config.uncertainty.kind, fixed_temperatures(self.config)
+        )
+
+
+def fixed_temperatures(config: Config) -> dict[str, float]:
+    """The configured temperature of each task."""
+    return {task: getattr(config.uncertainty.temperatures, task) for task in TASKS}
+
+
+def _learning_rates(
     config: Config, steps_per_epoch: Fraction | int
 ) -> dict[str, optimizers.Schedule]:
-    """Schedules by group of parameters: `backbone` and `rest`."""
     settings = config.optimizer
     warmup = round(settings.warmup_epochs * steps_per_epoch)
     total = math.ceil(settings.epochs * steps_per_epoch)
@@ -40,10 +213,9 @@ def learning_rates(
     return {"backbone": backbone, "rest": rest}
 
 
-def optimizer(
+def _optimizer(
     config: Config, rates: dict[str, optimizers.Schedule]
 ) -> optax.GradientTransformation:
-    """The optimizer that a config describes."""
     settings = config.optimizer
     return optimizers.make_optimizer(
         backbone_schedule=rates["backbone"],
@@ -56,86 +228,3 @@ def optimizer(
         frozen_stages=config.model.backbone.frozen_stages,
         stage_multipliers=settings.backbone_stage_multipliers,
     )
-
-
-def temperatures(config: Config) -> dict[str, float]:
-    """The configured temperature of each task."""
-    values = config.uncertainty.temperatures
-    return {task: getattr(values, task) for task in TASKS}
-
-
-def initial_uncertainty(config: Config) -> dict[str, jax.Array]:
-    """Trainable uncertainty parameters; none if the temperatures are fixed."""
-    return uncertainty.init_uncertainty(config.uncertainty.kind, temperatures(config))
-
-
-def objective(
-    config: Config,
-) -> Callable[[dict, dict, dict, dict], tuple[jax.Array, dict[str, jax.Array]]]:
-    """The loss and the numbers that a step reports."""
-    kind, fixed = config.uncertainty.kind, temperatures(config)
-    beta_nll = config.uncertainty.beta_nll
-
-    def loss(
-        outputs: dict, targets: dict, weights: dict, learned: dict
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        result = losses.multi_task_loss(
-            outputs,
-            targets,
-            weights,
-            kind=kind,
-            temperatures=fixed,
-            log_temperatures=learned or None,
-            beta_nll=beta_nll,
-        )
-        numbers: dict[str, Any] = {EXAMPLE_WEIGHT: result.example_weight}
-        for task in TASKS:
-            numbers[task] = result.task_loss[task]
-            numbers[f"{task}_weight"] = result.task_weight[task]
-        for task, value in learned.items():
-            numbers[f"temperature_{task}"] = jnp.exp(value)
-        return result.total, numbers
-
-    return loss
-
-
-def augmentation(
-    config: Config,
-) -> Callable[[jax.Array, jax.Array, dict, dict], tuple[jax.Array, dict, dict]]:
-    """Random geometry and MixUp, from the stored crop to the network's input."""
-    settings = config.augmentation
-    stored, size = config.data.image_size, config.model.input_size
-    method = augment.resolve_method(settings.method)  # type: ignore[arg-type]
-
-    def apply(
-        key: jax.Array, image_BHWC: jax.Array, targets: dict, weights: dict
-    ) -> tuple[jax.Array, dict, dict]:
-        geometry_key, mixup_key = jax.random.split(key)
-        transform_B23 = augment.draw_transforms(
-            geometry_key,
-            image_BHWC.shape[0],
-            stored_size=stored,
-            input_size=size,
-            rotation_degrees=settings.rotation_degrees,
-            translation=settings.translation,
-            zoom=settings.zoom,
-            flip=settings.flip,
-        )
-        image_BHWC = augment.resample(image_BHWC, transform_B23, input_size=size, method=method)
-        return mixup.mixup(mixup_key, image_BHWC, targets, weights, alpha=settings.mixup_alpha)
-
-    return apply
-
-
-def preparation(config: Config) -> Callable[[jax.Array], jax.Array]:
-    """The resize alone: from the stored crop to the network's input, for prediction."""
-    stored, size = config.data.image_size, config.model.input_size
-    method = augment.resolve_method(config.augmentation.method)  # type: ignore[arg-type]
-
-    def apply(image_BHWC: jax.Array) -> jax.Array:
-        transform_B23 = augment.identity_transforms(
-            image_BHWC.shape[0], stored_size=stored, input_size=size
-        )
-        return augment.resample(image_BHWC, transform_B23, input_size=size, method=method)
-
-    return apply

@@ -1,5 +1,7 @@
 """The loop: steps, progress, evaluations, checkpoints, and leaving in good order."""
 
+import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,34 +20,11 @@ Scores = dict[str, float]
 """Numbers of an evaluation by log name; `score` is what the best checkpoint is chosen by."""
 
 
-def train(
-    state: TrainState,
-    *,
-    train_step: Callable[[TrainState, dict], tuple[TrainState, dict[str, jax.Array]]],
-    batches: Iterator[dict],
-    total_steps: int,
-    steps_per_epoch: float,
-    examples_per_step: int,
-    log_every: int,
-    evaluate_every: int,
-    checkpoint_every: int,
-    evaluate: Callable[[TrainState], Scores],
-    learning_rates: dict[str, Callable[[Any], Any]],
-    checkpoints: Checkpoints,
-    history: History,
-    write_scalars: Callable[[int, dict[str, float]], None],
-    say: Callable[[str], None],
-    stop: Stop,
-    settle: Callable[[TrainState], TrainState] = lambda state: state,
-    input_seconds: Callable[[], float] = lambda: 0.0,
-    gauges: Callable[[], dict[str, float]] = dict,
-) -> TrainState:
-    """Trains until `total_steps`, or until asked to stop.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """When what happens, in steps.
 
-    Args:
-        state: where to start; its arrays are donated to the first step.
-        train_step: `(state, batch) -> (state, numbers)`; `loss` and `gradient_norm` among them.
-        batches: global batches, the first for the step that comes next.
+    Attributes:
         total_steps: steps of the whole run.
         steps_per_epoch: steps of an epoch, not always a whole number.
         examples_per_step: examples of a global batch.
@@ -53,6 +32,24 @@ def train(
             of a row never reach over a step that a run may go on from.
         evaluate_every: steps between two evaluations; the last step is always evaluated.
         checkpoint_every: steps between two checkpoints, besides those at evaluations.
+    """
+
+    total_steps: int
+    steps_per_epoch: float
+    examples_per_step: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loop:
+    """Takes steps until the run is complete or is asked to stop.
+
+    Attributes:
+        cadence: when what happens.
+        train_step: `(state, batch) -> (state, numbers)`; `loss` and `gradient_norm` among them.
+        batches: global batches, the first for the step that comes next.
         evaluate: state -> scores.
         learning_rates: schedules by group, for the log.
         checkpoints: where states go.
@@ -63,56 +60,91 @@ def train(
         settle: called on a state before it is reported, scored or saved; see `guard.Guard`.
         input_seconds: time waited for batches so far.
         gauges: further numbers for the log, by log name.
-
-    Returns:
-        The last state. `stop.requested` tells whether it came early; it is saved either way.
-
-    Raises:
-        UserError: if the loss or the gradient is no longer finite; nothing of it was saved.
     """
-    step = first_step = int(jax.device_get(state.step))
-    pending: list[dict[str, jax.Array]] = []
-    meter = _Meter(step, total_steps, examples_per_step, input_seconds)
-    leaving = stop.requested
-    while step < total_steps and not leaving:
-        batch = next(batches)
-        with jax.transfer_guard("disallow"):  # a hidden transfer a step costs more than the step
-            state, numbers = train_step(state, batch)
-        step += 1
-        pending.append(numbers)
-        leaving = stop.requested  # asked once: a signal that comes later waits for the next step
-        evaluates = step % evaluate_every == 0 or step == total_steps
-        saves = evaluates or step % checkpoint_every == 0 or leaving
-        if step % log_every == 0 or saves:
-            state = settle(state)
-            means = mean_numbers(jax.device_get(pending))
-            pending = []
-            speed = meter.lap(step) | gauges()
-            _check_finite(step, means)
-            rates = {f"learning_rate/{k}": float(f(step - 1)) for k, f in learning_rates.items()}
-            row = {f"train/{name}": value for name, value in means.items()} | rates
-            history.append({"step": step, "epoch": step / steps_per_epoch, **row, **speed})
-            write_scalars(step, row | speed)
-            say(_progress_line(step, total_steps, steps_per_epoch, means, meter))
-        elif step == first_step + 1:
-            jax.block_until_ready(numbers)
-            meter.restart(step)  # compiling is no measure of speed
-        if evaluates:
-            with meter.paused():
-                scores = evaluate(state)
-                row = {f"validation/{name}": value for name, value in scores.items()}
-                history.append({"step": step, "epoch": step / steps_per_epoch, **row})
-                write_scalars(step, row)
-                say(
-                    f"step {step}: validation "
-                    + " ".join(f"{name} {value:.4f}" for name, value in scores.items())
-                )
-                checkpoints.save(step, state, score=scores["score"])
-        elif saves:
-            with meter.paused():
-                checkpoints.save(step, state)
-    checkpoints.wait()
-    return state
+
+    cadence: Cadence
+    train_step: Callable[[TrainState, dict], tuple[TrainState, dict[str, jax.Array]]]
+    batches: Iterator[dict]
+    evaluate: Callable[[TrainState], Scores]
+    learning_rates: dict[str, Callable[[Any], Any]]
+    checkpoints: Checkpoints
+    history: History
+    write_scalars: Callable[[int, dict[str, float]], None]
+    say: Callable[[str], None]
+    stop: Stop
+    settle: Callable[[TrainState], TrainState] = lambda state: state
+    input_seconds: Callable[[], float] = lambda: 0.0
+    gauges: Callable[[], dict[str, float]] = dict
+
+    def run(self, state: TrainState) -> TrainState:
+        """Trains.
+
+        Args:
+            state: where to start; its arrays are donated to the first step.
+
+        Returns:
+            The last state. `stop.requested` tells whether it came early; it is saved either way.
+
+        Raises:
+            UserError: the loss or the gradient is no longer finite; nothing of it was saved.
+        """
+        cadence = self.cadence
+        step = first_step = int(jax.device_get(state.step))
+        pending: list[dict[str, jax.Array]] = []
+        meter = _Meter(step, cadence, self.input_seconds)
+        leaving = self.stop.requested
+        while step < cadence.total_steps and not leaving:
+            batch = next(self.batches)
+            # a hidden transfer a step costs more than the step
+            with jax.transfer_guard("disallow"):
+                state, numbers = self.train_step(state, batch)
+            step += 1
+            pending.append(numbers)
+            # asked once: a signal that comes later waits for the next step
+            leaving = self.stop.requested
+            evaluates = step % cadence.evaluate_every == 0 or step == cadence.total_steps
+            saves = evaluates or step % cadence.checkpoint_every == 0 or leaving
+            if step % cadence.log_every == 0 or saves:
+                state = self.settle(state)
+                self._report(step, mean_numbers(jax.device_get(pending)), meter)
+                pending = []
+            elif step == first_step + 1:
+                jax.block_until_ready(numbers)
+                meter.restart(step)  # compiling is no measure of speed
+            if saves:
+                with meter.paused():
+                    score = self._score(step, state) if evaluates else None
+                    self.checkpoints.save(step, state, score=score)
+        self.checkpoints.wait()
+        return state
+
+    def _report(self, step: int, means: dict[str, float], meter: "_Meter") -> None:
+        """Writes the means of the last steps; refuses numbers that are not finite."""
+        speed = meter.lap(step) | self.gauges()
+        _check_finite(step, means)
+        rates = {
+            f"learning_rate/{name}": float(rate(step - 1))
+            for name, rate in self.learning_rates.items()
+        }
+        row = {f"train/{name}": value for name, value in means.items()} | rates | speed
+        self.history.append({"step": step, "epoch": step / self.cadence.steps_per_epoch, **row})
+        self.write_scalars(step, row)
+        losses = " ".join(
+            f"{name} {means[name]:.4f}" for name in ("loss", "va", "au", "expr") if name in means
+        )
+        self.say(
+            f"step {step}/{self.cadence.total_steps} "
+            f"(epoch {step / self.cadence.steps_per_epoch:.2f}) {losses} | {meter.words(step)}"
+        )
+
+    def _score(self, step: int, state: TrainState) -> float:
+        scores = self.evaluate(state)
+        row = {f"validation/{name}": value for name, value in scores.items()}
+        self.history.append({"step": step, "epoch": step / self.cadence.steps_per_epoch, **row})
+        self.write_scalars(step, row)
+        listed = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        self.say(f"step {step}: validation {listed}")
+        return scores["score"]
 
 
 def _check_finite(step: int, means: dict[str, float]) -> None:
@@ -129,19 +161,6 @@ def _check_finite(step: int, means: dict[str, float]) -> None:
             )
 
 
-def _progress_line(
-    step: int, total: int, steps_per_epoch: float, means: dict[str, float], meter: "_Meter"
-) -> str:
-    losses = " ".join(
-        f"{name} {means[name]:.4f}" for name in ("loss", "va", "au", "expr") if name in means
-    )
-    return (
-        f"step {step}/{total} (epoch {step / steps_per_epoch:.2f}) {losses} | "
-        f"{meter.steps_per_second:.2f} steps/s, {meter.images_per_second:.0f} images/s, "
-        f"ETA {_clock(meter.seconds_left(step))}"
-    )
-
-
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -151,50 +170,34 @@ def _clock(seconds: float) -> str:
 class _Meter:
     """Speed since the last lap, and the time left; evaluations and saves don't count as steps."""
 
-    def __init__(
-        self, step: int, total: int, examples_per_step: int, input_seconds: Callable[[], float]
-    ) -> None:
-        self._total = total
-        self._examples = examples_per_step
+    def __init__(self, step: int, cadence: Cadence, input_seconds: Callable[[], float]) -> None:
+        self._cadence = cadence
         self._input_seconds = input_seconds
-        self.steps_per_second = 0.0
+        self._steps_per_second = 0.0
         self.restart(step)
-
-    @property
-    def images_per_second(self) -> float:
-        return self.steps_per_second * self._examples
 
     def restart(self, step: int) -> None:
         self._lap_step, self._lap_start, self._pause = step, time.perf_counter(), 0.0
         self._lap_input = self._input_seconds()
 
     def lap(self, step: int) -> dict[str, float]:
-        elapsed = time.perf_counter() - self._lap_start - self._pause
-        self.steps_per_second = (step - self._lap_step) / max(elapsed, 1e-9)
+        elapsed = max(time.perf_counter() - self._lap_start - self._pause, 1e-9)
+        self._steps_per_second = (step - self._lap_step) / elapsed
         waited = self._input_seconds() - self._lap_input
         self.restart(step)
         return {
-            "speed/steps_per_second": self.steps_per_second,
-            "speed/images_per_second": self.images_per_second,
-            "speed/input_wait_share": min(waited / max(elapsed, 1e-9), 1.0),
+            "speed/steps_per_second": self._steps_per_second,
+            "speed/images_per_second": self._steps_per_second * self._cadence.examples_per_step,
+            "speed/input_wait_share": min(waited / elapsed, 1.0),
         }
 
-    def seconds_left(self, step: int) -> float:
-        return (self._total - step) / max(self.steps_per_second, 1e-9)
+    def words(self, step: int) -> str:
+        left = (self._cadence.total_steps - step) / max(self._steps_per_second, 1e-9)
+        images = self._steps_per_second * self._cadence.examples_per_step
+        return f"{self._steps_per_second:.2f} steps/s, {images:.0f} images/s, ETA {_clock(left)}"
 
-    def paused(self) -> "_Pause":
-        return _Pause(self)
-
-    def add_pause(self, seconds: float) -> None:
-        self._pause += seconds
-
-
-class _Pause:
-    def __init__(self, meter: _Meter) -> None:
-        self._meter = meter
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        self._meter.add_pause(time.perf_counter() - self._start)
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._pause += time.perf_counter() - start

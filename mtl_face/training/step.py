@@ -135,33 +135,6 @@ def make_train_step(
     )
 
 
-def make_predict_step(
-    network: nn.Module, mesh: Mesh, *, prepare: Callable[[jax.Array], jax.Array]
-) -> Callable[[Any, Any, jax.Array, jax.Array], dict[str, jax.Array]]:
-    """Builds the prediction step.
-
-    Args:
-        network: the network.
-        mesh: the devices.
-        prepare: image uint8 [B, H, W, 3] -> float32 input of the network.
-
-    Returns:
-        Jitted `(network parameters, batch_stats, image, index) -> outputs`: `va` [B, 2], `au`
-        [B, 12] and `expr` [B, 8] (logits), float32, and `index` [B] as given, all whole on every
-        device. Parameters and statistics may lie in any way.
-    """
-
-    def predict(
-        params: Any, batch_stats: Any, image_BHWC: jax.Array, index_B: jax.Array
-    ) -> dict[str, Any]:
-        outputs: Any = network.apply(
-            {"params": params, "batch_stats": batch_stats}, prepare(image_BHWC), train=False
-        )
-        return {**outputs, "index": index_B}
-
-    return jax.jit(predict, out_shardings=sharding.replicated(mesh))
-
-
 def mean_numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Means over steps of what the steps report.
 

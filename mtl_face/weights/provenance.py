@@ -13,10 +13,14 @@ and its predictions:
 Nothing here imports a heavy library: files of predictions are judged by it too.
 """
 
+import contextlib
+import importlib.metadata
+import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import mtl_face
 from mtl_face.errors import WeightsError
 
 AFF_WILD2 = "Aff-Wild2"
@@ -28,6 +32,8 @@ DATA_SETS = {
     "rendered_faces": "rendered faces",
 }
 """Names of the data sets that a kind of data stands for; other kinds name themselves."""
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-cpu")
 
 _STATIC_SUBSET = re.compile(r"(?<![a-z0-9])s[-_ ]?aff[-_ ]?wild[-_ ]?2", re.IGNORECASE)
 _AFF_WILD2 = re.compile(r"aff[-_ ]?wild[-_ ]?(2|ii)", re.IGNORECASE)
@@ -225,3 +231,12 @@ def _is(name: str) -> bool:
 def _distinct(names: Iterable[str]) -> list[str]:
     """The names without blanks around them, each once, in the order of their first appearance."""
     return list(dict.fromkeys(name.strip() for name in names if name.strip()))
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program and of what it computes with, by name of the package."""
+    found = {"mtl_face": mtl_face.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -8,8 +8,8 @@ from mtl_face import config as config_lib
 from mtl_face.run import initial_weights
 from mtl_face.run import provenance as lineage
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.session import Session
 from mtl_face.training.checkpoint import Checkpoints
+from mtl_face.training.experiment import Experiment
 
 STEP = 5
 
@@ -24,7 +24,7 @@ def write(experiment, workdir, *overrides):
     """
     config = config_lib.load(experiment.config, [f"data.root={experiment.data}", *overrides])
     workdir = workdirs.open_for_training(workdir, config)
-    like = Session(config).state_like
+    like = Experiment(config).state_like
     random = np.random.default_rng(0)
 
     def draw(leaf, low, high):

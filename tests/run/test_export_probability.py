@@ -1,5 +1,8 @@
 """A stranger with an export's card, NumPy and the network's outputs gets what was scored."""
 
+import copy
+import dataclasses
+
 import drawn_run
 import jax
 import numpy as np
@@ -8,8 +11,12 @@ from small_experiment import Experiment
 
 from mtl_face import config as config_lib
 from mtl_face.cli import main
-from mtl_face.run import datasets, evaluate_run
-from mtl_face.run.session import Session, evaluate_table, pixels
+from mtl_face.evaluation import metrics
+from mtl_face.inference.predictor import Forward
+from mtl_face.run import models
+from mtl_face.run.evaluate import load_validation
+from mtl_face.run.predict import predict_table
+from mtl_face.training.experiment import Experiment as TrainExperiment
 from mtl_face.weights import exported
 
 KINDS = ("fixed", *(pytest.param(k, marks=pytest.mark.slow) for k in ("learned", "likelihood")))
@@ -23,10 +30,8 @@ class Runs:
         self.folder = folder
         self.experiment = Experiment(folder)
         config = self.config("fixed", "fitted")
-        self.step = Session(config).predict_step
-        root = datasets.ensure_data(config.data, print)
-        self.labels = datasets.load_split(config.data, root, "validation", print)
-        self.image_NSSC = pixels(config, self.labels, print).source
+        self.forward = Forward(config, mesh=TrainExperiment(config).mesh)
+        self.data = load_validation(config, print)
 
     def config(self, kind, definition):
         settings = [f"data.root={self.experiment.data}", "data.source=memory"]
@@ -37,24 +42,27 @@ class Runs:
         """The table, its scores, and the raw outputs of the network."""
         if not (self.folder / kind).exists():
             drawn_run.write(self.experiment, self.folder / kind, f"uncertainty.kind={kind}")
-        session = Session(self.config(kind, definition))
-        session.predict_step = self.step
-        _, state = evaluate_run.restore(session, self.folder / kind)
-        table = session.predict(state, self.labels, self.image_NSSC)
-        rows = np.resize(
-            np.arange(len(self.labels), dtype=np.int32), (-(-len(self.labels) // BATCH), BATCH)
-        )
+        config = self.config(kind, definition)
+        predictor = models.open_run(self.folder / kind, config, lambda line: None)
+        forward = copy.copy(self.forward)  # compiled once
+        forward.config = config
+        table = predict_table(dataclasses.replace(predictor, forward=forward), self.data)
+        labels, image_NSSC = self.data.table, self.data.source
+        rows = np.resize(np.arange(len(labels), dtype=np.int32), (-(-len(labels) // BATCH), BATCH))
+        variables = predictor.variables
         parts = [
             jax.device_get(
-                self.step(state.params["network"], state.batch_stats, self.image_NSSC[some], some)
+                self.forward.plain(
+                    variables["params"], variables["batch_stats"], image_NSSC[some], some
+                )
             )
             for some in rows
         ]
         raw = {
-            task: np.concatenate([part[task] for part in parts])[: len(self.labels)].astype(float)
+            task: np.concatenate([part[task] for part in parts])[: len(labels)].astype(float)
             for task in ("au", "expr")
         }
-        return table, evaluate_table(table, self.labels), raw
+        return table, metrics.score(labels, table), raw
 
     def card(self, kind, definition):
         output = self.folder / f"{kind}_{definition}"

@@ -15,10 +15,9 @@ from mtl_face import config as config_lib
 from mtl_face import export, probabilities
 from mtl_face.config.check import validate
 from mtl_face.errors import ConfigError, WeightsError
-from mtl_face.model.network import MtlFace
 from mtl_face.run import initial_weights
-from mtl_face.run.session import Session
-from mtl_face.training.state import initial_state, with_backbone
+from mtl_face.training import experiment as training
+from mtl_face.training.state import with_backbone
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported, load_backbone
 
@@ -84,21 +83,21 @@ def test_placed_in_the_backbone_alone(tmp_path, fsdp):
     config = make_config(path, width=64, fsdp=fsdp)
     said = []
     backbone = initial_weights.load(config, said.append)
-    session = Session(config)
+    fresh = training.Experiment(config)
     before = jax.tree.map(
         lambda leaf: (
             jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding)
             if leaf.dtype == jnp.float32
             else leaf
         ),
-        session.state_like,
+        fresh.state_like,
     )
     state = with_backbone(before, backbone.params, backbone.batch_stats)
 
     def placement(leaf):
         return leaf.shape, leaf.dtype, leaf.sharding
 
-    assert jax.tree.map(placement, state) == jax.tree.map(placement, session.state_like)
+    assert jax.tree.map(placement, state) == jax.tree.map(placement, fresh.state_like)
     kernel = state.params["network"]["backbone"]["stage1_block1"]["conv2"]["kernel"]
     assert len({str(shard.index) for shard in kernel.addressable_shards}) == fsdp
     found = {
@@ -126,15 +125,7 @@ def test_weights_have_the_structure_of_a_fresh_state(tmp_path):
     write_weights(path)
     config = make_config(path)
     backbone = load_backbone(path)
-    abstract = jax.eval_shape(
-        lambda: initial_state(
-            MtlFace(config.model),
-            Session(config).optimizer,
-            seed=0,
-            input_size=32,
-            uncertainty={},
-        )
-    )
+    abstract = training.Experiment(config).state_like
     for mine, theirs in (
         (backbone.params, abstract.params["network"]["backbone"]),
         (backbone.batch_stats, abstract.batch_stats["backbone"]),

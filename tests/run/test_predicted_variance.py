@@ -1,4 +1,4 @@
-"""What a session predicts with variances per example, with and without sampled dropout."""
+"""What a network predicts with variances per example, with and without sampled dropout."""
 
 import jax
 import numpy as np
@@ -7,10 +7,11 @@ import small_dataset
 import small_experiment
 
 from mtl_face import config as config_lib
-from mtl_face.run import datasets
-from mtl_face.run.session import Session, evaluate_table, pixels, say
-from mtl_face.training import experiment
-from mtl_face.training.state import make_state
+from mtl_face.evaluation import metrics
+from mtl_face.inference.predictor import Forward, Predictor
+from mtl_face.run.evaluate import load_validation
+from mtl_face.run.predict import predict_table
+from mtl_face.training.experiment import Experiment
 
 
 def predict(folder, *, temperature):
@@ -26,22 +27,19 @@ def predict(folder, *, temperature):
         "evaluation.mc_dropout_samples=4",
     ]
     config = config_lib.load(small_experiment.write_config(folder), settings)
-    session = Session(config)
-    state = make_state(
-        session.network,
-        session.optimizer,
-        session.mesh,
-        seed=0,
-        input_size=config.model.input_size,
-        uncertainty=experiment.initial_uncertainty(config),
+    experiment = Experiment(config)
+    state = experiment.make_state()
+    predictor = Predictor(
+        forward=Forward(config, mesh=experiment.mesh),
+        variables={"params": state.params["network"], "batch_stats": state.batch_stats},
+        temperatures={task: float(value) for task, value in experiment.temperatures(state).items()},
+        step=0,
     )
-    root = datasets.ensure_data(config.data, say)
-    table = datasets.load_split(config.data, root, "validation", say)
-    source = pixels(config, table, say).source
+    data = load_validation(config, print)
     found = {
-        sampled: session.predict(state, table, source, sample_dropout=sampled)
-        for sampled in (False, True)
+        sampled: predict_table(predictor, data, sample_dropout=sampled) for sampled in (False, True)
     }
+    table = data.table
     return found, table
 
 
@@ -68,7 +66,7 @@ def test_sampled_prediction(predicted):
     assert (table.au_epistemic_std > 0).all()
     assert (table.valence_std > table.valence_epistemic_std).all()
     assert (table.valence != found[False].valence).any()
-    scored = evaluate_table(table, labels)["va"]["uncertainty"]
+    scored = metrics.score(labels, table)["va"]["uncertainty"]
     assert set(scored["coverage"]["arousal"]) == {"50", "80", "95"}
     assert jax.tree.all(jax.tree.map(np.isfinite, scored["nll"]))
 

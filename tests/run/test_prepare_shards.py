@@ -12,18 +12,18 @@ from data_pipeline import input as data_input
 from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.errors import ConfigError
-from mtl_face.run import datasets, session
+from mtl_face.run import datasets, pixels
 
 
 def first_batches(config):
     table, rows = datasets.load_training(config.data, seed=0, say=print)
-    data = session.pixels(config, table, print, split="train")
+    data = pixels.find_pixels(config, table, print, split="train")
     stream = data_input.train_batches(
         table, batch_size=8, image_size=32, rows=rows, source=data.source
     )
     root = datasets.ensure_data(config.data, print)
     validation = datasets.load_split(config.data, root, "validation", print)
-    scored = session.pixels(config, validation, print)
+    scored = pixels.find_pixels(config, validation, print)
     evaluated = data_input.eval_batches(
         validation, batch_size=8, image_size=32, source=scored.source
     )
@@ -93,7 +93,7 @@ def test_a_table_beside_shards_of_another_writing(tmp_path, capsys):
     shards = config_lib.load(experiment.config, [f"data.shards={folder}"])
     table, _ = datasets.load_training(shards.data, seed=0, say=print)
     with pytest.raises(ConfigError, match=r"records, their table has \d+ rows") as caught:
-        session.pixels(shards, table, print, split="train")
+        pixels.find_pixels(shards, table, print, split="train")
     assert str(folder) in str(caught.value)
 
 

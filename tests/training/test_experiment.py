@@ -1,5 +1,6 @@
 """From settings to parts, and the real network's step on one device and on eight."""
 
+import dataclasses
 import functools
 import re
 
@@ -10,12 +11,13 @@ import optax
 import pytest
 
 from mtl_face import config as config_lib
+from mtl_face.config.schema import MeshConfig
+from mtl_face.inference.predictor import Forward
 from mtl_face.model.network import MtlFace
 from mtl_face.objective import uncertainty
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
-from mtl_face.training import experiment, sharding
-from mtl_face.training.state import abstract_state, make_state
-from mtl_face.training.step import make_train_step
+from mtl_face.training import sharding
+from mtl_face.training.experiment import Experiment
 
 SIZE, BATCH = 32, 16
 
@@ -74,27 +76,16 @@ def ten_steps(data, fsdp):
 
     Adam divides by tiny moments, which magnifies rounding beyond any fixed tolerance.
     """
-    config = make_config()
-    mesh = sharding.make_mesh(data=data, fsdp=fsdp, devices=jax.devices()[: data * fsdp])
-    network, optimizer = MtlFace(config.model), optax.sgd(0.05, momentum=0.9)
-    options = {"input_size": SIZE, "uncertainty": experiment.initial_uncertainty(config)}
-    shardings = jax.tree.map(
-        lambda leaf: leaf.sharding, abstract_state(network, optimizer, mesh, **options)
-    )
-    step = make_train_step(
-        network,
-        optimizer,
-        mesh,
-        shardings,
-        augment=experiment.augmentation(config),
-        objective=experiment.objective(config),
-    )
-    state, rows, compiled = make_state(network, optimizer, mesh, seed=5, **options), [], None
+    config = dataclasses.replace(make_config(), seed=5, mesh=MeshConfig(data=data, fsdp=fsdp))
+    experiment = Experiment(config, devices=jax.devices()[: data * fsdp])
+    experiment.optimizer = optax.sgd(0.05, momentum=0.9)
+    step, free = experiment.train_step(), np.float32(0)
+    state, rows, compiled = experiment.make_state(), [], None
     for index in range(10):
-        batch = jax.device_put(make_batch(index), sharding.by_example(mesh))
+        batch = jax.device_put(make_batch(index), sharding.by_example(experiment.mesh))
         if compiled is None:
-            compiled = step.lower(state, batch).compile()
-        state, numbers = compiled(state, batch)
+            compiled = step.lower(state, batch, free).compile()
+        state, numbers = compiled(state, batch, free)
         rows.append(numbers)
     return jax.device_get(rows), jax.device_get((state.params, state.batch_stats)), compiled
 
@@ -139,7 +130,8 @@ def test_paper_preset_has_the_papers_size():
 @pytest.mark.parametrize("kind", uncertainty.KINDS)
 def test_objective_reports_each_task(kind):
     config = make_config(uncertainty={"kind": kind, "temperatures": {"expr": 2.0}})
-    learned = experiment.initial_uncertainty(config)
+    experiment = Experiment(config)
+    learned = experiment.make_state().params["uncertainty"]
     assert bool(learned) == (kind != "fixed")
     random = np.random.default_rng(0)
     outputs = {
@@ -147,9 +139,7 @@ def test_objective_reports_each_task(kind):
         for task, size in OUTPUT_SIZES.items()
     }
     batch = make_batch(0)
-    loss, numbers = experiment.objective(config)(
-        outputs, batch["targets"], batch["weights"], learned
-    )
+    loss, numbers = experiment.objective(outputs, batch["targets"], batch["weights"], learned)
     assert np.isfinite(loss)
     for task in TASKS:
         weight = batch["weights"][task]
@@ -173,7 +163,7 @@ def test_temperatures_weigh_the_tasks():
     outputs = {task: jnp.ones((BATCH, size)) for task, size in OUTPUT_SIZES.items()}
     losses = [
         float(
-            experiment.objective(make_config(uncertainty={"temperatures": {"expr": expr}}))(
+            Experiment(make_config(uncertainty={"temperatures": {"expr": expr}})).objective(
                 outputs, batch["targets"], batch["weights"], {}
             )[0]
         )
@@ -193,7 +183,7 @@ def test_schedules_count_in_epochs():
             "backbone_decay": 0.5,
         }
     )
-    rates = experiment.learning_rates(config, 10)
+    rates = Experiment(config, steps_per_epoch=10).learning_rates
     assert [float(rates["rest"](step)) for step in (0, 19, 79)] == pytest.approx([0.05, 1.0, 0.5])
     assert [float(rates["backbone"](step)) for step in (0, 9, 10, 25)] == pytest.approx(
         [0.5, 0.5, 0.25, 0.125]
@@ -211,7 +201,7 @@ def test_cosine_schedules():
             "backbone_schedule": "cosine",
         }
     )
-    rates = experiment.learning_rates(config, 10)
+    rates = Experiment(config, steps_per_epoch=10).learning_rates
     for name, peak in (("rest", 1.0), ("backbone", 0.5)):
         values = [float(rates[name](step)) for step in (10, 20, 30, 40)]
         assert values == pytest.approx([peak / 2, peak, peak / 2, 0.0], abs=1e-6)
@@ -220,7 +210,7 @@ def test_cosine_schedules():
 def test_preparation_is_the_resize_alone():
     config = make_config(model={"input_size": 64, "embed_dim": 16, "num_heads": 4})
     image = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
-    prepared = jax.jit(experiment.preparation(config))(image)
+    prepared = jax.jit(Forward(config).prepare)(image)
     assert prepared.shape == (2, 64, 64, 3)
     assert prepared.dtype == jnp.float32
     # Doubling by bilinear sampling keeps the mean, away from the edge's share.
@@ -240,10 +230,10 @@ def test_augmentation_without_anything_is_the_preparation():
         }
     )
     batch = make_batch(0)
-    image, targets, weights = jax.jit(experiment.augmentation(config))(
+    image, targets, weights = jax.jit(Experiment(config).augment)(
         jax.random.key(0), batch["image"], batch["targets"], batch["weights"]
     )
-    np.testing.assert_allclose(image, experiment.preparation(config)(batch["image"]), atol=1e-3)
+    np.testing.assert_allclose(image, Forward(config).prepare(batch["image"]), atol=1e-3)
     np.testing.assert_allclose(image, batch["image"], atol=1e-3)
     for task in TASKS:
         np.testing.assert_array_equal(targets[task], batch["targets"][task])

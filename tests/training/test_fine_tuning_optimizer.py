@@ -10,7 +10,8 @@ import torch
 from mtl_face import config
 from mtl_face.errors import ConfigError
 from mtl_face.model.geometry import stage_of
-from mtl_face.training import experiment, optimizer
+from mtl_face.training import optimizer
+from mtl_face.training.experiment import Experiment
 
 BETA1, BETA2, EPSILON, DECAY = 0.8, 0.95, 1e-6, 0.1
 BACKBONE_RATE, REST_RATE = 1e-2, 3e-2
@@ -177,17 +178,14 @@ def test_settings_reach_the_optimizer():
     made = settings(
         {"frozen_stages": 1, "batch_norm": "local"}, backbone_stage_multipliers=(0.5, 0.5, 2.0)
     )
-    rates = {"backbone": lambda step: 1.0, "rest": lambda step: 1.0}
-    first, last, _, _ = steps(experiment.optimizer(made, rates), 1)
-    _, plain_last, _, _ = steps(experiment.optimizer(settings({}), rates), 1)
+    first, last, _, _ = steps(Experiment(made).optimizer, 1)
+    _, plain_last, _, _ = steps(Experiment(settings({})).optimizer, 1)
     for name, leaf in last.items():
         factor = {0: 0, 1: 0, 2: 2, None: 1}[stage(name)]
         expected = factor * (plain_last[name] - first[name])
         np.testing.assert_allclose(leaf - first[name], expected, rtol=1e-5, err_msg=name)
 
 
-def test_a_session_counts_its_devices():
-    from mtl_face.run.session import Session
-
-    network = Session(settings({"batch_norm": "local", "frozen_stages": 0})).network
+def test_an_experiment_counts_its_devices():
+    network = Experiment(settings({"batch_norm": "local", "frozen_stages": 0})).network
     assert network.devices == len(jax.devices()) == 8

@@ -46,17 +46,20 @@ class Run:
         self.on_step = options.pop("on_step", lambda run, step: None)
         self.on_evaluate = options.pop("on_evaluate", lambda run, step: None)
         start = options.pop("start", 0)
-        self.last = loop.train(
-            CountingState(jnp.int32(start)),
+        cadence = {
+            "total_steps": 10,
+            "steps_per_epoch": 5,
+            "examples_per_step": 4,
+            "log_every": 2,
+            "evaluate_every": 5,
+            "checkpoint_every": 3,
+        }
+        cadence = {name: options.pop(name, value) for name, value in cadence.items()}
+        self.last = loop.Loop(
             **{
+                "cadence": loop.Cadence(**cadence),
                 "train_step": self.step,
                 "batches": self.batches(start),
-                "total_steps": 10,
-                "steps_per_epoch": 5,
-                "examples_per_step": 4,
-                "log_every": 2,
-                "evaluate_every": 5,
-                "checkpoint_every": 3,
                 "evaluate": self.evaluate,
                 "learning_rates": {"rest": lambda step: 0.5 * step},
                 "checkpoints": self.checkpoints,
@@ -66,7 +69,7 @@ class Run:
                 "stop": self.stop,
                 **options,
             },
-        )
+        ).run(CountingState(jnp.int32(start)))
 
     def batches(self, start):
         for index in itertools.count(start):

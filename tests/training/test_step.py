@@ -10,6 +10,7 @@ import optax
 import pytest
 import tiny_network
 
+from mtl_face.inference.predictor import make_predict_step
 from mtl_face.training import sharding, state, step
 from mtl_face.training.optimizer import inverse_sqrt, make_optimizer
 
@@ -271,8 +272,10 @@ def test_predict_step():
     for data, fsdp in MESHES:
         mesh, make, _ = parts(data, fsdp)
         current = make()
-        predict = step.make_predict_step(
-            network, mesh, prepare=lambda image: image.astype(jnp.float32)
+        predict = make_predict_step(
+            network,
+            prepare=lambda image: image.astype(jnp.float32),
+            out_shardings=sharding.replicated(mesh),
         )
         image = place(tiny_network.batch()["image"], mesh)
         index = place(np.arange(tiny_network.BATCH, dtype=np.int32), mesh)

@@ -1,13 +1,18 @@
-"""Every row of a table gets the prediction of its own image, in whatever batches they come."""
+"""Every image gets its own prediction, in whatever batches they come, and as a table says it."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from mtl_face.inference.batched import predict_rows
+from data_pipeline.images import read_image
+from mtl_face import config as config_lib
+from mtl_face.errors import ImageError
+from mtl_face.inference.predictor import Forward, Predictor, predict_rows
 from mtl_face.tasks import OUTPUT_SIZES
 
 
@@ -99,3 +104,91 @@ def test_next_batch_is_started_before_the_last_one_is_fetched():
     found = predict_rows(step, 0, None, batches_of(np.arange(6), 2), num_rows=6)
     assert_rows(found, 6)
     assert events == ["start 0", "start 1", "fetch 0", "start 2", "fetch 1", "fetch 2"]
+
+
+SIDE = 32
+
+
+def make_config(**changes):
+    values = {
+        "data": {"root": "/data", "image_size": SIDE},
+        "model": {
+            "input_size": SIDE,
+            "backbone": {"stage_sizes": (1,), "width": 8, "expansion": 2},
+            "embed_dim": 16,
+            "num_heads": 4,
+            "encoder_layers": 1,
+            "decoder_modules": 1,
+            "head_layers": 2,
+            "head_width": 16,
+        },
+        "evaluation": {"batch_size": 16},
+    }
+    return config_lib.validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    """An untrained network on one device."""
+    forward = Forward(make_config())
+    image = jnp.zeros((1, SIDE, SIDE, 3))
+    variables = forward.network.init(jax.random.key(0), image, train=False)
+    temperatures = {"va": 1.0, "au": 1.0, "expr": 5.0}
+    origin = {"weights_sha256": "0" * 64, "provenance": None}
+    return Predictor(forward, variables, temperatures, step=7, origin=origin)
+
+
+def crops(count, side=SIDE):
+    random = np.random.default_rng(count)
+    return random.integers(0, 256, (count, side, side, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_crops_are_the_networks_outputs_in_order(predictor, count):
+    images = crops(count)
+    outputs = predictor.forward.network.apply(
+        predictor.variables, jnp.asarray(images, jnp.float32), train=False
+    )
+    table = predictor.predict_crops(images)
+    np.testing.assert_allclose(table.valence, outputs["va"][:, 0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(table.au_logits, outputs["au"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(table.expression_logits, outputs["expr"], rtol=1e-4, atol=1e-4)
+    assert table.frame.tolist() == list(range(1, count + 1))
+    assert table.metadata["step"] == 7
+    assert table.metadata["weights_sha256"] == "0" * 64
+    assert len(table.to_dataframe()) == count
+
+
+def test_a_list_of_crops_of_any_size_is_resized_as_training_resizes(predictor, tmp_path):
+    """Training reads files: the same picture through a file gives the same answer."""
+    small, large = crops(1)[0], crops(1, side=80)[0]
+    path = tmp_path / "large.png"
+    Image.fromarray(large).save(path)
+    table = predictor.predict_crops([small, large])
+    expected = predictor.predict_crops(np.stack([small, read_image(path, SIDE)]))
+    np.testing.assert_array_equal(table.au_logits, expected.au_logits)
+
+
+def test_no_crops_give_an_empty_table(predictor):
+    assert len(predictor.predict_crops([])) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1, SIDE, SIDE, 3), np.float32),
+        np.zeros((1, SIDE, SIDE, 4), np.uint8),
+        np.zeros((1, SIDE, SIDE), np.uint8),
+        np.zeros((SIDE, SIDE, 3), np.uint8),
+        np.zeros((1, 0, SIDE, 3), np.uint8),
+    ],
+)
+def test_what_is_no_8_bit_rgb_image_is_refused(predictor, wrong):
+    with pytest.raises(ImageError, match=r"crop 1 is .*expected uint8 \[height, width, 3\]"):
+        predictor.predict_crops(wrong)
+
+
+def test_where_the_tokens_look(predictor):
+    attention = predictor.cross_attention(crops(2))
+    assert attention.shape[:4] == (2, 1, 4, 3)
+    np.testing.assert_allclose(attention.sum(axis=-1), 1.0, rtol=1e-5)

@@ -1,0 +1,339 @@
+"""A trained network that answers in prediction tables.
+
+Dimension letters: N rows, B batch, S side of a stored crop, M images, T task tokens (3).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+from PIL import Image
+
+from mtl_face import config as config_lib
+from mtl_face import probabilities
+from mtl_face.config import Config
+from mtl_face.errors import ImageError
+from mtl_face.inference import attention
+from mtl_face.inference.columns import output_sizes, table_columns
+from mtl_face.inference.dropout import make_dropout_step
+from mtl_face.model.network import PER_EXAMPLE, MtlFace, for_platform
+from mtl_face.objective import augment
+from mtl_face.tables import FrameTable, PredictionTable
+from mtl_face.tasks import OUTPUT_SIZES
+from mtl_face.weights.provenance import versions
+
+Step = Callable[..., dict[str, jax.Array]]
+
+_BATCHES = (1, 8)
+"""Sizes of a batch of few crops; of many it is `evaluation.batch_size`. One program for each."""
+
+
+class Forward:
+    """The network of some settings, from stored crops to outputs, compiled once for all weights.
+
+    Attributes:
+        config: the settings.
+        mesh: the devices that share a batch; None for JAX's default device.
+        network: the network.
+    """
+
+    def __init__(self, config: Config, *, mesh: Mesh | None = None) -> None:
+        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+        self.config = config
+        self.mesh = mesh
+        self._resampling = augment.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
+        devices = 1 if mesh is None else mesh.size
+        self.network = MtlFace(for_platform(config.model, platform), devices=devices)
+
+    def prepare(self, image_BHWC: jax.Array) -> jax.Array:
+        """The resize alone: uint8 [B, S, S, 3] -> float32 input of the network."""
+        size = self.config.model.input_size
+        transform_B23 = augment.identity_transforms(
+            image_BHWC.shape[0], stored_size=image_BHWC.shape[1], input_size=size
+        )
+        return augment.resample(image_BHWC, transform_B23, input_size=size, method=self._resampling)
+
+    @functools.cached_property
+    def plain(self) -> Step:
+        """Jitted `(params, batch_stats, image, index) -> outputs`, see `make_predict_step`."""
+        return make_predict_step(self.network, prepare=self.prepare, out_shardings=self._whole)
+
+    @functools.cached_property
+    def sampled(self) -> Step | None:
+        """The same with samples of dropout, see `make_dropout_step`; None if none are wanted."""
+        samples = self.config.evaluation.mc_dropout_samples
+        if not samples:
+            return None
+        return make_dropout_step(
+            self.network,
+            prepare=self.prepare,
+            samples=samples,
+            seed=self.config.seed,
+            out_shardings=self._whole,
+        )
+
+    def abstract_variables(self) -> dict[str, Any]:
+        """Shapes and dtypes of the network's `params` and `batch_stats`."""
+        size = self.config.model.input_size
+        image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+        network = functools.partial(self.network.init, train=False)
+        return jax.eval_shape(network, jax.random.key(0), image)
+
+    def place(self, batch: dict[str, NDArray[Any]]) -> dict[str, jax.Array]:
+        """A batch on the devices, split by example."""
+        if self.mesh is None:
+            return jax.device_put(batch)
+        by_example = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        return jax.device_put(batch, by_example)
+
+    @property
+    def _whole(self) -> NamedSharding | None:
+        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictor:
+    """A network with its weights.
+
+    Attributes:
+        forward: the network, compiled.
+        variables: its `params` and `batch_stats`.
+        temperatures: T of each task.
+        step: optimizer steps that the weights have seen.
+        origin: what every table of predictions says of the weights: `weights_sha256`,
+            `provenance`; empty where neither is known.
+    """
+
+    forward: Forward
+    variables: Mapping[str, Any]
+    temperatures: Mapping[str, float]
+    step: int
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        """The settings of the network and of what is made of it."""
+        return self.forward.config
+
+    @property
+    def probability(self) -> dict[str, Any]:
+        """How outputs become probabilities, see `probabilities.statement`."""
+        return probabilities.statement(
+            self.config.uncertainty.kind, self.temperatures, self.config.evaluation.probability
+        )
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crops that the network was trained on, S, in pixels."""
+        return self.config.data.image_size
+
+    def predict_crops(
+        self, crops: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+    ) -> PredictionTable:
+        """Predictions for aligned face crops.
+
+        Args:
+            crops: uint8 [N, S, S, 3], or a list of uint8 [height, width, 3] of any sizes; R, G, B
+                in 0..255, cut as the training crops were. Those of another side than `crop_size`
+                are resized first, as training resizes them.
+
+        Returns:
+            N rows in the order given: `frame` counts from 1, `video` is `crops`.
+
+        Raises:
+            ImageError: an array is no 8-bit RGB image.
+        """
+        images = [_checked(crop, number) for number, crop in enumerate(crops, start=1)]
+        image_NSSC = np.zeros((len(images), self.crop_size, self.crop_size, 3), np.uint8)
+        for number, image in enumerate(images):
+            image_NSSC[number] = _resized(image, self.crop_size)
+        frames = FrameTable.from_columns(
+            dataset="crops",
+            video=["crops"] * len(images),
+            frame=np.arange(1, len(images) + 1),
+            image=[str(number) for number in range(1, len(images) + 1)],
+            root=".",
+        )
+        return self.predict_batches(frames, self._batches(image_NSSC))
+
+    def predict_batches(
+        self,
+        frames: FrameTable,
+        batches: Iterable[dict[str, jax.Array]],
+        *,
+        sample_dropout: bool = True,
+    ) -> PredictionTable:
+        """Predictions for every row of a table.
+
+        Args:
+            frames: the rows; their labels are not looked at.
+            batches: `image` uint8 [B, S, S, 3] and `index` int32 [B], the row that each image
+                belongs to (-1: padding), on the devices.
+            sample_dropout: False for one prediction without dropout, whatever
+                `evaluation.mc_dropout_samples` says.
+
+        Returns:
+            A row for each of `frames`. Its metadata name the settings, the step, the temperatures
+            and the weights.
+        """
+        config, probability = self.config, self.probability
+        step, sampled = self.forward.plain, False
+        if sample_dropout and self.forward.sampled is not None:
+            divisors = {task: jnp.float32(value) for task, value in probability["divisors"].items()}
+            step, sampled = functools.partial(self.forward.sampled, divisors=divisors), True
+        outputs = predict_rows(
+            step,
+            self.variables["params"],
+            self.variables["batch_stats"],
+            iter(batches),
+            num_rows=len(frames),
+            sizes=output_sizes(
+                va_variance=config.model.va_variance == PER_EXAMPLE, sampled=sampled
+            ),
+        )
+        columns: dict[str, Any] = table_columns(
+            outputs,
+            kind=config.uncertainty.kind,
+            temperatures=self.temperatures,
+            divisors=probability["divisors"],
+        )
+        return PredictionTable(
+            dataset=frames.dataset.astype(np.str_),
+            video=frames.video.astype(np.str_),
+            frame=frames.frame,
+            image=frames.image.astype(np.str_),
+            **columns,
+            metadata={
+                "config": config_lib.to_dict(config),
+                "step": self.step,
+                "temperatures": dict(self.temperatures),
+                "probability": probability,
+                "mc_dropout_samples": config.evaluation.mc_dropout_samples if sampled else 0,
+                "smoothing": None,
+                "calibration": None,
+                "versions": versions(),
+                **self.origin,
+            },
+        )
+
+    def cross_attention(self, image_MHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Where the task tokens look in stored crops, see `attention.cross_attention`."""
+        return attention.cross_attention(
+            self.forward.network, self.variables, image_MHWC, prepare=self.forward.prepare
+        )
+
+    def _batches(self, image_NSSC: NDArray[np.uint8]) -> Iterator[dict[str, jax.Array]]:
+        """The crops in batches of one shape, the last one padded."""
+        count = len(image_NSSC)
+        size = next((size for size in _BATCHES if count <= size), self.config.evaluation.batch_size)
+        if self.forward.mesh is not None:
+            size = -(-size // self.forward.mesh.size) * self.forward.mesh.size
+        for start in range(0, count, size):
+            part = image_NSSC[start : start + size]
+            image_BSSC = np.zeros((size, *part.shape[1:]), np.uint8)
+            image_BSSC[: len(part)] = part
+            index_B = np.full(size, -1, np.int32)
+            index_B[: len(part)] = np.arange(start, start + len(part))
+            yield self.forward.place({"image": image_BSSC, "index": index_B})
+
+
+def make_predict_step(
+    network: MtlFace, *, prepare: Callable[[jax.Array], jax.Array], out_shardings: Any = None
+) -> Step:
+    """Builds the prediction step.
+
+    Args:
+        network: the network.
+        prepare: image uint8 [B, H, W, 3] -> float32 input of the network.
+        out_shardings: where the results go, as for `jax.jit`.
+
+    Returns:
+        Jitted `(network parameters, batch_stats, image, index) -> outputs`: `va` [B, 2], `au`
+        [B, 12] and `expr` [B, 8] (logits), float32, and `index` [B] as given. Parameters and
+        statistics may lie in any way.
+    """
+
+    def predict(
+        params: Any, batch_stats: Any, image_BHWC: jax.Array, index_B: jax.Array
+    ) -> dict[str, Any]:
+        outputs: Any = network.apply(
+            {"params": params, "batch_stats": batch_stats}, prepare(image_BHWC), train=False
+        )
+        return {**outputs, "index": index_B}
+
+    return jax.jit(predict, out_shardings=out_shardings)
+
+
+def predict_rows(
+    predict_step: Step,
+    params: Any,
+    batch_stats: Any,
+    batches: Iterator[dict[str, jax.Array]],
+    *,
+    num_rows: int,
+    sizes: Mapping[str, int] = OUTPUT_SIZES,
+) -> dict[str, NDArray[np.float32]]:
+    """Runs the network over batches and puts the outputs in the order of the rows.
+
+    Args:
+        predict_step: see `make_predict_step`.
+        params: the network's parameters.
+        batch_stats: its running statistics.
+        batches: dicts with `image` uint8 [B, H, W, 3] and `index` int32 [B], the row that each
+            image belongs to (-1: padding).
+        num_rows: rows of the table.
+        sizes: widths of the outputs to keep, by name.
+
+    Returns:
+        [num_rows, size] by name: `va` [num_rows, 2], `au` [num_rows, 12] and `expr` [num_rows, 8]
+        (logits) by default.
+
+    Raises:
+        ValueError: a row got no prediction.
+    """
+    outputs = {name: np.full((num_rows, size), np.nan, np.float32) for name, size in sizes.items()}
+    done_N = np.zeros(num_rows, bool)
+
+    def keep(result: dict[str, jax.Array]) -> None:
+        host = jax.device_get(result)
+        valid_B = host["index"] >= 0
+        index_B = host["index"][valid_B]
+        for name, output in outputs.items():
+            output[index_B] = host[name][valid_B]
+        done_N[index_B] = True
+
+    waiting: dict[str, jax.Array] | None = None
+    for batch in batches:
+        result = predict_step(params, batch_stats, batch["image"], batch["index"])
+        if waiting is not None:
+            keep(waiting)  # the devices work on the next batch meanwhile
+        waiting = result
+    if waiting is not None:
+        keep(waiting)
+    if not done_N.all():
+        raise ValueError(f"{(~done_N).sum()} of {num_rows} rows were in no batch")
+    return outputs
+
+
+def _checked(crop: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+    image = np.asarray(crop)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ImageError(
+            f"crop {number} is {image.dtype} {list(image.shape)}, "
+            "expected uint8 [height, width, 3]",
+            remedy="give R, G, B in 0..255, as np.asarray(PIL.Image.open(FILE).convert('RGB'))",
+        )
+    return image
+
+
+def _resized(image_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A crop at the stored size, resized as the training input resizes one."""
+    if image_HWC.shape[:2] == (size, size):
+        return image_HWC
+    return np.asarray(Image.fromarray(image_HWC).resize((size, size), Image.Resampling.BILINEAR))

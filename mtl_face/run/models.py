@@ -1,0 +1,264 @@
+"""A trained model, wherever it lies: in the folder of a run, or in an export."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl_face import config as config_lib
+from mtl_face.config import Config
+from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.run import workdir as workdirs
+
+if TYPE_CHECKING:
+    from mtl_face.inference.predictor import Predictor
+    from mtl_face.training.experiment import Experiment
+
+_IN_EXPORTS = ("name", "seed", "data", "model", "uncertainty", "evaluation")
+"""Sections of an export's settings that matter to what is made of it."""
+
+
+def load(path: str | Path) -> "Predictor":
+    """Loads a trained model.
+
+    Args:
+        path: the folder of a run (its best checkpoint, or as `evaluation.checkpoint` says), the
+            folder of an export, or its `model.safetensors`.
+
+    Returns:
+        A predictor: `predict_crops(uint8 [N, S, S, 3])` gives a table of predictions.
+
+    Raises:
+        ConfigError: there is no such file or folder.
+        ExportError: the export cannot be read.
+        WorkdirError: the run has no evaluated checkpoint, or it is damaged.
+    """
+    return open_model(path, own_config(path), lambda line: None)
+
+
+def own_config(path: str | Path) -> Config:
+    """The settings that a model was trained with, checked; see `own_settings`."""
+    values, place = own_settings(path)
+    return config_lib.load_values(values, [], place)
+
+
+def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
+    """What a model was trained with, and the place that says so.
+
+    Args:
+        path: as for `load`.
+
+    Returns:
+        Nested settings, of an export without those that only training uses; and the path.
+
+    Raises:
+        ConfigError, ExportError, WorkdirError: as for `load`.
+    """
+    path = _existing(path)
+    if is_run(path):
+        return workdirs.read_settings(path), path
+    from mtl_face.weights import exported
+
+    config = exported.read_card(path)["config"]
+    values = {name: config[name] for name in _IN_EXPORTS if name in config}
+    backbone = dict(values["model"].get("backbone", {}))
+    for name in ("init_from", "init_channels"):  # the file lies elsewhere, if anywhere
+        backbone.pop(name, None)
+    return {**values, "model": {**values["model"], "backbone": backbone}}, path
+
+
+def open_model(path: str | Path, config: Config, say: Callable[[str], None]) -> "Predictor":
+    """Loads a model under given settings.
+
+    Args:
+        path: as for `load`.
+        config: the settings; those of the network are the model's.
+        say: prints a line.
+
+    Raises:
+        ExportError: the export cannot be read, or its network is not that of the settings.
+        WorkdirError: the run belongs to other settings, or has no evaluated checkpoint.
+    """
+    path = _existing(path)
+    return open_run(path, config, say) if is_run(path) else open_export(path, config, say)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is the folder of a run, and not an export."""
+    return workdirs.is_run(path)
+
+
+def open_run(
+    workdir: Path,
+    config: Config,
+    say: Callable[[str], None],
+    *,
+    experiment: "Experiment | None" = None,
+) -> "Predictor":
+    """The network of the checkpoint that the settings ask for.
+
+    Args:
+        workdir: the run's folder.
+        config: its settings; those of `evaluation` may differ from training.
+        say: prints a line.
+        experiment: of the settings, where it was built already.
+
+    Raises:
+        WorkdirError: the folder holds no run, or one of other settings, or no evaluated
+            checkpoint, or a damaged one.
+    """
+    import jax
+
+    from mtl_face.inference.predictor import Forward, Predictor
+    from mtl_face.run import provenance
+    from mtl_face.training import sharding
+    from mtl_face.training.experiment import Experiment
+
+    workdir = workdirs.open_for_reading(workdir, config)
+    experiment = experiment or Experiment(config)
+    step, state = restore(workdir, experiment)
+    say(f"{config.evaluation.checkpoint} checkpoint, step {step}")
+    whole = sharding.whole(
+        {"params": state.params["network"], "batch_stats": state.batch_stats}, experiment.mesh
+    )
+    temperatures = jax.device_get(experiment.temperatures(state))
+    return Predictor(
+        forward=Forward(config, mesh=experiment.mesh),
+        variables=_on_devices(whole, experiment.mesh),
+        temperatures={task: float(value) for task, value in temperatures.items()},
+        step=int(jax.device_get(state.step)),
+        origin=_origin(whole, provenance.of_checkpoint(config, workdir, step)),
+    )
+
+
+def restore(workdir: Path, experiment: "Experiment") -> tuple[int, Any]:
+    """Reads the checkpoint that `evaluation.checkpoint` asks for.
+
+    Returns:
+        (step, state).
+
+    Raises:
+        WorkdirError: there is none, or it is damaged.
+    """
+    from mtl_face.training.checkpoint import Checkpoints
+
+    folder = workdir / workdirs.CHECKPOINTS
+    problem = WorkdirError(
+        "has no evaluated checkpoint yet",
+        path=folder,
+        remedy="train first: python run.py train with the same --config and --workdir",
+    )
+    if not folder.is_dir():
+        raise problem
+    with Checkpoints(folder, keep=1, read_only=True) as checkpoints:
+        best = experiment.config.evaluation.checkpoint == "best"
+        step = checkpoints.best() if best else checkpoints.newest()
+        if step is None:
+            raise problem
+        return step, checkpoints.restore(step, experiment.state_like)
+
+
+def open_export(path: Path, config: Config, say: Callable[[str], None]) -> "Predictor":
+    """The network of an export.
+
+    Args:
+        path: the export's folder or file.
+        config: the settings; their network is the export's.
+        say: prints a line.
+
+    Raises:
+        ExportError: the export cannot be read, or its network is not that of the settings.
+        ConfigError: the batch or the mesh does not fit the devices.
+    """
+    from mtl_face.inference.predictor import Forward, Predictor
+    from mtl_face.run import provenance
+    from mtl_face.training import sharding
+    from mtl_face.weights import exported
+
+    variables, card = exported.load(path)
+    _check_settings(config, card, path, say)
+    mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
+    sharding.check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
+    forward = Forward(config, mesh=mesh)
+    _check_tensors(variables, forward.abstract_variables(), card, path)
+    say(f"parameters of {path}, step {card['step']} of their run")
+    recorded = card["provenance"]
+    return Predictor(
+        forward=forward,
+        variables=_on_devices(variables, mesh),
+        temperatures=card["temperatures"],
+        step=card["step"],
+        origin=_origin(
+            variables, None if recorded is None else provenance.amended(config, recorded)
+        ),
+    )
+
+
+def _check_settings(
+    config: Config, card: Mapping[str, Any], path: Path, say: Callable[[str], None]
+) -> None:
+    from mtl_face.weights import differences
+    from mtl_face.weights.card import ExportError
+
+    found = differences.model(card, config_lib.to_dict(config)["model"])
+    if found:
+        raise ExportError(
+            "is another network than that of the settings: " + "; ".join(found),
+            path=path,
+            remedy="leave --config out: the export knows its settings; change those of the data "
+            "with --config.data.NAME=VALUE",
+        )
+    stored = card["input"]["stored_size"]
+    if stored != config.data.image_size:
+        say(
+            f"note: it was trained on crops of {stored} pixels, these are read at "
+            f"{config.data.image_size} (data.image_size)"
+        )
+
+
+def _check_tensors(
+    variables: Mapping[str, Any], expected: Mapping[str, Any], card: Mapping[str, Any], path: Path
+) -> None:
+    from mtl_face.weights import differences, exported
+    from mtl_face.weights.card import ExportError
+
+    found = differences.tensors(
+        exported.specification(variables),
+        exported.specification(expected),
+        expected_by="the network",
+    )
+    if found:
+        raise ExportError(
+            "does not fit the network of its settings: " + "; ".join(found),
+            path=path,
+            remedy="evaluate it with the version of mtl_face that exported it "
+            f"({card['versions'].get('mtl_face', 'unknown')})",
+        )
+
+
+def _origin(variables: Mapping[str, Any], provenance: dict[str, Any] | None) -> dict[str, Any]:
+    from mtl_face.weights.exported import weights_sha256
+
+    return {"weights_sha256": weights_sha256(variables), "provenance": provenance}
+
+
+def _on_devices(variables: Any, mesh: Any) -> Any:
+    """Arrays of the host, whole on every device; no traffic between processes."""
+    import jax
+
+    from mtl_face.training import sharding
+
+    place = sharding.replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(leaf.shape, place, lambda index: leaf[index]),
+        variables,
+    )
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise ConfigError(
+            f"--model={path}: there is no such run or export",
+            remedy="give the folder of a trained run, or what `run.py export` wrote",
+        )
+    return path
