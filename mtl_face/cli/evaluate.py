@@ -75,10 +75,12 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     from mtl_face.run import models
     from mtl_face.run.evaluate import evaluate
 
-    if not models.is_run(options.model) and options.output is None:
-        raise ConfigError(
-            "an export needs an --output", remedy="give --output=DIR, a folder for the results"
-        )
+    if not models.is_run(options.model):
+        models.own_settings(options.model)  # what is no export has no need of a folder
+        if options.output is None:
+            raise ConfigError(
+                "an export needs an --output", remedy="give --output=DIR, a folder for the results"
+            )
     assert config is not None  # the model's own, if no file was given
     config = flags.with_calibration(config, options.calibration)
     evaluate(options.model, config, output=options.output)

@@ -13,7 +13,7 @@ own_settings = flags.settings_of_model
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    flags.model(parser, required=True)
+    flags.model(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -28,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(config: Config, options: argparse.Namespace) -> int:
+def run(config: Config | None, options: argparse.Namespace) -> int:
     """Exports; returns 0."""
     from mtl_face.run.export import export
 
-    folder = export(options.model, config, form=options.format, output=options.output)
+    folder = export(flags.given_model(options), config, form=options.format, output=options.output)
     print(f"next: python run.py evaluate --model={folder} --output=DIR evaluates them without")
     print("the workdir; mtl_face.load(FOLDER) reads them in Python (docs/export.md)")
     return 0

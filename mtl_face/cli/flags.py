@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mtl_face.evaluation.smoothing import Scale, Smoothing
 
 from mtl_face.config import Config
+from mtl_face.errors import ConfigError
 
 
 def natural_number(text: str) -> int:
@@ -162,20 +163,54 @@ def challenge(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """`--model`, and its older spellings `--workdir` and `--params`: one of them at most."""
-    group = parser.add_mutually_exclusive_group(required=required)
-    group.add_argument(
+class _Model(argparse.Action):
+    """Stores the path of a model; a second one is an error, whatever its spelling."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        del parser
+        if namespace.model is not None:
+            raise ConfigError(
+                f"{option_string}={values} names a second model, besides {namespace.model}",
+                remedy="give one --model=RUN or --model=EXPORT",
+            )
+        namespace.model = values
+
+
+def model(parser: argparse.ArgumentParser) -> None:
+    """`--model`, and its older spellings `--workdir` and `--params`."""
+    parser.add_argument(
         "--model",
         type=Path,
+        action=_Model,
         metavar="RUN|EXPORT",
         help="folder of a trained run, or what `export` wrote; with its own settings, changed by "
         "--config.NAME=VALUE, or with those of --config",
     )
     for name, meaning in (("workdir", "RUN"), ("params", "EXPORT")):
-        group.add_argument(
-            f"--{name}", dest="model", type=Path, metavar=meaning, help="the same as --model"
+        parser.add_argument(
+            f"--{name}",
+            dest="model",
+            type=Path,
+            action=_Model,
+            metavar=meaning,
+            help="the same as --model",
         )
+
+
+def given_model(options: argparse.Namespace) -> Path:
+    """The path that `--model` names; ConfigError without one."""
+    if options.model is None:
+        raise ConfigError(
+            f"{options.command} needs the weights of a run or of an export",
+            remedy="give --model=RUN or --model=EXPORT",
+        )
+    return options.model
 
 
 def settings_of_model(options: argparse.Namespace) -> tuple[dict[str, Any], Path] | None:

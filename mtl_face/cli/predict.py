@@ -14,7 +14,7 @@ own_settings = flags.settings_of_model
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    flags.model(parser, required=True)
+    flags.model(parser)
     parser.add_argument(
         "--test_list",
         required=True,
@@ -40,18 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.table_output(parser)
 
 
-def run(config: Config, options: argparse.Namespace) -> int:
+def run(config: Config | None, options: argparse.Namespace) -> int:
     """Predicts and writes the table; returns 0."""
     from mtl_face.evaluation import prediction_files
     from mtl_face.run.predict import predict
 
+    model = flags.given_model(options)
+    assert config is not None  # the model's own, if no file was given
     if options.output.suffix not in (".parquet", ".csv"):
         raise ConfigError(
             f"--output={options.output} is neither .parquet nor .csv",
             remedy="name the file as one of them",
         )
     table = predict(
-        options.model,
+        model,
         options.test_list,
         config=flags.with_calibration(config, options.calibration),
         images=options.images,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl_face import config as config_lib
 from mtl_face.config import Config
-from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.errors import WorkdirError
 from mtl_face.run import workdir as workdirs
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ def load(path: str | Path) -> "Predictor":
         A predictor: `predict_crops(uint8 [N, S, S, 3])` gives a table of predictions.
 
     Raises:
-        ConfigError: there is no such file or folder.
         ExportError: the export cannot be read.
-        WorkdirError: the run has no evaluated checkpoint, or it is damaged.
+        WorkdirError: it is neither, or the run's checkpoint is damaged or was not evaluated.
     """
     return open_model(path, own_config(path), lambda line: None)
 
@@ -51,7 +50,7 @@ def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
         Nested settings, of an export without those that only training uses; and the path.
 
     Raises:
-        ConfigError, ExportError, WorkdirError: as for `load`.
+        ExportError, WorkdirError: as for `load`.
     """
     path = _existing(path)
     if is_run(path):
@@ -82,9 +81,13 @@ def open_model(path: str | Path, config: Config, say: Callable[[str], None]) -> 
     return open_run(path, config, say) if is_run(path) else open_export(path, config, say)
 
 
-def is_run(path: Path) -> bool:
-    """Whether a path is the folder of a run, and not an export."""
-    return workdirs.is_run(path)
+def is_run(path: str | Path) -> bool:
+    """Whether a path is the folder of a run, and not an export.
+
+    Raises:
+        WorkdirError: it is neither.
+    """
+    return workdirs.is_run(_existing(path))
 
 
 def open_run(
@@ -256,9 +259,11 @@ def _on_devices(variables: Any, mesh: Any) -> Any:
 
 def _existing(path: str | Path) -> Path:
     path = Path(path).expanduser()
-    if not path.exists():
-        raise ConfigError(
-            f"--model={path}: there is no such run or export",
-            remedy="give the folder of a trained run, or what `run.py export` wrote",
-        )
-    return path
+    if path.is_file() or workdirs.is_run(path) or (path / "model.json").is_file():
+        return path
+    raise WorkdirError(
+        "holds no run, and no export either" if path.exists() else "holds no run: it is absent",
+        path=path,
+        remedy="train first: python run.py train with --config and --workdir; or give what "
+        "`run.py export` wrote",
+    )

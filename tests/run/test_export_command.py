@@ -77,7 +77,7 @@ def read_json(path):
 def test_export_is_read_as_the_checkpoint(runs, form):
     folder = runs.export(form)
     assert f"parameters: {folder}" in runs.said[form]
-    assert f"--params={folder}" in runs.said[form]
+    assert f"--model={folder}" in runs.said[form]
     variables, card = exported.load(folder)
     before = read_json(runs.parent / "evaluation" / "metrics.json")
     assert card["metrics"] == before
@@ -189,11 +189,11 @@ class TestParams:
     def test_wrong_words(self, runs, tmp_path, capsys):
         params = f"--params={runs.export('orbax')}"
         for words, problem in [
-            ([params], "--params needs an --output"),
-            ([params, "--output=x", f"--workdir={runs.parent}"], "--params evaluates an export"),
-            ([params, "--predictions=x", "--truth=y"], "--params an export"),
+            ([params], "an export needs an --output"),
+            ([params, "--output=x", f"--workdir={runs.parent}"], "names a second model"),
+            ([params, "--predictions=x", "--truth=y"], "--model evaluates a run or an export"),
             ([params, "--output=x", "--config.data.rot=y"], "did you mean data.root?"),
-            ([f"--params={tmp_path}", "--output=x"], "is no export"),
+            ([f"--params={tmp_path}", "--output=x"], "no export either"),
             (["--config.seed=3"], "no --config was given"),
         ]:
             status, _, err = evaluate(runs, capsys, *words)
