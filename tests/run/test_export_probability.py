@@ -93,7 +93,7 @@ def test_the_card_alone_gives_the_probabilities_that_were_scored(runs, kind, def
     power_NE = np.exp(raw["expr"] / divisors["expr"])
     expr_NE = power_NE / power_NE.sum(axis=1, keepdims=True)
 
-    labels = runs.labels
+    labels = runs.data.table
     there_NA = ~np.isnan(labels.au)
     told_NA = np.where(labels.au == 1, au_NA, 1.0 - au_NA)[there_NA]
     assert scores["au"]["uncertainty"]["nll"] == pytest.approx(-np.log(told_NA).mean(), rel=1e-6)
