@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from mtl_face.evaluation.smoothing import Scale, Smoothing
 
 from mtl_face.config import Config
-from mtl_face.errors import ConfigError
 
 
 def natural_number(text: str) -> int:

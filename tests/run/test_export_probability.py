@@ -11,7 +11,7 @@ from small_experiment import Experiment
 
 from mtl_face import config as config_lib
 from mtl_face.cli import main
-from mtl_face.evaluation import metrics
+from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward
 from mtl_face.run import models
 from mtl_face.run.evaluate import load_validation
@@ -62,7 +62,7 @@ class Runs:
             task: np.concatenate([part[task] for part in parts])[: len(labels)].astype(float)
             for task in ("au", "expr")
         }
-        return table, metrics.score(labels, table), raw
+        return table, scoring.score(labels, table), raw
 
     def card(self, kind, definition):
         output = self.folder / f"{kind}_{definition}"

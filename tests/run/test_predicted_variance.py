@@ -7,7 +7,7 @@ import small_dataset
 import small_experiment
 
 from mtl_face import config as config_lib
-from mtl_face.evaluation import metrics
+from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.run.evaluate import load_validation
 from mtl_face.run.predict import predict_table
@@ -66,7 +66,7 @@ def test_sampled_prediction(predicted):
     assert (table.au_epistemic_std > 0).all()
     assert (table.valence_std > table.valence_epistemic_std).all()
     assert (table.valence != found[False].valence).any()
-    scored = metrics.score(labels, table)["va"]["uncertainty"]
+    scored = scoring.score(labels, table)["va"]["uncertainty"]
     assert set(scored["coverage"]["arousal"]) == {"50", "80", "95"}
     assert jax.tree.all(jax.tree.map(np.isfinite, scored["nll"]))
 
