@@ -7,14 +7,15 @@ number. What has no partner is left out and counted: frames whose face was not f
 and no image; images behind the last line have no label; files of one video may differ in length.
 `<video>_left` and `<video>_right`, the two persons of one video, are videos of their own.
 
-Dimension letters: N rows, F frames of a video, C columns of a task.
+Dimension letters: N rows, F frames of a video, C columns of a task, L all 15 columns: valence,
+arousal, expression and the twelve action units.
 """
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,6 @@ from data_pipeline.formats.editions import PER_VIDEO
 from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
 from data_pipeline.formats.values import (
     FRAME_FILE,
-    MISSING_CLASS,
-    MISSING_VA,
     NUMBER_REMEDY,
     affect_or_nan,
     check_ranges,
@@ -32,8 +31,9 @@ from data_pipeline.formats.values import (
     to_number,
     units_or_nan,
 )
-from mtl_face import tables, tasks
+from mtl_face import tasks
 from mtl_face.errors import AnnotationError, ImageError
+from mtl_face.tables import FrameTable
 
 TASK_FOLDERS = {
     tasks.VA: ("VA_Estimation_Challenge",),
@@ -41,6 +41,8 @@ TASK_FOLDERS = {
     tasks.EXPR: ("EXPR_Classification_Challenge", "EXPR_Recognition_Challenge"),
 }
 """Names that the challenges have given to the folder of each task."""
+
+_COLUMNS = {tasks.VA: slice(0, 2), tasks.EXPR: slice(2, 3), tasks.AU: slice(3, 15)}
 
 _HEADER_REMEDY = (
     "the first line must be the header, and frame 1 the line below it: restore the original file"
@@ -60,6 +62,23 @@ class _Counts:
     other_length: int = 0
     absent_videos: list[str] = dataclasses.field(default_factory=list)
 
+    def report(self, say: Callable[[str], None]) -> None:
+        if self.absent_videos:
+            shown = ", ".join(self.absent_videos[:3]) + (
+                ", ..." if len(self.absent_videos) > 3 else ""
+            )
+            say(f"left out {len(self.absent_videos)} videos without images: {shown}")
+        if self.other_length:
+            say(
+                f"files of one video differ in length for {self.other_length} videos: "
+                "joined by frame"
+            )
+        say(
+            f"left out {self.without_image} labelled frames without an image, "
+            f"{self.without_label} images of frames without a line, "
+            f"{self.unlabelled} images without any valid label"
+        )
+
 
 def read_per_video(
     root: str | os.PathLike[str],
@@ -70,7 +89,7 @@ def read_per_video(
     missing_videos: Literal["error", "skip"] = "error",
     dataset: str = "aff-wild2",
     say: Callable[[str], None] = lambda line: None,
-) -> tables.FrameTable:
+) -> FrameTable:
     """Reads one set of the one-task challenges as one table.
 
     Args:
@@ -93,34 +112,34 @@ def read_per_video(
         ImageError: the images of a video are absent (unless skipped) or ambiguous.
     """
     files = {task: _video_files(Path(root), task, split_folder) for task in read_tasks}
-    videos = sorted({video for found in files.values() for video in found})
     counts = _Counts()
-    parts: list[tuple[str, npt.NDArray[np.int64], list[str], dict[str, FloatArray]]] = []
-    for video in videos:
-        labels_FC = {
-            task: read_video_file(found[video], task)
-            for task, found in files.items()
-            if video in found
-        }
+    frames: list[npt.NDArray[np.int64]] = []
+    labels: list[FloatArray] = []
+    images: list[str] = []
+    for video in sorted({video for found in files.values() for video in found}):
+        own = {task: found[video] for task, found in files.items() if video in found}
+        label_FL, other_length = _read_tasks(own)
         names = _list_frames(image_root, video)
         if names is None:
             if missing_videos == "error":
                 raise _absent_video(image_root, video)
             counts.absent_videos.append(video)
             continue
-        frame_N, kept = _join(labels_FC, names, counts)
-        if len(frame_N):
-            parts.append((video, frame_N, [names[frame] for frame in frame_N.tolist()], kept))
+        frame_N = _frames_to_keep(label_FL, names, counts)
+        counts.other_length += other_length
+        frames.append(frame_N)
+        labels.append(label_FL[frame_N - 1])
+        images += [f"{video}/{names[frame]}" for frame in frame_N.tolist()]
     for task, found in files.items():
         say(f"{task}: annotation files of {len(found)} videos")
-    _report(counts, say)
-    if not parts:
+    counts.report(say)
+    if not images:
         raise AnnotationError(
             "no frame has both a label and an image",
             path=root,
             remedy=f"check that {image_root} holds the crops, one folder a video",
         )
-    return _to_table(parts, dataset, image_root)
+    return _to_table(images, np.concatenate(frames), np.concatenate(labels), image_root, dataset)
 
 
 def read_video_file(path: str | os.PathLike[str], task: str) -> FloatArray:
@@ -131,7 +150,7 @@ def read_video_file(path: str | os.PathLike[str], task: str) -> FloatArray:
         task: one of `tasks.TASKS`.
 
     Returns:
-        float64 [F, C], row i for frame i + 1, as written, -5 and -1 for missing included.
+        float64 [F, C], row i for frame i + 1, NaN where missing.
 
     Raises:
         AnnotationError: the file cannot be read or has faults; names path, line and remedy.
@@ -153,10 +172,10 @@ def read_video_file(path: str | os.PathLike[str], task: str) -> FloatArray:
         value_FC, line_numbers = _parse_carefully(lines, form.columns, faults)
     check_ranges(form.columns, value_FC, line_numbers, faults)
     faults.raise_if_any()
-    return value_FC
+    return affect_or_nan(value_FC) if task == tasks.VA else units_or_nan(value_FC)
 
 
-def read_folder(folder: Path, *, dataset: str) -> tables.FrameTable:
+def read_folder(folder: Path, *, dataset: str) -> FrameTable:
     """Reads the labels of one task and set for scoring, without any images.
 
     Args:
@@ -178,28 +197,14 @@ def read_folder(folder: Path, *, dataset: str) -> tables.FrameTable:
             remedy="name the folder of one task and set, or a multi-task annotation file",
         )
     task = _task_of(files[0])
-    values = [read_video_file(file, task) for file in files]
-    lengths = [len(value_FC) for value_FC in values]
-    value_NC = np.concatenate(values)
-    frame_N = np.concatenate([np.arange(1, length + 1) for length in lengths])
-    video_N = np.repeat([file.stem for file in files], lengths).tolist()
-    labels: dict[str, Any]
-    if task == tasks.VA:
-        va_N2 = affect_or_nan(value_NC)
-        labels = {"valence": va_N2[:, 0], "arousal": va_N2[:, 1]}
-    elif task == tasks.AU:
-        labels = {"au": units_or_nan(value_NC)}
-    else:
-        labels = {"expression": value_NC[:, 0].astype(np.int64)}
-    return tables.FrameTable.from_columns(
-        dataset=dataset,
-        video=video_N,
-        frame=frame_N,
-        image=[f"{video}/{frame:05d}.jpg" for video, frame in zip(video_N, frame_N, strict=True)],
-        root=str(folder),
-        row=frame_N + 1,
-        **labels,
-    )
+    labels = [_read_tasks({task: file})[0] for file in files]
+    frames = [np.arange(1, len(label_FL) + 1) for label_FL in labels]
+    images = [
+        f"{file.stem}/{frame:05d}.jpg"
+        for file, frame_F in zip(files, frames, strict=True)
+        for frame in frame_F.tolist()
+    ]
+    return _to_table(images, np.concatenate(frames), np.concatenate(labels), folder, dataset)
 
 
 def _check_header(line: str, task: str, path: str | os.PathLike[str]) -> None:
@@ -348,57 +353,51 @@ def _list_frames(image_root: str | os.PathLike[str], video: str) -> dict[int, st
     return names
 
 
-def _join(
-    labels_FC: dict[str, FloatArray], names: dict[int, str], counts: _Counts
-) -> tuple[npt.NDArray[np.int64], dict[str, FloatArray]]:
-    """The frames of a video with image and label, and their labels, NaN where missing."""
-    num_frames = max(len(values) for values in labels_FC.values())
-    has_label_F = np.zeros(num_frames, dtype=bool)
-    padded: dict[str, FloatArray] = {}
-    for task, value_FC in labels_FC.items():
-        missing = MISSING_VA if task == tasks.VA else MISSING_CLASS
-        whole_FC = np.full((num_frames, value_FC.shape[1]), missing)
-        whole_FC[: len(value_FC)] = value_FC
-        has_value_FC = whole_FC != missing
-        # Valence and arousal count together only; an action unit counts alone.
-        has_label_F |= has_value_FC.all(axis=1) if task == tasks.VA else has_value_FC.any(axis=1)
-        padded[task] = whole_FC
-    has_image_F = np.zeros(num_frames, dtype=bool)
-    listed = np.array([frame for frame in names if 1 <= frame <= num_frames], dtype=np.int64)
+def _read_tasks(files: Mapping[str, Path]) -> tuple[FloatArray, bool]:
+    """The labels of a video, float64 [F, L] with NaN where missing; whether lengths differ."""
+    values = {task: read_video_file(file, task) for task, file in files.items()}
+    lengths = {len(value_FC) for value_FC in values.values()}
+    label_FL = np.full((max(lengths), 15), np.nan)
+    for task, value_FC in values.items():
+        label_FL[: len(value_FC), _COLUMNS[task]] = value_FC
+    return label_FL, len(lengths) > 1
+
+
+def _frames_to_keep(
+    label_FL: FloatArray, names: Mapping[int, str], counts: _Counts
+) -> npt.NDArray[np.int64]:
+    """Numbers of the frames of a video that have an image and a label."""
+    has_value_FL = ~np.isnan(label_FL)
+    # Valence and arousal count together only; an action unit counts alone.
+    has_va_F = has_value_FL[:, _COLUMNS[tasks.VA]].all(axis=1)
+    has_label_F = has_va_F | has_value_FL[:, 2:].any(axis=1)
+    listed = np.array([frame for frame in names if 1 <= frame <= len(label_FL)], dtype=np.int64)
+    has_image_F = np.zeros(len(label_FL), dtype=bool)
     has_image_F[listed - 1] = True
     counts.without_image += int((has_label_F & ~has_image_F).sum())
     counts.without_label += len(names) - len(listed)
     counts.unlabelled += int((has_image_F & ~has_label_F).sum())
-    counts.other_length += len({len(values) for values in labels_FC.values()}) > 1
-    index = np.flatnonzero(has_label_F & has_image_F)
-    return index + 1, {task: values[index] for task, values in padded.items()}
+    return np.flatnonzero(has_label_F & has_image_F) + 1
 
 
 def _to_table(
-    parts: list[tuple[str, npt.NDArray[np.int64], list[str], dict[str, FloatArray]]],
+    images: list[str],
+    frame_N: npt.NDArray[np.int64],
+    label_NL: FloatArray,
+    root: str | os.PathLike[str],
     dataset: str,
-    image_root: str | os.PathLike[str],
-) -> tables.FrameTable:
-    def column(task: str) -> FloatArray:
-        missing = MISSING_VA if task == tasks.VA else MISSING_CLASS
-        width = len(PER_VIDEO[task].columns)
-        blocks = [
-            kept.get(task, np.full((len(frame_N), width), missing)) for _, frame_N, _, kept in parts
-        ]
-        return np.concatenate(blocks)
-
-    va_N2 = affect_or_nan(column(tasks.VA))
-    frame_N = np.concatenate([part[1] for part in parts])
-    return tables.FrameTable.from_columns(
+) -> FrameTable:
+    expression_N = label_NL[:, 2]
+    return FrameTable.from_columns(
         dataset=dataset,
-        video=[video for video, _, names, _ in parts for _ in names],
+        video=[image.rsplit("/", 1)[0] for image in images],
         frame=frame_N,
-        image=[f"{video}/{name}" for video, _, names, _ in parts for name in names],
-        root=os.fspath(image_root),
-        valence=va_N2[:, 0],
-        arousal=va_N2[:, 1],
-        expression=column(tasks.EXPR)[:, 0],
-        au=units_or_nan(column(tasks.AU)),
+        image=images,
+        root=os.fspath(root),
+        valence=label_NL[:, 0],
+        arousal=label_NL[:, 1],
+        expression=np.where(np.isnan(expression_N), -1, expression_N),
+        au=label_NL[:, _COLUMNS[tasks.AU]],
         row=frame_N + 1,
     )
 
@@ -415,20 +414,4 @@ def _absent_video(image_root: str | os.PathLike[str], video: str) -> ImageError:
         f"video {video!r} has annotations, but no image folder",
         path=os.path.join(image_root, video),
         remedy=remedy,
-    )
-
-
-def _report(counts: _Counts, say: Callable[[str], None]) -> None:
-    if counts.absent_videos:
-        shown = ", ".join(counts.absent_videos[:3])
-        more = ", ..." if len(counts.absent_videos) > 3 else ""
-        say(f"left out {len(counts.absent_videos)} videos without images: {shown}{more}")
-    if counts.other_length:
-        say(
-            f"files of one video differ in length for {counts.other_length} videos: joined by frame"
-        )
-    say(
-        f"left out {counts.without_image} labelled frames without an image, "
-        f"{counts.without_label} images of frames without a line, "
-        f"{counts.unlabelled} images without any valid label"
     )

@@ -171,9 +171,11 @@ def test_names_the_folder_that_a_file_belongs_to(tmp_path):
 def test_forms_in_circulation(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfValence , Arousal,\r\n 0.5, -1 \r\n-5.0,-5,\r\n\r\n")
-    np.testing.assert_array_equal(per_video.read_video_file(path, "va"), [[0.5, -1], [-5, -5]])
+    np.testing.assert_array_equal(
+        per_video.read_video_file(path, "va"), [[0.5, -1], [np.nan, np.nan]]
+    )
     path.write_text(HEADERS["expr"] + "\n3\n-1\n3.0")
-    np.testing.assert_array_equal(per_video.read_video_file(path, "expr"), [[3], [-1], [3]])
+    np.testing.assert_array_equal(per_video.read_video_file(path, "expr"), [[3], [np.nan], [3]])
 
 
 def test_videos_without_images(tmp_path):
