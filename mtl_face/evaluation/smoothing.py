@@ -127,11 +127,11 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
     _check_raw(table)
     if smoothing.changes_nothing:
         return dataclasses.replace(table, metadata={**table.metadata, "smoothing": None})
-    order = _Order.of(table)
+    images = _Images.of(table)
     changes: dict[str, Any] = {"metadata": {**table.metadata, "smoothing": smoothing.to_dict()}}
     for task in filter(smoothing.changes, TASKS):
         values_NC = _averaged(table, task, smoothing.on)
-        smoothed_NC = _smooth_columns(values_NC, order, task, smoothing)
+        smoothed_NC = _smooth_columns(values_NC, images, task, smoothing)
         missing_N = np.isnan(values_NC).any(axis=1)
         for name, column in _columns(smoothed_NC, task, smoothing.on).items():
             # a softmax spreads one NaN over its row, which is to stay as it was
@@ -140,7 +140,7 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
         for names in _SPREADS[task]:
             if getattr(table, names[0]) is not None:
                 spread_NC = np.column_stack([getattr(table, name) for name in names])
-                changes |= _split(names, _smooth_columns(spread_NC, order, task, smoothing))
+                changes |= _split(names, _smooth_columns(spread_NC, images, task, smoothing))
     return dataclasses.replace(table, **changes)
 
 
@@ -187,35 +187,30 @@ def _split(names: tuple[str, ...], value_NC: NDArray[np.float64]) -> dict[str, N
 
 
 @dataclasses.dataclass(frozen=True)
-class _Order:
-    """Rows by (video, frame), and which of them are one image."""
+class _Images:
+    """The distinct images of a table, by video and frame."""
 
-    row: NDArray[np.int64]  # row number at each place of the order, [N]
-    image: NDArray[np.int64]  # number of the image at each place, [N], from 0 in steps of 0 or 1
-    start: NDArray[np.int64]  # first place of each image, [U]
-    group: NDArray[np.int64]  # number of each image's video, [U]
+    of_row: NDArray[np.int64]  # number of each row's image, [N]
+    video: NDArray[np.int64]  # number of each image's video, [U]
     frame: NDArray[np.int64]  # frame number of each image, [U]
 
     @classmethod
-    def of(cls, table: PredictionTable) -> "_Order":
+    def of(cls, table: PredictionTable) -> "_Images":
         if np.abs(table.frame.astype(np.float64)).max(initial=0.0) > 2.0**61:
             raise PredictionError(
                 f"there is a frame number beyond 2^61: {table.frame[np.argmax(abs(table.frame))]}",
                 remedy="number the frames of each video from 0 or 1",
             )
-        _, dataset_N = np.unique(table.dataset, return_inverse=True)
-        names, video_N = np.unique(table.video, return_inverse=True)
-        group_N = dataset_N * np.int64(max(1, len(names))) + video_N
-        row_N = np.lexsort((table.frame, group_N))
-        group_N, frame_N = group_N[row_N], table.frame[row_N]
-        new_N = np.ones(len(row_N), np.bool_)
-        new_N[1:] = (np.diff(group_N) != 0) | (np.diff(frame_N) != 0)
-        start_U = np.flatnonzero(new_N)
-        return cls(row_N, np.cumsum(new_N) - 1, start_U, group_N[start_U], frame_N[start_U])
+        code_N = np.zeros(len(table), np.int64)
+        for column_N in (table.dataset, table.video, table.frame):
+            values, number_N = np.unique(column_N, return_inverse=True)
+            video_N, code_N = code_N, code_N * max(1, len(values)) + number_N
+        _, first_U, of_row_N = np.unique(code_N, return_index=True, return_inverse=True)
+        return cls(of_row_N, video_N[first_U], table.frame[first_U])
 
 
 def _smooth_columns(
-    value_NC: NDArray[np.float64], order: _Order, task: str, smoothing: Smoothing
+    value_NC: NDArray[np.float64], images: _Images, task: str, smoothing: Smoothing
 ) -> NDArray[np.float64]:
     """Smooths columns [N, C] with the window of a task; rows keep their order."""
     if np.isinf(value_NC).any():
@@ -224,31 +219,25 @@ def _smooth_columns(
             f"the prediction of row {row} (from 0) is infinite",
             remedy="use a checkpoint from before training diverged",
         )
-    sorted_NC = value_NC[order.row]
-    present_N = np.logical_not(np.isnan(sorted_NC).any(axis=1))
-    if not present_N.any():
-        return value_NC.copy()
-    number_U = np.add.reduceat(present_N.astype(np.int64), order.start)
-    sum_UC = np.add.reduceat(np.where(present_N[:, None], sorted_NC, 0.0), order.start, axis=0)
-    kept_U = number_U > 0
-    mean_UC = sum_UC[kept_U] / number_U[kept_U][:, None]
+    present_N = ~np.isnan(value_NC).any(axis=1)
+    image_M = images.of_row[present_N]
+    kept_U, image_M, number_U = np.unique(image_M, return_inverse=True, return_counts=True)
+    sum_UC = np.zeros((len(kept_U), value_NC.shape[1]))
+    np.add.at(sum_UC, image_M, value_NC[present_N])
+    mean_UC = sum_UC / number_U[:, None]
 
-    group_U, frame_U = order.group[kept_U], order.frame[kept_U]
+    window = smoothing.windows[task]
+    reach = gaussian_reach(window) if smoothing.kernel == "gaussian" else int(window)
+    frame_U = images.frame[kept_U]
     if smoothing.unit == "samples":
         frame_U = np.arange(len(frame_U))
-    window = smoothing.windows[task]
+    position_U = axis_positions(images.video[kept_U], frame_U, reach)
     if smoothing.kernel == "gaussian":
-        position_U = axis_positions(group_U, frame_U, gaussian_reach(window))
         mean_UC = gaussian_means(position_U, mean_UC, window)
     else:
-        position_U = axis_positions(group_U, frame_U, int(window))
         mean_UC = box_means(position_U, mean_UC, int(window))
-
-    index_U = np.cumsum(kept_U) - 1
-    smoothed_NC = sorted_NC.copy()
-    smoothed_NC[present_N] = mean_UC[index_U[order.image[present_N]]]
-    result_NC = np.empty_like(value_NC)
-    result_NC[order.row] = smoothed_NC
+    result_NC = value_NC.copy()
+    result_NC[present_N] = mean_UC[image_M]
     return result_NC
 
 
