@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face import probabilities
-from mtl_face.evaluation.joining import match
+from mtl_face.evaluation.joining import find_discrepancies, match
 from mtl_face.evaluation.smoothing import Scale
-from mtl_face.tables import KEY_COLUMNS, PredictionError, PredictionTable
-from mtl_face.tasks import AU, EXPR
+from mtl_face.tables import KEY_COLUMNS, STD_COLUMNS, PredictionError, PredictionTable
+from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
 
 Missing = Literal["error", "available"]
 """A row that some members lack: an error, or the mean of the members that have it."""
@@ -62,37 +62,47 @@ def combine(
         raise ValueError(f"missing is {missing!r}, expected error or available")
     metadata = _metadata(members, names, on, missing)
     rows = _all_rows(members)
-    index_MN = np.stack([_match(rows, member) for member in members])
-    if missing == "error" and (index_MN < 0).any():
-        raise _incomplete(rows, index_MN, names)
+    index_MN = np.stack([match(rows, member, lenient=True) for member in members])
+    num_incomplete = int((index_MN < 0).any(axis=0).sum())
+    if missing == "error" and num_incomplete:
+        lacks = [
+            f"  {name} lacks {found.num_missing}: {found.missing}"
+            for name, member in zip(names, members, strict=True)
+            if (found := find_discrepancies(rows, member)).num_missing
+        ]
+        raise PredictionError(
+            f"{num_incomplete} of {len(rows)} rows are not in all files:\n" + "\n".join(lacks),
+            remedy="predict the same images with each model, or average what there is with "
+            "--missing=available",
+        )
+    metadata["ensemble"]["num_incomplete_rows"] = num_incomplete
 
-    def gather(column: Callable[[PredictionTable], NDArray[np.float64]]) -> NDArray[np.float64]:
-        """A column of all members, with NaN where a member lacks the row, [M, N, C]."""
-        values = []
-        for member, index_N in zip(members, index_MN, strict=True):
-            value_NC = column(member)[np.maximum(index_N, 0)] if len(member) else None
-            if value_NC is None:
-                value_NC = np.full((len(rows), column(rows).shape[1]), np.nan)
-            values.append(np.where(index_N[:, None] >= 0, value_NC, np.nan))
-        gathered_MNC = np.stack(values)
-        # a row with a NaN is a missing prediction as a whole
-        return np.where(np.isnan(gathered_MNC).any(axis=2, keepdims=True), np.nan, gathered_MNC)
+    def gather(
+        task: str, column: Callable[[PredictionTable], NDArray[np.float64]]
+    ) -> NDArray[np.float64]:
+        """Columns of all members, [M, N, C]; NaN in all of a row that a member lacks a part of."""
+        gathered_MNC = np.full((*index_MN.shape, OUTPUT_SIZES[task]), np.nan)
+        for value_NC, member, index_N in zip(gathered_MNC, members, index_MN, strict=True):
+            value_NC[index_N >= 0] = column(member)[index_N[index_N >= 0]]
+            value_NC[np.isnan(value_NC).any(axis=1)] = np.nan
+        return gathered_MNC
 
-    va_MNC = gather(lambda t: np.column_stack([t.valence, t.arousal]))
-    present_MNC = gather(lambda t: probabilities.sigmoid(t.logits(AU)))
-    expression_MNC = gather(lambda t: probabilities.softmax(t.logits(EXPR)))
+    va_MNC = gather(VA, lambda t: np.column_stack([t.valence, t.arousal]))
+    present_MNC = gather(AU, lambda t: probabilities.sigmoid(t.logits(AU)))
+    expression_MNC = gather(EXPR, lambda t: probabilities.softmax(t.logits(EXPR)))
     va_NC, va_std_NC = _mean(va_MNC), _spread(va_MNC)
     if on == "probabilities":
-        absent_MNC = gather(lambda t: probabilities.sigmoid(-t.logits(AU)))
+        absent_MNC = gather(AU, lambda t: probabilities.sigmoid(-t.logits(AU)))
         au_logits = probabilities.au_logits(_mean(present_MNC), _mean(absent_MNC))
         expression_logits = probabilities.expression_logits(_mean(expression_MNC))
     else:
-        au_logits = _mean(gather(lambda t: t.logits(AU)))
-        expression_logits = _mean(gather(lambda t: t.logits(EXPR)))
-    std: dict[str, Any] = {"valence_std": None, "arousal_std": None}
+        au_logits = _mean(gather(AU, lambda t: t.logits(AU)))
+        expression_logits = _mean(gather(EXPR, lambda t: t.logits(EXPR)))
+    std: dict[str, Any] = dict.fromkeys(STD_COLUMNS)
     if all(member.valence_std is not None for member in members):
-        variance_NC = _mean(gather(_predicted_variance)) + np.nan_to_num(va_std_NC) ** 2
-        std = dict(zip(std, np.sqrt(variance_NC).T, strict=True))
+        own_MNC = gather(VA, lambda t: np.column_stack([getattr(t, name) for name in STD_COLUMNS]))
+        variance_NC = _mean(own_MNC**2) + np.nan_to_num(va_std_NC) ** 2
+        std = dict(zip(STD_COLUMNS, np.sqrt(variance_NC).T, strict=True))
     return dataclasses.replace(
         rows,
         valence=va_NC[:, 0],
@@ -104,13 +114,7 @@ def combine(
         arousal_epistemic_std=va_std_NC[:, 1],
         au_epistemic_std=_spread(present_MNC),
         expression_epistemic_std=_spread(expression_MNC),
-        metadata={
-            **metadata,
-            "ensemble": {
-                **metadata["ensemble"],
-                "num_incomplete_rows": int((index_MN < 0).any(axis=0).sum()),
-            },
-        },
+        metadata=metadata,
     )
 
 
@@ -129,18 +133,11 @@ def _spread(value_MNC: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(number_NC > 1, np.sqrt(_mean(difference_MNC**2)), np.nan)
 
 
-def _predicted_variance(table: PredictionTable) -> NDArray[np.float64]:
-    """Predicted variances of valence and arousal, [N, 2]."""
-    assert table.valence_std is not None
-    assert table.arousal_std is not None
-    return np.column_stack([table.valence_std, table.arousal_std]) ** 2
-
-
 def _all_rows(members: Sequence[PredictionTable]) -> PredictionTable:
     """The rows of the first member and those that only later ones have, of their first owner."""
     rows = members[0]
     for member in members[1:]:
-        new = member.take(np.flatnonzero(_match(member, rows) < 0))
+        new = member.take(np.flatnonzero(match(member, rows, lenient=True) < 0))
         if len(new):
             names = [*KEY_COLUMNS, "valence", "arousal", "au_logits", "expression_logits"]
             columns: dict[str, Any] = {
@@ -150,34 +147,11 @@ def _all_rows(members: Sequence[PredictionTable]) -> PredictionTable:
     return rows
 
 
-def _match(rows: PredictionTable, member: PredictionTable) -> NDArray[np.int64]:
-    """Row of `member` for each row of `rows`, or -1."""
-    return match(rows, member, lenient=True)
-
-
-def _incomplete(
-    rows: PredictionTable, index_MN: NDArray[np.int64], names: Sequence[str]
-) -> PredictionError:
-    """The error that names the rows which some members lack."""
-    parts = []
-    for name, index_N in zip(names, index_MN, strict=True):
-        absent = np.flatnonzero(index_N < 0)
-        if len(absent):
-            examples = [f"{rows.dataset[i]}/{rows.video[i]} frame {rows.frame[i]}" for i in absent]
-            shown = ", ".join(examples[:3]) + (", ..." if len(examples) > 3 else "")
-            parts.append(f"  {name} lacks {len(absent)}: {shown}")
-    number = int((index_MN < 0).any(axis=0).sum())
-    return PredictionError(
-        f"{number} of {len(rows)} rows are not in all files:\n" + "\n".join(parts),
-        remedy="predict the same images with each model, or average what there is with "
-        "--missing=available",
-    )
-
-
 def _metadata(
     members: Sequence[PredictionTable], names: Sequence[str], on: Scale, missing: Missing
 ) -> dict[str, Any]:
     """Metadata of the mean; PredictionError if the members cannot be averaged."""
+    first = members[0].metadata.get("smoothing")
     for member, name in zip(members, names, strict=True):
         if member.metadata.get("calibration") or member.metadata.get("decisions"):
             raise PredictionError(
@@ -185,8 +159,6 @@ def _metadata(
                 path=name,
                 remedy="average uncalibrated predictions, then calibrate the mean",
             )
-    first = members[0].metadata.get("smoothing")
-    for member, name in zip(members, names, strict=True):
         if (member.metadata.get("smoothing") or None) != (first or None):
             raise PredictionError(
                 f"was smoothed differently ({member.metadata.get('smoothing')}) from {names[0]} "

@@ -309,8 +309,10 @@ class Discrepancies:
         return [f"{number} {what}: {examples}" for number, what, examples in parts if number]
 
 
-def find_discrepancies(truth: FrameTable, predictions: PredictionTable) -> Discrepancies:
-    """Compares the keys of labels and predictions."""
+def find_discrepancies(
+    truth: FrameTable | PredictionTable, predictions: PredictionTable
+) -> Discrepancies:
+    """Compares the keys of labels, or of other predictions, and predictions."""
     truth_code, prediction_code = _codes(truth, predictions)
     num_codes = 1 + max(truth_code.max(initial=-1), prediction_code.max(initial=-1))
     in_truth = np.bincount(truth_code, minlength=num_codes)

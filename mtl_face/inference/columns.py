@@ -1,21 +1,18 @@
 """From a network's outputs to the values of a prediction table, standard deviations included.
 
-The standard deviations of valence and arousal are those of everything that a prediction leaves
-open. With a for the aleatoric part (the noise of the labels, as far as training could tell) and e
-for the epistemic part (what samples or members of the model differ by), std^2 = a^2 + e^2:
+The standard deviation of valence and arousal is std^2 = a^2 + e^2, with a for the aleatoric part
+(the noise of the labels, as far as training could tell) and e for the epistemic part (how far
+samples or members of the model differ):
 
 - a^2 is T exp(r) where the network predicts r for each example (`va_log_variance`), and T for every
-  example where T is the learned or likelihood's variance of the task. The paper's own T
-  (`fixed`) is a weight of the task and estimates nothing, so there is no a without an r;
-- e is 0 for one network without sampling.
-
-e has columns of its own, so that a can be told from the two: a^2 = std^2 - e^2.
+  example where T is the learned or likelihood's variance of the task. The paper's own T (`fixed`)
+  is a weight of the task and estimates nothing, so that a is unknown without an r;
+- e is 0 for one network without sampling. It has columns of its own: a^2 = std^2 - e^2.
 
 Dimension letters: N rows.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +25,11 @@ EPISTEMIC = {task: f"{task}_epistemic_std" for task in OUTPUT_SIZES}
 
 
 def output_sizes(*, va_variance: bool, sampled: bool) -> dict[str, int]:
-    """Names and widths of the outputs that a prediction step gives for each example.
+    """Widths by name of the outputs that a prediction step gives for each example.
 
     Args:
         va_variance: whether the network predicts `va_log_variance`.
         sampled: whether the step samples, see `mtl_face.inference.dropout`.
-
-    Returns:
-        Widths by name.
     """
     sizes = dict(OUTPUT_SIZES)
     if va_variance:
@@ -51,7 +45,7 @@ def table_columns(
     kind: str,
     temperatures: Mapping[str, float],
     divisors: Mapping[str, float],
-) -> dict[str, NDArray[np.float64] | None]:
+) -> dict[str, NDArray[np.float64]]:
     """Values of a `PredictionTable`, by the names of its fields.
 
     Args:
@@ -61,10 +55,10 @@ def table_columns(
         divisors: of the logits, from `mtl_face.probabilities.divisors`.
 
     Returns:
-        float64 columns; None for standard deviations that there are not.
+        float64 columns; without the standard deviations that are unknown.
     """
     wide = {name: np.asarray(value, np.float64) for name, value in outputs.items()}
-    columns: dict[str, Any] = {
+    columns = {
         "valence": wide[VA][:, 0],
         "arousal": wide[VA][:, 1],
         "au_logits": wide[AU] / divisors[AU],

@@ -76,16 +76,7 @@ def make_dropout_step(
 
 
 def sample_keys(seed: int, first_row: jax.Array | int, samples: int) -> jax.Array:
-    """Keys of a batch's samples, [M].
-
-    Args:
-        seed: of all masks.
-        first_row: number of the batch's first row.
-        samples: M.
-
-    Returns:
-        Typed keys.
-    """
+    """Typed keys of the samples of the batch that begins with a row, [M]."""
     key = jax.random.fold_in(jax.random.key(seed), first_row)
     return jax.vmap(lambda number: jax.random.fold_in(key, number))(jnp.arange(samples))
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from evaluation_tables import make_labels, make_predictions
 
-from mtl_face.cli import flags, main
-from mtl_face.errors import ConfigError
+from mtl_face.cli import main
 from mtl_face.evaluation.prediction_files import read, write
 
 
@@ -140,14 +139,6 @@ def test_mistakes(files, capsys, words, problem):
     assert problem in said
     assert "->" in said
     assert not (files / "out.parquet").exists()
-
-
-def test_windows_in_words():
-    assert flags.windows_by_task("30") == {"va": 30, "au": 30, "expr": 30}
-    assert flags.windows_by_task("va:10, expr:2.5") == {"va": 10, "expr": 2.5}
-    for text in ("", "va", "va:", "va:1,va:2", "1,2", "va:1,2", "faces:3"):
-        with pytest.raises(ConfigError, match="no window"):
-            flags.windows_by_task(text)
 
 
 def test_the_commands_are_light():
