@@ -124,7 +124,7 @@ def test_the_third_submission_by_name(files, capsys):
         (["smooth", "--predictions={}/a.parquet", "--window=x"], "--window=x is no window"),
         (["smooth", "--predictions={}/none.parquet"], "none.parquet: cannot be read"),
         (["calibrate", "--predictions={}/a.parquet"], "needs predictions and their labels"),
-        (["calibrate", "--workdir={}"], "--workdir goes with --config"),
+        (["calibrate", "--model={}"], "holds no run, and no export either"),
         (
             ["calibrate", "--predictions={}/a.parquet", "--truth={}/truth.txt", "--windows=-1"],
             "not in 0..",
