@@ -167,10 +167,8 @@ def interval_coverage(
         now: by `valence` and `arousal` the share by nominal percentage.
         before: the same before calibration, or None.
     """
-    with _unit_square("nominal probability of the interval", "share of labels inside") as (
-        figure,
-        axes,
-    ):
+    labels = "nominal probability of the interval", "share of labels inside"
+    with _unit_square(*labels) as (figure, axes):
         words = []
         for values, style, when in ((before, ":", "before calibration"), (now, "-", "as scored")):
             if values is None:

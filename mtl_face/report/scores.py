@@ -38,8 +38,12 @@ _VA_MEASURES = (
     ("share with the right sign", "va.sagr.{}"),
 )
 
-_MEASURES = {"precision": "undefined", "recall": "undefined", "pr_auc": "none"}
-"""Measures of one decision, with the words where they are None."""
+_MEASURES = {
+    "Precision": ("precision", "undefined"),
+    "Recall": ("recall", "undefined"),
+    "Average precision": ("pr_auc", "none"),
+}
+"""Measures of one decision: key, and the words where it is None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,12 +167,12 @@ def expressions(result: Scores) -> dict[str, Any]:
         ),
         "table": Table(
             f"Expressions in numbers; accuracy {result.text('expr.accuracy')}",
-            ("Expression", "F1", "Precision", "Recall", "Average precision", "Frames"),
+            ("Expression", "F1", *_MEASURES, "Frames"),
             [
                 (
                     name,
                     result.text(f"expr.per_class.{name}", none="undefined"),
-                    *(result.text(f"expr.{key}.{name}", none=n) for key, n in _MEASURES.items()),
+                    *(result.text(f"expr.{key}.{name}", none=n) for key, n in _MEASURES.values()),
                     result.value(f"expr.support.{name}"),
                 )
                 for name in EXPRESSION_NAMES
@@ -195,22 +199,13 @@ def action_units(result: Scores) -> dict[str, Any]:
         ),
         "table": Table(
             "Action units in numbers",
-            (
-                "Action unit",
-                "F1",
-                "Constant baseline",
-                "Precision",
-                "Recall",
-                "Average precision",
-                "Share present",
-                "Frames",
-            ),
+            ("Action unit", "F1", "Constant baseline", *_MEASURES, "Share present", "Frames"),
             [
                 (
                     label,
                     result.text(f"au.per_au.{name}"),
                     result.plain(f"au.constant_baseline_per_au.{name}"),
-                    *(result.text(f"au.{key}.{name}", none=n) for key, n in _MEASURES.items()),
+                    *(result.text(f"au.{key}.{name}", none=n) for key, n in _MEASURES.values()),
                     result.plain(f"au.prevalence.{name}", form=".1%"),
                     result.value(f"au.num_valid_per_au.{name}"),
                 )

@@ -70,9 +70,9 @@ class Timeline(NamedTuple):
 def timelines(
     truth: FrameTable, answers: PredictionTable, raw: PredictionTable | None
 ) -> dict[str, Any]:
-    """Valence and arousal of the worst videos. Rows of all tables belong together.
+    """Valence and arousal of the worst videos; `raw` is from before smoothing and calibration.
 
-    `raw` are the answers before smoothing and calibration, or None.
+    Rows of all tables belong together.
 
     Returns:
         `open` and `folded`: timelines, the worst first; `num_videos`: of all videos; `raw` and
@@ -117,7 +117,7 @@ def choose_videos(truth: FrameTable, answers: PredictionTable) -> list[Video]:
         rmse = float(np.sqrt(errors.mean())) if len(errors) else float("nan")
         name = f"{answers.dataset[rows[0]]} / {answers.video[rows[0]]}"
         found.append(Video(name, distinct, rmse))
-    return sorted(found, key=lambda video: -1.0 if np.isnan(video.rmse) else -2.0 - video.rmse)
+    return sorted(found, key=lambda video: (np.isnan(video.rmse), -video.rmse))
 
 
 def draw(
@@ -146,10 +146,8 @@ def _strip(name: str, frames: NDArray[np.float64], video: Video, tables: dict[st
     }
     paths = []
     if getattr(tables["final"], f"{name}_std") is not None:
-        mean, half = (
-            column(tables["final"], name),
-            BAND_STD * column(tables["final"], f"{name}_std"),
-        )
+        mean = column(tables["final"], name)
+        half = BAND_STD * column(tables["final"], f"{name}_std")
         paths += [("band", path) for path in _band(frames, mean - half, mean + half)]
     paths.append(("zero", "M 0 50 H 1000"))
     paths += [(kind, path) for kind, line in lines.items() if (path := _path(line, frames))]
