@@ -1,7 +1,6 @@
 """Reports of what a command scored: of a run or an export, and of a file of predictions.
 
-The report of a file needs neither JAX nor TensorFlow; what draws attention is imported where it is
-used.
+The report of a file needs neither JAX nor TensorFlow.
 """
 
 import os

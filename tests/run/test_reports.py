@@ -80,7 +80,8 @@ def test_pictures_without_a_report_are_a_mistake(capsys, files):
     given = [f"--predictions={files / 'ours.parquet'}", f"--truth={files / 'truth.txt'}"]
     assert main.main(["evaluate", *given, f"--images={files}"]) == 2
     assert "--report" in capsys.readouterr().err
-    assert main.main(["evaluate", "--workdir=run", "--report=z.html"]) == 2
+    model = ["--model=run", f"--config={ROOT / 'configs/rendered_faces.py'}"]
+    assert main.main(["evaluate", *model, "--report=z.html"]) == 2
     assert "go with --predictions" in capsys.readouterr().err
 
 
