@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 
 from mtl_face import export
-from mtl_face.config import ModelConfig
+from mtl_face.config import BackboneConfig, Config, DataConfig, ModelConfig
 from mtl_face.weights import card as cards
 from mtl_face.weights import provenance
 
-MODEL = {
-    "input_size": 32,
-    "norm": "post",
-    "dropout": 0.1,
-    "remat": "none",
-    "backbone": {"stage_sizes": (1, 1)},
-}
+MODEL = ModelConfig(
+    input_size=32,
+    input_mean=(1.0, 2.5, 3.0),
+    input_std=(64.0, 64.0, 64.0),
+    backbone=BackboneConfig(stage_sizes=(1, 1)),
+)
+
+CONFIG = Config(
+    name="small", data=DataConfig(kind="s_aff_wild2", root="/x", image_size=16), model=MODEL
+)
 
 
 @pytest.fixture(params=export.FORMATS)
@@ -51,22 +54,14 @@ def make_variables(seed=0):
     }
 
 
-def make_card(**changes):
-    values = {
-        "model": ModelConfig(
-            input_size=32, input_mean=(1.0, 2.5, 3.0), input_std=(64.0, 64.0, 64.0)
-        ),
-        "stored_size": 16,
-        "crop": {"size": 16},
-        "temperatures": {"va": 1.0, "au": 1.0, "expr": 5.0},
-        "probability": {"definition": "fitted", "divisors": {"au": 1.0, "expr": 1.0}},
-        "step": 12,
-        "metrics": None,
-        "config": {"name": "small", "data": {"kind": "s_aff_wild2"}, "model": MODEL},
-        "versions": {"mtl_face": "0.1.0", "numpy": "2.4.6"},
-        "provenance": provenance.record(training_data=["s-Aff-Wild2"]),
-    }
-    return cards.make(**(values | changes))
+def make_card():
+    return cards.make(
+        CONFIG,
+        temperatures={"va": 1.0, "au": 1.0, "expr": 5.0},
+        crop={"size": 16},
+        step=12,
+        provenance=provenance.record(training_data=["s-Aff-Wild2"]),
+    )
 
 
 def card_text(**changes):

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 
-from mtl_face import config as config_lib
 from mtl_face import export as exports
 from mtl_face import probabilities
 from mtl_face.config import Config
@@ -17,7 +16,6 @@ from mtl_face.run import models, provenance
 from mtl_face.run import workdir as workdirs
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported
-from mtl_face.weights.provenance import versions
 
 
 def export(
@@ -56,15 +54,11 @@ def export(
     recorded = predictor.origin["provenance"]
     metrics = _metrics(workdir, predictor.step)
     card = cards.make(
-        model=config.model,
-        stored_size=config.data.image_size,
+        config,
+        temperatures=predictor.temperatures,
         crop={"data": provenance.data_sets(config), **_crop(config.data.image_size)},
-        temperatures=dict(predictor.temperatures),
-        probability=predictor.probability,
         step=predictor.step,
         metrics=metrics,
-        config=config_lib.to_dict(config),
-        versions=versions(),
         provenance=recorded,
     )
     default = "export" if form == "orbax" else f"export_{form}"

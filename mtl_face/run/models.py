@@ -199,10 +199,9 @@ def open_export(path: Path, config: Config, say: Callable[[str], None]) -> "Pred
 def _check_settings(
     config: Config, card: Mapping[str, Any], path: Path, say: Callable[[str], None]
 ) -> None:
-    from mtl_face.weights import differences
-    from mtl_face.weights.card import ExportError
+    from mtl_face.weights.card import ExportError, model_differences
 
-    found = differences.model(card, config_lib.to_dict(config)["model"])
+    found = model_differences(card, config.model)
     if found:
         raise ExportError(
             "is another network than that of the settings: " + "; ".join(found),
@@ -221,10 +220,10 @@ def _check_settings(
 def _check_tensors(
     variables: Mapping[str, Any], expected: Mapping[str, Any], card: Mapping[str, Any], path: Path
 ) -> None:
-    from mtl_face.weights import differences, exported
+    from mtl_face.weights import exported
     from mtl_face.weights.card import ExportError
 
-    found = differences.tensors(
+    found = exported.tensor_differences(
         exported.specification(variables),
         exported.specification(expected),
         expected_by="the network",

@@ -9,16 +9,17 @@ card did not say which probability was scored: its formula is eq. 1, sigmoid(log
 whatever the network, while the scores beside it were of `fitted` (`mtl_face.probabilities`).
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mtl_face import probabilities
-from mtl_face.config import ModelConfig
+from mtl_face.config import Config, ModelConfig, to_dict
+from mtl_face.config.dotted import affects, flat
 from mtl_face.errors import WeightsError
-from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, VA_LOG_VARIANCE
-from mtl_face.weights import differences
+from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, TASKS, VA_LOG_VARIANCE
 from mtl_face.weights import provenance as provenance_lib
 
 SCHEMA = 3
@@ -66,35 +67,28 @@ class ExportError(WeightsError):
 
 
 def make(
+    config: Config,
     *,
-    model: ModelConfig,
-    stored_size: int,
-    crop: Mapping[str, Any],
     temperatures: Mapping[str, float],
-    probability: Mapping[str, Any],
+    crop: Mapping[str, Any],
     step: int,
-    metrics: Mapping[str, Any] | None,
-    config: Mapping[str, Any],
-    versions: Mapping[str, str],
-    provenance: Mapping[str, Any] | None,
+    metrics: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The card of a network, but for what is read off its arrays.
 
     Args:
-        model: the network's settings.
-        stored_size: side of the crops that it was trained on, pixels.
-        crop: how the crops were cut and aligned.
+        config: the settings that it was trained with.
         temperatures: of each task.
-        probability: the statement of `mtl_face.probabilities`.
+        crop: how the crops were cut and aligned.
         step: training steps taken.
         metrics: the evaluation of this checkpoint, or None.
-        config: the settings, nested.
-        versions: of this program and its libraries.
-        provenance: see `mtl_face.weights.provenance`.
+        provenance: see `mtl_face.weights.provenance`; None if unknown.
 
     Returns:
         JSON values; saving adds `tensors` and `weights_sha256`.
     """
+    model = config.model
     outputs = {task: list(names) for task, names in OUTPUT_NAMES.items()}
     varies = model.va_variance == "per_example"
     values = {
@@ -124,9 +118,11 @@ def make(
             },
         },
         "temperatures": dict(temperatures),
-        "probability": dict(probability),
+        "probability": probabilities.statement(
+            config.uncertainty.kind, temperatures, config.evaluation.probability
+        ),
         "input": {
-            "stored_size": stored_size,
+            "stored_size": config.data.image_size,
             "size": model.input_size,
             "resize": "bilinear, pixel centres at half pixels, no antialiasing",
             "layout": "NHWC",
@@ -139,8 +135,8 @@ def make(
         "crop": dict(crop),
         "step": step,
         "metrics": metrics,
-        "config": config,
-        "versions": dict(versions),
+        "config": to_dict(config),
+        "versions": provenance_lib.versions(),
         "provenance": provenance,
     }
     return json.loads(json.dumps(values))  # as it will be read: tuples are lists
@@ -180,7 +176,7 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
             + (f"mtl_face {made} or newer" if made else "a newer mtl_face")
             + ", or read the arrays with NumPy alone (docs/export.md)",
         )
-    problems = _faults(value, schema) or differences.labels(value)
+    problems = _faults(value, schema) or _label_differences(value)
     if problems:
         raise ExportError(
             "its card does not fit: " + "; ".join(problems),
@@ -190,6 +186,20 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
     if value.get("provenance") is not None:
         provenance_lib.check(value["provenance"], path)
     return _up_to_date(value, schema)
+
+
+def model_differences(card: Mapping[str, Any], model: ModelConfig) -> list[str]:
+    """How the network of a card that was read differs from that of the settings, a line a setting.
+
+    Settings that a trained network does not depend on, such as dropout, may differ.
+    """
+    theirs = flat({"model": card["config"]["model"]})
+    ours = flat({"model": dataclasses.asdict(model)})
+    return [
+        f"{name} is {theirs[name]!r} in the export, {ours[name]!r} in the config"
+        for name in sorted(theirs.keys() & ours.keys())
+        if theirs[name] != ours[name] and affects(name) in ("network", None)
+    ]
 
 
 def _variance(names: list[str]) -> dict[str, Any]:
@@ -230,6 +240,49 @@ def _faults(card: Mapping[str, Any], schema: int) -> list[str]:
 
 
 _ABSENT = object()
+
+
+def _label_differences(card: Mapping[str, Any]) -> list[str]:
+    """How the outputs differ from this version's, in names, number, order and range."""
+    found, lines = card["tasks"], []
+    for task in sorted(found.keys() - set(TASKS)):
+        lines.append(f"task {task}: this version knows no such task")
+    for task in TASKS:
+        if task not in found:
+            lines.append(f"task {task}: the export has no such task")
+            continue
+        part = found[task] if isinstance(found[task], Mapping) else {}
+        outputs = part.get("outputs")
+        if not isinstance(outputs, list) or not all(isinstance(name, str) for name in outputs):
+            lines.append(f"task {task}: the export does not name its outputs")
+            continue
+        lines += _name_differences(task, outputs, list(OUTPUT_NAMES[task]))
+        if task == "va" and list(part.get("range", ())) != [-1.0, 1.0]:
+            lines.append(f"task va: the export's range is {part.get('range')}, here it is [-1, 1]")
+    return lines
+
+
+def _name_differences(task: str, found: list[str], expected: list[str]) -> list[str]:
+    if found == expected:
+        return []
+    lines = []
+    if len(found) != len(expected):
+        lines.append(f"task {task}: {len(found)} outputs in the export, {len(expected)} here")
+    unknown = [name for name in found if name not in expected]
+    absent = [name for name in expected if name not in found]
+    if unknown:
+        lines.append(f"task {task}: the export's {', '.join(unknown)} is unknown here")
+    if absent:
+        lines.append(f"task {task}: the export has no {', '.join(absent)}")
+    if not lines:
+        place = next(
+            i for i, pair in enumerate(zip(found, expected, strict=True)) if len({*pair}) > 1
+        )
+        lines.append(
+            f"task {task}: the same outputs in another order: output {place} is {found[place]} in "
+            f"the export, {expected[place]} here"
+        )
+    return lines
 
 
 def _up_to_date(card: dict[str, Any], schema: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ the orbax form alone.
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from mtl_face import files
 from mtl_face.errors import WeightsError
 from mtl_face.model.geometry import VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
-from mtl_face.weights import differences, safetensors_file
+from mtl_face.weights import safetensors_file
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.formats import Entry, FileContent
 
@@ -28,6 +28,9 @@ PARAMS = "params"
 
 SAFETENSORS = "model.safetensors"
 """File of the arrays in an export of the safetensors form."""
+
+Specification = Mapping[str, tuple[tuple[int, ...], str]]
+"""Shape and name of the dtype of each tensor, by its name."""
 
 _COLLECTIONS = ("params", "batch_stats")
 
@@ -58,12 +61,36 @@ def flatten(variables: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     return {"/".join(keys): np.asarray(leaf) for keys, leaf in _leaves(variables)}
 
 
-def specification(variables: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+def specification(variables: Mapping[str, Any]) -> Specification:
     """Shape and dtype of each leaf, by the same names; leaves may be arrays or their shapes."""
     return {
         "/".join(keys): (tuple(leaf.shape), np.dtype(leaf.dtype).name)
         for keys, leaf in _leaves(variables)
     }
+
+
+def tensor_differences(
+    found: Specification, expected: Specification, *, expected_by: str
+) -> list[str]:
+    """How tensors differ from what `expected_by` ("the card", say) says, in sentences.
+
+    One each for missing and surplus tensors, and for those of another shape or dtype.
+    """
+    lines = []
+    missing = sorted(expected.keys() - found.keys())
+    surplus = sorted(found.keys() - expected.keys())
+    if missing:
+        lines.append(f"{_number(missing)} of {expected_by} missing: {_some(missing)}")
+    if surplus:
+        lines.append(f"{_number(surplus)} unknown to {expected_by}: {_some(surplus)}")
+    wrong = []
+    for name in sorted(expected.keys() & found.keys()):
+        (shape, dtype), (wanted, wanted_dtype) = found[name], expected[name]
+        if tuple(shape) != tuple(wanted):
+            wrong.append(f"{name} has shape {_shape(shape)}, {expected_by} says {_shape(wanted)}")
+        elif dtype != wanted_dtype:
+            wrong.append(f"{name} is {dtype}, {expected_by} says {wanted_dtype}")
+    return lines + wrong[:5] + ([f"and {len(wrong) - 5} more"] if len(wrong) > 5 else [])
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -196,10 +223,10 @@ def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
 def _check_against_card(
     tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any], place: Path
 ) -> None:
-    listed = differences.listed_tensors(card)
-    if listed is None:
+    if card["tensors"] is None:  # an older schema
         return
-    found = differences.tensors(specification(tensors), listed, expected_by="the card")
+    listed = {name: (tuple(one["shape"]), one["dtype"]) for name, one in card["tensors"].items()}
+    found = tensor_differences(specification(tensors), listed, expected_by="the card")
     if found:
         raise ExportError(
             "does not hold what its card lists: " + "; ".join(found),
@@ -252,3 +279,15 @@ def _load_orbax(folder: Path) -> dict[str, Any]:
         raise ExportError(
             f"cannot be read: {files.first_words(error)}", path=folder, remedy=_COPY_AGAIN
         ) from error
+
+
+def _number(names: list[str]) -> str:
+    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"

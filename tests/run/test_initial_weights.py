@@ -12,7 +12,7 @@ from model_settings import resnet
 from small_experiment import Experiment
 
 from mtl_face import config as config_lib
-from mtl_face import export, probabilities
+from mtl_face import export
 from mtl_face.config.check import validate
 from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.run import initial_weights
@@ -34,20 +34,15 @@ def write_weights(path, variant="caffe", width=8):
     variables = jax.tree.map(
         lambda leaf: random.uniform(0.5, 1, leaf.shape).astype(np.float32), dict(abstract)
     )
-    model = config_lib.to_dict(config_lib.Config())["model"]
-    model["backbone"]["variant"] = variant
-    card = cards.make(
-        model=config_lib.ModelConfig(input_size=32, input_mean=tuple(MEAN), input_std=tuple(STD)),
-        stored_size=32,
-        crop={},
-        temperatures={"va": 1.0, "au": 1.0, "expr": 1.0},
-        probability=probabilities.statement("fixed", {"va": 1.0, "au": 1.0, "expr": 1.0}, "fitted"),
-        step=0,
-        metrics=None,
-        config={"model": model},
-        versions={},
-        provenance=None,
+    model = config_lib.ModelConfig(
+        input_size=32,
+        input_mean=tuple(MEAN),
+        input_std=tuple(STD),
+        backbone=config_lib.BackboneConfig(variant=variant),
     )
+    config = config_lib.Config(data=config_lib.DataConfig(image_size=32), model=model)
+    temperatures = {"va": 1.0, "au": 1.0, "expr": 1.0}
+    card = cards.make(config, temperatures=temperatures, crop={}, step=0)
     folder = path.with_name(path.name + "_exported")
     export.save(folder, variables, card, form="safetensors")
     (folder / exported.SAFETENSORS).rename(path)

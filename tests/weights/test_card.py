@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 from mtl_face.errors import WeightsError
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 from mtl_face.weights import card as cards
-from mtl_face.weights import differences
 from mtl_face.weights.card import ExportError
 
 PATH = Path("/exports/model.json")
@@ -210,30 +210,19 @@ def test_any_entry_replaced_by_anything(name, value):
 
 def test_model_that_differs_from_the_config():
     card = cards.parse(card_text(), PATH)
-    assert differences.model(card, MODEL) == []
-    assert differences.model(card, {**MODEL, "dropout": 0.0, "remat": "blocks", "new": 3}) == []
-    assert differences.model(
-        card, {**MODEL, "norm": "pre", "backbone": {"stage_sizes": (1, 2)}}
-    ) == [
+    assert cards.model_differences(card, MODEL) == []
+    assert cards.model_differences(card, replace(MODEL, dropout=0.0, remat="blocks")) == []
+    other = replace(MODEL, norm="pre", backbone=replace(MODEL.backbone, stage_sizes=(1, 2)))
+    expected = [
         "model.backbone.stage_sizes is [1, 1] in the export, [1, 2] in the config",
         "model.norm is 'post' in the export, 'pre' in the config",
     ]
-
-
-def test_tensors_that_differ():
-    good = {f"params/{i}": ((2, i), "float32") for i in range(6)}
-    assert differences.tensors(good, good, expected_by="the card") == []
-    found = {name: spec for name, spec in good.items() if name != "params/3"}
-    found |= {"params/4": ((4, 2), "float32"), "params/5": ((2, 5), "float16")}
-    found |= {"params/x": ((), "float32"), "params/y": ((), "float32")}
-    assert differences.tensors(found, good, expected_by="the card") == [
-        "1 tensor of the card missing: params/3",
-        "2 tensors unknown to the card: params/x, params/y",
-        "params/4 has shape [4, 2], the card says [2, 4]",
-        "params/5 is float16, the card says float32",
-    ]
-    many = dict.fromkeys(good, ((9,), "float32"))
-    assert differences.tensors(many, good, expected_by="it")[-1] == "and 1 more"
+    assert cards.model_differences(card, other) == expected
+    # Settings that this version does not know, and those that the export's did not, are no matter.
+    model = card["config"]["model"]
+    model["gone"] = 3
+    del model["backbone"]["init_channels"]
+    assert cards.model_differences(card, other) == expected
 
 
 def test_light():

@@ -290,3 +290,19 @@ def test_hash_is_that_of_schema_1():
         digest.update(str((leaf.shape, leaf.dtype.str)).encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     assert exported.weights_sha256(variables) == digest.hexdigest()
+
+
+def test_tensors_that_differ():
+    good = {f"params/{i}": ((2, i), "float32") for i in range(6)}
+    assert exported.tensor_differences(good, good, expected_by="the card") == []
+    found = {name: spec for name, spec in good.items() if name != "params/3"}
+    found |= {"params/4": ((4, 2), "float32"), "params/5": ((2, 5), "float16")}
+    found |= {"params/x": ((), "float32"), "params/y": ((), "float32")}
+    assert exported.tensor_differences(found, good, expected_by="the card") == [
+        "1 tensor of the card missing: params/3",
+        "2 tensors unknown to the card: params/x, params/y",
+        "params/4 has shape [4, 2], the card says [2, 4]",
+        "params/5 is float16, the card says float32",
+    ]
+    many = dict.fromkeys(good, ((9,), "float32"))
+    assert exported.tensor_differences(many, good, expected_by="it")[-1] == "and 1 more"

@@ -9,7 +9,7 @@ import pytest
 from model_settings import resnet
 
 from mtl_face import config as config_lib
-from mtl_face import export, probabilities
+from mtl_face import export
 from mtl_face.errors import UserError, WeightsError
 from mtl_face.export import arrays
 from mtl_face.weights import card as cards
@@ -44,18 +44,17 @@ def whole(backbone):
 
 
 def make_card(variant="keras", provenance=None):
-    model = config_lib.to_dict(config_lib.Config())["model"]
-    model["backbone"]["variant"] = variant
+    model = config_lib.ModelConfig(
+        input_size=112,
+        input_mean=MEAN,
+        input_std=STD,
+        backbone=config_lib.BackboneConfig(variant=variant),
+    )
     return cards.make(
-        model=config_lib.ModelConfig(input_size=112, input_mean=MEAN, input_std=STD),
-        stored_size=112,
-        crop={},
+        config_lib.Config(model=model),
         temperatures={"va": 1.0, "au": 1.0, "expr": 5.0},
-        probability=probabilities.statement("fixed", {"va": 1.0, "au": 1.0, "expr": 5.0}, "fitted"),
+        crop={},
         step=7,
-        metrics=None,
-        config={"model": model},
-        versions={},
         provenance=provenance,
     )
 
