@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtl_face.objective import augment, mixup
-from mtl_face.objective.sampling_grid import coverage, source_coordinates
+from mtl_face.objective import augment, mixup, resample
+from mtl_face.objective.resample import coverage, source_coordinates
 
 
 def resample_channels_in_turn(
@@ -96,11 +96,11 @@ def main() -> None:
             flip=True,
         )
 
-    def resample(method: augment.Method) -> Callable[..., jax.Array]:
-        return functools.partial(augment.resample, input_size=input_size, method=method)
+    def resampler(method: resample.Method) -> Callable[..., jax.Array]:
+        return functools.partial(resample.resample, input_size=input_size, method=method)
 
     def draw_resample(key: jax.Array, image_BHWC: jax.Array) -> jax.Array:
-        return resample("auto")(image_BHWC, draw(key))
+        return resampler("auto")(image_BHWC, draw(key))
 
     def draw_resample_mix(
         key: jax.Array, image_BHWC: jax.Array, targets: dict, weights: dict
@@ -119,13 +119,13 @@ def main() -> None:
     )
     in_turn = functools.partial(resample_channels_in_turn, input_size=input_size)
     rows: dict[str, tuple[Callable, tuple]] = {
-        "gather": (resample("gather"), warped),
-        "separable": (resample("separable"), warped),
+        "gather": (resampler("gather"), warped),
+        "separable": (resampler("separable"), warped),
         "channels in turn": (in_turn, warped),
-        "gather, resize alone": (resample("gather"), resized),
+        "gather, resize alone": (resampler("gather"), resized),
         "MixUp alone": (
             functools.partial(mixup.mixup, alpha=0.4),
-            (key, resample("auto")(*warped), *labels),
+            (key, resampler("auto")(*warped), *labels),
         ),
         "draw + resample": (draw_resample, (key, stored_BHWC)),
         "draw + resample + MixUp": (draw_resample_mix, (key, stored_BHWC, *labels)),
@@ -140,7 +140,7 @@ def main() -> None:
 
     print(
         f"{jax.devices()[0].device_kind}, {batch_size} crops of {stored_size} px to "
-        f"{input_size} px; auto = {augment.resolve_method('auto')}\n"
+        f"{input_size} px; auto = {resample.resolve_method('auto')}\n"
         f"{'':25}{'images/s':>9}{'cpu ms/image':>14}{'cpu / gather':>14}"
         f"{'MB/image':>10}{'MFLOP/image':>13}{'difference: mean':>18}{'max':>6}"
     )

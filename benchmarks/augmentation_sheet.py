@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from mtl_face.objective import augment, mixup
+from mtl_face.objective import augment, mixup, resample
 
 INPUT_SIZE = 224
 COLUMNS = 8
@@ -49,7 +49,7 @@ def main() -> None:
     )
     transform_B23 = transform_B23.at[0].set(identity_B23[0])
     gathered, separable = (
-        augment.resample(image_BHWC, transform_B23, input_size=INPUT_SIZE, method=method)
+        resample.resample(image_BHWC, transform_B23, input_size=INPUT_SIZE, method=method)
         for method in ("gather", "separable")
     )
     difference = jnp.abs(gathered - separable)

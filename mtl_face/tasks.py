@@ -51,7 +51,7 @@ EXPRESSION_NAMES = (
 """Expression of each class index."""
 
 VA_LOG_VARIANCE = "va_log_variance"
-"""Output of a network that predicts each example's variance: see `mtl_face.objective.gaussian`."""
+"""Output of a network that predicts each example's variance: see `objective.uncertainty`."""
 
 OUTPUT_SIZES = {VA: len(VA_NAMES), AU: len(AU_NAMES), EXPR: len(EXPRESSION_NAMES)}
 """Number of outputs of each task: 2 values, 12 logits, 8 logits."""

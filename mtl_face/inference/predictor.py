@@ -23,7 +23,7 @@ from mtl_face.inference import attention
 from mtl_face.inference.columns import output_sizes, table_columns
 from mtl_face.inference.dropout import make_dropout_step
 from mtl_face.model.network import PER_EXAMPLE, MtlFace, for_platform
-from mtl_face.objective import augment
+from mtl_face.objective import augment, resample
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import OUTPUT_SIZES
 from mtl_face.weights.provenance import versions
@@ -47,7 +47,7 @@ class Forward:
         platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
         self.config = config
         self.mesh = mesh
-        self._resampling = augment.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
+        self._resampling = resample.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
         devices = 1 if mesh is None else mesh.size
         self.network = MtlFace(for_platform(config.model, platform), devices=devices)
 
@@ -57,7 +57,9 @@ class Forward:
         transform_B23 = augment.identity_transforms(
             image_BHWC.shape[0], stored_size=image_BHWC.shape[1], input_size=size
         )
-        return augment.resample(image_BHWC, transform_B23, input_size=size, method=self._resampling)
+        return resample.resample(
+            image_BHWC, transform_B23, input_size=size, method=self._resampling
+        )
 
     @functools.cached_property
     def plain(self) -> Step:

@@ -28,8 +28,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from mtl_face.objective import gaussian, uncertainty
+from mtl_face.objective import uncertainty
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
 
 Arrays = Mapping[str, jax.Array] | Mapping[str, np.ndarray]
@@ -69,7 +70,7 @@ def multi_task_loss(
 
     Args:
         outputs: `va` [B, 2] values, `au` [B, A] and `expr` [B, E] logits without temperature;
-            with `va_log_variance` [B, 2] the loss of `va` is that of `gaussian`.
+            with `va_log_variance` [B, 2] each example has a variance of its own.
         targets: the same shapes: `va` in [-1, 1], `au` in [0, 1], `expr` one-hot or soft, rows
             summing to 1; anything where the weight is 0.
         weights: `va` [B], `au` [B, A], `expr` [B], in [0, 1]; booleans will do.
@@ -77,7 +78,7 @@ def multi_task_loss(
             learned.
         kind: one of `uncertainty.KINDS`.
         temperatures: T of each task, used where no learned one is given.
-        beta_nll: see `gaussian`; needs `va_log_variance`.
+        beta_nll: see `uncertainty`; needs `va_log_variance`.
 
     Returns:
         The loss, all float32 scalars.
@@ -102,8 +103,8 @@ def multi_task_loss(
     error_B2 = jnp.square(scored[VA] - target_B2)
     error_B = {
         VA: jnp.mean(error_B2, axis=-1),
-        AU: _weighted_mean(binary_cross_entropy(scored[AU], target_BA), weight_BA),
-        EXPR: cross_entropy(scored[EXPR], target_BE),
+        AU: _weighted_mean(optax.sigmoid_binary_cross_entropy(scored[AU], target_BA), weight_BA),
+        EXPR: optax.softmax_cross_entropy(scored[EXPR], target_BE),
     }
     weight_B = {
         VA: weight_B2[:, 0],
@@ -113,7 +114,7 @@ def multi_task_loss(
 
     loss_B = {t: uncertainty.task_objective(kind, t, error_B[t], current[t]) for t in TASKS}
     if VA_LOG_VARIANCE in outputs:
-        loss_B[VA] = gaussian.per_example_objective(
+        loss_B[VA] = uncertainty.per_example_objective(
             kind,
             error_B2,
             jnp.asarray(outputs[VA_LOG_VARIANCE], jnp.float32),
@@ -135,16 +136,6 @@ def multi_task_loss(
         },
         task_weight=task_weight,
     )
-
-
-def binary_cross_entropy(logit: jax.Array, target: jax.Array) -> jax.Array:
-    """Cross entropy of a Bernoulli variable from its logit, elementwise."""
-    return -target * jax.nn.log_sigmoid(logit) - (1.0 - target) * jax.nn.log_sigmoid(-logit)
-
-
-def cross_entropy(logit_BE: jax.Array, target_BE: jax.Array) -> jax.Array:
-    """Cross entropy of a categorical variable from its logits, [B]."""
-    return -jnp.sum(target_BE * jax.nn.log_softmax(logit_BE), axis=-1)
 
 
 def _divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:

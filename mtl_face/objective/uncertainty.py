@@ -18,6 +18,17 @@ for an example's mean squared error and cross entropies, its loss of a task is
 - `likelihood` is the exact negative log-likelihood of a label under eq. 1 and a Gaussian: the
   cross entropy of u / T with its own normaliser. T is learned, or held constant.
 
+With a variance for every example, the network gives r, the log of that variance over the task's T,
+one number for valence and one for arousal: variance = T exp(r). Where all r are 0 the loss is that
+of the shared variance, to the bit. With e for the error it is
+
+    mean over valence and arousal of (e^2 / (T exp(r)) + r) / 2  + the constant of the kind,
+
+the negative log-likelihood of a Gaussian (Nix and Weigend 1994; Kendall and Gal 2017, eq. 5). The
+mean learns slowly where the variance is large, and a network may settle for calling an example
+noisy instead of learning it; beta-NLL (Seitzer et al. 2022) weighs each value by variance^beta,
+taken as a constant: 0 is the likelihood, 1 gives the mean the gradient of the squared error.
+
 Shapes: B batch, E expressions, A action units.
 """
 
@@ -29,7 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_face import probabilities
-from mtl_face.tasks import AU, EXPR, TASKS, VA
+from mtl_face.tasks import EXPR, TASKS, VA
 
 FIXED = "fixed"
 LEARNED = "learned"
@@ -37,19 +48,13 @@ LIKELIHOOD = "likelihood"
 KINDS = (FIXED, LEARNED, LIKELIHOOD)
 """The three ways in which temperatures enter the loss."""
 
-PAPER_TEMPERATURES = {VA: 1.0, AU: 1.0, EXPR: 5.0}
-"""sigma_v^2, T_a and T_e of the paper (section 3.2)."""
 
-
-def init_uncertainty(
-    kind: str, temperatures: Mapping[str, float], *, learn_temperatures: bool = True
-) -> dict[str, jax.Array]:
+def init_uncertainty(kind: str, temperatures: Mapping[str, float]) -> dict[str, jax.Array]:
     """Makes the parameters to be learned beside the network's.
 
     Args:
         kind: one of `KINDS`.
         temperatures: T of each task, above 0; where learning starts.
-        learn_temperatures: False to hold the temperatures of `likelihood` constant.
 
     Returns:
         log T of each task, float32 scalars; empty if nothing is learned.
@@ -63,7 +68,7 @@ def init_uncertainty(
             raise ValueError(f"no temperature of {task}")
         if not (math.isfinite(temperatures[task]) and temperatures[task] > 0):
             raise ValueError(f"temperature of {task} is {temperatures[task]}, must be above 0")
-    if kind == FIXED or (kind == LIKELIHOOD and not learn_temperatures):
+    if kind == FIXED:
         return {}
     return {task: jnp.asarray(math.log(temperatures[task]), jnp.float32) for task in TASKS}
 
@@ -134,6 +139,43 @@ def task_objective(kind: str, task: str, error_B: jax.Array, temperature: jax.Ar
         return loss_B
     loss_B = loss_B + 0.5 * jnp.log(temperature)
     return loss_B + 0.5 * math.log(2 * math.pi) if kind == LIKELIHOOD else loss_B
+
+
+def per_example_objective(
+    kind: str,
+    error_B2: jax.Array,
+    log_ratio_B2: jax.Array,
+    temperature: jax.Array,
+    *,
+    beta: float = 0.0,
+) -> jax.Array:
+    """Each example's loss of valence and arousal under its own variance.
+
+    Args:
+        kind: one of `KINDS`, which add to the module's formula: `fixed` nothing (T is constant,
+            where the variances start), `learned` log(T) / 2, `likelihood` log(2 pi T) / 2.
+        error_B2: [B, 2] squared errors.
+        log_ratio_B2: [B, 2] r, bounded as `mtl_face.model.heads.bounded_log_ratio` does.
+        temperature: T of the task.
+        beta: exponent of beta-NLL, 0 to 1.
+
+    Returns:
+        [B] float32; below 0 where the density is above 1.
+
+    Raises:
+        ValueError: beta is not from 0 to 1.
+    """
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta must be from 0 to 1, got {beta}")
+    loss_B2 = 0.5 * (error_B2 * jnp.exp(-log_ratio_B2) / temperature + log_ratio_B2)
+    if kind != FIXED:
+        loss_B2 = loss_B2 + 0.5 * jnp.log(temperature)
+    if kind == LIKELIHOOD:
+        loss_B2 = loss_B2 + 0.5 * math.log(2 * math.pi)
+    if beta:
+        variance_B2 = temperature * jnp.exp(log_ratio_B2)
+        loss_B2 = jax.lax.stop_gradient(variance_B2**beta) * loss_B2
+    return jnp.mean(loss_B2, axis=-1)
 
 
 def check_learned(kind: str, log_temperatures: Mapping[str, jax.Array] | None) -> None:

@@ -16,7 +16,7 @@ import optax
 
 from mtl_face.config import Config
 from mtl_face.model.network import MtlFace, for_platform
-from mtl_face.objective import augment, losses, mixup, uncertainty
+from mtl_face.objective import augment, losses, mixup, resample, uncertainty
 from mtl_face.tasks import TASKS
 from mtl_face.training import optimizer as optimizers
 from mtl_face.training import sharding
@@ -60,7 +60,7 @@ class Experiment:
         )
         self.config = config
         platform = self.mesh.devices.flat[0].platform
-        self._resampling = augment.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
+        self._resampling = resample.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
         self.network = MtlFace(for_platform(config.model, platform), devices=self.mesh.size)
         self.learning_rates = _learning_rates(config, steps_per_epoch)
         self.optimizer = _optimizer(config, self.learning_rates)
@@ -153,7 +153,7 @@ class Experiment:
             zoom=settings.zoom,
             flip=settings.flip,
         )
-        image_BHWC = augment.resample(
+        image_BHWC = resample.resample(
             image_BHWC, transform_B23, input_size=size, method=self._resampling
         )
         return mixup.mixup(mixup_key, image_BHWC, targets, weights, alpha=settings.mixup_alpha)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mtl_face.objective import augment
+from mtl_face.objective import augment, resample
 
 RANGES = {"rotation_degrees": 10.0, "translation": 0.1, "zoom": (0.9, 1.1), "flip": True}
 # float32 coordinates of up to 100 pixels are good to 1e-5 of a pixel, times 255 for an edge.
@@ -67,7 +67,7 @@ def reference_warp(image_HWC, transform_23, input_size, fill=0.0):
 @functools.cache
 def resampler(input_size, method, fill=0.0):
     return jax.jit(
-        functools.partial(augment.resample, input_size=input_size, method=method, fill=fill)
+        functools.partial(resample.resample, input_size=input_size, method=method, fill=fill)
     )
 
 
@@ -285,11 +285,11 @@ def test_refused_shapes_and_methods():
     image = noise_images(2, 8)
     transform = augment.identity_transforms(2, stored_size=8, input_size=8)
     with pytest.raises(ValueError, match="auto, gather, separable"):
-        augment.resample(image, transform, input_size=8, method="shear")
+        resample.resample(image, transform, input_size=8, method="shear")
     with pytest.raises(ValueError, match=r"\[B, H, W, C\]"):
-        augment.resample(image[0], transform, input_size=8)
+        resample.resample(image[0], transform, input_size=8)
     with pytest.raises(ValueError, match=r"\[2, 2, 3\]"):
-        augment.resample(image, transform[:1], input_size=8)
+        resample.resample(image, transform[:1], input_size=8)
 
 
 @pytest.mark.parametrize(
@@ -297,6 +297,6 @@ def test_refused_shapes_and_methods():
 )
 def test_method_by_backend(monkeypatch, backend, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert augment.resolve_method("auto") == expected
-    assert augment.resolve_method("gather") == "gather"
-    assert augment.resolve_method("separable") == "separable"
+    assert resample.resolve_method("auto") == expected
+    assert resample.resolve_method("gather") == "gather"
+    assert resample.resolve_method("separable") == "separable"

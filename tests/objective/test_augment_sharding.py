@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mtl_face.objective import augment, mixup
+from mtl_face.objective import augment, mixup, resample
 
 BATCH, STORED, SIZE = 32, 16, 24
 COLLECTIVE = re.compile(r"(all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)")
@@ -36,7 +36,7 @@ def augment_and_mix(key, image, targets, weights, *, method):
         geometry_key, image.shape[0], stored_size=STORED, input_size=SIZE,
         rotation_degrees=10.0, translation=0.1, zoom=(0.9, 1.1), flip=True,
     )  # fmt: skip
-    image = augment.resample(image, transform, input_size=SIZE, method=method)
+    image = resample.resample(image, transform, input_size=SIZE, method=method)
     return mixup.mixup(mixup_key, image, targets, weights, alpha=0.4)
 
 

@@ -12,7 +12,7 @@ from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.cli import plan as plan_command
 from mtl_face.model.network import for_platform
-from mtl_face.objective.augment import resolve_method
+from mtl_face.objective.resample import resolve_method
 from mtl_face.planner import compile, compiler, flops
 
 try:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtl_face.objective import augment, losses, mixup
+from mtl_face.objective import augment, losses, mixup, resample
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 
 SIZE = 8
@@ -72,7 +72,7 @@ def augment_and_mix(key, image_BHWC, targets, weights):
         zoom=(0.9, 1.1),
         flip=True,
     )
-    image_BHWC = augment.resample(image_BHWC, transform_B23, input_size=SIZE, method="gather")
+    image_BHWC = resample.resample(image_BHWC, transform_B23, input_size=SIZE, method="gather")
     return mixup.mixup(mixup_key, image_BHWC, targets, weights, alpha=0.4)
 
 

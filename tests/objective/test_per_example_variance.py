@@ -11,7 +11,7 @@ import torch
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mtl_face.model.heads import MAX_LOG_RATIO, TaskHead, bounded_log_ratio
-from mtl_face.objective import gaussian, losses, mixup, uncertainty
+from mtl_face.objective import losses, mixup, uncertainty
 from mtl_face.tasks import VA_LOG_VARIANCE
 
 BATCH = 16
@@ -230,7 +230,7 @@ def test_a_head_learns_the_noise_of_each_example(beta):
             value, ratio = parts(params, jnp.asarray(token)[rows])
             error = jnp.square(value - jnp.asarray(target)[rows])
             return jnp.mean(
-                gaussian.per_example_objective("fixed", error, ratio, temperature, beta=beta)
+                uncertainty.per_example_objective("fixed", error, ratio, temperature, beta=beta)
             )
 
         updates, state = optimizer.update(jax.grad(loss)(params), state)
