@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import itertools
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -41,9 +42,9 @@ def validate(values: Mapping[str, Any], *, reads_data: bool = True) -> Config:
     if isinstance(values, config_dict.ConfigDict):
         values = values.to_dict()
     config = _build(Config, values, "")
-    _check_rules(config)
-    if reads_data:
-        _check_data(config.data)
+    rules = [_conflicts(config), *([_conflicts_of_data(config.data)] if reads_data else [])]
+    for problem, remedy in itertools.chain(*rules):
+        raise ConfigError(problem, remedy=remedy)
     return config
 
 
@@ -202,120 +203,104 @@ def _cast(value: Any, kind: type) -> Any:
     return None
 
 
-def _check_rules(config: Config) -> None:
-    """Rules between fields."""
-    model, optimizer = config.model, config.optimizer
+def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
+    """Rules between fields: what is wrong, and its remedy."""
+    model, backbone, optimizer = config.model, config.model.backbone, config.optimizer
     if model.embed_dim % model.num_heads:
-        raise ConfigError(
+        yield (
             f"model.embed_dim {model.embed_dim} is not a multiple of "
             f"model.num_heads {model.num_heads}",
-            remedy="change one of the two",
+            "change one of the two",
         )
     divisor = 4 if model.position == "2d" else 2
     if model.embed_dim % divisor:
-        raise ConfigError(
+        yield (
             f"model.embed_dim {model.embed_dim} is not a multiple of {divisor}, "
             f"which the {model.position} position code needs",
-            remedy="change model.embed_dim",
+            "change model.embed_dim",
         )
-    _check_stages(config)
-    if model.backbone.init_channels != "auto" and model.backbone.init_from is None:
-        raise ConfigError(
-            f"model.backbone.init_channels is {model.backbone.init_channels!r}, "
+    stages = len(backbone.stage_sizes)
+    if backbone.frozen_stages > stages:
+        yield (
+            f"model.backbone.frozen_stages is {backbone.frozen_stages}, "
+            f"and model.backbone.stage_sizes has {stages} stages",
+            f"use {stages} to freeze the whole backbone",
+        )
+    multipliers = len(optimizer.backbone_stage_multipliers)
+    if multipliers not in (1, 1 + stages):
+        yield (
+            f"optimizer.backbone_stage_multipliers has {multipliers} values, "
+            f"and the backbone a stem and {stages} stages",
+            f"give {1 + stages} values, the stem's first, or one for all",
+        )
+    if backbone.init_channels != "auto" and backbone.init_from is None:
+        yield (
+            f"model.backbone.init_channels is {backbone.init_channels!r}, "
             "but model.backbone.init_from names no file",
-            remedy="set model.backbone.init_from, or leave init_channels out",
+            "set model.backbone.init_from, or leave init_channels out",
         )
     if config.augmentation.zoom[0] > config.augmentation.zoom[1]:
-        raise ConfigError(
+        yield (
             f"augmentation.zoom is {config.augmentation.zoom}, the smaller comes first",
-            remedy="exchange the two",
+            "exchange the two",
         )
     if config.augmentation.mixup_alpha > 0 and optimizer.batch_size % 2:
-        raise ConfigError(
+        yield (
             f"optimizer.batch_size {optimizer.batch_size} is odd, and MixUp pairs examples",
-            remedy="use an even batch size, or augmentation.mixup_alpha=0",
+            "use an even batch size, or augmentation.mixup_alpha=0",
         )
-    _check_uncertainty(config)
-    if config.mesh.data == 0:
-        raise ConfigError("mesh.data is 0", remedy="use -1 for all devices, or a positive number")
-
-
-def _check_uncertainty(config: Config) -> None:
-    """Settings of the uncertainty that would have no effect are refused."""
-    if config.uncertainty.beta_nll and config.model.va_variance != "per_example":
-        raise ConfigError(
+    # Settings of the uncertainty that would have no effect.
+    if config.uncertainty.beta_nll and model.va_variance != "per_example":
+        yield (
             f"uncertainty.beta_nll is {config.uncertainty.beta_nll:g}, but model.va_variance is "
-            f"{config.model.va_variance!r}, where it changes nothing",
-            remedy="set model.va_variance=per_example, or leave beta_nll out",
+            f"{model.va_variance!r}, where it changes nothing",
+            "set model.va_variance=per_example, or leave beta_nll out",
         )
     samples = config.evaluation.mc_dropout_samples
     if samples == 1:
-        raise ConfigError(
+        yield (
             "evaluation.mc_dropout_samples is 1, and one sample has no spread",
-            remedy="use 0 for none, or 10 to 50",
+            "use 0 for none, or 10 to 50",
         )
-    if samples and not config.model.dropout:
-        raise ConfigError(
+    if samples and not model.dropout:
+        yield (
             f"evaluation.mc_dropout_samples is {samples}, but model.dropout is 0: all samples "
             "would be the same",
-            remedy="set it to 0, or train a network with model.dropout above 0",
+            "set it to 0, or train a network with model.dropout above 0",
         )
+    if config.mesh.data == 0:
+        yield "mesh.data is 0", "use -1 for all devices, or a positive number"
 
 
-def _check_stages(config: Config) -> None:
-    """What is said of the backbone's stages fits their number."""
-    backbone = config.model.backbone
-    stages = len(backbone.stage_sizes)
-    if backbone.frozen_stages > stages:
-        raise ConfigError(
-            f"model.backbone.frozen_stages is {backbone.frozen_stages}, "
-            f"and model.backbone.stage_sizes has {stages} stages",
-            remedy=f"use {stages} to freeze the whole backbone",
-        )
-    multipliers = config.optimizer.backbone_stage_multipliers
-    if len(multipliers) not in (1, 1 + stages):
-        raise ConfigError(
-            f"optimizer.backbone_stage_multipliers has {len(multipliers)} values, "
-            f"and the backbone a stem and {stages} stages",
-            remedy=f"give {1 + stages} values, the stem's first, or one for all",
-        )
-
-
-def _check_data(data: DataConfig) -> None:
+def _conflicts_of_data(data: DataConfig) -> Iterator[tuple[str, str]]:
     """Rules between the fields of `data`, and of each data set of a mixture."""
-    if data.mixture:
-        if data.validation not in data.mixture:
-            raise ConfigError(
-                f"data.validation is {data.validation!r}, which is no data set of data.mixture",
-                remedy="set data.validation to one of " + ", ".join(data.mixture),
-            )
-        if data.shards is not None and data.validate_each:
-            raise ConfigError(
-                "data.validate_each is true, but shards hold one validation set",
-                remedy="set data.validate_each=false, or data.shards=none",
-            )
-        for name, entry in data.mixture.items():
-            if data.shards is None:
-                _check_data_set(entry, f"data.mixture.{name}")
-        return
-    if data.validation is not None:
-        raise ConfigError(
+    if data.mixture and data.validation not in data.mixture:
+        yield (
+            f"data.validation is {data.validation!r}, which is no data set of data.mixture",
+            "set data.validation to one of " + ", ".join(data.mixture),
+        )
+    if data.mixture and data.shards is not None and data.validate_each:
+        yield (
+            "data.validate_each is true, but shards hold one validation set",
+            "set data.validate_each=false, or data.shards=none",
+        )
+    if not data.mixture and data.validation is not None:
+        yield (
             f"data.validation is {data.validation!r}, but data.mixture names no data sets",
-            remedy="leave data.validation out, or name the data sets in data.mixture",
+            "leave data.validation out, or name the data sets in data.mixture",
         )
-    if data.shards is None:
-        _check_data_set(data, "data")
-
-
-def _check_data_set(data: DataSetConfig, name: str) -> None:
-    if data.kind != "rendered_faces" and data.root is None:
-        raise ConfigError(
-            f"{name}.root is not set",
-            remedy=f"add --config.{name}.root=FOLDER, the folder that holds the annotations and "
-            f"{data.image_folder}/",
-        )
-    if not data.manifest.va_range[0] < data.manifest.va_range[1]:
-        raise ConfigError(
-            f"{name}.manifest.va_range is {data.manifest.va_range}, the lowest comes first",
-            remedy="as in -1,1 or 1,9",
-        )
+    sets: dict[str, DataSetConfig] = {
+        f"data.mixture.{name}": data.mixture[name] for name in data.mixture
+    }
+    for name, entry in (sets or {"data": data}).items() if data.shards is None else ():
+        if entry.kind != "rendered_faces" and entry.root is None:
+            yield (
+                f"{name}.root is not set",
+                f"add --config.{name}.root=FOLDER, the folder that holds the annotations and "
+                f"{entry.image_folder}/",
+            )
+        if not entry.manifest.va_range[0] < entry.manifest.va_range[1]:
+            yield (
+                f"{name}.manifest.va_range is {entry.manifest.va_range}, the lowest comes first",
+                "as in -1,1 or 1,9",
+            )

@@ -8,7 +8,6 @@ Shapes: B batch, H W height and width of the input, h w of the output, I O input
 channels, R columns of the kernel times I.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,10 +44,10 @@ def convolution_with_matmul_gradient(
         rhs: kernel [height, width, I, O].
         window_strides: two strides.
         padding: "SAME", "VALID" or two pairs (before, after).
-        lhs_dilation: must be 1.
-        rhs_dilation: must be 1.
-        dimension_numbers: must be those of `nn.Conv`: NHWC, HWIO, NHWC.
-        feature_group_count: must be 1.
+        lhs_dilation: 1 or None, like `rhs_dilation`.
+        rhs_dilation: see `lhs_dilation`.
+        dimension_numbers: those of `nn.Conv`: NHWC, HWIO, NHWC.
+        feature_group_count: 1.
         precision: as in `lax`.
 
     Returns:
@@ -82,33 +81,15 @@ def _xla(
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _convolve(
-    image_BHWI: jax.Array,
-    kernel_HWIO: jax.Array,
-    strides: tuple[int, int],
-    pads: Pads,
-    precision: Any,
-) -> jax.Array:
-    return _xla(image_BHWI, kernel_HWIO, strides, pads, precision)
+_convolve = jax.custom_vjp(_xla, nondiff_argnums=(2, 3, 4))
 
 
-def _forward(
-    image_BHWI: jax.Array,
-    kernel_HWIO: jax.Array,
-    strides: tuple[int, int],
-    pads: Pads,
-    precision: Any,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _xla(image_BHWI, kernel_HWIO, strides, pads, precision), (image_BHWI, kernel_HWIO)
+def _forward(image_BHWI: jax.Array, kernel_HWIO: jax.Array, *how: Any) -> tuple[jax.Array, Any]:
+    return _xla(image_BHWI, kernel_HWIO, *how), (image_BHWI, kernel_HWIO)
 
 
 def _backward(
-    strides: tuple[int, int],
-    pads: Pads,
-    precision: Any,
-    saved: tuple[jax.Array, jax.Array],
-    gradient_BhwO: jax.Array,
+    strides: tuple[int, int], pads: Pads, precision: Any, saved: Any, gradient_BhwO: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     image_BHWI, kernel_HWIO = saved
     rows, columns, channels = kernel_HWIO.shape[:3]
