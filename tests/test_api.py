@@ -1,0 +1,170 @@
+"""The Python API: the README's examples, and what importing the package costs."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_experiment
+from PIL import Image
+
+import mtl_face
+from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.tables import PredictionTable
+from mtl_face.tasks import TASKS
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def example(name):
+    """The code that stands in the README below a marker."""
+    (code,) = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```", README, flags=re.DOTALL)
+    return code
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """A small run, trained and evaluated through the API."""
+    experiment = small_experiment.Experiment(tmp_path_factory.mktemp("api"))
+    config = mtl_face.load_config(
+        experiment.config, data={"root": str(experiment.data)}, optimizer={"epochs": 1}
+    )
+    experiment.lines = []
+    experiment.result = mtl_face.train(config, experiment.workdir, say=experiment.lines.append)
+    return experiment
+
+
+def test_training_returns_what_it_wrote(experiment):
+    result = experiment.result
+    assert result.workdir == experiment.workdir
+    assert result.step == small_experiment.STEPS_PER_EPOCH
+    assert result.stopped_by is None
+    written = json.loads((experiment.workdir / "evaluation" / "metrics.json").read_text())
+    assert json.loads(json.dumps(result.metrics)) == written
+    assert any(line.startswith("step 5/5") for line in experiment.lines)
+
+
+def test_a_complete_run_is_not_trained_again(experiment):
+    config = mtl_face.load_config(
+        experiment.config, data={"root": str(experiment.data)}, optimizer={"epochs": 1}
+    )
+    lines = []
+    again = mtl_face.train(config, experiment.workdir, say=lines.append)
+    assert "training is complete (5 steps)" in lines
+    assert again.metrics["p"] == experiment.result.metrics["p"]
+
+
+def test_evaluating_a_run_gives_its_scores_again(experiment, tmp_path):
+    scores = mtl_face.evaluate(experiment.workdir, output=tmp_path, say=lambda line: None)
+    for task in TASKS:
+        assert scores[task]["score"] == experiment.result.metrics[task]["score"]
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_loaded_model_is_evaluated_without_a_file(experiment):
+    model = mtl_face.load(experiment.workdir)
+    scores = mtl_face.evaluate(model, say=lambda line: None)
+    assert scores["p"] == experiment.result.metrics["p"]
+
+
+def test_predicting_a_list_gives_the_rows_of_the_list(experiment, tmp_path):
+    images = experiment.data / "cropped_aligned"
+    names = sorted(str(path.relative_to(images)) for path in images.rglob("*.jpg"))[:5]
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{name}\n" for name in names))
+    table = mtl_face.predict(experiment.workdir, listed, say=lambda line: None)
+    assert table.image.tolist() == names
+    model = mtl_face.load(experiment.workdir)
+    crops = [np.asarray(Image.open(images / name).convert("RGB")) for name in names]
+    found = model.predict_crops(crops)
+    np.testing.assert_allclose(found.au_logits, table.au_logits, rtol=1e-5, atol=1e-5)
+    assert found.metadata["weights_sha256"] == table.metadata["weights_sha256"]
+
+
+def test_an_export_predicts_as_its_run(experiment, tmp_path):
+    from mtl_face.run.export import export
+
+    crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    expected = mtl_face.load(experiment.workdir).predict_crops(crops)
+    for form in ("orbax", "safetensors"):
+        folder = export(
+            experiment.workdir, form=form, output=tmp_path / form, say=lambda line: None
+        )
+        found = mtl_face.load(folder).predict_crops(crops)
+        np.testing.assert_array_equal(found.expression_logits, expected.expression_logits)
+
+
+def test_what_is_no_model_is_an_error(tmp_path):
+    with pytest.raises(WorkdirError, match="holds no run, and no export either"):
+        mtl_face.load(tmp_path)
+    with pytest.raises(WorkdirError, match="holds no run: it is absent"):
+        mtl_face.load(tmp_path / "nowhere")
+
+
+def test_changes_of_a_config():
+    config = mtl_face.load_config(
+        "rendered_faces",
+        seed=3,
+        optimizer={"batch_size": 8},
+        **{"data.rendered_faces.num_videos": 24},
+    )
+    assert (config.seed, config.optimizer.batch_size) == (3, 8)
+    assert config.data.rendered_faces.num_videos == 24
+    assert config.optimizer.epochs == mtl_face.load_config("rendered_faces").optimizer.epochs
+    with pytest.raises(ConfigError, match=r"optimizer\.batch_sise"):
+        mtl_face.load_config("rendered_faces", optimizer={"batch_sise": 8})
+    with pytest.raises(ConfigError, match="rendered_faces"):
+        mtl_face.load_config("renderd_faces")
+
+
+def test_importing_costs_nothing():
+    """Neither the package nor a question for its names imports anything heavy."""
+    code = (
+        "import sys, mtl_face; before = set(sys.modules); dir(mtl_face); mtl_face.__version__;"
+        "print(*sorted({'jax', 'numpy', 'tensorflow', 'ml_collections', 'pandas', 'scipy'}"
+        " & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+def test_predicting_needs_no_tensorflow(experiment):
+    code = (
+        "import sys, numpy as np, mtl_face;"
+        f"model = mtl_face.load({str(experiment.workdir)!r});"
+        "model.predict_crops(np.zeros((1, 32, 32, 3), np.uint8)).to_dataframe();"
+        "print(*sorted({'tensorflow', 'clu', 'tensorboard', 'tensorflow_datasets'}"
+        " & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize("name", mtl_face.__all__)
+def test_the_functions_are_documented(name):
+    function = getattr(mtl_face, name)
+    documentation = inspect.getdoc(function)
+    assert documentation.count("\n") > 8
+    for parameter in inspect.signature(function).parameters.values():
+        assert parameter.annotation is not inspect.Parameter.empty
+        assert f"{parameter.name}:" in documentation
+    with pytest.raises(AttributeError):
+        mtl_face.nothing  # noqa: B018
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_readme(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert len(example("python-train").splitlines()) <= 12
+    exec(compile(example("python-train"), "README.md", "exec"), {})
+    assert str(tmp_path / "runs/first") in capsys.readouterr().out
+    picture = np.random.default_rng(0).integers(0, 256, (90, 90, 3)).astype(np.uint8)
+    Image.fromarray(picture).save("face.jpg")
+    variables = {}
+    exec(compile(example("python-predict"), "README.md", "exec"), variables)
+    assert "valence" in capsys.readouterr().out
+    assert isinstance(variables["model"].predict_crops([picture]), PredictionTable)
