@@ -68,7 +68,7 @@ def read_table(folder: Path, split: str) -> FrameTable:
         split: its name.
 
     Raises:
-        AnnotationError: the file is absent or not one of ours.
+        AnnotationError: the file is absent or no such table.
     """
     import pandas as pd
 

@@ -18,7 +18,8 @@ import tensorflow_datasets as tfds
 from data_pipeline import records
 from data_pipeline.formats import s_aff_wild2
 from data_pipeline.records import IMAGE
-from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face import files
+from mtl_face.errors import ConfigError
 from mtl_face.tables import FrameTable
 from mtl_face.tasks import AU_NAMES
 
@@ -180,14 +181,7 @@ def write(
         raise ConfigError(
             f"{target} exists already", remedy="delete it, or give another folder for the shards"
         )
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkdirError(
-            f"cannot be written ({error.strerror})",
-            path=folder,
-            remedy="name a new folder below one that you may write to",
-        ) from error
+    files.make_folder(folder)
     tfds.disable_progress_bar()
     builder = FaceFrames(
         data_dir=os.fspath(folder),

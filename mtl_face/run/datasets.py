@@ -62,21 +62,13 @@ def evaluated(data: DataSetConfig) -> DataSetConfig:
 def load_training(data: DataConfig, *, seed: int, say: Say) -> tuple[FrameTable, order.Order]:
     """Reads the training split, of every data set of a mixture, and decides the order of its rows.
 
-    Args:
-        data: the settings.
-        seed: with the epoch, decides the order.
-        say: see the module.
-
-    Returns:
-        The table, and the rows of each epoch.
-
     Raises:
         UserError: as `load_split`, for a kind of sampling that nothing can be balanced by, and for
             shards of another mixture.
     """
     task_weights = dataclasses.asdict(data.task_sampling)
     if not data.mixture:
-        table = load_split(data, ensure_data(data, say), "train", say)
+        table = load_split(data, "train", say)
         return table, sampling.make_order(
             table, kind=data.sampling, task_weights=task_weights, seed=seed
         )
@@ -87,7 +79,7 @@ def load_training(data: DataConfig, *, seed: int, say: Say) -> tuple[FrameTable,
     for name, entry in data.mixture.items():
         say(f"{name}, of weight {entry.weight:g}:")
         if stored is None:
-            table = load_split(entry, ensure_data(entry, say), "train", say)
+            table = load_split(entry, "train", say)
         else:
             table = stored.take(stored.dataset == name)
         parts[name] = mixture.only_tasks(table, entry.tasks)
@@ -108,21 +100,19 @@ def load_training(data: DataConfig, *, seed: int, say: Say) -> tuple[FrameTable,
 def load_all(data: DataConfig, say: Say) -> dict[str, FrameTable]:
     """Every row that a run needs, by split: to be written as shards.
 
-    Args:
-        data: the settings; `shards` is not looked at.
-        say: see the module.
+    The setting `shards` is not looked at.
 
     Returns:
         `train`, of a mixture all of its rows under the names of their data sets, with all labels;
         and `validation`, of the data set that is evaluated, under its name.
     """
     parts = {}
-    for name, entry in data_sets(dataclasses.replace(data, shards=None)).items():
+    data = dataclasses.replace(data, shards=None)
+    for name, entry in data_sets(data).items():
         if data.mixture:
             say(f"{name}:")
-        parts[name] = load_split(entry, ensure_data(entry, say), "train", say)
-    entry = evaluated(dataclasses.replace(data, shards=None))
-    validation = load_split(entry, ensure_data(entry, say), "validation", say)
+        parts[name] = load_split(entry, "train", say)
+    validation = load_split(evaluated(data), "validation", say)
     if not data.mixture:
         return {"train": parts.popitem()[1], "validation": validation}
     assert data.validation is not None  # the config's rules
@@ -191,29 +181,26 @@ def ensure_all(data: DataConfig, say: Say) -> None:
             ensure_data(entry, say)
 
 
-def load_split(data: DataSetConfig, root: Path, split: str, say: Say) -> FrameTable:
+def load_split(data: DataSetConfig, split: str, say: Say) -> FrameTable:
     """Reads a split's annotations, and checks that its image files are there.
 
-    Args:
-        data: the settings; of a mixture, the data set that is evaluated is read.
-        root: the data set's folder.
-        split: one of `SPLITS`.
-        say: see the module.
-
-    Returns:
-        The table. With `missing_images=skip` the rows without a file are gone, and counted aloud.
+    The embedded data set is rendered first if it is absent. Of a mixture, the data set that is
+    evaluated is read. With `missing_images=skip` the rows without a file are gone, and counted
+    aloud.
 
     Raises:
         AnnotationError: for a bad annotation file.
-        ImageError: if files are missing and may not be.
+        ImageError: files are missing and may not be.
     """
     if isinstance(data, DataConfig) and data.shards:
         table = read_shards(data, split, say)
         if data.mixture and data.validation is not None and split == "validation":
             _check_names(table, "data.validation", [data.validation], path=data.shards)
         return table
-    data = evaluated(data)
-    table = formats.load(data, split, root=root, say=lambda line: say(f"{split}: {line}"))
+    root = ensure_data(data, say)
+    table = formats.load(
+        evaluated(data), split, root=root, say=lambda line: say(f"{split}: {line}")
+    )
     say(f"{split}: {describe_counts(table.counts())}")
     return table
 

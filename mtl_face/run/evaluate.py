@@ -62,8 +62,7 @@ def evaluate(
 
 def load_validation(config: Config, say: Callable[[str], None]) -> Pixels:
     """The validation set that the settings name; renders the embedded one first if absent."""
-    root = datasets.ensure_data(config.data, say)
-    table = datasets.load_split(config.data, root, "validation", say)
+    table = datasets.load_split(config.data, "validation", say)
     return find_pixels(config, table, say)
 
 

@@ -268,7 +268,7 @@ def labelled_workdir(config: "Config", workdir: Path, say: Say) -> Labelled:
 
     path = predictions_of_workdir(workdir)
     root = datasets.ensure_data(config.data, say)
-    truth = datasets.load_split(config.data, root, "validation", say)
+    truth = datasets.load_split(config.data, "validation", say)
     name = datasets.evaluated(config.data).validation_annotations
     labels = root if name is None else root / name
     return Labelled(path, prediction_files.read(path), str(labels), truth)

@@ -84,7 +84,7 @@ def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
     roots: dict[Path, None] = {}
     for part in datasets.every_split(data, say):
         roots[part.root] = None
-        table = datasets.load_split(part.settings, part.root, part.split, say)
+        table = datasets.load_split(part.settings, part.split, say)
         datasets.require_sound_images(
             table,
             label=part.label,
@@ -100,8 +100,8 @@ def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar)
     Args:
         config: the settings; only those of `data` and the name matter.
         output: folder to write to; None: `audit` below the data.
-        say: see the module.
-        bar: see the module.
+        say: gets a line.
+        bar: counts images.
 
     Raises:
         UserError: the data cannot be read, or the report not be written.
@@ -152,8 +152,8 @@ def write_shards(
         folder: where the data set `face_frames` is made.
         file_format: one of `data_pipeline.shards.FILE_FORMATS`.
         beam: options of Apache Beam, to write through it; None: write in this process.
-        say: see the module.
-        bar: see the module.
+        say: gets a line.
+        bar: counts images, then records.
 
     Raises:
         UserError: the data cannot be read, an image cannot be decoded, shards are there already, or

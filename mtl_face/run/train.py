@@ -76,8 +76,7 @@ def train(
     backbone = initial_weights.load_early(config, folder, say)
     distributed.first(lambda: datasets.ensure_all(config.data, say))
     train_table, rows = datasets.load_training(config.data, seed=config.seed, say=say)
-    root = datasets.ensure_data(config.data, say)
-    validation_table = datasets.load_split(config.data, root, "validation", say)
+    validation_table = datasets.load_split(config.data, "validation", say)
     steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
     experiment = Experiment(config, steps_per_epoch=steps_per_epoch)
     experiment.check_batch(config.optimizer.batch_size, name="optimizer.batch_size")
@@ -223,7 +222,6 @@ def _other_validation_sets(config: Config, say: Callable[[str], None]) -> dict[s
     found = {}
     for name, entry in data.mixture.items():
         if name != data.validation:
-            root = datasets.ensure_data(entry, say)
-            table = datasets.load_split(entry, root, "validation", say)
+            table = datasets.load_split(entry, "validation", say)
             found[name] = find_pixels(config, table, say)
     return found

@@ -157,13 +157,12 @@ def test_skipped_rows_are_gone_from_the_table(experiment):
     (experiment.data / "cropped_aligned" / "training_0" / "00001.jpg").unlink()
     said = []
     data = config_lib.DataConfig(root=str(experiment.data), missing_images="skip")
-    table = datasets.load_split(data, experiment.data, "train", said.append)
+    table = datasets.load_split(data, "train", said.append)
     assert len(table) == 39
     assert "skipped 1 rows" in said[0]
     with pytest.raises(ImageError, match=r"training_0/00001\.jpg"):
         datasets.load_split(
             config_lib.DataConfig(root=str(experiment.data)),
-            experiment.data,
             "train",
             said.append,
         )

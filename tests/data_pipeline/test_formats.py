@@ -70,7 +70,7 @@ def test_settings_reach_the_readers(root):
         manifest=ManifestConfig(expression_map="affectnet", au_threshold=4.0, va_range=(1.0, 9.0)),
     )
     said = []
-    table = datasets.load_split(data, root, "train", said.append)
+    table = datasets.load_split(data, "train", said.append)
     assert table.expression[0] == 6  # AffectNet's 3 is Surprise
     assert table.au[0, 0] == 1
     assert table.valence[0] == 0.5
