@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from mtl_face.errors import WorkdirError
-from mtl_face.files import replacing
+from mtl_face.files import disk_failure, replacing, replacing_folder
 
 
 def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -49,3 +49,34 @@ def test_a_disk_that_refuses_is_the_users_error(tmp_path):
         write_too_much()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "result"
+    (tmp_path / "result.incomplete").mkdir()  # as a kill leaves it
+    (tmp_path / "result.incomplete" / "old").write_text("")
+
+    def write(content, error=None):
+        with replacing_folder(folder) as temporary:
+            assert list(temporary.iterdir()) == []
+            (temporary / "file").write_text(content)
+            if error is not None:
+                raise error
+
+    write("first")
+    full = ValueError("RESOURCE_EXHAUSTED: [os_error_code='28'] [tensorstore_spec='{}']")
+    for error in (OSError(errno.ENOSPC, ""), full):
+        with pytest.raises(WorkdirError, match=r"result: cannot be written \(No space left"):
+            write("second", error)
+    with pytest.raises(KeyError):
+        write("third", KeyError("a defect"))
+    assert (folder / "file").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [folder]
+    write("fourth")
+    assert (folder / "file").read_text() == "fourth"
+
+
+def test_failures_of_the_disk_are_told_from_others():
+    assert disk_failure(OSError(errno.EACCES, "what a library says")) == "Permission denied"
+    assert disk_failure(ValueError("[os_error_code='30']")) == "Read-only file system"
+    assert disk_failure(ValueError("shapes differ")) is None

@@ -114,7 +114,7 @@ def _recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int
             raise WeightsError(
                 f"cannot be read: {error}",
                 path=path,
-                remedy="restore the file: what weights were trained on is not to be guessed",
+                remedy="restore the file: what weights were trained on cannot be guessed",
             ) from error
     else:
         found = provenance.record(training_data=data_sets(config))

@@ -26,7 +26,7 @@ _MOST_LEFT_OUT = 8
 
 @dataclasses.dataclass(frozen=True)
 class LoadedBackbone:
-    """Weights of a ResNet as the network names them, and all that is known of them.
+    """Weights of a ResNet as the network names them, and where they come from.
 
     Attributes:
         params: nested dict of float32 NumPy arrays, as `model.backbone.ResNet` has them; kernels
@@ -38,7 +38,7 @@ class LoadedBackbone:
             `variant`, `channel_order`, `input_mean`, `input_std`, counts; `trained_on` and
             `provenance` where they are known.
         left_out: name and shape of each of the file's tensors that is no part of the backbone.
-        notes: what the file leaves open and how it was taken, sentences.
+        notes: what the file leaves open and what was assumed, sentences.
     """
 
     params: dict[str, Any]
@@ -52,7 +52,7 @@ class LoadedBackbone:
 
 @dataclasses.dataclass(frozen=True)
 class _Origin:
-    """What the content tells of the weights' training.
+    """What a file's content says of the weights' training.
 
     Attributes:
         variant: geometry and input, in the file's channel order or the usual one.
@@ -170,7 +170,7 @@ def check_settings(backbone: LoadedBackbone, model: ModelConfig, path: str) -> N
 
 
 def describe(backbone: LoadedBackbone, path: str) -> list[str]:
-    """What a file is, what of it is used, and what is not, in lines for a person."""
+    """What a file is, what of it is used and what is not, in lines to print."""
     source, variant = backbone.source, backbone.variant
     turned = ", turned to RGB" if variant.channel_order == "bgr" else ""
     left_out = [

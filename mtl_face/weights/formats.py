@@ -93,7 +93,7 @@ def damaged(path: Path, error: Exception) -> WeightsError:
 
 
 def _open(path: Path, stack: contextlib.ExitStack) -> FileContent:
-    # Each reader imports this module for what it returns, and a library of its own.
+    # Here, since each reader imports this module for the type that it returns.
     from mtl_face.weights import exported, keras_file, matlab_file, safetensors_file, torch_file
 
     if os.path.isdir(path):  # `Path.is_dir` raises for names that are too long

@@ -76,7 +76,11 @@ def record(
             if parent.get("aff_wild2_pretrained"):
                 reasons.append(f"{file} carries that flag itself")
     seen = _distinct(names)
-    reasons += [f"{name} is among what the initial weights have seen" for name in seen if _is(name)]
+    reasons += [
+        f"{name} is among what the initial weights have seen"
+        for name in seen
+        if _is_aff_wild2(name)
+    ]
     return {
         "training_data": _distinct(training_data),
         "pretrained_on": seen,
@@ -145,7 +149,7 @@ def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
             + (f" ({reasons})" if reasons else "")
             + ": ABAW's rules forbid that, so don't submit these predictions to a challenge"
         )
-    own = [name for name in provenance["training_data"] if _is(name)]
+    own = [name for name in provenance["training_data"] if _is_aff_wild2(name)]
     if own:
         lines.append(
             f"trained on {', '.join(own)}: ABAW's multi-task challenge allows s-Aff-Wild2 alone, "
@@ -191,7 +195,7 @@ def check(value: Any, path: Any) -> dict[str, Any]:
     raise WeightsError(
         f"holds no sound provenance: {problem}",
         path=path,
-        remedy="restore the file: what weights were trained on is not to be guessed",
+        remedy="restore the file: what weights were trained on cannot be guessed",
     )
 
 
@@ -223,7 +227,7 @@ def _is_names(value: Any) -> bool:
     )
 
 
-def _is(name: str) -> bool:
+def _is_aff_wild2(name: str) -> bool:
     """Whether a name means Aff-Wild2 itself, in any usual spelling, not its static subset."""
     return _AFF_WILD2.search(_STATIC_SUBSET.sub("", name)) is not None
 

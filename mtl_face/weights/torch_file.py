@@ -194,7 +194,7 @@ def _no_storage(storage: Storage) -> bytes:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turns what readers say into the user's error."""
+    """Turns a reader's failure into the user's error."""
     try:
         yield
     except RefusedNameError as error:
