@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,16 @@ def test_an_unknown_definition_is_refused():
         probabilities.divisors("fixed", TEMPERATURES, "eq1")
     with pytest.raises(ConfigError, match=r"evaluation\.probability"):
         config_lib.load_values({}, ["evaluation.probability=eq1"], "settings")
+
+
+@pytest.mark.parametrize(
+    ("name", "definition"),
+    [("paper", "paper"), ("paper_mixup", "paper"), ("rendered_faces", "fitted")],
+)
+def test_experiments_of_the_paper_report_its_probabilities(name, definition):
+    path = Path(__file__).parents[1] / "configs" / f"{name}.py"
+    config = config_lib.load(path, ["data.root=."] if definition == "paper" else [])
+    assert config.evaluation.probability == definition
 
 
 @pytest.mark.parametrize("kind", KINDS)

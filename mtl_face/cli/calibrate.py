@@ -27,7 +27,10 @@ _REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --model=RUN, an evalu
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     parser.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="of the validation set: our .parquet"
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="predictions of the validation set: a .parquet",
     )
     parser.add_argument(
         "--truth", type=Path, metavar="FILE", help="labels: a multi-task annotation file"

@@ -15,7 +15,11 @@ READS_DATA = False
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     parser.add_argument(
-        "predictions", nargs="*", type=Path, metavar="FILE", help="our .parquet or .csv"
+        "predictions",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="a .parquet or .csv of predictions",
     )
     parser.add_argument(
         "--workdirs",

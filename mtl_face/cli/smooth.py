@@ -13,7 +13,11 @@ CONFIG = "none"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     parser.add_argument(
-        "--predictions", required=True, type=Path, metavar="FILE", help="our .parquet or .csv"
+        "--predictions",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="a .parquet or .csv of predictions",
     )
     flags.smoothing(parser, default="30", default_meaning="30, the paper's")
     parser.add_argument(
