@@ -18,7 +18,7 @@ from mtl_face.config.dotted import (
     of_step,
     to_dict,
 )
-from mtl_face.config.load import load, load_values, shipped, split_override
+from mtl_face.config.load import load, load_config, load_values, shipped, split_override
 from mtl_face.config.schema import (
     AFFECTS,
     BackboneConfig,
@@ -43,6 +43,7 @@ __all__ = [
     "differences",
     "fields",
     "load",
+    "load_config",
     "load_values",
     "of_export",
     "of_step",

@@ -57,10 +57,7 @@ def load_config(path_or_name: str | Path, **changes: Any) -> Config:
     values = _run_config_file(path)
     for name, value in changes.items():
         _merge(values, name, value)
-    try:
-        return validate(values)
-    except ConfigError as error:
-        raise ConfigError(error.problem, remedy=error.remedy, path=path) from None
+    return load_values(values, [], path)
 
 
 def _merge(values: dict[str, Any], name: str, value: Any) -> None:

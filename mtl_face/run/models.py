@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from mtl_face.inference.predictor import Predictor
     from mtl_face.training.experiment import Experiment
 
-_IN_EXPORTS = ("name", "seed", "data", "model", "uncertainty", "evaluation")
-"""Sections of an export's settings that matter to what is made of it."""
-
 
 def load(path: str | Path) -> "Predictor":
     """Loads a trained model.
@@ -57,12 +54,7 @@ def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
         return workdirs.read_settings(path), path
     from mtl_face.weights import exported
 
-    config = exported.read_card(path)["config"]
-    values = {name: config[name] for name in _IN_EXPORTS if name in config}
-    backbone = dict(values["model"].get("backbone", {}))
-    for name in ("init_from", "init_channels"):  # the file lies elsewhere, if anywhere
-        backbone.pop(name, None)
-    return {**values, "model": {**values["model"], "backbone": backbone}}, path
+    return config_lib.of_export(exported.read_card(path)["config"]), path
 
 
 def open_model(path: str | Path, config: Config, say: Callable[[str], None]) -> "Predictor":

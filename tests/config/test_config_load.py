@@ -278,3 +278,20 @@ def test_any_overrides_give_a_config_or_a_config_error(overrides):
     except ConfigError:
         return
     assert isinstance(result, config.Config)
+
+
+def test_settings_from_python():
+    changed = config.load_config(
+        "rendered_faces",
+        seed=3,
+        optimizer={"batch_size": 32},
+        model={"backbone": {"width": 8}},
+        **{"optimizer.epochs": 2},
+    )
+    same = config.load(
+        RENDERED,
+        ["seed=3", "optimizer.batch_size=32", "model.backbone.width=8", "optimizer.epochs=2"],
+    )
+    assert changed == same
+    with pytest.raises(ConfigError, match=r"did you mean optimizer\.epochs"):
+        config.load_config("rendered_faces", optimizer={"epoch": 2})
