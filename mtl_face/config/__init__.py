@@ -3,8 +3,8 @@
 The schema is the dataclasses of `schema.py`. A file of `configs/` starts from `default()`, a locked
 `ml_collections.ConfigDict` made from them, changes what its experiment changes, and returns it from
 `get_config()`. `load()` reads such a file, applies the command line's `--config.a.b=value`
-overrides, checks every field and returns a frozen `Config`. Commands read that and hand plain
-values down; nothing below the commands sees a config object.
+overrides, checks every field and returns a frozen `Config`. The network takes its section of it,
+`ModelConfig`; other parts take plain values.
 """
 
 from mtl_face.config.check import parse_value, validate
