@@ -97,6 +97,21 @@ def load(
     return table
 
 
+def read_labels(path: str | os.PathLike[str], *, dataset: str) -> FrameTable:
+    """Reads labels of a challenge, without any image.
+
+    Args:
+        path: a multi-task annotation file, or for one task the folder of files `<video>.txt`.
+        dataset: name for the column `dataset`.
+
+    Raises:
+        AnnotationError: the file cannot be read or has faults.
+    """
+    if os.path.isdir(path):
+        return per_video.read_folder(Path(path), dataset=dataset)
+    return s_aff_wild2.read_annotations(path, image_root=".", dataset=dataset)
+
+
 def _require_images(table: FrameTable) -> None:
     missing = images.find_missing(table)
     if len(missing):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_pipeline.formats.editions import Form, find_edition
-from data_pipeline.formats.submission_rows import Deviation, Place, SubmittedRows, examine
+from data_pipeline.formats.submission import Deviation, Examined, Place, examine
 from mtl_face.errors import AnnotationError
 from mtl_face.tables import FrameTable
 
@@ -43,8 +43,11 @@ def validate_submission(
     """
     form = find_edition(edition)
     if form.image_column:
-        rows, deviations = examine(path, form)
-        found = [*deviations, *_compare(os.fspath(path), rows, test_list, os.fspath(list_path))]
+        file = examine(path, form)
+        found = [
+            *file.deviations,
+            *_compare(os.fspath(path), file, test_list, os.fspath(list_path)),
+        ]
         return sorted(found, key=lambda note: (note.path != os.fspath(path), note.line))
     return list(_compare_folder(Path(path), form, frame_counts(test_list, list_path)))
 
@@ -71,23 +74,23 @@ def frame_counts(test_list: FrameTable, list_path: str | os.PathLike[str]) -> di
 
 
 def _compare(
-    path: str, rows: SubmittedRows, test_list: FrameTable, list_path: str
+    path: str, file: Examined, test_list: FrameTable, list_path: str
 ) -> Iterator[Deviation]:
     """Rows against the list: missing, surplus, order, spelling of the image ids, number."""
-    if not rows.places:  # another kind of file: one sentence in place of one for each image
+    if not file.places:  # another kind of file: one sentence in place of one for each image
         problem = f"no row has an image id, the list has {len(test_list)}"
-        yield Deviation(path, rows.line_count, "row count", problem)
+        yield Deviation(path, file.line_count, "row count", problem)
         return
     wanted: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
     for position, key in enumerate(zip(test_list.video, test_list.frame, strict=True)):
         wanted[key].append(position)
     seen: collections.Counter[tuple[str, int]] = collections.Counter()
     found: list[tuple[Place, int]] = []
-    for place in rows.places:
-        line, written, video, frame = place
-        positions = wanted.get((video, frame), [])
-        nth = seen[video, frame]
-        seen[video, frame] += 1
+    for place in file.places:
+        line, written, key = place.line, place.written, (place.video, place.frame)
+        positions = wanted.get(key, [])
+        nth = seen[key]
+        seen[key] += 1
         if nth < len(positions):
             found.append((place, positions[nth]))
             if test_list.image[positions[nth]] != written:
@@ -101,18 +104,19 @@ def _compare(
         else:
             yield Deviation(path, line, "surplus", f"{written!r} is not in the list")
     in_order = set(longest_ascent([position for _, position in found]))
-    for index, ((line, written, _, _), position) in enumerate(found):
+    for index, (place, position) in enumerate(found):
         if index not in in_order:
-            problem = f"{written!r} is out of order: it is line {test_list.row[position]} there"
-            yield Deviation(path, line, "order", problem + f" ({list_path})")
+            there = f"line {test_list.row[position]} there ({list_path})"
+            problem = f"{place.written!r} is out of order: it is {there}"
+            yield Deviation(path, place.line, "order", problem)
     present = {position for _, position in found}
     for position, image in enumerate(test_list.image):
         if position not in present:
             line = int(test_list.row[position])
             yield Deviation(list_path, line, "missing", f"{image!r} has no row in {path}")
-    if len(rows.places) != len(test_list):
-        problem = f"{len(rows.places)} rows with an image id, the list has {len(test_list)}"
-        yield Deviation(path, rows.line_count, "row count", problem)
+    if len(file.places) != len(test_list):
+        problem = f"{len(file.places)} rows with an image id, the list has {len(test_list)}"
+        yield Deviation(path, file.line_count, "row count", problem)
 
 
 def _compare_folder(folder: Path, form: Form, counts: dict[str, int]) -> Iterator[Deviation]:
@@ -123,19 +127,19 @@ def _compare_folder(folder: Path, form: Form, counts: dict[str, int]) -> Iterato
             remedy="name the folder that holds the files <video>.txt",
         )
     for video, count in counts.items():
-        file = folder / f"{video}.txt"
-        if not file.is_file():
-            yield Deviation(str(file), 1, "missing", f"no file for video {video!r}")
+        path = folder / f"{video}.txt"
+        if not path.is_file():
+            yield Deviation(str(path), 1, "missing", f"no file for video {video!r}")
             continue
-        rows, deviations = examine(file, form)
-        yield from deviations
-        if len(rows.places) != count:
-            problem = f"{len(rows.places)} rows, the video has {count} frames"
-            yield Deviation(str(file), rows.line_count, "row count", problem)
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or (file.suffix == ".txt" and file.stem in counts):
+        file = examine(path, form)
+        yield from file.deviations
+        if len(file.places) != count:
+            problem = f"{len(file.places)} rows, the video has {count} frames"
+            yield Deviation(str(path), file.line_count, "row count", problem)
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or (path.suffix == ".txt" and path.stem in counts):
             continue
-        yield Deviation(str(file), 1, "surplus", "no video of the list has this file")
+        yield Deviation(str(path), 1, "surplus", "no video of the list has this file")
 
 
 def longest_ascent(values: Sequence[int]) -> list[int]:

@@ -4,10 +4,7 @@ Dimension letters: M rows of the test list, N rows of predictions, A action unit
 """
 
 import collections
-import contextlib
-import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +15,9 @@ from data_pipeline.formats.editions import Form, find_edition
 from data_pipeline.formats.submission_check import frame_counts
 from data_pipeline.formats.user_files import FaultList
 from mtl_face import tasks
-from mtl_face.errors import AnnotationError, WorkdirError
-from mtl_face.tables import FrameTable
+from mtl_face.errors import WorkdirError
+from mtl_face.files import replacing
+from mtl_face.tables import FrameTable, PredictionError, PredictionTable
 
 Fill = Literal["none", "nearest"]
 
@@ -33,77 +31,9 @@ _TOLERANCE = 1e-2
 """How far two predictions of one image may differ and still be one (rounding in bfloat16)."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Decisions:
-    """What is handed in for each image.
-
-    Attributes:
-        video: [N] of str.
-        frame: int64 [N].
-        valence: float64 [N] in [-1, 1].
-        arousal: float64 [N] in [-1, 1].
-        expression: int64 [N] in 0..7.
-        au: bool [N, A], true where present.
-        clipped: number of values of valence and arousal that were outside [-1, 1].
-    """
-
-    video: Sequence[str] | npt.NDArray[np.str_]
-    frame: npt.NDArray[np.int64]
-    valence: npt.NDArray[np.float64]
-    arousal: npt.NDArray[np.float64]
-    expression: npt.NDArray[np.int64]
-    au: npt.NDArray[np.bool_]
-    clipped: int
-
-
-def decide(
-    *,
-    video: Sequence[str] | npt.NDArray[np.str_],
-    frame: npt.NDArray[np.int64],
-    valence: npt.NDArray[np.float64],
-    arousal: npt.NDArray[np.float64],
-    au_logits: npt.NDArray[np.float64],
-    expression_logits: npt.NDArray[np.float64],
-) -> Decisions:
-    """Turns network outputs into decisions.
-
-    Args:
-        video: video of each row, [N].
-        frame: frame number of each row, [N].
-        valence: [N]; clipped to [-1, 1].
-        arousal: as `valence`.
-        au_logits: [N, A]; present where above 0, a probability above 0.5.
-        expression_logits: [N, 8]; the largest decides, the first if tied.
-
-    Returns:
-        The decisions.
-
-    Raises:
-        AnnotationError: a prediction is not finite.
-    """
-    columns = [valence[:, None], arousal[:, None], au_logits, expression_logits]
-    finite_N = np.isfinite(np.concatenate(columns, axis=1)).all(axis=1)
-    if not finite_N.all():
-        row = int(np.argmin(finite_N))
-        raise AnnotationError(
-            f"{int((~finite_N).sum())} predictions hold a value that is not finite, the first for "
-            f"frame {frame[row]} of video {str(video[row])!r}",
-            remedy="predict again; a network whose training diverged gives such values",
-        )
-    return Decisions(
-        video=video,
-        frame=frame,
-        valence=np.clip(valence, -1.0, 1.0),
-        arousal=np.clip(arousal, -1.0, 1.0),
-        expression=np.argmax(expression_logits, axis=1).astype(np.int64),
-        au=au_logits > 0.0,
-        clipped=int((np.abs(valence) > 1).sum() + (np.abs(arousal) > 1).sum()),
-    )
-
-
 def match_list(
     test_list: FrameTable,
-    decisions: Decisions,
+    predictions: PredictionTable,
     *,
     list_path: str | os.PathLike[str],
     fill: Fill = "none",
@@ -114,7 +44,7 @@ def match_list(
 
     Args:
         test_list: M rows.
-        decisions: N rows, in any order; those that the list lacks are left aside.
+        predictions: N rows, in any order; those that the list lacks are left aside.
         list_path: the list's file, for messages.
         fill: "none" refuses a row without a prediction; "nearest" takes the prediction of the
             nearest frame of the same video, the earlier one of two equally near.
@@ -128,7 +58,7 @@ def match_list(
             of predictions than rows in the list, and they contradict each other.
     """
     rows: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
-    for row, key in enumerate(zip(decisions.video, decisions.frame.tolist(), strict=True)):
+    for row, key in enumerate(zip(predictions.video, predictions.frame.tolist(), strict=True)):
         rows[str(key[0]), key[1]].append(row)
     wanted = collections.Counter(zip(test_list.video, test_list.frame.tolist(), strict=True))
     faults = FaultList(list_path)
@@ -149,7 +79,7 @@ def match_list(
                 continue
             found = rows[key[0], _nearest(frames, key[1])]
             filled_M[position] = True
-        elif len(found) not in (1, wanted[key]) and not _agree(decisions, found):
+        elif len(found) not in (1, wanted[key]) and not _agree(predictions, found):
             faults.add(
                 line,
                 f"{len(found)} predictions for {test_list.image[position]}, which contradict each "
@@ -168,7 +98,7 @@ def write_submission(
     *,
     edition: str,
     test_list: FrameTable,
-    decisions: Decisions,
+    predictions: PredictionTable,
     rows: npt.NDArray[np.int64],
     list_path: str | os.PathLike[str],
 ) -> list[Path]:
@@ -179,8 +109,8 @@ def write_submission(
             parent folders are made.
         edition: a name in `editions.EDITIONS`.
         test_list: M rows.
-        decisions: N rows.
-        rows: row of `decisions` for each row of the list, [M], as `match_list` gives.
+        predictions: N rows of finite numbers; valence and arousal are clipped to [-1, 1].
+        rows: row of `predictions` for each row of the list, [M], as `match_list` gives.
         list_path: the list's file, for messages.
 
     Returns:
@@ -189,10 +119,17 @@ def write_submission(
     Raises:
         ConfigError: there is no such edition.
         AnnotationError: the list does not fit the edition.
+        PredictionError: the predictions do not answer a task of the edition.
         WorkdirError: the place cannot be written.
     """
     form = find_edition(edition)
-    lines = _format_rows(form, test_list, decisions, rows)
+    silent = [task for task in form.tasks if task not in predictions.tasks]
+    if silent:
+        raise PredictionError(
+            f"the predictions have no answer for {', '.join(silent)}, which {edition} asks for",
+            remedy="give predictions of all tasks of the edition",
+        )
+    lines = _format_rows(form, test_list, predictions, rows)
     target = Path(path)
     if form.image_column:
         return [_write_lines(target, [form.header, *lines])]
@@ -210,40 +147,26 @@ def write_submission(
 
 
 def _format_rows(
-    form: Form, test_list: FrameTable, decisions: Decisions, rows: npt.NDArray[np.int64]
+    form: Form, test_list: FrameTable, predictions: PredictionTable, rows: npt.NDArray[np.int64]
 ) -> list[str]:
     columns: list[list[str]] = [list(test_list.image)] if form.image_column else []
+    table = predictions.take(rows)
     for task in form.tasks:
         if task == tasks.VA:
-            for values_N in (decisions.valence, decisions.arousal):
+            for values_M in (table.valence, table.arousal):
                 # + 0.0 turns -0.0 into 0.0
-                rounded_M = np.round(values_N[rows], _DECIMALS) + 0.0
+                rounded_M = np.round(np.clip(values_M, -1.0, 1.0), _DECIMALS) + 0.0
                 columns.append([f"{value:.{_DECIMALS}f}" for value in rounded_M.tolist()])
         elif task == tasks.EXPR:
-            columns.append([str(value) for value in decisions.expression[rows].tolist()])
+            columns.append([str(value) for value in table.expression.tolist()])
         else:
-            columns.extend(
-                [str(int(value)) for value in column_M.tolist()]
-                for column_M in decisions.au[rows].T
-            )
+            columns.extend([str(value) for value in column_M.tolist()] for column_M in table.au.T)
     return [",".join(cells) for cells in zip(*columns, strict=True)]
 
 
 def _write_lines(path: Path, lines: list[str]) -> Path:
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write("\n".join(lines) + "\n")
-        os.replace(temporary, path)  # a reader never sees half of it
-    except OSError as error:
-        with contextlib.suppress(OSError):  # it may never have been made
-            temporary.unlink()
-        raise WorkdirError(
-            f"cannot be written ({error.strerror})",
-            path=path,
-            remedy="choose a file in a folder that you may write to",
-        ) from error
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     return path
 
 
@@ -258,12 +181,12 @@ def _nearest(frames: npt.NDArray[np.int64], frame: int) -> int:
     return int(frames[np.argmin(np.abs(frames - frame))])  # the first of two: the earlier
 
 
-def _agree(decisions: Decisions, rows: list[int]) -> bool:
+def _agree(predictions: PredictionTable, rows: list[int]) -> bool:
     """Whether several predictions of one image say the same."""
-    index = np.array(rows)
+    table = predictions.take(np.array(rows))
     return bool(
-        np.ptp(decisions.valence[index]) <= _TOLERANCE
-        and np.ptp(decisions.arousal[index]) <= _TOLERANCE
-        and (decisions.expression[index] == decisions.expression[index[0]]).all()
-        and (decisions.au[index] == decisions.au[index[0]]).all()
+        np.ptp(table.valence.clip(-1.0, 1.0)) <= _TOLERANCE
+        and np.ptp(table.arousal.clip(-1.0, 1.0)) <= _TOLERANCE
+        and (table.expression == table.expression[0]).all()
+        and (table.au == table.au[0]).all()
     )

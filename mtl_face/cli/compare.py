@@ -24,6 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from mtl_face.run import compare
+    from mtl_face.evaluation.comparison import summary
+    from mtl_face.files import write_json
+    from mtl_face.run.score import compare_files
 
-    return compare.run(config, options)
+    result = compare_files(options.first, options.second, flags.scoring_of(options))
+    for warning in result["warnings"]:
+        print(f"warning: {warning}")
+    for line in summary(result):
+        print(line)
+    if options.output is None:
+        print("next: --output=FILE.json keeps all scores, also by action unit and expression")
+    else:
+        write_json(options.output, result)
+        print(f"results: {options.output}")
+    return 0

@@ -57,9 +57,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
                 "--predictions and --truth score a file, --model evaluates a run or an export",
                 remedy=_REMEDY,
             )
-        from mtl_face.run import score_file
-
-        return score_file.run(config, options)
+        return _score(options)
     if options.model is None:
         raise ConfigError("evaluate was given nothing to evaluate", remedy=_REMEDY)
     if options.report is not None or options.images is not None:
@@ -85,4 +83,42 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     config = flags.with_calibration(config, options.calibration)
     evaluate(options.model, config, output=options.output)
     print(f"next: python run.py export --model={options.model} writes the parameters alone")
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    """Scores a file of predictions."""
+    for name in ("predictions", "truth"):
+        if getattr(options, name) is None:
+            raise ConfigError(
+                f"scoring a file needs --{name}",
+                remedy="give --predictions=FILE --truth=ANNOTATIONS",
+            )
+    if options.images is not None and options.report is None:
+        raise ConfigError(
+            "--images are for the report", remedy="give --report=FILE.html too, or leave it out"
+        )
+    if options.images is not None and not options.images.is_dir():
+        raise ConfigError(
+            f"--images={options.images} is no folder",
+            remedy="give the folder that the paths of the labels start from, or leave it out",
+        )
+    from mtl_face.evaluation.scoring import summary
+    from mtl_face.files import write_json
+    from mtl_face.run import score
+
+    how = flags.scoring_of(options)
+    scored = score.score_file(options.predictions, how, calibration=options.calibration, say=print)
+    for line in summary(scored.result):
+        print(line)
+    if options.output is not None:  # before the report, so that a fault of that costs no number
+        write_json(options.output, scored.result)
+        print(f"results: {options.output}")
+    if options.report is not None:
+        score.report_file(scored, options.report, image_folder=options.images)
+        print(f"report: {options.report}")
+    if options.output is None:
+        print("next: --output=FILE.json keeps all numbers; run.py compare sets two files apart")
+    else:
+        print("next: run.py compare A B --truth=... says whether two files really differ")
     return 0

@@ -10,6 +10,7 @@ from mtl_face.tasks import TASKS
 
 if TYPE_CHECKING:
     from mtl_face.evaluation.smoothing import Scale, Smoothing
+    from mtl_face.run.score import Scoring
 
 from mtl_face.config import Config
 
@@ -70,6 +71,19 @@ def scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--seed", type=natural_number, default=0, metavar="N", help="of the resamples (default: 0)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the numbers")
+
+
+def scoring_of(options: argparse.Namespace) -> "Scoring":
+    """What the flags of `scoring` say."""
+    from mtl_face.run.score import Scoring
+
+    return Scoring(
+        truth=options.truth,
+        dataset=options.dataset,
+        lenient=options.lenient,
+        num_resamples=options.resamples,
+        seed=options.seed,
+    )
 
 
 def table_output(parser: argparse.ArgumentParser) -> None:

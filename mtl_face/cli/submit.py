@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mtl_face.cli import flags
+from mtl_face.cli.validate import print_deviations
 
 HELP = "write a challenge submission from a file of predictions, and validate it"
 CONFIG = "none"
@@ -32,7 +33,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: None, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
-    from mtl_face.run import submit
+    """Runs the command; returns exit status 1 if the result is not as the edition asks for."""
+    from mtl_face.run.submit import submit
 
-    return submit.run(config, options)
+    done = submit(
+        options.predictions,
+        options.output,
+        edition=options.edition,
+        test_list=options.test_list,
+        fill=options.fill,
+    )
+    for warning in done.warnings:
+        print(f"warning: {warning}")
+    print(
+        f"{done.num_rows} rows of {done.num_videos} videos, from {done.num_predictions} predictions"
+    )
+    print(f"values of valence and arousal clipped to [-1, 1]: {done.num_clipped}")
+    if options.fill == "nearest":
+        print(f"rows filled from the nearest frame of their video: {done.num_filled}")
+    print_deviations(done.deviations, options.output)
+    what = "the submission" if done.num_files == 1 else f"{done.num_files} files of the submission"
+    print(f"{what}: {options.output}")
+    print(
+        "next: hand it in; after any change, python run.py validate "
+        f"--submission={options.output} --test_list={options.test_list} --edition={options.edition}"
+    )
+    return 1 if done.deviations else 0

@@ -120,6 +120,23 @@ def read(path: str | os.PathLike[str]) -> PredictionTable:
     return _read_parquet(path) if start == b"PAR1" else _read_csv(path)
 
 
+def is_one(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is Parquet, or CSV with a column of logits.
+
+    Raises:
+        PredictionError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        raise PredictionError(
+            f"cannot be read ({error.strerror})", path=path, remedy="check its permissions"
+        ) from error
+    header = start.partition(b"\n")[0]
+    return start.startswith(b"PAR1") or Path(path).suffix == ".parquet" or b"_logit" in header
+
+
 def _check_columns(names: Iterable[str], path: str | os.PathLike[str], line: int | None) -> None:
     """Raises PredictionError unless all required columns are there."""
     found = list(names)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_pipeline.formats import read_labels
 from mtl_face import tasks
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.evaluation import calibration as calibrations
@@ -239,8 +240,6 @@ def labelled_files(predictions: Path, labels: Path) -> Labelled:
         ConfigError: they are of several data sets.
         AnnotationError: the labels cannot be read.
     """
-    from mtl_face.run import scored_files
-
     table = prediction_files.read(predictions)
     names = np.unique(table.dataset)
     if not len(names):
@@ -252,7 +251,7 @@ def labelled_files(predictions: Path, labels: Path) -> Labelled:
             f"{predictions} holds predictions of {len(names)} data sets",
             remedy="calibrate on predictions of one",
         )
-    truth = scored_files.read_truth(labels, dataset=str(names[0]), answered=tasks.TASKS)
+    truth = read_labels(labels, dataset=str(names[0]))
     truth = truth.take(asked_rows(truth, match(truth, table, lenient=True) >= 0))
     return Labelled(predictions, table, str(labels), truth)
 

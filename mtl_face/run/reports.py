@@ -1,9 +1,5 @@
-"""Reports of what a command scored: of a run or an export, and of a file of predictions.
+"""The report of a run or an export."""
 
-The report of a file needs neither JAX nor TensorFlow.
-"""
-
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +10,11 @@ from numpy.typing import NDArray
 from data_pipeline import images
 from mtl_face import config as config_lib
 from mtl_face.report import Report
-from mtl_face.run.scored_files import ScoredFile
-from mtl_face.tables import FrameTable, PredictionTable
-from mtl_face.weights import provenance
+from mtl_face.tables import PredictionTable
 
 if TYPE_CHECKING:
     from mtl_face.inference.predictor import Predictor
     from mtl_face.run.pixels import Pixels
-
-_IMAGE_SIZE = 112
 
 _RENDERED_NOTICE = (
     "The faces are rendered, not photographed. These numbers show that the system works from end "
@@ -73,44 +65,4 @@ def of_model(
         notice=_RENDERED_NOTICE if config.data.kind == "rendered_faces" else None,
         warnings=metrics["warnings"],
         gallery_size=config.evaluation.gallery_size,
-    )
-
-
-def of_file(
-    file: ScoredFile,
-    truth: FrameTable,
-    metrics: Mapping[str, Any],
-    *,
-    raw: ScoredFile | None,
-    image_folder: Path | None,
-    warnings: Sequence[str],
-) -> Report:
-    """The report of a scored file of predictions.
-
-    Args:
-        file: the predictions as scored.
-        truth: the labels.
-        metrics: the scores.
-        raw: the predictions before a calibration was applied, or None.
-        image_folder: where the paths of the labels start, or None for a report without pictures.
-            Writing the report raises ImageError where a picture is there and cannot be read.
-        warnings: what was found when the file was read.
-    """
-    metadata = file.predictions.metadata
-
-    def picture(row: int) -> NDArray[np.uint8] | None:
-        assert image_folder is not None
-        place = os.path.join(image_folder, *str(truth.image[row]).split("/"))
-        return images.read_image(place, _IMAGE_SIZE) if os.path.isfile(place) else None
-
-    return Report(
-        title=f"Predictions of {file.path.name}",
-        metrics=metrics,
-        predictions=file.predictions,
-        truth=truth,
-        raw=None if raw is None else raw.predictions,
-        images=None if image_folder is None else picture,
-        config=metadata.get("config"),
-        notice=f"Scored: {file.path}, {file.kind}.",
-        warnings=[*warnings, *provenance.warnings_of_predictions(metadata)],
     )

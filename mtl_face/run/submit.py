@@ -1,64 +1,91 @@
-"""`run.py submit`: writes a challenge submission from a file of predictions, and validates it."""
+"""Writes and checks submissions to the challenges."""
 
-import argparse
+import dataclasses
 from pathlib import Path
 
-from data_pipeline.formats import submission_check, submission_write, test_list
+import numpy as np
+
+from data_pipeline.formats.submission import Deviation
+from data_pipeline.formats.submission_check import validate_submission
+from data_pipeline.formats.submission_write import Fill, match_list, write_submission
+from data_pipeline.formats.test_list import load_test_list
 from mtl_face.evaluation import prediction_files
-from mtl_face.run.validate import print_deviations
-from mtl_face.tasks import AU, EXPR
-from mtl_face.weights import provenance
+from mtl_face.evaluation.joining import check_numbers
+from mtl_face.weights.provenance import warnings_of_predictions
 
 
-def run(config: None, options: argparse.Namespace) -> int:
-    """Writes a submission.
+@dataclasses.dataclass(frozen=True)
+class Submitted:
+    """A submission that was written.
+
+    Attributes:
+        num_files: files written.
+        num_rows: rows of the test list, and of the submission.
+        num_videos: their videos.
+        num_predictions: rows of the predictions.
+        num_clipped: predicted values of valence and arousal outside [-1, 1].
+        num_filled: rows with the prediction of another frame.
+        warnings: on what the weights have seen.
+        deviations: where the submission is not as the edition asks for.
+    """
+
+    num_files: int
+    num_rows: int
+    num_videos: int
+    num_predictions: int
+    num_clipped: int
+    num_filled: int
+    warnings: list[str]
+    deviations: list[Deviation]
+
+
+def submit(
+    predictions: Path, output: Path, *, edition: str, test_list: Path, fill: Fill = "none"
+) -> Submitted:
+    """Writes a submission from a file of predictions, and validates it.
 
     Args:
-        config: not used.
-        options: `predictions`, `edition`, `test_list`, `output`, `fill`.
-
-    Returns:
-        Exit status 0, or 1 if what was written is not as the edition asks for.
+        predictions: a .parquet or .csv of this program.
+        output: the file to write, or the folder for tracks that ask for a file a video.
+        edition: a name in `editions.EDITIONS`.
+        test_list: the images that the submission has to cover.
+        fill: what stands for a row without a prediction, see `match_list`.
 
     Raises:
         UserError: a file cannot be read or written, a row of the list has no prediction, or the
             edition is unknown.
     """
-    table = prediction_files.read(options.predictions)
-    for warning in provenance.warnings_of_predictions(table.metadata):
-        print(f"warning: {warning}")
-    wanted = test_list.load_test_list(options.test_list, Path())
-    decisions = submission_write.decide(
-        video=table.video,
-        frame=table.frame,
-        valence=table.valence,
-        arousal=table.arousal,
-        au_logits=table.logits(AU) - table.au_thresholds,
-        expression_logits=table.logits(EXPR) + table.expression_biases,
-    )
-    rows, filled = submission_write.match_list(
-        wanted, decisions, list_path=options.test_list, fill=options.fill
-    )
-    files = submission_write.write_submission(
-        options.output,
-        edition=options.edition,
+    table = prediction_files.read(predictions)
+    check_numbers(table)
+    wanted = load_test_list(test_list, Path())
+    rows, filled = match_list(wanted, table, list_path=test_list, fill=fill)
+    files = write_submission(
+        output,
+        edition=edition,
         test_list=wanted,
-        decisions=decisions,
+        predictions=table,
         rows=rows,
-        list_path=options.test_list,
+        list_path=test_list,
     )
-    print(f"{len(wanted)} rows of {len(set(wanted.video))} videos, from {len(table)} predictions")
-    print(f"values of valence and arousal clipped to [-1, 1]: {decisions.clipped}")
-    if options.fill == "nearest":
-        print(f"rows filled from the nearest frame of their video: {int(filled.sum())}")
-    deviations = submission_check.validate_submission(
-        options.output, edition=options.edition, test_list=wanted, list_path=options.test_list
+    return Submitted(
+        num_files=len(files),
+        num_rows=len(wanted),
+        num_videos=len(set(wanted.video)),
+        num_predictions=len(table),
+        num_clipped=int((np.abs([table.valence, table.arousal]) > 1).sum()),
+        num_filled=int(filled.sum()),
+        warnings=warnings_of_predictions(table.metadata),
+        deviations=validate_submission(
+            output, edition=edition, test_list=wanted, list_path=test_list
+        ),
     )
-    print_deviations(deviations, options.output)
-    what = "the submission" if len(files) == 1 else f"{len(files)} files of the submission"
-    print(f"{what}: {options.output}")
-    print(
-        "next: hand it in; after any change, python run.py validate "
-        f"--submission={options.output} --test_list={options.test_list} --edition={options.edition}"
-    )
-    return 1 if deviations else 0
+
+
+def validate(submission: Path, *, edition: str, test_list: Path) -> list[Deviation]:
+    """Everything in which a finished submission is not as its edition asks for.
+
+    Raises:
+        UserError: a file cannot be read, or the edition is unknown.
+    """
+    wanted = load_test_list(test_list, Path())
+    return validate_submission(submission, edition=edition, test_list=wanted, list_path=test_list)

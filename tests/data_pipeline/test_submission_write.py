@@ -1,11 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from data_pipeline.formats.submission import read_submission
-from data_pipeline.formats.submission_write import decide, match_list, write_submission
+from data_pipeline.formats.submission_write import match_list, write_submission
 from data_pipeline.formats.test_list import load_test_list
 from mtl_face.cli import main
-from mtl_face.errors import AnnotationError, WorkdirError
+from mtl_face.errors import AnnotationError, UserError, WorkdirError
 from mtl_face.evaluation import prediction_files
 from mtl_face.tables import PredictionTable
 from mtl_face.weights import provenance
@@ -27,11 +29,6 @@ def prediction_table(keys, metadata=None, seed=0):
     )
 
 
-def decisions_of(table):
-    names = ("video", "frame", "valence", "arousal", "au_logits", "expression_logits")
-    return decide(**{name: getattr(table, name) for name in names})
-
-
 def listing(tmp_path, keys):
     path = tmp_path / "list.txt"
     path.write_text("\n".join(["image", *(f"{v}/{f:05d}.jpg" for v, f in keys)]) + "\n")
@@ -39,23 +36,6 @@ def listing(tmp_path, keys):
 
 
 KEYS = [("b", 7), ("a", 1), ("b", 2), ("a", 4)]
-
-
-def test_decides():
-    table = prediction_table(KEYS)
-    table.valence[:2] = (1.5, -1.001)
-    table.arousal[3] = 7
-    table.au_logits[0, :2] = (0.0, 1e-9)
-    table.expression_logits[0] = (0, 2, 2, 0, 0, 0, 0, 0)
-    found = decisions_of(table)
-    assert found.au[0, :2].tolist() == [False, True]
-    assert found.expression[0] == 1
-    assert found.valence[:2].tolist() == [1, -1]
-    assert found.arousal.tolist() == [*table.arousal[:3], 1]
-    assert found.clipped == 3 + (np.abs(table.valence[2:]) > 1).sum()
-    table.valence[2] = np.nan
-    with pytest.raises(AnnotationError, match=r"1 predictions .* frame 2 of video 'b'"):
-        decisions_of(table)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +46,7 @@ def test_what_is_written_reads_back(tmp_path, edition):
     keys = [KEYS[2], KEYS[0], KEYS[1], KEYS[2]]  # another order, one twice, one not asked for
     path = listing(tmp_path, keys)
     wanted = load_test_list(path, "")
-    found = decisions_of(table)
-    rows, filled = match_list(wanted, found, list_path=path)
+    rows, filled = match_list(wanted, table, list_path=path)
     assert rows.tolist() == [2, 0, 1, 2]
     assert not filled.any()
     output = tmp_path / "new" / "predictions.txt"
@@ -76,19 +55,19 @@ def test_what_is_written_reads_back(tmp_path, edition):
             output,
             edition=edition,
             test_list=wanted,
-            decisions=found,
+            predictions=table,
             rows=rows,
             list_path=path,
         ) == [output]
-    back = read_submission(output)
+    back, _ = read_submission(output)
     assert list(zip(back.video, back.frame, strict=True)) == keys
     if "va" in back.tasks:
-        np.testing.assert_allclose(back.valence, found.valence[rows], atol=5e-7, rtol=0)
-        np.testing.assert_allclose(back.arousal, found.arousal[rows], atol=5e-7, rtol=0)
+        np.testing.assert_allclose(back.valence, table.valence[rows].clip(-1, 1), atol=5e-7, rtol=0)
+        np.testing.assert_allclose(back.arousal, table.arousal[rows].clip(-1, 1), atol=5e-7, rtol=0)
     if "expr" in back.tasks:
-        np.testing.assert_array_equal(back.expression, found.expression[rows])
+        np.testing.assert_array_equal(back.expression, table.expression[rows])
     if "au" in back.tasks:
-        np.testing.assert_array_equal(back.au, found.au[rows])
+        np.testing.assert_array_equal(back.au, table.au[rows])
     assert sorted(tmp_path.joinpath("new").iterdir()) == [output]  # nothing half-written stays
 
 
@@ -101,7 +80,7 @@ def test_small_values_are_written_without_exponent(tmp_path):
         output,
         edition="abaw5_va",
         test_list=load_test_list(path, ""),
-        decisions=decisions_of(table),
+        predictions=table,
         rows=np.array([0]),
         list_path=path,
     )
@@ -109,19 +88,19 @@ def test_small_values_are_written_without_exponent(tmp_path):
 
 
 def test_rows_without_a_prediction(tmp_path):
-    found = decisions_of(prediction_table([("a", 10), ("a", 20)]))
+    table = prediction_table([("a", 10), ("a", 20)])
     path = listing(tmp_path, [("a", 10), ("a", 14), ("a", 15), ("a", 16), ("a", 99), ("b", 1)])
     wanted = load_test_list(path, "")
     with pytest.raises(AnnotationError) as caught:
-        match_list(wanted, found, list_path=path)
+        match_list(wanted, table, list_path=path)
     assert caught.value.line == 3
     assert [f"a/{n:05d}.jpg" in caught.value.problem for n in (10, 14, 15, 16, 99)] == [
         False, True, True, True, True
     ]  # fmt: skip
     assert "--fill=nearest" in caught.value.remedy
     with pytest.raises(AnnotationError, match=r"line 7: .*any other frame of video 'b'") as caught:
-        match_list(wanted, found, list_path=path, fill="nearest")
-    rows, filled = match_list(wanted.take(range(5)), found, list_path=path, fill="nearest")
+        match_list(wanted, table, list_path=path, fill="nearest")
+    rows, filled = match_list(wanted.take(range(5)), table, list_path=path, fill="nearest")
     assert rows.tolist() == [0, 0, 0, 1, 1]  # of two equally near, the earlier
     assert filled.tolist() == [False, True, True, True, True]
 
@@ -129,21 +108,36 @@ def test_rows_without_a_prediction(tmp_path):
 def test_several_predictions_of_one_image(tmp_path):
     table = prediction_table([("a", 1), ("a", 1), ("b", 1)])
     path = listing(tmp_path, [("a", 1), ("a", 1), ("b", 1)])
-    rows, _ = match_list(load_test_list(path, ""), decisions_of(table), list_path=path)
+    rows, _ = match_list(load_test_list(path, ""), table, list_path=path)
     assert rows.tolist() == [0, 1, 2]  # one for each row of the list
     path = listing(tmp_path, [("a", 1), ("b", 1)])
     with pytest.raises(AnnotationError, match=r"line 2: 2 predictions for a/00001\.jpg"):
-        match_list(load_test_list(path, ""), decisions_of(table), list_path=path)
+        match_list(load_test_list(path, ""), table, list_path=path)
     same = table.take(np.array([0, 0, 2]))
-    rows, _ = match_list(load_test_list(path, ""), decisions_of(same), list_path=path)
+    rows, _ = match_list(load_test_list(path, ""), same, list_path=path)
     assert rows.tolist() == [0, 2]
+
+
+def test_tasks_that_are_not_answered(tmp_path):
+    path = listing(tmp_path, [("a", 1)])
+    silent = dataclasses.replace(prediction_table([("a", 1)]), au_logits=None)
+    with pytest.raises(UserError, match="no answer for au, which abaw7_mtl asks for"):
+        write_submission(
+            tmp_path / "out.txt",
+            edition="abaw7_mtl",
+            test_list=load_test_list(path, ""),
+            predictions=silent,
+            rows=np.array([0]),
+            list_path=path,
+        )
+    assert not (tmp_path / "out.txt").exists()
 
 
 def test_places_that_cannot_be_written(tmp_path):
     path = listing(tmp_path, [("a", 1)])
     arguments = {
         "test_list": load_test_list(path, ""),
-        "decisions": decisions_of(prediction_table([("a", 1)])),
+        "predictions": (prediction_table([("a", 1)])),
         "rows": np.array([0]),
         "list_path": path,
     }
@@ -169,6 +163,14 @@ def test_commands(tmp_path, capsys):
     assert (status, out) == (2, "")
     assert "list.txt, line 5: no prediction for a/00005.jpg" in err
     assert not output.exists()
+
+    diverged = table.take(np.arange(3))
+    diverged.valence[2] = np.nan
+    prediction_files.write(diverged, tmp_path / "nan.parquet")
+    words = [word.replace("p.parquet", "nan.parquet") for word in submit]
+    status, _, err = run(capsys, *words)
+    assert status == 2
+    assert "1 of 3 predictions are not finite, the first at s_aff_wild2/a frame 2" in err
 
     status, out, err = run(capsys, *submit, "--fill=nearest")
     assert (status, err) == (0, "")
@@ -246,7 +248,7 @@ def test_submit_takes_calibrated_decisions_and_warns_for_each_member(tmp_path, c
     assert status == 0
     assert "warning: weights pre-trained on Aff-Wild2 were used" in out
     assert "no provenance" not in out
-    written = read_submission(output)
+    written, _ = read_submission(output)
     np.testing.assert_array_equal(written.au, table.au_logits > thresholds)
     np.testing.assert_array_equal(
         written.expression, np.argmax(table.expression_logits + biases, axis=1)

@@ -142,7 +142,7 @@ def test_mistakes(files, capsys, words, problem):
 
 
 def test_the_commands_are_light():
-    names = "postprocess", "score_file"
+    names = "postprocess", "score"
     code = "import sys\n" + "".join(f"import mtl_face.run.{name}\n" for name in names)
     code += "assert not {'jax', 'tensorflow', 'flax'} & set(sys.modules), 'heavy'"
     subprocess.run([sys.executable, "-c", code], check=True)

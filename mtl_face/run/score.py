@@ -1,0 +1,249 @@
+"""Scores a file of predictions, or compares two, without JAX or TensorFlow.
+
+A file of predictions is a .parquet or .csv of this program, the folder of an evaluated run, or a
+submission to a challenge.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline import images
+from data_pipeline.formats import read_labels
+from data_pipeline.formats.editions import MULTI_TASK
+from data_pipeline.formats.submission import read_submission
+from mtl_face.errors import ConfigError
+from mtl_face.evaluation import comparison, prediction_files, scoring
+from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
+from mtl_face.evaluation.joining import asked_rows, check_rows, join_both, join_file, only_tasks
+from mtl_face.report import Report, write_report
+from mtl_face.run.postprocess import post_process
+from mtl_face.tables import FrameTable, PredictionError, PredictionTable
+from mtl_face.weights.provenance import warnings_of_predictions
+
+_WORKDIR_FILE = Path("evaluation", "predictions.parquet")
+_IMAGE_SIZE = 112
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How files are scored.
+
+    Attributes:
+        truth: a multi-task annotation file, or for one task the folder of files `<video>.txt`.
+        dataset: score the predictions of this data set alone; None: there is one only.
+        lenient: score what fits, instead of refusing a file that departs from its form or whose
+            rows are not those of the labels.
+        num_resamples: resamples of the videos for intervals, 0 for none.
+        seed: of the resamples.
+    """
+
+    truth: Path
+    dataset: str | None = None
+    lenient: bool = False
+    num_resamples: int = NUM_RESAMPLES
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScoredFile:
+    """A file of predictions with its scores.
+
+    Attributes:
+        path: the file.
+        truth: the labels of the tasks that it answers.
+        predictions: as scored.
+        raw: as they were before a calibration was applied, or None.
+        result: the scores: what `scoring.score` returns, with `matching`, `warnings` (on what the
+            weights have seen), `provenance` and `files`.
+    """
+
+    path: Path
+    truth: FrameTable
+    predictions: PredictionTable
+    raw: PredictionTable | None
+    result: dict[str, Any]
+
+
+def score_file(
+    predictions: Path,
+    how: Scoring,
+    *,
+    calibration: Path | None = None,
+    say: Callable[[str], None],
+) -> ScoredFile:
+    """Scores a file of predictions against labels.
+
+    Args:
+        predictions: the file.
+        how: the labels and the rest.
+        calibration: a file of `run.py calibrate`, applied before the score; or None.
+        say: is given what is scored, and each warning.
+
+    Raises:
+        PredictionError: the predictions cannot be read or do not fit the labels.
+        CalibrationError: the calibration cannot be read or does not fit the predictions.
+        AnnotationError: the labels or a submission cannot be read.
+        ConfigError: there are no predictions of the data set.
+    """
+    path, table, warnings = _read(predictions, how)
+    raw = None
+    if calibration is not None:
+        if table.au_logits is None:
+            raise PredictionError(
+                "holds decisions alone, which cannot be calibrated",
+                path=path,
+                remedy="give a .parquet or .csv of this program, which holds logits",
+            )
+        raw = table
+        table, cautions = post_process(table, smoothing=None, calibration=calibration, say=say)
+        warnings += cautions
+    truth = only_tasks(read_labels(how.truth, dataset=_dataset(path, table)), table.tasks)
+    say(f"{path}: {kind_of(table)}, {len(table)} rows")
+    say(f"{how.truth}: {len(truth)} rows of labels")
+    joined, found = join_file(truth, table, path=path, lenient=how.lenient)
+    before = None if raw is None else join_file(truth, raw, path=path, lenient=how.lenient)[0]
+    warnings += found.lines()
+    known = table.metadata.keys() & {"provenance", "ensemble"}
+    seen = warnings_of_predictions(table.metadata) if known else []
+    for warning in (*warnings, *seen):
+        say(f"warning: {warning}")
+    result = scoring.score_joined(
+        joined, before=before, num_resamples=how.num_resamples, seed=how.seed
+    )
+    result["matching"] = {
+        "num_missing": joined.num_unpredicted,
+        "num_extra": found.num_extra,
+        "num_repeated": found.num_repeated,
+        "warnings": warnings,
+    }
+    result["warnings"] = seen
+    result["provenance"] = table.metadata.get("provenance")
+    result["files"] = {"predictions": str(path), "truth": str(how.truth)}
+    return ScoredFile(path, truth, table, raw, result)
+
+
+def compare_files(first: Path, second: Path, how: Scoring) -> dict[str, Any]:
+    """Whether two files differ by more than the choice of videos explains.
+
+    Returns:
+        What `comparison.compare` does, with `files` and `warnings`.
+
+    Raises:
+        ConfigError: the two answer no common task.
+        PredictionError: predictions do not fit the labels.
+        AnnotationError: the labels or a submission cannot be read.
+    """
+    read = [_read(path, how) for path in (first, second)]
+    (first, one, _), (second, two, _) = read
+    common = tuple(task for task in one.tasks if task in two.tasks)
+    if not common:
+        raise ConfigError(
+            f"{first} and {second} answer no common task",
+            remedy="compare files of the same task",
+        )
+    dataset = _dataset(first, one)
+    if _dataset(second, two) != dataset:  # a submission names none
+        two = dataclasses.replace(two, dataset=np.full(len(two), dataset))
+    truth = only_tasks(read_labels(how.truth, dataset=dataset), common)
+    predicted, warnings = [], []
+    for (path, _, notes), table in zip(read, (one, two), strict=True):
+        rows, found = check_rows(truth, table, path=path, lenient=how.lenient)
+        predicted.append(rows)
+        warnings += [f"{path}: {line}" for line in (*notes, *found.lines())]
+    truth = truth.take(asked_rows(truth, predicted[0] & predicted[1]))
+    joined = join_both(truth, one, two, lenient=how.lenient)
+    result = comparison.compare(*joined, num_resamples=how.num_resamples, seed=how.seed)
+    result["files"] = {"first": str(first), "second": str(second), "truth": str(how.truth)}
+    result["warnings"] = warnings
+    return result
+
+
+def report_file(scored: ScoredFile, path: Path, *, image_folder: Path | None) -> None:
+    """Writes the report of a scored file.
+
+    Args:
+        scored: what `score_file` returned.
+        path: the HTML file.
+        image_folder: where the paths of the labels start, or None for a report without pictures.
+            A picture that is not there is left out.
+
+    Raises:
+        ImageError: a picture is there and cannot be read.
+        WorkdirError: the report cannot be written.
+    """
+
+    def picture(row: int) -> NDArray[np.uint8] | None:
+        assert image_folder is not None
+        place = os.path.join(image_folder, *str(scored.truth.image[row]).split("/"))
+        return images.read_image(place, _IMAGE_SIZE) if os.path.isfile(place) else None
+
+    metadata = scored.predictions.metadata
+    report = Report(
+        title=f"Predictions of {scored.path.name}",
+        metrics=scored.result,
+        predictions=scored.predictions,
+        truth=scored.truth,
+        raw=scored.raw,
+        images=None if image_folder is None else picture,
+        config=metadata.get("config"),
+        notice=f"Scored: {scored.path}, {kind_of(scored.predictions)}.",
+        warnings=[*scored.result["matching"]["warnings"], *warnings_of_predictions(metadata)],
+    )
+    write_report(path, report)
+
+
+def kind_of(table: PredictionTable) -> str:
+    """What a file of these predictions is, in words."""
+    if table.au_logits is not None:
+        return "predictions with logits"
+    in_order = [task for task in MULTI_TASK.tasks if task in table.tasks]
+    return f"a submission of {', '.join(in_order)}"
+
+
+def _read(path: Path, how: Scoring) -> tuple[Path, PredictionTable, list[str]]:
+    """The file itself, its predictions (of one data set if that is named), and warnings."""
+    if (path / _WORKDIR_FILE).is_file():
+        path = path / _WORKDIR_FILE
+    elif path.is_dir() and (path / "config.json").is_file():
+        raise PredictionError(
+            "is a run that was not evaluated yet",
+            path=path,
+            remedy=f"run.py evaluate writes its {_WORKDIR_FILE}",
+        )
+    if not path.exists():
+        raise PredictionError(
+            "does not exist", path=path, remedy="check the path for a typing mistake"
+        )
+    warnings: tuple[str, ...] = ()
+    if path.is_file() and prediction_files.is_one(path):
+        table = prediction_files.read(path)
+    else:
+        table, warnings = read_submission(path, strict=not how.lenient)
+    if how.dataset is not None:
+        rows = np.flatnonzero(table.dataset == how.dataset)
+        if not len(rows):
+            found = ", ".join(sorted(set(table.dataset.tolist())))
+            raise ConfigError(
+                f"{path} holds no predictions of --dataset={how.dataset}",
+                remedy=f"it holds those of {found}",
+            )
+        table = table.take(rows)
+    return path, table, list(warnings)
+
+
+def _dataset(path: Path, table: PredictionTable) -> str:
+    """The one data set that the rows are of; PredictionError where they are of several."""
+    names = sorted(set(table.dataset.tolist())) or [""]
+    if len(names) > 1:
+        raise PredictionError(
+            f"holds predictions of {len(names)} data sets ({', '.join(names)})",
+            path=path,
+            remedy="choose the one that the labels are of: --dataset=NAME",
+        )
+    return str(names[0])
