@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "mtl_face.faces": GROUND,
     "mtl_face.training": GROUND | NETWORK,
     "mtl_face.inference": GROUND | NETWORK,
-    "mtl_face.planner": GROUND | NETWORK | TRAINED | {"data_pipeline"},
+    "mtl_face.planner": GROUND | NETWORK | TRAINED,
     "mtl_face.export": GROUND | NETWORK | TRAINED,
     "mtl_face.report": GROUND | NETWORK | TRAINED,
     "mtl_face.run": GROUND | NETWORK | TRAINED | PRODUCTS | {"data_pipeline"},

@@ -1,13 +1,20 @@
-"""`replay`: take a bad step of a run again, and tell where its first bad number appears."""
+"""`replay`: takes a bad step of a run again, and finds where its first bad number appears."""
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
+from mtl_face.tasks import TASKS
 
 HELP = "take a bad step of a run again, and tell where its first bad number appears"
 CONFIG = "required"
+
+_SHOWN = 8
+"""Examples and places listed at most."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +30,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
+    """Takes the step again and prints what is found."""
     from mtl_face.run import replay
 
-    return replay.run(config, options)
+    found = replay.take_again(config, options.workdir, options.dump, say=print)
+    print(f"taken again it is {'refused again' if found.refused else 'SOUND'}:")
+    for line in _numbers(found.numbers, found.dump.note["numbers"]):
+        print("  " + line)
+
+    def name_of(example: int) -> str:
+        """Its image, and the one that MixUp blends it with: its neighbour."""
+        images = found.dump.images
+        mixed = config.augmentation.mixup_alpha > 0
+        blended = f", blended with {images[example ^ 1]}" if mixed else ""
+        return f"{images[example]} (example {example}{blended})"
+
+    print("\n".join(_findings(found.diagnosis, name_of)))
+    path = found.dump.path
+    print(f"its images: {path.with_suffix('.json')}; its batch: {path}")
+    print(
+        "next: look at these images and labels, or train again with training.on_bad_step=skip, "
+        "optimizer.gradient_clip=1.0 or a lower rate"
+    )
+    return 0
+
+
+def _numbers(again: dict[str, float], then: dict[str, Any]) -> list[str]:
+    """A line for each number, with what it was in the run where that differs."""
+    lines = []
+    for name, value in again.items():
+        if name.endswith("_weight"):
+            continue
+        before = float(then.get(name, "nan"))
+        same = before == value or (math.isnan(before) and math.isnan(value))
+        label = (
+            f"loss of {name}" if name in TASKS else name.replace("gradient_norm", "gradient norm")
+        )
+        lines.append(f"{label:28} {value:.6g}" + ("" if same else f"  (in the run {before:.6g})"))
+    return lines
+
+
+def _findings(found: Any, name_of: Callable[[int], str]) -> list[str]:
+    first = found.first_bad
+    if first is None:
+        losses = found.example_loss["loss"].tolist()
+        worst = sorted(range(len(losses)), key=lambda example: -losses[example])[:_SHOWN]
+        largest = sorted(found.places, key=lambda place: -place.largest)[:_SHOWN]
+        return [
+            "every value is finite. The examples with the largest losses:",
+            *(f"  {losses[example]:.6g}  {name_of(example)}" for example in worst),
+            "the largest magnitudes:",
+            *(f"  {place.largest:.4g}  {place.name}" for place in largest),
+        ]
+    lines = [f"the first value that is not finite: {_words(first)}"]
+    before = found.places[: found.places.index(first)]
+    lines += [f"  just before it: {_words(place)}" for place in before[-2:]]
+    if first.bad_B is not None:
+        bad = first.bad_B.nonzero()[0].tolist()
+        lines.append(f"  its examples ({len(bad)} of {len(first.bad_B)}):")
+        lines += [f"    {name_of(example)}" for example in bad[:_SHOWN]]
+        lines += ["    ..."] if len(bad) > _SHOWN else []
+    later = [place.name for place in found.places if place.bad and place is not first]
+    lines.append(f"  {len(later)} later values are not finite either")
+    return lines
+
+
+def _words(place: Any) -> str:
+    return f"{place.name}: {place.bad} of {place.size} bad, the rest up to {place.largest:.4g}"

@@ -1,4 +1,24 @@
 """What a training step takes on hardware that is not at hand, told by compilers alone."""
 
+import dataclasses
+
+LOCAL = "local"
+"""The devices of this machine, in place of the name of a slice of TPUs."""
+
 UNREAD = "unread"
 """Stands for a folder of shards where nothing is read, so that settings may lack a data.root."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a step is compiled for.
+
+    Attributes:
+        topology: `local`, or a name of a slice of TPUs, see `chips.check_topology`.
+        batch_size: examples over all devices.
+        effort: `full`, or `low` for less of the compiler's search.
+    """
+
+    topology: str
+    batch_size: int
+    effort: str = "full"

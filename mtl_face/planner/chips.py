@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 
 from mtl_face.errors import ConfigError
+from mtl_face.planner import LOCAL
 
 GIB = 2**30
 
@@ -26,7 +27,7 @@ class Chip:
         memory_bytes: HBM.
         memory_bandwidth: of the HBM, bytes a second.
         link_bandwidth: to other chips, bytes a second that it can send (half of what is published
-            for both directions).
+            for both directions; of v4, from 1.1 PB/s in an all-reduce of 4096 chips).
         source: where the figures stand.
     """
 
@@ -44,65 +45,20 @@ class Chip:
         return self.bfloat16_flops if dtype == "bfloat16" else self.float32_flops
 
 
-CHIPS = {
-    chip.name: chip
-    for chip in (
-        Chip(
-            name="v4",
-            device_kind="TPU v4",
-            bfloat16_flops=275e12,
-            float32_flops=275e12,
-            memory_bytes=32 * GIB,
-            memory_bandwidth=1200e9,
-            link_bandwidth=268e9,  # of 4096 chips 1.1 PB/s in an all-reduce
-            source="Cloud TPU documentation, TPU v4",
-        ),
-        Chip(
-            name="v5e",
-            device_kind="TPU v5 lite",
-            bfloat16_flops=197e12,
-            float32_flops=197e12,
-            memory_bytes=16 * GIB,
-            memory_bandwidth=819e9,
-            link_bandwidth=200e9,
-            source="Cloud TPU documentation, TPU v5e",
-        ),
-        Chip(
-            name="v5p",
-            device_kind="TPU v5",
-            bfloat16_flops=459e12,
-            float32_flops=459e12,
-            memory_bytes=95 * GIB,
-            memory_bandwidth=2765e9,
-            link_bandwidth=600e9,
-            source="Cloud TPU documentation, TPU v5p",
-        ),
-        Chip(
-            name="v6e",
-            device_kind="TPU v6 lite",
-            bfloat16_flops=918e12,
-            float32_flops=918e12,
-            memory_bytes=32 * GIB,
-            memory_bandwidth=1638e9,
-            link_bandwidth=400e9,
-            source="Cloud TPU documentation, TPU v6e",
-        ),
-        Chip(
-            name="h100",
-            device_kind="NVIDIA H100",
-            bfloat16_flops=989.4e12,
-            float32_flops=494.7e12,
-            memory_bytes=80 * 10**9,
-            memory_bandwidth=3350e9,
-            link_bandwidth=450e9,
-            source="NVIDIA H100 data sheet, SXM5",
-        ),
-    )
-}
-"""Chips by name."""
+_H100 = "NVIDIA H100 data sheet, SXM5"
+_TPU = "Cloud TPU documentation, TPU"
 
-LOCAL = "local"
-"""The devices of this machine, in place of the name of a slice."""
+# name, device_kind, FLOP/s in bfloat16 and in float32, HBM bytes and bytes/s, link bytes/s, source
+_ROWS = (
+    ("v4", "TPU v4", 275e12, 275e12, 32 * GIB, 1200e9, 268e9, f"{_TPU} v4"),
+    ("v5e", "TPU v5 lite", 197e12, 197e12, 16 * GIB, 819e9, 200e9, f"{_TPU} v5e"),
+    ("v5p", "TPU v5", 459e12, 459e12, 95 * GIB, 2765e9, 600e9, f"{_TPU} v5p"),
+    ("v6e", "TPU v6 lite", 918e12, 918e12, 32 * GIB, 1638e9, 400e9, f"{_TPU} v6e"),
+    ("h100", "NVIDIA H100", 989.4e12, 494.7e12, 80 * 10**9, 3350e9, 450e9, _H100),
+)
+
+CHIPS = {row[0]: Chip(*row) for row in _ROWS}
+"""Chips by name."""
 
 _PLANES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBOIDS = (

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mtl_face.planner import hlo, hlo_memory
+from mtl_face.planner import hlo, traffic
 from mtl_face.planner.chips import Chip
 from mtl_face.planner.flops import Flops
 
@@ -47,8 +47,8 @@ def analyse(
     """
     devices_per_chip = compiled["devices"] / compiled["chips"]
     images = batch_size / compiled["devices"]
-    found = hlo.collectives(module, compiled["devices"])
-    exchanged = exchanges(
+    found = traffic.collectives(module, compiled["devices"])
+    exchanged = traffic.exchanges(
         found, compiled["parameter_sizes"], parameter_bytes, shards=compiled["shards"]
     )
     loops = uncounted_loops(module)
@@ -56,7 +56,7 @@ def analyse(
     if loops:  # counted once, so that the closed form knows better
         flops = max(flops, analytical.training * images)
     # The compiler's count has what stays on the chip too: up to half of it.
-    on_chip = hlo_memory.on_chip_bytes(module)
+    on_chip = traffic.on_chip_bytes(module)
     hbm_bytes = max(compiled["bytes_accessed"] - on_chip, 0)
     return {
         "images_per_chip": images * devices_per_chip,
@@ -111,80 +111,6 @@ def memory(compiled: Mapping[str, Any], chip: Chip | None, devices_per_chip: flo
     }
 
 
-def exchanges(
-    found: list[hlo.Collective],
-    parameter_sizes: list[int],
-    parameter_bytes: int,
-    *,
-    shards: int = 1,
-) -> Numbers:
-    """What the devices exchange in a step.
-
-    Returns:
-        `collectives`: rows of equal `kind`, `phase`, `role`, `group_size` with their `count`,
-        `bytes` (of the arrays, over all), `largest` (bytes of one exchange), `dtypes` and
-        `example` (a place in the code). `role` is `gradients` where most bytes are those, else
-        `statistics`, `parameters` (an all-gather) or `other`.
-        `gradients`: `bytes`, `expected_bytes` (each trained parameter once), `dtypes`, and
-        `missing_elements`, of parameters for whose gradient no exchange was found.
-        `not_gradients`: `bytes` and `largest` of all else.
-        `forward`: exchanges that the forward pass waits for: `count` and `bytes`.
-        `sent_bytes`: what a device sends in a step, if all exchanges are rings.
-    """
-    split, missing = hlo.split_gradients(found, parameter_sizes, shards=shards)
-    rows: dict[tuple[Any, ...], Numbers] = {}
-    for item, gradient_bytes in split:
-        role = _role(item, gradient_bytes)
-        key = (item.kind, item.phase, role, item.group_size, item.awaited)
-        row = rows.setdefault(
-            key,
-            {
-                "kind": item.kind,
-                "phase": item.phase,
-                "role": role,
-                "group_size": item.group_size,
-                "awaited_by_forward": item.awaited,
-                "count": 0,
-                "bytes": 0,
-                "largest": 0,
-                "dtypes": [],
-                "example": item.source,
-            },
-        )
-        row["count"] += item.count
-        row["bytes"] += item.nbytes * item.count
-        row["largest"] = max(row["largest"], item.nbytes)
-        row["dtypes"] = sorted({*row["dtypes"], *(array.dtype for array in item.arrays)})
-    others = [(item, item.nbytes * item.count - gradient) for item, gradient in split]
-    awaited = [item for item in found if item.awaited]
-    return {
-        "collectives": sorted(rows.values(), key=lambda row: -row["bytes"]),
-        "gradients": {
-            "bytes": sum(gradient for _, gradient in split),
-            "expected_bytes": sum(parameter_sizes) * parameter_bytes,
-            "dtypes": sorted(
-                {
-                    array.dtype
-                    for item, gradient in split
-                    if _role(item, gradient) == "gradients"
-                    for array in item.arrays
-                    if array.elements > 1
-                }
-            ),
-            "missing_elements": missing,
-        },
-        "not_gradients": {
-            "bytes": sum(left for _, left in others),
-            "largest": max((left for _, left in others), default=0),
-        },
-        "forward": {
-            "count": sum(item.count for item in awaited),
-            "bytes": sum(item.nbytes * item.count for item in awaited),
-        },
-        "sent_bytes": sum(item.sent_bytes for item in found),
-    }
-
-
 def roofline(
     *,
     flops: float,
@@ -234,7 +160,7 @@ def uncounted_loops(module: hlo.Module) -> list[int]:
     random numbers, cost nothing. 0 stands for a length that the compiler does not know.
     """
     runs = module.runs()
-    heavy = {"convolution", "dot", "fusion", "custom-call", *hlo.KINDS}
+    heavy = {"convolution", "dot", "fusion", "custom-call", *traffic.KINDS}
     lengths = []
     for name, instructions in module.computations.items():
         for item in instructions if runs.get(name) else ():
@@ -349,13 +275,3 @@ def largest_batch(
         estimate=estimate(),
         tried=dict(sorted(tried.items())),
     )
-
-
-def _role(item: hlo.Collective, gradient_bytes: int) -> str:
-    if 2 * gradient_bytes > item.nbytes * item.count:
-        return "gradients"
-    if item.kind == "all-gather":
-        return "parameters"
-    if "/bn" in item.source or "_bn/" in item.source:
-        return "statistics"
-    return "other"

@@ -1,317 +1,321 @@
-"""The plan's arithmetic on figures that are worked out by hand, and the search for a batch."""
+"""`run.py plan`: a plan for this machine's devices, the input's rate, what a user may get wrong."""
 
 import dataclasses
+import importlib.util
+import json
+import sys
 
+import jax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import small_experiment
 
+from mtl_face import config as config_lib
+from mtl_face.cli import main
+from mtl_face.cli import plan as plan_command
 from mtl_face.errors import ConfigError
-from mtl_face.planner import chips, estimate, hlo
-from mtl_face.planner.flops import Flops
+from mtl_face.planner import compile_step, flops, plan, programs
 
-CHIP = chips.Chip(
-    name="toy",
-    device_kind="Toy",
-    bfloat16_flops=100e12,
-    float32_flops=50e12,
-    memory_bytes=1000,
-    memory_bandwidth=1e12,
-    link_bandwidth=10e9,
-    source="this test",
+try:
+    LIBTPU = programs.find_library()
+except programs.CompilerError:
+    LIBTPU = None
+
+# Few operations, which is what compiling takes its time by.
+SMALLEST = (
+    "--config.model.encoder_layers=0",
+    "--config.model.head_layers=1",
+    "--config.model.decoder_mlp=last",
 )
 
-COMPILED = {
-    "devices": 8,
-    "chips": 4,
-    "hosts": 2,
-    "arguments": {"parameters": 40, "optimizer": 80, "statistics": 4, "batch": 16, "other": 12},
-    "memory": {"arguments": 160, "output": 130, "alias": 124, "temporaries": 200, "code": 14},
-    "flops": 1000.0,
-    "bytes_accessed": 400.0,
-    "parameter_sizes": [6, 4],
-    "shards": 1,
-}
 
-TEXT = """HloModule jit_step
-
-ENTRY %main (x: f32[8]) -> f32[8] {
-  %x = f32[8] parameter(0)
-  %s = f32[3] all-reduce(%x), metadata={op_name="jit(step)/jvp(Net)/bn1/reduce_sum"}
-  %c = f32[8] fusion(%s), metadata={op_name="jit(step)/jvp(Net)/conv2/conv_general_dilated"}
-  %g = (f32[6], f32[4]) all-reduce(%c, %c), metadata={op_name="jit(step)/transpose(jvp(Net))/dot"}
-}
-"""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    small_experiment.write_config(folder)
+    return folder
 
 
-def analysed(**more):
-    arguments = {
-        "batch_size": 80,
-        "chip": CHIP,
-        "compute_dtype": "bfloat16",
-        "analytical": Flops(30, 90),
-        **more,
-    }
-    return estimate.analyse(COMPILED, hlo.parse(TEXT), **arguments)
+@pytest.fixture(autouse=True)
+def own_cache(folder, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.delenv(programs.FOLDER, raising=False)
 
 
-def test_memory_of_a_chip_of_two_devices():
-    rows = estimate.memory(COMPILED, CHIP, devices_per_chip=2)
-    assert rows == {
-        "parameters": 80,
-        "optimizer": 160,
-        "statistics": 8,
-        "batch": 32,
-        "padding": 40,
-        "output": 12,
-        "temporaries": 400,
-        "code": 28,
-        "total": 760,
-        "capacity": 1000,
-        "share": 0.76,
-    }
-    unknown = estimate.memory(COMPILED, None, devices_per_chip=1)
-    assert (unknown["total"], unknown["capacity"], unknown["share"]) == (380, None, None)
+def run(folder, capsys, *words):
+    status = main.main(["plan", f"--config={folder / 'small.py'}", *SMALLEST, *words])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
 
 
-def test_figures_of_an_image():
-    found = analysed()
-    assert found["images_per_chip"] == 20
-    arithmetic = found["arithmetic"]
-    assert arithmetic["flops_per_image"] == 100
-    assert arithmetic["ratio"] == pytest.approx(100 / 90)
-    assert arithmetic["hbm_bytes_per_image"] == 40
-    assert arithmetic["on_chip_bytes_per_image"] == 0
-    assert arithmetic["loops"] == []
-
-
-def test_what_stays_on_the_chip_is_no_traffic():
-    text = TEXT.replace("%c = f32[8] fusion", "%c = f32[8]{0:S(1)} fusion")
-    found = estimate.analyse(
-        COMPILED,
-        hlo.parse(text),
-        batch_size=80,
-        chip=CHIP,
-        compute_dtype="bfloat16",
-        analytical=Flops(30, 90),
+@pytest.fixture(scope="module")
+def planned(folder):
+    """A plan of a batch of 16 on the eight devices of this process, and what was printed."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    output = folder / "plan.json"
+    printed: list[str] = []
+    patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
+    status = main.main(
+        [
+            "plan",
+            f"--config={folder / 'small.py'}",
+            *SMALLEST,
+            "--topology=local",
+            "--batch=16",
+            f"--output={output}",
+        ]
     )
-    # written once, and read twice by the all-reduce
-    assert found["arithmetic"]["on_chip_bytes_per_image"] == 3 * 32 / 10
-    assert found["arithmetic"]["hbm_bytes_per_image"] == (400 - 3 * 32) / 10
-    assert found["roofline"]["memory"] == pytest.approx(2 * (400 - 96) / 1e12)
+    patch.undo()
+    assert status == 0
+    return json.loads(output.read_text()), "\n".join(printed)
 
 
-def test_exchanges_by_role():
-    found = analysed()
-    rows = {row["role"]: row for row in found["collectives"]}
-    assert set(rows) == {"gradients", "statistics"}
-    assert rows["gradients"]["bytes"] == found["gradients"]["bytes"] == 40
-    assert found["gradients"]["expected_bytes"] == 40
-    assert found["gradients"]["missing_elements"] == 0
+def test_neither_data_nor_weights_are_needed(planned):
+    found, _ = planned
+    assert (found["topology"], found["batch_size"], found["fits"]) == ("local", 16, True)
+    assert (found["devices"], found["chips"], found["hosts"]) == (8, 8, 1)
+    assert found["images_per_chip"] == 2
+
+
+def test_memory_of_the_state(planned):
+    found, _ = planned
+    memory = found["memory"]
+    assert memory["parameters"] == 4 * found["parameters"]
+    assert 2 * memory["parameters"] <= memory["optimizer"] <= 2 * memory["parameters"] + 64
+    assert memory["batch"] == 2 * (32 * 32 * 3 + 4 * (2 + 12 + 8) + 4 * (1 + 12 + 1))
+    assert memory["output"] < memory["parameters"] / 4, "the state is not donated"
+    listed = ("parameters", "optimizer", "statistics", "batch", "padding", "output", "code")
+    assert memory["total"] == sum(memory[name] for name in (*listed, "temporaries"))
+
+
+def test_exchanges_are_one_all_reduce_of_the_gradients_and_statistics(planned):
+    found, _ = planned
+    gradients = found["gradients"]
+    assert gradients["bytes"] == gradients["expected_bytes"] == 4 * found["parameters"]
+    assert gradients["missing_elements"] == 0
+    assert gradients["dtypes"] == ["f32"]
+    assert found["not_gradients"]["bytes"] < 10_000
+    assert found["forward"]["count"] > 0  # batch norm of the global batch
+    assert {row["kind"] for row in found["collectives"]} == {"all-reduce"}
+
+
+def test_text_holds_the_figures(planned):
+    found, text = planned
+    assert "local: 8 chips (cpu), 1 host; 16 images a step, 2 a chip, float32" in text
+    assert f"{found['memory']['temporaries'] / 2**30:.3f} GiB" in text
+    assert f"{found['arithmetic']['flops_per_image'] / 1e9:.3f} GFLOP" in text
+    assert "no published peaks known" in text
+    assert "next: " in text
+
+
+def test_second_call_compiles_nothing(planned, folder, capsys, monkeypatch):
+    def refuse(*words):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(compile_step, "compile_step", refuse)
+    words = ["--topology=local", "--batch=16"]
+    # What has no effect on the step has none on the cache.
+    words += ["--config.name=other", "--config.data.root=elsewhere", "--config.seed=3"]
+    status, out, err = run(folder, capsys, *words)
+    assert (status, err) == (0, "")
+    assert "by an earlier call" in out
+    with pytest.raises(AssertionError, match="compiled again"):
+        run(folder, capsys, *words, "--config.model.compute_dtype=bfloat16")
+
+
+def test_a_cache_that_cannot_be_written(folder, capsys, monkeypatch):
+    (folder / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "file"))
+    status, _, err = run(folder, capsys, "--topology=local", "--batch=16")
+    assert status == 2
+    assert "compiled steps cannot be kept" in err
+
+
+def test_a_batch_that_does_not_split(folder, capsys):
+    status, _, err = run(folder, capsys, "--topology=local", "--batch=12")
+    assert status == 2
+    assert "batch 12 does not split over 8 devices" in err
+    assert "use 8 or 16" in err
+
+
+def test_an_unknown_topology(folder, capsys):
+    status, _, err = run(folder, capsys, "--topology=v5e:4x5")
+    assert status == 2
+    assert "'v5e:4x5' is unknown" in err
+    assert "16x16" in err
+    assert "2x2x4" in err
+
+
+def test_no_compiler_for_tpus(folder, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    status, _, err = run(folder, capsys, "--topology=v5e:4x4")
+    assert status == 2
+    target = folder / "cache" / "mtl_face" / "libtpu"
+    assert f"{sys.executable} -m pip install --no-deps --target={target}" in err
+    assert '"libtpu' in err
+
+
+def test_a_step_that_does_not_fit(folder, capsys, monkeypatch):
+    """What the plan says when the compiler refuses, on a chip with little memory."""
+
+    def compiled(config, target, **named):
+        fits = target.batch_size <= 512
+        answer = {
+            "device_kind": "TPU v5 lite",
+            "devices": 16,
+            "chips": 16,
+            "hosts": 4,
+            "memory_limit": None,
+            "fits": fits,
+            "parameters": 10,
+            "parameter_sizes": [10],
+            "shards": 1,
+            "seconds": 1.0,
+            "message": "RESOURCE_EXHAUSTED: no room",
+        }
+        if fits:
+            answer["arguments"] = dict.fromkeys(("parameters", "optimizer", "statistics"), 1)
+            answer["arguments"] |= {"batch": target.batch_size}
+            answer["memory"] = {"arguments": 900, "output": 0, "alias": 0, "code": 0}
+            answer["memory"] |= {"temporaries": target.batch_size * 2**25}
+        return programs.Program(answer, folder / "none", cached=False)
+
+    monkeypatch.setattr(programs, "compiled", compiled)
+    words = ["--topology=v5e:4x4", "--batch=1024", "--search=3"]
+    status, out, _ = run(folder, capsys, *words)
+    assert status == 1
+    assert "1024 images a step do not fit: RESOURCE_EXHAUSTED" in out
+    assert "largest batch: 384 fits (compiled), 512 does not" in out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LIBTPU is None, reason="no libtpu; docs/scaling.md says how to get it")
+def test_a_slice_of_tpus(folder, capsys, monkeypatch):
+    """With the TPU's compiler, if it is here: the exchanges of a pod slice."""
+    monkeypatch.setenv(programs.FOLDER, str(LIBTPU.parents[1]))
+    output = folder / "tpu.json"
+    words = ["--topology=v5e:4x4", "--batch=64", "--effort=low", "--search=0"]
+    frozen = "--config.model.backbone.batch_norm=frozen"
+    status, _, err = run(folder, capsys, *words, frozen, f"--output={output}")
+    assert (status, err) == (0, "")
+    found = json.loads(output.read_text())
+    assert (found["chips"], found["hosts"]) == (16, 4)
+    assert found["forward"]["count"] == 0
+    # The biases of `bn3` and `proj_bn` are added to one map: one sum is the gradient of both.
+    assert found["gradients"]["missing_elements"] == 8 * 2
     assert found["gradients"]["dtypes"] == ["f32"]
-    assert rows["statistics"]["awaited_by_forward"]
-    assert found["forward"] == {"count": 1, "bytes": 12}
-    assert found["not_gradients"] == {"bytes": 12, "largest": 12}
-    assert found["sent_bytes"] == 2 * 7 / 8 * (40 + 12)
+    assert found["roofline"]["images_per_second"] > 0
+
+
+def test_closed_form_is_that_of_the_config(folder):
+    settings = config_lib.load(folder / "small.py", plan_command.PRESETS)
+    parts = flops.by_part(settings.model)
+    assert set(parts) == {"stem", "stage1", "projection", "encoder", "decoder", "heads"}
+    assert parts["projection"].forward == 2 * 8 * 8 * 16 * 16
+    assert jax.device_count() == 8
+
+
+MEASURED = {
+    "cores": 2,
+    "images_per_second": {
+        "112": {
+            "bare decode loop": 9000.0,
+            "ours, from files": 5000.5,
+            "ours, from shards (tfrecord)": 6000.0,
+            "ours, from shards (array_record)": 6100.0,
+            "ours, from memory": 90000.0,
+        },
+        "224": {"ours, from files": 1500.0},
+    },
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "input.json"
+    path.write_text(json.dumps(MEASURED))
+    return path
+
+
+def rate(text, size, source):
+    data = {"image_size": size}
+    data |= {"shards": "/shards"} if source == "shards" else {"source": source}
+    config = config_lib.Config()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
+    return plan.measured_input(config, text)
+
+
+def test_a_number():
+    assert rate("1500.5", 112, "files") == 1500.5
 
 
 @pytest.mark.parametrize(
-    ("flops", "hbm_bytes", "sent_bytes", "bound", "step"),
+    ("size", "source", "expected"),
     [
-        (100e12, 0.5e12, 5e9, "arithmetic", 1.0),
-        (100e12, 2e12, 5e9, "memory", 2.0),
-        (100e12, 2e12, 30e9, "links", 3.0),
+        (112, "files", 5000.5),
+        (112, "shards", 6100.0),
+        (112, "memory", 90000.0),
+        (224, "files", 1500.0),
     ],
 )
-def test_roofline(flops, hbm_bytes, sent_bytes, bound, step):
-    found = estimate.roofline(
-        flops=flops,
-        hbm_bytes=hbm_bytes,
-        sent_bytes=sent_bytes,
-        batch_size=600,
-        hosts=4,
-        chip=CHIP,
-        compute_dtype="bfloat16",
-    )
-    assert found["bound"] == bound
-    assert found["step"] == pytest.approx(step)
-    assert found["images_per_second"] == pytest.approx(600 / step)
-    assert found["images_per_second_per_host"] == pytest.approx(150 / step)
-    longest = max(found["arithmetic"], found["memory"])
-    assert found["without_overlap"] == pytest.approx(longest + found["links"])
+def test_a_file(file, size, source, expected):
+    assert rate(str(file), size, source) == expected
 
 
-def test_the_peak_is_that_of_the_compute_dtype():
-    arguments = {
-        "flops": 100e12,
-        "hbm_bytes": 0.0,
-        "sent_bytes": 0.0,
-        "batch_size": 1,
-        "hosts": 1,
-        "chip": CHIP,
-    }
-    assert estimate.roofline(**arguments, compute_dtype="bfloat16")["step"] == 1
-    assert estimate.roofline(**arguments, compute_dtype="float32")["step"] == 2
-
-
-def test_no_chip_no_roofline():
-    assert analysed(chip=None)["roofline"] is None
-
-
-LOOPS = """HloModule jit_step
-
-%body (s: f32[8]) -> f32[8] {
-  %s = f32[8] parameter(0)
-  ROOT %r = f32[8] fusion(%s), metadata={op_name="jit(step)/while/body/dot_general"}
-}
-%draw (s: f32[8]) -> f32[8] {
-  %s = f32[8] parameter(0)
-  ROOT %r = f32[8] add(%s, %s), metadata={op_name="jit(step)/threefry/while/body/add"}
-}
-ENTRY %main (x: f32[8]) -> f32[8] {
-  %x = f32[8] parameter(0)
-  %d = f32[8] while(%x), body=%draw, backend_config={"known_trip_count":{"n":"5"}}
-  ROOT %w = f32[8] while(%d), body=%body, backend_config={"known_trip_count":{"n":"4"}}
-}
-"""
-
-
-def test_loops_with_products_are_named():
-    assert estimate.uncounted_loops(hlo.parse(LOOPS)) == [4]
-
-
-def test_arithmetic_of_loops_is_that_of_the_closed_form():
-    found = estimate.analyse(
-        COMPILED,
-        hlo.parse(LOOPS),
-        batch_size=80,
-        chip=CHIP,
-        compute_dtype="bfloat16",
-        analytical=Flops(100, 400),
-    )
-    assert found["arithmetic"]["loops"] == [4]
-    assert found["arithmetic"]["ratio"] == 0.25
-    assert found["roofline"]["arithmetic"] == pytest.approx(400 * 20 / 100e12)
-    assert analysed(analytical=Flops(100, 400))["roofline"]["arithmetic"] == 100 * 20 / 100e12
-
-
-@settings(deadline=None, derandomize=True, max_examples=200)
-@given(
-    slope=st.integers(1, 50),
-    fixed=st.integers(0, 5000),
-    refused=st.integers(1, 40),
-    bend=st.integers(0, 30),
-    unit=st.sampled_from([1, 8, 128]),
-    first=st.integers(1, 30),
-    compiles=st.integers(0, 8),
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([], 5000.5),
+        (["data.source=memory"], 90000.0),
+        (["data.shards=/shards"], 6100.0),
+        (["data.shards=/shards", "data.source=memory"], 6100.0),
+    ],
 )
-def test_search_tells_the_truth(slope, fixed, refused, bend, unit, first, compiles):
-    """Whatever the curve, what is said to fit was compiled and fits, and costs no more compiles."""
-    asked = []
-    capacity = 20_000
+def test_the_way_of_reading_that_the_settings_name(file, folder, monkeypatch, settings, expected):
+    """As the command line loads them, with what `plan` presets."""
+    found, measure = [], plan.measured_input
 
-    def bytes_of(batch):
-        if batch > refused * unit * 10:
-            return None
-        return fixed + slope * batch + bend * max(batch - 20 * unit, 0)
+    def compiled(*words, **named):
+        raise ConfigError("nothing is compiled")
 
-    def needed(batch):
-        asked.append(batch)
-        return bytes_of(batch)
-
-    found = estimate.largest_batch(
-        needed,
-        first=first * unit,
-        first_needed=bytes_of(first * unit),
-        fixed=fixed,
-        capacity=capacity,
-        unit=unit,
-        compiles=compiles,
-    )
-    assert len(asked) <= compiles
-    assert len(set(asked)) == len(asked)
-    assert all(batch % unit == 0 and batch > 0 for batch in asked)
-    assert found.tried == {batch: bytes_of(batch) for batch in sorted([first * unit, *asked])}
-    for batch, taken in found.tried.items():
-        fits = taken is not None and taken <= capacity
-        assert not fits or batch <= found.fits
-        assert fits or batch >= found.too_large
+    monkeypatch.setattr(plan, "measured_input", lambda *words: found.append(measure(*words)))
+    monkeypatch.setattr(programs, "compiled", compiled)
+    overrides = [f"--config.{setting}" for setting in ["data.image_size=112", *settings]]
+    words = [f"--config={folder / 'small.py'}", "--topology=local", f"--input_rate={file}"]
+    assert main.main(["plan", *words, *overrides]) == 2
+    assert found == [expected]
 
 
-def test_search_on_a_line_ends_at_the_right_batch():
-    asked = []
-
-    def needed(batch):
-        asked.append(batch)
-        return 1000 + 7 * batch
-
-    found = estimate.largest_batch(
-        needed,
-        first=64,
-        first_needed=1000 + 7 * 64,
-        fixed=1000,
-        capacity=100_000,
-        unit=64,
-        compiles=3,
-    )
-    assert found.fits == (100_000 - 1000) // 7 // 64 * 64
-    assert len(asked) == 1
+@pytest.mark.parametrize("text", ["0", "-3", "nan", "inf"])
+def test_no_rate(text):
+    with pytest.raises(ConfigError, match=f"--input_rate={text} is no rate"):
+        rate(text, 112, "files")
 
 
-def test_search_where_the_compiler_trades_time_for_memory():
-    """From a batch on it needs hardly more memory, until it gives up: as seen of a real network."""
-    limit, asked = 20_000, []
-
-    def needed(batch):
-        asked.append(batch)
-        return None if batch > limit else min(1000 + 20 * batch, 100_000 + batch // 10)
-
-    found = estimate.largest_batch(
-        needed,
-        first=1024,
-        first_needed=1000 + 20 * 1024,
-        fixed=1000,
-        capacity=160_000,
-        unit=64,
-        compiles=6,
-    )
-    assert max(asked) < 1.3 * limit  # the line would lead to half a million
-    assert found.fits <= limit < found.too_large
-    assert found.too_large - found.fits < 0.1 * limit
+def test_what_the_file_lacks(file):
+    with pytest.raises(ConfigError, match=r"images of 112, 224 pixels, data\.image_size is 96"):
+        rate(str(file), 96, "files")
+    with pytest.raises(ConfigError, match="no rate of our input from shards"):
+        rate(str(file), 224, "shards")
 
 
-def test_chips_by_the_name_that_jax_gives_them():
-    names = {
-        "TPU v4": "v4",
-        "TPU v5 lite": "v5e",
-        "TPU v5": "v5p",
-        "TPU v5p": "v5p",
-        "TPU v6 lite": "v6e",
-        "NVIDIA H100 80GB HBM3": "h100",
-    }
-    for device_kind, name in names.items():
-        assert chips.of_device(device_kind).name == name
-    assert chips.of_device("cpu") is None
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "is no JSON"),
+        (b"\xff\xfe", "is no JSON"),
+        (b"[" * 100_000, "is no JSON"),
+        (b"[]", "holds no measured rates"),
+        (b'{"images_per_second": {"112": 3}}', "holds no measured rates"),
+    ],
+)
+def test_another_file(tmp_path, content, words):
+    path = tmp_path / "input.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=words):
+        rate(str(path), 112, "files")
 
 
-def test_peaks_are_plausible():
-    """One wrong power of ten shows in the ratios, which differ little between these chips."""
-    for chip in chips.CHIPS.values():
-        assert 100 < chip.bfloat16_flops / chip.memory_bandwidth < 600
-        assert 4 < chip.memory_bandwidth / chip.link_bandwidth < 8
-        assert chip.flops("float32") <= chip.flops("bfloat16")
-        assert dataclasses.astuple(chip)[-1]
-
-
-@pytest.mark.parametrize("name", ["local", "v5e:4x4", "v5p:2x2x4", "v4:2x2x1", "v6e:16x16"])
-def test_known_topologies(name):
-    chips.check_topology(name)
-
-
-@pytest.mark.parametrize("name", ["v5e:1x1", "v5e", "v5p:4x4", "h100", "v7:2x2", ""])
-def test_unknown_topologies_get_the_list(name):
-    with pytest.raises(ConfigError) as error:
-        chips.check_topology(name)
-    for known in ("v5e: 2x2, 2x4", "v5p: 2x2x1", "v6e:", "v4:"):
-        assert known in error.value.remedy
-    assert "local" in error.value.remedy
+def test_no_file(tmp_path):
+    with pytest.raises(ConfigError, match="is no number and cannot be read"):
+        rate(str(tmp_path / "input.json"), 112, "files")

@@ -15,7 +15,7 @@ from test_step import assert_same, place
 from mtl_face.errors import ConfigError
 from mtl_face.model.batch_norm import make_batch_norm
 from mtl_face.objective import losses
-from mtl_face.planner import hlo
+from mtl_face.planner import hlo, traffic
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 from mtl_face.training import accumulation, sharding, state, step
 
@@ -201,7 +201,7 @@ def test_gradients_cross_once(data, fsdp):
     text = train_step.lower(like, place(tiny_network.batch(0, SIZE), mesh)).compile().as_text()
     sizes = [leaf.size for leaf in jax.tree.leaves(like.params)]
     exchanged = collections.Counter()
-    for found in hlo.collectives(hlo.parse(text), 8):
+    for found in traffic.collectives(hlo.parse(text), 8):
         exchanged[found.kind] += found.count * sum(array.elements for array in found.arrays)
     if fsdp == 1:
         assert set(exchanged) <= {"all-reduce", "all-gather"}

@@ -1,15 +1,15 @@
-"""Compiles the train step of a config, without data or weights, and tells what the compiler says.
+"""Compiles the train step of a config, without data or weights, and reads the compiler's account.
 
-    python -m mtl_face.planner.compile < request.json > answer.json
+    python -m mtl_face.planner.compile_step < request.json > answer.json
 
-`run.py plan` runs it in a process of its own where a TPU's compiler is to be loaded: beside that
-library some of JAX fails on a machine without a TPU.
+A plan for TPUs runs it in a process of its own, which loads the TPU's compiler: beside that library
+some of JAX fails on a machine without a TPU.
 """
 
 import contextlib
 import gzip
 import json
-import resource
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -18,14 +18,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import topologies
 
-from data_pipeline.batch import expand_labels
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError
 from mtl_face.model.geometry import stage_of
-from mtl_face.planner.chips import LOCAL
+from mtl_face.planner import LOCAL, Target
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
 from mtl_face.training import sharding
 from mtl_face.training.experiment import Experiment
@@ -34,39 +32,31 @@ from mtl_face.training.state import TrainState
 Answer = dict[str, Any]
 
 
-def compile_step(
-    config: config_lib.Config,
-    *,
-    topology: str,
-    batch_size: int,
-    effort: str = "full",
-    hlo_file: Path | None = None,
-) -> Answer:
+def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> Answer:
     """Compiles one step ahead of time.
 
     Args:
         config: the settings; only those of the step matter.
-        topology: `local`, or the name of a TPU topology.
-        batch_size: examples over all devices.
-        effort: `full`, or `low` for less of the compiler's search.
-        hlo_file: where the compiled program's text goes, compressed; None: nowhere.
+        target: what to compile for.
+        hlo_file: where the compiled program's text goes, compressed, if the step fits.
 
     Returns:
         Plain values. `fits`: False if the compiler found no way to fit the step into memory; then
-        there are only `message` and what describes the devices: `device_kind`, `devices`, `chips`,
-        `hosts`. Else also, all of one device: `arguments` (bytes by kind), `memory` (the compiler's
-        account, bytes), `flops`, `bytes_accessed`, and `seconds` and `peak_rss` of the compile.
+        there are only `message` and what describes the devices and the state: `platform`,
+        `device_kind`, `devices`, `chips`, `hosts`, `memory_limit` (bytes, or None), `parameters`,
+        `parameter_sizes` (elements of each trained parameter), `shards`, `arguments` (bytes by
+        kind). Else also, all of one device: `memory` (the compiler's account, bytes), `flops`,
+        `bytes_accessed`. `seconds` is the time of the compile.
 
     Raises:
         ConfigError: the batch or the mesh does not fit the devices.
     """
     begin = time.perf_counter()
-    devices = _devices(topology)
+    devices = _devices(target.topology)
     experiment = Experiment(config, steps_per_epoch=1000, devices=devices)
+    experiment.check_batch(target.batch_size, name="batch")
     mesh, state = experiment.mesh, experiment.state_like
-    experiment.check_batch(batch_size, name="batch")
-    batch = abstract_batch(batch_size, image_size=config.data.image_size, mesh=mesh)
-    step: Any = experiment.train_step()
+    batch = abstract_batch(target.batch_size, image_size=config.data.image_size, mesh=mesh)
     held = jax.ShapeDtypeStruct((), jnp.float32, sharding=sharding.replicated(mesh))
     answer: Answer = {
         "platform": devices[0].platform,
@@ -74,15 +64,16 @@ def compile_step(
         "devices": len(devices),
         "chips": _chips(devices),
         "hosts": len({device.process_index for device in devices}),
-        "memory_limit": _memory_limit(devices[0]) if topology == LOCAL else None,
+        "memory_limit": _memory_limit(devices[0]) if target.topology == LOCAL else None,
         "arguments": argument_bytes(state, batch),
         "parameter_sizes": trained_sizes(state.params, config.model.backbone.frozen_stages),
         "shards": config.mesh.fsdp,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     }
+    step: Any = experiment.train_step()
     lowered = step.lower(state, batch, held)
     try:
-        with _settings(effort):
+        with _settings(target.effort):
             compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
@@ -92,9 +83,7 @@ def compile_step(
             "message": str(error).splitlines()[0],
             "seconds": time.perf_counter() - begin,
         }
-    text = compiled.as_text()
-    if hlo_file is not None:
-        hlo_file.write_bytes(gzip.compress(text.encode(), 6))
+    hlo_file.write_bytes(gzip.compress(compiled.as_text().encode(), 6))
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return answer | {
         "fits": True,
@@ -104,34 +93,28 @@ def compile_step(
             "alias": memory.alias_size_in_bytes,
             "temporaries": memory.temp_size_in_bytes,
             "code": memory.generated_code_size_in_bytes,
-            "peak": getattr(memory, "peak_memory_in_bytes", 0),
         },
         "flops": cost["flops"],
         "bytes_accessed": cost["bytes accessed"],
         "seconds": time.perf_counter() - begin,
-        "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
 def abstract_batch(batch_size: int, *, image_size: int, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Shapes, dtypes and places of a training batch, as `data_pipeline` hands it to the step."""
-    place = sharding.by_example(mesh)
+    """Shapes, dtypes and places of a training batch, as the input hands it to the step.
 
-    def array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    Returns:
+        `image` uint8 [B, S, S, 3]; `targets` and `weights`, float32 by task.
+    """
+
+    def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        place = sharding.by_example(mesh)
         return jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=place)
 
-    annotated = {
-        VA: array((2,), jnp.float32),
-        AU: array((OUTPUT_SIZES[AU],), jnp.int8),
-        EXPR: array((), jnp.int8),
-    }
-    targets, weights = jax.tree.map(
-        lambda leaf: array(leaf.shape[1:], leaf.dtype), jax.eval_shape(expand_labels, annotated)
-    )
     return {
-        "image": array((image_size, image_size, 3), jnp.uint8),
-        "targets": targets,
-        "weights": weights,
+        "image": array(image_size, image_size, 3, dtype=jnp.uint8),
+        "targets": {task: array(size) for task, size in OUTPUT_SIZES.items()},
+        "weights": {VA: array(), AU: array(OUTPUT_SIZES[AU]), EXPR: array()},
     }
 
 
@@ -139,12 +122,10 @@ def argument_bytes(state: TrainState, batch: dict[str, Any]) -> dict[str, int]:
     """Bytes on one device, by kind: `parameters`, `optimizer`, `statistics`, `batch`, `other`."""
 
     def on_device(tree: Any) -> int:
-        total = 0
-        for leaf in jax.tree.leaves(tree):
-            shape = leaf.sharding.shard_shape(leaf.shape)
-            itemsize = getattr(leaf.dtype, "itemsize", 8)
-            total += int(np.prod(shape, dtype=np.int64)) * itemsize
-        return total
+        return sum(
+            math.prod(leaf.sharding.shard_shape(leaf.shape)) * getattr(leaf.dtype, "itemsize", 8)
+            for leaf in jax.tree.leaves(tree)
+        )
 
     return {
         "parameters": on_device(state.params),
@@ -173,7 +154,7 @@ def _devices(topology: str) -> list[jax.Device]:
 
 
 def _memory_limit(device: jax.Device) -> int | None:
-    """What the runtime has of a device's memory; a CPU does not say."""
+    """Bytes that the runtime has of a device's memory; None from a CPU, which does not say."""
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
@@ -206,13 +187,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     config = config_lib.load_values(request["config"], [], "the plan's settings")
     try:
-        answer = compile_step(
-            config,
-            topology=request["topology"],
-            batch_size=request["batch_size"],
-            effort=request["effort"],
-            hlo_file=Path(request["hlo_file"]),
-        )
+        answer = compile_step(config, Target(**request["target"]), Path(request["hlo_file"]))
     except ConfigError as error:
         answer = {"error": error.problem, "remedy": error.remedy}
     json.dump(answer, sys.stdout)

@@ -1,13 +1,12 @@
-"""Exchanges between devices, read from the texts of compiled programs."""
+"""What devices exchange, and what stays on a chip, read from the texts of compiled programs."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mtl_face.planner import hlo
+from mtl_face.planner import hlo, traffic
 from mtl_face.training import sharding
 
 SUM = """
@@ -26,7 +25,7 @@ def module(body, before=""):
 
 
 def only(body, before="", num_devices=8):
-    (found,) = hlo.collectives(module(body, before), num_devices)
+    (found,) = traffic.collectives(module(body, before), num_devices)
     return found
 
 
@@ -61,7 +60,7 @@ def test_merged_all_reduce():
     ],
 )
 def test_group_size(groups, size):
-    assert hlo.group_size(f", channel_id=3, {groups}, use_global_device_ids=true", 8) == size
+    assert traffic.group_size(f", channel_id=3, {groups}, use_global_device_ids=true", 8) == size
 
 
 def test_what_scatters_and_gathers_is_counted_whole():
@@ -84,7 +83,7 @@ def test_an_exchange_in_two_halves_counts_once():
         "source_target_pairs={{0,1}}",
         "%q = f32[64] collective-permute-done(%p)",
     ]
-    found = hlo.collectives(module(body), 8)
+    found = traffic.collectives(module(body), 8)
     assert [(item.kind, item.nbytes) for item in found] == [
         ("all-gather", 256),
         ("collective-permute", 256),
@@ -126,11 +125,6 @@ def test_an_exchange_in_a_loop_counts_as_often_as_it_is_made():
     assert only(["%x = f32[8] parameter(0)", loop], before=counted).count == 7
 
 
-def test_text_that_is_no_program():
-    with pytest.raises(ValueError, match="ENTRY"):
-        hlo.parse("nothing")
-
-
 def at(place):
     return 'metadata={op_name="jit(step)/' + place + '"}'
 
@@ -147,7 +141,7 @@ def test_what_the_forward_pass_waits_for():
         # The mean of running statistics goes into the new state alone.
         f"%s = f32[8] all-reduce(%c), to_apply=%add, {at('jvp(Net)/bn1/reduce_mean')}",
     ]
-    found = hlo.collectives(module(body), 8)
+    found = traffic.collectives(module(body), 8)
     assert [item.awaited for item in found] == [True, False, False]
 
 
@@ -161,8 +155,8 @@ def test_gradients_are_told_from_statistics_by_their_sizes():
         "%r = f32[100] reduce-scatter(%x), replica_groups=[2,4]<=[8], "
         + at("transpose(jvp(Net))/dense/dot_general"),
     ]
-    found = hlo.collectives(module(body), 8)
-    split, missing = hlo.split_gradients(found, [3 * 3 * 8 * 24, 24, 400, 17])
+    found = traffic.collectives(module(body), 8)
+    split, missing = traffic.split_gradients(found, [3 * 3 * 8 * 24, 24, 400, 17])
     assert [size for _, size in split] == [0, 0, 4 * (3 * 3 * 8 * 24 + 24), 1600]
     assert missing == 17
 
@@ -172,7 +166,7 @@ def test_rows_of_a_kernel_make_one_gradient():
         f"%g{row} = f32[24,8] all-reduce(%x), to_apply=%add, {at('transpose(jvp(N))/dot_general')}"
         for row in range(4)
     ]
-    split, missing = hlo.split_gradients(hlo.collectives(module(body), 8), [3 * 24 * 8])
+    split, missing = traffic.split_gradients(traffic.collectives(module(body), 8), [3 * 24 * 8])
     assert [size for _, size in split] == [768, 768, 768, 0]
     assert missing == 0
 
@@ -196,7 +190,7 @@ def compiled_text():
 
 
 def test_a_program_of_this_compiler(compiled_text):
-    found = hlo.collectives(hlo.parse(compiled_text), 8)
+    found = traffic.collectives(hlo.parse(compiled_text), 8)
     rows = [
         (item.kind, item.nbytes, item.group_size, item.count)
         for item in found
@@ -207,8 +201,73 @@ def test_a_program_of_this_compiler(compiled_text):
     assert {(item.nbytes, item.group_size) for item in gathered} == {(32 * 32 * 4, 2)}
 
 
-def test_bytes_of_every_type():
-    sizes = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8}
-    sizes |= {"s32": 4, "u64": 8, "f8e4m3fn": 1, "token": 0}
-    assert {name: hlo.Array(name, 1).nbytes for name in sizes} == sizes
-    assert np.dtype(np.complex64).itemsize == 8
+LARGE, NEAR = "{1,0:T(8,128)(2,1)}", "{1,0:T(8,128)(2,1)S(1)}"
+TILES = 2 * 16 * 128  # bytes of bf16[10,100] in whole tiles of 8 by 128
+PREFETCH = f"""\
+  %a = bf16[10,100]{LARGE} parameter(0)
+  %s = (bf16[10,100]{NEAR}, bf16[10,100]{LARGE}, u32[]{{:S(2)}}) copy-start(%a)
+  %d = bf16[10,100]{NEAR} copy-done(%s)
+"""
+
+
+def on_chip(body, before=""):
+    text = f"HloModule jit_step\n{before}\nENTRY %main (a: bf16[10,100]) -> f32[8] {{\n{body}}}\n"
+    return traffic.on_chip_bytes(hlo.parse(text))
+
+
+def test_nothing_is_marked():
+    body = f"  %a = bf16[10,100]{LARGE} parameter(0)\n  %b = f32[8] fusion(%a), kind=kLoop\n"
+    assert on_chip(body) == on_chip(body.replace(LARGE, "")) == 0
+
+
+def test_a_copy_to_the_chip_and_its_use():
+    assert on_chip(PREFETCH) == TILES  # written there; read from the large memory
+    use = "  %f = f32[8]{0:T(256)} fusion(%d, %a), kind=kLoop\n"
+    assert on_chip(PREFETCH + use) == 2 * TILES
+    result = "  %f = f32[8]{0:T(256)S(1)} fusion(%d, %a), kind=kLoop\n"
+    assert on_chip(PREFETCH + result) == 2 * TILES + 4 * 256
+
+
+def test_parts_of_a_tuple():
+    body = PREFETCH + (
+        f"  %f = (bf16[10,100]{NEAR}, bf16[10,100]{LARGE}) fusion(%d, %d), kind=kLoop\n"
+        f"  %g = bf16[10,100]{NEAR} get-tuple-element(%f), index=0\n"
+        f"  %h = bf16[10,100]{LARGE} get-tuple-element(%f), index=1\n"
+        "  %i = f32[8] fusion(%g, %h), kind=kLoop\n"
+    )
+    assert on_chip(body) == TILES + (2 + 1) * TILES + TILES
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [(LARGE, NEAR, TILES), (NEAR, LARGE, TILES), (NEAR, NEAR, 2 * TILES), (LARGE, LARGE, 0)],
+)
+def test_a_slice_reads_no_more_than_it_writes(source, target, expected):
+    body = (
+        f"  %a = bf16[40,100]{source} parameter(0)\n"
+        f"  %s = ((bf16[40,100]{source}), bf16[10,100]{target}, s32[]{{:S(2)}}) slice-start(%a)\n"
+        f"  %d = bf16[10,100]{target} slice-done(%s)\n"
+    )
+    assert on_chip(body) == expected
+
+
+def test_loops_count_once_and_the_inside_of_a_fusion_never():
+    near = f"bf16[10,100]{NEAR}"
+    before = f"""
+%fused (p: bf16[10,100]) -> bf16[10,100] {{
+  %p = {near} parameter(0)
+  ROOT %n = {near} negate(%p)
+}}
+%body (p: bf16[10,100]) -> bf16[10,100] {{
+  %p = {near} parameter(0)
+  ROOT %n = {near} fusion(%p), kind=kLoop, calls=%fused
+}}
+%condition (p: bf16[10,100]) -> pred[] {{
+  %p = {near} parameter(0)
+  ROOT %t = pred[] constant(true)
+}}
+"""
+    body = (
+        f"  %a = {near} parameter(0)\n  %w = {near} while(%a), condition=%condition, body=%body\n"
+    )
+    assert on_chip(body, before) == 2 * TILES

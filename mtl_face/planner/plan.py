@@ -1,0 +1,179 @@
+"""The plan of a training step, and the search for the largest batch that fits."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mtl_face.config import Config
+from mtl_face.errors import ConfigError
+from mtl_face.planner import UNREAD, Target, chips, estimate, flops, hlo, programs
+
+_REMEDY = "give a number of images/s, or a file of `python -m benchmarks.input --output=FILE.json`"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a step takes.
+
+    Attributes:
+        figures: JSON values: the target, `device_kind`, `devices`, `chips`, `hosts`, `fits`,
+            `unit` (batches are multiples of it), `chip` (its published peaks) and `capacity` (bytes
+            of a chip; both None if they are not known), `parameters`, `compile_seconds`. If the
+            step fits, also all of `estimate.analyse`, and `input_rate_measured`, images/s of a
+            host.
+        program: the compiled step.
+    """
+
+    figures: dict[str, Any]
+    program: programs.Program
+
+
+def make(
+    config: Config, target: Target, *, input_rate: str | None = None, say: Callable[[str], None]
+) -> Plan:
+    """Compiles a step, unless that was done before, and works out the figures.
+
+    Args:
+        config: the settings; neither data nor weights are looked for.
+        target: what to compile for.
+        input_rate: see `measured_input`.
+        say: takes a line.
+
+    Raises:
+        UserError: topology, batch or mesh are impossible, the input's rate cannot be read, or the
+            compiler is absent or fails.
+    """
+    chips.check_topology(target.topology)
+    measured = None if input_rate is None else measured_input(config, input_rate)
+    program = programs.compiled(config, target, say=say)
+    answer = program.answer
+    chip = chips.of_device(answer["device_kind"])
+    if chip is not None and answer["memory_limit"]:
+        per_chip = answer["devices"] / answer["chips"]
+        limit = round(answer["memory_limit"] * per_chip)
+        chip = dataclasses.replace(chip, memory_bytes=min(chip.memory_bytes, limit))
+    dtype = config.model.compute_dtype
+    figures: dict[str, Any] = {
+        "topology": target.topology,
+        "batch_size": target.batch_size,
+        "compute_dtype": dtype,
+        **{key: answer[key] for key in ("device_kind", "devices", "chips", "hosts", "fits")},
+        "unit": answer["devices"]
+        * math.lcm(
+            2 if config.augmentation.mixup_alpha > 0 else 1, config.optimizer.accumulation_steps
+        ),
+        "chip": None if chip is None else dataclasses.asdict(chip) | {"flops": chip.flops(dtype)},
+        "capacity": None if chip is None else chip.memory_bytes,
+        "compile_seconds": answer["seconds"],
+        "parameters": answer["parameters"],
+    }
+    if answer["fits"]:
+        figures |= estimate.analyse(
+            answer,
+            hlo.parse(program.text()),
+            batch_size=target.batch_size,
+            chip=chip,
+            compute_dtype=dtype,
+            analytical=flops.total(flops.by_part(config.model)),
+        )
+        if chip is not None:
+            figures["input_rate_measured"] = measured
+    return Plan(figures, program)
+
+
+def search(
+    config: Config, target: Target, plan: Plan, *, compiles: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Searches for the largest batch that fits a chip of known memory.
+
+    Args:
+        config: the settings of the plan.
+        target: its target.
+        plan: where the search begins.
+        compiles: largest number of further compiles.
+        say: takes a line.
+
+    Returns:
+        The values of `estimate.Search`.
+    """
+
+    def needed(batch_size: int) -> int | None:
+        wanted = dataclasses.replace(target, batch_size=batch_size)
+        answer = programs.compiled(config, wanted, say=say).answer
+        if not answer["fits"]:
+            return None
+        chip = chips.of_device(answer["device_kind"])
+        return estimate.memory(answer, chip, answer["devices"] / answer["chips"])["total"]
+
+    figures = plan.figures
+    memory = figures["memory"] if figures["fits"] else None
+    found = estimate.largest_batch(
+        needed,
+        first=target.batch_size,
+        first_needed=None if memory is None else memory["total"],
+        fixed=0 if memory is None else memory["total"] - memory["temporaries"] - memory["batch"],
+        capacity=figures["capacity"],
+        # A TPU pads a batch to whole tiles of 8 anyway.
+        unit=math.lcm(figures["unit"], 8 * figures["devices"]),
+        compiles=compiles,
+    )
+    return dataclasses.asdict(found)
+
+
+def measured_input(config: Config, text: str) -> float:
+    """Images/s that one host's input delivers, as the user states it or has measured it.
+
+    Args:
+        config: the settings, which name the size of the stored images and the way of reading.
+        text: a number of images/s, or the path of what `benchmarks/input.py` wrote.
+
+    Raises:
+        ConfigError: neither a rate above 0 nor such a file, or the file lacks this size or way of
+            reading.
+    """
+    try:
+        rate = float(text)
+    except ValueError:
+        sharded = config.data.shards not in (None, UNREAD)
+        source = "shards" if sharded else config.data.source
+        return _measured(Path(text), config.data.image_size, source)
+    if not (math.isfinite(rate) and rate > 0):
+        raise ConfigError(f"--input_rate={text} is no rate", remedy=_REMEDY)
+    return rate
+
+
+def _measured(path: Path, image_size: int, source: str) -> float:
+    try:
+        measured: Any = json.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"--input_rate={path} is no number and cannot be read ({error.strerror})",
+            remedy=_REMEDY,
+        ) from error
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"is no JSON ({error})", path=path, remedy=_REMEDY) from error
+    sizes = measured.get("images_per_second") if isinstance(measured, dict) else None
+    if not isinstance(sizes, dict) or not all(isinstance(ways, dict) for ways in sizes.values()):
+        raise ConfigError("holds no measured rates", path=path, remedy=_REMEDY)
+    if str(image_size) not in sizes:
+        raise ConfigError(
+            f"was measured with images of {', '.join(sizes)} pixels, "
+            f"data.image_size is {image_size}",
+            path=path,
+            remedy=f"measure with --sizes={image_size}",
+        )
+    rates = [
+        rate
+        for way, rate in sizes[str(image_size)].items()
+        if way.startswith(f"ours, from {source}") and isinstance(rate, int | float) and rate > 0
+    ]
+    if not rates:
+        raise ConfigError(
+            f"has no rate of our input from {source}",
+            path=path,
+            remedy="measure again with the present benchmarks/input.py",
+        )
+    return float(max(rates))

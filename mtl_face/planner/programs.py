@@ -1,0 +1,256 @@
+"""Where a plan gets a compiled step from: its cache, this process, or a TPU's compiler.
+
+The TPU's compiler is a library of its own, `libtpu`, and is used without a TPU. It belongs in a
+folder of its own: where it lies beside JAX, JAX takes the machine for one that has a TPU. Light: no
+JAX before it is needed.
+"""
+
+import ast
+import dataclasses
+import gzip
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mtl_face import config as config_lib
+from mtl_face import files
+from mtl_face.errors import ConfigError, UserError, WorkdirError
+from mtl_face.planner import LOCAL, Target
+
+FOLDER = "MTL_FACE_LIBTPU"
+"""Environment variable: folder of libtpu, or a virtual environment that has it."""
+
+_ROOT = Path(__file__).parents[2]
+_COMPILE_STEP = "mtl_face.planner.compile_step"
+
+
+class CompilerError(UserError):
+    """The compiler is absent, or failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled step.
+
+    Attributes:
+        answer: the compiler's account, see `compile_step.compile_step`.
+        hlo_file: text of the program, compressed; without content if it does not fit into memory.
+        cached: whether it was compiled before.
+    """
+
+    answer: dict[str, Any]
+    hlo_file: Path
+    cached: bool
+
+    def text(self) -> str:
+        """Text of the program."""
+        return gzip.decompress(self.hlo_file.read_bytes()).decode()
+
+
+def compiled(config: config_lib.Config, target: Target, *, say: Callable[[str], None]) -> Program:
+    """A step, compiled now or before; it is kept in the user's cache folder.
+
+    Raises:
+        CompilerError: the TPU's compiler is absent or failed, or nothing can be kept.
+        ConfigError: batch or mesh do not fit the devices.
+    """
+    library = None if target.topology == LOCAL else find_library()
+    name = cache_key(config, target, library)
+    folder = files.cache_folder() / "plans"
+    answer_file, hlo_file = folder / f"{name}.json", folder / f"{name}.hlo.gz"
+    if answer_file.exists():
+        answer = json.loads(answer_file.read_text())
+        if hlo_file.exists() or not answer["fits"]:
+            return Program(answer, hlo_file, cached=True)
+    try:
+        with files.replacing(hlo_file) as unfinished:
+            say(f"compiling a step of {target.batch_size} images for {target.topology} ...")
+            if library is None:
+                from mtl_face.planner import compile_step
+
+                answer = compile_step.compile_step(config, target, unfinished)
+            else:
+                answer = _compile_elsewhere(config, target, unfinished, library)
+        files.write_json(answer_file, answer)
+    except WorkdirError as error:
+        raise CompilerError(
+            f"{error.problem}; compiled steps cannot be kept there",
+            path=error.path,
+            remedy="free some space or mend the permissions, or let XDG_CACHE_HOME name another "
+            "folder",
+        ) from error
+    return Program(answer, hlo_file, cached=False)
+
+
+def cache_key(config: config_lib.Config, target: Target, library: Path | None) -> str:
+    """A name for all that a compiled step depends on; `library` is the TPU's compiler."""
+    parts: dict[str, Any] = {
+        "settings": _settings_of_step(config_lib.to_dict(config)),
+        "target": dataclasses.asdict(target),
+        "sources": {
+            str(path.relative_to(_ROOT)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in step_sources()
+        },
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")
+        },
+        "flags": {
+            name: value
+            for name, value in os.environ.items()
+            if name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+            or (name.startswith("JAX_") and "CACHE" not in name)
+        },
+    }
+    if library is None:
+        import jax
+
+        device = jax.devices()[0]
+        parts["devices"] = [device.platform, device.device_kind, jax.device_count()]
+    else:
+        parts["libtpu"] = [str(library), library.stat().st_size]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def step_sources() -> list[Path]:
+    """The files that a step can depend on: `compile_step`, and what of this program it imports."""
+    found: set[Path] = set()
+    waiting = [_COMPILE_STEP]
+    while waiting:
+        name = waiting.pop()
+        place = _ROOT.joinpath(*name.split("."))
+        # The package's own `__init__` holds the Python API, which would lead to every module.
+        for path in (place.with_suffix(".py"), place / "__init__.py"):
+            if name == "mtl_face" or path in found or not path.is_file():
+                continue
+            found.add(path)
+            waiting.append(name.rpartition(".")[0])
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.Import):
+                    waiting += [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                    waiting.append(node.module)
+                    waiting += [f"{node.module}.{alias.name}" for alias in node.names]
+    return sorted(found)
+
+
+_NOT_OF_THE_STEP = {
+    "training": (
+        "log_every_steps",
+        "evaluate_every_epochs",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "on_save_failure",
+        "on_bad_step",
+        "input_timeout_s",
+        "compilation_cache",
+        "xla_preset",  # what it stands for is in the environment
+    ),
+    "backbone": ("init_from", "init_channels"),
+}
+
+
+def _settings_of_step(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those that no compiled step depends on."""
+    left = {
+        name: value
+        for name, value in values.items()
+        if name not in ("name", "seed", "data", "evaluation", "provenance")
+    }
+    left["data"] = {"image_size": values["data"]["image_size"]}
+    left["training"] = {
+        name: value
+        for name, value in values["training"].items()
+        if name not in _NOT_OF_THE_STEP["training"]
+    }
+    backbone = {
+        name: value
+        for name, value in values["model"]["backbone"].items()
+        if name not in _NOT_OF_THE_STEP["backbone"]
+    }
+    left["model"] = {**values["model"], "backbone": backbone}
+    left["optimizer"] = {
+        name: value for name, value in values["optimizer"].items() if name != "batch_size"
+    }
+    return left
+
+
+def find_library(environment: Mapping[str, str] = os.environ) -> Path:
+    """The TPU's compiler: where a variable says, in the user's cache folder, or beside JAX.
+
+    Raises:
+        CompilerError: it is nowhere; the remedy is the command that gets it.
+    """
+    named = environment.get(FOLDER)
+    folder = Path(named).expanduser() if named else files.cache_folder() / "libtpu"
+    inside = ("libtpu/libtpu.so", "lib/python*/site-packages/libtpu/libtpu.so")
+    found = [path for pattern in inside for path in sorted(folder.glob(pattern))]
+    if found:
+        return found[-1].absolute()
+    if not named:
+        spec = importlib.util.find_spec("libtpu")
+        if spec is not None and spec.origin:
+            return Path(spec.origin).with_name("libtpu.so")
+    raise CompilerError(
+        "the TPU's compiler, libtpu, is not here" + (f" ({FOLDER} names the folder)" * bool(named)),
+        path=folder,
+        remedy=f"{sys.executable} -m pip install --no-deps --target={folder} "
+        f'"{_wanted_version()}"\n     (0.7 GB; needs no TPU), or plan for --topology=local',
+    )
+
+
+def _wanted_version() -> str:
+    """The requirement that the installed JAX itself names."""
+    for requirement in importlib.metadata.requires("jax") or ():
+        if requirement.startswith("libtpu"):
+            return requirement.partition(";")[0].strip()
+    return "libtpu"
+
+
+def _compile_elsewhere(
+    config: config_lib.Config, target: Target, hlo_file: Path, library: Path
+) -> dict[str, Any]:
+    """Compiles in a process of its own: with this library loaded some of JAX needs a TPU."""
+    python_path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_LIBRARY_PATH": str(library),
+        # There is no TPU to be asked what it is.
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "PYTHONPATH": os.pathsep.join(python_path),
+    }
+    request = {
+        "config": config_lib.to_dict(config),
+        "target": dataclasses.asdict(target),
+        "hlo_file": str(hlo_file),
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", _COMPILE_STEP],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    if result.returncode:
+        raise CompilerError(
+            f"the TPU's compiler failed with status {result.returncode}:\n"
+            + "\n".join(result.stderr.strip().splitlines()[-5:]),
+            path=library,
+            remedy=f"check that {_wanted_version()} is installed there, and free memory (the "
+            "paper's network takes 5 GB)",
+        )
+    answer = json.loads(result.stdout)
+    if "error" in answer:
+        raise ConfigError(answer["error"], remedy=answer["remedy"])
+    return answer

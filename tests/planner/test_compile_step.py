@@ -1,0 +1,46 @@
+"""What is compiled: the step of the platform that is planned for, over batches as they come."""
+
+import jax
+import numpy as np
+
+from data_pipeline import batch as batches
+from mtl_face import config as config_lib
+from mtl_face.model.network import for_platform
+from mtl_face.objective.resample import resolve_method
+from mtl_face.planner import compile_step
+from mtl_face.tables import FrameTable
+from mtl_face.training import sharding
+
+
+def test_auto_is_settled_for_the_platform_that_is_compiled_for():
+    settings = config_lib.Config()
+    assert settings.model.backbone.convolution == settings.augmentation.method == "auto"
+    for platform, convolution, method in [
+        ("tpu", "xla", "separable"),
+        ("cpu", "matmul_gradient", "gather"),
+        ("gpu", "xla", "gather"),
+    ]:
+        assert for_platform(settings.model, platform).backbone.convolution == convolution
+        assert resolve_method(settings.augmentation.method, platform) == method
+
+
+def test_the_batch_is_what_the_input_hands_over():
+    table = FrameTable.from_columns(
+        dataset=["d"] * 8,
+        video=["v"] * 8,
+        frame=range(8),
+        image=["x"] * 8,
+        root=["/"] * 8,
+        valence=np.zeros(8),
+        arousal=np.zeros(8),
+        expression=np.arange(8),
+        au=np.zeros((8, 12)),
+    )
+    mesh = sharding.make_mesh(data=4, fsdp=2)
+    images = iter([(np.arange(8), np.zeros((8, 32, 32, 3), np.uint8))])
+    (found,) = batches.to_devices(batches.with_labels(table, images), sharding.by_example(mesh))
+    expected = compile_step.abstract_batch(8, image_size=32, mesh=mesh)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        assert one.sharding.is_equivalent_to(other.sharding, one.ndim)
