@@ -51,6 +51,12 @@ def run(config: Config, options: argparse.Namespace) -> int:
     from mtl_face.training.monitoring import parse_steps
 
     traced = None if options.profile_steps is None else parse_steps(options.profile_steps)
-    with processes.joined(config, options):
+    with processes.joined(
+        config,
+        coordinator=options.coordinator,
+        num_processes=options.num_processes,
+        process_id=options.process_id,
+        timeout_seconds=options.join_timeout_s,
+    ):
         result = train(config, options.workdir, profile_steps=traced)
     return 0 if result.stopped_by is None else 128 + int(result.stopped_by)

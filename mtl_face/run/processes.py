@@ -1,6 +1,5 @@
-"""The processes of one run: how they join, the folder that they share, and their names."""
+"""The processes of one run: how they join, and the folder that they share."""
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -18,23 +17,30 @@ _PATIENCE = 60.0
 
 
 @contextlib.contextmanager
-def joined(config: config_lib.Config, options: argparse.Namespace) -> Iterator[None]:
+def joined(
+    config: config_lib.Config,
+    *,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    timeout_seconds: float,
+) -> Iterator[None]:
     """Joins the processes that the flags or the launcher name, if there are any.
 
     Args:
         config: the settings, which must be those of every process.
-        options: `coordinator`, `num_processes`, `process_id`, `join_timeout_s`.
+        coordinator: `HOST:PORT` of process 0, or None.
+        num_processes: of the run, or None; 1 to run alone, wherever that is.
+        process_id: of this process, from 0, or None.
+        timeout_seconds: longest wait for all to be there.
 
     Raises:
-        UserError: some process did not come, or the flags say half.
+        UserError: some process did not come, or the place of this one is only half known.
     """
-    timeout = options.join_timeout_s
-    place, devices = distributed.find_place(
-        options.coordinator, options.num_processes, options.process_id, timeout_seconds=timeout
+    place = distributed.find_place(
+        coordinator, num_processes, process_id, timeout_seconds=timeout_seconds
     )
-    with distributed.joined(
-        place, settings=digest(config), timeout_seconds=timeout, local_devices=devices
-    ):
+    with distributed.joined(place, settings=digest(config), timeout_seconds=timeout_seconds):
         yield
 
 

@@ -4,8 +4,8 @@ A program is started once on every host (or once for every device), with the sam
 processes find each other through a coordinator, process 0; then `jax.devices()` lists the devices
 of all, and one jitted step runs on them all.
 
-What is said here goes over the coordinator's store of keys and values, not over the devices: it
-works before they are touched, and however long one process takes.
+Messages go over the coordinator's store of keys and values, not over the devices: that works before
+they are touched, and however long one process takes.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
-from jax._src import clusters, distributed  # what jax.distributed is made of; it shows neither
+from jax._src import clusters, distributed  # jax.distributed shows neither
 
 from mtl_face.errors import UserError
 from mtl_face.training import roll_call
@@ -30,7 +30,7 @@ from mtl_face.training.roll_call import Place
 _T = TypeVar("_T")
 
 _END = "mtl_face/end"
-"""Key under which the first process that fails leaves its words, or the last one its farewell."""
+"""Key of the message of the first process that fails, or of the last one's farewell."""
 
 _FAREWELL = "farewell"
 
@@ -38,7 +38,7 @@ _LONGEST = datetime.timedelta(days=30) // datetime.timedelta(milliseconds=1)
 """Milliseconds: as long as a run may take."""
 
 _GRACE = 3.0
-"""Seconds that an ending process leaves for words to spread."""
+"""Seconds that an ending process leaves for its message to spread."""
 
 _leaving = threading.Lock()
 _counter = itertools.count()
@@ -50,8 +50,8 @@ def find_place(
     process_id: int | None,
     *,
     timeout_seconds: float,
-) -> tuple[Place | None, list[int] | None]:
-    """This process's place in a run: as given, or as a TPU pod, SLURM or Open MPI tell it.
+) -> Place | None:
+    """This process's place in a run: as given, or as a TPU pod, SLURM or Open MPI name it.
 
     Args:
         coordinator: `HOST:PORT` of process 0, or None.
@@ -60,24 +60,22 @@ def find_place(
         timeout_seconds: to wait for the coordinator's name to be known.
 
     Returns:
-        The place, None for a process that runs alone; and the numbers of the devices of this host
-        that the launcher gives to this process, None for all.
+        The place; None for a process that runs alone.
 
     Raises:
-        UserError: only a part of it is known.
+        UserError: only a part of the place is known.
     """
     if num_processes == 1:
-        return None, None
+        return None
     given = (coordinator, num_processes, process_id)
-    local_devices = None
+    devices = None
     if None in given:
         found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
             coordinator, num_processes, process_id, None, None, max(1, round(timeout_seconds))
         )
         coordinator, num_processes, process_id, devices = found
-        local_devices = None if devices is None else list(devices)
         if given == (None, None, None) and (num_processes or 1) == 1:
-            return None, None
+            return None
     flags = {
         "--coordinator": coordinator,
         "--num_processes": num_processes,
@@ -88,35 +86,30 @@ def find_place(
         raise UserError(
             f"one process of several needs {', '.join(missing)} too",
             remedy="give --coordinator=HOST:PORT --num_processes=N --process_id=I; "
-            "TPU pods, SLURM (srun) and Open MPI (mpirun) tell them without flags",
+            "TPU pods, SLURM (srun) and Open MPI (mpirun) need no flags",
         )
     assert coordinator is not None
     assert num_processes is not None
     assert process_id is not None
-    place = Place(coordinator, num_processes, process_id)
+    place = Place(
+        coordinator, num_processes, process_id, None if devices is None else tuple(devices)
+    )
     roll_call.check_place(place)
-    return place, local_devices
+    return place
 
 
 @contextlib.contextmanager
-def joined(
-    place: Place | None,
-    *,
-    settings: str,
-    timeout_seconds: float,
-    local_devices: list[int] | None = None,
-) -> Iterator[None]:
+def joined(place: Place | None, *, settings: str, timeout_seconds: float) -> Iterator[None]:
     """Joins the processes of a run; at the end, waits for all of them.
 
-    Must come before anything that touches the devices. If one process fails, all end: with its
-    words and the exit status 2, at once, without the clean-up of an interpreter, since that would
-    wait for the devices of the others.
+    Must come before anything that touches the devices. If one process fails, all end with its
+    message and exit status 2; at once, since the clean-up of an interpreter would wait for the
+    devices of the others.
 
     Args:
         place: of this process; None for one that runs alone.
-        settings: what must be the same in every process, a digest.
+        settings: digest of what must be the same in every process.
         timeout_seconds: longest wait for all to be there.
-        local_devices: see `find_place`.
 
     Raises:
         UserError: some process did not come, see `roll_call.meet`.
@@ -129,7 +122,7 @@ def joined(
         place.coordinator,
         place.num_processes,
         place.process_id,
-        local_device_ids=local_devices,
+        local_device_ids=place.local_devices,
         cluster_detection_method="deactivate",  # `find_place` has done it
     )
     # JAX takes the first SIGTERM for itself, and a process in its preparations would not end.
@@ -148,10 +141,7 @@ def joined(
 
 
 def first(action: Callable[[], _T]) -> _T | None:
-    """Does something in process 0 while the others wait for its end.
-
-    Args:
-        action: what is to be done once; if it raises, all processes end.
+    """Calls `action` in process 0 while the others wait; if it raises, all processes end.
 
     Returns:
         Its result in process 0, None in the others.
@@ -211,7 +201,7 @@ def _watch() -> None:
 
 
 def _give_up(error: BaseException) -> None:
-    """Tells all why, and ends this process."""
+    """Sends all the reason, and ends this process."""
     where = f"process {jax.process_index()} of {jax.process_count()} ({socket.gethostname()})"
     if isinstance(error, UserError):
         words = f"error: {where}: {error}"
@@ -220,7 +210,7 @@ def _give_up(error: BaseException) -> None:
     else:
         sys.excepthook(type(error), error, error.__traceback__)
         words = f"error: {where} failed: {type(error).__name__}: {error}"
-    # Refused if another one was earlier: its words are the cause, and the watcher prints them.
+    # Refused if another one was earlier: its message is the cause, and the watcher prints it.
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         _client().key_value_set(_END, words)
     time.sleep(_GRACE)  # the watcher is to hear of it first

@@ -1,10 +1,8 @@
 """Waits until every process of a run is there, and names those that are not. Light: no JAX.
 
-JAX's own start ends a process without a name when another one is missing. So the processes first
-meet at the address where JAX's coordinator will listen: process 0 takes the names down, all others
-report to it, and either all go on or all learn who is missing.
-
-A message is one line of JSON each way.
+JAX's own start does not name a missing process. So the processes first meet at the address where
+JAX's coordinator will listen: process 0 takes the names down, all others report to it, and either
+all go on or all learn who is missing. A message is one line of JSON each way.
 """
 
 import contextlib
@@ -19,10 +17,10 @@ from mtl_face.errors import ConfigError, UserError
 
 _LONGEST = 65536
 _PATIENCE = 5.0
-"""Seconds for the words of a process that has connected."""
+"""Seconds for the message of a process that has connected."""
 
 _LAST_WORDS = 0.3
-"""Seconds for the end of a process that has died to become known here."""
+"""Seconds in which the end of a process that has died becomes known here."""
 
 _GREETING = "mtl_face"
 
@@ -35,19 +33,18 @@ class Place:
         coordinator: `HOST:PORT` of process 0.
         num_processes: of the run.
         process_id: of this one, from 0.
+        local_devices: numbers of the devices of this host that the launcher gives to this process;
+            None for all.
     """
 
     coordinator: str
     num_processes: int
     process_id: int
+    local_devices: tuple[int, ...] | None = None
 
 
 def check_place(place: Place) -> None:
-    """Checks what a user has typed.
-
-    Raises:
-        ConfigError: it is no place.
-    """
+    """Checks what a user has typed; raises ConfigError."""
     host, _, port = place.coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ConfigError(
@@ -66,7 +63,7 @@ def meet(place: Place, *, settings: str, timeout_seconds: float) -> None:
 
     Args:
         place: of this process.
-        settings: what must be the same in every process, a digest.
+        settings: digest of what must be the same in every process.
         timeout_seconds: longest wait.
 
     Raises:
@@ -225,7 +222,7 @@ def _say(connection: socket.socket, words: dict) -> None:
 
 
 def _hear(connection: socket.socket, patience: float = _PATIENCE) -> dict | None:
-    """One message; None if there is none, or no message of ours."""
+    """One message of this protocol; None if there is none."""
     connection.settimeout(patience)
     text = b""
     try:

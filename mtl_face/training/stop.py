@@ -13,14 +13,14 @@ from mtl_face.training import sharding
 
 
 class Stop(Protocol):
-    """What a loop asks after each step."""
+    """What a loop asks after each step whether to leave."""
 
     @property
     def requested(self) -> bool:
         """Whether to leave after this step."""
 
     def conclude(self) -> signal.Signals | None:
-        """To be called when the loop has ended: the signal that it has heard of, if any."""
+        """The signal that was heard of, if any; to be called when the loop has ended."""
 
 
 class StopRequest:
@@ -62,18 +62,13 @@ class StopRequest:
 class AgreedStop:
     """A stop of several processes at the same step, whichever of them got the signal.
 
-    Each time it is asked, the devices find the largest signal number of all processes; a tiny
-    program of its own, so that no step waits for it. The answer is the one of the time before:
-    it has been computed meanwhile.
+    Each question lets the devices find the largest signal number of all processes, in a tiny
+    program of its own, and gives the answer of the question before, which has been computed
+    meanwhile: so no step waits for it.
     """
 
     def __init__(self, own: StopRequest, mesh: jax.sharding.Mesh) -> None:
-        """Prepares to ask; every process must.
-
-        Args:
-            own: what this process was sent.
-            mesh: the devices of all processes.
-        """
+        """Prepares to ask on the devices of all processes; every process must."""
         self.signal: signal.Signals | None = None
         self._own = own
         self._count = len(mesh.local_devices)

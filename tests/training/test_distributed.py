@@ -99,8 +99,8 @@ def test_one_process_alone(monkeypatch):
     for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
     find = functools.partial(distributed.find_place, timeout_seconds=1)
-    assert find(None, None, None) == (None, None)
-    assert find("host:1", 1, 0) == (None, None)
+    assert find(None, None, None) is None
+    assert find("host:1", 1, 0) is None
     with pytest.raises(UserError, match="needs --num_processes, --process_id too"):
         find("host:1", None, None)
     assert distributed.first(lambda: 3) == 3
@@ -128,11 +128,11 @@ def test_launchers_tell_the_place(monkeypatch, launcher):
     values = slurm if launcher == "slurm" else ompi
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    place, devices = distributed.find_place(None, None, None, timeout_seconds=1)
+    place = distributed.find_place(None, None, None, timeout_seconds=1)
     host = "node007:61441" if launcher == "slurm" else "10.0.0.7:61442"
-    assert place == distributed.Place(host, 3, 2)
-    assert devices == [0 if launcher == "slurm" else 1]
+    device = 0 if launcher == "slurm" else 1
+    assert place == distributed.Place(host, 3, 2, local_devices=(device,))
     # One task alone is no run of several.
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
-    assert distributed.find_place(None, None, None, timeout_seconds=1) == (None, None)
+    assert distributed.find_place(None, None, None, timeout_seconds=1) is None
