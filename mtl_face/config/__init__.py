@@ -26,6 +26,7 @@ from mtl_face.config.schema import (
     DataConfig,
     DataSetConfig,
     ModelConfig,
+    OptimizerConfig,
     RenderedFacesConfig,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "DataConfig",
     "DataSetConfig",
     "ModelConfig",
+    "OptimizerConfig",
     "RenderedFacesConfig",
     "affects",
     "common",

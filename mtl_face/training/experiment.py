@@ -5,14 +5,12 @@ benchmarks.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtl_face.config import Config
 from mtl_face.model.network import MtlFace, for_platform
@@ -62,8 +60,12 @@ class Experiment:
         platform = self.mesh.devices.flat[0].platform
         self._resampling = resample.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
         self.network = MtlFace(for_platform(config.model, platform), devices=self.mesh.size)
-        self.learning_rates = _learning_rates(config, steps_per_epoch)
-        self.optimizer = _optimizer(config, self.learning_rates)
+        self.learning_rates = optimizers.learning_rates(config.optimizer, steps_per_epoch)
+        self.optimizer = optimizers.make_optimizer(
+            config.optimizer,
+            self.learning_rates,
+            frozen_stages=config.model.backbone.frozen_stages,
+        )
 
     @functools.cached_property
     def state_like(self) -> TrainState:
@@ -188,43 +190,3 @@ class Experiment:
 def fixed_temperatures(config: Config) -> dict[str, float]:
     """The configured temperature of each task."""
     return {task: getattr(config.uncertainty.temperatures, task) for task in TASKS}
-
-
-def _learning_rates(
-    config: Config, steps_per_epoch: Fraction | int
-) -> dict[str, optimizers.Schedule]:
-    settings = config.optimizer
-    warmup = round(settings.warmup_epochs * steps_per_epoch)
-    total = math.ceil(settings.epochs * steps_per_epoch)
-    if settings.backbone_schedule == "cosine":
-        backbone = optimizers.cosine(
-            settings.backbone_learning_rate, warmup_steps=warmup, total_steps=total
-        )
-    else:
-        backbone = optimizers.exponential_by_epoch(
-            settings.backbone_learning_rate,
-            decay=settings.backbone_decay,
-            steps_per_epoch=float(steps_per_epoch),
-        )
-    if settings.schedule == "cosine":
-        rest = optimizers.cosine(settings.learning_rate, warmup_steps=warmup, total_steps=total)
-    else:
-        rest = optimizers.inverse_sqrt(settings.learning_rate, warmup_steps=warmup)
-    return {"backbone": backbone, "rest": rest}
-
-
-def _optimizer(
-    config: Config, rates: dict[str, optimizers.Schedule]
-) -> optax.GradientTransformation:
-    settings = config.optimizer
-    return optimizers.make_optimizer(
-        backbone_schedule=rates["backbone"],
-        rest_schedule=rates["rest"],
-        weight_decay=settings.weight_decay,
-        beta1=settings.beta1,
-        beta2=settings.beta2,
-        epsilon=settings.epsilon,
-        gradient_clip=settings.gradient_clip,
-        frozen_stages=config.model.backbone.frozen_stages,
-        stage_multipliers=settings.backbone_stage_multipliers,
-    )

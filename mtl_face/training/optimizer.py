@@ -5,13 +5,16 @@ encoder, decoder, heads, uncertainties), whose rate warms up and then falls. For
 first stages of the backbone can be frozen, and its rate can differ from stage to stage.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_face.config import OptimizerConfig
 from mtl_face.model.geometry import NOTHING_FROZEN, stage_of
 
 Schedule = Callable[[Any], Any]
@@ -47,6 +50,27 @@ def cosine(peak: float, *, warmup_steps: int, total_steps: int) -> Schedule:
     )
 
 
+def learning_rates(
+    settings: OptimizerConfig, steps_per_epoch: Fraction | int
+) -> dict[str, Schedule]:
+    """The schedules that the settings name, by group: `backbone` and `rest`."""
+    warmup = round(settings.warmup_epochs * steps_per_epoch)
+    total = math.ceil(settings.epochs * steps_per_epoch)
+    if settings.backbone_schedule == "cosine":
+        backbone = cosine(settings.backbone_learning_rate, warmup_steps=warmup, total_steps=total)
+    else:
+        backbone = exponential_by_epoch(
+            settings.backbone_learning_rate,
+            decay=settings.backbone_decay,
+            steps_per_epoch=float(steps_per_epoch),
+        )
+    if settings.schedule == "cosine":
+        rest = cosine(settings.learning_rate, warmup_steps=warmup, total_steps=total)
+    else:
+        rest = inverse_sqrt(settings.learning_rate, warmup_steps=warmup)
+    return {"backbone": backbone, "rest": rest}
+
+
 def group_labels(params: Any, *, frozen_stages: int = NOTHING_FROZEN) -> Any:
     """Pytree of `frozen`, `backbone` or `rest`, like `params`.
 
@@ -80,55 +104,48 @@ def decayed(params: Any) -> Any:
 
 
 def make_optimizer(
+    settings: OptimizerConfig,
+    rates: Mapping[str, Schedule],
     *,
-    backbone_schedule: Schedule,
-    rest_schedule: Schedule,
-    weight_decay: float,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    gradient_clip: float,
     frozen_stages: int = NOTHING_FROZEN,
-    stage_multipliers: Sequence[float] = (1.0,),
 ) -> optax.GradientTransformation:
     """AdamW for both groups, after an optional clip of the gradients' global norm.
 
     Args:
-        backbone_schedule: step -> learning rate of the backbone.
-        rest_schedule: step -> learning rate of all else.
-        weight_decay: decoupled, times the learning rate, see `decayed`.
-        beta1: decay of the first moment.
-        beta2: decay of the second moment.
-        epsilon: added to the root of the second moment.
-        gradient_clip: largest global norm, over what is not frozen; 0 for none.
+        settings: of AdamW and of the clip. Decay is decoupled, times the learning rate, and applies
+            where `decayed` says.
+        rates: learning rates of `backbone` and `rest`.
         frozen_stages: stages of the backbone that do not change at all: no step, no decay, no
             moments in the state, no part in the clipped norm. -1 for none, 0 for the stem, k for
             the stem and the first k stages.
-        stage_multipliers: of the backbone's learning rate, for the stem and each stage; or one
-            for all of them.
 
     Returns:
-        An optax transformation for parameters whose paths tell the groups (`group_labels`).
+        An optax transformation for parameters whose paths name the groups (`group_labels`).
     """
 
     def adamw(schedule: Schedule) -> optax.GradientTransformation:
         return optax.adamw(
-            schedule, b1=beta1, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=decayed
+            schedule,
+            b1=settings.beta1,
+            b2=settings.beta2,
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+            mask=decayed,
         )
 
     def labels(params: Any) -> Any:
         return group_labels(params, frozen_stages=frozen_stages)
 
-    backbone = adamw(backbone_schedule)
-    if set(stage_multipliers) != {1.0}:
-        backbone = optax.chain(backbone, _scale_by_stage(stage_multipliers))
-    parts = {"backbone": backbone, "rest": adamw(rest_schedule)}
+    backbone = adamw(rates["backbone"])
+    if set(settings.backbone_stage_multipliers) != {1.0}:
+        backbone = optax.chain(backbone, _scale_by_stage(settings.backbone_stage_multipliers))
+    parts = {"backbone": backbone, "rest": adamw(rates["rest"])}
     if frozen_stages > NOTHING_FROZEN:
         parts["frozen"] = optax.set_to_zero()
     groups = optax.multi_transform(parts, labels)
-    if gradient_clip <= 0:
+    if settings.gradient_clip <= 0:
         return groups
-    clip = optax.clip_by_global_norm(gradient_clip)
+    clip = optax.clip_by_global_norm(settings.gradient_clip)
     if frozen_stages == NOTHING_FROZEN:
         return optax.chain(clip, groups)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import tiny_network
 
-from mtl_face.config import BackboneConfig
+from mtl_face.config import BackboneConfig, OptimizerConfig
 from mtl_face.model.backbone import ResNet
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 from mtl_face.training import sharding, state
@@ -78,13 +78,17 @@ def _compiled(
     """(mesh, shardings of the state, first state on the host, compiled step)."""
     network = SmallResNet(stage_sizes, batch_norm, groups, frozen_stages, width)
     optimizer = make_optimizer(
-        backbone_schedule=exponential_by_epoch(1e-2, decay=0.5, steps_per_epoch=10),
-        rest_schedule=inverse_sqrt(1e-2, warmup_steps=1),
-        weight_decay=0.1,
-        beta1=0.9,
-        beta2=0.99,
-        epsilon=1e-2,  # large, so that tiny moments don't magnify rounding
-        gradient_clip=1.0,
+        OptimizerConfig(
+            weight_decay=0.1,
+            beta1=0.9,
+            beta2=0.99,
+            epsilon=1e-2,  # large, so that tiny moments don't magnify rounding
+            gradient_clip=1.0,
+        ),
+        {
+            "backbone": exponential_by_epoch(1e-2, decay=0.5, steps_per_epoch=10),
+            "rest": inverse_sqrt(1e-2, warmup_steps=1),
+        },
         frozen_stages=frozen_stages,
     )
     mesh = sharding.make_mesh(fsdp=fsdp, devices=jax.devices()[:devices])

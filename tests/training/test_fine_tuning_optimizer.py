@@ -1,5 +1,7 @@
 """The backbone's stages in the optimizer: frozen, or with a learning rate of their own."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from mtl_face import config
+from mtl_face.config import OptimizerConfig
 from mtl_face.errors import ConfigError
 from mtl_face.model.geometry import stage_of
 from mtl_face.training import optimizer
@@ -40,19 +43,16 @@ def stage(name):
     return PARTS[keys[2]] if keys[1] == "backbone" else None
 
 
-def make(**changes):
-    return optimizer.make_optimizer(
-        **{
-            "backbone_schedule": lambda step: BACKBONE_RATE,
-            "rest_schedule": lambda step: REST_RATE,
-            "weight_decay": DECAY,
-            "beta1": BETA1,
-            "beta2": BETA2,
-            "epsilon": EPSILON,
-            "gradient_clip": 0.0,
-            **changes,
-        }
-    )
+RATES = {
+    "backbone": lambda step: BACKBONE_RATE,
+    "rest": lambda step: REST_RATE,
+}
+
+
+def make(*, rates=RATES, frozen_stages=-1, **changes):
+    settings = OptimizerConfig(weight_decay=DECAY, beta1=BETA1, beta2=BETA2, epsilon=EPSILON)
+    settings = dataclasses.replace(settings, **changes)
+    return optimizer.make_optimizer(settings, rates, frozen_stages=frozen_stages)
 
 
 def steps(ours, count=3):
@@ -74,7 +74,7 @@ def steps(ours, count=3):
 @pytest.mark.parametrize("multipliers", [(0.1, 0.5, 2.0), (0.3,)], ids=["each", "all"])
 def test_multipliers_against_pytorch(multipliers):
     """One AdamW of PyTorch's a stage, each with its own rate."""
-    first, last, gradients, _ = steps(make(stage_multipliers=multipliers))
+    first, last, gradients, _ = steps(make(backbone_stage_multipliers=multipliers))
     tensors = {n: torch.nn.Parameter(torch.tensor(np.asarray(v))) for n, v in first.items()}
     groups = []
     for name, tensor in tensors.items():
@@ -98,7 +98,7 @@ def test_multipliers_against_pytorch(multipliers):
 
 
 def test_multipliers_of_one_change_nothing():
-    plain, ones = make(), make(stage_multipliers=(1.0, 1.0, 1.0))
+    plain, ones = make(), make(backbone_stage_multipliers=(1.0, 1.0, 1.0))
     assert jax.tree.structure(steps(plain)[3]) == jax.tree.structure(steps(ones)[3])
     for name, leaf in steps(plain)[1].items():
         np.testing.assert_array_equal(leaf, steps(ones)[1][name])
@@ -112,7 +112,7 @@ def test_frozen_stages(frozen_stages, gradient_clip):
         make(
             frozen_stages=frozen_stages,
             gradient_clip=gradient_clip,
-            stage_multipliers=(1.0, 0.5, 0.25),
+            backbone_stage_multipliers=(1.0, 0.5, 0.25),
         )
     )
     frozen = {name for name in first if stage(name) is not None and stage(name) <= frozen_stages}
@@ -125,7 +125,7 @@ def test_frozen_stages(frozen_stages, gradient_clip):
 
     if gradient_clip:
         # The limit holds for what trains: scaled by hand, the same steps come out.
-        alone = make(stage_multipliers=(1.0, 0.5, 0.25))
+        alone = make(backbone_stage_multipliers=(1.0, 0.5, 0.25))
         params = parameters(np.random.default_rng(0))
         state = alone.init(params)
         for row in gradients:
@@ -175,11 +175,14 @@ def test_wrong_settings_are_explained(backbone, optimizer_settings, expected):
 
 
 def test_settings_reach_the_optimizer():
+    rates = {"backbone_learning_rate": 1.0, "learning_rate": 1.0, "warmup_epochs": 0.0}
     made = settings(
-        {"frozen_stages": 1, "batch_norm": "local"}, backbone_stage_multipliers=(0.5, 0.5, 2.0)
+        {"frozen_stages": 1, "batch_norm": "local"},
+        **rates,
+        backbone_stage_multipliers=(0.5, 0.5, 2.0),
     )
     first, last, _, _ = steps(Experiment(made).optimizer, 1)
-    _, plain_last, _, _ = steps(Experiment(settings({})).optimizer, 1)
+    _, plain_last, _, _ = steps(Experiment(settings({}, **rates)).optimizer, 1)
     for name, leaf in last.items():
         factor = {0: 0, 1: 0, 2: 2, None: 1}[stage(name)]
         expected = factor * (plain_last[name] - first[name])

@@ -1,5 +1,6 @@
 """Schedules against closed forms, groups and decay by name, AdamW against PyTorch's."""
 
+import dataclasses
 import math
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 import torch
 from model_settings import PAPER, changed
 
+from mtl_face.config import OptimizerConfig
 from mtl_face.model.network import MtlFace
 from mtl_face.training import optimizer
 
@@ -126,19 +128,16 @@ def small_params(random):
 BETA1, BETA2, EPSILON, DECAY = 0.8, 0.95, 1e-6, 0.1
 
 
-def make(**changes):
-    return optimizer.make_optimizer(
-        **{
-            "backbone_schedule": optimizer.exponential_by_epoch(1e-2, decay=0.5, steps_per_epoch=2),
-            "rest_schedule": optimizer.inverse_sqrt(3e-2, warmup_steps=3),
-            "weight_decay": DECAY,
-            "beta1": BETA1,
-            "beta2": BETA2,
-            "epsilon": EPSILON,
-            "gradient_clip": 0.0,
-            **changes,
-        }
-    )
+RATES = {
+    "backbone": optimizer.exponential_by_epoch(1e-2, decay=0.5, steps_per_epoch=2),
+    "rest": optimizer.inverse_sqrt(3e-2, warmup_steps=3),
+}
+
+
+def make(*, rates=RATES, frozen_stages=-1, **changes):
+    settings = OptimizerConfig(weight_decay=DECAY, beta1=BETA1, beta2=BETA2, epsilon=EPSILON)
+    settings = dataclasses.replace(settings, **changes)
+    return optimizer.make_optimizer(settings, rates, frozen_stages=frozen_stages)
 
 
 def test_adamw_against_pytorch():

@@ -10,6 +10,7 @@ import optax
 import pytest
 import tiny_network
 
+from mtl_face.config import OptimizerConfig
 from mtl_face.inference.predictor import make_predict_step
 from mtl_face.training import sharding, state, step
 from mtl_face.training.optimizer import inverse_sqrt, make_optimizer
@@ -248,13 +249,8 @@ def test_abstract_state_describes_the_state():
 def test_adamw_and_learned_temperatures_on_eight_devices():
     """Adam's division by tiny moments magnifies rounding: a large epsilon keeps it in bounds."""
     optimizer = make_optimizer(
-        backbone_schedule=inverse_sqrt(1e-2, warmup_steps=3),
-        rest_schedule=inverse_sqrt(1e-2, warmup_steps=3),
-        weight_decay=0.1,
-        beta1=0.9,
-        beta2=0.99,
-        epsilon=1e-2,
-        gradient_clip=1.0,
+        OptimizerConfig(weight_decay=0.1, beta1=0.9, beta2=0.99, epsilon=1e-2, gradient_clip=1.0),
+        dict.fromkeys(("backbone", "rest"), inverse_sqrt(1e-2, warmup_steps=3)),
     )
     runs = [run(*mesh, 10, optimizer=optimizer, learned=True) for mesh in MESHES]
     for losses, last in runs[1:]:
