@@ -1,7 +1,7 @@
-"""What a compiled train step tells before anything is rented: memory, arithmetic, traffic, time.
+"""The figures of a plan: memory, arithmetic, traffic, shortest time; and the largest batch.
 
-Pure functions from the compiler's account of one device (`compiled` below, plain numbers), the text
-of its program and the chip's published peaks to a plan of plain values. Imports no JAX.
+Pure functions of the compiler's account of one device (`compiled` below, plain numbers), the text
+of its program and the chip's published peaks. Imports no JAX.
 
 One device runs the program. On some TPUs a chip is two devices; a device then has half of it.
 """
@@ -25,32 +25,25 @@ def analyse(
     chip: Chip | None,
     compute_dtype: str,
     analytical: Flops,
-    parameter_bytes: int = 4,
 ) -> Numbers:
-    """Puts the plan together.
+    """Puts the figures together.
 
     Args:
-        compiled: what the compiler says of one device: `devices`, `chips`, `hosts`, `arguments`
-            (bytes by kind), `memory` (`arguments`, `output`, `alias`, `temporaries`, `code`),
-            `flops`, `bytes_accessed`, `parameter_sizes` (elements of each trained parameter),
-            `shards` (parts of the large ones).
+        compiled: see `compile_step.compile_step`.
         module: its program.
         batch_size: images of a step, over all devices.
         chip: the published peaks; None if they are not known.
         compute_dtype: of the activations, by which the peak is chosen.
         analytical: operations of one image, in closed form.
-        parameter_bytes: bytes of one number of a gradient that is exchanged as it should be.
 
     Returns:
         `memory`, `arithmetic`, `collectives`, `gradients`, `roofline` (None without a chip) and
-        `loops` (a note where the compiler counted a loop once), see the functions below.
+        `loops` (a note where the compiler counted a loop once), see the functions for each.
     """
     devices_per_chip = compiled["devices"] / compiled["chips"]
     images = batch_size / compiled["devices"]
     found = traffic.collectives(module, compiled["devices"])
-    exchanged = traffic.exchanges(
-        found, compiled["parameter_sizes"], parameter_bytes, shards=compiled["shards"]
-    )
+    exchanged = traffic.exchanges(found, compiled["parameter_sizes"], shards=compiled["shards"])
     loops = uncounted_loops(module)
     flops = compiled["flops"]
     if loops:  # counted once, so that the closed form knows better
@@ -216,7 +209,7 @@ def largest_batch(
     What a step needs grows almost linearly with the batch, until the compiler is short of memory
     and trades time for it. So the next batch to try is where the line through what was tried last
     meets the capacity, below what is known to be too large; where that line has become flat, a
-    quarter more.
+    quarter more. Bounds closer than one unit, or than 3 %, end the search early.
 
     Args:
         needed: compiles a batch; bytes on a chip, or None if the compiler refused.
@@ -226,9 +219,6 @@ def largest_batch(
         capacity: bytes of a chip.
         unit: batches are multiples of it.
         compiles: largest number of calls of `needed`.
-
-    Returns:
-        What was found; bounds closer than one unit, or than 3 %, end the search early.
     """
     tried: dict[int, int | None] = {first: first_needed}
 

@@ -1,10 +1,9 @@
 """Floating-point operations of the network, counted in closed form from its settings.
 
-Counted are the convolutions and matrix products, a multiplication and an addition as two. All else
-(norms, activations, augmentation, loss, optimizer) comes to some percent and is left out, so what a
-compiler counts for the same step must be a little more. A product of the forward pass costs as much
-again for each of its two gradients, with respect to its input and to its kernel, where these are
-needed.
+The count is of convolutions and matrix products, a multiplication and an addition as two. All else
+(norms, activations, augmentation, loss, optimizer) comes to some percent and is left out, so a
+compiler counts a little more for the same step. A product of the forward pass costs as much again
+for each of its two gradients, with respect to its input and to its kernel, where these are needed.
 
 Imports no JAX.
 """

@@ -46,7 +46,7 @@ class Instruction:
         opcode: as in the text, `all-reduce-start` for one.
         results: its result, the parts of a tuple one by one.
         operands: names of the instructions that it reads.
-        source: the place in the program's code, as JAX names it; "" if none.
+        source: the place in the code, as JAX names it; "" if none.
         called: computations that it runs.
         trips: how often a loop runs; 1 for all else, 0 if the compiler does not know.
         attributes: the rest of the line; of a constant, its value.
@@ -89,11 +89,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """Reads the text of a module.
-
-    Raises:
-        ValueError: it has no entry.
-    """
+    """Reads the text of a module; raises ValueError if it has no entry."""
     computations: dict[str, list[Instruction]] = {}
     current: list[Instruction] = []
     entry = None
@@ -133,9 +129,9 @@ def bits(dtype: str) -> int:
 
 
 def _with_trips(item: Instruction, computations: dict[str, list[Instruction]]) -> Instruction:
-    """A loop with its length, if the text says so only in the condition, as `number < constant`.
+    """A loop with its length where only the condition has it, as `number < constant`.
 
-    That is how JAX writes a loop over an array; it counts from 0 in ones.
+    JAX writes a loop over an array so; it counts from 0 in ones.
     """
     if item.opcode != "while" or item.trips:
         return item

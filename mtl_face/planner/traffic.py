@@ -69,12 +69,7 @@ class Collective:
 
 
 def collectives(module: Module, num_devices: int) -> list[Collective]:
-    """Every exchange of a step, in the order of the text, those within loops with their count.
-
-    Args:
-        module: of one device.
-        num_devices: that run it, the size of a group that the text does not tell.
-    """
+    """Every exchange of a step on `num_devices`, in the order of the text."""
     found = []
     runs = module.runs()
     for name, instructions in module.computations.items():
@@ -151,11 +146,7 @@ def split_gradients(
 
 
 def exchanges(
-    found: list[Collective],
-    parameter_sizes: list[int],
-    parameter_bytes: int,
-    *,
-    shards: int = 1,
+    found: list[Collective], parameter_sizes: list[int], *, shards: int = 1
 ) -> dict[str, Any]:
     """What the devices exchange in a step.
 
@@ -164,8 +155,8 @@ def exchanges(
         `bytes` (of the arrays, over all), `largest` (bytes of one exchange), `dtypes` and
         `example` (a place in the code). `role` is `gradients` where most bytes are those, else
         `statistics`, `parameters` (an all-gather) or `other`.
-        `gradients`: `bytes`, `expected_bytes` (each trained parameter once), `dtypes`, and
-        `missing_elements`, of parameters for whose gradient no exchange was found.
+        `gradients`: `bytes`, `expected_bytes` (each trained parameter once in float32), `dtypes`,
+        and `missing_elements`, of parameters for whose gradient no exchange was found.
         `not_gradients`: `bytes` and `largest` of all else.
         `forward`: exchanges that the forward pass waits for: `count` and `bytes`.
         `sent_bytes`: what a device sends in a step, if all exchanges are rings.
@@ -174,21 +165,16 @@ def exchanges(
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for item, gradient_bytes in split:
         role = _role(item, gradient_bytes)
-        key = (item.kind, item.phase, role, item.group_size, item.awaited)
+        alike = {
+            "kind": item.kind,
+            "phase": item.phase,
+            "role": role,
+            "group_size": item.group_size,
+            "awaited_by_forward": item.awaited,
+        }
         row = rows.setdefault(
-            key,
-            {
-                "kind": item.kind,
-                "phase": item.phase,
-                "role": role,
-                "group_size": item.group_size,
-                "awaited_by_forward": item.awaited,
-                "count": 0,
-                "bytes": 0,
-                "largest": 0,
-                "dtypes": [],
-                "example": item.source,
-            },
+            tuple(alike.values()),
+            {**alike, "count": 0, "bytes": 0, "largest": 0, "dtypes": [], "example": item.source},
         )
         row["count"] += item.count
         row["bytes"] += item.nbytes * item.count
@@ -200,7 +186,7 @@ def exchanges(
         "collectives": sorted(rows.values(), key=lambda row: -row["bytes"]),
         "gradients": {
             "bytes": sum(gradient for _, gradient in split),
-            "expected_bytes": sum(parameter_sizes) * parameter_bytes,
+            "expected_bytes": 4 * sum(parameter_sizes),
             "dtypes": sorted(
                 {
                     array.dtype
@@ -249,8 +235,8 @@ def _phase_of_operands(instruction: Instruction, by_name: dict[str, Instruction]
 def _needed_by_forward(instructions: list[Instruction]) -> set[str]:
     """What the products of the forward pass depend on; instructions stand after their operands.
 
-    A product that itself depends on the backward pass is none of the forward pass, whatever its
-    name: of what the compiler fused it bears one name.
+    A product that itself depends on the backward pass does not count, whatever its name: a fusion
+    bears the name of one of its parts.
     """
     late: set[str] = set()
     for item in instructions:
@@ -297,13 +283,7 @@ def on_chip_bytes(module: Module) -> int:
     """Bytes that the instructions of a step read and write in the chip's own memory.
 
     Loops count once, as in the compiler's count. What is copied to or from the large memory counts
-    here with its end on the chip alone.
-
-    Args:
-        module: the program of one device.
-
-    Returns:
-        0 for a program that keeps nothing there, as those of CPUs and GPUs.
+    with its end on the chip alone. 0 for programs of CPUs and GPUs, which keep nothing there.
     """
     return sum(
         _bytes(module.computations[name]) for name in _sequences(module, module.entry, set())
