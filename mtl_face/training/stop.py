@@ -3,24 +3,12 @@
 import collections
 import signal
 from types import FrameType
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mtl_face.training import sharding
-
-
-class Stop(Protocol):
-    """What a loop asks after each step whether to leave."""
-
-    @property
-    def requested(self) -> bool:
-        """Whether to leave after this step."""
-
-    def conclude(self) -> signal.Signals | None:
-        """The signal that was heard of, if any; to be called when the loop has ended."""
 
 
 class StopRequest:
@@ -104,3 +92,7 @@ class AgreedStop:
         return jax.make_array_from_process_local_data(
             self._placement, np.full(self._count, number, np.int32)
         )
+
+
+Stop = StopRequest | AgreedStop
+"""What a loop asks after each step whether to leave."""
