@@ -92,7 +92,7 @@ def compiled(config: config_lib.Config, target: Target, *, say: Callable[[str], 
 def cache_key(config: config_lib.Config, target: Target, library: Path | None) -> str:
     """A name for all that a compiled step depends on; `library` is the TPU's compiler."""
     parts: dict[str, Any] = {
-        "settings": _settings_of_step(config_lib.to_dict(config)),
+        "settings": config_lib.of_step(config),
         "target": dataclasses.asdict(target),
         "sources": {
             str(path.relative_to(_ROOT)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -138,47 +138,6 @@ def step_sources() -> list[Path]:
                     waiting.append(node.module)
                     waiting += [f"{node.module}.{alias.name}" for alias in node.names]
     return sorted(found)
-
-
-_NOT_OF_THE_STEP = {
-    "training": (
-        "log_every_steps",
-        "evaluate_every_epochs",
-        "checkpoint_every_steps",
-        "keep_checkpoints",
-        "on_save_failure",
-        "on_bad_step",
-        "input_timeout_s",
-        "compilation_cache",
-        "xla_preset",  # what it stands for is in the environment
-    ),
-    "backbone": ("init_from", "init_channels"),
-}
-
-
-def _settings_of_step(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings without those that no compiled step depends on."""
-    left = {
-        name: value
-        for name, value in values.items()
-        if name not in ("name", "seed", "data", "evaluation", "provenance")
-    }
-    left["data"] = {"image_size": values["data"]["image_size"]}
-    left["training"] = {
-        name: value
-        for name, value in values["training"].items()
-        if name not in _NOT_OF_THE_STEP["training"]
-    }
-    backbone = {
-        name: value
-        for name, value in values["model"]["backbone"].items()
-        if name not in _NOT_OF_THE_STEP["backbone"]
-    }
-    left["model"] = {**values["model"], "backbone": backbone}
-    left["optimizer"] = {
-        name: value for name, value in values["optimizer"].items() if name != "batch_size"
-    }
-    return left
 
 
 def find_library(environment: Mapping[str, str] = os.environ) -> Path:
