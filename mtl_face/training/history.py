@@ -38,7 +38,7 @@ class History:
             after_step: the step that the run goes on from.
             warn: takes a sentence. With it, a row that the disk refuses is no error: the first is
                 reported, and all are written with the next row that the disk takes.
-            write: False keeps the rows in memory alone: of several processes, one writes.
+            write: False writes nothing: of several processes, one does.
 
         Raises:
             WorkdirError: the file cannot be written, or is no history.
@@ -47,10 +47,9 @@ class History:
         self._warn = warn
         self._write = write
         self._unwritten: list[dict[str, Any]] = []
-        self.rows: list[dict[str, Any]] = []
         if write:
-            self.rows = [row for row in read(path) if row["step"] <= after_step]
-            files.write_text(path, "".join(map(_line, self.rows)))
+            kept = (row for row in read(path) if row["step"] <= after_step)
+            files.write_text(path, "".join(map(_line, kept)))
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a row.
@@ -62,7 +61,6 @@ class History:
         Raises:
             WorkdirError: the file cannot be written, and there is no `warn`.
         """
-        self.rows.append(row)
         if not self._write:
             return
         self._unwritten.append(row)
