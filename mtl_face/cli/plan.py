@@ -1,4 +1,4 @@
-"""`plan`: compiles the train step without data or weights, and tells what it takes."""
+"""`plan`: compiles the train step without data or weights, and prints what it takes."""
 
 import argparse
 from pathlib import Path
@@ -141,13 +141,13 @@ def _input_lines(plan: dict[str, Any]) -> list[str]:
 def _search_line(search: dict[str, Any], unit: int) -> str:
     fits, too_large = search["fits"], search["too_large"]
     text = "largest batch: "
-    text += f"{fits} fits (compiled)" if fits else "none of those compiled fits"
+    text += f"{fits} fits (compiled)" if fits else "no compiled one fits"
     if too_large:
         text += f", {too_large} does not"
     if not too_large or (fits and too_large - fits > max(unit, 0.03 * fits)):
         if not too_large or search["estimate"] < too_large:
             text += f"; the limit may be near {search['estimate']}"
-        text += "; more of --search tells it closer"
+        text += "; a larger --search narrows it"
     return text
 
 

@@ -1,4 +1,4 @@
-"""What a training step takes on hardware that is not at hand, told by compilers alone."""
+"""What a training step takes on hardware that is not at hand, from its compiler alone."""
 
 import dataclasses
 

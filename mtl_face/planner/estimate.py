@@ -238,7 +238,7 @@ def largest_batch(
             small, small_needed = points[-2]
         slope = max((large_needed - small_needed) / (large - small), 1.0)
         if slope < (large_needed - fixed) / large / 2:
-            # The compiler trades already: how much further it can is not told by any line.
+            # The compiler already trades time for memory: no line predicts how far it can go.
             return max(int(_FURTHER * large) // unit * unit, unit)
         return max(int(large + (capacity - large_needed) / slope) // unit * unit, unit)
 

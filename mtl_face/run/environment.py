@@ -1,4 +1,4 @@
-"""What JAX, its compiler and the C library are told before JAX starts. Light: no JAX.
+"""What is set for JAX, its compiler and the C library before JAX starts. Light: no JAX.
 
 Compiler flags are named sets, so that a run can say which it had; see docs/launch.md.
 """
@@ -97,7 +97,7 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def has_accelerator(devices: Path = Path("/dev")) -> bool:
-    """Whether this machine has a GPU or a TPU, told without starting JAX."""
+    """Whether this machine has a GPU or a TPU, without starting JAX."""
     return any(next(devices.glob(pattern), None) is not None for pattern in _ACCELERATORS)
 
 

@@ -116,7 +116,7 @@ def write(folder: Path, bad: BadStep, *, seed: int, policy: str, mesh: jax.shard
                 np.savez(file, allow_pickle=False, **arrays)
             files.write_json(path.with_suffix(".json"), note, indent=1)
         except WorkdirError as error:
-            problem = error  # told below: the other processes save the state, and wait for this one
+            problem = error  # reported below: all processes save the state together
     try:
         with Checkpoints(folder / STATES, keep=_STATES_KEPT) as states:
             states.save(bad.taken, bad.state, replace=True)

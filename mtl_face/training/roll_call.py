@@ -93,7 +93,7 @@ def _take_down(place: Place, settings: str, timeout_seconds: float) -> None:
                 connections.append(connection)
                 said = _hear(connection)
                 if said is None or said.get("greeting") != _GREETING:
-                    continue  # no process of ours
+                    continue  # something else
                 number = int(said["process_id"])
                 if number in present:
                     _forget_those_gone(present)  # it may have been started again
@@ -216,7 +216,7 @@ def _forget_those_gone(present: dict[int, tuple[str, socket.socket]]) -> None:
 
 
 def _say(connection: socket.socket, words: dict) -> None:
-    # One that has gone is not told; JAX's own start will miss it.
+    # One that has gone hears nothing; JAX's own start will miss it.
     with contextlib.suppress(OSError):
         connection.sendall((json.dumps(words) + "\n").encode())
 
