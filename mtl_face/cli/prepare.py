@@ -109,9 +109,17 @@ def _videos(config: Config | None, options: argparse.Namespace) -> int:
             "--videos goes with --output alone",
             remedy="leave out --config, --audit, --num_videos, --shards and --beam",
         )
-    from mtl_face.run import prepare_videos
+    from mtl_face.run import videos
 
-    return prepare_videos.run(options, Progress("frames"))
+    crops = videos.cut_faces(options.videos, options.output, say=print, progress=Progress("frames"))
+    print(f"{crops.count:,} crops: {crops.folder}")
+    print(f"lists: {crops.manifest}, {crops.test_list.name}, {crops.gaps.name}")
+    print(f"what a crop is: {crops.specification}")
+    print(
+        "next: look at some crops; then python run.py predict --workdir=RUN "
+        f"--test_list={crops.test_list} --images={crops.folder} --output=predictions.parquet"
+    )
+    return 0
 
 
 def _check_flags(options: argparse.Namespace) -> None:

@@ -1,73 +1,83 @@
-"""`run.py prepare --videos`: cuts aligned faces out of videos and photos."""
+"""Aligned face crops out of videos and photos (`run.py prepare --videos`)."""
 
-import argparse
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mtl_face.errors import ImageError
 from mtl_face.faces import batch, layout
 from mtl_face.faces.sources import find_sources
 from mtl_face.faces.video import VideoError
+from mtl_face.run.datasets import Progress, Say
 
 _SHOWN = 10
 
 
-def run(options: argparse.Namespace, progress: Callable[[int, int], None]) -> int:
-    """Cuts the faces out of what is found at a path.
+@dataclasses.dataclass(frozen=True)
+class Crops:
+    """Crops that were written: how many, their folder, and the lists of them and of the gaps."""
+
+    count: int
+    folder: Path
+    manifest: Path
+    test_list: Path
+    gaps: Path
+    specification: Path
+
+
+def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> Crops:
+    """Cuts the faces out of the videos and photos at a path; finished sources are left alone.
 
     Args:
-        options: `videos`, `output`.
+        path: a video, a photo, or a folder of them.
+        output: folder for the crops: new, empty, or of an earlier call.
+        say: gets a line or a few for each source.
         progress: counts frames.
-
-    Returns:
-        Exit status 0.
 
     Raises:
         UserError: nothing is found, or the output cannot be written; or, after all the others are
             done, for videos that cannot be read.
     """
-    sources = find_sources(options.videos)
-    output = layout.open_output(options.output)
+    sources = find_sources(path)
+    output = layout.open_output(output)
     records = {source.name: layout.read_record(output, source) for source in sources}
     todo = [source for source in sources if records[source.name] is None]
     photos = sum(len(source.photos) for source in sources)
     videos = sum(not source.photos for source in sources)
-    print(f"{options.videos}: videos {videos:,}, photos {photos:,}")
+    say(f"{path}: videos {videos:,}, photos {photos:,}")
     if len(todo) < len(sources):
-        print(f"finished before and left alone: {len(sources) - len(todo):,} of {len(sources):,}")
+        say(f"finished before and left alone: {len(sources) - len(todo):,} of {len(sources):,}")
     outcomes = batch.extract_all(todo, output, workers=os.cpu_count() or 1, progress=progress)
     for outcome in outcomes:
         records[outcome.source.name] = outcome.record
         if outcome.record is not None:
-            print(describe(outcome.record))
-    done = [record for record in records.values() if record is not None]
-    crops = layout.write_lists(output, done)
+            say(_summary(outcome.record))
+    count = layout.write_lists(output, [record for record in records.values() if record])
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     if failed:
         raise VideoError(
-            _list(failed, crops),
-            remedy="mend or remove them, and run this again: what is finished is not done again",
+            _list(failed, count),
+            remedy="repair or remove them, and run this again; it does the unfinished ones alone",
         )
-    if not crops:
+    if not count:
         raise ImageError(
             "no face was found in any frame",
-            path=options.videos,
+            path=path,
             remedy="look at the videos: are faces upright, and wider than about 40 pixels?",
         )
-    print(f"{crops:,} crops: {output / layout.CROPS}")
-    print(f"lists: {output / layout.MANIFEST}, {layout.TEST_LIST}, {layout.GAPS}")
-    print(f"what a crop is: {output / layout.SPECIFICATION}")
-    print(
-        "next: look at some crops; then python run.py predict --workdir=RUN "
-        f"--test_list={output / layout.TEST_LIST} --images={output / layout.CROPS} "
-        "--output=predictions.parquet"
+    return Crops(
+        count,
+        folder=output / layout.CROPS,
+        manifest=output / layout.MANIFEST,
+        test_list=output / layout.TEST_LIST,
+        gaps=output / layout.GAPS,
+        specification=output / layout.SPECIFICATION,
     )
-    return 0
 
 
-def describe(record: dict[str, Any]) -> str:
-    """What was found in a source, in a line or a few."""
+def _summary(record: dict[str, Any]) -> str:
     people = ", ".join(f"{person['video']} {len(person['rows']):,}" for person in record["people"])
     text = f"{record['source']}: {record['frames']:,} frames; crops: {people or 'none, no face'}"
     notes = list(record["notes"][:_SHOWN])
