@@ -4,6 +4,7 @@ No module opens a result for writing by itself: `replacing` gives a temporary pa
 renames that when all went well, so that a reader never sees half of a file.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -121,6 +122,12 @@ def unwritable(
 def reason(error: OSError) -> str:
     """What the system says, in its own words: libraries put sentences into `strerror`."""
     return str(error) if error.errno is None else os.strerror(error.errno)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:

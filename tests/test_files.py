@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from mtl_face.errors import WorkdirError
-from mtl_face.files import disk_failure, replacing, replacing_folder
+from mtl_face.files import disk_failure, replacing, replacing_folder, sha256
 
 
 def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -80,3 +80,9 @@ def test_failures_of_the_disk_are_told_from_others():
     assert disk_failure(OSError(errno.EACCES, "what a library says")) == "Permission denied"
     assert disk_failure(ValueError("[os_error_code='30']")) == "Read-only file system"
     assert disk_failure(ValueError("shapes differ")) is None
+
+
+def test_sha256(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert sha256(path).startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")  # FIPS 180-4

@@ -7,7 +7,6 @@ Dimension letters: A action units (12), E expressions (8).
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -203,9 +202,3 @@ def read(path: str | os.PathLike[str]) -> Calibration:
         ) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise CalibrationError(f"is no calibration ({error})", path=path, remedy=remedy) from error
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

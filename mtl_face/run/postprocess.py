@@ -19,6 +19,7 @@ from mtl_face.evaluation.calibration import Calibration, CalibrationError
 from mtl_face.evaluation.calibration_fit import Search
 from mtl_face.evaluation.joining import asked_rows, match
 from mtl_face.evaluation.smoothing import Scale, Smoothing, smooth
+from mtl_face.files import sha256
 from mtl_face.tables import EPISTEMIC_COLUMNS, FrameTable, PredictionError, PredictionTable
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def predictions_of_workdir(workdir: Path) -> Path:
     raise WorkdirError(
         "holds no evaluation/predictions.parquet",
         path=workdir,
-        remedy="evaluate the run first: python run.py evaluate --config=... --workdir=...",
+        remedy="evaluate the run first: python run.py evaluate --model=RUN",
     )
 
 
@@ -105,7 +106,7 @@ def post_process(
         applied = {
             **table.metadata["calibration"],
             "file": str(calibration),
-            "file_sha256": calibrations.sha256(calibration),
+            "file_sha256": sha256(calibration),
         }
         table = dataclasses.replace(table, metadata={**table.metadata, "calibration": applied})
         say(f"calibrated with {calibration}")
@@ -287,11 +288,11 @@ def calibrate(source: Labelled, search: Search, output: Path, say: Say) -> Calib
     fitted = calibration_fit.calibrate(source.truth, table, search)
     files: dict[str, Any] = {
         "predictions": str(path),
-        "predictions_sha256": calibrations.sha256(path),
+        "predictions_sha256": sha256(path),
         "truth": source.labels,
     }
     if Path(source.labels).is_file():
-        files["truth_sha256"] = calibrations.sha256(source.labels)
+        files["truth_sha256"] = sha256(source.labels)
     fitted = dataclasses.replace(fitted, fitted_on={**files, **fitted.fitted_on})
     calibrations.write(fitted, output)
     return fitted

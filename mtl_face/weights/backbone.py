@@ -1,12 +1,12 @@
 """A backbone's initial weights: read from any known file, with the geometry that they need."""
 
 import dataclasses
-import hashlib
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtl_face import files
 from mtl_face.config import ModelConfig
 from mtl_face.errors import WeightsError
 from mtl_face.model.geometry import VARIANTS, BackboneVariant, ChannelOrder
@@ -249,8 +249,7 @@ def _sha256(path: Path, content: FileContent) -> str:
     if path.is_dir():
         assert content.card is not None
         return str(content.card.get("weights_sha256"))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(path)
 
 
 def _count(tree: Any) -> int:
