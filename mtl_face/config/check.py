@@ -276,7 +276,7 @@ def _conflicts_of_data(data: DataConfig) -> Iterator[tuple[str, str]]:
     """Rules between the fields of `data`, and of each data set of a mixture."""
     if data.mixture and data.validation not in data.mixture:
         yield (
-            f"data.validation is {data.validation!r}, which is no data set of data.mixture",
+            f"data.validation is {data.validation!r}, which is not a data set of data.mixture",
             "set data.validation to one of " + ", ".join(data.mixture),
         )
     if data.mixture and data.shards is not None and data.validate_each:

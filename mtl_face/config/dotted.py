@@ -142,7 +142,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def named_schema(field: dataclasses.Field) -> Any:
-    """Schema of the named sections that the field holds; None if it is no such field."""
+    """Schema of the named sections that the field holds; None for other fields."""
     return field.metadata.get("named")
 
 

@@ -159,7 +159,7 @@ class ManifestConfig:
         (-1.0, 1.0), "valence and arousal at their lowest and highest in the file"
     )
     missing_values: tuple[float, ...] = setting(
-        (-1.0, -5.0), "numbers that mark a missing label, where they are no valid one"
+        (-1.0, -5.0), "numbers that mark a missing label, where they are not valid labels"
     )
 
 
@@ -189,7 +189,7 @@ class DataSetConfig:
     )
     validation_annotations: str | None = setting(
         None,
-        "the same of the validation set; None: as validation_set_annotations.txt",
+        "that of the validation set; None: as validation_set_annotations.txt",
         affects="place",
     )
     image_folder: str = setting(
@@ -292,15 +292,15 @@ class BackboneConfig:
     )
     init_from: str | None = setting(
         None,
-        "initial weights: a file of Keras, PyTorch, safetensors or MATLAB, or an export of ours "
-        "(`run.py weights FILE` tells what it is); None: random",
+        "initial weights: a file of Keras, PyTorch, safetensors or MATLAB, or an export "
+        "(`run.py weights FILE` says what a file is); None: random",
         affects="place",
         step=False,
         training_only=True,
     )
     init_channels: str = setting(
         "auto",
-        "channel order of that file's first convolution, if the file does not tell it",
+        "channel order of that file's first convolution, where the file does not state it",
         choices=("auto", "rgb", "bgr"),
         affects="place",
         step=False,
@@ -597,8 +597,8 @@ class SmoothingConfig:
         minimum=0.0,
         maximum=1e9,
     )
-    au: float = setting(0.0, "the same of the action units", minimum=0.0, maximum=1e9)
-    expr: float = setting(0.0, "the same of the expressions", minimum=0.0, maximum=1e9)
+    au: float = setting(0.0, "of the action units, as va", minimum=0.0, maximum=1e9)
+    expr: float = setting(0.0, "of the expressions, as va", minimum=0.0, maximum=1e9)
 
 
 @section("evaluation")

@@ -115,7 +115,7 @@ class ResNet(nn.Module):
         """
         settings, stages = self.settings, len(self.settings.stage_sizes)
         if settings.variant not in VARIANTS:
-            raise ValueError(f"{settings.variant!r} is none of {', '.join(VARIANTS)}")
+            raise ValueError(f"{settings.variant!r} is not one of {', '.join(VARIANTS)}")
         if not NOTHING_FROZEN <= settings.frozen_stages <= stages:
             raise ValueError(
                 f"frozen_stages {settings.frozen_stages} is not in {NOTHING_FROZEN}.."

@@ -75,11 +75,11 @@ class GroupedBatchNorm(nn.Module):
             [B, H, W, C] of `dtype`.
 
         Raises:
-            ValueError: B is no multiple of G.
+            ValueError: B is not a multiple of G.
         """
         batch, *_, channels = map_BHWC.shape
         if batch % self.groups:
-            raise ValueError(f"a batch of {batch} is no multiple of {self.groups} groups")
+            raise ValueError(f"a batch of {batch} is not a multiple of {self.groups} groups")
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         scale_C = self.param("scale", nn.initializers.ones, (channels,))
@@ -124,7 +124,7 @@ def make_batch_norm(
         ValueError: `mode` is unknown.
     """
     if mode not in MODES:
-        raise ValueError(f"batch_norm {mode!r} is none of {', '.join(MODES)}")
+        raise ValueError(f"batch_norm {mode!r} is not one of {', '.join(MODES)}")
     mesh = jax.sharding.get_abstract_mesh()
     apart = mesh.manual_axes  # of the devices whose parts this trace does not see
     if mode == LOCAL and train:

@@ -141,5 +141,5 @@ def resolve_convolution(name: str, platform: str | None = None) -> str:
     if name == "auto":
         return "matmul_gradient" if (platform or jax.default_backend()) == "cpu" else "xla"
     if name not in CONVOLUTIONS:
-        raise ValueError(f"{name!r} is none of {', '.join(CONVOLUTIONS)}")
+        raise ValueError(f"{name!r} is not one of {', '.join(CONVOLUTIONS)}")
     return name

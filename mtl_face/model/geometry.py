@@ -92,5 +92,5 @@ def stage_of(part: str) -> int:
         return 0
     match = re.fullmatch(r"stage([1-9]\d*)_block[1-9]\d*", part)
     if match is None:
-        raise ValueError(f"{part!r} is no part of the backbone")
+        raise ValueError(f"{part!r} is not a part of the backbone")
     return int(match[1])

@@ -84,7 +84,7 @@ class MtlFace(nn.Module):
         if image_BHWC.ndim != 4 or image_BHWC.shape[1:] != expected:
             raise ValueError(f"image has shape {image_BHWC.shape}, expected (batch, *{expected})")
         if settings.va_variance not in VA_VARIANCES:
-            raise ValueError(f"va_variance {settings.va_variance!r} is none of {VA_VARIANCES}")
+            raise ValueError(f"va_variance {settings.va_variance!r} is not one of {VA_VARIANCES}")
         compute_dtype = jnp.dtype(settings.compute_dtype)
         dtype = at_least_float32(compute_dtype)
         mean = jnp.asarray(settings.input_mean, dtype).reshape(1, 1, 1, 3)

@@ -32,7 +32,7 @@ def call(block: nn.Module, policy: str, *arrays: Any, **options: Any) -> Any:
         block: a module that is bound to the one that calls it.
         policy: one of `POLICIES`.
         *arrays: its arrays.
-        **options: its other arguments, which are no arrays.
+        **options: its other arguments, none of them an array.
 
     Returns:
         What the module returns.
@@ -41,7 +41,7 @@ def call(block: nn.Module, policy: str, *arrays: Any, **options: Any) -> Any:
         ValueError: the policy is unknown.
     """
     if policy not in POLICIES:
-        raise ValueError(f"remat {policy!r} is none of {', '.join(POLICIES)}")
+        raise ValueError(f"remat {policy!r} is not one of {', '.join(POLICIES)}")
     if policy == NONE:
         return block(*arrays, **options)
 

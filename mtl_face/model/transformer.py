@@ -109,7 +109,7 @@ class AttentionLayer(nn.Module):
             ValueError: `norm` is unknown.
         """
         if self.settings.norm not in NORM_PLACES:
-            raise ValueError(f"norm {self.settings.norm!r} is none of {', '.join(NORM_PLACES)}")
+            raise ValueError(f"norm {self.settings.norm!r} is not one of {', '.join(NORM_PLACES)}")
         pre = self.settings.norm == "pre"
         dtype = jnp.dtype(self.settings.compute_dtype)
 
@@ -160,7 +160,7 @@ class PatchEncoder(nn.Module):
         count, features = patch_BND.shape[1:]
         height, width = grid
         if height * width != count:
-            raise ValueError(f"{count} patches are no grid of {height} x {width}")
+            raise ValueError(f"{count} patches are not a grid of {height} x {width}")
         code_ND = positional_encoding(height, width, features, position=self.settings.position)
         dtype = at_least_float32(self.settings.compute_dtype)
         patch_BND = patch_BND.astype(dtype) + jnp.asarray(code_ND, dtype)[None]
@@ -203,7 +203,7 @@ class TokenDecoder(nn.Module):
         settings = self.settings
         if settings.decoder_mlp not in MLP_PLACES:
             raise ValueError(
-                f"decoder_mlp {settings.decoder_mlp!r} is none of {', '.join(MLP_PLACES)}"
+                f"decoder_mlp {settings.decoder_mlp!r} is not one of {', '.join(MLP_PLACES)}"
             )
         batch, _, width = patch_BND.shape
         token_TD = self.param(
@@ -247,7 +247,7 @@ def positional_encoding(height: int, width: int, features: int, *, position: str
         ValueError: `position` is unknown, or `features` no such multiple.
     """
     if position not in POSITIONS:
-        raise ValueError(f"position {position!r} is none of {', '.join(POSITIONS)}")
+        raise ValueError(f"position {position!r} is not one of {', '.join(POSITIONS)}")
     multiple = 4 if position == "2d" else 2
     if features % multiple:
         raise ValueError(f"{position} codes need a multiple of {multiple} channels, not {features}")

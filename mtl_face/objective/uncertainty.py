@@ -200,4 +200,4 @@ def check_learned(kind: str, log_temperatures: Mapping[str, jax.Array] | None) -
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        raise ValueError(f"uncertainty {kind!r} is none of {', '.join(KINDS)}")
+        raise ValueError(f"uncertainty {kind!r} is not one of {', '.join(KINDS)}")

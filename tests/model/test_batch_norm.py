@@ -153,7 +153,7 @@ def test_frozen_trains_as_it_evaluates(variables, map_bhwc):
 
 
 def test_what_does_not_fit_is_named(variables, map_bhwc):
-    with pytest.raises(ValueError, match="batch of 8 is no multiple of 3 groups"):
+    with pytest.raises(ValueError, match="batch of 8 is not a multiple of 3 groups"):
         grouped(3).apply(variables, map_bhwc, mutable=["batch_stats"])
-    with pytest.raises(ValueError, match="'synced' is none of batch, local, frozen"):
+    with pytest.raises(ValueError, match="'synced' is not one of batch, local, frozen"):
         make("synced", train=True)

@@ -78,7 +78,7 @@ def test_codes_refuse_what_they_cannot_do():
         positional_encoding(2, 2, 6, position="2d")
     with pytest.raises(ValueError, match="multiple of 2 channels, not 5"):
         positional_encoding(2, 2, 5, position="1d")
-    with pytest.raises(ValueError, match="'3d' is none of"):
+    with pytest.raises(ValueError, match="'3d' is not one of"):
         positional_encoding(2, 2, 8, position="3d")
 
 
@@ -151,7 +151,7 @@ def torch_state(layer) -> dict[str, torch.Tensor]:
 
 
 def test_a_grid_must_hold_the_patches(patch, abstract_variables):
-    with pytest.raises(ValueError, match="6 patches are no grid of 2 x 4"):
+    with pytest.raises(ValueError, match="6 patches are not a grid of 2 x 4"):
         abstract_variables(encoder(), patch, train=False, grid=(2, 4))
 
 

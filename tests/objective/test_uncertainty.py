@@ -157,7 +157,7 @@ def test_parameters_of_each_kind():
 
 
 def test_mistakes_are_named(batch):
-    with pytest.raises(ValueError, match="'free' is none of fixed, learned, likelihood"):
+    with pytest.raises(ValueError, match="'free' is not one of fixed, learned, likelihood"):
         uncertainty.init_uncertainty("free", ONES)
     with pytest.raises(ValueError, match=r"temperature of au is 0\.0"):
         uncertainty.init_uncertainty("fixed", ONES | {"au": 0.0})

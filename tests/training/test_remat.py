@@ -184,7 +184,7 @@ def test_elementwise_computes_no_product_twice(dtype, convolution):
 
 
 def test_unknown_policy():
-    with pytest.raises(ValueError, match="remat 'all' is none of none, elementwise, blocks"):
+    with pytest.raises(ValueError, match="remat 'all' is not one of none, elementwise, blocks"):
         jax.eval_shape(lambda: network("all").init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)),
                                                    train=False))  # fmt: skip
 
