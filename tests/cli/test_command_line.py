@@ -283,6 +283,10 @@ class TestWorkdirOwner:
         "override",
         [
             "data.root=/elsewhere",
+            "data.shards=/elsewhere",
+            "data.source=memory",
+            "data.image_folder=moved",
+            "data.train_annotations=moved.txt",
             "evaluation.batch_size=16",
             "evaluation.checkpoint=last",
             "evaluation.gallery_size=3",
