@@ -14,8 +14,7 @@ from mtl_face.inference.predictor import Predictor
 from mtl_face.report import write_report
 from mtl_face.run import datasets, models, postprocess, provenance, reports
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.pixels import Pixels, find_pixels
-from mtl_face.run.predict import predict_table
+from mtl_face.run.predict import Pixels, find_pixels, predict_table
 from mtl_face.tasks import TASKS
 from mtl_face.training import distributed
 from mtl_face.training import history as histories

@@ -110,6 +110,9 @@ def open_run(
 
     workdir = workdirs.open_for_reading(workdir, config)
     experiment = experiment or Experiment(config)
+    sharding.check_batch(
+        config.evaluation.batch_size, experiment.mesh, name="evaluation.batch_size"
+    )
     step, state = restore(workdir, experiment)
     say(f"{config.evaluation.checkpoint} checkpoint, step {step}")
     whole = sharding.whole(

@@ -3,21 +3,28 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import jax
+
+from data_pipeline import images as image_files
+from data_pipeline import input as data_input
+from data_pipeline import order
+from data_pipeline.formats import test_list as test_lists
+from data_pipeline.records import Records
+from data_pipeline.records import find as find_shards
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError, ImageError
+from mtl_face.inference.predictor import Predictor
+from mtl_face.run import models, postprocess, provenance
 from mtl_face.tables import FrameTable, PredictionTable
-
-if TYPE_CHECKING:
-    from mtl_face.inference.predictor import Predictor
-    from mtl_face.run.pixels import Pixels
+from mtl_face.training import distributed, sharding
+from mtl_face.training.monitoring import InputWatch
 
 _SHOWN = 5
 
 
 def predict(
-    model: "str | Path | Predictor",
+    model: str | Path | Predictor,
     test_list: str | Path,
     *,
     config: Config | None = None,
@@ -46,10 +53,6 @@ def predict(
         ConfigError: no folder of images is known.
         UserError: the list, an image or the weights cannot be read.
     """
-    from mtl_face.inference.predictor import Predictor
-    from mtl_face.run import models, postprocess, provenance
-    from mtl_face.run.pixels import find_pixels
-
     if config is None:
         config = model.config if isinstance(model, Predictor) else models.own_config(model)
     frames = _read_list(config, Path(test_list), images, missing_images, say)
@@ -71,8 +74,47 @@ def predict(
     return predictions
 
 
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """Rows, and where their pixels come from: the files, shards, or an array decoded once."""
+
+    table: FrameTable
+    source: data_input.Source
+
+
+def find_pixels(
+    config: Config, table: FrameTable, say: Callable[[str], None], *, split: str = "validation"
+) -> Pixels:
+    """Finds a table's images, and decodes them now if the config wants them in memory.
+
+    Args:
+        config: the settings.
+        table: of a split of the data.
+        say: prints a line.
+        split: its name, which shards go by.
+
+    Raises:
+        ConfigError: the shards are not those of the table, or memory does not suffice.
+    """
+    stored: str | Records = "files"
+    if config.data.shards is not None:
+        stored = Records(find_shards(Path(config.data.shards).expanduser()), split)
+        if len(stored) != len(table):
+            raise ConfigError(
+                f"the shards of the split {split} hold {len(stored)} records, their table has "
+                f"{len(table)} rows",
+                path=stored.folder,
+                remedy="copy table and shards of one writing, or write them again",
+            )
+    if config.data.source == "files":
+        return Pixels(table, stored)
+    image_NSSC = data_input.decode_all(table, image_size=config.data.image_size, source=stored)
+    say(f"decoded {len(table)} images into memory ({image_NSSC.nbytes / 2**20:.0f} MiB)")
+    return Pixels(table, image_NSSC)
+
+
 def predict_table(
-    predictor: "Predictor", data: "Pixels", *, sample_dropout: bool = True
+    predictor: Predictor, data: Pixels, *, sample_dropout: bool = True
 ) -> PredictionTable:
     """Predictions for every row of a table, its images read while the network works.
 
@@ -81,13 +123,6 @@ def predict_table(
         data: the rows, and where their pixels come from.
         sample_dropout: see `Predictor.predict_batches`.
     """
-    import jax
-
-    from data_pipeline import input as data_input
-    from data_pipeline import order
-    from mtl_face.training import distributed, sharding
-    from mtl_face.training.monitoring import InputWatch
-
     config, mesh = predictor.config, predictor.forward.mesh
     assert mesh is not None  # those of runs and exports have one
     batches = data_input.to_devices(
@@ -116,9 +151,6 @@ def _read_list(
     missing_images: str,
     say: Callable[[str], None],
 ) -> FrameTable:
-    from data_pipeline import images as image_files
-    from data_pipeline.formats import test_list as test_lists
-
     if images is None:
         if config.data.root is None:
             raise ConfigError(

@@ -14,7 +14,7 @@ from mtl_face.tables import PredictionTable
 
 if TYPE_CHECKING:
     from mtl_face.inference.predictor import Predictor
-    from mtl_face.run.pixels import Pixels
+    from mtl_face.run.predict import Pixels
 
 _RENDERED_NOTICE = (
     "The faces are rendered, not photographed. These numbers show that the system works from end "

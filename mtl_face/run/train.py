@@ -17,8 +17,7 @@ from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.run import datasets, initial_weights, models, processes, provenance
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
-from mtl_face.run.pixels import Pixels, find_pixels
-from mtl_face.run.predict import predict_table
+from mtl_face.run.predict import Pixels, find_pixels, predict_table
 from mtl_face.tables import FrameTable
 from mtl_face.training import distributed, sharding
 from mtl_face.training import history as histories

@@ -15,7 +15,7 @@ from data_pipeline import input as data_input
 from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.errors import ConfigError
-from mtl_face.run import datasets, pixels
+from mtl_face.run import datasets, predict
 
 
 class Page(HTMLParser):
@@ -150,12 +150,12 @@ def test_every_data_set_of_a_mixture(experiment, capsys, tmp_path):
 
 def first_batches(config):
     table, rows = datasets.load_training(config.data, seed=0, say=print)
-    data = pixels.find_pixels(config, table, print, split="train")
+    data = predict.find_pixels(config, table, print, split="train")
     stream = data_input.train_batches(
         table, batch_size=8, image_size=32, rows=rows, source=data.source
     )
     validation = datasets.load_split(config.data, "validation", print)
-    scored = pixels.find_pixels(config, validation, print)
+    scored = predict.find_pixels(config, validation, print)
     evaluated = data_input.eval_batches(
         validation, batch_size=8, image_size=32, source=scored.source
     )
@@ -221,7 +221,7 @@ def test_a_table_beside_shards_of_another_writing(experiment, tmp_path, capsys):
     shards = config_lib.load(experiment.config, [f"data.shards={folder}"])
     table, _ = datasets.load_training(shards.data, seed=0, say=print)
     with pytest.raises(ConfigError, match=r"records, their table has \d+ rows") as caught:
-        pixels.find_pixels(shards, table, print, split="train")
+        predict.find_pixels(shards, table, print, split="train")
     assert str(folder) in str(caught.value)
 
 
