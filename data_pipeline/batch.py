@@ -61,7 +61,7 @@ def expand_labels(labels: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
         labels: `va` [B, 2], `au` [B, A], `expr` [B].
 
     Returns:
-        As `frames.labels`: float32 targets `va` [B, 2], `au` [B, A], `expr` [B, E] (one-hot), 0
+        float32 targets `va` [B, 2], `au` [B, A], `expr` [B, E] (one-hot), 0
         where missing, never NaN; float32 weights `va` [B], `au` [B, A], `expr` [B].
     """
     import jax

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import order
-from data_pipeline.sampling import UNIFORM, labelled_rows
+from data_pipeline.sampling import UNIFORM
 from data_pipeline.sampling import make_order as make_part
 from mtl_face.errors import ConfigError
 from mtl_face.tables import FrameTable
@@ -167,7 +167,7 @@ class Counter:
         self._rows, self._batch_size = rows, batch_size
         names, self._dataset_N = np.unique(table.dataset.astype(str), return_inverse=True)
         self._names = names.tolist()
-        self._labelled = labelled_rows(table)
+        self._labelled = table.labelled()
 
     def of_step(self, step: int) -> dict[str, float]:
         """Numbers of a global batch, over all processes.

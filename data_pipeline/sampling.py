@@ -13,7 +13,6 @@ import numpy.typing as npt
 from data_pipeline import order
 from mtl_face.errors import ConfigError
 from mtl_face.tables import FrameTable
-from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 UNIFORM, EXPRESSION_BALANCED, AU_BALANCED, WEIGHTED = KINDS = (
     "uniform",
@@ -166,7 +165,7 @@ def weights_by_task(
     """
     weight_N = sum(
         task_weights.get(task, 1.0) * mask_N.astype(np.float64)
-        for task, mask_N in labelled_rows(table).items()
+        for task, mask_N in table.labelled().items()
     )
     assert isinstance(weight_N, np.ndarray)
     if not weight_N.any():
@@ -176,13 +175,3 @@ def weights_by_task(
             "data.sampling=uniform",
         )
     return weight_N
-
-
-def labelled_rows(table: FrameTable) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which rows are labelled: bool [N] by task (`au`: for at least one of the twelve)."""
-    masks: dict[str, npt.NDArray[np.bool_]] = {
-        VA: ~(np.isnan(table.valence) | np.isnan(table.arousal)),
-        AU: np.any(~np.isnan(table.au), axis=1),
-        EXPR: table.expression >= 0,
-    }
-    return {task: masks[task] for task in TASKS}

@@ -30,8 +30,6 @@ from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 if TYPE_CHECKING:
     import pandas as pd
 
-Labels = dict[str, npt.NDArray[np.float32]]
-
 _DTYPES = {
     "dataset": np.dtype(object),
     "video": np.dtype(object),
@@ -190,56 +188,33 @@ class FrameTable:
                 columns[name] = getattr(self, name)
         return pd.DataFrame(columns)
 
+    def labelled(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Which rows are labelled: bool [N] by task (`au`: for at least one of the twelve)."""
+        return {
+            tasks.VA: ~(np.isnan(self.valence) | np.isnan(self.arousal)),
+            tasks.AU: np.any(~np.isnan(self.au), axis=1),
+            tasks.EXPR: self.expression >= 0,
+        }
+
     def counts(self) -> dict[str, int]:
         """How many rows, images, videos and labels there are.
 
         Returns:
-            `rows`, `unique_images`, `duplicates`, `videos`; rows labelled per task under `va`
-            (both values), `au` (at least one of the twelve) and `expr`; `all_tasks` and
-            `unlabelled`, rows with all three of these and with none.
+            `rows`, `unique_images`, `duplicates`, `videos`; rows labelled per task, as `labelled`,
+            under `va`, `au` and `expr`; `all_tasks` and `unlabelled`, rows with all three of these
+            and with none.
         """
-        labelled = np.stack(
-            [
-                ~np.isnan(self.valence) & ~np.isnan(self.arousal),
-                ~np.isnan(self.au).all(axis=1),
-                self.expression >= 0,
-            ]
-        )
+        masks = self.labelled()
+        labelled = np.stack([*masks.values()])
         return {
             "rows": len(self),
             "unique_images": len(set(zip(self.root, self.image, strict=True))),
             "duplicates": int(self.duplicate.sum()),
             "videos": len(set(zip(self.dataset, self.video, strict=True))),
-            **{task: int(mask.sum()) for task, mask in zip(tasks.TASKS, labelled, strict=True)},
+            **{task: int(mask.sum()) for task, mask in masks.items()},
             "all_tasks": int(labelled.all(axis=0).sum()),
             "unlabelled": int((~labelled.any(axis=0)).sum()),
         }
-
-
-def labels(table: FrameTable) -> tuple[Labels, Labels]:
-    """Labels as arrays for a loss or a metric, and a weight for each: 1 present, 0 missing.
-
-    Returns:
-        `targets`: float32 arrays `va` [N, 2], `au` [N, A], `expr` [N, 8] (one-hot); 0 where
-        missing, never NaN.
-        `weights`: float32 arrays `va` [N] (1 only where both values are present), `au` [N, A],
-        `expr` [N].
-    """
-    va_N2 = np.stack([table.valence, table.arousal], axis=1)
-    has_va_N = ~(np.isnan(table.valence) | np.isnan(table.arousal))
-    has_au_NA = ~np.isnan(table.au)
-    class_E = np.arange(len(tasks.EXPRESSION_NAMES), dtype=np.int8)
-    targets = {
-        tasks.VA: np.where(has_va_N[:, None], va_N2, 0).astype(np.float32),
-        tasks.AU: np.where(has_au_NA, table.au, 0).astype(np.float32),
-        tasks.EXPR: (table.expression[:, None] == class_E).astype(np.float32),
-    }
-    weights = {
-        tasks.VA: has_va_N.astype(np.float32),
-        tasks.AU: has_au_NA.astype(np.float32),
-        tasks.EXPR: (table.expression >= 0).astype(np.float32),
-    }
-    return targets, weights
 
 
 def _text_column(values: str | Iterable[str], num_rows: int) -> npt.NDArray[np.object_]:

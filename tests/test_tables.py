@@ -46,21 +46,12 @@ def test_paths_are_absolute(monkeypatch, tmp_path):
     assert table.paths()[-1] == str(tmp_path / "crops" / "b" / "00001.jpg")
 
 
-def test_labels_and_weights():
-    targets, weights = tables.labels(make_table(sort=False))
-    np.testing.assert_array_equal(weights["va"], [1, 0, 1, 0])  # valence and arousal: both or none
-    expected = np.array([[0.5, 0.1], [0, 0], [-1, 1], [0, 0]], np.float32)
-    np.testing.assert_array_equal(targets["va"], expected)
-    np.testing.assert_array_equal(weights["au"].sum(axis=1), [12, 0, 11, 0])
-    np.testing.assert_array_equal(targets["au"].sum(axis=1), [12, 0, 0, 0])
-    np.testing.assert_array_equal(weights["expr"], [0, 1, 1, 0])
-    np.testing.assert_array_equal(targets["expr"].argmax(axis=1)[1:3], [7, 0])
-    np.testing.assert_array_equal(targets["expr"].sum(axis=1), [0, 1, 1, 0])
-    for group in (targets, weights):
-        assert tuple(group) == tasks.TASKS
-        for column in group.values():
-            assert column.dtype == np.float32
-            assert np.isfinite(column).all()
+def test_rows_with_a_label():
+    has = make_table(sort=False).labelled()
+    assert tuple(has) == tasks.TASKS
+    np.testing.assert_array_equal(has["va"], [True, False, True, False])  # both values or none
+    np.testing.assert_array_equal(has["au"], [True, False, True, False])
+    np.testing.assert_array_equal(has["expr"], [False, True, True, False])
 
 
 def test_counts():

@@ -65,7 +65,7 @@ def read_manifest(
         AnnotationError: the file cannot be read or has faults; names path, line and remedy.
     """
     classes = find_map(settings.expression_map)
-    columns = read_columns(path, lambda name: _our_name(name) is not None)
+    columns = read_columns(path, lambda name: _known_name(name) is not None)
     names = _name_columns(columns, path, say)
     faults = FaultList(path)
     images = _images(columns, names["image"], faults)
@@ -89,8 +89,8 @@ def read_manifest(
     )
 
 
-def _our_name(column: str) -> str | None:
-    """What a column of the file is called here, or None if it is none of ours."""
+def _known_name(column: str) -> str | None:
+    """The name of `_KNOWN` or of the action unit that a column gives, or None."""
     name = column.strip(WHITESPACE).lower()
     unit = _AU_COLUMN.fullmatch(name)
     if unit and int(unit[1]) in tasks.AU_NUMBERS:
@@ -101,10 +101,10 @@ def _our_name(column: str) -> str | None:
 def _name_columns(
     columns: Columns, path: str | os.PathLike[str], say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Which column of the file is which of ours."""
+    """The file's name of each known column."""
     names: dict[str, str] = {}
     for column in columns.cells:
-        name = _our_name(column)
+        name = _known_name(column)
         assert name is not None
         if name in names:
             raise AnnotationError(

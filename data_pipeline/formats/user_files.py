@@ -11,7 +11,7 @@ from mtl_face.errors import AnnotationError
 MAX_FAULTS_SHOWN = 10
 
 WHITESPACE = " \t\v\f"
-"""What is stripped around a value. Not all of Unicode's blanks: they may belong to a file name."""
+"""Stripped around a value. Unicode's other blanks may belong to a file name."""
 
 _READING: dict[type[OSError], tuple[str, str]] = {
     FileNotFoundError: ("the file does not exist", "check the path for a typing mistake"),
@@ -230,7 +230,7 @@ def _check_names(names: list[str], path: str | os.PathLike[str], line: int | Non
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise AnnotationError(
-            f"column {repeated[0]!r} stands there more than once",
+            f"column {repeated[0]!r} appears more than once",
             path=path,
             line=line,
             remedy="keep one of them",

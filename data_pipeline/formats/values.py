@@ -35,7 +35,7 @@ def to_number(cell: str) -> float:
     """A number as files write it.
 
     Raises:
-        ValueError: it is none; among these are 1_0 and digits of other scripts, which Python reads.
+        ValueError: it is no number; so are 1_0 and digits of other scripts, which Python reads.
     """
     if "_" in cell or not cell.isascii():
         raise ValueError(cell)

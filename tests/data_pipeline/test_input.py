@@ -8,6 +8,7 @@ from typing import Any
 
 import image_cases
 import jax
+import label_arrays
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -78,7 +79,7 @@ def assert_rows(batch, table, rows):
     """The batch holds these rows: pixels against Pillow, labels against the table's."""
     if "labels" in batch:
         for found, expected in zip(
-            batch_module.expand_labels(batch["labels"]), tables.labels(table), strict=True
+            batch_module.expand_labels(batch["labels"]), label_arrays.labels(table), strict=True
         ):
             for task in tasks.TASKS:
                 np.testing.assert_array_equal(found[task], expected[task][rows])
@@ -343,7 +344,7 @@ def test_labels_are_expanded_on_the_devices(table):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     stream = input.train_batches(table, batch_size=8, image_size=SIZE, rows=permuted())
-    targets, weights = tables.labels(table)
+    targets, weights = label_arrays.labels(table)
     for step, batch in enumerate(input.to_devices(itertools.islice(stream, 3), sharding)):
         rows = order.step_indices(permuted(), 8, step=step)
         assert list(batch) == ["image", "targets", "weights"]

@@ -151,7 +151,7 @@ def test_other_scales_of_valence_and_arousal(tmp_path):
         ("", 1, "empty"),
         ("image\n", 1, "no rows"),
         ("path,label\na.jpg,1\n", 1, "no column image among path, label"),
-        ("image,image\na.jpg,a.jpg\n", 1, "'image' stands there more than once"),
+        ("image,image\na.jpg,a.jpg\n", 1, "'image' appears more than once"),
         ("image,AU1,au01\na.jpg,1,1\n", 1, "both give au1"),
         ("image,au1\na.jpg,1\nb.jpg\n", 3, "1 cells, the header has 2"),
         ("image,au1\na.jpg,1\nb.jpg,1,1\n", 3, "3 cells"),

@@ -1,6 +1,7 @@
 import collections
 
 import jax
+import label_arrays
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -138,7 +139,7 @@ def test_no_label_leaks_from_one_data_set_to_another(tables):
         targets, weights = jax.device_get(batch.expand_labels(mixed["labels"]))
         for place, row in enumerate(order.step_indices(rows, 8, step=step)):
             name = table.dataset[row]
-            own_targets, own_weights = frame_tables.labels(tables[name])
+            own_targets, own_weights = label_arrays.labels(tables[name])
             seen[name] += 1
             for task in ("va", "au", "expr"):
                 own = row - first_row[name]
@@ -153,7 +154,7 @@ def test_no_label_leaks_from_one_data_set_to_another(tables):
 def test_lacking_labels_give_no_gradient(tables):
     """The outputs of a task feel nothing of a data set without it."""
     table = mixture.join(tables)
-    targets, weights = frame_tables.labels(table)
+    targets, weights = label_arrays.labels(table)
     random = np.random.default_rng(0)
     outputs = {
         task: random.normal(size=column.shape).astype(np.float32)

@@ -2,6 +2,7 @@ import errno
 import string
 from unittest import mock
 
+import label_arrays
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,7 +92,7 @@ def test_names_missing_values_and_duplicates(tmp_path):
     assert table.arousal[1] == 0.5  # kept, but without weight
     assert table.valence[3] == np.float32(-0.00233333333333)
     assert list(np.isnan(table.au).sum(axis=1)) == [12, 0, 0, 1, 12]
-    _, weights = tables.labels(table)
+    _, weights = label_arrays.labels(table)
     np.testing.assert_array_equal(weights["va"], [0, 0, 1, 1, 0])
     assert table.counts()["unlabelled"] == 2
 

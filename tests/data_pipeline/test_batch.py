@@ -1,0 +1,42 @@
+import jax
+import numpy as np
+
+from data_pipeline import batch
+from mtl_face import tasks
+from mtl_face.tables import FrameTable
+
+NAN = np.nan
+
+
+def test_labels_and_weights():
+    table = FrameTable.from_columns(
+        dataset="set",
+        video="a",
+        frame=[1, 2, 3, 4],
+        image=[f"a/{frame}.jpg" for frame in range(4)],
+        root="/images",
+        valence=[0.5, NAN, -1.0, 0.25],
+        arousal=[0.1, 0.2, 1.0, NAN],
+        expression=[-1, 7, 0, -1],
+        au=np.array([[1] * 12, [NAN] * 12, [0] * 11 + [NAN], [NAN] * 12]),
+    )
+    compact = batch.compact_labels(table)
+    assert {task: column.dtype.name for task, column in compact.items()} == {
+        "va": "float32",
+        "au": "int8",
+        "expr": "int8",
+    }
+    targets, weights = jax.device_get(batch.expand_labels(compact))
+    np.testing.assert_array_equal(weights["va"], [1, 0, 1, 0])  # valence and arousal: both or none
+    expected = np.array([[0.5, 0.1], [0, 0], [-1, 1], [0, 0]], np.float32)
+    np.testing.assert_array_equal(targets["va"], expected)
+    np.testing.assert_array_equal(weights["au"].sum(axis=1), [12, 0, 11, 0])
+    np.testing.assert_array_equal(targets["au"].sum(axis=1), [12, 0, 0, 0])
+    np.testing.assert_array_equal(weights["expr"], [0, 1, 1, 0])
+    np.testing.assert_array_equal(targets["expr"].argmax(axis=1)[1:3], [7, 0])
+    np.testing.assert_array_equal(targets["expr"].sum(axis=1), [0, 1, 1, 0])
+    for group in (targets, weights):
+        assert set(group) == set(tasks.TASKS)
+        for column in group.values():
+            assert column.dtype == np.float32
+            assert np.isfinite(column).all()
