@@ -15,6 +15,7 @@ from mtl_face.cli import main
 from mtl_face.evaluation.scoring import score
 
 ROOT = Path(__file__).parents[2]
+CONFIG = "--config=configs/rendered_faces.py"
 
 _RUN_AND_LIST_MODULES = """
 import runpy, sys
@@ -268,13 +269,13 @@ def test_scores_without_intervals(rows, truth, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ([], ["no --config", "--predictions=FILE --truth=ANNOTATIONS"]),
+        ([], ["nothing to evaluate", "--predictions=FILE --truth=ANNOTATIONS"]),
         (["--predictions=x.txt"], ["needs --truth"]),
         (["--truth=x.txt"], ["needs --predictions"]),
-        (["--predictions=x.txt", "--truth=y.txt", "--workdir=z"], ["score a file"]),
-        (["--config=configs/rendered_faces.py"], ["no --workdir"]),
-        (["--workdir=z", "--lenient"], ["--lenient", "go with --predictions"]),
-        (["--workdir=z", "--output=x.json"], ["WORKDIR/evaluation"]),
+        (["--predictions=x.txt", "--truth=y.txt", CONFIG], ["score a file"]),
+        ([CONFIG], ["nothing to evaluate"]),
+        ([CONFIG, "--model=z", "--lenient"], ["--lenient", "go with --predictions"]),
+        ([CONFIG, "--model=z", "--report=x.html"], ["--report", "go with --predictions"]),
         (["--predictions=nowhere.txt", "--truth=y.txt"], ["nowhere.txt", "does not exist"]),
     ],
 )
