@@ -1,4 +1,4 @@
-"""Writing submissions from predictions.
+"""Writing submissions from predictions: each row of the test list gets its prediction.
 
 Dimension letters: M rows of the test list, N rows of predictions, A action units (12).
 """

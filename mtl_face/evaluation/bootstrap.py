@@ -60,12 +60,7 @@ class Resampling:
 
 
 def draw_weights(num_videos: int, num_resamples: int, seed: int) -> Floats:
-    """How often each video is in each resample.
-
-    Args:
-        num_videos: V, at least 1.
-        num_resamples: R.
-        seed: the same seed gives the same resamples.
+    """How often each of V >= 1 videos is in each of R resamples; a seed gives the same always.
 
     Returns:
         Whole numbers, float64 [R, V]; each row sums to V.
@@ -76,16 +71,10 @@ def draw_weights(num_videos: int, num_resamples: int, seed: int) -> Floats:
 
 
 def resample(joined: Joined, *, num_resamples: int, seed: int) -> Resampling:
-    """Scores resamples of the videos.
+    """Scores R resamples of the videos.
 
-    Args:
-        joined: rows that have labels and answers.
-        num_resamples: R. Two sources of answers to the same rows get the same resamples from the
-            same seed, so that they can be compared in pairs.
-        seed: see `draw_weights`.
-
-    Returns:
-        The scores.
+    Two tables of predictions of the same rows get the same resamples from the same seed, so that
+    they can be compared in pairs.
     """
     videos = Videos.of(joined)
     weights_RV = draw_weights(max(videos.count, 1), num_resamples, seed)

@@ -3,8 +3,8 @@
 Parquet holds the table and its metadata exactly. CSV holds the same columns (every number reads
 back bit for bit) without the metadata, followed by the decisions in readable form: `expression`
 (a name) and `au1_present` ... `au26_present` (0 or 1). `read` takes both and ignores columns that
-it does not know. Decisions of a calibrated table hang on its metadata: such a CSV can be looked at,
-and `read` refuses it.
+it does not know. The decisions of a calibrated table depend on its metadata: such a CSV can be
+looked at, and `read` refuses it. Every file is written whole or not at all.
 """
 
 import csv
@@ -27,8 +27,6 @@ from mtl_face.tables import (
 )
 from mtl_face.tasks import AU_NAMES
 
-__all__ = ["PredictionError", "PredictionTable", "read", "write", "write_csv"]
-
 _SCHEMA_KEY = b"mtl_face.predictions"
 _REMEDY = "use a file of predictions that this program wrote (.parquet or .csv)"
 _READ_COLUMNS = (
@@ -42,14 +40,11 @@ _TEXT_COLUMNS = tuple(name for name in KEY_COLUMNS if name != "frame")
 def write(table: PredictionTable, path: str | os.PathLike[str]) -> None:
     """Writes a table by the ending of its path: `.parquet`, or `.csv` as `write_csv` does.
 
-    The file appears whole or not at all.
-
-    Args:
-        table: what to write. Its metadata go into the Parquet schema as JSON.
-        path: the file; replaced if it exists, missing folders are made.
+    The metadata go into the Parquet schema as JSON. A file that exists is replaced, missing folders
+    are made.
 
     Raises:
-        PredictionError: the ending is neither.
+        PredictionError: the ending is neither, or the table has no logits.
         WorkdirError: the place cannot be written.
         TypeError: the metadata hold something that is no JSON value.
     """
@@ -78,13 +73,8 @@ def write(table: PredictionTable, path: str | os.PathLike[str]) -> None:
 def write_csv(table: PredictionTable, path: str | os.PathLike[str]) -> None:
     """Writes a table as CSV (UTF-8, comma, header line), without its metadata.
 
-    The file appears whole or not at all.
-
-    Args:
-        table: what to write.
-        path: the file; replaced if it exists, missing folders are made.
-
     Raises:
+        PredictionError: the table has no logits.
         WorkdirError: the place cannot be written.
     """
     columns = {**table.columns(), **table.readable_decisions()}
@@ -98,11 +88,7 @@ def write_csv(table: PredictionTable, path: str | os.PathLike[str]) -> None:
 def read(path: str | os.PathLike[str]) -> PredictionTable:
     """Reads a table that `write` or `write_csv` wrote, whatever its name ends in.
 
-    Args:
-        path: the file.
-
-    Returns:
-        The table; its metadata are empty if it comes from CSV.
+    The metadata of a table from CSV are empty.
 
     Raises:
         PredictionError: the file is missing, empty, of another kind, lacks a column, or holds

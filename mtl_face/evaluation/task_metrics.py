@@ -77,7 +77,7 @@ class TaskMetrics(Protocol):
 class ValenceArousal:
     """Concordance, errors and predicted standard deviations of valence and arousal.
 
-    Predictions are clipped to [-1, 1], except where they are the mean of a normal prediction.
+    Predictions are clipped to [-1, 1], except as the mean of a normal prediction.
     """
 
     without_ranking: str | None = None
