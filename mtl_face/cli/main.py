@@ -121,9 +121,8 @@ def _command(name: str) -> Any:
     """The module of a command: `HELP`, `CONFIG`, `add_arguments(parser)`, `run(config, options)`.
 
     `CONFIG` says whether `--config` is required, optional or none. Optional: `READS_DATA`, False
-    for a command whose settings need not say where the data set lies; `PRESETS`, changes
-    made to the settings before the user's; `own_settings(options)`, which reads the settings where
-    the flags name something that holds some, and says from where.
+    for a command whose settings need not say where the data set lies; `own_settings(options)`,
+    which reads the settings where the flags name something that holds some, and says from where.
     """
     return importlib.import_module(f"mtl_face.cli.{name}")
 
@@ -165,11 +164,8 @@ def _load_config(
     """The settings, or None if the command was given none."""
     file = getattr(options, "config", None)
     if file is not None:
-        return config_lib.load(
-            file,
-            [*getattr(command, "PRESETS", ()), *overrides],
-            reads_data=getattr(command, "READS_DATA", True),
-        )
+        reads_data = getattr(command, "READS_DATA", True)
+        return config_lib.load(file, overrides, reads_data=reads_data)
     own_settings = getattr(command, "own_settings", None)
     found = None if own_settings is None else own_settings(options)
     if found is not None:

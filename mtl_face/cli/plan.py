@@ -6,7 +6,7 @@ from typing import Any
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
-from mtl_face.planner import UNREAD, Target
+from mtl_face.planner import Target
 
 _GIB = 2**30
 
@@ -15,8 +15,7 @@ HELP = (
     "tell its memory, arithmetic, traffic and shortest time"
 )
 CONFIG = "required"
-PRESETS = (f"data.shards={UNREAD}", "data.validate_each=false")
-"""Changes made to the settings before the user's."""
+READS_DATA = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,6 @@ import dataclasses
 LOCAL = "local"
 """The devices of this machine, in place of the name of a slice of TPUs."""
 
-UNREAD = "unread"
-"""Stands for a folder of shards where nothing is read, so that settings may lack a data.root."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Target:

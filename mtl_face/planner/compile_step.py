@@ -185,7 +185,7 @@ def _settings(effort: str) -> Iterator[None]:
 def main() -> None:
     """One request from standard input, one answer to standard output."""
     request = json.load(sys.stdin)
-    config = config_lib.load_values(request["config"], [], "the plan's settings")
+    config = config_lib.load_values(request["config"], [], "the plan's settings", reads_data=False)
     try:
         answer = compile_step(config, Target(**request["target"]), Path(request["hlo_file"]))
     except ConfigError as error:

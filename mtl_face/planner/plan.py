@@ -9,7 +9,7 @@ from typing import Any
 
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
-from mtl_face.planner import UNREAD, Target, chips, estimate, flops, hlo, programs
+from mtl_face.planner import Target, chips, estimate, flops, hlo, programs
 
 _REMEDY = "give a number of images/s, or a file of `python -m benchmarks.input --output=FILE.json`"
 
@@ -137,7 +137,7 @@ def measured_input(config: Config, text: str) -> float:
     try:
         rate = float(text)
     except ValueError:
-        sharded = config.data.shards not in (None, UNREAD)
+        sharded = config.data.shards is not None
         source = "shards" if sharded else config.data.source
         return _measured(Path(text), config.data.image_size, source)
     if not (math.isfinite(rate) and rate > 0):

@@ -11,7 +11,6 @@ import small_experiment
 
 from mtl_face import config as config_lib
 from mtl_face.cli import main
-from mtl_face.cli import plan as plan_command
 from mtl_face.errors import ConfigError
 from mtl_face.planner import compile_step, flops, plan, programs
 
@@ -208,7 +207,7 @@ def test_a_slice_of_tpus(folder, capsys, monkeypatch):
 
 
 def test_closed_form_is_that_of_the_config(folder):
-    settings = config_lib.load(folder / "small.py", plan_command.PRESETS)
+    settings = config_lib.load(folder / "small.py", reads_data=False)
     parts = flops.by_part(settings.model)
     assert set(parts) == {"stem", "stage1", "projection", "encoder", "decoder", "heads"}
     assert parts["projection"].forward == 2 * 8 * 8 * 16 * 16

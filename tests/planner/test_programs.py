@@ -10,7 +10,6 @@ import pytest
 import small_experiment
 
 from mtl_face import config as config_lib
-from mtl_face.cli import plan as plan_command
 from mtl_face.planner import Target, programs
 
 
@@ -22,7 +21,7 @@ def key(tmp_path_factory):
     (folder / "libtpu.so").write_bytes(b"")
 
     def key(*overrides, **changes):
-        settings = config_lib.load(file, [*plan_command.PRESETS, *overrides])
+        settings = config_lib.load(file, overrides, reads_data=False)
         target = dataclasses.replace(Target("v5e:4x4", batch_size=8, effort="low"), **changes)
         return programs.cache_key(settings, target, folder / "libtpu.so")
 
