@@ -1,6 +1,6 @@
 """From photos and videos to aligned face crops.
 
-`detect` finds faces and their five landmarks in one picture, `align` cuts the crop, `track` and
-`people` keep persons apart over the frames of a video, `video` decodes, `extract` does all of it
-for one source, `layout` says what is written where.
+`models` are the networks, `detect` finds faces and their five landmarks in one picture, `align`
+cuts the crop, `track` keeps persons apart over the frames of a video, `video` decodes, `layout`
+names sources and their results, `extract` does all of it for many sources.
 """

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from PIL import Image
 
 LANDMARK_NAMES = ("left_eye", "right_eye", "nose_tip", "left_mouth_corner", "right_mouth_corner")
-"""The five landmarks in order; left and right as seen in the picture."""
 
 _MAX_SAMPLES = 8  # a side of a pixel, when shrinking
 
@@ -43,7 +42,7 @@ class CropSpecification:
     )
 
     def target(self) -> npt.NDArray[np.float64]:
-        """Where the landmarks go, [L, 2]."""
+        """The template, float64 [L, 2]."""
         return np.array(self.template)
 
     def to_json(self) -> dict[str, Any]:
@@ -130,10 +129,7 @@ def warp(frame: Image.Image, matrix_23: npt.NDArray[np.float64], size: int) -> I
     shift_2 = inverse_23[:, 2] - inverse_23[:, :2] @ [0.5, 0.5] + 0.5
     data = (*linear_22[0], shift_2[0], *linear_22[1], shift_2[1])
     result = frame.transform(
-        (size * samples, size * samples),
-        Image.Transform.AFFINE,
-        data,
-        Image.Resampling.BILINEAR,
+        (size * samples, size * samples), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
     )
     return result.reduce(samples) if samples > 1 else result
 
@@ -143,15 +139,12 @@ def crop_face(
     landmark_L2: npt.NDArray[np.float64],
     specification: CropSpecification = STANDARD,
 ) -> Image.Image:
-    """Cuts an aligned face out of a frame.
+    """Cuts an aligned face out of an RGB frame.
 
     Args:
         frame: an RGB picture.
         landmark_L2: the five landmarks in pixels of the frame, in the order of `LANDMARK_NAMES`.
-        specification: what a crop is.
-
-    Returns:
-        An RGB picture of `specification.size` a side.
+        specification: size and template of the crop.
     """
     matrix_23 = similarity(landmark_L2, specification.target())
     return warp(frame, matrix_23, specification.size)

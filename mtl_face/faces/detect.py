@@ -2,8 +2,8 @@
 
 BlazeFace looks at the whole picture and, where that is much wider than high or the reverse, at
 overlapping squares of it, in which faces are larger. Face Mesh then looks at each candidate alone,
-turned upright: it gives finer landmarks, the corners of the mouth among them, and rejects what is
-no face.
+turned upright: it gives finer landmarks, with the corners of the mouth, and rejects false
+candidates.
 
 Dimension letters: L landmarks (5), F faces found, K key points (6), A anchors (896).
 """
@@ -20,7 +20,7 @@ from mtl_face.faces import align
 from mtl_face.faces.models import BLAZE_FACE_SIZE, MESH_SIZE, BlazeFace, FaceMesh
 
 LEAST_SCORE = 0.5
-"""Both networks' probability of a face, below which there is none."""
+"""Least probability of a face, of both networks."""
 
 SMALLEST_FACE_PX = 16.0
 """Distance between the eyes and the mouth, in pixels of the frame, below which a face is left out:
@@ -62,24 +62,16 @@ class Face:
 
 
 class Detector(Protocol):
-    """What finds faces: anything that can be called like this."""
+    """A function that finds faces."""
 
     def __call__(self, frame: Image.Image) -> list[Face]:
         """The faces of an RGB picture, the largest first."""
 
 
 class BlazeFaceDetector:
-    """BlazeFace and Face Mesh, see above. Not for use by two threads at a time.
+    """BlazeFace and Face Mesh; one thread at a time. Raises MissingExtraError."""
 
-    Args:
-        least_score: probability below which there is no face.
-
-    Raises:
-        MissingExtraError: the extra `video` is not installed.
-    """
-
-    def __init__(self, least_score: float = LEAST_SCORE) -> None:
-        self._least_score = least_score
+    def __init__(self) -> None:
         self._blaze_face = BlazeFace()
         self._mesh = FaceMesh()
 
@@ -118,7 +110,7 @@ class BlazeFaceDetector:
         square = frame.crop((left, top, left + side, top + side))  # black outside of the frame
         square = square.resize((BLAZE_FACE_SIZE,) * 2, Image.Resampling.BILINEAR)
         score_A, box_A4, point_AK2 = self._blaze_face(np.asarray(square))
-        keep_A = score_A >= self._least_score
+        keep_A = score_A >= LEAST_SCORE
         corner = np.array([left, top])
         return (
             score_A[keep_A],
@@ -132,26 +124,16 @@ class BlazeFaceDetector:
         box_4: npt.NDArray[np.float64],
         keypoint_K2: npt.NDArray[np.float64],
     ) -> Face | None:
-        """The landmarks of a candidate, or None if it is no face after all."""
+        """The landmarks of a candidate, or None if the mesh sees no face."""
         side = _MESH_FACTOR * max(box_4[2] - box_4[0], box_4[3] - box_4[1])
         centre_2 = (box_4[:2] + box_4[2:]) / 2 - 0.5
         matrix_23 = _upright(centre_2, side, keypoint_K2[1] - keypoint_K2[0])
         score, cut_V2 = self._mesh(np.asarray(align.warp(frame, matrix_23, MESH_SIZE)))
-        if score < self._least_score:
+        if score < LEAST_SCORE:
             return None
         point_V2 = align.transform(align.invert(matrix_23), cut_V2)
-        landmarks = [
-            _middle(point_V2, _LEFT_EYE),
-            _middle(point_V2, _RIGHT_EYE),
-            point_V2[_NOSE_TIP],
-            point_V2[_MOUTH[0]],
-            point_V2[_MOUTH[1]],
-        ]
-        return Face(np.stack(landmarks), score)
-
-
-def _middle(point_V2: npt.NDArray[np.float64], corners: tuple[int, int]) -> npt.NDArray[np.float64]:
-    return point_V2[list(corners)].mean(axis=0)
+        eyes = [point_V2[list(corners)].mean(axis=0) for corners in (_LEFT_EYE, _RIGHT_EYE)]
+        return Face(np.stack([*eyes, point_V2[_NOSE_TIP], *point_V2[list(_MOUTH)]]), score)
 
 
 def _upright(

@@ -1,35 +1,52 @@
-"""Cuts the faces out of one source: a video, or the photos of a folder.
+"""Cuts the faces out of sources, one process a source.
 
-Everything is written into a hidden folder first and moved at the end, then recorded: a source is
-finished or not there at all.
+The crops of a source are written into a hidden folder, moved at the end, and then recorded: a
+source is finished or absent.
 """
 
+import dataclasses
+import multiprocessing
 import queue
 import shutil
+import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image, ImageOps
 
+from mtl_face import files
+from mtl_face.errors import UserError
 from mtl_face.faces import layout
 from mtl_face.faces.align import crop_face
-from mtl_face.faces.detect import Detector, Face
-from mtl_face.faces.sources import Source
-from mtl_face.faces.track import Person, Track, Tracker, people
-from mtl_face.faces.video import open_video
+from mtl_face.faces.detect import BlazeFaceDetector, Detector, Face
+from mtl_face.faces.layout import Source
+from mtl_face.faces.track import Tracker, people
+from mtl_face.faces.video import VideoError, estimate_frames, open_video
 
 JPEG_QUALITY = 95
 
 MAX_PHOTO_PIXELS = 200_000_000
 
 _AHEAD = 8  # frames that are decoded while others are searched
+_EVERY_S = 0.3  # between two reports of a process
 
 _Thing = TypeVar("_Thing")
 
 Report = Callable[[int, int], None]
-"""Called with the number of frames done and in all."""
+"""Called with the number of frames done and in all; the latter is an estimate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a source: a record, or the user's error."""
+
+    source: Source
+    record: dict[str, Any] | None
+    error: UserError | None
 
 
 def extract(source: Source, output: Path, detector: Detector, report: Report) -> dict[str, Any]:
@@ -39,7 +56,7 @@ def extract(source: Source, output: Path, detector: Detector, report: Report) ->
         source: the video or photos.
         output: a folder from `layout.open_output`.
         detector: finds faces.
-        report: is told of each frame; what it raises stops the work and leaves nothing behind.
+        report: called for each frame; what it raises stops the work and leaves nothing behind.
 
     Returns:
         The record: `name`, `source`, `frames` in all, `damaged` frames, `ignored_faces` that
@@ -61,7 +78,7 @@ def extract(source: Source, output: Path, detector: Detector, report: Report) ->
             record = _extract_video(source, partial, detector, report)
         _publish(source, partial, output, record)
     except OSError as error:
-        raise layout.unwritable(output, error) from error
+        raise files.unwritable(error.filename or output, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return record
@@ -84,10 +101,20 @@ def _extract_video(
     chosen = people(tracker.tracks) if tracker.tracks else []
     total = max(video.frames, *seconds) if seconds else video.frames
     record = _record(source, total, len(seconds), video.damaged)
-    record["people"] = [
-        _gather(source, person, tracker.tracks, seconds, total, partial, name)
-        for person, name in zip(chosen, _names(source.name, len(chosen)), strict=True)
-    ]
+    for place, person in enumerate(chosen):
+        name = source.person(place, len(chosen))
+        folder = partial / f"done-{name}"
+        folder.mkdir()
+        rows = []
+        for number, chosen_track in person.choice.items():
+            track = tracker.tracks[chosen_track]
+            (partial / f"track{track.number}" / _file(number)).rename(folder / _file(number))
+            face = track.faces[track.frames.index(number)]
+            rows.append(_row(number, seconds[number], source.path.name, face))
+        gaps = _gaps(
+            person.choice, total, lambda number: "no face" if number in seconds else "not decoded"
+        )
+        record["people"].append({"video": name, "rows": rows, "gaps": gaps})
     record["ignored_faces"] = found - sum(len(person["rows"]) for person in record["people"])
     if video.rotation:
         record["notes"].append(f"turned by {video.rotation} degrees to stand upright")
@@ -103,7 +130,7 @@ def _extract_video(
 def _extract_photos(
     source: Source, partial: Path, detector: Detector, report: Report
 ) -> dict[str, Any]:
-    """Photos are numbered by name; all but the largest face get folders of their own."""
+    """Photos are numbered by name; every face but the largest gets a folder of its own."""
     rows: list[list[dict[str, Any]]] = []
     unreadable: dict[int, str] = {}
     for number, path in enumerate(source.photos, start=1):
@@ -122,7 +149,7 @@ def _extract_photos(
     total = len(source.photos)
     record = _record(source, total, total - len(unreadable), len(unreadable))
     for place, listed in enumerate(rows):
-        name = source.name if place == 0 else f"{source.name}_face{place + 1}"
+        name = source.person(place, len(rows))
         seen = {row["frame"] for row in listed}
         # A photo with one face is no gap of the second.
         gaps = _gaps(seen, total, lambda number: unreadable.get(number, "no face"))
@@ -141,52 +168,14 @@ def _read_photo(path: Path) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def _gather(
-    source: Source,
-    person: Person,
-    tracks: list[Track],
-    seconds: dict[int, float | None],
-    total: int,
-    partial: Path,
-    name: str,
-) -> dict[str, Any]:
-    """Moves the crops of a person's tracks into one folder."""
-    folder = partial / f"done-{name}"
-    folder.mkdir()
-    rows = []
-    for frame, number in person.choice.items():
-        track = tracks[number]
-        file = _file(frame)
-        (partial / f"track{number}" / file).rename(folder / file)
-        face = track.faces[track.frames.index(frame)]
-        rows.append(_row(frame, seconds[frame], source.path.name, face))
-    gaps = _gaps(
-        person.choice, total, lambda frame: "no face" if frame in seconds else "not decoded"
-    )
-    return {"video": name, "rows": rows, "gaps": gaps}
-
-
 def _publish(source: Source, partial: Path, output: Path, record: dict[str, Any]) -> None:
-    """Moves the finished folders to their place, in the stead of an older try's."""
+    """Moves the finished folders to their place, and replaces what an earlier try left there."""
     for old in (output / layout.CROPS).iterdir():
-        if old.name in _possible_names(source, old.name):
+        if source.owns(old.name):
             shutil.rmtree(old)
     for person in record["people"]:
         (partial / f"done-{person['video']}").rename(output / layout.CROPS / person["video"])
     layout.write_record(output, source, record)
-
-
-def _names(name: str, count: int) -> list[str]:
-    """Folders of a video's people: as in Aff-Wild2, two get the side on which they are seen."""
-    return [name] if count == 1 else [f"{name}_left", f"{name}_right"][:count]
-
-
-def _possible_names(source: Source, folder: str) -> set[str]:
-    """Names of folders that an earlier try at the source may have left."""
-    if source.photos:
-        rest = folder.removeprefix(f"{source.name}_face")
-        return {source.name, folder if rest.isdigit() else source.name}
-    return {source.name, f"{source.name}_left", f"{source.name}_right"}
 
 
 def _record(source: Source, frames: int, decoded: int, damaged: int) -> dict[str, Any]:
@@ -241,7 +230,7 @@ def _file(number: int) -> str:
 
 
 def _ahead(things: Iterable[_Thing]) -> Iterator[_Thing]:
-    """Iterates in a thread of its own, a few things ahead: decoding beside searching."""
+    """Iterates in a thread of its own, a few things ahead, so that decoding overlaps searching."""
     box: queue.Queue[tuple[str, Any]] = queue.Queue(_AHEAD)
     stop = threading.Event()
 
@@ -276,3 +265,138 @@ def _ahead(things: Iterable[_Thing]) -> Iterator[_Thing]:
     finally:
         stop.set()
         thread.join()
+
+
+class _StoppedError(Exception):
+    """The user interrupted the work."""
+
+
+class _Totals:
+    """Sums frames done and in all over the sources; counted frames replace the estimates."""
+
+    def __init__(self, estimates: Sequence[int], progress: Report) -> None:
+        self._total = list(estimates)
+        self._done = [0] * len(self._total)
+        self._progress = progress
+
+    def update(self, index: int, done: int, total: int) -> None:
+        self._done[index], self._total[index] = done, max(total, done)
+        self._progress(sum(self._done), sum(self._total))
+
+    def finish(self, index: int) -> None:
+        self.update(index, self._done[index], self._done[index])
+
+
+def extract_all(
+    sources: Sequence[Source],
+    output: Path,
+    *,
+    workers: int,
+    progress: Report,
+    detector: Detector | None = None,
+) -> list[Outcome]:
+    """Cuts the faces out of sources; a damaged one does not hold up the others.
+
+    Args:
+        sources: videos and photos; may be empty.
+        output: a folder from `layout.open_output`.
+        workers: processes. With one, or one source, everything runs in this process, the decoder in
+            a thread beside the detector.
+        progress: called with frames done and in all, summed over the sources.
+        detector: finds faces, in this process; None: BlazeFace, in any.
+
+    Returns:
+        What became of each source, in their order.
+
+    Raises:
+        MissingExtraError: a library is not installed.
+        WorkdirError: the output cannot be written.
+    """
+    outcomes: dict[int, Outcome] = {}
+    frames = []
+    for index, source in enumerate(sources):
+        try:
+            frames.append(len(source.photos) or estimate_frames(source.path))
+        except VideoError as error:
+            frames.append(0)
+            outcomes[index] = Outcome(source, None, error)
+    totals = _Totals(frames, progress)
+    todo = [index for index in range(len(sources)) if index not in outcomes]
+    if detector is not None or min(workers, len(todo)) <= 1:
+        finder = detector or (BlazeFaceDetector() if todo else None)
+        for index in todo:
+            assert finder is not None
+            try:
+                record = extract(
+                    sources[index],
+                    output,
+                    finder,
+                    lambda done, total, index=index: totals.update(index, done, total),  # type: ignore[misc]
+                )
+                outcomes[index] = Outcome(sources[index], record, None)
+            except VideoError as error:
+                outcomes[index] = Outcome(sources[index], None, error)
+            totals.finish(index)
+    else:
+        BlazeFaceDetector()  # a missing library is reported here, once
+        _in_processes(sources, todo, output, min(workers, len(todo)), totals, outcomes)
+    return [outcomes[index] for index in range(len(sources))]
+
+
+def _in_processes(
+    sources: Sequence[Source],
+    todo: Sequence[int],
+    output: Path,
+    workers: int,
+    totals: _Totals,
+    outcomes: dict[int, Outcome],
+) -> None:
+    # `spawn`: a fork of a process that runs threads can hang.
+    context = multiprocessing.get_context("spawn")
+    reports, stop = context.SimpleQueue(), context.Event()
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(reports, stop)
+    ) as pool:
+        futures: dict[Future[dict[str, Any]], int] = {
+            pool.submit(_work, index, sources[index], output): index for index in todo
+        }
+        try:
+            waiting = set(futures)
+            while waiting:
+                finished, waiting = wait(waiting, timeout=_EVERY_S, return_when=FIRST_COMPLETED)
+                while not reports.empty():
+                    totals.update(*reports.get())
+                for future in finished:
+                    index = futures[future]
+                    try:
+                        outcomes[index] = Outcome(sources[index], future.result(), None)
+                    except VideoError as error:
+                        outcomes[index] = Outcome(sources[index], None, error)
+                    totals.finish(index)
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+_shared: dict[str, Any] = {}
+
+
+def _begin(reports: Any, stop: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    _shared.update(reports=reports, stop=stop, detector=BlazeFaceDetector())
+
+
+def _work(index: int, source: Source, output: Path) -> dict[str, Any]:
+    last = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if _shared["stop"].is_set():
+            raise _StoppedError
+        now = time.monotonic()
+        if now - last >= _EVERY_S or done == total:
+            last = now
+            _shared["reports"].put((index, done, total))
+
+    return extract(source, output, _shared["detector"], report)

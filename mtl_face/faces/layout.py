@@ -1,4 +1,4 @@
-"""What is written where, in the layout of s-Aff-Wild2.
+"""From what a user points at to what is written: names of sources, folders of crops, lists.
 
 OUTPUT/cropped_aligned/VIDEO/00001.jpg   crops, by frame number; no file where there is no face
 OUTPUT/crop.json                         what a crop is
@@ -6,20 +6,27 @@ OUTPUT/manifest.csv                      one row a crop: image, video, frame, se
 OUTPUT/test_list.txt                     the crops as a test list
 OUTPUT/gaps.csv                          frames without a crop, and why
 OUTPUT/records/VIDEO.json                what was found in a finished source
+
+This is the layout of s-Aff-Wild2. VIDEO is the name of a source, or of a person in it: two people
+of a video get `_left` and `_right`, further faces of photos `_face2` and on.
 """
 
 import csv
+import dataclasses
 import io
 import json
 import os
-import uuid
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mtl_face.errors import WorkdirError
+from mtl_face import files
+from mtl_face.errors import ImageError, UserError, WorkdirError
+from mtl_face.faces import video
 from mtl_face.faces.align import LANDMARK_NAMES, STANDARD
-from mtl_face.faces.sources import Source
+
+PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 CROPS = "cropped_aligned"
 SPECIFICATION = "crop.json"
@@ -30,12 +37,115 @@ RECORDS = "records"
 
 RECORD_VERSION = 1
 
+_UNFIT = re.compile(r"[^\w.-]+")
+_PERSON = re.compile(r"(?P<source>.+)_(?:(?P<side>left|right)|face[0-9]+)")
 
-def open_output(output: Path) -> Path:
-    """Makes the folder, or checks that it holds crops of ours.
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A video, or the photos of one folder.
+
+    Attributes:
+        name: of its folder of crops; letters, digits, `_`, `-` and `.`.
+        path: the video, or the photos' folder.
+        photos: the photos, sorted by name; empty for a video.
+    """
+
+    name: str
+    path: Path
+    photos: tuple[Path, ...] = ()
+
+    def fingerprint(self) -> list[list[Any]]:
+        """Name, size and modification time of each file; identifies a finished source."""
+        result = []
+        for path in self.photos or (self.path,):
+            status = path.stat()
+            result.append([path.name, status.st_size, status.st_mtime_ns])
+        return result
+
+    def person(self, place: int, count: int) -> str:
+        """The name of one of `count` people, from left to right, or of faces, largest first."""
+        if self.photos:
+            return self.name if place == 0 else f"{self.name}_face{place + 1}"
+        return self.name if count == 1 else f"{self.name}_{('left', 'right')[place]}"
+
+    def owns(self, folder: str) -> bool:
+        """Whether a folder of crops has the name of this source or of a person in it."""
+        if self.photos:
+            rest = folder.removeprefix(f"{self.name}_face")
+            return folder == self.name or (rest != folder and rest.isdigit())
+        return folder in (self.name, f"{self.name}_left", f"{self.name}_right")
+
+
+def find_sources(path: Path) -> list[Source]:
+    """The videos and photos at a path.
+
+    Args:
+        path: a video, a photo, or a folder, which is searched with the folders in it. Hidden
+            files and files of other kinds are skipped.
 
     Returns:
-        Its absolute path.
+        One source for each video and for each folder of photos, sorted by name.
+
+    Raises:
+        ImageError: there is nothing at the path.
+        UserError: two sources would have the same name, or one that of a person in the other.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise ImageError("does not exist", path=path, remedy="check the path given as --videos")
+    if path.is_file():
+        photo = path.suffix.lower() in PHOTO_SUFFIXES
+        return [Source(_name(path.stem), path, (path,) if photo else ())]
+    sources: list[Source] = []
+    photos: dict[Path, list[Path]] = {}
+    for file in sorted(path.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+        if hidden or not file.is_file():
+            continue
+        if file.suffix.lower() in video.SUFFIXES:
+            sources.append(Source(_name(file.stem), file))
+        elif file.suffix.lower() in PHOTO_SUFFIXES:
+            photos.setdefault(file.parent, []).append(file)
+    sources += [
+        Source(_name(folder.resolve().name), folder, tuple(found))
+        for folder, found in photos.items()
+    ]
+    if not sources:
+        raise ImageError(
+            "holds no video and no photo",
+            path=path,
+            remedy="files are recognised by their endings, such as .mp4, .avi, .jpg and .png; "
+            "name the file itself if its ending is another",
+        )
+    by_name: dict[str, Source] = {}
+    for source in sources:
+        other = by_name.setdefault(source.name, source)
+        if other is not source:
+            raise UserError(
+                f"would get the same name, {source.name}, as {other.path}",
+                path=source.path,
+                remedy="rename one of them: the name of a file is the name of its folder of crops",
+            )
+    for name, source in by_name.items():
+        person = _PERSON.fullmatch(name)
+        whole = by_name.get(person["source"]) if person else None
+        if person and whole and bool(person["side"]) != bool(whole.photos):
+            raise UserError(
+                f"would get the name {name}, which a person in {whole.path} may get as well",
+                path=source.path,
+                remedy="rename one of them: each person of each source has a folder of crops",
+            )
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _name(stem: str) -> str:
+    """A name that is safe in paths and in lists separated by commas."""
+    return _UNFIT.sub("_", stem).strip("._") or "video"
+
+
+def open_output(output: Path) -> Path:
+    """Makes the folder, or checks that an earlier call made it; returns its absolute path.
 
     Raises:
         WorkdirError: it holds something else, or crops of another kind, or cannot be written.
@@ -47,7 +157,7 @@ def open_output(output: Path) -> Path:
         if path.exists():
             if json.loads(path.read_text(encoding="utf-8")) != specification:
                 raise WorkdirError(
-                    "describes other crops than are cut here",
+                    "describes crops of another kind",
                     path=path,
                     remedy="give another folder as --output",
                 )
@@ -57,15 +167,13 @@ def open_output(output: Path) -> Path:
                 path=output,
                 remedy="give a new or empty folder as --output",
             )
-        for folder in (CROPS, RECORDS):
-            (output / folder).mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(specification, indent=1) + "\n")
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise WorkdirError(
             f"cannot be read: {error}", path=path, remedy="give another folder as --output"
         ) from error
-    except OSError as error:
-        raise unwritable(output, error) from error
+    for folder in (CROPS, RECORDS):
+        files.make_folder(output / folder)
+    files.write_json(path, specification, indent=1)
     return output
 
 
@@ -84,8 +192,8 @@ def read_record(output: Path, source: Source) -> dict[str, Any] | None:
 
 
 def write_record(output: Path, source: Source, record: dict[str, Any]) -> None:
-    """Marks a source as finished."""
-    write_text(output / RECORDS / f"{source.name}.json", json.dumps(record) + "\n")
+    """Marks a source as finished; raises WorkdirError."""
+    files.write_text(output / RECORDS / f"{source.name}.json", json.dumps(record) + "\n")
 
 
 def write_lists(output: Path, records: Iterable[dict[str, Any]]) -> int:
@@ -115,32 +223,10 @@ def write_lists(output: Path, records: Iterable[dict[str, Any]]) -> int:
         if not record["people"]:
             last = record["frames"]
             gaps.append([record["name"], 1, last, last, "no face in any frame", record["source"]])
-    try:
-        write_text(output / MANIFEST, _csv(crops))
-        write_text(output / GAPS, _csv(gaps))
-        write_text(output / TEST_LIST, "\n".join(["image", *(row[0] for row in crops[1:])]) + "\n")
-    except OSError as error:
-        raise unwritable(output, error) from error
+    files.write_text(output / MANIFEST, _csv(crops))
+    files.write_text(output / GAPS, _csv(gaps))
+    files.write_text(output / TEST_LIST, "".join(f"{row[0]}\n" for row in crops))
     return len(crops) - 1
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def unwritable(path: Path, error: OSError) -> WorkdirError:
-    """The user's error for a folder that cannot be written."""
-    return WorkdirError(
-        f"cannot be written: {error.strerror or error}",
-        path=error.filename or path,
-        remedy="free some space, mend the permissions, or choose another --output",
-    )
 
 
 def _csv(rows: list[list[Any]]) -> str:

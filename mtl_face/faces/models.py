@@ -2,7 +2,7 @@
 
 BlazeFace (short range) takes 128 x 128 and gives boxes with six key points on 896 anchors; Face
 Mesh takes a 192 x 192 cut of one face and gives 468 points and a score. Both are models of
-MediaPipe, Apache-2.0; `assets/PROVENANCE.json` says where the files are from.
+MediaPipe, Apache-2.0; `assets/PROVENANCE.json` names their origin.
 
 Dimension letters: A anchors (896), K key points (6), V mesh points (468).
 """
@@ -26,15 +26,18 @@ _GRIDS = ((16, 2), (8, 6))  # cells a side, anchors a cell
 
 
 class MissingExtraError(UserError):
-    """A library of the extra `video` is not installed."""
+    """A library of the extra `video` cannot be imported."""
+
+    def __init__(self, purpose: str, error: ImportError) -> None:
+        super().__init__(
+            f"{purpose}, which cannot be imported ({error})",
+            remedy='install the extra: python -m pip install "mtl_face[video]" '
+            "(in a clone: python -m pip install -e '.[video]')",
+        )
 
 
 class BlazeFace:
-    """The network that finds faces in a small picture.
-
-    Raises:
-        MissingExtraError: LiteRT is not installed.
-    """
+    """The network that finds faces in a small picture. Raises MissingExtraError."""
 
     def __init__(self) -> None:
         self._network = _load(_BLAZE_FACE)
@@ -43,10 +46,7 @@ class BlazeFace:
     def __call__(
         self, pixel_128_128_3: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Runs the network.
-
-        Args:
-            pixel_128_128_3: RGB.
+        """Searches an RGB picture.
 
         Returns:
             Score [A] in 0..1; box [A, 4] as left, top, right, bottom and key points [A, K, 2] (the
@@ -64,11 +64,7 @@ class BlazeFace:
 
 
 class FaceMesh:
-    """The network that finds the points of one face.
-
-    Raises:
-        MissingExtraError: LiteRT is not installed.
-    """
+    """The network that finds the points of one face. Raises MissingExtraError."""
 
     def __init__(self) -> None:
         self._network = _load(_MESH)
@@ -76,10 +72,7 @@ class FaceMesh:
     def __call__(
         self, pixel_192_192_3: npt.NDArray[np.uint8]
     ) -> tuple[float, npt.NDArray[np.float64]]:
-        """Runs the network.
-
-        Args:
-            pixel_192_192_3: RGB, an upright face with about a quarter of its size around it.
+        """Looks at the RGB cut of an upright face with about a quarter of its size around it.
 
         Returns:
             Probability that there is a face; points [V, 2] in pixels of the cut, where (0, 0) is
@@ -106,11 +99,7 @@ def _load(name: str) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise MissingExtraError(
-            f"finding faces needs LiteRT, which cannot be imported ({error})",
-            remedy='install the extra: python -m pip install "mtl_face[video]" '
-            "(in a clone: python -m pip install -e '.[video]')",
-        ) from error
+        raise MissingExtraError("finding faces needs LiteRT", error) from error
     network = Interpreter(model_path=str(ASSETS / name), num_threads=1)
     network.allocate_tensors()
     return network

@@ -1,9 +1,9 @@
 """Follows faces from frame to frame, and decides which of them are the people of a video.
 
-A track is one face without a long break. What a video shows of one person may be several tracks,
-since a face turns away or a cut comes between; `people` puts them together by when and where they
-are seen. Nobody is recognised: two persons who are never seen at the same time count as one, as in
-Aff-Wild2, whose two-person videos get a folder for the person on the left and one for the right.
+A track is one face without a long break. A person may have several tracks, since a face turns away
+or a cut comes between; `people` joins them by time and place. Nobody is recognised: two persons
+who are never seen at the same time count as one, as in Aff-Wild2, whose two-person videos have a
+folder for the person on the left and one for the right.
 """
 
 import dataclasses
@@ -29,13 +29,7 @@ _SHARED = 0.1  # share of the shorter's frames that two tracks of one person may
 
 @dataclasses.dataclass
 class Track:
-    """One face over some frames.
-
-    Attributes:
-        number: of the track, from 0 in order of appearance.
-        frames: frame numbers, ascending.
-        faces: the face in each of them.
-    """
+    """One face over some frames; tracks are numbered from 0 in order of appearance."""
 
     number: int
     frames: list[int] = dataclasses.field(default_factory=list)
@@ -48,11 +42,7 @@ class Track:
 
 
 class Tracker:
-    """Gives the faces of successive frames to tracks.
-
-    Attributes:
-        tracks: all tracks so far.
-    """
+    """Assigns the faces of successive frames to tracks; `tracks` are all of them so far."""
 
     def __init__(self) -> None:
         self.tracks: list[Track] = []
@@ -104,16 +94,8 @@ class Person:
     choice: dict[int, int]
 
 
-def people(tracks: Sequence[Track], most: int = MOST_PEOPLE) -> list[Person]:
-    """The people of a video.
-
-    Args:
-        tracks: all tracks of the video, by number.
-        most: how many people at most.
-
-    Returns:
-        The most prominent people, from left to right.
-    """
+def people(tracks: Sequence[Track]) -> list[Person]:
+    """The most prominent people of a video, from left to right, from all of its tracks."""
     groups: list[list[Track]] = []
     for track in sorted(tracks, key=lambda track: (-len(track.frames), track.number)):
         open_to = [group for group in groups if not _together(track, group)]
@@ -125,7 +107,7 @@ def people(tracks: Sequence[Track], most: int = MOST_PEOPLE) -> list[Person]:
     groups.sort(key=lambda group: -_prominence(group))
     kept = [
         group
-        for group in groups[:most]
+        for group in groups[:MOST_PEOPLE]
         if _prominence(group) >= LEAST_PROMINENCE * _prominence(groups[0])
     ]
     return [_person(group) for group in sorted(kept, key=lambda group: _mean_x(*group))]
@@ -140,7 +122,7 @@ def _mean_x(*tracks: Track) -> float:
 
 
 def _together(track: Track, group: Sequence[Track]) -> bool:
-    """Whether the track is seen beside the group's tracks, so that it is another person."""
+    """Whether the track and the group's are seen at the same time, as two persons are."""
     frames = set(track.frames)
     for other in group:
         shared = len(frames.intersection(other.frames))

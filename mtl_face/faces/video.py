@@ -20,7 +20,7 @@ from mtl_face.faces.models import MissingExtraError
 _CONTAINERS = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
 
 SUFFIXES = frozenset(f".{name}" for name in _CONTAINERS.split())
-"""Endings of files that are taken for videos, in small letters."""
+"""Endings of video files, in lower case."""
 
 
 class VideoError(UserError):
@@ -29,13 +29,7 @@ class VideoError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class VideoFrame:
-    """A frame.
-
-    Attributes:
-        number: from 1.
-        seconds: when it is shown, from the video's start, or None if the file does not say.
-        picture: RGB, upright, with square pixels.
-    """
+    """A frame: number from 1; seconds from the start, where known; RGB, upright, square pixels."""
 
     number: int
     seconds: float | None
@@ -51,7 +45,6 @@ class Video:
         frames: how many frames it has, by its packets.
         damaged: packets and frames that could not be decoded so far.
         rotation: degrees by which the frames were turned to stand upright, counter-clockwise.
-        rate: mean frames a second, or None if the file does not say.
         variable_rate: whether the frames are spaced unevenly.
         numbered_by_count: whether numbers are counted, since the file has no usable time stamps.
     """
@@ -60,17 +53,12 @@ class Video:
     frames: int
     damaged: int = 0
     rotation: int = 0
-    rate: float | None = None
     variable_rate: bool = False
     numbered_by_count: bool = False
     _number_of: dict[int, int] = dataclasses.field(default_factory=dict, repr=False)
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        """Decodes the frames in the order in which they are shown.
-
-        Raises:
-            VideoError: the file cannot be opened any more.
-        """
+        """Decodes the frames in the order in which they are shown; raises VideoError."""
         av = import_av()
         last = 0
         start: float | None = None
@@ -85,7 +73,7 @@ class Video:
                     continue
                 for frame in decoded:
                     number = self._number(frame.pts, last)
-                    if number <= last:  # a repeated time stamp: counting is all that is left
+                    if number <= last:  # a repeated time stamp: only counting is left
                         self.numbered_by_count = True
                         number = last + 1
                     last = number
@@ -120,7 +108,7 @@ class Video:
 
 
 def open_video(path: Path) -> Video:
-    """Reads a video's packets without decoding them, which tells how many frames there are.
+    """Counts and times the frames of a video by its packets, without decoding them.
 
     Raises:
         VideoError: the file is missing, no video, damaged, or has no video stream.
@@ -129,7 +117,6 @@ def open_video(path: Path) -> Video:
     av = import_av()
     stamps: list[int | None] = []
     with _Opened(av, path) as (container, stream):
-        rate = stream.average_rate
         for packet in _packets(av, container, stream):
             if packet.size and not packet.is_discard:
                 stamps.append(packet.pts)
@@ -137,7 +124,7 @@ def open_video(path: Path) -> Video:
         raise VideoError(
             "the video has no frames", path=path, remedy="look at it in a player; copy it again"
         )
-    video = Video(Path(path), len(stamps), rate=None if rate is None else float(rate))
+    video = Video(Path(path), len(stamps))
     known = [stamp for stamp in stamps if stamp is not None]
     if len(known) < len(stamps) or len(set(known)) < len(known):
         video.numbered_by_count = True
@@ -154,9 +141,7 @@ def open_video(path: Path) -> Video:
 def estimate_frames(path: Path) -> int:
     """How many frames a video has, by its header alone: exact or near, 0 if it does not say.
 
-    Raises:
-        VideoError: as `open_video`.
-        MissingExtraError: PyAV is not installed.
+    Raises as `open_video`.
     """
     av = import_av()
     with _Opened(av, path) as (container, stream):
@@ -168,9 +153,9 @@ def estimate_frames(path: Path) -> int:
 
 
 def _packets(av: Any, container: Any, stream: Any) -> Iterator[Any]:
-    """Packets up to the first that cannot be read: a file may lack its end. Then an empty one.
+    """Packets up to the first that cannot be read, as where a file lacks its end.
 
-    The empty packet makes the decoder hand out the frames that it still holds.
+    A last, empty packet makes the decoder hand out the frames that it still holds.
     """
     try:
         yield from container.demux(stream)
@@ -186,20 +171,12 @@ def _pixel_aspect(stream: Any) -> Fraction:
 
 
 def import_av() -> Any:
-    """PyAV, imported where it is used.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """PyAV, imported where it is used. Raises MissingExtraError."""
     try:
         import av
     except ImportError as error:
-        raise MissingExtraError(
-            f"reading videos needs PyAV, which cannot be imported ({error})",
-            remedy='install the extra: python -m pip install "mtl_face[video]" '
-            "(in a clone: python -m pip install -e '.[video]')",
-        ) from error
-    av.logging.set_level(av.logging.PANIC)  # damage is counted and reported by us
+        raise MissingExtraError("reading videos needs PyAV", error) from error
+    av.logging.set_level(av.logging.PANIC)  # damage is counted and reported here
     return av
 
 

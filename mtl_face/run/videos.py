@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_face.errors import ImageError
-from mtl_face.faces import batch, layout
-from mtl_face.faces.sources import find_sources
+from mtl_face.faces import extract, layout
 from mtl_face.faces.video import VideoError
 from mtl_face.run.datasets import Progress, Say
 
@@ -40,7 +39,7 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> Crop
         UserError: nothing is found, or the output cannot be written; or, after all the others are
             done, for videos that cannot be read.
     """
-    sources = find_sources(path)
+    sources = layout.find_sources(path)
     output = layout.open_output(output)
     records = {source.name: layout.read_record(output, source) for source in sources}
     todo = [source for source in sources if records[source.name] is None]
@@ -49,7 +48,7 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> Crop
     say(f"{path}: videos {videos:,}, photos {photos:,}")
     if len(todo) < len(sources):
         say(f"finished before and left alone: {len(sources) - len(todo):,} of {len(sources):,}")
-    outcomes = batch.extract_all(todo, output, workers=os.cpu_count() or 1, progress=progress)
+    outcomes = extract.extract_all(todo, output, workers=os.cpu_count() or 1, progress=progress)
     for outcome in outcomes:
         records[outcome.source.name] = outcome.record
         if outcome.record is not None:

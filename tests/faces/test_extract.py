@@ -1,7 +1,6 @@
 """From videos and photos to crops, records and lists."""
 
 import csv
-import json
 
 import camera_frames
 import numpy as np
@@ -10,10 +9,10 @@ import small_videos
 from PIL import Image
 
 from data_pipeline.formats import s_aff_wild2
-from mtl_face.errors import ImageError, UserError, WorkdirError
-from mtl_face.faces import batch, layout
+from mtl_face.faces import layout
 from mtl_face.faces.detect import BlazeFaceDetector
-from mtl_face.faces.sources import Source, find_sources
+from mtl_face.faces.extract import extract_all
+from mtl_face.faces.layout import Source, find_sources
 from mtl_face.faces.video import VideoError
 
 
@@ -37,7 +36,7 @@ def run(path, output, detector):
     sources = find_sources(path)
     layout.open_output(output)
     seen = []
-    outcomes = batch.extract_all(
+    outcomes = extract_all(
         sources, output, workers=1, progress=lambda *counts: seen.append(counts), detector=detector
     )
     assert not list(output.glob(".partial*"))
@@ -143,7 +142,7 @@ def test_an_interrupted_video_leaves_nothing_and_is_done_again(videos, tmp_path,
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        batch.extract_all([source], output, workers=1, progress=stop, detector=detector)
+        extract_all([source], output, workers=1, progress=stop, detector=detector)
     assert files(output) == ["talk/00001.jpg"]
     assert not list(output.glob(".partial*"))
     assert layout.read_record(output, source) is None
@@ -166,9 +165,7 @@ def test_in_two_processes_as_in_one(videos, tmp_path, detector):
     sources = find_sources(videos)
     output = layout.open_output(tmp_path / "two")
     seen = []
-    outcomes = batch.extract_all(
-        sources, output, workers=2, progress=lambda *counts: seen.append(counts)
-    )
+    outcomes = extract_all(sources, output, workers=2, progress=lambda *counts: seen.append(counts))
     assert [outcome.error for outcome in outcomes] == [None] * 3
     assert seen[-1] == (24, 24)
     assert files(output) == files(tmp_path / "one")
@@ -211,64 +208,3 @@ def test_photos(tmp_path, detector):
     upright = np.asarray(Image.open(output / layout.CROPS / "family_2026/00003.jpg").convert("L"))
     same = np.asarray(Image.open(output / layout.CROPS / "family_2026/00005.jpg").convert("L"))
     assert np.abs(upright.astype(int) - same).mean() < 6
-
-
-def test_what_is_at_a_path(tmp_path):
-    with pytest.raises(ImageError, match="does not exist"):
-        find_sources(tmp_path / "gone")
-    with pytest.raises(ImageError, match="no video and no photo"):
-        find_sources(tmp_path)
-    (tmp_path / "sub").mkdir()
-    for name in ("b.MP4", "sub/a.avi", "sub/x.jpg", "sub/w.PNG", "notes.txt"):
-        (tmp_path / name).write_bytes(b"")
-    found = find_sources(tmp_path)
-    assert [source.name for source in found] == ["a", "b", "sub"]
-    assert [path.name for path in found[2].photos] == ["w.PNG", "x.jpg"]
-    (tmp_path / "sub/b.avi").write_bytes(b"")
-    with pytest.raises(UserError, match="same name, b, as"):
-        find_sources(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("names", "clash"),
-    [
-        (("a.mp4", "a_left.mp4"), "a_left"),
-        (("a.mp4", "a_right/x.jpg"), "a_right"),
-        (("a/x.jpg", "a_face2.mp4"), "a_face2"),
-        (("a.mp4", "a_face2.mp4", "a_lefty.mp4"), None),
-        (("a/x.jpg", "a_left.mp4"), None),
-        (("a_left.mp4", "a_right.mp4"), None),
-    ],
-)
-def test_names_that_a_person_may_get(tmp_path, names, clash):
-    """Else the crops of one source would replace those of the other."""
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    if clash is None:
-        assert len(find_sources(tmp_path)) == len(names)
-    else:
-        with pytest.raises(UserError, match=f"would get the name {clash}, which a person"):
-            find_sources(tmp_path)
-
-
-def test_the_output_must_be_ours(tmp_path):
-    precious = tmp_path / "data/cropped_aligned/341"
-    precious.mkdir(parents=True)
-    with pytest.raises(WorkdirError, match="not made by this command"):
-        layout.open_output(tmp_path / "data")
-    assert precious.exists()
-    output = layout.open_output(tmp_path / "new/place")
-    assert layout.open_output(output) == output
-    specification = output / layout.SPECIFICATION
-    described = json.loads(specification.read_text())
-    assert described["size"] == 112
-    specification.write_text(json.dumps({**described, "size": 224}))
-    with pytest.raises(WorkdirError, match="other crops"):
-        layout.open_output(output)
-    specification.write_text("{")
-    with pytest.raises(WorkdirError, match="cannot be read"):
-        layout.open_output(output)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(WorkdirError):
-        layout.open_output(tmp_path / "file")

@@ -45,7 +45,6 @@ def test_frames_in_the_order_of_showing(tmp_path, name, codec, pixel_format):
     tolerance = 2.0 if pixel_format == "gray" else 0.45
     np.testing.assert_allclose(list(steps.values()), range(24), atol=tolerance)
     assert (opened.frames, opened.damaged, opened.rotation) == (24, 0, 0)
-    assert opened.rate == 25
     assert not opened.variable_rate
     assert not opened.numbered_by_count
     assert video.estimate_frames(path) == pytest.approx(24, abs=8)
