@@ -14,6 +14,7 @@ import numpy as np
 from data_pipeline.rendered_faces import render
 from data_pipeline.rendered_faces.camera import TEMPLATE_L2, Pose, project, rotation, similarity
 from data_pipeline.rendered_faces.head import ACTION_UNITS
+from data_pipeline.rendered_faces.person import make_person
 from data_pipeline.rendered_faces.scene import Scene, plain_scene
 
 
@@ -29,7 +30,7 @@ class _Backdrop(Scene):
 
 @functools.cache
 def person(seed):
-    return render.make_person(np.random.default_rng(seed))
+    return make_person(np.random.default_rng(seed))
 
 
 def head(seed, *, size=320, eyes_px=60.0, yaw=0.0, pitch=0.0, roll=0.0, units=()):

@@ -1,4 +1,4 @@
-"""Labels of frames: the truth from what the face shows, then an annotator's noise and gaps.
+"""Labels of frames: the truth, from what the face shows; an annotator's noise; gaps.
 
 Letters: F frames, A action units that move (`head.ACTION_UNITS`), U the 12 annotated ones, K
 kinds of label (`va`, `au`, `expr`).
@@ -33,11 +33,9 @@ AROUSAL_AT_REST = -0.25
 VA_NOISE_STD = 0.15
 """Standard deviation of the Gaussian noise on valence and on arousal."""
 VA_NOISE_YAW_STD = (0.05, 0.30)
-"""With `va_noise="yaw"`, the same of a face that looks ahead, and of one that is turned away."""
+"""With `va_noise="yaw"`: that of a face that looks ahead, and of one that is turned away."""
 VA_NOISE_YAW_DEG = 15.0
 """Yaw from which on a face counts as turned away; in between the noise grows linearly."""
-VA_NOISES = ("constant", "yaw")
-"""What the noise on valence and arousal depends on."""
 AU_FLIP_PROBABILITY = 0.02
 """Probability that an action unit's label is wrong."""
 EXPRESSION_CONFUSION_PROBABILITY = 0.12
@@ -66,7 +64,7 @@ MASK_RUN_FRAMES = 10
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of a number of frames.
+    """Labels of frames.
 
     Attributes:
         va_F2: float64 valence and arousal, -1 to 1.
@@ -82,14 +80,7 @@ class Labels:
 
 
 def valence_arousal(intensity_FA: np.ndarray) -> np.ndarray:
-    """Valence and arousal of faces: linear in the intensities, clipped to [-1, 1].
-
-    Args:
-        intensity_FA: intensities of `ACTION_UNITS`.
-
-    Returns:
-        float64 `[F, 2]`.
-    """
+    """Valence and arousal `[F, 2]`: linear in the intensities, clipped to [-1, 1]."""
     weight_A2 = np.array(
         [
             [VALENCE_WEIGHTS.get(number, 0.0), AROUSAL_WEIGHTS.get(number, 0.0)]
@@ -113,14 +104,9 @@ def true_labels(motion: Motion) -> Labels:
 
 
 def va_noise_std(motion: Motion, va_noise: str) -> np.ndarray:
-    """Standard deviation of the noise on each frame's valence and arousal.
+    """Standard deviation of the noise on each frame's valence and arousal, float64 `[F]`.
 
-    Args:
-        motion: what the head does.
-        va_noise: one of `VA_NOISES`.
-
-    Returns:
-        float64 `[F]`.
+    `va_noise` is one of `schema.VA_NOISES`.
     """
     if va_noise == "constant":
         return np.full(len(motion.frame_F), VA_NOISE_STD)
@@ -134,11 +120,8 @@ def with_noise(
 ) -> Labels:
     """Labels as an imperfect annotator gives them; each frame and label errs on its own.
 
-    Args:
-        labels: the truth.
-        rng: source of the errors.
-        va_std_F: standard deviation of the noise on valence and arousal, `[F]`; `VA_NOISE_STD`
-            everywhere by default.
+    `va_std_F` is the standard deviation of the noise on valence and arousal; `VA_NOISE_STD`
+    everywhere by default.
     """
     count = len(labels.expr_F)
     if va_std_F is None:
@@ -160,12 +143,7 @@ def sample_masks(counts: list[int], split: str, rng: np.random.Generator) -> lis
     """Draws which labels the frames of each video of a split carry.
 
     Runs are dealt so that the shares over the split come as close to `MASK_SHARES` as whole
-    frames allow.
-
-    Args:
-        counts: number of frames of each video.
-        split: `train`, `val` or `test`.
-        rng: source of the order.
+    frames allow. `counts` are the numbers of frames of the videos.
 
     Returns:
         For each video, bool `[F, 3]` in the order of `TASKS`.

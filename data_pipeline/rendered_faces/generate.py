@@ -10,32 +10,18 @@ import multiprocessing
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipeline.rendered_faces import layout
-from data_pipeline.rendered_faces.annotate import VA_NOISES
-from data_pipeline.rendered_faces.describe import (
-    DESCRIPTION_FILE,
-    GENERATOR_VERSION,
-    count_labels,
-    describe,
-    read_description,
-)
-from data_pipeline.rendered_faces.plan import (
-    SPLITS,
-    Video,
-    identity_stream,
-    make_plan,
-    pixel_stream,
-    scene_stream,
-)
-from mtl_face.config.schema import FEWEST_FRAMES, FEWEST_VIDEOS
+from data_pipeline.rendered_faces import layout, plan
+from data_pipeline.rendered_faces.layout import GENERATOR_VERSION
+from data_pipeline.rendered_faces.plan import SPLITS, Video
+from mtl_face import files
+from mtl_face.config.schema import FEWEST_FRAMES, FEWEST_VIDEOS, VA_NOISES
 from mtl_face.errors import ConfigError, WorkdirError
 
 Progress = Callable[[int, int], None]
@@ -60,32 +46,19 @@ def _check_arguments(num_videos: int, frames_per_video: int, seed: int, va_noise
         )
 
 
-@contextmanager
-def _writing(root: Path) -> Iterator[None]:
-    """Turns the file system's refusals into the user's error."""
-    try:
-        yield
-    except OSError as error:
-        raise WorkdirError(
-            f"cannot write the data set: {error.strerror or error}",
-            path=error.filename or root,
-            remedy="choose a folder that can be written and has room for it "
-            "(about 4 KB a frame), or free some space",
-        ) from error
-
-
 def _render_video(video: Video, seed: int, root: Path) -> int:
     """Draws the images of a video below `root`; runs in a worker. Returns the video's index."""
     from PIL import Image
 
     from data_pipeline.rendered_faces.camera import Pose
-    from data_pipeline.rendered_faces.render import Renderer, make_person
+    from data_pipeline.rendered_faces.person import make_person
+    from data_pipeline.rendered_faces.render import Renderer
     from data_pipeline.rendered_faces.scene import sample_scene
 
-    person = make_person(identity_stream(seed, video.identity))
-    scene = sample_scene(scene_stream(seed, video.scene))
+    person = make_person(plan.stream(seed, plan.IDENTITY, video.identity))
+    scene = sample_scene(plan.stream(seed, plan.SCENE, video.scene))
     renderer = Renderer(person, scene)
-    rng = pixel_stream(seed, video.index)
+    rng = plan.stream(seed, plan.PIXELS, video.index)
     course = video.motion
     folder = root / layout.IMAGE_FOLDER / video.name
     folder.mkdir(parents=True)
@@ -128,37 +101,30 @@ def _render_all(
             raise
 
 
-def _write_labels(videos: list[Video], root: Path) -> None:
+def _write_labels(videos: list[Video], root: Path, with_noise: bool) -> None:
+    """Writes labels, truth and test list; with `with_noise` also the noise of each row."""
+
+    def write(name: str, header: str, lines: list[str]) -> None:
+        text = layout.file_text(header, lines)
+        (root / name).write_text(text, encoding="ascii", newline="\n")
+
     for split in SPLITS:
         truth: list[str] = []
         annotations: list[str] = []
+        noise: list[str] = []
         for video in (video for video in videos if video.split == split):
-            frame_F, repeats_F = video.motion.frame_F, video.repeats_F
-            truth += layout.annotation_lines(video.name, frame_F, video.truth, repeats_F)
-            annotations += layout.annotation_lines(
-                video.name, frame_F, video.annotations, repeats_F
-            )
-        text = layout.file_text(layout.HEADER, truth)
-        (root / layout.TRUTH_FILES[split]).write_text(text, encoding="ascii", newline="\n")
+            name, frame_F, repeats_F = video.name, video.motion.frame_F, video.repeats_F
+            truth += layout.annotation_lines(name, frame_F, video.truth, repeats_F)
+            annotations += layout.annotation_lines(name, frame_F, video.annotations, repeats_F)
+            noise += layout.noise_lines(name, frame_F, video.va_std_F, repeats_F)
+        write(layout.TRUTH_FILES[split], layout.HEADER, truth)
         if split == "test":
             names = [line.split(",", 1)[0] for line in truth]
-            text = layout.file_text(layout.HEADER, names)
-            (root / layout.TEST_LIST_FILE).write_text(text, encoding="ascii", newline="\n")
-        else:
-            text = layout.file_text(layout.HEADER, annotations)
-            path = root / layout.ANNOTATION_FILES[split]
-            path.write_text(text, encoding="ascii", newline="\n")
-
-
-def _write_noise(videos: list[Video], root: Path) -> None:
-    for split, name in layout.NOISE_FILES.items():
-        lines: list[str] = []
-        for video in (video for video in videos if video.split == split):
-            lines += layout.noise_lines(
-                video.name, video.motion.frame_F, video.va_std_F, video.repeats_F
-            )
-        text = layout.file_text(layout.NOISE_HEADER, lines)
-        (root / name).write_text(text, encoding="ascii", newline="\n")
+            write(layout.TEST_LIST_FILE, layout.HEADER, names)
+            continue
+        write(layout.ANNOTATION_FILES[split], layout.HEADER, annotations)
+        if with_noise:
+            write(layout.NOISE_FILES[split], layout.NOISE_HEADER, noise)
 
 
 def _arguments(num_videos: int, frames_per_video: int, seed: int, va_noise: str) -> dict[str, Any]:
@@ -189,14 +155,14 @@ def generate(
 
     Args:
         root: the folder to make; it must not exist, or be empty.
-        num_videos: number of videos, at least 3.
-        frames_per_video: mean number of labelled frames of a video.
-        seed: decides everything, from 0 on.
+        num_videos: number of videos, at least `schema.FEWEST_VIDEOS`.
+        frames_per_video: mean number of labelled frames of a video, at least
+            `schema.FEWEST_FRAMES`.
+        seed: from 0 on; decides everything.
         va_noise: `constant`, or `yaw`: the noise on valence and arousal grows with the angle by
-            which the head is turned, and files tell that of each frame. Nothing else changes.
-        workers: number of processes; None means one for each core that this process may use. More
-            than one starts processes, so that a script must call this below
-            `if __name__ == "__main__":`.
+            which the head is turned, and files give that of each frame. Nothing else changes.
+        workers: number of processes; None: one for each core that this process may use. With more
+            than one, a script must call this below `if __name__ == "__main__":`.
         progress: called in this process after each video with the numbers done and in all.
 
     Returns:
@@ -217,34 +183,36 @@ def generate(
             path=root,
             remedy="choose another folder, or delete this one",
         )
-    if workers is None:
-        workers = (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else (os.cpu_count() or 1)
-        )
+    if workers is None and hasattr(os, "sched_getaffinity"):
+        workers = len(os.sched_getaffinity(0))
+    workers = workers or os.cpu_count() or 1
     arguments = _arguments(num_videos, frames_per_video, seed, va_noise)
-    videos = make_plan(**arguments)
-    counts = count_labels(videos)
+    videos = plan.make_plan(**arguments)
+    counts = layout.count_labels(videos)
+    # Another process may make the same data set: each has a folder of its own.
     partial = root.parent / f".{root.name}.partial-{uuid.uuid4().hex[:12]}"
     try:
-        with _writing(root):
-            root.parent.mkdir(parents=True, exist_ok=True)
-            partial.mkdir()
-            if workers > 1:
-                # Compiles once, into numba's cache, instead of once in every worker.
-                from data_pipeline.rendered_faces.render import warm_up
+        root.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        if workers > 1:
+            # Compiles once, into numba's cache, instead of once in every worker.
+            from data_pipeline.rendered_faces.render import warm_up
 
-                warm_up()
-            _render_all(videos, int(seed), partial, min(workers, num_videos), progress)
-            _write_labels(videos, partial)
-            if va_noise != "constant":
-                _write_noise(videos, partial)
-            text = json.dumps(describe(videos, arguments, counts), indent=1) + "\n"
-            (partial / DESCRIPTION_FILE).write_text(text, encoding="ascii", newline="\n")
-            if root.exists():
-                root.rmdir()
-            partial.rename(root)
+            warm_up()
+        _render_all(videos, int(seed), partial, min(workers, num_videos), progress)
+        _write_labels(videos, partial, with_noise=va_noise != "constant")
+        text = json.dumps(layout.describe(videos, arguments, counts), indent=1) + "\n"
+        (partial / layout.DESCRIPTION_FILE).write_text(text, encoding="ascii", newline="\n")
+        if root.exists():
+            root.rmdir()
+        partial.rename(root)
+    except OSError as error:
+        raise files.unwritable(
+            error.filename or root,
+            error,
+            remedy="choose a folder that can be written and has room for the data set "
+            "(about 4 KB a frame), or free some space",
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return counts
@@ -262,17 +230,7 @@ def ensure(
 ) -> dict[str, Any]:
     """Generates the data set unless the folder already holds exactly this one.
 
-    Args:
-        root: the folder.
-        num_videos: as for `generate`.
-        frames_per_video: as for `generate`.
-        seed: as for `generate`.
-        va_noise: as for `generate`.
-        workers: as for `generate`; makes no difference to what is generated.
-        progress: as for `generate`.
-
-    Returns:
-        As `generate`.
+    Arguments and result are those of `generate`.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -280,7 +238,7 @@ def ensure(
     """
     _check_arguments(num_videos, frames_per_video, seed, va_noise)
     arguments = _arguments(num_videos, frames_per_video, seed, va_noise)
-    found = read_description(root) if Path(root).is_dir() else None
+    found = layout.read_description(root) if Path(root).is_dir() else None
     if found is None:
         return generate(root, **arguments, workers=workers, progress=progress)
     wanted = {"generator_version": GENERATOR_VERSION, "va_noise": va_noise, **arguments}

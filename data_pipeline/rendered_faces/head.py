@@ -5,6 +5,7 @@ decimetres: x to the person's left, y up, z forward.
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,9 +69,14 @@ _UNIT_SHAPES: dict[int, dict[str, float]] = {
 at 112 pixels what the sculpted shapes move by a millimetre or two."""
 
 
+def intensities(by_number: Mapping[int, float]) -> np.ndarray:
+    """Intensities in the order of `ACTION_UNITS`, float64 `[A]`, from those by FACS number."""
+    return np.array([by_number.get(number, 0.0) for number in ACTION_UNITS])
+
+
 @dataclass(frozen=True)
 class Head:
-    """The asset, read only. See `derive_asset` for what the arrays are."""
+    """The asset, read only. `derive_asset` describes the arrays."""
 
     mean_V3: np.ndarray
     base_V3: np.ndarray
@@ -113,11 +119,7 @@ class Head:
 
 @functools.cache
 def load_head(path: Path = ASSET_PATH) -> Head:
-    """Loads the head asset; the result is kept for the life of the process.
-
-    Raises:
-        FileNotFoundError: the asset is missing from the installation.
-    """
+    """Loads the head asset, once in a process."""
     with np.load(path, allow_pickle=False) as asset:
         arrays = {name: asset[name] for name in asset.files}
 
@@ -210,14 +212,7 @@ _REST = {
 
 
 def sample_shape(rng: np.random.Generator) -> Shape:
-    """Draws a person.
-
-    Args:
-        rng: source of randomness; nothing else decides the outcome.
-
-    Returns:
-        The shape, with every region varied around a mixture of the macro shapes.
-    """
+    """Draws a shape: every region varied around a mixture of the macro shapes."""
     head = load_head()
     masculine = float(np.clip(rng.beta(0.5, 0.5), 0.05, 0.95))
     old = float(rng.beta(1.0, 2.2))
@@ -248,13 +243,9 @@ def sample_shape(rng: np.random.Generator) -> Shape:
 
 
 def action_unit_basis(asymmetry_A: np.ndarray) -> np.ndarray:
-    """Displacement of each action unit at intensity 1.
+    """Displacement of each action unit at intensity 1, float32 `[A, V, 3]`.
 
-    Args:
-        asymmetry_A: how much stronger (positive) or weaker each unit is on the left side.
-
-    Returns:
-        float32 `[A, V, 3]`.
+    `asymmetry_A` is how much stronger (positive) or weaker each unit is on the left side.
     """
     head = load_head()
     unit_AV3 = np.zeros((len(ACTION_UNITS), *head.base_V3.shape), np.float32)

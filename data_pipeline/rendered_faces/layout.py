@@ -1,16 +1,22 @@
-"""Writes label files in the layout of s-Aff-Wild2.
+"""The files of a data set: label files in the layout of s-Aff-Wild2, and `dataset.json`.
 
 One line per labelled image: `video/frame.jpg,valence,arousal,expression,au1,...,au26`, below a
 header that names the AUs in one word. A missing valence or arousal is -5, a missing expression or
-AU -1. Letters as in `annotate`.
+AU -1. Letters: F frames and U action units as in `annotate`; R frames of a split.
 """
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from data_pipeline.rendered_faces import annotate, motion
 from data_pipeline.rendered_faces.annotate import Labels
-from mtl_face.tasks import AU, EXPR, TASKS, VA
+from data_pipeline.rendered_faces.plan import DUPLICATE_SHARE, SPLITS, Video
+from mtl_face.errors import WorkdirError
+from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA
 
 HEADER = "image,valence,arousal,expression,aus"
 IMAGE_FOLDER = "cropped_aligned"
@@ -41,13 +47,9 @@ def image_name(video: str, frame: int) -> str:
 def annotation_lines(
     video: str, frame_F: np.ndarray, labels: Labels, repeats_F: np.ndarray
 ) -> list[str]:
-    """The lines of one video.
+    """The lines of one video; labels that a frame lacks become the markers of the format.
 
-    Args:
-        video: name of the video.
-        frame_F: frame numbers.
-        labels: what to write; labels that a frame lacks become the markers of the format.
-        repeats_F: how many times each frame's line is written (duplicates exist in the original).
+    `repeats_F` tells how often each frame's line is written: the original has duplicates.
     """
     columns = {task: labels.has_FK[:, index] for index, task in enumerate(TASKS)}
     lines = []
@@ -63,7 +65,7 @@ def annotation_lines(
 def noise_lines(
     video: str, frame_F: np.ndarray, va_std_F: np.ndarray, repeats_F: np.ndarray
 ) -> list[str]:
-    """The lines of one video that tell the noise of its frames; rows as in `annotation_lines`."""
+    """The lines of one video with the noise of its frames; rows as in `annotation_lines`."""
     lines = []
     for row, frame in enumerate(frame_F):
         line = f"{image_name(video, int(frame))},{va_std_F[row]:.6g}"
@@ -74,3 +76,100 @@ def noise_lines(
 def file_text(header: str, lines: Sequence[str]) -> str:
     """A whole file: header, lines, final newline."""
     return "\n".join([header, *lines]) + "\n"
+
+
+GENERATOR_VERSION = 6
+"""Rises whenever the same arguments give other bytes."""
+
+DESCRIPTION_FILE = "dataset.json"
+
+NOTICE = (
+    "Rendered faces with labels known by construction and noise of known size. They show that a "
+    "system works from end to end and what its uncertainty is worth. Scores on them are no "
+    "evidence of accuracy on people."
+)
+
+
+def count_labels(videos: list[Video]) -> dict[str, dict[str, Any]]:
+    """What each split holds: rows, images, labels present, true classes and AUs."""
+    counts: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        members = [video for video in videos if video.split == split]
+        repeats_R = np.concatenate([video.repeats_F for video in members])
+        has_RK = np.concatenate([video.annotations.has_FK for video in members])
+        expr_R = np.concatenate([video.truth.expr_F for video in members])
+        au_RU = np.concatenate([video.truth.au_FU for video in members])
+        present_K = (has_RK * repeats_R[:, None]).sum(axis=0)
+        counts[split] = {
+            "videos": len(members),
+            "identities": len({video.identity for video in members}),
+            "images": len(repeats_R),
+            "rows": int(repeats_R.sum()),
+            "rows_with_va": int(present_K[0]),
+            "rows_with_au": int(present_K[1]),
+            "rows_with_expr": int(present_K[2]),
+            "rows_with_all": int((has_RK.all(axis=1) * repeats_R).sum()),
+            "true_expressions": {
+                name: int((expr_R == index).sum()) for index, name in enumerate(EXPRESSION_NAMES)
+            },
+            "true_aus": {name: int(au_RU[:, index].sum()) for index, name in enumerate(AU_NAMES)},
+        }
+    return counts
+
+
+def describe(
+    videos: list[Video], arguments: dict[str, Any], counts: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The content of `dataset.json`: of a plan, its arguments and its counts (`count_labels`)."""
+    va_noise: dict[str, Any] = {"va_std": annotate.VA_NOISE_STD}
+    if arguments.get("va_noise", "constant") != "constant":
+        va_noise = {
+            "va_std_ahead_and_turned": list(annotate.VA_NOISE_YAW_STD),
+            "turned_from_yaw_degrees": annotate.VA_NOISE_YAW_DEG,
+        }
+    return {
+        "name": "rendered_faces",
+        "generator_version": GENERATOR_VERSION,
+        "notice": NOTICE,
+        "arguments": arguments,
+        "noise": {
+            **va_noise,
+            "au_flip_probability": annotate.AU_FLIP_PROBABILITY,
+            "expression_confusion_probability": annotate.EXPRESSION_CONFUSION_PROBABILITY,
+        },
+        "thresholds": {
+            "au_visible": annotate.AU_VISIBLE,
+            "expression_visible": annotate.EXPRESSION_VISIBLE,
+        },
+        "valence_weights": annotate.VALENCE_WEIGHTS,
+        "arousal_weights": annotate.AROUSAL_WEIGHTS,
+        "at_rest": [annotate.VALENCE_AT_REST, annotate.AROUSAL_AT_REST],
+        "frame_gap": {"median": motion.GAP_MEDIAN, "mean": motion.GAP_MEAN},
+        "duplicate_share": DUPLICATE_SHARE,
+        "counts": counts,
+        "videos": {
+            video.name: {
+                "split": video.split,
+                "identity": video.identity,
+                "scene": video.scene,
+                "images": len(video.motion.frame_F),
+            }
+            for video in videos
+        },
+    }
+
+
+def read_description(root: Path) -> dict[str, Any] | None:
+    """The description of a data set, or None where there is none; raises WorkdirError."""
+    path = Path(root) / DESCRIPTION_FILE
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise WorkdirError(
+            f"cannot be read as the description of a data set: {error}",
+            path=path,
+            remedy="delete the folder and generate the data set again",
+        ) from error
+    return description if isinstance(description, dict) else {}

@@ -1,15 +1,110 @@
-"""How a face moves through a video: episodes of expression, head pose, blinks and frame numbers.
+"""What a face shows in a video: the action units of expressions, their course, pose and blinks.
 
+The six emotions follow the prototypes of the Facial Action Coding System; `Other` is a set of
+mixtures that match none of them. Weights are intensities relative to the strength of an episode.
 Time is counted in frames of a 30 Hz video. Letters: F labelled frames, A action units.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from data_pipeline.rendered_faces.head import ACTION_UNITS
-from data_pipeline.rendered_faces.prototypes import Card, sample_mixture
+from mtl_face.tasks import EXPRESSION_NAMES
+
+Mixture = dict[int, float]
+"""Intensity, 0 to 1, by FACS number."""
+
+
+class Card(NamedTuple):
+    """What an episode shows: expression class 0 to 7, and index in `PROTOTYPES` of that class."""
+
+    expression: int
+    alternative: int
+
+
+EXCLUSIVE_PAIRS = ((12, 15), (23, 25), (24, 25), (23, 26), (24, 26), (23, 24), (10, 23))
+"""Pairs that exclude or hide each other; no face shows both."""
+
+PROTOTYPES: dict[str, tuple[Mixture, ...]] = {
+    "Neutral": ({},),
+    # Lips are either tightened or pressed, never both.
+    "Anger": (
+        {4: 1.0, 5: 0.6, 7: 0.9, 23: 1.0},
+        {4: 1.0, 5: 0.6, 7: 0.9, 24: 1.0},
+        {4: 1.0, 7: 0.9, 23: 1.0},
+    ),
+    "Disgust": (
+        {9: 1.0, 15: 0.65, 10: 0.9, 4: 0.6},
+        {9: 1.0, 10: 1.0, 4: 0.6, 7: 0.8, 25: 0.6},
+    ),
+    "Fear": ({1: 1.0, 2: 0.9, 4: 0.7, 5: 1.0, 20: 1.0, 26: 0.65, 25: 0.7},),
+    "Happiness": ({6: 1.0, 12: 1.0, 25: 0.8}, {6: 1.0, 7: 0.8, 12: 1.0, 25: 0.8}),
+    "Sadness": ({1: 1.0, 4: 0.7, 15: 1.0}, {1: 1.0, 4: 0.7, 15: 1.0, 24: 0.9}),
+    "Surprise": ({1: 1.0, 2: 1.0, 5: 1.0, 26: 1.0, 25: 0.7},),
+    "Other": (
+        {14: 1.0, 24: 0.9, 7: 0.8, 6: 0.8},
+        {6: 0.9, 7: 0.9, 24: 0.9},
+        {6: 0.9, 7: 0.9, 10: 0.9, 25: 0.8},
+        {1: 0.9, 2: 0.9, 24: 0.9},
+        {1: 0.8, 2: 1.0, 23: 1.0},
+        {2: 0.9, 12: 0.9, 10: 0.8},
+        {12: 0.9, 24: 0.9, 6: 0.8},
+        {20: 1.0, 7: 0.8, 10: 0.9, 25: 0.9},
+        {10: 0.9, 2: 0.9, 15: 0.9},
+        {23: 1.0, 6: 0.9, 7: 0.7},
+        {23: 1.0, 12: 0.8, 2: 0.8},
+        {2: 0.9, 15: 0.9, 24: 0.8},
+    ),
+}
+"""Alternatives for each expression."""
+
+_CORE: dict[str, tuple[int, ...]] = {
+    "Anger": (4, 23, 24),
+    "Disgust": (9, 10),
+    "Fear": (1, 5, 20),
+    "Happiness": (6, 12),
+    "Sadness": (1, 15),
+    "Surprise": (1, 2, 26),
+}
+"""Units that no variation of an expression lacks."""
+
+OMISSION_PROBABILITY = 0.1
+ADDITION_PROBABILITY = 0.25
+_ADDABLE = (25, 26, 7, 25, 26)
+"""Units added at random: speech parts the lips whatever the expression, light narrows the lids."""
+
+STRENGTH_RANGE = (0.75, 1.0)
+"""Strength of an episode."""
+
+
+def conflicts(number: int, mixture: Mixture) -> bool:
+    """Whether an action unit excludes one of a mixture, by `EXCLUSIVE_PAIRS`."""
+    return any(
+        number in pair and (pair[0] in mixture or pair[1] in mixture) and number not in mixture
+        for pair in EXCLUSIVE_PAIRS
+    )
+
+
+def sample_mixture(card: Card, rng: np.random.Generator) -> Mixture:
+    """Draws the peak intensities of one episode; no pair of `EXCLUSIVE_PAIRS` occurs together."""
+    name = EXPRESSION_NAMES[card.expression]
+    chosen = PROTOTYPES[name][card.alternative]
+    strength = rng.uniform(*STRENGTH_RANGE)
+    mixture: Mixture = {}
+    for number, weight in chosen.items():
+        core = name == "Other" or number in _CORE.get(name, ())
+        if not core and rng.random() < OMISSION_PROBABILITY:
+            continue
+        mixture[number] = float(np.clip(weight * strength * rng.uniform(0.85, 1.15), 0.0, 1.0))
+    if rng.random() < ADDITION_PROBABILITY:
+        number = int(rng.choice(_ADDABLE))
+        if number not in mixture and not conflicts(number, mixture):
+            mixture[number] = float(rng.uniform(0.45, 0.8))
+    return mixture
+
 
 GAP_MEDIAN = 4.0
 GAP_MEAN = 8.0
@@ -55,10 +150,6 @@ def sample_frame_numbers(count: int, rng: np.random.Generator) -> np.ndarray:
     Gaps are log-normal with median 4 and mean 8, so that most neighbours are close and a few lie
     many frames apart, as where a detector loses the face.
 
-    Args:
-        count: number of frames.
-        rng: source of the gaps.
-
     Returns:
         int64 `[count]`, rising, from 1 on.
     """
@@ -74,14 +165,9 @@ def _smooth_step(part: np.ndarray) -> np.ndarray:
 def envelope(
     time_F: np.ndarray, start: float, onset: float, end: float, offset: float
 ) -> np.ndarray:
-    """Rise, apex and fall of an episode, 0 to 1.
+    """Rise, apex and fall of an episode, 0 to 1; all times in frames.
 
-    Args:
-        time_F: times, frames.
-        start: where the onset begins.
-        onset: frames that the onset takes.
-        end: where the offset is over.
-        offset: frames that the offset takes.
+    The onset begins at `start` and takes `onset`; the offset takes `offset` and is over at `end`.
     """
     return _smooth_step((time_F - start) / onset) * _smooth_step((end - time_F) / offset)
 
@@ -101,15 +187,9 @@ def _drift(
 
 
 def sample_motion(count: int, cards: Sequence[Card], rng: np.random.Generator) -> Motion:
-    """Draws the course of a video.
+    """Draws the course of a video of `count` labelled frames.
 
-    Args:
-        count: number of labelled frames.
-        cards: what each episode shows in turn; begins again when the video outlasts them.
-        rng: source of everything else.
-
-    Returns:
-        The motion.
+    The episodes show the cards in turn, which begin again when the video outlasts them.
     """
     frame_F = sample_frame_numbers(count, rng)
     time_F = frame_F.astype(float)

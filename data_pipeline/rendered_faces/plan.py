@@ -1,7 +1,7 @@
 """Plans a data set before anything is drawn: videos, identities, splits and episodes.
 
 The plan depends on the arguments alone. Whatever a video needs is seeded by the data set's seed and
-by indices, so that it makes no difference who draws it, when, and beside what.
+by indices, so that process, order and neighbours make no difference.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,13 @@ from data_pipeline.rendered_faces.annotate import (
     va_noise_std,
     with_noise,
 )
-from data_pipeline.rendered_faces.motion import MEAN_EPISODE_FRAMES, Motion, sample_motion
-from data_pipeline.rendered_faces.prototypes import PROTOTYPES, Card
+from data_pipeline.rendered_faces.motion import (
+    MEAN_EPISODE_FRAMES,
+    PROTOTYPES,
+    Card,
+    Motion,
+    sample_motion,
+)
 from mtl_face.tasks import EXPRESSION_NAMES
 
 SPLITS = ("train", "val", "test")
@@ -31,8 +36,9 @@ _REPEATED_SHARE = 0.20
 DUPLICATE_SHARE = 0.007
 """Share of rows that are written twice, as in the original."""
 
-# Streams of random numbers: the second word of a seed.
-_PLAN, _IDENTITY, _SCENE, _MOTION, _NOISE, _MASK, _PIXELS, _DUPLICATES = range(8)
+PLAN, IDENTITY, SCENE, MOTION, NOISE, MASK, PIXELS, DUPLICATES = range(8)
+"""Purposes of random numbers: a person's looks (`IDENTITY`), a video's landmark errors and sensor
+noise (`PIXELS`), and so on."""
 
 
 def stream(seed: int, purpose: int, index: int = 0) -> np.random.Generator:
@@ -40,34 +46,17 @@ def stream(seed: int, purpose: int, index: int = 0) -> np.random.Generator:
     return np.random.default_rng([seed, purpose, index])
 
 
-def identity_stream(seed: int, identity: int) -> np.random.Generator:
-    """Decides a person's looks."""
-    return stream(seed, _IDENTITY, identity)
-
-
-def scene_stream(seed: int, scene: int) -> np.random.Generator:
-    """Decides a scene."""
-    return stream(seed, _SCENE, scene)
-
-
-def pixel_stream(seed: int, video: int) -> np.random.Generator:
-    """Decides a video's landmark errors and sensor noise."""
-    return stream(seed, _PIXELS, video)
-
-
 @dataclass(frozen=True)
 class Video:
     """One video of the plan.
 
     Attributes:
-        index: its number in the data set.
-        name: its folder.
-        split: `train`, `val` or `test`.
-        identity, scene: indices of the person and of the scene.
-        motion: what happens.
+        index, identity, scene: numbers of the video, person and scene, from 0.
+        name: of its folder.
+        split: one of `SPLITS`.
         truth: labels without noise or gaps.
         annotations: labels as annotated.
-        repeats_F: how many rows each frame gets.
+        repeats_F: number of rows of each frame.
         va_std_F: standard deviation of the noise on each frame's valence and arousal.
     """
 
@@ -97,10 +86,8 @@ def _units(num_videos: int, rng: np.random.Generator) -> list[list[_Slot]]:
     identity = scene = used = 0
     while used < num_videos:
         number = numbers[used]
-        style = int(rng.integers(4))
-        name = (f"{number}", f"video{number}", f"{number}-30-640x480", f"{number}-24-1280x720")[
-            style
-        ]
+        styles = (f"{number}", f"video{number}", f"{number}-30-640x480", f"{number}-24-1280x720")
+        name = styles[int(rng.integers(4))]
         room = num_videos - used
         # At least half of the videos are single, and all in small sets: they fill every split.
         grouped = 2 * sum(len(unit) == 2 for unit in units)
@@ -110,20 +97,12 @@ def _units(num_videos: int, rng: np.random.Generator) -> list[list[_Slot]]:
         if num_videos >= 8 and used == 0:
             chance = 0.0
         if chance < _PAIR_SHARE:
-            units.append(
-                [
-                    _Slot(f"{name}_left", identity, scene),
-                    _Slot(f"{name}_right", identity + 1, scene),
-                ]
-            )
+            left = _Slot(f"{name}_left", identity, scene)
+            units.append([left, _Slot(f"{name}_right", identity + 1, scene)])
             identity, scene = identity + 2, scene + 1
         elif chance < _PAIR_SHARE + _REPEATED_SHARE:
-            units.append(
-                [
-                    _Slot(name, identity, scene),
-                    _Slot(f"video{numbers[used + 1]}_1", identity, scene + 1),
-                ]
-            )
+            again = _Slot(f"video{numbers[used + 1]}_1", identity, scene + 1)
+            units.append([_Slot(name, identity, scene), again])
             identity, scene = identity + 1, scene + 2
         else:
             units.append([_Slot(name, identity, scene)])
@@ -181,19 +160,8 @@ def _lengths(num_videos: int, frames_per_video: int, rng: np.random.Generator) -
 def make_plan(
     *, num_videos: int, frames_per_video: int, seed: int, va_noise: str = "constant"
 ) -> list[Video]:
-    """Plans the data set.
-
-    Args:
-        num_videos: number of videos, at least `schema.FEWEST_VIDEOS`.
-        frames_per_video: mean number of labelled frames of a video, at least
-            `schema.FEWEST_FRAMES`.
-        seed: decides everything.
-        va_noise: one of `annotate.VA_NOISES`; changes the annotations of valence and arousal alone.
-
-    Returns:
-        The videos by split and name, labels included.
-    """
-    rng = stream(seed, _PLAN)
+    """The videos by split and name, labels included; arguments as for `generate.generate`."""
+    rng = stream(seed, PLAN)
     units = _units(num_videos, rng)
     assigned = _assign_splits(units)
     lengths = _lengths(num_videos, frames_per_video, rng)
@@ -207,31 +175,31 @@ def make_plan(
         counts = [lengths[index + place] for place in range(len(members))]
         episodes = [max(1, int(np.ceil(8 * count / MEAN_EPISODE_FRAMES))) for count in counts]
         dealt = _deal(sum(episodes), rng)
-        masks = sample_masks(counts, split, stream(seed, _MASK, SPLITS.index(split)))
+        masks = sample_masks(counts, split, stream(seed, MASK, SPLITS.index(split)))
         total = sum(counts)
-        doubled = stream(seed, _DUPLICATES, SPLITS.index(split)).permutation(total)
+        doubled = stream(seed, DUPLICATES, SPLITS.index(split)).permutation(total)
         repeats = np.ones(total, np.int64)
         repeats[doubled[: round(DUPLICATE_SHARE * total)]] = 2
         begin = 0
         for slot, count, number, has_FK in zip(members, counts, episodes, masks, strict=True):
-            motion = sample_motion(count, dealt[:number], stream(seed, _MOTION, index))
+            motion = sample_motion(count, dealt[:number], stream(seed, MOTION, index))
             dealt = dealt[number:]
             truth = true_labels(motion)
             va_std_F = va_noise_std(motion, va_noise)
-            noisy = with_noise(truth, stream(seed, _NOISE, index), va_std_F)
+            noisy = with_noise(truth, stream(seed, NOISE, index), va_std_F)
             annotations = Labels(noisy.va_F2, noisy.au_FU, noisy.expr_F, has_FK)
             videos.append(
                 Video(
-                    index,
-                    slot.name,
-                    split,
-                    slot.identity,
-                    slot.scene,
-                    motion,
-                    truth,
-                    annotations,
-                    repeats[begin : begin + count],
-                    va_std_F,
+                    index=index,
+                    name=slot.name,
+                    split=split,
+                    identity=slot.identity,
+                    scene=slot.scene,
+                    motion=motion,
+                    truth=truth,
+                    annotations=annotations,
+                    repeats_F=repeats[begin : begin + count],
+                    va_std_F=va_std_F,
                 )
             )
             begin += count

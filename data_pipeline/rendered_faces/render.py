@@ -8,23 +8,21 @@ Letters: V vertices, T triangles, A action units, Y and X samples (twice the pix
 """
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipeline.rendered_faces import creases, skin
-from data_pipeline.rendered_faces.appearance import Appearance, sample_appearance
+from data_pipeline.rendered_faces import skin
 from data_pipeline.rendered_faces.camera import (
     TEMPLATE_L2,
     Pose,
+    finish,
     gaze_directions,
     project,
     rotation,
     similarity,
 )
-from data_pipeline.rendered_faces.develop import finish
-from data_pipeline.rendered_faces.hair import Hair, make_hair
-from data_pipeline.rendered_faces.head import ACTION_UNITS, LASH, Shape, load_head, sample_shape
+from data_pipeline.rendered_faces.head import ACTION_UNITS, LASH, Shape, load_head
+from data_pipeline.rendered_faces.person import Person, make_person
 from data_pipeline.rendered_faces.raster import rasterise, vertex_normals
 from data_pipeline.rendered_faces.scene import Scene, sample_scene
 from data_pipeline.rendered_faces.shade import shade
@@ -34,15 +32,6 @@ SUPERSAMPLING = 2
 
 _NO_STRANDS = np.zeros(0, np.float32)
 _NO_COVER = np.zeros((1, 2), np.float32)
-
-
-@dataclass(frozen=True)
-class Person:
-    """Everything that stays the same while a person moves."""
-
-    shape: Shape
-    appearance: Appearance
-    hair: Hair
 
 
 @functools.cache
@@ -73,12 +62,7 @@ def _eye_directions(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Renderer:
-    """Draws frames of one person; keeps what does not change between frames.
-
-    Args:
-        person: who.
-        scene: light, camera and background.
-    """
+    """Draws frames of one person in one scene; keeps what does not change between frames."""
 
     def __init__(self, person: Person, scene: Scene) -> None:
         self.person = person
@@ -111,15 +95,12 @@ class Renderer:
     def render(
         self, intensity_A: np.ndarray, pose: Pose, rng: np.random.Generator | None = None
     ) -> np.ndarray:
-        """Draws a frame.
+        """Draws a frame, uint8 `[112, 112, 3]`, sRGB.
 
         Args:
             intensity_A: intensity of each of `head.ACTION_UNITS`, 0 to 1.
             pose: of head and eyes.
             rng: source of the landmarks' disturbance and of the noise; None for neither.
-
-        Returns:
-            uint8 `[112, 112, 3]`, sRGB.
         """
         scene, looks = self.scene, self.person.appearance
         vertex_V3 = self.person.shape.pose(intensity_A)
@@ -181,7 +162,7 @@ class Renderer:
         vertex_normals(vertex_V3, load_head().triangle_T3, self._normal_V3)
 
         head = load_head()
-        relief_HW3 = creases.relief(intensity_A, looks.fold_strength, looks.permanent_fold)
+        relief_HW3 = skin.relief(intensity_A, looks.fold_strength, looks.permanent_fold)
         view_3 = turn_33.T @ np.array([0.0, 0.0, 1.0])
         settings_6 = np.array([looks.gloss, 0.75 * looks.lash_density, *view_3, 0], np.float32)
         colours_43 = np.stack(
@@ -231,13 +212,6 @@ class Renderer:
             pixel_yx3,
         )
         return pixel_yx3
-
-
-def make_person(rng: np.random.Generator) -> Person:
-    """Draws a person: shape, looks and hair."""
-    shape = sample_shape(rng)
-    looks = sample_appearance(shape, rng)
-    return Person(shape, looks, make_hair(shape, looks.hair_style, looks.hairline, rng))
 
 
 def warm_up() -> None:

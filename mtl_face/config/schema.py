@@ -14,6 +14,8 @@ _Schema = TypeVar("_Schema")
 
 FEWEST_VIDEOS, FEWEST_FRAMES = 3, 2
 """Of rendered faces: a video for each split, and frames of a video."""
+VA_NOISES = ("constant", "yaw")
+"""What the noise on valence and arousal of rendered faces depends on."""
 
 AFFECTS = {
     "network": "the function of the trained parameters",
@@ -110,7 +112,7 @@ class RenderedFacesConfig:
         "constant",
         "standard deviation of the noise on valence and arousal: the same everywhere, or larger "
         "the more the head is turned (yaw)",
-        choices=("constant", "yaw"),
+        choices=VA_NOISES,
     )
     workers: int | None = setting(
         None, "rendering processes; None: one per processor", minimum=1, affects="place"

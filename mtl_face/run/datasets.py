@@ -264,7 +264,7 @@ def describe_counts(counts: dict[str, Any]) -> str:
 
 def _cache_folder(faces: Any) -> Path:
     """A folder a user, and a folder a set of arguments, so that two data sets never mix."""
-    from data_pipeline.rendered_faces.describe import GENERATOR_VERSION
+    from data_pipeline.rendered_faces.layout import GENERATOR_VERSION
 
     name = f"videos{faces.num_videos}-frames{faces.frames_per_video}-seed{faces.seed}"
     if faces.va_noise != "constant":

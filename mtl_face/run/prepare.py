@@ -203,7 +203,7 @@ def _read_for_audit(
 
 def _identities(root: Path) -> dict[str, str]:
     """Who is seen in each video, if the data set's description says so."""
-    from data_pipeline.rendered_faces.describe import read_description
+    from data_pipeline.rendered_faces.layout import read_description
 
     videos = (read_description(root) or {}).get("videos")
     if not isinstance(videos, dict):

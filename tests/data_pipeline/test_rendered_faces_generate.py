@@ -207,7 +207,7 @@ def test_other_folders_are_left_alone(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkdirError, match="cannot write the data set") as caught:
+    with pytest.raises(WorkdirError, match="cannot be written") as caught:
         generate(tmp_path / "file" / "set", **ARGUMENTS, workers=1)
     assert caught.value.path is not None
     assert caught.value.path.startswith(str(tmp_path / "file"))

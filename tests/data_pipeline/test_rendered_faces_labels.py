@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from data_pipeline.rendered_faces import annotate, motion
 from data_pipeline.rendered_faces.head import ACTION_UNITS
+from data_pipeline.rendered_faces.motion import PROTOTYPES, Card, sample_mixture
 from data_pipeline.rendered_faces.plan import make_plan
-from data_pipeline.rendered_faces.prototypes import PROTOTYPES, Card, sample_mixture
 from mtl_face.tasks import AU_NUMBERS, EXPRESSION_NAMES
 
 # Written out again from the FACS literature: which units an emotion cannot be without.

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from data_pipeline.rendered_faces import derive_asset
 from data_pipeline.rendered_faces.camera import TEMPLATE_L2, Pose, rotation, similarity
-from data_pipeline.rendered_faces.contact_sheet import intensities
-from data_pipeline.rendered_faces.head import ACTION_UNITS, ASSET_PATH, load_head
+from data_pipeline.rendered_faces.head import ACTION_UNITS, ASSET_PATH, intensities, load_head
+from data_pipeline.rendered_faces.person import make_person
 from data_pipeline.rendered_faces.raster import blend, rasterise, vertex_normals
-from data_pipeline.rendered_faces.render import Renderer, make_person
+from data_pipeline.rendered_faces.render import Renderer
 from data_pipeline.rendered_faces.scene import plain_scene, sample_scene
 from mtl_face.tasks import AU_NUMBERS
 

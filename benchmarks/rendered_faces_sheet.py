@@ -1,6 +1,6 @@
 """Draws a sheet to judge the data set by: people, action units, expressions and a video.
 
-python -m data_pipeline.rendered_faces.contact_sheet docs/rendered_faces.png
+python -m benchmarks.rendered_faces_sheet docs/rendered_faces.png
 """
 
 import argparse
@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data_pipeline.rendered_faces.camera import Pose
-from data_pipeline.rendered_faces.head import ACTION_UNITS
-from data_pipeline.rendered_faces.motion import sample_motion
-from data_pipeline.rendered_faces.prototypes import PROTOTYPES, Card, Mixture
-from data_pipeline.rendered_faces.render import CROP_SIZE, Person, Renderer, make_person
+from data_pipeline.rendered_faces.head import intensities
+from data_pipeline.rendered_faces.motion import PROTOTYPES, Card, sample_motion
+from data_pipeline.rendered_faces.person import Person, make_person
+from data_pipeline.rendered_faces.render import CROP_SIZE, Renderer
 from data_pipeline.rendered_faces.scene import plain_scene, sample_scene
 from mtl_face.tasks import AU_NUMBERS, EXPRESSION_NAMES
 
@@ -23,14 +23,6 @@ _CAPTION_HEIGHT = 13
 
 Tile = tuple[str, np.ndarray]
 """Caption and picture."""
-
-
-def intensities(mixture: Mixture) -> np.ndarray:
-    """The vector of intensities of a mixture, order of `ACTION_UNITS`."""
-    intensity_A = np.zeros(len(ACTION_UNITS))
-    for number, intensity in mixture.items():
-        intensity_A[ACTION_UNITS.index(number)] = intensity
-    return intensity_A
 
 
 def _person(seed: int, number: int) -> Person:
