@@ -226,8 +226,10 @@ class Predictor:
 
     def cross_attention(self, image_MHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Where the task tokens look in stored crops, see `attention.cross_attention`."""
+        # Through the host: one process alone cannot move arrays that lie on the devices of several.
+        variables = jax.device_get(self.variables)
         return attention.cross_attention(
-            self.forward.network, self.variables, image_MHWC, prepare=self.forward.prepare
+            self.forward.network, variables, image_MHWC, prepare=self.forward.prepare
         )
 
     def _batches(self, image_NSSC: NDArray[np.uint8]) -> Iterator[dict[str, jax.Array]]:

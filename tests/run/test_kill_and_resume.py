@@ -216,7 +216,7 @@ class TestCompletedRun:
         status, out, err = runs.experiment.run(capsys, "train", workdir=completed)
         assert (status, err) == (0, "")
         assert f"training is complete ({STEPS} steps)" in out
-        assert f"evaluating the best checkpoint, step {before['checkpoint_step']}" in out
+        assert f"best checkpoint, step {before['checkpoint_step']}" in out
         assert "compiling" not in out
         assert sorted((completed / "checkpoints").rglob("*")) == checkpoint
         after = metrics(completed)
