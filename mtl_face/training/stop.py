@@ -2,6 +2,7 @@
 
 import collections
 import signal
+import threading
 from types import FrameType
 
 import jax
@@ -15,6 +16,7 @@ class StopRequest:
     """Notes SIGTERM and SIGINT, so that the loop can save before it leaves.
 
     A context manager: the old handlers come back at its end. A second SIGINT interrupts at once.
+    Outside of the main thread, where Python has no signals, it notes nothing.
     """
 
     def __init__(self) -> None:
@@ -22,6 +24,8 @@ class StopRequest:
         self._old: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGTERM, signal.SIGINT):
             self._old[number] = signal.signal(number, self._note)
         return self

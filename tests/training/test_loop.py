@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import re
 import signal
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -307,3 +308,17 @@ class TestStopRequest:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
         assert stop.signal == signal.SIGTERM
+
+    def test_outside_of_the_main_thread_there_are_no_signals(self):
+        """As where a notebook trains in the background."""
+        handler, seen = signal.getsignal(signal.SIGTERM), []
+
+        def train():
+            with StopRequest() as stop:
+                seen.append(stop.requested)
+
+        thread = threading.Thread(target=train)
+        thread.start()
+        thread.join()
+        assert seen == [False]
+        assert signal.getsignal(signal.SIGTERM) is handler
