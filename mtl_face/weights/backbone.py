@@ -11,7 +11,8 @@ from mtl_face.config import ModelConfig
 from mtl_face.errors import WeightsError
 from mtl_face.model.geometry import VARIANTS, BackboneVariant, ChannelOrder
 from mtl_face.weights import exported, resnet_in_file
-from mtl_face.weights.formats import FileContent, open_weights
+from mtl_face.weights.file_content import FileContent
+from mtl_face.weights.formats import open_weights
 from mtl_face.weights.resnet_in_file import ResNetInFile
 from mtl_face.weights.resnet_names import RESNET50, Architecture
 

@@ -21,7 +21,7 @@ from mtl_face.model.geometry import VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
 from mtl_face.weights import safetensors_file
 from mtl_face.weights.card import ExportError
-from mtl_face.weights.formats import Entry, FileContent
+from mtl_face.weights.file_content import Entry, FileContent
 
 PARAMS = "params"
 """Folder of the arrays in an export of the orbax form."""

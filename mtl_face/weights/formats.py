@@ -1,24 +1,15 @@
-"""Opens a weights file of any known format: tensors by name, read when they are asked for.
-
-What a file is follows from its content, never from its name. Kernel letters: H W height and width,
-I O channels in and out.
-"""
+"""Opens a weights file of any known format, which its content tells, never its name."""
 
 import contextlib
-import dataclasses
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
-
-from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
-from mtl_face.model.geometry import ChannelOrder
 from mtl_face.weights import card as cards
-
-KernelLayout = Literal["HWIO", "OIHW"]
+from mtl_face.weights import exported, keras_file, matlab_file, safetensors_file, torch_file
+from mtl_face.weights.file_content import FileContent
 
 FORMATS = (
     "Keras HDF5, PyTorch (zip or legacy), a pickle of NumPy arrays, safetensors, MatConvNet .mat, "
@@ -28,50 +19,6 @@ FORMATS = (
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 _PICKLES = (b"(dp", b"(d", b"}q", b"ccollections\n", b"(lp", b"cnumpy")
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A tensor of a file.
-
-    Attributes:
-        name: as the file has it, for messages.
-        shape: as stored.
-        read: reads it; called only once the shape is known to be the right one, so that a file
-            which claims a giant costs nothing.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    read: Callable[[], NDArray[Any]]
-
-    @classmethod
-    def of(cls, name: str, array: NDArray[Any]) -> "Entry":
-        """The entry of an array that was read already."""
-        return cls(name, array.shape, lambda: array)
-
-
-@dataclasses.dataclass(frozen=True)
-class FileContent:
-    """The tensors of a weights file.
-
-    Attributes:
-        format: the format in words.
-        family: what wrote it, of which geometry and channel order may follow: `keras`,
-            `matconvnet`, `numpy` (a pickle of arrays), `torch` (safetensors too) or `ours`.
-        tensors: by name in PyTorch's words: `LAYER.weight`, `.bias`, `.running_mean`,
-            `.running_var`.
-        kernel_layout: axes of a convolution's kernel.
-        channel_order: of the first convolution's input, where the file says it.
-        card: what an export of this program says of itself.
-    """
-
-    format: str
-    family: Literal["keras", "matconvnet", "numpy", "torch", "ours"]
-    tensors: dict[str, Entry]
-    kernel_layout: KernelLayout
-    channel_order: ChannelOrder | None = None
-    card: dict[str, Any] | None = None
 
 
 @contextlib.contextmanager
@@ -85,17 +32,7 @@ def open_weights(path: Path) -> Iterator[FileContent]:
         yield _open(path, stack)
 
 
-def damaged(path: Path, error: Exception) -> WeightsError:
-    """The error for a file whose reader failed."""
-    return WeightsError(
-        f"is damaged or cut off: {error}", path=path, remedy="copy or download the file again"
-    )
-
-
 def _open(path: Path, stack: contextlib.ExitStack) -> FileContent:
-    # Here, since each reader imports this module for the type that it returns.
-    from mtl_face.weights import exported, keras_file, matlab_file, safetensors_file, torch_file
-
     if os.path.isdir(path):  # `Path.is_dir` raises for names that are too long
         if not (path / cards.FILE).is_file():
             raise WeightsError(

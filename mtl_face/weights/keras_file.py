@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
-from mtl_face.weights.formats import Entry, FileContent, damaged
+from mtl_face.weights.file_content import Entry, FileContent, damaged
 
 _IN_TORCH_WORDS = {
     "kernel": "weight",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
 from mtl_face.model.geometry import VARIANTS, ChannelOrder
-from mtl_face.weights.formats import Entry, FileContent, damaged
+from mtl_face.weights.file_content import Entry, FileContent, damaged
 
 _ENDINGS = {"_filter": "weight", "_mult": "weight", "_bias": "bias"}
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
 from mtl_face.weights import resnet_names
-from mtl_face.weights.formats import Entry, FileContent
+from mtl_face.weights.file_content import Entry, FileContent
 from mtl_face.weights.resnet_names import Architecture, Layer, Scheme
 
 _COUNTER = "num_batches_tracked"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.weights.card import ExportError
-from mtl_face.weights.formats import Entry, FileContent, damaged
+from mtl_face.weights.file_content import Entry, FileContent, damaged
 
 _METADATA = "__metadata__"
 _REMEDY = "copy the file again from where it came, or export again"

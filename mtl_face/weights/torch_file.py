@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
 from mtl_face.weights import safe_pickle
-from mtl_face.weights.formats import Entry, FileContent, damaged
+from mtl_face.weights.file_content import Entry, FileContent, damaged
 from mtl_face.weights.safe_pickle import (
     MalformedError,
     RefusedNameError,
