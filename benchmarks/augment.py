@@ -88,12 +88,9 @@ def main() -> None:
         return augment.draw_transforms(
             key,
             batch_size,
+            augment.Ranges(),
             stored_size=stored_size,
             input_size=input_size,
-            rotation_degrees=10.0,
-            translation=0.1,
-            zoom=(0.9, 1.1),
-            flip=True,
         )
 
     def resampler(method: resample.Method) -> Callable[..., jax.Array]:

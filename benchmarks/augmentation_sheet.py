@@ -37,12 +37,9 @@ def main() -> None:
     transform_B23 = augment.draw_transforms(
         geometry_key,
         COLUMNS,
+        augment.Ranges(),
         stored_size=stored_size,
         input_size=INPUT_SIZE,
-        rotation_degrees=10.0,
-        translation=0.1,
-        zoom=(0.9, 1.1),
-        flip=True,
     )
     identity_B23 = augment.identity_transforms(
         COLUMNS, stored_size=stored_size, input_size=INPUT_SIZE

@@ -9,11 +9,45 @@ same transform whatever the number of devices.
 Dimension letters: B batch; 2 and 3 as in the maps.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 MAX_ROTATION_DEGREES = 45.0
 """Largest rotation on offer; beyond it `resample`'s separable method loses its accuracy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranges:
+    """What a random transform is drawn from; every quantity is uniform and independent.
+
+    Attributes:
+        rotation_degrees: the angle lies in [-rotation_degrees, rotation_degrees]; 0 to 45.
+        translation: the shift along each axis lies in [-translation, translation], as a fraction
+            of the picture's side; 0 to 1.
+        zoom: smallest and largest factor, > 0; above 1 enlarges the face.
+        flip: whether half of the examples are mirrored left to right.
+
+    Raises:
+        ValueError: a range that is none, or beyond what is said above.
+    """
+
+    rotation_degrees: float = 10.0
+    translation: float = 0.1
+    zoom: tuple[float, float] = (0.9, 1.1)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rotation_degrees <= MAX_ROTATION_DEGREES:
+            raise ValueError(
+                f"rotation_degrees must be from 0 to {MAX_ROTATION_DEGREES:g}, "
+                f"got {self.rotation_degrees}"
+            )
+        if not 0 <= self.translation <= 1:
+            raise ValueError(f"translation must be a fraction from 0 to 1, got {self.translation}")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom must be (smallest, largest) with 0 < smallest, got {self.zoom}")
 
 
 def compose_transforms(
@@ -57,50 +91,26 @@ def compose_transforms(
 
 
 def draw_transforms(
-    key: jax.Array,
-    batch_size: int,
-    *,
-    stored_size: int,
-    input_size: int,
-    rotation_degrees: float,
-    translation: float,
-    zoom: tuple[float, float],
-    flip: bool,
+    key: jax.Array, batch_size: int, ranges: Ranges, *, stored_size: int, input_size: int
 ) -> jax.Array:
-    """Draws one random transform per example, every quantity uniform and independent.
+    """Draws one random transform per example.
 
     Args:
         key: typed random key.
         batch_size: number of examples, B.
+        ranges: what is drawn from.
         stored_size: side of the stored crop, pixels.
         input_size: side of the network's input, pixels.
-        rotation_degrees: the angle lies in [-rotation_degrees, rotation_degrees]; 0 to 45.
-        translation: the shift along each axis lies in [-translation, translation], as a fraction
-            of the picture's side; 0 to 1.
-        zoom: smallest and largest factor, > 0; above 1 enlarges the face.
-        flip: whether half of the examples are mirrored left to right.
 
     Returns:
         float32 `[B, 2, 3]`, see `compose_transforms`.
-
-    Raises:
-        ValueError: a range that is none, or beyond what is said above.
     """
-    if not 0 <= rotation_degrees <= MAX_ROTATION_DEGREES:
-        raise ValueError(
-            f"rotation_degrees must be from 0 to {MAX_ROTATION_DEGREES:g}, got {rotation_degrees}"
-        )
-    if not 0 <= translation <= 1:
-        raise ValueError(f"translation must be a fraction from 0 to 1, got {translation}")
-    smallest, largest = zoom
-    if not 0 < smallest <= largest:
-        raise ValueError(f"zoom must be (smallest, largest) with 0 < smallest, got {zoom}")
-
     angle_key, shift_key, zoom_key, flip_key = jax.random.split(key, 4)
-    angle = jnp.deg2rad(rotation_degrees)
-    reach = translation * input_size
+    angle = jnp.deg2rad(ranges.rotation_degrees)
+    reach = ranges.translation * input_size
+    smallest, largest = ranges.zoom
     flip_B = jnp.zeros(batch_size, bool)
-    if flip:
+    if ranges.flip:
         flip_B = jax.random.bernoulli(flip_key, shape=(batch_size,))
     return compose_transforms(
         jax.random.uniform(angle_key, (batch_size,), minval=-angle, maxval=angle),

@@ -109,9 +109,11 @@ class Experiment:
             self.state_shardings,
             augment=self.augment,
             objective=self.objective,
-            loss_limit=self.config.training.loss_limit,
-            microbatches=self.config.optimizer.accumulation_steps,
-            wide=self.config.optimizer.gradient_dtype == "float32",
+            options=steps.StepOptions(
+                loss_limit=self.config.training.loss_limit,
+                microbatches=self.config.optimizer.accumulation_steps,
+                wide=self.config.optimizer.gradient_dtype == "float32",
+            ),
         )
 
     def check_batch(self, batch_size: int, *, name: str) -> None:
@@ -148,12 +150,11 @@ class Experiment:
         transform_B23 = augment.draw_transforms(
             geometry_key,
             image_BHWC.shape[0],
+            augment.Ranges(
+                settings.rotation_degrees, settings.translation, settings.zoom, settings.flip
+            ),
             stored_size=self.config.data.image_size,
             input_size=size,
-            rotation_degrees=settings.rotation_degrees,
-            translation=settings.translation,
-            zoom=settings.zoom,
-            flip=settings.flip,
         )
         image_BHWC = resample.resample(
             image_BHWC, transform_B23, input_size=size, method=self._resampling

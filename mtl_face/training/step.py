@@ -32,6 +32,25 @@ def step_keys(state: TrainState) -> tuple[jax.Array, jax.Array]:
     return augment_key, dropout_key
 
 
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+    """How a step is taken.
+
+    Attributes:
+        loss_limit: None takes every step, whatever comes out. A number makes a step that keeps
+            the old state where the new one would be bad, see `guard.hold_bad_steps`.
+        microbatches: parts in which the batch goes through the network, one after the other, see
+            `accumulation`; the augmentation is that of the whole batch. The objective's numbers
+            must then hold `accumulation.EXAMPLE_WEIGHT`.
+        wide: whether gradients are summed in float32 where the network computes in a narrower
+            type, see `wide_gradients`; False: in that type.
+    """
+
+    loss_limit: float | None = None
+    microbatches: int = 1
+    wide: bool = True
+
+
 def make_train_step(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -40,9 +59,7 @@ def make_train_step(
     *,
     augment: Augment,
     objective: Objective,
-    loss_limit: float | None = None,
-    microbatches: int = 1,
-    wide: bool = True,
+    options: StepOptions = StepOptions(),
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the step.
 
@@ -53,13 +70,7 @@ def make_train_step(
         state_shardings: pytree of shardings, like the state.
         augment: random geometry and MixUp.
         objective: the loss.
-        loss_limit: None takes every step, whatever comes out. A number makes a step that keeps
-            the old state where the new one would be bad, see `guard.hold_bad_steps`.
-        microbatches: parts in which the batch goes through the network, one after the other, see
-            `accumulation`; the augmentation is that of the whole batch. The objective's numbers
-            must then hold `accumulation.EXAMPLE_WEIGHT`.
-        wide: whether gradients are summed in float32 where the network computes in a narrower
-            type, see `wide_gradients`; False: in that type.
+        options: how a step is taken.
 
     Returns:
         Jitted `(state, batch) -> (state, numbers)`; with `loss_limit`, `(state, batch, held)`.
@@ -71,7 +82,11 @@ def make_train_step(
     def loss_of(
         params: Any, batch_stats: Any, batch: dict, dropout_key: jax.Array
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-        sums = nn.intercept_methods(wide_gradients.intercept) if wide else contextlib.nullcontext()
+        sums = (
+            nn.intercept_methods(wide_gradients.intercept)
+            if options.wide
+            else contextlib.nullcontext()
+        )
         with sums:
             outputs, updated = network.apply(
                 {"params": params["network"], "batch_stats": batch_stats},
@@ -92,7 +107,7 @@ def make_train_step(
         )
 
         augmented = {"image": image_BHWC, "targets": targets, "weights": weights}
-        if microbatches == 1:
+        if options.microbatches == 1:
             gradient = jax.value_and_grad(loss_of, has_aux=True)
             outcome = gradient(state.params, state.batch_stats, augmented, dropout_key)
         else:
@@ -102,7 +117,7 @@ def make_train_step(
                 state.batch_stats,
                 augmented,
                 dropout_key,
-                count=microbatches,
+                count=options.microbatches,
                 placements=state_shardings.params,
             )
         (loss, (batch_stats, numbers)), gradients = outcome
@@ -120,9 +135,9 @@ def make_train_step(
             **numbers,
         }
 
-    if loss_limit is not None:
+    if options.loss_limit is not None:
         return jax.jit(
-            guard.hold_bad_steps(step, loss_limit=loss_limit),
+            guard.hold_bad_steps(step, loss_limit=options.loss_limit),
             in_shardings=(state_shardings, sharding.by_example(mesh), sharding.replicated(mesh)),
             out_shardings=(state_shardings, sharding.replicated(mesh)),
             donate_argnums=0,

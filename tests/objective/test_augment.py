@@ -154,8 +154,8 @@ def test_gather_against_scipy():
     stored, size, fill = 40, 56, 100.0
     image = noise_images(16, stored)
     transform = augment.draw_transforms(
-        jax.random.key(3), 16, stored_size=stored, input_size=size,
-        rotation_degrees=45.0, translation=0.2, zoom=(0.5, 2.0), flip=True,
+        jax.random.key(3), 16, augment.Ranges(45.0, 0.2, (0.5, 2.0)),
+        stored_size=stored, input_size=size,
     )  # fmt: skip
     output = resampler(size, "gather", fill)(image, transform)
     filled = 0
@@ -177,8 +177,8 @@ def test_separable_against_gather(rotation_degrees, mean_tolerance, max_toleranc
     stored, size, batch = 40, 56, 16
     image = smooth_images(batch, stored)
     transform = augment.draw_transforms(
-        jax.random.key(4), batch, stored_size=stored, input_size=size,
-        rotation_degrees=rotation_degrees, translation=0.1, zoom=(0.9, 1.1), flip=True,
+        jax.random.key(4), batch, augment.Ranges(rotation_degrees),
+        stored_size=stored, input_size=size,
     )  # fmt: skip
     gathered = resampler(size, "gather")(image, transform)
     separable = resampler(size, "separable")(image, transform)
@@ -218,8 +218,8 @@ def test_both_methods_keep_linear_pictures(degrees):
 def draw(seed, batch=4096, stored_size=112, input_size=224, **changes):
     return np.asarray(
         augment.draw_transforms(
-            jax.random.key(seed), batch, stored_size=stored_size, input_size=input_size,
-            **{**RANGES, **changes},
+            jax.random.key(seed), batch, augment.Ranges(**{**RANGES, **changes}),
+            stored_size=stored_size, input_size=input_size,
         ),
         np.float64,
     )  # fmt: skip

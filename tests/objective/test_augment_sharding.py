@@ -33,9 +33,8 @@ def make_inputs():
 def augment_and_mix(key, image, targets, weights, *, method):
     geometry_key, mixup_key = jax.random.split(key)
     transform = augment.draw_transforms(
-        geometry_key, image.shape[0], stored_size=STORED, input_size=SIZE,
-        rotation_degrees=10.0, translation=0.1, zoom=(0.9, 1.1), flip=True,
-    )  # fmt: skip
+        geometry_key, image.shape[0], augment.Ranges(), stored_size=STORED, input_size=SIZE
+    )
     image = resample.resample(image, transform, input_size=SIZE, method=method)
     return mixup.mixup(mixup_key, image, targets, weights, alpha=0.4)
 

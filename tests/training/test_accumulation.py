@@ -71,7 +71,7 @@ def parts(data, fsdp, microbatches, batch_norm, groups=1, augment=tiny_network.a
         jax.tree.map(lambda leaf: leaf.sharding, like),
         augment=augment,
         objective=objective,
-        microbatches=microbatches,
+        options=step.StepOptions(microbatches=microbatches),
     )
     return mesh, like, train_step
 

@@ -41,7 +41,7 @@ def parts(data, fsdp, limit):
         jax.tree.map(lambda leaf: leaf.sharding, made),
         augment=tiny_network.augment_and_mix,
         objective=tiny_network.objective,
-        loss_limit=limit,
+        options=step.StepOptions(loss_limit=limit),
     )
     return make, lambda batch: jax.device_put(batch, sharding.by_example(mesh)), train_step
 

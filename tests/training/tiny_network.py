@@ -65,12 +65,9 @@ def augment_and_mix(key, image_BHWC, targets, weights):
     transform_B23 = augment.draw_transforms(
         geometry_key,
         len(image_BHWC),
+        augment.Ranges(),
         stored_size=SIZE,
         input_size=SIZE,
-        rotation_degrees=10.0,
-        translation=0.1,
-        zoom=(0.9, 1.1),
-        flip=True,
     )
     image_BHWC = resample.resample(image_BHWC, transform_B23, input_size=SIZE, method="gather")
     return mixup.mixup(mixup_key, image_BHWC, targets, weights, alpha=0.4)
