@@ -93,7 +93,12 @@ def load_backbone(
     with open_weights(path) as content:
         ours = content.family == "ours"
         found = resnet_in_file.find(content, None if ours else architecture, path)
-        origin = _origin(content, found, variant, channel_order, path)
+        if content.card is not None:
+            origin = _Origin(exported.backbone_variant(content.card, path), order_is_certain=True)
+        elif found.scheme == "caffe":
+            origin = _vggface2_origin(content, channel_order)
+        else:
+            origin = _torchvision_origin(content, found, variant)
         order = origin.variant.channel_order
         if origin.order_is_certain and channel_order not in (None, order):
             raise WeightsError(
@@ -105,7 +110,10 @@ def load_backbone(
         trees = resnet_in_file.read(found, flip_channels=known.channel_order == "bgr", path=path)
         source = {
             "file": path.resolve().name,
-            "sha256": _sha256(path, content),
+            # A folder has no bytes: the hash over its arrays stands for it.
+            "sha256": content.card["weights_sha256"]
+            if content.card is not None and path.is_dir()
+            else files.sha256(path),
             "format": content.format,
             "variant": known.name,
             "channel_order": known.channel_order,
@@ -192,20 +200,6 @@ def describe(backbone: LoadedBackbone, path: str) -> list[str]:
     return lines + [f"  note: {note}" for note in backbone.notes]
 
 
-def _origin(
-    content: FileContent,
-    found: ResNetInFile,
-    variant: str | None,
-    channel_order: ChannelOrder | None,
-    path: Path,
-) -> _Origin:
-    if content.card is not None:
-        return _Origin(exported.backbone_variant(content.card, path), order_is_certain=True)
-    if found.scheme == "caffe":
-        return _vggface2_origin(content, channel_order)
-    return _torchvision_origin(content, found, variant)
-
-
 def _vggface2_origin(content: FileContent, channel_order: ChannelOrder | None) -> _Origin:
     """Caffe's names: a VGGFace2 network, as released or as converted."""
     trained_on = ["VGGFace2"]
@@ -243,14 +237,6 @@ def _torchvision_origin(content: FileContent, found: ResNetInFile, variant: str 
         f"caffe) or of ImageNet (variant torchvision); taken as {name}"
     )
     return _Origin(VARIANTS[name], order_is_certain=False, notes=[note])
-
-
-def _sha256(path: Path, content: FileContent) -> str:
-    """Of the file's bytes; of an export's folder the hash over its arrays."""
-    if path.is_dir():
-        assert content.card is not None
-        return str(content.card.get("weights_sha256"))
-    return files.sha256(path)
 
 
 def _count(tree: Any) -> int:

@@ -75,18 +75,15 @@ def make(
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The card of a network, but for what is read off its arrays.
+    """The card of a network as JSON values; saving adds `tensors` and `weights_sha256`.
 
     Args:
         config: the settings that it was trained with.
         temperatures: of each task.
         crop: how the crops were cut and aligned.
         step: training steps taken.
-        metrics: the evaluation of this checkpoint, or None.
+        metrics: the evaluation of this checkpoint.
         provenance: see `mtl_face.weights.provenance`; None if unknown.
-
-    Returns:
-        JSON values; saving adds `tensors` and `weights_sha256`.
     """
     model = config.model
     outputs = {task: list(names) for task, names in OUTPUT_NAMES.items()}
@@ -143,11 +140,7 @@ def make(
 
 
 def parse(text: str | bytes, path: Path) -> dict[str, Any]:
-    """Reads a card, checks it, and brings an older one up to date.
-
-    Args:
-        text: the JSON.
-        path: the file that it came from, for messages.
+    """Reads a card from the file `path`, checks it, and brings an older one up to date.
 
     Returns:
         The card, as of `SCHEMA`. One of an older schema has `read_from_schema`, and None for what
@@ -185,7 +178,17 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
         )
     if value.get("provenance") is not None:
         provenance_lib.check(value["provenance"], path)
-    return _up_to_date(value, schema)
+    if schema == SCHEMA:
+        return value
+    if schema == 1:
+        value |= {"crop": None, "tensors": None}
+        value["provenance"] = provenance_lib.from_config(value["config"])
+    return {
+        **value,
+        "schema": SCHEMA,
+        "read_from_schema": schema,
+        "probability": probabilities.statement("fixed", value["temperatures"], probabilities.PAPER),
+    }
 
 
 def model_differences(card: Mapping[str, Any], model: ModelConfig) -> list[str]:
@@ -227,7 +230,9 @@ def _faults(card: Mapping[str, Any], schema: int) -> list[str]:
             lines.append(f"it has no {name}")
         elif not isinstance(value, kind) or isinstance(value, bool):
             lines.append(f"{name} is of type {type(value).__name__}")
-    for name, entry in (card.get("tensors") or {}).items() if not lines else ():
+    if lines:
+        return lines
+    for name, entry in (card.get("tensors") or {}).items():
         sound = (
             isinstance(entry, Mapping)
             and isinstance(entry.get("dtype"), str)
@@ -283,18 +288,3 @@ def _name_differences(task: str, found: list[str], expected: list[str]) -> list[
             f"the export, {expected[place]} here"
         )
     return lines
-
-
-def _up_to_date(card: dict[str, Any], schema: int) -> dict[str, Any]:
-    if schema == SCHEMA:
-        return card
-    unknown = {"crop": None, "tensors": None} if schema < 2 else {}
-    lineage = {"provenance": provenance_lib.from_config(card["config"])} if schema < 2 else {}
-    return {
-        **card,
-        **unknown,
-        **lineage,
-        "schema": SCHEMA,
-        "read_from_schema": schema,
-        "probability": probabilities.statement("fixed", card["temperatures"], probabilities.PAPER),
-    }

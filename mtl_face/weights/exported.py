@@ -79,10 +79,14 @@ def tensor_differences(
     lines = []
     missing = sorted(expected.keys() - found.keys())
     surplus = sorted(found.keys() - expected.keys())
-    if missing:
-        lines.append(f"{_number(missing)} of {expected_by} missing: {_some(missing)}")
-    if surplus:
-        lines.append(f"{_number(surplus)} unknown to {expected_by}: {_some(surplus)}")
+    for names, problem in (
+        (missing, f"of {expected_by} missing"),
+        (surplus, f"unknown to {expected_by}"),
+    ):
+        if names:
+            count = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            lines.append(f"{count} {problem}: {shown}")
     wrong = []
     for name in sorted(expected.keys() & found.keys()):
         (shape, dtype), (wanted, wanted_dtype) = found[name], expected[name]
@@ -94,10 +98,7 @@ def tensor_differences(
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads an export of either form, and checks it against its card.
-
-    Args:
-        path: the folder, or the safetensors file in it.
+    """Reads an export, by its folder or its safetensors file, and checks it against its card.
 
     Returns:
         (variables, card): NumPy arrays as `params` and `batch_stats`, bit for bit as they were
@@ -116,7 +117,17 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     else:
         tensors = safetensors_file.read(file)[0]
     place = file or path / PARAMS
-    _check_against_card(tensors, card, place)
+    if card["tensors"] is not None:  # an older schema lists none
+        listed = {
+            name: (tuple(one["shape"]), one["dtype"]) for name, one in card["tensors"].items()
+        }
+        wrong = tensor_differences(specification(tensors), listed, expected_by="the card")
+        if wrong:
+            raise ExportError(
+                "does not hold what its card lists: " + "; ".join(wrong),
+                path=place,
+                remedy=_COPY_AGAIN,
+            )
     check_finite(tensors, place)
     if file is not None:
         variables = _nested(tensors, file)
@@ -220,21 +231,6 @@ def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
     return cards.parse(metadata[cards.KEY], file), file
 
 
-def _check_against_card(
-    tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any], place: Path
-) -> None:
-    if card["tensors"] is None:  # an older schema
-        return
-    listed = {name: (tuple(one["shape"]), one["dtype"]) for name, one in card["tensors"].items()}
-    found = tensor_differences(specification(tensors), listed, expected_by="the card")
-    if found:
-        raise ExportError(
-            "does not hold what its card lists: " + "; ".join(found),
-            path=place,
-            remedy=_COPY_AGAIN,
-        )
-
-
 def _leaves(tree: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
     """(keys, array) of every leaf, sorted by key at each level as JAX does."""
     for key in sorted(tree):
@@ -279,14 +275,6 @@ def _load_orbax(folder: Path) -> dict[str, Any]:
         raise ExportError(
             f"cannot be read: {files.first_words(error)}", path=folder, remedy=_COPY_AGAIN
         ) from error
-
-
-def _number(names: list[str]) -> str:
-    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _shape(shape: Iterable[int]) -> str:

@@ -7,9 +7,9 @@ releases and `_` where a later Keras forbids it.
 """
 
 import contextlib
+import functools
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,7 @@ _CAFFE = re.compile(r"conv1_7x7_s2(_bn)?|conv\d+_\d+_(3x3|1x1_[a-z]+)(_bn)?")
 
 
 def open_keras(path: Path, stack: contextlib.ExitStack) -> FileContent:
-    """Opens an HDF5 file of Keras.
-
-    Args:
-        path: the file.
-        stack: closes it.
-
-    Returns:
-        Its tensors, with the names of layers in Caffe's words (`/` as `_`).
+    """Opens an HDF5 file of Keras until `stack` closes; layers are in Caffe's words (`/` as `_`).
 
     Raises:
         WeightsError: it is damaged, or not of Keras.
@@ -87,7 +80,8 @@ def _tensors(root: Any, path: Path) -> dict[str, Entry]:
                     remedy="save the network that you want alone",
                 )
             data = group[weight]
-            tensors[name] = Entry(f"{layer_name}: {weight}", tuple(data.shape), _reader(data))
+            read = functools.partial(_read, data)
+            tensors[name] = Entry(f"{layer_name}: {weight}", tuple(data.shape), read)
     return tensors
 
 
@@ -124,10 +118,7 @@ def _attribute(group: Any, name: str) -> list[Any]:
     return list(group.attrs[name])
 
 
-def _reader(data: Any) -> Callable[[], NDArray[Any]]:
-    def read() -> NDArray[Any]:
-        if data.dtype.hasobject:  # pointers, as above
-            raise ValueError("it holds no numbers")
-        return np.asarray(data[()])
-
-    return read
+def _read(data: Any) -> NDArray[Any]:
+    if data.dtype.hasobject:  # pointers, as above
+        raise ValueError("it holds no numbers")
+    return np.asarray(data[()])

@@ -48,18 +48,16 @@ def record(
 ) -> dict[str, Any]:
     """The provenance of a run that starts.
 
+    It is flagged `aff_wild2_pretrained` if the user says so, if the ancestor is flagged, or if any
+    ancestor was trained on Aff-Wild2.
+
     Args:
         training_data: names of the data sets that it trains on.
-        pretrained_on: names of those that the initial weights were trained on, as far as the user
-            says.
+        pretrained_on: what the initial weights were trained on, as far as the user says.
         aff_wild2_pretrained: whether the user says that Aff-Wild2 was among them.
         initial_weights: their file, JSON values: `file`, `sha256` and `format`; where known,
             `trained_on` (names) and `provenance` (of an export or checkpoint), whose content is
             inherited. None for random weights.
-
-    Returns:
-        The provenance. `aff_wild2_pretrained` is true if the user says so, if the ancestor is
-        flagged, or if any ancestor was trained on Aff-Wild2.
 
     Raises:
         WeightsError: the provenance of the initial weights is not sound.
@@ -110,12 +108,10 @@ def amend(
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The provenance of weights that record none, from the settings that they were trained with.
+    """The provenance of weights that record none, from the nested settings of their training.
 
-    Versions that recorded no provenance could start from random weights alone.
-
-    Returns:
-        The provenance; None if the nested settings name no data.
+    Versions that recorded no provenance could start from random weights alone. None if the
+    settings name no data.
     """
     data = config.get("data")
     kind = data.get("kind") if isinstance(data, Mapping) else None
@@ -125,10 +121,9 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
-    """What a user must know before predictions of such weights go to a challenge.
+    """What a user must know before predictions go to a challenge: sentences, the gravest first.
 
-    Returns:
-        Sentences, the gravest first. For None, weights that record no provenance, there is one.
+    None, of weights that record no provenance, gives one sentence.
     """
     if provenance is None:
         return [

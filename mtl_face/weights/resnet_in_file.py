@@ -30,12 +30,9 @@ class ResNetInFile:
     """A backbone within a file, its shapes checked, nothing read yet.
 
     Attributes:
-        scheme: naming scheme.
-        architecture: size.
-        layers: its layers in that scheme.
+        layers: in the names of the scheme.
         backbone: its tensors by name without prefix.
         left_out: the file's other tensors by name.
-        kernel_layout: axes of the kernels.
     """
 
     scheme: Scheme
@@ -49,10 +46,7 @@ class ResNetInFile:
 def find(content: FileContent, architecture: Architecture | None, path: Path) -> ResNetInFile:
     """Finds the backbone and checks that it is whole, of the right size, and has nothing more.
 
-    Args:
-        content: the file.
-        architecture: the size that it must have; None takes an export's own.
-        path: the file, for messages.
+    None as `architecture` takes an export's own.
 
     Raises:
         WeightsError: it holds no ResNet, more than one, or another one.
@@ -101,12 +95,7 @@ def find(content: FileContent, architecture: Architecture | None, path: Path) ->
 
 
 def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, Any]:
-    """Reads the backbone.
-
-    Args:
-        found: where it lies in the file.
-        flip_channels: whether to turn the first convolution's input channels round.
-        path: the file, for messages.
+    """Reads the backbone from the file `path`, the first kernel's input channels turned if told to.
 
     Returns:
         `params` and `batch_stats` as the network nests them, float32, kernels HWIO.

@@ -110,12 +110,8 @@ RESNET50 = Architecture()
 class Layer:
     """A convolution without bias and the batch normalisation that follows it.
 
-    Attributes:
-        convolution: name in the scheme.
-        batch_norm: name in the scheme.
-        kernel_shape: height, width, channels in, channels out.
-        own_convolution: path in the network's trees.
-        own_batch_norm: path in the network's trees.
+    Named as in the scheme; the `own_` ones are paths in the network's trees. `kernel_shape` is
+    height, width, channels in, channels out.
     """
 
     convolution: str

@@ -6,32 +6,23 @@ another. `read_metadata` parses the header itself: it needs no library, and name
 """
 
 import contextlib
+import functools
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.file_content import Entry, FileContent, damaged
 
-_METADATA = "__metadata__"
 _REMEDY = "copy the file again from where it came, or export again"
 _LONGEST_HEADER = 100 * 2**20
 
 
 def open_tensors(path: Path, stack: contextlib.ExitStack) -> tuple[FileContent, dict[str, str]]:
-    """Opens a file as one of PyTorch's tensors.
-
-    Args:
-        path: the file.
-        stack: closes it.
-
-    Returns:
-        Its tensors, each read when it is asked for, and its metadata.
+    """Opens a file as one of PyTorch's tensors until `stack` closes; returns its metadata too.
 
     Raises:
         WeightsError: it is damaged.
@@ -41,16 +32,16 @@ def open_tensors(path: Path, stack: contextlib.ExitStack) -> tuple[FileContent, 
     try:
         file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
         tensors = {
-            name: Entry(name, tuple(file.get_slice(name).get_shape()), _reader(file, name))
+            name: Entry(
+                name,
+                tuple(file.get_slice(name).get_shape()),
+                functools.partial(file.get_tensor, name),
+            )
             for name in file.keys()  # noqa: SIM118  (no mapping)
         }
         return FileContent("safetensors", "torch", tensors, "OIHW"), file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise damaged(path, error) from error
-
-
-def _reader(file: Any, name: str) -> Callable[[], NDArray[Any]]:
-    return lambda: np.asarray(file.get_tensor(name))
 
 
 def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -103,7 +94,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         )
     try:
         entries = json.loads(header)
-        metadata = entries.pop(_METADATA, {})
+        metadata = entries.pop("__metadata__", {})
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
         if not all(isinstance(text, str) for text in metadata.values()):
             raise TypeError("metadata that are no text")

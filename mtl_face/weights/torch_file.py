@@ -18,13 +18,7 @@ from numpy.typing import NDArray
 from mtl_face.errors import WeightsError
 from mtl_face.weights import safe_pickle
 from mtl_face.weights.file_content import Entry, FileContent, damaged
-from mtl_face.weights.safe_pickle import (
-    MalformedError,
-    RefusedNameError,
-    Storage,
-    StoredTensor,
-    storage_of,
-)
+from mtl_face.weights.safe_pickle import MalformedError, Storage, StoredTensor
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """First pickle of a legacy file."""
@@ -33,11 +27,7 @@ _MOST_TENSORS = 100_000
 
 
 def open_zip(path: Path, stack: contextlib.ExitStack) -> FileContent:
-    """Opens what `torch.save` has written since PyTorch 1.6.
-
-    Args:
-        path: a zip file.
-        stack: closes it.
+    """Opens a zip that `torch.save` has written since PyTorch 1.6, until `stack` closes.
 
     Raises:
         WeightsError: it is damaged, holds more than tensors, or is another kind of zip.
@@ -67,7 +57,7 @@ def open_zip(path: Path, stack: contextlib.ExitStack) -> FileContent:
             )
         if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
             raise _big_endian(path)
-        value = safe_pickle.load(io.BytesIO(archive.read(pickles[0])), storage_of)
+        value = safe_pickle.load(io.BytesIO(archive.read(pickles[0])), safe_pickle.storage_of)
 
         def read(storage: Storage) -> bytes:
             info = archive.getinfo(f"{root}data/{storage.key}")
@@ -82,11 +72,7 @@ def open_zip(path: Path, stack: contextlib.ExitStack) -> FileContent:
 
 
 def open_pickle(path: Path, stack: contextlib.ExitStack) -> FileContent:
-    """Opens a legacy file of `torch.save`, or a pickle of a dict of NumPy arrays.
-
-    Args:
-        path: a file that begins as a pickle.
-        stack: closes it.
+    """Opens a legacy file of `torch.save`, or a pickle of a dict of NumPy arrays, likewise.
 
     Raises:
         WeightsError: it is damaged or holds more than tensors and arrays.
@@ -109,7 +95,7 @@ def _legacy_content(file: BinaryIO, path: Path) -> FileContent:
     storages: dict[str, Storage] = {}
 
     def remembered(reference: Any) -> Storage:
-        storage = storage_of(reference)
+        storage = safe_pickle.storage_of(reference)
         storages[storage.key] = storage
         return storage
 
@@ -197,7 +183,7 @@ def _explained(path: Path) -> Iterator[None]:
     """Turns a reader's failure into the user's error."""
     try:
         yield
-    except RefusedNameError as error:
+    except safe_pickle.RefusedNameError as error:
         raise WeightsError(
             f"asks for {error.name}, which is neither a tensor nor an array; nothing was run",
             path=path,
