@@ -66,14 +66,9 @@ def video_row(seed: int, number: int) -> list[Tile]:
     motion = sample_motion(COLUMNS, [Card(4, 0), Card(6, 0), Card(5, 0)], rng)
     tiles = []
     for row, frame in enumerate(motion.frame_F):
-        pose = Pose(
-            motion.yaw_F[row],
-            motion.pitch_F[row],
-            motion.roll_F[row],
-            motion.gaze_yaw_F[row],
-            motion.gaze_pitch_F[row],
+        tiles.append(
+            (f"frame {frame}", renderer.render(motion.intensity_FA[row], motion.pose(row), rng))
         )
-        tiles.append((f"frame {frame}", renderer.render(motion.intensity_FA[row], pose, rng)))
     return tiles
 
 

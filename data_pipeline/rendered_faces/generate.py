@@ -28,7 +28,8 @@ Progress = Callable[[int, int], None]
 """Called with the number of finished videos and the number of all videos."""
 
 
-def _check_arguments(num_videos: int, frames_per_video: int, seed: int, va_noise: str) -> None:
+def _arguments(num_videos: int, frames_per_video: int, seed: int, va_noise: str) -> dict[str, Any]:
+    """What decides the data set, as its description has it; raises ConfigError."""
     fields = (
         ("num_videos", num_videos, FEWEST_VIDEOS, "one video a split is the least"),
         ("frames_per_video", frames_per_video, FEWEST_FRAMES, "a video needs some frames"),
@@ -44,13 +45,15 @@ def _check_arguments(num_videos: int, frames_per_video: int, seed: int, va_noise
         raise ConfigError(
             f"va_noise is {va_noise!r}", remedy="set it to one of " + ", ".join(VA_NOISES)
         )
+    arguments: dict[str, Any] = {name: int(value) for name, value, _, _ in fields}
+    # The default is left out: descriptions older than the choice keep their bytes.
+    return arguments if va_noise == "constant" else {**arguments, "va_noise": va_noise}
 
 
 def _render_video(video: Video, seed: int, root: Path) -> int:
     """Draws the images of a video below `root`; runs in a worker. Returns the video's index."""
     from PIL import Image
 
-    from data_pipeline.rendered_faces.camera import Pose
     from data_pipeline.rendered_faces.person import make_person
     from data_pipeline.rendered_faces.render import Renderer
     from data_pipeline.rendered_faces.scene import sample_scene
@@ -63,14 +66,7 @@ def _render_video(video: Video, seed: int, root: Path) -> int:
     folder = root / layout.IMAGE_FOLDER / video.name
     folder.mkdir(parents=True)
     for row, frame in enumerate(course.frame_F):
-        pose = Pose(
-            yaw=course.yaw_F[row],
-            pitch=course.pitch_F[row],
-            roll=course.roll_F[row],
-            gaze_yaw=course.gaze_yaw_F[row],
-            gaze_pitch=course.gaze_pitch_F[row],
-        )
-        pixel_yx3 = renderer.render(course.intensity_FA[row], pose, rng)
+        pixel_yx3 = renderer.render(course.intensity_FA[row], course.pose(row), rng)
         content = io.BytesIO()
         Image.fromarray(pixel_yx3).save(content, "JPEG", quality=scene.jpeg_quality)
         (root / layout.IMAGE_FOLDER / layout.image_name(video.name, int(frame))).write_bytes(
@@ -127,17 +123,6 @@ def _write_labels(videos: list[Video], root: Path, with_noise: bool) -> None:
             write(layout.NOISE_FILES[split], layout.NOISE_HEADER, noise)
 
 
-def _arguments(num_videos: int, frames_per_video: int, seed: int, va_noise: str) -> dict[str, Any]:
-    """What decides the data set, as it stands in its description."""
-    arguments: dict[str, Any] = {
-        "num_videos": int(num_videos),
-        "frames_per_video": int(frames_per_video),
-        "seed": int(seed),
-    }
-    # The default is left out: the description keeps the bytes that it had without a choice.
-    return arguments if va_noise == "constant" else {**arguments, "va_noise": va_noise}
-
-
 def generate(
     root: Path,
     *,
@@ -173,7 +158,7 @@ def generate(
         ConfigError: an argument is out of range.
         WorkdirError: the folder is not empty, or cannot be written.
     """
-    _check_arguments(num_videos, frames_per_video, seed, va_noise)
+    arguments = _arguments(num_videos, frames_per_video, seed, va_noise)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers!r}; expected at least 1", remedy="leave it out")
     root = Path(root).absolute()
@@ -186,7 +171,6 @@ def generate(
     if workers is None and hasattr(os, "sched_getaffinity"):
         workers = len(os.sched_getaffinity(0))
     workers = workers or os.cpu_count() or 1
-    arguments = _arguments(num_videos, frames_per_video, seed, va_noise)
     videos = plan.make_plan(**arguments)
     counts = layout.count_labels(videos)
     # Another process may make the same data set: each has a folder of its own.
@@ -236,7 +220,6 @@ def ensure(
         ConfigError: an argument is out of range.
         WorkdirError: the folder holds something else, or cannot be written.
     """
-    _check_arguments(num_videos, frames_per_video, seed, va_noise)
     arguments = _arguments(num_videos, frames_per_video, seed, va_noise)
     found = layout.read_description(root) if Path(root).is_dir() else None
     if found is None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.rendered_faces.camera import Pose
 from data_pipeline.rendered_faces.head import ACTION_UNITS
 from mtl_face.tasks import EXPRESSION_NAMES
 
@@ -142,6 +143,16 @@ class Motion:
     roll_F: np.ndarray
     gaze_yaw_F: np.ndarray
     gaze_pitch_F: np.ndarray
+
+    def pose(self, row: int) -> Pose:
+        """Where head and eyes point at one of the labelled frames."""
+        return Pose(
+            yaw=self.yaw_F[row],
+            pitch=self.pitch_F[row],
+            roll=self.roll_F[row],
+            gaze_yaw=self.gaze_yaw_F[row],
+            gaze_pitch=self.gaze_pitch_F[row],
+        )
 
 
 def sample_frame_numbers(count: int, rng: np.random.Generator) -> np.ndarray:
