@@ -105,20 +105,11 @@ class FrameTable:
         row: npt.ArrayLike | None = None,
         sort: bool = True,
     ) -> Self:
-        """Builds a table from columns: sets dtypes, sorts, marks duplicates.
+        """Builds a table from columns as the class has them: sets dtypes, marks duplicates.
 
-        Args:
-            dataset: one name for all rows, or one a row.
-            video: name of the video of each row.
-            frame: [N] frame numbers.
-            image: path of each image relative to `root`, forward slashes.
-            root: image folder of all rows, or one a row; made absolute.
-            valence: [N] in [-1, 1], NaN where missing; None: all missing.
-            arousal: as `valence`.
-            expression: [N] in 0..7, -1 where missing; None: all missing.
-            au: [N, A] of 0, 1, NaN where missing; None: all missing.
-            row: [N] line numbers; None: 1..N in the order given.
-            sort: sort by (dataset, video, frame); false keeps the order given.
+        `dataset` and `root` may be one name for all rows, and `root` is made absolute. A label that
+        is None is missing in all rows; without `row`, rows are numbered from 1 as given. Unless
+        `sort` is false, they are sorted by (dataset, video, frame).
 
         Raises:
             ValueError: a column of another length, or a label outside its range. Readers check what
@@ -149,11 +140,16 @@ class FrameTable:
         table = cls(**columns)
         order = np.arange(num_rows)
         if sort:
-            order = _sorted_order(table.dataset, table.video, table.frame)
+            order = np.argsort(row_codes(table.dataset, table.video, table.frame), kind="stable")
         return table.take(order)
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    @property
+    def va(self) -> npt.NDArray[np.float32]:
+        """Valence and arousal side by side, float32 [N, 2]."""
+        return np.column_stack([self.valence, self.arousal])
 
     def paths(self) -> list[str]:
         """Absolute path of each row's image."""
@@ -171,9 +167,9 @@ class FrameTable:
         if index.size == 0 and index.dtype != bool:
             index = index.astype(np.int64)  # an empty list arrives as float64
         columns = {name: getattr(self, name)[index] for name in _DTYPES}
-        columns["duplicate"] = _find_duplicates(
-            columns["dataset"], columns["video"], columns["frame"]
-        )
+        keys = row_codes(columns["dataset"], columns["video"], columns["frame"])
+        columns["duplicate"] = np.ones(len(keys), dtype=bool)
+        columns["duplicate"][np.unique(keys, return_index=True)[1]] = False
         return type(self)(**columns)
 
     def to_dataframe(self) -> "pd.DataFrame":
@@ -191,7 +187,7 @@ class FrameTable:
     def labelled(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Which rows are labelled: bool [N] by task (`au`: for at least one of the twelve)."""
         return {
-            tasks.VA: ~(np.isnan(self.valence) | np.isnan(self.arousal)),
+            tasks.VA: np.all(~np.isnan(self.va), axis=1),
             tasks.AU: np.any(~np.isnan(self.au), axis=1),
             tasks.EXPR: self.expression >= 0,
         }
@@ -241,31 +237,19 @@ def _label_column(
     return np.full(shape, missing, dtype) if values is None else np.array(values, dtype=dtype)
 
 
-def _rank(values_N: npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
-    rank = {value: position for position, value in enumerate(sorted(set(values_N)))}
-    return np.fromiter((rank[value] for value in values_N), np.int64, len(values_N))
+def row_codes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """A number for each row, int64 [N]: equal where all columns [N] are, and in their order.
 
-
-def _sorted_order(
-    dataset_N: npt.NDArray[np.object_],
-    video_N: npt.NDArray[np.object_],
-    frame_N: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
-    return np.lexsort((frame_N, _rank(video_N), _rank(dataset_N)))  # stable; last key first
-
-
-def _find_duplicates(
-    dataset_N: npt.NDArray[np.object_],
-    video_N: npt.NDArray[np.object_],
-    frame_N: npt.NDArray[np.int64],
-) -> npt.NDArray[np.bool_]:
-    order = _sorted_order(dataset_N, video_N, frame_N)
-    duplicate_N = np.zeros(len(order), dtype=bool)
-    same = np.ones(max(len(order) - 1, 0), dtype=bool)
-    for column in (dataset_N, video_N, frame_N):
-        same &= (column[order][1:] == column[order][:-1]).astype(bool)
-    duplicate_N[order[1:]] = same
-    return duplicate_N
+    Columns count from the first to the last; text compares by code point.
+    """
+    code_N = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values = column.tolist()
+        rank = {value: position for position, value in enumerate(sorted(set(values)))}
+        rank_N = np.fromiter((rank[value] for value in values), np.int64, len(values))
+        # numbered anew after each column, so that the product cannot overflow
+        _, code_N = np.unique(code_N * len(rank) + rank_N, return_inverse=True)
+    return code_N
 
 
 KEY_COLUMNS = ("dataset", "video", "frame", "image")
@@ -294,15 +278,18 @@ OPTIONAL_COLUMNS = {
 }
 """Groups of optional columns; a table has all of a group or none of it."""
 
-_OPTIONAL_FIELDS = (
-    ("valence_std", "arousal_std"),
-    (
-        "valence_epistemic_std",
-        "arousal_epistemic_std",
-        "au_epistemic_std",
-        "expression_epistemic_std",
-    ),
-)
+_FIELDS = {
+    **{name: (name,) for name in (*KEY_COLUMNS, *tasks.VA_NAMES, *STD_COLUMNS)},
+    "au_logits": AU_LOGIT_COLUMNS,
+    "expression_logits": EXPRESSION_LOGIT_COLUMNS,
+    "valence_epistemic_std": EPISTEMIC_COLUMNS[:1],
+    "arousal_epistemic_std": EPISTEMIC_COLUMNS[1:2],
+    "au_epistemic_std": EPISTEMIC_COLUMNS[2 : 2 + len(AU_NAMES)],
+    "expression_epistemic_std": EPISTEMIC_COLUMNS[2 + len(AU_NAMES) :],
+}
+"""Columns on disk of each field of `PredictionTable`, in their order."""
+
+_OPTIONAL_FIELDS = (STD_COLUMNS, [name for name in _FIELDS if name.endswith("_epistemic_std")])
 _PREDICTION_DTYPES = {
     "dataset": np.dtype(np.str_),
     "video": np.dtype(np.str_),
@@ -477,13 +464,35 @@ class PredictionTable:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that the table answers, in the order of `mtl_face.tasks.TASKS`."""
-        has_va = ~(np.isnan(self.valence) | np.isnan(self.arousal))
         answered = {
-            tasks.VA: bool(has_va.any()) or not len(self),
+            tasks.VA: bool(self.answered(tasks.VA).any()) or not len(self),
             tasks.AU: self.au_logits is not None or self.au_decisions is not None,
             tasks.EXPR: self.expression_logits is not None or self.expression_decisions is not None,
         }
         return tuple(task for task in tasks.TASKS if answered[task])
+
+    @property
+    def va(self) -> NDArray[np.float64]:
+        """Valence and arousal side by side, float64 [N, 2]."""
+        return np.column_stack([self.valence, self.arousal])
+
+    @property
+    def va_std(self) -> NDArray[np.float64] | None:
+        """Standard deviations of valence and arousal side by side, float64 [N, 2], or None."""
+        if self.valence_std is None or self.arousal_std is None:
+            return None
+        return np.column_stack([self.valence_std, self.arousal_std])
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a calibration was applied."""
+        return bool(self.metadata.get("calibration") or self.metadata.get("decisions"))
+
+    def answered(self, task: str) -> NDArray[np.bool_]:
+        """Which rows answer a task, bool [N]; for action units which of them, [N, 12]."""
+        if task == tasks.VA:
+            return np.all(~np.isnan(self.va), axis=1)
+        return (self.au if task == tasks.AU else self.expression) >= 0
 
     def logits(self, task: str) -> NDArray[np.float64]:
         """Logits of action units, [N, 12], or of expressions, [N, 8], where they are needed.
@@ -522,16 +531,12 @@ class PredictionTable:
         Raises:
             PredictionError: the table has no logits, and a file of predictions has.
         """
-        columns: dict[str, NDArray[Any]] = {
-            name: getattr(self, name) for name in (*KEY_COLUMNS, *tasks.VA_NAMES)
-        }
-        if self.valence_std is not None and self.arousal_std is not None:
-            columns |= {"valence_std": self.valence_std, "arousal_std": self.arousal_std}
-        columns |= dict(zip(AU_LOGIT_COLUMNS, self.logits(tasks.AU).T, strict=True))
-        columns |= dict(zip(EXPRESSION_LOGIT_COLUMNS, self.logits(tasks.EXPR).T, strict=True))
-        if self.au_epistemic_std is not None:
-            spread = [getattr(self, name) for name in _OPTIONAL_FIELDS[1]]
-            columns |= dict(zip(EPISTEMIC_COLUMNS, np.column_stack(spread).T, strict=True))
+        for task in (tasks.AU, tasks.EXPR):
+            self.logits(task)
+        columns: dict[str, NDArray[Any]] = {}
+        for field, names in _FIELDS.items():
+            if (values := getattr(self, field)) is not None:
+                columns |= dict(zip(names, np.atleast_2d(values.T), strict=True))
         return columns
 
     @classmethod
@@ -543,27 +548,12 @@ class PredictionTable:
                 `OPTIONAL_COLUMNS`, each [N]; others are not looked at.
             metadata: see the class.
         """
-        spread: dict[str, NDArray[Any]] = {}
-        if EPISTEMIC_COLUMNS[0] in columns:
-            spread_NC = np.stack([columns[name] for name in EPISTEMIC_COLUMNS], axis=1)
-            first_expression = 2 + len(AU_NAMES)
-            parts = (
-                spread_NC[:, 0],
-                spread_NC[:, 1],
-                spread_NC[:, 2:first_expression],
-                spread_NC[:, first_expression:],
-            )
-            spread = dict(zip(_OPTIONAL_FIELDS[1], parts, strict=True))
-        return cls(
-            **{name: columns[name] for name in (*KEY_COLUMNS, *tasks.VA_NAMES)},
-            **{name: columns[name] for name in STD_COLUMNS if name in columns},
-            **spread,
-            au_logits=np.stack([columns[name] for name in AU_LOGIT_COLUMNS], axis=1),
-            expression_logits=np.stack(
-                [columns[name] for name in EXPRESSION_LOGIT_COLUMNS], axis=1
-            ),
-            metadata=metadata,
-        )
+        fields: dict[str, NDArray[Any]] = {}
+        for field, names in _FIELDS.items():
+            if names[0] in columns or names[0] in REQUIRED_COLUMNS:
+                values = [columns[name] for name in names]
+                fields[field] = np.stack(values, axis=1) if field in _WIDTHS else values[0]
+        return cls(**fields, metadata=metadata)
 
     def readable_decisions(self) -> dict[str, NDArray[Any]]:
         """Columns `expression` (a name) and `au1_present` ... `au26_present` (0 or 1), each [N].

@@ -137,7 +137,7 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
 
 def check_uncalibrated(table: PredictionTable) -> None:
     """Raises CalibrationError if the table was calibrated."""
-    if table.metadata.get("calibration") or table.metadata.get("decisions"):
+    if table.is_calibrated:
         raise CalibrationError(
             "the predictions were calibrated before",
             remedy="give the predictions as the network made them",

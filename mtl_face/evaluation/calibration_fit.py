@@ -26,10 +26,10 @@ from mtl_face.evaluation.calibration import (
     check_uncalibrated,
     group_names,
 )
-from mtl_face.evaluation.joining import check_numbers, match, valid_au, valid_expression, valid_va
+from mtl_face.evaluation.joining import check_numbers, match, valid_au
 from mtl_face.evaluation.measures import binary_f1, concordance, macro_f1
 from mtl_face.evaluation.smoothing import Kernel, Scale, Smoothing, Unit, smooth
-from mtl_face.tables import STD_COLUMNS, FrameTable, PredictionTable
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA, VA_NAMES
 
 Rows = NDArray[np.int64]
@@ -166,7 +166,7 @@ class _Data:
     labelled: Mapping[str, NDArray[np.bool_]]  # by task: whether a row counts, [N]
     windows: list[float]  # ascending, the first 0: the predictions as they are
     values: Mapping[str, NDArray[np.float64]]  # by task, [W, N, C]
-    std: NDArray[np.float64] | None  # of valence and arousal, [W, 2, N]
+    std: NDArray[np.float64] | None  # of valence and arousal, [W, N, 2]
     group: NDArray[np.int64]  # number of each row's video, [N]
     videos: list[str]
 
@@ -183,6 +183,7 @@ class _Data:
                 # all predictions take part in the means, also those of unlabelled frames
                 candidates[float(window)] = smooth(table, smoothing).take(index)
         tables = [candidates[window] for window in sorted(candidates)]
+        stds = [t.va_std for t in tables if t.va_std is not None]
         names = group_names(truth.dataset, truth.video)
         videos, group_N = np.unique(names, return_inverse=True)
         if len(videos) < _FEWEST_VIDEOS:
@@ -193,20 +194,14 @@ class _Data:
             )
         return cls(
             truth=truth,
-            labelled={
-                VA: valid_va(truth),
-                AU: valid_au(truth)[:, 0],
-                EXPR: valid_expression(truth),
-            },
+            labelled={**truth.labelled(), AU: valid_au(truth)[:, 0]},
             windows=sorted(candidates),
             values={
-                VA: np.stack([np.column_stack([t.valence, t.arousal]) for t in tables]),
+                VA: np.stack([t.va for t in tables]),
                 AU: np.stack([t.logits(AU) for t in tables]),
                 EXPR: np.stack([t.logits(EXPR) for t in tables]),
             },
-            std=None
-            if table.valence_std is None
-            else np.stack([[getattr(t, name) for name in STD_COLUMNS] for t in tables]),
+            std=np.stack(stds) if stds else None,
             group=group_N.astype(np.int64),
             videos=videos.tolist(),
         )
@@ -272,12 +267,12 @@ def _select(data: _Data, rows: Rows, search: Search, frozen: frozenset[str] = fr
     _fit_expression(data, rows, folds, found)
     va_rows = data.of_task(VA, rows)
     va_NC = data.values[VA][found.window[VA]]
-    std_CN = None if data.std is None else data.std[found.window[VA]]
+    std_NC = None if data.std is None else data.std[found.window[VA]]
     for i, name in enumerate(VA_NAMES):
         found.std_scales[name] = optima.residual_std(
             getattr(data.truth, name)[va_rows],
             va_NC[va_rows, i],
-            None if std_CN is None else std_CN[i, va_rows],
+            None if std_NC is None else std_NC[va_rows, i],
         )
     return found
 

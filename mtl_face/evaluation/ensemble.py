@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mtl_face import probabilities
 from mtl_face.evaluation.joining import find_discrepancies, match
+from mtl_face.evaluation.measures import mean_of_defined
 from mtl_face.evaluation.smoothing import Scale
 from mtl_face.tables import KEY_COLUMNS, STD_COLUMNS, PredictionError, PredictionTable
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
@@ -87,7 +88,7 @@ def combine(
             value_NC[np.isnan(value_NC).any(axis=1)] = np.nan
         return gathered_MNC
 
-    va_MNC = gather(VA, lambda t: np.column_stack([t.valence, t.arousal]))
+    va_MNC = gather(VA, lambda t: t.va)
     present_MNC = gather(AU, lambda t: probabilities.sigmoid(t.logits(AU)))
     expression_MNC = gather(EXPR, lambda t: probabilities.softmax(t.logits(EXPR)))
     va_NC, va_std_NC = _mean(va_MNC), _spread(va_MNC)
@@ -99,7 +100,7 @@ def combine(
         au_logits = _mean(gather(AU, lambda t: t.logits(AU)))
         expression_logits = _mean(gather(EXPR, lambda t: t.logits(EXPR)))
     std: dict[str, Any] = dict.fromkeys(STD_COLUMNS)
-    if all(member.valence_std is not None for member in members):
+    if all(member.va_std is not None for member in members):
         own_MNC = gather(VA, lambda t: np.column_stack([getattr(t, name) for name in STD_COLUMNS]))
         variance_NC = _mean(own_MNC**2) + np.nan_to_num(va_std_NC) ** 2
         std = dict(zip(STD_COLUMNS, np.sqrt(variance_NC).T, strict=True))
@@ -119,11 +120,7 @@ def combine(
 
 
 def _mean(value_MNC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the members that are not NaN, [N, C]; NaN if none is left."""
-    there_MNC = ~np.isnan(value_MNC)
-    number_NC = there_MNC.sum(axis=0)
-    total_NC = np.where(there_MNC, value_MNC, 0.0).sum(axis=0)
-    return np.where(number_NC > 0, total_NC / np.maximum(number_NC, 1), np.nan)
+    return mean_of_defined(value_MNC, axis=0)
 
 
 def _spread(value_MNC: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -153,7 +150,7 @@ def _metadata(
     """Metadata of the mean; PredictionError if the members cannot be averaged."""
     first = members[0].metadata.get("smoothing")
     for member, name in zip(members, names, strict=True):
-        if member.metadata.get("calibration") or member.metadata.get("decisions"):
+        if member.is_calibrated:
             raise PredictionError(
                 "was calibrated, and thresholds of single members mean nothing for their mean",
                 path=name,

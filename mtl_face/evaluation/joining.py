@@ -13,7 +13,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.tables import FrameTable, PredictionError, PredictionTable
+from mtl_face.tables import FrameTable, PredictionError, PredictionTable, row_codes
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 AuMask = Literal["all", "any"]
@@ -27,29 +27,16 @@ _TOLERANCE = 1e-2
 """How far two predictions of one image may differ and still be one (rounding in bfloat16)."""
 
 
-def valid_va(truth: FrameTable) -> NDArray[np.bool_]:
-    """Rows whose labels count for valence and arousal: those with both, bool [N]."""
-    return ~(np.isnan(truth.valence) | np.isnan(truth.arousal))
-
-
 def valid_au(truth: FrameTable, rule: AuMask = "all") -> NDArray[np.bool_]:
     """Labels that count for each action unit, bool [N, A].
 
     Raises:
         ValueError: the rule is unknown.
     """
-    labelled_NA = ~np.isnan(truth.au)
-    if rule == "any":
-        return labelled_NA
-    if rule != "all":
+    if rule not in ("all", "any"):
         raise ValueError(f"au_mask is {rule!r}, expected 'all' or 'any'")
-    complete_N1 = labelled_NA.all(axis=1, keepdims=True)
-    return np.broadcast_to(complete_N1, labelled_NA.shape)
-
-
-def valid_expression(truth: FrameTable) -> NDArray[np.bool_]:
-    """Rows whose labels count for the expression: class 0 or higher, bool [N]."""
-    return truth.expression >= 0
+    labelled_NA = ~np.isnan(truth.au)
+    return labelled_NA & (labelled_NA.all(axis=1, keepdims=True) | (rule == "any"))
 
 
 def only_tasks(truth: FrameTable, tasks: tuple[str, ...]) -> FrameTable:
@@ -108,11 +95,7 @@ def join(
 ) -> Joined:
     """Joins labels and predictions by key, see `match`.
 
-    Args:
-        truth: rows of labels.
-        predictions: rows of predictions.
-        au_mask: which rows count for action units.
-        lenient: leave out labels without a prediction, instead of raising.
+    If `lenient`, labels without a prediction are left out.
 
     Raises:
         PredictionError: a row has no prediction or is silent on a task that other rows answer
@@ -127,14 +110,7 @@ def join_both(
 ) -> tuple[Joined, Joined]:
     """Joins two tables of predictions to labels, such that the same rows count for both.
 
-    Args:
-        truth: rows of labels.
-        first: predictions.
-        second: other predictions.
-        lenient: leave out rows that not both predict, instead of raising.
-
-    Returns:
-        The rows with the predictions of each.
+    If `lenient`, rows that not both predict are left out.
 
     Raises:
         PredictionError: as in `join`.
@@ -158,7 +134,7 @@ def join_file(
 ) -> tuple[Joined, "Discrepancies"]:
     """Joins labels and a file of predictions, whose rows must be those of the labels.
 
-    Nothing is asked of rows without any label: they may be predicted or not.
+    Rows without any label may be predicted or not.
 
     Args:
         truth: rows of labels.
@@ -208,9 +184,8 @@ def check_rows(
 
 
 def asked_rows(truth: FrameTable, predicted_N: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Rows that have a label or a prediction, int64 [M]: of the others nothing is asked."""
-    labelled_N = valid_va(truth) | valid_expression(truth) | valid_au(truth, "any").any(axis=1)
-    return np.flatnonzero(labelled_N | predicted_N)
+    """Rows that have a label or a prediction, int64 [M]; the others need neither."""
+    return np.flatnonzero(np.any([*truth.labelled().values(), predicted_N], axis=0))
 
 
 def match(
@@ -235,19 +210,13 @@ def match(
         PredictionError: a row has no prediction (unless lenient), or has several that contradict
             each other.
     """
-    truth_code, prediction_code = _codes(truth, predictions)
+    import pandas as pd
+
+    truth_code, prediction_code, in_truth, in_predictions = _codes(truth, predictions)
+    num_rows, num_predictions = in_truth[truth_code], in_predictions[truth_code]
     order = np.argsort(prediction_code, kind="stable")
-    sorted_code = prediction_code[order]
-    first = np.searchsorted(sorted_code, truth_code, side="left")
-    num_predictions = np.searchsorted(sorted_code, truth_code, side="right") - first
-
-    truth_order = np.argsort(truth_code, kind="stable")
-    sorted_truth = truth_code[truth_order]
-    start = np.searchsorted(sorted_truth, truth_code, side="left")
-    num_rows = np.searchsorted(sorted_truth, truth_code, side="right") - start
-    occurrence = np.empty(len(truth_code), np.int64)
-    occurrence[truth_order] = np.arange(len(truth_code)) - start[truth_order]
-
+    first = (np.cumsum(in_predictions) - in_predictions)[truth_code]
+    occurrence = pd.Series(truth_code).groupby(truth_code).cumcount().to_numpy()
     found = num_predictions > 0
     if not lenient and not found.all():
         missing = np.flatnonzero(~found)
@@ -313,10 +282,7 @@ def find_discrepancies(
     truth: FrameTable | PredictionTable, predictions: PredictionTable
 ) -> Discrepancies:
     """Compares the keys of labels, or of other predictions, and predictions."""
-    truth_code, prediction_code = _codes(truth, predictions)
-    num_codes = 1 + max(truth_code.max(initial=-1), prediction_code.max(initial=-1))
-    in_truth = np.bincount(truth_code, minlength=num_codes)
-    in_predictions = np.bincount(prediction_code, minlength=num_codes)
+    truth_code, prediction_code, in_truth, in_predictions = _codes(truth, predictions)
     missing = np.flatnonzero(in_predictions[truth_code] == 0)
     extra = np.flatnonzero(in_truth[prediction_code] == 0)
     surplus = np.where(in_truth > 0, np.maximum(in_predictions - np.maximum(in_truth, 1), 0), 0)
@@ -341,21 +307,20 @@ def check_numbers(table: PredictionTable) -> None:
         PredictionError: a value is NaN or infinite, or a standard deviation is not positive.
     """
     number_NC = _numbers(table)
-    sound_N = np.asarray(np.isfinite(number_NC).all(axis=1))
-    if table.au_logits is None and table.expression_logits is None:
-        sound_N = np.asarray(~np.isinf(number_NC).any(axis=1))
-    _refuse(table, ~sound_N, "are not finite", "use a checkpoint from before training diverged")
-    if table.valence_std is not None and table.arousal_std is not None:
-        std_N2 = np.column_stack([table.valence_std, table.arousal_std])
+    has_logits = table.au_logits is not None or table.expression_logits is not None
+    bad_NC = ~np.isfinite(number_NC) if has_logits else np.isinf(number_NC)
+    _refuse(table, bad_NC, "are not finite", "use a checkpoint from before training diverged")
+    if (std_N2 := table.va_std) is not None:
         _refuse(
             table,
-            ~np.asarray((np.isfinite(std_N2) & (std_N2 > 0.0)).all(axis=1)),
+            ~(np.isfinite(std_N2) & (std_N2 > 0.0)),
             "have a standard deviation that is not a positive number",
             "write the predictions again, or leave out valence_std and arousal_std",
         )
 
 
-def _refuse(table: PredictionTable, bad_N: NDArray[np.bool_], fault: str, remedy: str) -> None:
+def _refuse(table: PredictionTable, bad_NC: NDArray[np.bool_], fault: str, remedy: str) -> None:
+    bad_N = bad_NC.any(axis=1)
     if bad_N.any():
         first = _name(table, int(np.argmax(bad_N)))
         raise PredictionError(
@@ -369,7 +334,7 @@ def _numbers(table: PredictionTable) -> NDArray[np.float64]:
     au = table.au if table.au_logits is None else table.au_logits
     logits = table.expression_logits
     expression = table.expression[:, None] if logits is None else logits
-    return np.column_stack([table.valence, table.arousal, au, expression])
+    return np.column_stack([table.va, au, expression])
 
 
 def _pair(
@@ -385,49 +350,44 @@ def _pair(
     labels = truth if len(rows) == len(truth) else truth.take(rows)
     table = predictions.take(index[rows])
     check_numbers(table)
-    labelled = {VA: valid_va(labels), AU: valid_au(labels, au_mask), EXPR: valid_expression(labels)}
-    answered = {
-        VA: ~(np.isnan(table.valence) | np.isnan(table.arousal)),
-        AU: table.au >= 0,
-        EXPR: table.expression >= 0,
-    }
-    silent_N = {}
+    counted = {**labels.labelled(), AU: valid_au(labels, au_mask)}
+    num_unanswered = {}
     for task in TASKS:
-        silent = labelled[task] & ~answered[task]
-        silent_N[task] = np.asarray(silent.any(axis=1) if silent.ndim == 2 else silent)
+        answered = table.answered(task)
+        silent = counted[task] & ~answered
+        silent_N = np.any(silent, axis=1) if silent.ndim == 2 else silent
         # a task that no row answers is not asked for
-        if not lenient and silent_N[task].any() and answered[task].any():
-            row = int(np.argmax(silent_N[task]))
+        if not lenient and silent_N.any() and answered.any():
+            row = int(np.argmax(silent_N))
             raise PredictionError(
-                f"{int(silent_N[task].sum())} labelled rows have no answer for {task}, the first "
+                f"{int(silent_N.sum())} labelled rows have no answer for {task}, the first "
                 f"{table.video[row]} frame {table.frame[row]}",
                 remedy="answer every row, or ask for a lenient score that leaves them out",
             )
+        counted[task] = counted[task] & answered
+        num_unanswered[task] = int(silent_N.sum())
     return Joined(
         truth=labels,
         predictions=table,
-        va_rows=labelled[VA] & answered[VA],
-        au_labels=labelled[AU] & answered[AU],
-        expr_rows=labelled[EXPR] & answered[EXPR],
+        va_rows=counted[VA],
+        au_labels=counted[AU],
+        expr_rows=counted[EXPR],
         num_unpredicted=len(index) - len(rows),
-        num_unanswered={task: int(silent_N[task].sum()) for task in TASKS},
+        num_unanswered=num_unanswered,
     )
 
 
 def _codes(
     truth: FrameTable | PredictionTable, predictions: PredictionTable
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One integer for each row of either side, equal where the keys are equal."""
-    code = np.zeros(len(truth) + len(predictions), np.int64)
-    for name in ("dataset", "video", "frame"):
-        left = np.asarray(getattr(truth, name))
-        column = np.concatenate(
-            [left.astype(np.int64 if name == "frame" else np.str_), getattr(predictions, name)]
-        )
-        values, column_code = np.unique(column, return_inverse=True)
-        # numbered anew after each column, so that the product cannot overflow
-        _, code = np.unique(code * len(values) + column_code, return_inverse=True)
-    return code[: len(truth)], code[len(truth) :]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Codes of the keys of both sides, and how often each code occurs on either."""
+    names = ("dataset", "video", "frame")
+    columns = [np.concatenate([getattr(truth, n), getattr(predictions, n)]) for n in names]
+    code = row_codes(*columns)
+    num_codes = int(code.max(initial=-1)) + 1
+    sides = code[: len(truth)], code[len(truth) :]
+    in_truth, in_predictions = (np.bincount(side, minlength=num_codes) for side in sides)
+    return *sides, in_truth, in_predictions
 
 
 def _examples(table: FrameTable | PredictionTable, rows: NDArray[np.int64]) -> str:

@@ -229,10 +229,15 @@ def ratio(part: ArrayLike, whole: ArrayLike) -> Floats:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def mean_of_defined(values: Floats) -> Floats:
-    """Mean over the last axis of what is not NaN; NaN if nothing is left."""
-    some = np.isfinite(values)
-    return ratio(np.where(some, values, 0.0).sum(axis=-1), some.sum(axis=-1))
+def mean_of_defined(values: Floats, axis: int = -1) -> Floats:
+    """Mean over an axis of what is not NaN; NaN if nothing is left."""
+    some = ~np.isnan(values)
+    return ratio(np.where(some, values, 0.0).sum(axis=axis), some.sum(axis=axis))
+
+
+def or_none(value: float | Floats) -> float | None:
+    """The number as JSON has it: None for NaN."""
+    return None if np.isnan(value) else float(value)
 
 
 def as_classes(values: ArrayLike, num_classes: int) -> NDArray[np.int64]:

@@ -6,7 +6,6 @@ still counts for the others. Rows that occur twice count twice. `docs/evaluation
 key of the result.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from mtl_face.evaluation import bootstrap
 from mtl_face.evaluation.joining import AuMask, Joined, join
-from mtl_face.evaluation.measures import mean_of_defined
+from mtl_face.evaluation.measures import mean_of_defined, or_none
 from mtl_face.evaluation.sums import Statistic, Videos
 from mtl_face.evaluation.task_metrics import METRICS, TaskMetrics
 from mtl_face.tables import FrameTable, PredictionTable
@@ -132,7 +131,7 @@ def _task_result(
             unavailable[f"{task}.{key}"] = metrics.without_ranking
     elif "pr_auc" in result:
         ranked = np.array(list(result["pr_auc"].values()), np.float64)
-        result["mean_pr_auc"] = _or_none(mean_of_defined(ranked))
+        result["mean_pr_auc"] = or_none(mean_of_defined(ranked))
     return result
 
 
@@ -156,7 +155,7 @@ def _total(statistics: Iterable[Statistic], task: str) -> dict[str, Any]:
             place = result
             for name in above:
                 place = place.setdefault(name, {})
-            place[last] = _or_none(value)
+            place[last] = or_none(value)
     return result
 
 
@@ -187,10 +186,6 @@ def _sum(results: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
     """Sum of one entry over the tasks, or None if one is None."""
     values = [results[task][key] for task in TASKS]
     return None if None in values else float(sum(values))
-
-
-def _or_none(value: Any) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 _ROWS = (

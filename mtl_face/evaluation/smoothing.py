@@ -25,7 +25,7 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from mtl_face import probabilities
-from mtl_face.tables import PredictionError, PredictionTable
+from mtl_face.tables import PredictionError, PredictionTable, row_codes
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 Kernel = Literal["box", "gaussian"]
@@ -151,7 +151,7 @@ def _check_raw(table: PredictionTable) -> None:
             f"the predictions were smoothed before: {table.metadata['smoothing']}",
             remedy="give the predictions as the network made them",
         )
-    if table.metadata.get("calibration") or table.metadata.get("decisions"):
+    if table.is_calibrated:
         raise PredictionError(
             "the predictions were calibrated before; smoothing comes first",
             remedy="give the predictions as the network made them",
@@ -161,7 +161,7 @@ def _check_raw(table: PredictionTable) -> None:
 def _averaged(table: PredictionTable, task: str, on: Scale) -> NDArray[np.float64]:
     """What is averaged for a task, float64 [N, C]."""
     if task == VA:
-        return np.column_stack([table.valence, table.arousal])
+        return table.va
     logits_NC = table.logits(task)
     if on != "probabilities":
         return logits_NC
@@ -201,12 +201,9 @@ class _Images:
                 f"there is a frame number beyond 2^61: {table.frame[np.argmax(abs(table.frame))]}",
                 remedy="number the frames of each video from 0 or 1",
             )
-        code_N = np.zeros(len(table), np.int64)
-        for column_N in (table.dataset, table.video, table.frame):
-            values, number_N = np.unique(column_N, return_inverse=True)
-            video_N, code_N = code_N, code_N * max(1, len(values)) + number_N
-        _, first_U, of_row_N = np.unique(code_N, return_index=True, return_inverse=True)
-        return cls(of_row_N, video_N[first_U], table.frame[first_U])
+        of_row_N = row_codes(table.dataset, table.video, table.frame)
+        _, first_U = np.unique(of_row_N, return_index=True)
+        return cls(of_row_N, row_codes(table.dataset, table.video)[first_U], table.frame[first_U])
 
 
 def _smooth_columns(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mtl_face.evaluation.joining import Joined
 from mtl_face.evaluation.measures import Floats
+from mtl_face.tables import row_codes
 from mtl_face.tasks import TASKS
 
 Scores = dict[str, Floats]
@@ -72,12 +73,8 @@ class Videos:
     @classmethod
     def of(cls, joined: Joined) -> Self:
         """The videos by data set and name."""
-        truth = joined.truth
-        names = np.char.add(
-            np.char.add(truth.dataset.astype(np.str_), "\n"), truth.video.astype(np.str_)
-        )
-        unique, code_N = np.unique(names, return_inverse=True)
-        return cls(code_N.astype(np.int64), len(unique), exact=False)
+        code_N = row_codes(joined.truth.dataset, joined.truth.video)
+        return cls(code_N, int(code_N.max(initial=-1)) + 1, exact=False)
 
     @classmethod
     def together(cls, joined: Joined) -> Self:

@@ -28,6 +28,7 @@ from mtl_face.evaluation.measures import (
     f1_per_class,
     mean_of_defined,
     moments,
+    or_none,
     precision_per_class,
     ratio,
     recall_per_class,
@@ -86,19 +87,14 @@ class ValenceArousal:
         """Raises ValueError where a label is outside [-1, 1], such as the -5 of files."""
         self._videos, self._rows = videos, joined.va_rows
         table = joined.predictions
-        self._truth_M2 = self._columns(joined.truth.valence, joined.truth.arousal)
-        self._mean_M2 = self._columns(table.valence, table.arousal)
+        self._truth_M2 = joined.truth.va[self._rows].astype(np.float64)
+        self._mean_M2 = table.va[self._rows]
         self._clipped_M2 = np.clip(self._mean_M2, -1.0, 1.0)
-        self._std_M2: Floats | None = None
-        if table.valence_std is not None and table.arousal_std is not None:
-            self._std_M2 = self._columns(table.valence_std, table.arousal_std)
+        self._std_M2 = None if table.va_std is None else table.va_std[self._rows]
         self.num_valid = len(self._truth_M2)
         self.without_uncertainty = STD_REASON if self._std_M2 is None else None
         if not (np.abs(self._truth_M2) <= 1.0).all():
             raise ValueError("there are labels of valence or arousal outside [-1, 1]")
-
-    def _columns(self, *columns: NDArray[np.floating]) -> Floats:
-        return np.column_stack([column[self._rows] for column in columns]).astype(np.float64)
 
     def _sums(self) -> Floats:
         """Of each video and each of the two: moments, squared errors, equal signs; [V, 2, 8]."""
@@ -263,7 +259,7 @@ class ActionUnits:
             "prevalence": _named(AU_NAMES, ratio(num_positive, num_labels)),
             "num_positive": dict(zip(AU_NAMES, num_positive.tolist(), strict=True)),
             "num_valid_per_au": dict(zip(AU_NAMES, num_labels.tolist(), strict=True)),
-            "constant_baseline": _or_none(mean_of_defined(baseline)),
+            "constant_baseline": or_none(mean_of_defined(baseline)),
             "constant_baseline_per_au": _named(AU_NAMES, baseline),
             "num_valid": self.num_valid,
             "confusion": {
@@ -473,8 +469,4 @@ def _by_name(path: str, names: Sequence[str] | dict[str, float], values_RC: Floa
 
 
 def _named(names: Sequence[str], values: Floats) -> dict[str, float | None]:
-    return {name: _or_none(value) for name, value in zip(names, values, strict=True)}
-
-
-def _or_none(value: float | Floats) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return {name: or_none(value) for name, value in zip(names, values, strict=True)}

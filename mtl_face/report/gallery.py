@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.evaluation.joining import valid_au, valid_expression, valid_va
 from mtl_face.report import attention_maps
 from mtl_face.report.page import embed
 from mtl_face.report.scores import AU_LABELS
-from mtl_face.tables import FrameTable, PredictionTable
-from mtl_face.tasks import EXPRESSION_NAMES, VA_NAMES
+from mtl_face.tables import FrameTable, PredictionTable, row_codes
+from mtl_face.tasks import AU, EXPR, EXPRESSION_NAMES, VA, VA_NAMES
 
 Rows = NDArray[np.int64]
 Images = Callable[[int], NDArray[np.uint8] | None]
@@ -166,14 +165,11 @@ def frame_errors(
         Error in [0, 1], float64 [N], NaN for a row without labels; and number of such tasks,
         int64 [N].
     """
-    va_N = valid_va(truth) & ~(np.isnan(answers.valence) | np.isnan(answers.arousal))
-    error_N2 = np.abs(
-        np.column_stack([truth.valence, truth.arousal]).astype(np.float64)
-        - np.clip(np.column_stack([answers.valence, answers.arousal]), -1, 1)
-    )
-    au_NA = valid_au(truth, "any") & (answers.au >= 0)
+    va_N = truth.labelled()[VA] & answers.answered(VA)
+    error_N2 = np.abs(truth.va.astype(np.float64) - np.clip(answers.va, -1, 1))
+    au_NA = ~np.isnan(truth.au) & answers.answered(AU)
     wrong_NA = au_NA & (answers.au != truth.au)
-    expression_N = valid_expression(truth) & (answers.expression >= 0)
+    expression_N = truth.labelled()[EXPR] & answers.answered(EXPR)
     true_class = np.where(expression_N, truth.expression, 0).astype(np.int64)
     probability_NE = answers.expression_probabilities
     if probability_NE is None:
@@ -210,9 +206,8 @@ def frame_uncertainties(answers: PredictionTable) -> NDArray[np.float64] | None:
     if (probability_NA := answers.au_probabilities) is not None:
         entropy_NA = entr(probability_NA) + entr(1 - probability_NA)
         parts.append(entropy_NA.mean(axis=1) / np.log(2.0))
-    if answers.valence_std is not None and answers.arousal_std is not None:
-        std_N2 = np.column_stack([answers.valence_std, answers.arousal_std])
-        parts.append(np.minimum(std_N2, 1.0).mean(axis=1))
+    if answers.va_std is not None:
+        parts.append(np.minimum(answers.va_std, 1.0).mean(axis=1))
     return np.mean(parts, axis=0) if parts else None
 
 
@@ -249,10 +244,8 @@ def choose(
 
 def _from_different_videos(truth: FrameTable, order: Rows, num_rows: int) -> Rows:
     """First rows of an order, those of a video already shown last."""
-    seen: dict[tuple[str, str], int] = {}
-    repeats = []
-    for row in order.tolist():
-        video = (str(truth.dataset[row]), str(truth.video[row]))
-        repeats.append(seen.get(video, 0))
-        seen[video] = repeats[-1] + 1
+    import pandas as pd
+
+    video = row_codes(truth.dataset[order], truth.video[order])
+    repeats = pd.Series(video).groupby(video).cumcount().to_numpy()
     return order[np.argsort(repeats, kind="stable")][:num_rows]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from mtl_face.evaluation.joining import valid_va
 from mtl_face.report import figures
 from mtl_face.report.figures import Bar
 from mtl_face.report.page import Cell, Drawing, Row, Table
@@ -126,7 +125,7 @@ def valence_arousal(result: Scores, truth: FrameTable, answers: PredictionTable)
     """Densities of valence and arousal, and their numbers. Rows of both tables belong together."""
     if result.value("va.score") is None:
         return {"why": result.why("va.score")}
-    rows = np.flatnonzero(valid_va(truth) & ~np.isnan(answers.valence) & ~np.isnan(answers.arousal))
+    rows = np.flatnonzero(truth.labelled()[VA] & answers.answered(VA))
     true = {name: getattr(truth, name)[rows].astype(np.float64) for name in VA_NAMES}
     predicted = {name: getattr(answers, name)[rows] for name in VA_NAMES}
     stronger = "Stronger colour: more frames (logarithmic)."

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.tables import FrameTable, PredictionTable
-from mtl_face.tasks import VA_NAMES
+from mtl_face.tables import FrameTable, PredictionTable, row_codes
+from mtl_face.tasks import VA, VA_NAMES
 
 MAX_VIDEOS = 60
 """Timelines at most: the rest would make the file large, and no one would look at them."""
@@ -79,9 +79,7 @@ def timelines(
         `band`: whether there are such lines.
     """
     videos = choose_videos(truth, answers)
-    if raw is not None and np.array_equal(
-        [raw.valence, raw.arousal], [answers.valence, answers.arousal], equal_nan=True
-    ):
+    if raw is not None and np.array_equal(raw.va, answers.va, equal_nan=True):
         raw = None
     drawn = [draw(video, truth, answers, raw) for video in videos[:MAX_VIDEOS]]
     return {
@@ -98,16 +96,11 @@ def choose_videos(truth: FrameTable, answers: PredictionTable) -> list[Video]:
 
     Those without labels are the last.
     """
-    answered = ~(np.isnan(answers.valence) | np.isnan(answers.arousal))
-    squares = [
-        (np.clip(getattr(answers, name), -1, 1) - getattr(truth, name).astype(np.float64)) ** 2
-        for name in VA_NAMES
-    ]
-    square_N = np.mean(squares, axis=0)
-    order = np.lexsort((truth.frame, answers.video, answers.dataset))
-    order = order[answered[order]]
-    dataset, video = answers.dataset[order], answers.video[order]
-    starts = np.flatnonzero((dataset[1:] != dataset[:-1]) | (video[1:] != video[:-1])) + 1
+    square_N = ((np.clip(answers.va, -1, 1) - truth.va.astype(np.float64)) ** 2).mean(axis=1)
+    video_N = row_codes(answers.dataset, answers.video)
+    order = np.lexsort((truth.frame, video_N))
+    order = order[answers.answered(VA)[order]]
+    starts = np.flatnonzero(np.diff(video_N[order])) + 1
     found = []
     for rows in np.split(order, starts) if len(order) else []:
         distinct = rows[np.append(True, np.diff(truth.frame[rows]) > 0)]
