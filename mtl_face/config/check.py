@@ -28,13 +28,8 @@ _LONGEST_SHOWN = 80
 def validate(values: Mapping[str, Any], *, reads_data: bool = True) -> Config:
     """Checks names, types, ranges and the rules between fields.
 
-    Args:
-        values: nested mapping of settings (a ConfigDict, or a dict read from JSON); a setting that
-            is absent takes its default.
-        reads_data: whether the data set will be read, so that `data` must say where it is.
-
-    Returns:
-        The frozen config.
+    A setting that is absent gets its default. `reads_data` says whether the data set will be read,
+    so that `data` must say where it is.
 
     Raises:
         ConfigError: for the first field that is unknown, of a wrong type or out of range.
@@ -49,15 +44,10 @@ def validate(values: Mapping[str, Any], *, reads_data: bool = True) -> Config:
 
 
 def parse_value(name: str, text: str) -> Any:
-    """Turns the text of an override into a value of the field's type.
+    """Turns the text of an override into a value of the field with this dotted name.
 
-    Args:
-        name: dotted name of a field.
-        text: a value as in Python, strings without quotes; a tuple's values split by commas, with
-            or without brackets; `none` where the field may be None.
-
-    Returns:
-        The value.
+    It is written as in Python, strings without quotes; a tuple's values split by commas, with or
+    without brackets; `none` where the field may be None.
 
     Raises:
         ConfigError: for an unknown field, text that is not of its type, or a value out of range.

@@ -70,18 +70,11 @@ def flat(values: Config | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(saved: Mapping[str, Any], config: Config) -> list[str]:
-    """What keeps settings from being those of a run that was started before.
+    """What keeps settings from being those of a run that was started before, a sentence a setting.
 
     Places, speed, safety, evaluation, display and notes may change: none of them changes the
     parameters of a run that meets no fault, but for rounding where other devices or kernels add up.
-
-    Args:
-        saved: nested settings of the run. A setting that it did not know had the effect of its
-            default.
-        config: the settings now.
-
-    Returns:
-        One sentence a setting.
+    A setting that the saved run did not know had the effect of its default.
     """
     old, new = flat(Config()) | flat(saved), flat(config)
     return [

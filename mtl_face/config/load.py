@@ -28,9 +28,6 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, reads_data: bool = 
         overrides: `a.b=value` items; values are written as in Python, strings without quotes.
         reads_data: see `validate`.
 
-    Returns:
-        The checked config.
-
     Raises:
         ConfigError: if the file cannot be read or run, or for a wrong field or value.
     """
@@ -46,9 +43,6 @@ def load_config(path_or_name: str | Path, **changes: Any) -> Config:
         **changes: settings to change: `seed=1`, a section as a dict,
             `optimizer={"batch_size": 32}`, or by its dotted name,
             `**{"optimizer.batch_size": 32}`.
-
-    Returns:
-        The checked, frozen config.
 
     Raises:
         ConfigError: there is no such file or setting, or a value is wrong.
@@ -71,16 +65,9 @@ def _merge(values: dict[str, Any], name: str, value: Any) -> None:
 def load_values(
     values: dict[str, Any], overrides: Iterable[str], path: str | Path, *, reads_data: bool = True
 ) -> Config:
-    """Applies overrides to settings that were read from some file.
+    """Applies overrides, as of `load`, to nested settings, which it changes in place.
 
-    Args:
-        values: nested settings; those that are absent take their default. Changed in place.
-        overrides: as `load`.
-        path: where the values come from, for messages.
-        reads_data: see `validate`.
-
-    Returns:
-        The checked config.
+    `path` is where the values come from, for messages.
 
     Raises:
         ConfigError: for a wrong field or value.
@@ -97,11 +84,7 @@ def load_values(
 
 
 def split_override(override: str) -> tuple[str, str]:
-    """Splits `a.b=value` into `a.b` and `value`.
-
-    Raises:
-        ConfigError: if there is no value.
-    """
+    """Splits `a.b=value` into `a.b` and `value`; ConfigError without a value."""
     name, equals, text = override.partition("=")
     if not equals:
         raise ConfigError(f"'{override}' has no value", remedy=f"write --config.{name}=VALUE")

@@ -44,7 +44,7 @@ def setting(
     maximum: float | None = None,
     above: float | None = None,
 ) -> Any:
-    """One field of the schema.
+    """One field of the schema; all of what is said of it is kept as metadata.
 
     Args:
         default: value when an experiment says nothing.
@@ -56,9 +56,6 @@ def setting(
         minimum: smallest allowed number (each number of a tuple).
         maximum: largest allowed number (each number of a tuple).
         above: number that must be exceeded.
-
-    Returns:
-        A dataclass field that carries all of it as metadata.
     """
     metadata = {
         "meaning": meaning,

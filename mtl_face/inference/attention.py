@@ -26,12 +26,7 @@ def cross_attention(
     """Cross-attention weights of the task tokens over the patches of some images.
 
     It is computed on one device of this process, so that one process of many may ask for it alone.
-
-    Args:
-        network: an `MtlFace`.
-        variables: its `params` and `batch_stats`, on the host.
-        image_KHWC: uint8 [K, H, W, 3].
-        prepare: image uint8 [B, H, W, 3] -> float32 input of the network.
+    The variables lie on the host; `prepare` is as for `make_predict_step`.
 
     Returns:
         float32 [K, M, heads, T, N]: tokens in the order of `mtl_face.tasks.TASKS`, patches in

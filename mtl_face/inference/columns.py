@@ -27,9 +27,7 @@ EPISTEMIC = {task: f"{task}_epistemic_std" for task in OUTPUT_SIZES}
 def output_sizes(*, va_variance: bool, sampled: bool) -> dict[str, int]:
     """Widths by name of the outputs that a prediction step gives for each example.
 
-    Args:
-        va_variance: whether the network predicts `va_log_variance`.
-        sampled: whether the step samples, see `mtl_face.inference.dropout`.
+    A network with `va_variance` predicts `va_log_variance`; a step may sample, see `dropout`.
     """
     sizes = dict(OUTPUT_SIZES)
     if va_variance:
@@ -46,16 +44,11 @@ def table_columns(
     temperatures: Mapping[str, float],
     divisors: Mapping[str, float],
 ) -> dict[str, NDArray[np.float64]]:
-    """Values of a `PredictionTable`, by the names of its fields.
+    """Values of a `PredictionTable`, float64, by the names of its fields.
 
-    Args:
-        outputs: as `output_sizes` names them, [N, size] each.
-        kind: one of `uncertainty.KINDS`.
-        temperatures: T of each task.
-        divisors: of the logits, from `mtl_face.probabilities.divisors`.
-
-    Returns:
-        float64 columns; without the standard deviations that are unknown.
+    The outputs are [N, size] each, as `output_sizes` names them; `kind` is one of
+    `uncertainty.KINDS`; `divisors` are of the logits, from `mtl_face.probabilities.divisors`.
+    Standard deviations that are unknown are left out.
     """
     wide = {name: np.asarray(value, np.float64) for name, value in outputs.items()}
     columns = {

@@ -31,14 +31,7 @@ def make_dropout_step(
 
     The backbone, which has no dropout, runs once a batch. The masks follow from the seed, the
     batch's first row and the place in the batch: the same seed and batches give the same numbers,
-    on any number of devices.
-
-    Args:
-        network: the network, `sample_dropout` among its options.
-        prepare: image uint8 [B, H, W, 3] -> float32 input of the network.
-        samples: M, 2 or more.
-        seed: of the masks.
-        out_shardings: where the results go, as for `jax.jit`.
+    on any number of devices. `samples` is M, 2 or more; all else is as for `make_predict_step`.
 
     Returns:
         Jitted `(network parameters, batch_stats, image, index, divisors) -> outputs`: those of

@@ -37,10 +37,7 @@ _BATCHES = (1, 8)
 class Forward:
     """The network of some settings, from stored crops to outputs, compiled once for all weights.
 
-    Attributes:
-        config: the settings.
-        mesh: the devices that share a batch; None for JAX's default device.
-        network: the network.
+    `mesh` are the devices that share a batch; None for JAX's default device.
     """
 
     def __init__(self, config: Config, *, mesh: Mesh | None = None) -> None:
@@ -252,10 +249,8 @@ def make_predict_step(
 ) -> Step:
     """Builds the prediction step.
 
-    Args:
-        network: the network.
-        prepare: image uint8 [B, H, W, 3] -> float32 input of the network.
-        out_shardings: where the results go, as for `jax.jit`.
+    `prepare` makes the network's input, float32, of an image uint8 [B, H, W, 3]; the results go
+    where `out_shardings` says, as for `jax.jit`.
 
     Returns:
         Jitted `(network parameters, batch_stats, image, index) -> outputs`: `va` [B, 2], `au`
@@ -285,14 +280,8 @@ def predict_rows(
 ) -> dict[str, NDArray[np.float32]]:
     """Runs the network over batches and puts the outputs in the order of the rows.
 
-    Args:
-        predict_step: see `make_predict_step`.
-        params: the network's parameters.
-        batch_stats: its running statistics.
-        batches: dicts with `image` uint8 [B, H, W, 3] and `index` int32 [B], the row that each
-            image belongs to (-1: padding).
-        num_rows: rows of the table.
-        sizes: widths of the outputs to keep, by name.
+    A batch holds `image` uint8 [B, H, W, 3] and `index` int32 [B], the row that each image belongs
+    to (-1: padding). `sizes` are the widths of the outputs to keep, by name.
 
     Returns:
         [num_rows, size] by name: `va` [num_rows, 2], `au` [num_rows, 12] and `expr` [num_rows, 8]

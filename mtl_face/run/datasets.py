@@ -27,15 +27,7 @@ _FAULTS_SHOWN = 10
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split of one data set.
-
-    Attributes:
-        label: `train` or `validation`, after the data set's name if there are several.
-        name: of the data set.
-        settings: of the data set.
-        root: its folder.
-        split: `train` or `validation`.
-    """
+    """One split of a data set; `label` names both, if there are several data sets."""
 
     label: str
     name: str
@@ -230,16 +222,11 @@ def _has_validation(settings: DataSetConfig, root: Path) -> bool:
 def require_sound_images(
     table: FrameTable, *, label: str, folder: Path | None, progress: Progress
 ) -> None:
-    """Decodes every image of a table once, as training would.
-
-    Args:
-        table: the rows.
-        label: name of the split in messages.
-        folder: where the images lie, for messages.
-        progress: counts images.
+    """Decodes every image of a table once, as training would; `progress` counts images.
 
     Raises:
-        ImageError: some cannot be used; several are listed together.
+        ImageError: some cannot be used; several are listed together. It names the split by `label`
+            and the folder.
     """
     faults = images.check_images(table, workers=os.cpu_count() or 1, progress=progress)
     if faults:

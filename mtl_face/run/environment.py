@@ -54,14 +54,10 @@ def prepare(
 ) -> None:
     """Sets the environment for JAX; what the user set already wins.
 
-    Has no effect on a process that has imported JAX, which reads some of it then.
-
-    Args:
-        preset: of compiler flags, a key of `FLAG_PRESETS`.
-        compilation_cache: `workdir` keeps compiled programs in the workdir, `user` in the user's
-            cache folder, both in a folder for each kind of machine; `off` keeps none.
-        workdir: of the run; without one, `workdir` means `user`.
-        environment: what is changed.
+    Has no effect on a process that has imported JAX, which reads some of it then. `preset` is a key
+    of `FLAG_PRESETS`. Compiled programs are kept in the workdir (`compilation_cache="workdir"`), in
+    the user's cache folder (`user`, or without a workdir), both in a folder for each kind of
+    machine, or nowhere (`off`).
     """
     if "jax" in sys.modules and environment is os.environ:
         return

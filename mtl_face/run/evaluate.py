@@ -75,12 +75,7 @@ def evaluate_predictor(
 ) -> dict[str, Any]:
     """Scores a predictor, and writes the numbers, the predictions and a report.
 
-    Args:
-        predictor: the network.
-        validation: the validation set.
-        folder: where the files go; it exists. None: nothing is written.
-        history: learning curves, empty if unknown.
-        say: prints a line.
+    Files go into `folder`, which exists; None writes nothing. `history` holds the learning curves.
 
     Returns:
         What metrics.json holds; nothing in a process that writes none.

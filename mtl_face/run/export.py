@@ -26,17 +26,14 @@ def export(
     output: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Writes the network of a run for use elsewhere.
+    """Writes the network of a run, at the checkpoint that the settings ask for, for use elsewhere.
 
     Args:
-        run: the folder of a trained run; the checkpoint is the one that the settings ask for.
+        run: the folder of a trained run.
         config: the settings; None for the run's own.
         form: `orbax`, a folder of arrays, or `safetensors`, one file.
         output: folder to write; None: RUN/export, or RUN/export_safetensors.
         say: prints a line.
-
-    Returns:
-        The folder.
 
     Raises:
         ConfigError: the output is named like a file.

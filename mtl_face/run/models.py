@@ -38,13 +38,9 @@ def own_config(path: str | Path) -> Config:
 
 
 def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
-    """What a model was trained with, and the place that says so.
+    """What a model was trained with, as nested settings, and the place that says so.
 
-    Args:
-        path: as for `load`.
-
-    Returns:
-        Nested settings, of an export without those that only training uses; and the path.
+    Those of an export lack what only training uses.
 
     Raises:
         ExportError, WorkdirError: as for `load`.
@@ -58,12 +54,7 @@ def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
 
 
 def open_model(path: str | Path, config: Config, say: Callable[[str], None]) -> "Predictor":
-    """Loads a model under given settings.
-
-    Args:
-        path: as for `load`.
-        config: the settings; those of the network are the model's.
-        say: prints a line.
+    """Loads a model under given settings, whose network must be the model's.
 
     Raises:
         ExportError: the export cannot be read, or its network is not that of the settings.
@@ -91,11 +82,8 @@ def open_run(
 ) -> "Predictor":
     """The network of the checkpoint that the settings ask for.
 
-    Args:
-        workdir: the run's folder.
-        config: its settings; those of `evaluation` may differ from training.
-        say: prints a line.
-        experiment: of the settings, where it was built already.
+    `experiment` is that of the settings, where it was built already. The settings of `evaluation`
+    may differ from training.
 
     Raises:
         WorkdirError: the folder holds no run, or one of other settings, or no evaluated
@@ -129,10 +117,7 @@ def open_run(
 
 
 def restore(workdir: Path, experiment: "Experiment") -> tuple[int, Any]:
-    """Reads the checkpoint that `evaluation.checkpoint` asks for.
-
-    Returns:
-        (step, state).
+    """Reads (step, state) of the checkpoint that `evaluation.checkpoint` asks for.
 
     Raises:
         WorkdirError: there is none, or it is damaged.
@@ -156,12 +141,7 @@ def restore(workdir: Path, experiment: "Experiment") -> tuple[int, Any]:
 
 
 def open_export(path: Path, config: Config, say: Callable[[str], None]) -> "Predictor":
-    """The network of an export.
-
-    Args:
-        path: the export's folder or file.
-        config: the settings; their network is the export's.
-        say: prints a line.
+    """The network of an export, which must be that of the settings.
 
     Raises:
         ExportError: the export cannot be read, or its network is not that of the settings.

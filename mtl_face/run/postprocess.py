@@ -147,13 +147,7 @@ def smooth_file(predictions: Path, how: Smoothing, output: Path) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Averaging:
-    """How members are averaged: see `mtl_face.evaluation.ensemble.combine`.
-
-    Attributes:
-        on: what is averaged.
-        missing: what happens to a row that some members lack.
-        smoothing: of each member before the mean is taken, or None.
-    """
+    """How members are averaged, see `ensemble.combine`; `smoothing` is done to each before."""
 
     on: Scale
     missing: ensemble.Missing
@@ -165,15 +159,7 @@ def average_files(
 ) -> PredictionTable:
     """Averages the predictions of several models, and writes the mean.
 
-    Args:
-        predictions: files of predictions.
-        workdirs: folders of evaluated runs, whose predictions are members too.
-        how: how.
-        output: the file to write.
-        say: takes a line for each member.
-
-    Returns:
-        The mean.
+    Members are the files of predictions and those of the evaluated runs in `workdirs`.
 
     Raises:
         ConfigError: fewer than two members, or a file named twice.

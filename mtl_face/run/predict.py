@@ -85,13 +85,9 @@ class Pixels:
 def find_pixels(
     config: Config, table: FrameTable, say: Callable[[str], None], *, split: str = "validation"
 ) -> Pixels:
-    """Finds a table's images, and decodes them now if the config wants them in memory.
+    """Finds the images of a split's table, and decodes them now if the config wants them in memory.
 
-    Args:
-        config: the settings.
-        table: of a split of the data.
-        say: prints a line.
-        split: its name, which shards go by.
+    `split` is the name that shards go by.
 
     Raises:
         ConfigError: the shards are not those of the table, or memory does not suffice.
@@ -116,12 +112,9 @@ def find_pixels(
 def predict_table(
     predictor: Predictor, data: Pixels, *, sample_dropout: bool = True
 ) -> PredictionTable:
-    """Predictions for every row of a table, its images read while the network works.
+    """Predicts every row of a table; its images are read while the network works.
 
-    Args:
-        predictor: the network.
-        data: the rows, and where their pixels come from.
-        sample_dropout: see `Predictor.predict_batches`.
+    `sample_dropout` is that of `Predictor.predict_batches`.
     """
     config, mesh = predictor.config, predictor.forward.mesh
     assert mesh is not None  # those of runs and exports have one

@@ -32,14 +32,7 @@ PAGE_FILE = "audit.html"
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """An audit that was written.
-
-    Attributes:
-        report: as `data_pipeline.audit.audit` returns it.
-        page: the report as HTML.
-        data: the report as JSON.
-        seconds: that the audit took.
-    """
+    """An audit that was written: the report, its HTML and JSON files, and the seconds it took."""
 
     report: dict[str, Any]
     page: Path
@@ -57,7 +50,7 @@ class Shards:
 
 
 def own_files(config: config_lib.Config, say: Say) -> config_lib.Config:
-    """The config with the data set's own files in place of shards, which is said.
+    """Puts the data set's own files in place of shards, and says so.
 
     Raises:
         ConfigError: the settings do not name those files.
@@ -95,13 +88,9 @@ def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
 
 
 def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar) -> Audit:
-    """Audits the data that a config names, and writes the report.
+    """Audits the data that a config names, and writes the report; `bar` counts images.
 
-    Args:
-        config: the settings; only those of `data` and the name matter.
-        output: folder to write to; None: `audit` below the data.
-        say: gets a line.
-        bar: counts images.
+    The report goes to `output`, or to `audit` below the data.
 
     Raises:
         UserError: the data cannot be read, or the report not be written.
@@ -147,13 +136,9 @@ def write_shards(
 ) -> Shards:
     """Writes the rows and images of both splits as shards, once every image has been decoded.
 
-    Args:
-        data: the settings.
-        folder: where the data set `face_frames` is made.
-        file_format: one of `data_pipeline.shards.FILE_FORMATS`.
-        beam: options of Apache Beam, to write through it; None: write in this process.
-        say: gets a line.
-        bar: counts images, then records.
+    The data set `face_frames` is made below `folder`, in a format of
+    `data_pipeline.shards.FILE_FORMATS`. `beam` holds options of Apache Beam, to write through it;
+    None writes in this process. `bar` counts images, then records.
 
     Raises:
         UserError: the data cannot be read, an image cannot be decoded, shards are there already, or

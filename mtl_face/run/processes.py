@@ -27,12 +27,8 @@ def joined(
 ) -> Iterator[None]:
     """Joins the processes that the flags or the launcher name, if there are any.
 
-    Args:
-        config: the settings, which must be those of every process.
-        coordinator: `HOST:PORT` of process 0, or None.
-        num_processes: of the run, or None; 1 to run alone, wherever that is.
-        process_id: of this process, from 0, or None.
-        timeout_seconds: longest wait for all to be there.
+    The settings must be those of every process. The arguments are those of
+    `distributed.find_place`.
 
     Raises:
         UserError: some process did not come, or the place of this one is only half known.
@@ -51,10 +47,7 @@ def digest(config: config_lib.Config) -> str:
 
 
 def open_workdir(folder: Path, config: config_lib.Config) -> Path:
-    """`workdir.open_for_training` in process 0; the others look whether they see the same folder.
-
-    Returns:
-        Its absolute path.
+    """`workdir.open_for_training` in process 0; the others check that they see the same folder.
 
     Raises:
         WorkdirError: as there, or if the folder is not shared.

@@ -28,11 +28,7 @@ def begin(
 ) -> dict[str, Any]:
     """The provenance of a run that starts now: written to its folder and to every checkpoint.
 
-    Args:
-        config: the settings.
-        workdir: the run's folder.
-        checkpoints: where its states will be saved.
-        source: the file of its initial weights, as `provenance.record` takes it; None for random.
+    `source` is the file of its initial weights, as `provenance.record` takes it; None for random.
 
     Raises:
         WorkdirError: the folder cannot be written.

@@ -18,14 +18,7 @@ from mtl_face.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Replayed:
-    """A bad step, taken again.
-
-    Attributes:
-        dump: the step as the run had it.
-        refused: whether the devices refused it again.
-        numbers: what it reported this time.
-        diagnosis: its values in the order of computation.
-    """
+    """A bad step, taken again: whether it was refused again, and the numbers reported this time."""
 
     dump: replay.Dump
     refused: bool
@@ -36,13 +29,7 @@ class Replayed:
 def take_again(
     config: Config, workdir: Path, dump_file: Path, *, say: Callable[[str], None]
 ) -> Replayed:
-    """Takes a step again on the devices of this machine.
-
-    Args:
-        config: the settings of the run.
-        workdir: of the run.
-        dump_file: WORKDIR/replay/STEP.npz.
-        say: takes a line.
+    """Takes the step of WORKDIR/replay/STEP.npz again on the devices of this machine.
 
     Raises:
         WorkdirError: the dump or the state before the step cannot be read, they are of two runs, or

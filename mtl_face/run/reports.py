@@ -33,13 +33,8 @@ def of_model(
 ) -> Report:
     """The report of a run or an export. Writing it asks the network for its attention.
 
-    Args:
-        predictor: the network.
-        validation: what was predicted; ImageError is raised where a picture cannot be read.
-        predictions: as scored.
-        raw: as the network made them.
-        metrics: what metrics.json holds.
-        history: learning curves, empty if unknown.
+    `predictions` are those that were scored, `raw` those of the network. ImageError is raised where
+    a picture cannot be read.
     """
     config = predictor.config
 

@@ -77,13 +77,7 @@ def score_file(
     calibration: Path | None = None,
     say: Callable[[str], None],
 ) -> ScoredFile:
-    """Scores a file of predictions against labels.
-
-    Args:
-        predictions: the file.
-        how: the labels and the rest.
-        calibration: a file of `run.py calibrate`, applied before the score; or None.
-        say: is given what is scored, and each warning.
+    """Scores a file of predictions against labels; a calibration is applied before the score.
 
     Raises:
         PredictionError: the predictions cannot be read or do not fit the labels.
@@ -167,11 +161,8 @@ def compare_files(first: Path, second: Path, how: Scoring) -> dict[str, Any]:
 def report_file(scored: ScoredFile, path: Path, *, image_folder: Path | None) -> None:
     """Writes the report of a scored file.
 
-    Args:
-        scored: what `score_file` returned.
-        path: the HTML file.
-        image_folder: where the paths of the labels start, or None for a report without pictures.
-            A picture that is not there is left out.
+    The paths of the labels start in `image_folder`; None leaves the pictures out, and so is a
+    picture that is not there.
 
     Raises:
         ImageError: a picture is there and cannot be read.

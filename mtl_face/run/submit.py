@@ -44,12 +44,8 @@ def submit(
 ) -> Submitted:
     """Writes a submission from a file of predictions, and validates it.
 
-    Args:
-        predictions: a .parquet or .csv of this program.
-        output: the file to write, or the folder for tracks that ask for a file a video.
-        edition: a name in `editions.EDITIONS`.
-        test_list: the images that the submission has to cover.
-        fill: what stands for a row without a prediction, see `match_list`.
+    `output` is a file, or the folder for tracks that ask for a file a video; `edition` is a name in
+    `editions.EDITIONS`; `fill` is that of `match_list`.
 
     Raises:
         UserError: a file cannot be read or written, a row of the list has no prediction, or the

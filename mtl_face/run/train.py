@@ -11,6 +11,7 @@ import jax
 
 from data_pipeline import input as data_input
 from data_pipeline import mixture, order
+from mtl_face import files
 from mtl_face.config import Config
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
@@ -61,9 +62,6 @@ def train(
         workdir: the run's folder; everything is written there.
         profile_steps: number of the first step to trace, from 1, and of steps.
         say: prints a line, of process 0 alone.
-
-    Returns:
-        How it ended.
 
     Raises:
         UserError: data, weights or settings are at fault, the disk refuses a write, or the
@@ -119,7 +117,7 @@ def train(
     result = evaluate_predictor(
         models.open_run(folder, config, say, experiment=experiment),
         validation,
-        workdirs.make_folder(folder / workdirs.EVALUATION),
+        files.make_folder(folder / workdirs.EVALUATION),
         history=histories.read(folder / workdirs.HISTORY),
         say=say,
     )

@@ -27,13 +27,9 @@ class Crops:
 
 
 def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> Crops:
-    """Cuts the faces out of the videos and photos at a path; finished sources are left alone.
+    """Cuts the faces out of a video, a photo or a folder of them; finished sources are left alone.
 
-    Args:
-        path: a video, a photo, or a folder of them.
-        output: folder for the crops: new, empty, or of an earlier call.
-        say: gets a line or a few for each source.
-        progress: counts frames.
+    `output` is new, empty, or of an earlier call; `progress` counts frames.
 
     Raises:
         UserError: nothing is found, or the output cannot be written; or, after all the others are

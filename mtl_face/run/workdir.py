@@ -6,23 +6,21 @@ DIR/checkpoints/STEP/        states (orbax)
 DIR/logs/                    TensorBoard
 DIR/history.jsonl            learning curves
 DIR/profile/                 traces of `train --profile_steps`
-DIR/replay/                  bad steps, see `replay_files`
+DIR/replay/                  bad steps, see `training.replay`
 DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv, report.html
 """
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from mtl_face import config as config_lib
+from mtl_face import files
 from mtl_face.errors import WorkdirError
 
 CHECKPOINTS = "checkpoints"
-LOGS = "logs"
 HISTORY = "history.jsonl"
-PROFILE = "profile"
 EVALUATION = "evaluation"
 _CONFIG = "config.json"
 
@@ -32,10 +30,6 @@ def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
 
     As long as it holds no checkpoint, it is nobody's: a command that failed on a wrong setting
     can be given again with the right one.
-
-    Args:
-        workdir: the folder.
-        config: the run's settings.
 
     Returns:
         Its absolute path.
@@ -57,9 +51,9 @@ def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
             with tempfile.TemporaryFile(dir=workdir) as probe:
                 probe.write(b"x")
         else:
-            _write_config(workdir, config)
+            files.write_json(workdir / _CONFIG, config_lib.to_dict(config))
     except OSError as error:
-        raise _unwritable(workdir, error) from error
+        raise files.unwritable(workdir, error) from error
     return workdir
 
 
@@ -79,19 +73,6 @@ def open_for_reading(workdir: Path, config: config_lib.Config) -> Path:
     return workdir
 
 
-def make_folder(path: Path) -> Path:
-    """Makes a folder below the workdir.
-
-    Raises:
-        WorkdirError: if that fails.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    return path
-
-
 def is_run(workdir: Path) -> bool:
     """Whether the folder is that of a run."""
     return (workdir / _CONFIG).is_file()
@@ -100,21 +81,6 @@ def is_run(workdir: Path) -> bool:
 def _has_checkpoint(workdir: Path) -> bool:
     folder = workdir / CHECKPOINTS
     return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
-
-
-def _write_config(workdir: Path, config: config_lib.Config) -> None:
-    text = json.dumps(config_lib.to_dict(config), indent=2) + "\n"
-    temporary = workdir / f"{_CONFIG}.{os.getpid()}.tmp"
-    temporary.write_text(text)
-    os.replace(temporary, workdir / _CONFIG)
-
-
-def _unwritable(path: Path, error: OSError) -> WorkdirError:
-    return WorkdirError(
-        f"cannot be written: {error.strerror}",
-        path=path,
-        remedy="free some space, mend the permissions, or choose another --workdir",
-    )
 
 
 def read_settings(workdir: Path) -> dict[str, Any]:

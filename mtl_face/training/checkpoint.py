@@ -51,14 +51,11 @@ class Checkpoints:
         on_save_failure: Literal["stop", "continue"] = "stop",
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        """Opens a folder of checkpoints.
+        """Opens a folder of checkpoints, given by its absolute path; makes it if absent.
 
-        Args:
-            directory: absolute path; made if absent.
-            keep: newest steps to keep, besides the best.
-            read_only: never write nor delete.
-            on_save_failure: whether a save that the disk refuses is an error, or a warning.
-            warn: takes a sentence.
+        `keep` is the number of newest steps kept besides the best. `read_only` never writes nor
+        deletes. A save that the disk refuses is an error, or, with `on_save_failure="continue"`, a
+        sentence for `warn`.
 
         Raises:
             WorkdirError: it cannot be opened.
@@ -116,11 +113,8 @@ class Checkpoints:
     ) -> None:
         """Starts to save; returns when the state has been copied off the devices.
 
-        Args:
-            step: number of steps taken.
-            state: pytree of arrays.
-            score: what the best checkpoint is chosen by, if it was evaluated.
-            replace: whether a step that exists is saved again.
+        The best checkpoint is chosen by `score`; None for a state that was not evaluated. A step
+        that exists is saved again only with `replace`.
 
         Raises:
             WorkdirError: this save or the one before could not be written, and `on_save_failure` is
@@ -164,12 +158,10 @@ class Checkpoints:
             raise self._damaged(step, "the checkpoint's metadata", error) from error
 
     def restore(self, step: int, like: Any) -> Any:
-        """Reads a state.
+        """Reads the state of a step that exists.
 
-        Args:
-            step: a step that exists.
-            like: pytree of ShapeDtypeStructs with shardings, by which the state is placed; the mesh
-                may differ from the saved one's.
+        `like` is a pytree of ShapeDtypeStructs with shardings, by which the state is placed; the
+        mesh may differ from the saved one's.
 
         Raises:
             WorkdirError: the files don't hold such a state.
@@ -191,17 +183,11 @@ class Checkpoints:
             )
 
     def restore_newest(self, like: Any) -> tuple[int, Any]:
-        """Reads the newest state that is sound.
+        """Reads (step, state) of the newest state that is sound; `like` as for `restore`.
 
         Newer, damaged ones are set aside as `STEP.damaged`, with a warning; but only once an older
         one was read, so that what fails for another reason stays where it is. Of several processes
         the first decides, which reads the state once more for that.
-
-        Args:
-            like: as for `restore`.
-
-        Returns:
-            (step, state).
 
         Raises:
             WorkdirError: none is sound; the message is that of the newest.
@@ -332,15 +318,10 @@ class Checkpoints:
 
 
 def fingerprint(state: Any) -> str:
-    """A check sum: the same for equal bits, whatever the mesh; another for a flipped bit anywhere.
+    """A check sum of a pytree of arrays, typed random keys among them: 32 hexadecimal digits.
 
-    It is computed where the arrays lie. Every process must call.
-
-    Args:
-        state: pytree of arrays, typed random keys among them.
-
-    Returns:
-        32 hexadecimal digits.
+    The same for equal bits, whatever the mesh; another for a flipped bit anywhere. It is computed
+    where the arrays lie. Every process must call.
     """
     leaves = [
         jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf

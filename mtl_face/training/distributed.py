@@ -104,12 +104,8 @@ def joined(place: Place | None, *, settings: str, timeout_seconds: float) -> Ite
 
     Must come before anything that touches the devices. If one process fails, all end with its
     message and exit status 2; at once, since the clean-up of an interpreter would wait for the
-    devices of the others.
-
-    Args:
-        place: of this process; None for one that runs alone.
-        settings: digest of what must be the same in every process.
-        timeout_seconds: longest wait for all to be there.
+    devices of the others. A process without a place runs alone. The arguments are those of
+    `roll_call.meet`.
 
     Raises:
         UserError: some process did not come, see `roll_call.meet`.
@@ -143,8 +139,7 @@ def joined(place: Place | None, *, settings: str, timeout_seconds: float) -> Ite
 def first(action: Callable[[], _T]) -> _T | None:
     """Calls `action` in process 0 while the others wait; if it raises, all processes end.
 
-    Returns:
-        Its result in process 0, None in the others.
+    Returns its result in process 0, None in the others.
     """
     if jax.process_count() == 1:
         return action()

@@ -25,12 +25,9 @@ from mtl_face.training.state import TrainState
 
 
 class Experiment:
-    """The parts of a training run; none is computed before it is asked for.
+    """What the settings determine on given devices; nothing is computed before it is asked for.
 
     Attributes:
-        config: the settings.
-        mesh: the devices.
-        network: the network.
         learning_rates: schedules (step -> rate) by group of parameters: `backbone` and `rest`.
         optimizer: over `TrainState.params`.
     """
@@ -44,11 +41,8 @@ class Experiment:
     ) -> None:
         """Builds the parts.
 
-        Args:
-            config: the settings.
-            steps_per_epoch: steps of an epoch, in which the learning rates count; matters only to
-                training.
-            devices: to run on, or to compile for; None for all, over all processes.
+        `steps_per_epoch`, in which the learning rates count, matters only to training. `devices`
+        are those to run on, or to compile for; None for all, over all processes.
 
         Raises:
             ConfigError: the devices do not fill the mesh of the settings.
@@ -75,12 +69,7 @@ class Experiment:
             ConfigError: a rule of `mesh.rules` does not fit the network.
         """
         return states.abstract_state(
-            self.network,
-            self.optimizer,
-            self.mesh,
-            input_size=self.config.model.input_size,
-            uncertainty=self._initial_uncertainty(),
-            split_rules=self.config.mesh.rules,
+            self.network, self.optimizer, self.mesh, **self._state_settings()
         )
 
     @property
@@ -95,9 +84,7 @@ class Experiment:
             self.optimizer,
             self.mesh,
             seed=self.config.seed,
-            input_size=self.config.model.input_size,
-            uncertainty=self._initial_uncertainty(),
-            split_rules=self.config.mesh.rules,
+            **self._state_settings(),
         )
 
     def train_step(self) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
@@ -119,9 +106,7 @@ class Experiment:
     def check_batch(self, batch_size: int, *, name: str) -> None:
         """Checks that a training batch splits evenly over devices, pairs and microbatches.
 
-        Args:
-            batch_size: examples over all devices.
-            name: what the message calls it.
+        `batch_size` counts examples over all devices; `name` is what the message calls it.
 
         Raises:
             ConfigError: it does not.
@@ -182,10 +167,14 @@ class Experiment:
             numbers[f"temperature_{task}"] = jnp.exp(value)
         return result.total, numbers
 
-    def _initial_uncertainty(self) -> dict[str, jax.Array]:
-        return uncertainty.init_uncertainty(
-            self.config.uncertainty.kind, fixed_temperatures(self.config)
-        )
+    def _state_settings(self) -> dict[str, Any]:
+        return {
+            "input_size": self.config.model.input_size,
+            "uncertainty": uncertainty.init_uncertainty(
+                self.config.uncertainty.kind, fixed_temperatures(self.config)
+            ),
+            "split_rules": self.config.mesh.rules,
+        }
 
 
 def fixed_temperatures(config: Config) -> dict[str, float]:

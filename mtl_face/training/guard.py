@@ -69,14 +69,10 @@ def hold_bad_steps(
 
 
 def gradient_norms(gradients: Any) -> Numbers:
-    """Euclidean norms of the gradients: of all, and of each block.
+    """Euclidean norms of the gradients, float32 scalars: `gradient_norm` and `gradient_norm/BLOCK`.
 
-    Args:
-        gradients: pytree like `TrainState.params`.
-
-    Returns:
-        `gradient_norm`, and `gradient_norm/BLOCK` by `block_of`; float32 scalars. The squares are
-        summed once, for both.
+    `gradients` is a pytree like `TrainState.params`; `block_of` names the blocks. The squares are
+    summed once, for both.
     """
     squares: dict[str, list[jax.Array]] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(gradients)[0]:
@@ -90,14 +86,10 @@ def gradient_norms(gradients: Any) -> Numbers:
 
 
 def block_of(path: tuple[Any, ...]) -> str:
-    """The block that a parameter belongs to, from its path.
+    """The block of a parameter, from the keys of a leaf of `TrainState.params`.
 
-    Args:
-        path: keys of a leaf of `TrainState.params`.
-
-    Returns:
-        `stem`, `stage1` ..., `projection`, `encoder`, `decoder`, `heads`, `uncertainty`; the
-        module's own name for a part of another network.
+    It is `stem`, `stage1` ..., `projection`, `encoder`, `decoder`, `heads` or `uncertainty`; the
+    module's own name for a part of another network.
     """
     keys = [str(getattr(part, "key", getattr(part, "name", part))) for part in path]
     if keys[0] != "network" or len(keys) < 2:
@@ -146,11 +138,7 @@ class Guard:
         self._increment = _increment(placement)
 
     def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, Numbers]:
-        """Takes a step.
-
-        Args:
-            state: donated.
-            batch: a global batch; kept until the next call.
+        """Takes a step; the state is donated, the global batch kept until the next call.
 
         Returns:
             (state, numbers), `bad` (1 or 0) among them. After a bad step the state is the old one
@@ -171,11 +159,8 @@ class Guard:
     def settle(self, state: TrainState) -> TrainState:
         """Looks at the last step too; to be called before a state is saved, scored or reported.
 
-        Args:
-            state: what the last call returned.
-
         Returns:
-            The state, with the step counted if it was bad and is left out.
+            The state of the last call, with the step counted if it was bad and is left out.
 
         Raises:
             UserError: it was bad, and the policy is to stop.

@@ -31,14 +31,10 @@ class History:
         warn: Callable[[str], None] | None = None,
         write: bool = True,
     ) -> None:
-        """Opens the file and drops rows past `after_step`.
+        """Opens the file, made if absent, and drops rows past `after_step`, where the run goes on.
 
-        Args:
-            path: the file; made if absent.
-            after_step: the step that the run goes on from.
-            warn: takes a sentence. With it, a row that the disk refuses is no error: the first is
-                reported, and all are written with the next row that the disk takes.
-            write: False writes nothing: of several processes, one does.
+        With `warn`, a row that the disk refuses is no error: the first is reported, and all are
+        written with the next row that the disk takes. Of several processes, one has `write`.
 
         Raises:
             WorkdirError: the file cannot be written, or is no history.
@@ -52,11 +48,7 @@ class History:
             files.write_text(path, "".join(map(_line, kept)))
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds a row.
-
-        Args:
-            row: `step`, the number of steps taken, and numbers; those that are not finite are
-                written as null.
+        """Adds a row: `step`, the number of steps taken, and numbers; null if not finite.
 
         Raises:
             WorkdirError: the file cannot be written, and there is no `warn`.
@@ -132,13 +124,10 @@ def scalar_writer(
 ) -> Callable[[int, dict[str, float]], None]:
     """A function `(step, numbers)` that writes to TensorBoard, and to the disk at once.
 
-    So a run that is killed has written all that came before its last checkpoint.
-
-    Args:
-        writer: of `clu.metric_writers`.
-        folder: where it writes, for the message.
-        warn: takes a sentence. With it, the first write that the disk refuses is reported, and the
-            numbers of such writes are lost; without it, the function raises WorkdirError.
+    So a run that is killed has written all that came before its last checkpoint. `writer` is of
+    `clu.metric_writers`, and writes to `folder`. With `warn`, the first write that the disk refuses
+    is reported, and the numbers of such writes are lost; without it, the function raises
+    WorkdirError.
     """
     warned = False
 
@@ -171,9 +160,7 @@ _HEADER, _FOOTER = 12, 4
 def forget_events_after(folder: Path, step: int) -> int:
     """Drops TensorBoard's events of later steps, and what a kill or a dead machine left unreadable.
 
-    Args:
-        folder: holds event files, which no writer has open; it may be absent.
-        step: the last step whose events are kept.
+    No writer has the files of the folder open; it may be absent.
 
     Returns:
         Number of events dropped.

@@ -77,10 +77,7 @@ class Loop:
     gauges: Callable[[], dict[str, float]] = dict
 
     def run(self, state: TrainState) -> TrainState:
-        """Trains.
-
-        Args:
-            state: where to start; its arrays are donated to the first step.
+        """Trains from a state, whose arrays are donated to the first step.
 
         Returns:
             The last state. `stop.requested` tells whether it came early; it is saved either way.
@@ -127,8 +124,7 @@ class Loop:
             for name, rate in self.learning_rates.items()
         }
         row = {f"train/{name}": value for name, value in means.items()} | rates | speed
-        self.history.append({"step": step, "epoch": step / self.cadence.steps_per_epoch, **row})
-        self.write_scalars(step, row)
+        self._log(step, row)
         losses = " ".join(
             f"{name} {means[name]:.4f}" for name in ("loss", "va", "au", "expr") if name in means
         )
@@ -139,12 +135,14 @@ class Loop:
 
     def _score(self, step: int, state: TrainState) -> float:
         scores = self.evaluate(state)
-        row = {f"validation/{name}": value for name, value in scores.items()}
-        self.history.append({"step": step, "epoch": step / self.cadence.steps_per_epoch, **row})
-        self.write_scalars(step, row)
+        self._log(step, {f"validation/{name}": value for name, value in scores.items()})
         listed = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
         self.say(f"step {step}: validation {listed}")
         return scores["score"]
+
+    def _log(self, step: int, row: dict[str, float]) -> None:
+        self.history.append({"step": step, "epoch": step / self.cadence.steps_per_epoch, **row})
+        self.write_scalars(step, row)
 
 
 def _check_finite(step: int, means: dict[str, float]) -> None:

@@ -33,9 +33,11 @@ class InputWatch:
     ) -> None:
         """Wraps batches; none is asked for yet.
 
+        With a time-out a thread of its own goes through them: what hangs there cannot be
+        interrupted, only left behind.
+
         Args:
-            batches: an iterable. With a time-out a thread of its own goes through it: what hangs
-                there cannot be interrupted, only left behind.
+            batches: an iterable.
             timeout_seconds: longest wait for one batch; 0 for any length.
             where: the host and process, for the message.
             first_step: number of steps taken before the first batch.
@@ -149,12 +151,9 @@ class StepProfile:
     def __init__(
         self, folder: Path, steps: tuple[int, int] | None, say: Callable[[str], None]
     ) -> None:
-        """Prepares a trace.
+        """Prepares a trace into a folder, made if absent.
 
-        Args:
-            folder: where it is written; made if absent.
-            steps: number of the first step to trace, from 1, and of steps; None for no trace.
-            say: takes a line.
+        `steps` are the number of the first step to trace, from 1, and of steps; None for no trace.
         """
         self._folder = folder
         start, count = steps or (0, 0)

@@ -72,12 +72,7 @@ def learning_rates(
 
 
 def group_labels(params: Any, *, frozen_stages: int = NOTHING_FROZEN) -> Any:
-    """Pytree of `frozen`, `backbone` or `rest`, like `params`.
-
-    Args:
-        params: the parameters.
-        frozen_stages: -1 for none, 0 for the backbone's stem, k for the stem and k stages.
-    """
+    """Pytree of `frozen`, `backbone` or `rest`, like `params`."""
 
     def label(path: tuple[Any, ...], leaf: Any) -> str:
         del leaf

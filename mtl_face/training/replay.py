@@ -79,14 +79,9 @@ class Dump:
 
 
 def write(folder: Path, bad: BadStep, *, seed: int, policy: str, mesh: jax.sharding.Mesh) -> str:
-    """Writes a dump; every process must call.
+    """Writes a dump into WORKDIR/replay, made if absent; every process must call.
 
-    Args:
-        folder: WORKDIR/replay; made if absent.
-        bad: the step.
-        seed: of the run.
-        policy: what is done about the step, for the record.
-        mesh: the devices.
+    `policy`, what is done about the step, is only noted.
 
     Returns:
         Where it lies, as a part of a sentence; or why it could not be written, which is no reason
@@ -128,10 +123,7 @@ def write(folder: Path, bad: BadStep, *, seed: int, policy: str, mesh: jax.shard
 
 
 def read(path: Path) -> Dump:
-    """Reads a dump.
-
-    Args:
-        path: the .npz file, or the .json beside it.
+    """Reads a dump from its .npz file, or the .json beside it.
 
     Raises:
         WorkdirError: it is none.
@@ -209,14 +201,8 @@ def diagnose(
     """Takes a training step's computation apart, with the random draws that it had.
 
     The values are those of another compiled program than the step's: they can differ in the last
-    bits.
-
-    Args:
-        network: the network, without rematerialisation, inside of which nothing can be seen.
-        state: the state before the step.
-        batch: global batch on the devices, as for the train step.
-        augment: as for the train step.
-        objective: as for the train step.
+    bits. `network` is without rematerialisation, inside of which nothing can be seen; the state is
+    the one before the step; all else is as for the train step.
     """
     size = len(batch["image"])
     names: list[str] = []

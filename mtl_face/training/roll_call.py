@@ -59,12 +59,7 @@ def check_place(place: Place) -> None:
 
 
 def meet(place: Place, *, settings: str, timeout_seconds: float) -> None:
-    """Returns when all processes are there.
-
-    Args:
-        place: of this process.
-        settings: digest of what must be the same in every process.
-        timeout_seconds: longest wait.
+    """Returns when all processes are there; `settings` is a digest of what all must share.
 
     Raises:
         UserError: some process did not come, or came with another number or other settings. Every

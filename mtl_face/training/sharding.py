@@ -47,18 +47,12 @@ _REMEDY = "a rule is PATTERN=large, PATTERN=whole or PATTERN=AXIS, as params/.*k
 
 
 def make_mesh(*, data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
-    """Arranges devices as a `data x fsdp` grid.
+    """Arranges devices as a `data x fsdp` grid, whose axes are of type Auto.
 
-    Args:
-        data: devices along `data`; -1 takes all that `fsdp` leaves.
-        fsdp: devices along `fsdp`.
-        devices: the devices to use; None for all, over all processes.
-
-    Returns:
-        The mesh. Its axes are of type Auto: the compiler places what we don't.
+    `data=-1` takes all devices that `fsdp` leaves; `devices=None` are all, over all processes.
 
     Raises:
-        ConfigError: the devices don't fill the grid.
+        ConfigError: the devices do not fill the grid.
     """
     devices = jax.devices() if devices is None else devices
     if data == -1:
@@ -107,14 +101,10 @@ def whole(tree: Any, mesh: Mesh) -> Any:
 def check_batch(
     batch_size: int, mesh: Mesh, *, name: str, even: bool = False, microbatches: int = 1
 ) -> None:
-    """Checks that a global batch splits evenly over the devices.
+    """Checks that a global batch, of examples over all devices, splits evenly over them.
 
-    Args:
-        batch_size: examples over all devices.
-        mesh: the mesh.
-        name: config field, for the message.
-        even: whether each device's share must be even (MixUp pairs neighbours).
-        microbatches: parts that each device's share must split into.
+    `even` asks for an even share of each device (MixUp pairs neighbours), `microbatches` for parts
+    that the share splits into. `name` is the config field, for the message.
 
     Raises:
         ConfigError: it does not.
@@ -130,15 +120,9 @@ def check_batch(
 
 
 def state_shardings(mesh: Mesh, abstract: Any, rules: Sequence[str] = DEFAULT_RULES) -> Any:
-    """Sharding of each array of a train state.
+    """NamedSharding of each array of a train state (arrays or ShapeDtypeStructs), as a pytree.
 
-    Args:
-        mesh: the mesh.
-        abstract: pytree of arrays or ShapeDtypeStructs.
-        rules: which arrays are split along `fsdp`; all others are replicated.
-
-    Returns:
-        Pytree of NamedSharding.
+    The rules say which arrays are split along `fsdp`; all others are replicated.
 
     Raises:
         ConfigError: a rule does not fit.
@@ -154,10 +138,7 @@ def state_shardings(mesh: Mesh, abstract: Any, rules: Sequence[str] = DEFAULT_RU
 def split_axes(abstract: Any, texts: Sequence[str], *, parts: int) -> list[int | None]:
     """The axis along which each leaf is split, in the order of the leaves; None: it is whole.
 
-    Args:
-        abstract: a train state, or any pytree of arrays or ShapeDtypeStructs.
-        texts: the rules.
-        parts: devices along `fsdp`. With 1 the rules are checked, and all is whole.
+    With one part along `fsdp` the rules are checked, and all is whole.
 
     Raises:
         ConfigError: a rule fits no array, or names an axis that is absent or does not divide.
@@ -178,13 +159,7 @@ def split_axes(abstract: Any, texts: Sequence[str], *, parts: int) -> list[int |
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A rule, taken apart.
-
-    Attributes:
-        text: as it was given.
-        pattern: looked for in names.
-        where: `large`, `whole`, or an axis.
-    """
+    """A rule, taken apart; `where` is `large`, `whole` or an axis."""
 
     text: str
     pattern: re.Pattern[str]

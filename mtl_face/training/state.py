@@ -41,17 +41,10 @@ def initial_state(
     input_size: int,
     uncertainty: Mapping[str, jax.Array],
 ) -> TrainState:
-    """A fresh state; a pure function, to be jitted or shape-evaluated by the caller.
+    """A state at step 0; a pure function, to be jitted or shape-evaluated by the caller.
 
-    Args:
-        network: the network.
-        optimizer: an optax transformation over `params`.
-        seed: of the weights and of all later draws.
-        input_size: side of the input, in pixels.
-        uncertainty: initial log variances by task.
-
-    Returns:
-        The state at step 0.
+    `seed` is that of the weights and of all later draws; `input_size` is the side of the input in
+    pixels; `uncertainty` holds the initial log variances by task.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     image_BHWC = jnp.zeros((1, input_size, input_size, 3), jnp.float32)
@@ -81,15 +74,17 @@ def make_state(
     Raises:
         ConfigError: a rule does not fit the network, see `sharding`.
     """
+    settings: dict[str, Any] = {"input_size": input_size, "uncertainty": uncertainty}
+    like = abstract_state(network, optimizer, mesh, **settings, split_rules=split_rules)
 
     def make(seed: jax.Array) -> TrainState:
-        return initial_state(
-            network, optimizer, seed=seed, input_size=input_size, uncertainty=uncertainty
-        )
+        return initial_state(network, optimizer, seed=seed, **settings)
 
-    abstract = jax.eval_shape(make, jnp.uint32(seed))
-    shardings = sharding.state_shardings(mesh, abstract, split_rules)
-    jitted = jax.jit(make, out_shardings=shardings, compiler_options=_init_compiler_options())
+    jitted = jax.jit(
+        make,
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, like),
+        compiler_options=_init_compiler_options(),
+    )
     return jitted(jnp.uint32(seed))
 
 
@@ -122,13 +117,8 @@ def abstract_state(
 def with_backbone(state: TrainState, params: Any, batch_stats: Any) -> TrainState:
     """The state with a backbone's weights and statistics in place of its own.
 
-    Args:
-        state: a fresh state.
-        params: NumPy arrays of the structure and shapes of the state's backbone.
-        batch_stats: likewise.
-
-    Returns:
-        The state; each array has the dtype and the placement of the one that it replaces.
+    They are pytrees of NumPy arrays with the structure and shapes of the state's backbone. Each
+    array gets the dtype and the placement of the one that it replaces.
     """
     network = state.params["network"]
     backbone = jax.tree.map(placed, network["backbone"], params)

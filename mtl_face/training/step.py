@@ -105,7 +105,6 @@ def make_train_step(
         image_BHWC, targets, weights = augment(
             augment_key, batch["image"], batch["targets"], batch["weights"]
         )
-
         augmented = {"image": image_BHWC, "targets": targets, "weights": weights}
         if options.microbatches == 1:
             gradient = jax.value_and_grad(loss_of, has_aux=True)
@@ -129,24 +128,16 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return new_state, {
-            "loss": loss,
-            **guard.gradient_norms(gradients),
-            **numbers,
-        }
+        return new_state, {"loss": loss, **guard.gradient_norms(gradients), **numbers}
 
+    whole = sharding.replicated(mesh)
+    taken: Callable[..., Any] = step
+    placements: tuple[Any, ...] = (state_shardings, sharding.by_example(mesh))
     if options.loss_limit is not None:
-        return jax.jit(
-            guard.hold_bad_steps(step, loss_limit=options.loss_limit),
-            in_shardings=(state_shardings, sharding.by_example(mesh), sharding.replicated(mesh)),
-            out_shardings=(state_shardings, sharding.replicated(mesh)),
-            donate_argnums=0,
-        )
+        taken = guard.hold_bad_steps(step, loss_limit=options.loss_limit)
+        placements += (whole,)
     return jax.jit(
-        step,
-        in_shardings=(state_shardings, sharding.by_example(mesh)),
-        out_shardings=(state_shardings, sharding.replicated(mesh)),
-        donate_argnums=0,
+        taken, in_shardings=placements, out_shardings=(state_shardings, whole), donate_argnums=0
     )
 
 

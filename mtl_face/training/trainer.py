@@ -22,7 +22,6 @@ from mtl_face.training.loop import Cadence, Loop, Scores
 from mtl_face.training.state import TrainState
 from mtl_face.training.stop import Stop
 
-CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 HISTORY = "history.jsonl"
 PROFILE = "profile"
@@ -49,48 +48,28 @@ class TrainingData:
     numbers: Callable[[int], dict[str, float]] = lambda taken: {}
 
 
+@dataclasses.dataclass(frozen=True)
 class Trainer:
-    """Trains an experiment on its data; what it writes lies below its folder."""
+    """Trains an experiment on its data.
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        data: TrainingData,
-        workdir: Path,
-        checkpoints: Checkpoints,
-        *,
-        evaluate: Callable[[TrainState], Scores],
-        stop: Stop,
-        say: Callable[[str], None],
-    ) -> None:
-        """Puts the parts together; nothing is computed or written yet.
+    `logs/`, `history.jsonl`, `profile/`, `replay/` and `parameters.txt` are written into the
+    workdir. `evaluate` turns a state into scores; `stop` is asked after each step.
+    """
 
-        Args:
-            experiment: network, optimizer, step.
-            data: the training examples.
-            workdir: the run's folder: `logs/`, `history.jsonl`, `profile/` and `replay/` are
-                written there, and `parameters.txt`.
-            checkpoints: where states go.
-            evaluate: state -> scores, called at each evaluation.
-            stop: asked after each step.
-            say: prints a line.
-        """
-        self.experiment = experiment
-        self.data = data
-        self.workdir = workdir
-        self.checkpoints = checkpoints
-        self.evaluate = evaluate
-        self.stop = stop
-        self.say = say
+    experiment: Experiment
+    data: TrainingData
+    workdir: Path
+    checkpoints: Checkpoints
+    evaluate: Callable[[TrainState], Scores]
+    stop: Stop
+    say: Callable[[str], None]
 
     def train(
         self, state: TrainState, *, profile_steps: tuple[int, int] | None = None
     ) -> TrainState:
-        """Trains until the run is complete, or is asked to stop.
+        """Trains until the run is complete, or is asked to stop; the state's arrays are donated.
 
-        Args:
-            state: where to start; its arrays are donated.
-            profile_steps: number of the first step to trace, from 1, and of steps.
+        `profile_steps` are the number of the first step to trace, from 1, and of steps.
 
         Returns:
             The last state; it is saved.
