@@ -100,9 +100,7 @@ def load(
 def read_labels(path: str | os.PathLike[str], *, dataset: str) -> FrameTable:
     """Reads labels of a challenge, without any image.
 
-    Args:
-        path: a multi-task annotation file, or for one task the folder of files `<video>.txt`.
-        dataset: name for the column `dataset`.
+    They are a multi-task annotation file, or for one task the folder of files `<video>.txt`.
 
     Raises:
         AnnotationError: the file cannot be read or has faults.

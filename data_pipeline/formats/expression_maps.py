@@ -54,14 +54,9 @@ MAPS: dict[str, ExpressionMap] = {
 
 
 def find_map(name: str) -> ExpressionMap:
-    """A map by its name, or from a JSON file.
+    """The map of a name in `MAPS`, or of a JSON file: an object from labels to expressions or null.
 
-    Args:
-        name: a name in `MAPS`, or the path of a file that holds one JSON object from labels (text)
-            to names of expressions or null.
-
-    Returns:
-        The map. A file's labels are all that it knows.
+    A file's labels are all that its map knows.
 
     Raises:
         ConfigError: neither a name nor a JSON file.

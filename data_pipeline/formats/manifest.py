@@ -68,7 +68,13 @@ def read_manifest(
     columns = read_columns(path, lambda name: _known_name(name) is not None)
     names = _name_columns(columns, path, say)
     faults = FaultList(path)
-    images = _images(columns, names["image"], faults)
+    images = []
+    for line, cell in zip(columns.lines, columns.cells[names["image"]], strict=True):
+        try:
+            images.append(check_image_path(cell))
+        except ValueError as error:
+            faults.add(line, str(error), "name each image by its path below the image folder")
+            images.append("")
     videos, numbers = _places(columns, names, images, faults)
     labels = _Labels(columns, names, settings, faults)
     va_N2 = np.stack([labels.affect(name) for name in tasks.VA_NAMES], axis=1)
@@ -128,17 +134,6 @@ def _name_columns(
     return names
 
 
-def _images(columns: Columns, column: str, faults: FaultList) -> list[str]:
-    images = []
-    for line, cell in zip(columns.lines, columns.cells[column], strict=True):
-        try:
-            images.append(check_image_path(cell))
-        except ValueError as error:
-            faults.add(line, str(error), "name each image by its path below the image folder")
-            images.append("")
-    return images
-
-
 def _places(
     columns: Columns, names: dict[str, str], images: list[str], faults: FaultList
 ) -> tuple[list[str], list[int]]:
@@ -150,11 +145,8 @@ def _places(
         videos = [cell.strip(WHITESPACE) for cell in columns.cells[names["video"]]]
         for line, video in zip(columns.lines, videos, strict=True):
             if not video or not video.isprintable():
-                faults.add(
-                    line,
-                    f"{video[:40]!r} is no name of a video",
-                    "name it, or leave the column out",
-                )
+                problem = f"{video[:40]!r} is no name of a video"
+                faults.add(line, problem, "name it, or leave the column out")
     if "frame" in names:
         cells: list[str] = [cell.strip(WHITESPACE) for cell in columns.cells[names["frame"]]]
     elif "video" in names:

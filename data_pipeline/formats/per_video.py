@@ -24,12 +24,13 @@ from data_pipeline.formats.editions import PER_VIDEO
 from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
 from data_pipeline.formats.values import (
     FRAME_FILE,
+    MISSING_CLASS,
+    MISSING_VA,
     NUMBER_REMEDY,
-    affect_or_nan,
     check_ranges,
     describe_text,
+    header_names,
     to_number,
-    units_or_nan,
 )
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError, ImageError
@@ -63,11 +64,9 @@ class _Counts:
     absent_videos: list[str] = dataclasses.field(default_factory=list)
 
     def report(self, say: Callable[[str], None]) -> None:
-        if self.absent_videos:
-            shown = ", ".join(self.absent_videos[:3]) + (
-                ", ..." if len(self.absent_videos) > 3 else ""
-            )
-            say(f"left out {len(self.absent_videos)} videos without images: {shown}")
+        if absent := self.absent_videos:
+            shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+            say(f"left out {len(absent)} videos without images: {shown}")
         if self.other_length:
             say(
                 f"files of one video differ in length for {self.other_length} videos: "
@@ -145,10 +144,6 @@ def read_per_video(
 def read_video_file(path: str | os.PathLike[str], task: str) -> FloatArray:
     """Reads the annotation file of one video for one task.
 
-    Args:
-        path: the text file.
-        task: one of `tasks.TASKS`.
-
     Returns:
         float64 [F, C], row i for frame i + 1, NaN where missing.
 
@@ -172,16 +167,15 @@ def read_video_file(path: str | os.PathLike[str], task: str) -> FloatArray:
         value_FC, line_numbers = _parse_carefully(lines, form.columns, faults)
     check_ranges(form.columns, value_FC, line_numbers, faults)
     faults.raise_if_any()
-    return affect_or_nan(value_FC) if task == tasks.VA else units_or_nan(value_FC)
+    missing = MISSING_VA if task == tasks.VA else MISSING_CLASS
+    return np.where(value_FC == missing, np.nan, value_FC)
 
 
 def read_folder(folder: Path, *, dataset: str) -> FrameTable:
     """Reads the labels of one task and set for scoring, without any images.
 
-    Args:
-        folder: holds a file `<video>.txt` for each video; the header of the first says which task
-            they are of.
-        dataset: name for the column `dataset`.
+    The folder holds a file `<video>.txt` for each video; the header of the first says which task
+    they are of.
 
     Returns:
         A row for every frame, images as `<video>/<frame>.jpg`; `row` is the line in its file.
@@ -208,7 +202,7 @@ def read_folder(folder: Path, *, dataset: str) -> FrameTable:
 
 
 def _check_header(line: str, task: str, path: str | os.PathLike[str]) -> None:
-    names = [cell.strip(WHITESPACE).lower() for cell in line.rstrip(WHITESPACE + ",").split(",")]
+    names = header_names(line)
     expected = PER_VIDEO[task].header
     if names == expected.lower().split(","):
         return
@@ -224,12 +218,12 @@ def _check_header(line: str, task: str, path: str | os.PathLike[str]) -> None:
 
 
 def _task_of(path: Path) -> str:
-    header = read_lines(path)[0].strip().rstrip(",").lower().replace(" ", "")
+    line = read_lines(path)[0]
     for task, form in PER_VIDEO.items():
-        if header == form.header.lower():
+        if header_names(line) == form.header.lower().split(","):
             return task
     raise AnnotationError(
-        f"unknown header {header[:100]!r}",
+        f"unknown header {line[:100]!r}",
         path=path,
         line=1,
         remedy="the first line of a one-task file is one of "
@@ -262,11 +256,8 @@ def _parse_carefully(
         if not line.strip(WHITESPACE):
             faults.add(number, "a blank line within the file", _HEADER_REMEDY)
         elif len(cells) != len(names):
-            faults.add(
-                number,
-                f"{len(cells)} values, expected {len(names)}",
-                f"a line holds {', '.join(names[:3])}" + (" ..." if len(names) > 3 else ""),
-            )
+            remedy = f"a line holds {', '.join(names[:3])}" + (" ..." if len(names) > 3 else "")
+            faults.add(number, f"{len(cells)} values, expected {len(names)}", remedy)
         else:
             try:
                 values.append([to_number(cell) for cell in cells])

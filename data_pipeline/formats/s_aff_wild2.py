@@ -23,13 +23,14 @@ from data_pipeline.formats.editions import MULTI_TASK, ONE_TASK
 from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
 from data_pipeline.formats.values import (
     ID_REMEDY,
+    MISSING_CLASS,
+    MISSING_VA,
     NUMBER_REMEDY,
-    affect_or_nan,
     check_ranges,
     describe_text,
+    header_names,
     split_image_id,
     to_number,
-    units_or_nan,
 )
 from mtl_face import tables, tasks
 from mtl_face.errors import AnnotationError
@@ -59,11 +60,7 @@ def read_annotations(
 ) -> tables.FrameTable:
     """Reads a training or validation annotation file.
 
-    Args:
-        path: the text file.
-        image_root: folder that holds `<video>/<frame>.jpg`. It is not looked at here: labels can
-            be read where the images are not.
-        dataset: name for the column `dataset`.
+    The images below `image_root` are not looked at: labels can be read where images are not.
 
     Returns:
         The sorted frame table; `row` is the line in the file.
@@ -76,9 +73,7 @@ def read_annotations(
     _check_header(lines[first], path, first + 1)
 
     faults = FaultList(path)
-    images: list[str] = []
-    videos: list[str] = []
-    numbers: list[int] = []
+    found: list[tuple[str, str, int]] = []
     line_numbers: list[int] = []
     flat_values = array.array("d")
     for line_number, line in enumerate(lines[first + 1 :], start=first + 2):
@@ -87,15 +82,13 @@ def read_annotations(
         cells = line.split(",")
         if len(cells) != _NUM_COLUMNS:
             cells = _drop_trailing(cells)
-            if len(cells) != _NUM_COLUMNS:
-                faults.add(
-                    line_number,
-                    f"{len(cells)} values, expected {_NUM_COLUMNS}",
-                    _COLUMNS_REMEDY,
-                )
-                continue
+        if len(cells) != _NUM_COLUMNS:
+            faults.add(
+                line_number, f"{len(cells)} values, expected {_NUM_COLUMNS}", _COLUMNS_REMEDY
+            )
+            continue
         try:
-            image, video, frame = split_image_id(cells[0])
+            image_id = split_image_id(cells[0])
         except ValueError as error:
             faults.add(line_number, str(error), ID_REMEDY)
             continue
@@ -104,20 +97,20 @@ def read_annotations(
         except ValueError:
             faults.add(line_number, describe_text(_VALUE_NAMES, cells[1:]), NUMBER_REMEDY)
             continue
-        images.append(image)
-        videos.append(video)
-        numbers.append(frame)
+        found.append(image_id)
         line_numbers.append(line_number)
         flat_values.extend(values)
 
     value_NC = np.frombuffer(flat_values, np.float64).reshape(-1, len(_VALUE_NAMES))
     check_ranges(_VALUE_NAMES, value_NC, line_numbers, faults)
     faults.raise_if_any()
-    if not images:
+    if not found:
         raise AnnotationError(
             "no rows below the header", path=path, line=first + 1, remedy="download it again"
         )
-    va_N2 = affect_or_nan(value_NC[:, :2])
+    images, videos, numbers = zip(*found, strict=True)
+    va_N2, au_NA = value_NC[:, :2], value_NC[:, 3:]
+    va_N2 = np.where(va_N2 == MISSING_VA, np.nan, va_N2)
     return tables.FrameTable.from_columns(
         dataset=dataset,
         video=videos,
@@ -127,7 +120,7 @@ def read_annotations(
         valence=va_N2[:, 0],
         arousal=va_N2[:, 1],
         expression=value_NC[:, 2],
-        au=units_or_nan(value_NC[:, 3:]),
+        au=np.where(au_NA == MISSING_CLASS, np.nan, au_NA),
         row=line_numbers,
     )
 
@@ -140,11 +133,6 @@ def read_test_list(
 ) -> tables.FrameTable:
     """Reads a test list: one image id a line, with or without a header and trailing commas.
 
-    Args:
-        path: the text file.
-        image_root: folder that holds `<video>/<frame>.jpg`; not looked at here.
-        dataset: name for the column `dataset`.
-
     Returns:
         A table without labels, in the order of the list with its duplicates: the order that a
         submission must have. It is not sorted.
@@ -154,11 +142,10 @@ def read_test_list(
     """
     lines = read_lines(path)
     first = _first_line(lines, path)
-    has_header = _header_names(lines[first]) in _LIST_HEADERS
+    start = first + 1 if header_names(lines[first]) in _LIST_HEADERS else first
     faults = FaultList(path)
     found: list[tuple[str, str, int]] = []
     line_numbers: list[int] = []
-    start = first + 1 if has_header else first
     for line_number, line in enumerate(lines[start:], start=start + 1):
         if not line.strip(WHITESPACE):
             continue
@@ -172,10 +159,9 @@ def read_test_list(
             continue
         try:
             found.append(split_image_id(cells[0]))
+            line_numbers.append(line_number)
         except ValueError as error:
             faults.add(line_number, str(error), ID_REMEDY)
-            continue
-        line_numbers.append(line_number)
     faults.raise_if_any()
     if not found:
         raise AnnotationError(
@@ -200,12 +186,8 @@ def _first_line(lines: list[str], path: str | os.PathLike[str]) -> int:
     raise AnnotationError("the file is empty", path=path, line=1, remedy="download it again")
 
 
-def _header_names(line: str) -> list[str]:
-    return [cell.strip(WHITESPACE).lower() for cell in _drop_trailing(line.split(","))]
-
-
 def _check_header(line: str, path: str | os.PathLike[str], line_number: int) -> None:
-    names = _header_names(line)
+    names = header_names(line)
     if names in _HEADERS:
         return
     remedy = f"the first line must read {HEADER}"

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from data_pipeline.formats.editions import COLUMNS, FORMS, Form
 from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_bytes, to_text
-from data_pipeline.formats.values import ID_REMEDY, split_image_id, to_number
+from data_pipeline.formats.values import ID_REMEDY, header_names, split_image_id, to_number
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError
 from mtl_face.tables import PredictionTable
@@ -140,23 +140,20 @@ def _files_of(path: str | os.PathLike[str]) -> Sequence[str | os.PathLike[str]]:
 def _refuse(path: str | os.PathLike[str], deviations: list[Deviation]) -> None:
     faults = FaultList(path)
     for deviation in deviations:
-        faults.add(
-            deviation.line,
-            deviation.problem,
-            "mend the file; docs/submissions.md shows each form"
-            + ("" if not deviation.readable else ", or read it with strict=False"),
-        )
+        remedy = "mend the file; docs/submissions.md shows each form"
+        if deviation.readable:
+            remedy += ", or read it with strict=False"
+        faults.add(deviation.line, deviation.problem, remedy)
     faults.raise_if_any()
 
 
 def _summarise(deviations: list[Deviation]) -> tuple[str, ...]:
-    count = collections.Counter(deviation.kind for deviation in deviations)
-    first: dict[str, Deviation] = {}
+    of_kind: dict[str, list[Deviation]] = collections.defaultdict(list)
     for deviation in deviations:
-        first.setdefault(deviation.kind, deviation)
+        of_kind[deviation.kind].append(deviation)
     return tuple(
-        f"{first[kind]}" + (f" ({number - 1} more of the kind)" if number > 1 else "")
-        for kind, number in count.items()
+        str(found[0]) + (f" ({len(found) - 1} more of the kind)" if len(found) > 1 else "")
+        for found in of_kind.values()
     )
 
 
@@ -186,11 +183,9 @@ def _table(files: list[Examined], dataset: str) -> PredictionTable:
 
 
 def examine(path: str | os.PathLike[str], form: Form | None) -> Examined:
-    """Reads a file and notes its deviations.
+    """Reads a file and notes its deviations from `form`.
 
-    Args:
-        path: the text file.
-        form: what it should be; None: what its header or the number of its fields says.
+    None takes the form that its header or the number of its fields says.
 
     Raises:
         AnnotationError: the file cannot be read as text, is empty, or (without `form`) is no
@@ -334,32 +329,23 @@ def _values(cells: list[str], number: int, form: Form, notes: _Notes) -> list[fl
             sound = False
             continue
         values.append(value)
-        if name in tasks.VA_NAMES:
-            sound &= _check_affect(name, cell, value, number, notes)
-        else:
-            sound &= _check_class(name, cell, value, number, notes)
+        sound &= _says_something(name, cell, value, number, notes)
     return values if sound else None
 
 
-def _check_affect(name: str, cell: str, value: float, number: int, notes: _Notes) -> bool:
+def _says_something(name: str, cell: str, value: float, number: int, notes: _Notes) -> bool:
+    """Whether it is clear what a value means; notes what is wrong with it."""
     if not math.isfinite(value):
         notes.add(number, "not finite", f"{name} is {cell}, not a finite number")
         return False
-    if not -1.0 <= value <= 1.0:
-        notes.add(number, "range", f"{name} is {cell}, outside [-1, 1]", readable=True)
-    return True
-
-
-def _check_class(name: str, cell: str, value: float, number: int, notes: _Notes) -> bool:
-    """Checks an expression or an action unit."""
+    if name in tasks.VA_NAMES:
+        if not -1.0 <= value <= 1.0:
+            notes.add(number, "range", f"{name} is {cell}, outside [-1, 1]", readable=True)
+        return True
     is_expression = name == "expression"
     allowed = _CLASSES if is_expression else _BINARY
     if cell in allowed:
         return True
-    expected = "a class from 0 to 7" if is_expression else "0 or 1"
-    if not math.isfinite(value):
-        notes.add(number, "not finite", f"{name} is {cell}, not a finite number")
-        return False
     if value == -1:
         notes.add(number, "range", f"{name} is {cell}, the mark of a missing label", readable=True)
         return True
@@ -367,6 +353,7 @@ def _check_class(name: str, cell: str, value: float, number: int, notes: _Notes)
         notes.add(number, "spelling", f"{name} is {cell}, write {int(value)}", readable=True)
         return True
     is_score = not is_expression and 0.0 < value < 1.0
+    expected = "a class from 0 to 7" if is_expression else "0 or 1"
     notes.add(number, "range", f"{name} is {cell}, expected {expected}", readable=is_score)
     return is_score
 
@@ -380,10 +367,7 @@ def _number(cell: str) -> float | None:
 
 
 def _names(line: str) -> list[str]:
-    cells = [cell.strip(WHITESPACE).lower() for cell in line.replace("\t", ",").split(",")]
-    while cells and not cells[-1]:
-        cells.pop()
-    return cells
+    return header_names(line.replace("\t", ","))
 
 
 def _is_header(line: str) -> bool:
@@ -394,10 +378,7 @@ def _is_header(line: str) -> bool:
 
 def _form_of_header(line: str) -> Form | None:
     names = _names(line)
-    for form in FORMS:
-        if names in _spellings(form):
-            return form
-    return None
+    return next((form for form in FORMS if names in _spellings(form)), None)
 
 
 def _spellings(form: Form) -> Iterable[list[str]]:

@@ -44,10 +44,9 @@ def validate_submission(
     form = find_edition(edition)
     if form.image_column:
         file = examine(path, form)
-        found = [
-            *file.deviations,
-            *_compare(os.fspath(path), file, test_list, os.fspath(list_path)),
-        ]
+        found = file.deviations + list(
+            _compare(os.fspath(path), file, test_list, os.fspath(list_path))
+        )
         return sorted(found, key=lambda note: (note.path != os.fspath(path), note.line))
     return list(_compare_folder(Path(path), form, frame_counts(test_list, list_path)))
 
@@ -93,8 +92,8 @@ def _compare(
         seen[key] += 1
         if nth < len(positions):
             found.append((place, positions[nth]))
-            if test_list.image[positions[nth]] != written:
-                expected = test_list.image[positions[nth]]
+            expected = test_list.image[positions[nth]]
+            if expected != written:
                 problem = f"image id {written!r}, the list has {expected!r}"
                 yield Deviation(path, line, "image id", problem)
         elif positions:

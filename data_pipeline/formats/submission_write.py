@@ -42,12 +42,9 @@ def match_list(
 
     The k-th row of an image in the list gets its k-th prediction, or the first if there are fewer.
 
-    Args:
-        test_list: M rows.
-        predictions: N rows, in any order; those that the list lacks are left aside.
-        list_path: the list's file, for messages.
-        fill: "none" refuses a row without a prediction; "nearest" takes the prediction of the
-            nearest frame of the same video, the earlier one of two equally near.
+    Predictions may be in any order; those that the list lacks are left aside. `fill` "none" refuses
+    a row without a prediction; "nearest" takes the prediction of the nearest frame of the same
+    video, the earlier one of two equally near.
 
     Returns:
         Row of the predictions for each row of the list, int64 [M], and whether it is that of
@@ -63,21 +60,25 @@ def match_list(
     wanted = collections.Counter(zip(test_list.video, test_list.frame.tolist(), strict=True))
     faults = FaultList(list_path)
     seen: collections.Counter[tuple[str, int]] = collections.Counter()
-    by_video = _frames_of_videos(rows) if fill == "nearest" else {}
+    frames_of: dict[str, list[int]] = collections.defaultdict(list)
+    for video, frame in sorted(rows) if fill == "nearest" else ():
+        frames_of[video].append(frame)
     index_M = np.empty(len(test_list), np.int64)
     filled_M = np.zeros(len(test_list), bool)
     for position, key in enumerate(zip(test_list.video, test_list.frame.tolist(), strict=True)):
         line = int(test_list.row[position])
         found = rows.get(key)
         if found is None:
-            frames = by_video.get(key[0])
+            frames = frames_of.get(key[0])
             if frames is None:
                 problem = f"no prediction for {test_list.image[position]}"
                 if fill == "nearest":
                     problem += f", nor for any other frame of video {key[0]!r}"
                 faults.add(line, problem, _REMEDY[fill])
                 continue
-            found = rows[key[0], _nearest(frames, key[1])]
+            distance = np.abs(np.array(frames) - key[1])
+            nearest = frames[np.argmin(distance)]  # the first of two: the earlier
+            found = rows[key[0], nearest]
             filled_M[position] = True
         elif len(found) not in (1, wanted[key]) and not _agree(predictions, found):
             faults.add(
@@ -168,17 +169,6 @@ def _write_lines(path: Path, lines: list[str]) -> Path:
     with replacing(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     return path
-
-
-def _frames_of_videos(rows: dict[tuple[str, int], list[int]]) -> dict[str, npt.NDArray[np.int64]]:
-    frames: dict[str, list[int]] = collections.defaultdict(list)
-    for video, frame in rows:
-        frames[video].append(frame)
-    return {video: np.sort(np.array(found, np.int64)) for video, found in frames.items()}
-
-
-def _nearest(frames: npt.NDArray[np.int64], frame: int) -> int:
-    return int(frames[np.argmin(np.abs(frames - frame))])  # the first of two: the earlier
 
 
 def _agree(predictions: PredictionTable, rows: list[int]) -> bool:

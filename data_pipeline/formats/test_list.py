@@ -27,11 +27,6 @@ def load_test_list(
     third edition, whose official lists name videos alone: each line stands for the frames 1 to
     `frames` of its video.
 
-    Args:
-        path: the text file.
-        root: folder that holds `<video>/<frame>.jpg`; not looked at here.
-        dataset: name for the column `dataset`.
-
     Returns:
         A table without labels, in the order of the list with its duplicates, not sorted. `row` is
         the line of the list.
@@ -67,11 +62,8 @@ def _read_counts(
         elif not _is_file_name(cells[0]):
             faults.add(number, f"{cells[0]!r} is no name of a video", _COUNT_REMEDY)
         elif cells[0] in counts:
-            faults.add(
-                number,
-                f"video {cells[0]!r} stands on line {counts[cells[0]][0]} already",
-                "name each video once",
-            )
+            problem = f"video {cells[0]!r} stands on line {counts[cells[0]][0]} already"
+            faults.add(number, problem, "name each video once")
         else:
             counts[cells[0]] = (number, int(cells[1]))
     faults.raise_if_any()

@@ -37,7 +37,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Reads a file.
+    """Returns a file's content.
 
     Raises:
         AnnotationError: the file is missing, a folder or unreadable.
@@ -137,11 +137,7 @@ class Columns:
 
 
 def read_columns(path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Columns:
-    """Reads a CSV file (comma, semicolon or tab) or a Parquet file, told apart by its content.
-
-    Args:
-        path: the file.
-        wanted: whether a column of this name is to be read.
+    """Reads the wanted columns of a CSV (comma, semicolon or tab) or Parquet file, by its content.
 
     Raises:
         AnnotationError: the file cannot be read as either, has no rows, repeats a column's name,

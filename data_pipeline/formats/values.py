@@ -61,11 +61,7 @@ def check_ranges(
 ) -> None:
     """Adds a fault for the first value of each row that is neither in its range nor missing.
 
-    Args:
-        names: names of the columns: valence, arousal, expression, and AU... for all else.
-        value_NC: float64 [N, C].
-        line_numbers: line of each row, [N].
-        faults: where they are added.
+    Columns are named valence, arousal, expression, and AU... for all else.
     """
     valid_CN = [_is_valid(name, value_NC[:, column]) for column, name in enumerate(names)]
     valid_NC = np.stack(valid_CN, axis=1)
@@ -89,22 +85,18 @@ def check_ranges(
         faults.add(line_numbers[row], f"{name} is {value:g}, {allowed}", remedy)
 
 
-def affect_or_nan(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Valence and arousal with NaN where missing, of the same shape."""
-    return np.where(values == MISSING_VA, np.nan, values)
-
-
-def units_or_nan(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Action units with NaN where missing, of the same shape."""
-    return np.where(values == MISSING_CLASS, np.nan, values)
+def header_names(line: str) -> list[str]:
+    """The names in a header, in lower case, without the empty ones that trailing commas make."""
+    names = [cell.strip(WHITESPACE).lower() for cell in line.split(",")]
+    while names and not names[-1]:
+        names.pop()
+    return names
 
 
 def split_image_id(text: str) -> tuple[str, str, int]:
-    """Takes an image id apart.
+    """Takes an image id `<video>/<frame>.<extension>` apart, as `check_path` returns it.
 
-    Args:
-        text: `<video>/<frame>.<extension>`, blanks around it and backslashes allowed. The video
-            may lie in further folders, which become part of its name.
+    The video may lie in further folders, which become part of its name.
 
     Returns:
         The id with forward slashes, the video's name, the frame number.
@@ -136,11 +128,8 @@ def check_image_path(text: str) -> str:
 def check_path(text: str) -> str:
     """Checks that a path from a file stays below the folder that it is joined to.
 
-    Args:
-        text: the path, blanks around it and backslashes allowed.
-
     Returns:
-        The path with forward slashes, without empty parts and `.`.
+        The path with forward slashes, without blanks around it, empty parts and `.`.
 
     Raises:
         ValueError: with the fault as its message.
@@ -148,8 +137,7 @@ def check_path(text: str) -> str:
     image = text.strip(WHITESPACE)
     if _CONTROL.search(image):
         raise ValueError(f"image id {image!r} holds a control character")
-    if "\\" in image:
-        image = image.replace("\\", "/")
+    image = image.replace("\\", "/")
     if image.startswith("/") or image[1:3] == ":/":
         raise ValueError(f"image id {image!r} is an absolute path")
     parts = image.split("/")
