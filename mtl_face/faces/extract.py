@@ -5,6 +5,7 @@ source is finished or absent.
 """
 
 import dataclasses
+import functools
 import multiprocessing
 import queue
 import shutil
@@ -323,16 +324,13 @@ def extract_all(
     totals = _Totals(frames, progress)
     todo = [index for index in range(len(sources)) if index not in outcomes]
     if detector is not None or min(workers, len(todo)) <= 1:
-        finder = detector or (BlazeFaceDetector() if todo else None)
+        if todo and detector is None:
+            detector = BlazeFaceDetector()
         for index in todo:
-            assert finder is not None
+            assert detector is not None
+            report = functools.partial(totals.update, index)
             try:
-                record = extract(
-                    sources[index],
-                    output,
-                    finder,
-                    lambda done, total, index=index: totals.update(index, done, total),  # type: ignore[misc]
-                )
+                record = extract(sources[index], output, detector, report)
                 outcomes[index] = Outcome(sources[index], record, None)
             except VideoError as error:
                 outcomes[index] = Outcome(sources[index], None, error)

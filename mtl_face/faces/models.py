@@ -28,12 +28,14 @@ _GRIDS = ((16, 2), (8, 6))  # cells a side, anchors a cell
 class MissingExtraError(UserError):
     """A library of the extra `video` cannot be imported."""
 
-    def __init__(self, purpose: str, error: ImportError) -> None:
-        super().__init__(
-            f"{purpose}, which cannot be imported ({error})",
-            remedy='install the extra: python -m pip install "mtl_face[video]" '
-            "(in a clone: python -m pip install -e '.[video]')",
-        )
+
+def missing_extra(purpose: str, error: ImportError) -> MissingExtraError:
+    """The error for `purpose`, as in "reading videos needs PyAV"."""
+    return MissingExtraError(
+        f"{purpose}, which cannot be imported ({error})",
+        remedy='install the extra: python -m pip install "mtl_face[video]" '
+        "(in a clone: python -m pip install -e '.[video]')",
+    )
 
 
 class BlazeFace:
@@ -99,7 +101,7 @@ def _load(name: str) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise MissingExtraError("finding faces needs LiteRT", error) from error
+        raise missing_extra("finding faces needs LiteRT", error) from error
     network = Interpreter(model_path=str(ASSETS / name), num_threads=1)
     network.allocate_tensors()
     return network

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mtl_face.errors import UserError
-from mtl_face.faces.models import MissingExtraError
+from mtl_face.faces.models import missing_extra
 
 _CONTAINERS = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
 
@@ -175,7 +175,7 @@ def import_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise MissingExtraError("reading videos needs PyAV", error) from error
+        raise missing_extra("reading videos needs PyAV", error) from error
     av.logging.set_level(av.logging.PANIC)  # damage is counted and reported here
     return av
 
