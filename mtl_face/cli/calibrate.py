@@ -26,12 +26,7 @@ _REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --model=RUN, an evalu
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    parser.add_argument(
-        "--predictions",
-        type=Path,
-        metavar="FILE",
-        help="predictions of the validation set: a .parquet",
-    )
+    flags.predictions(parser, "predictions of the validation set: a .parquet", required=False)
     parser.add_argument(
         "--truth", type=Path, metavar="FILE", help="labels: a multi-task annotation file"
     )

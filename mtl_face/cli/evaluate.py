@@ -22,18 +22,9 @@ own_settings = flags.settings_of_model
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     flags.model(parser)
-    parser.add_argument(
-        "--predictions",
-        type=Path,
-        metavar="FILE",
-        help="instead of a run: score this file (our .parquet or .csv, or a submission)",
-    )
-    parser.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="FILE.json",
-        help="of run.py calibrate: applied before the score, as --config.evaluation.calibration",
-    )
+    meaning = "instead of a run: score this file (our .parquet or .csv, or a submission)"
+    flags.predictions(parser, meaning, required=False)
+    flags.calibration(parser)
     parser.add_argument(
         "--report",
         type=Path,

@@ -86,6 +86,21 @@ def scoring_of(options: argparse.Namespace) -> "Scoring":
     )
 
 
+def predictions(parser: argparse.ArgumentParser, meaning: str, *, required: bool) -> None:
+    """`--predictions`, a file of them."""
+    parser.add_argument("--predictions", required=required, type=Path, metavar="FILE", help=meaning)
+
+
+def calibration(parser: argparse.ArgumentParser) -> None:
+    """`--calibration`, which changes the settings as `with_calibration` does."""
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE.json",
+        help="of run.py calibrate: applied to the predictions, as --config.evaluation.calibration",
+    )
+
+
 def table_output(parser: argparse.ArgumentParser) -> None:
     """`--output` of a command that writes a table of predictions."""
     parser.add_argument(

@@ -45,10 +45,7 @@ The whole thing on the embedded default:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command.
-
-    Args:
-        arguments: the words after the program's name; None: those of this process.
+    """Runs a command; without arguments, that of this process.
 
     Returns:
         Exit status: 0, 2 for a user's mistake, 128 + signal if stopped by one, or if whoever read
@@ -184,9 +181,9 @@ def _load_config(
 def _workdir(options: argparse.Namespace) -> Path | None:
     """The run's folder that the flags name, if they name one."""
     model = getattr(options, "model", None)
-    return (
-        model if model is not None and workdirs.is_run(model) else getattr(options, "workdir", None)
-    )
+    if model is not None and workdirs.is_run(model):
+        return model
+    return getattr(options, "workdir", None)
 
 
 def _quiet_libraries() -> None:

@@ -34,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="an image of the list that is absent: an error (default), or left out and counted",
     )
-    parser.add_argument(
-        "--calibration", type=Path, metavar="FILE.json", help="of run.py calibrate: applied"
-    )
+    flags.calibration(parser)
     flags.table_output(parser)
 
 
@@ -59,11 +57,8 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         images=options.images,
         missing_images=options.missing_images,
     )
-    write = (
-        prediction_files.write
-        if options.output.suffix == ".parquet"
-        else prediction_files.write_csv
-    )
+    as_csv = options.output.suffix == ".csv"
+    write = prediction_files.write_csv if as_csv else prediction_files.write
     write(table, options.output)
     print(f"predictions: {options.output}")
     print(

@@ -10,11 +10,7 @@ _LINE = "{n:,} of {total:,} {unit}, {rate_noinv:,.0f} a second, {remaining} left
 
 
 class Progress:
-    """Shows rate and time left on standard output; call it with (done, total).
-
-    Args:
-        things: what is counted, in the plural.
-    """
+    """Shows rate and time left of some things, named in the plural; call it with (done, total)."""
 
     def __init__(self, things: str) -> None:
         self._things = things

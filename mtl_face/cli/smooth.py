@@ -1,7 +1,6 @@
 """`smooth`: smooth a file of predictions over time, video by video."""
 
 import argparse
-from pathlib import Path
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
@@ -12,13 +11,7 @@ CONFIG = "none"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    parser.add_argument(
-        "--predictions",
-        required=True,
-        type=Path,
-        metavar="FILE",
-        help="a .parquet or .csv of predictions",
-    )
+    flags.predictions(parser, "a .parquet or .csv of predictions", required=True)
     flags.smoothing(parser, default="30", default_meaning="30, the paper's")
     parser.add_argument(
         "--on",

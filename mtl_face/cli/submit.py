@@ -12,9 +12,7 @@ CONFIG = "none"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    parser.add_argument(
-        "--predictions", required=True, type=Path, metavar="FILE", help="our .parquet or .csv"
-    )
+    flags.predictions(parser, "our .parquet or .csv", required=True)
     flags.challenge(parser)
     parser.add_argument(
         "--output",

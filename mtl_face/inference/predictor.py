@@ -101,8 +101,6 @@ class Predictor:
     """A network with its weights.
 
     Attributes:
-        forward: the network, compiled.
-        variables: its `params` and `batch_stats`.
         temperatures: T of each task.
         step: optimizer steps that the weights have seen.
         origin: what every table of predictions says of the weights: `weights_sha256`,

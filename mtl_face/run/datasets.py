@@ -6,7 +6,7 @@ Every function that reads or makes data takes `say`, which gets one line for the
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,10 @@ from data_pipeline import formats, images, mixture, order, records, sampling
 from mtl_face import files
 from mtl_face.config import DataConfig, DataSetConfig
 from mtl_face.errors import ConfigError, ImageError
+from mtl_face.run import Progress, Say
 from mtl_face.tables import FrameTable
 
 TRAIN, VALIDATION = SPLITS = formats.SPLITS
-
-Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
-"""Called with (done, total) now and then."""
 
 _FAULTS_SHOWN = 10
 

@@ -1,7 +1,7 @@
 """A model's official score on its validation set, with its predictions and a report."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.scoring import summary
 from mtl_face.inference.predictor import Predictor
 from mtl_face.report import write_report
-from mtl_face.run import datasets, models, postprocess, provenance, reports
+from mtl_face.run import Say, datasets, models, postprocess, provenance, reports
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
 from mtl_face.tasks import TASKS
@@ -25,7 +25,7 @@ def evaluate(
     config: Config | None = None,
     *,
     output: str | Path | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Scores a model on the validation set that the settings name.
 
@@ -59,7 +59,7 @@ def evaluate(
     return evaluate_predictor(model, validation, folder, history=history, say=say)
 
 
-def load_validation(config: Config, say: Callable[[str], None]) -> Pixels:
+def load_validation(config: Config, say: Say) -> Pixels:
     """The validation set that the settings name; renders the embedded one first if absent."""
     table = datasets.load_split(config.data, "validation", say)
     return find_pixels(config, table, say)
@@ -71,7 +71,7 @@ def evaluate_predictor(
     folder: Path | None,
     *,
     history: Sequence[Mapping[str, Any]] = (),
-    say: Callable[[str], None],
+    say: Say,
 ) -> dict[str, Any]:
     """Scores a predictor, and writes the numbers, the predictions and a report.
 

@@ -1,7 +1,6 @@
 """The parameters of a run alone, with a card that says what they are."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from mtl_face import probabilities
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.faces import align
-from mtl_face.run import models, provenance
+from mtl_face.run import Say, models, provenance
 from mtl_face.run import workdir as workdirs
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported
@@ -24,7 +23,7 @@ def export(
     *,
     form: exports.Format = "orbax",
     output: str | Path | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Path:
     """Writes the network of a run, at the checkpoint that the settings ask for, for use elsewhere.
 

@@ -1,19 +1,16 @@
 """A run's initial weights: read and checked before anything is computed."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from mtl_face.config import Config
+from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.weights import LoadedBackbone, load_backbone
 from mtl_face.weights.backbone import check_settings, describe
 
 
-def load(config: Config, say: Callable[[str], None]) -> LoadedBackbone | None:
-    """Reads `model.backbone.init_from` and checks that the network is built and fed for it.
-
-    Returns:
-        The weights; None if the run starts from random ones.
+def load(config: Config, say: Say) -> LoadedBackbone | None:
+    """Reads `model.backbone.init_from` and checks that the network fits it; None if unset.
 
     Raises:
         WeightsError: the file cannot be used, or not with these settings.
@@ -32,7 +29,7 @@ def load(config: Config, say: Callable[[str], None]) -> LoadedBackbone | None:
     return backbone
 
 
-def load_early(config: Config, workdir: Path, say: Callable[[str], None]) -> LoadedBackbone | None:
+def load_early(config: Config, workdir: Path, say: Say) -> LoadedBackbone | None:
     """`load`, unless the folder holds a run to go on with, which needs no initial weights.
 
     Called before the data are prepared, so that a wrong file costs seconds.

@@ -1,12 +1,13 @@
 """A trained model, wherever it lies: in the folder of a run, or in an export."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_face import config as config_lib
 from mtl_face.config import Config
 from mtl_face.errors import WorkdirError
+from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
     return config_lib.of_export(exported.read_card(path)["config"]), path
 
 
-def open_model(path: str | Path, config: Config, say: Callable[[str], None]) -> "Predictor":
+def open_model(path: str | Path, config: Config, say: Say) -> "Predictor":
     """Loads a model under given settings, whose network must be the model's.
 
     Raises:
@@ -76,7 +77,7 @@ def is_run(path: str | Path) -> bool:
 def open_run(
     workdir: Path,
     config: Config,
-    say: Callable[[str], None],
+    say: Say,
     *,
     experiment: "Experiment | None" = None,
 ) -> "Predictor":
@@ -140,7 +141,7 @@ def restore(workdir: Path, experiment: "Experiment") -> tuple[int, Any]:
         return step, checkpoints.restore(step, experiment.state_like)
 
 
-def open_export(path: Path, config: Config, say: Callable[[str], None]) -> "Predictor":
+def open_export(path: Path, config: Config, say: Say) -> "Predictor":
     """The network of an export, which must be that of the settings.
 
     Raises:
@@ -171,9 +172,7 @@ def open_export(path: Path, config: Config, say: Callable[[str], None]) -> "Pred
     )
 
 
-def _check_settings(
-    config: Config, card: Mapping[str, Any], path: Path, say: Callable[[str], None]
-) -> None:
+def _check_settings(config: Config, card: Mapping[str, Any], path: Path, say: Say) -> None:
     from mtl_face.weights.card import ExportError, model_differences
 
     found = model_differences(card, config.model)

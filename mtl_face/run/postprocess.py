@@ -4,7 +4,7 @@ Nothing here needs JAX or TensorFlow.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,11 @@ from mtl_face.evaluation.calibration_fit import Search
 from mtl_face.evaluation.joining import asked_rows, match
 from mtl_face.evaluation.smoothing import Scale, Smoothing, smooth
 from mtl_face.files import sha256
+from mtl_face.run import Say
 from mtl_face.tables import EPISTEMIC_COLUMNS, FrameTable, PredictionError, PredictionTable
 
 if TYPE_CHECKING:
     from mtl_face.config import Config
-
-Say = Callable[[str], None]
-"""Takes a line for the user."""
 
 RAW = "predictions_raw.parquet"
 """As the network made them; written where smoothing or calibration changed what was scored."""
@@ -77,13 +75,7 @@ def post_process(
     calibration: str | Path | None,
     say: Say,
 ) -> tuple[PredictionTable, list[str]]:
-    """Smooths, then calibrates.
-
-    Args:
-        table: predictions.
-        smoothing: how to smooth, or None.
-        calibration: a file of `run.py calibrate`, or None.
-        say: takes a line for the user.
+    """Smooths, then calibrates with a file of `run.py calibrate`; None leaves a step out.
 
     Returns:
         The table (the very same if there is nothing to do), and warnings on what its scores mean.

@@ -1,7 +1,6 @@
 """Predictions of a model for the rows of a table, and for a list of images without labels."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -15,7 +14,7 @@ from data_pipeline.records import find as find_shards
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError, ImageError
 from mtl_face.inference.predictor import Predictor
-from mtl_face.run import models, postprocess, provenance
+from mtl_face.run import Say, models, postprocess, provenance
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.training import distributed, sharding
 from mtl_face.training.monitoring import InputWatch
@@ -30,7 +29,7 @@ def predict(
     config: Config | None = None,
     images: str | Path | None = None,
     missing_images: str = "error",
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> PredictionTable:
     """Predicts every image of a list, as of a challenge's test set.
 
@@ -83,7 +82,7 @@ class Pixels:
 
 
 def find_pixels(
-    config: Config, table: FrameTable, say: Callable[[str], None], *, split: str = "validation"
+    config: Config, table: FrameTable, say: Say, *, split: str = "validation"
 ) -> Pixels:
     """Finds the images of a split's table, and decodes them now if the config wants them in memory.
 
@@ -142,7 +141,7 @@ def _read_list(
     test_list: Path,
     images: str | Path | None,
     missing_images: str,
-    say: Callable[[str], None],
+    say: Say,
 ) -> FrameTable:
     if images is None:
         if config.data.root is None:

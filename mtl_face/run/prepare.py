@@ -20,8 +20,7 @@ from data_pipeline import formats
 from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.errors import ConfigError
-from mtl_face.run import datasets
-from mtl_face.run.datasets import Progress, Say
+from mtl_face.run import Progress, Say, datasets
 from mtl_face.tables import FrameTable
 
 Bar = Callable[[str], Progress]
@@ -68,8 +67,7 @@ def own_files(config: config_lib.Config, say: Say) -> config_lib.Config:
 def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
     """Makes the embedded data set if it is absent, reads every row and decodes every image.
 
-    Returns:
-        The folders of the data sets, all of whose rows and images are sound.
+    Returns the folders of the data sets.
 
     Raises:
         UserError: for the first kind of defect that is found; several are listed together.

@@ -4,14 +4,14 @@ A run's provenance lies in its folder and beside the state of every checkpoint.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mtl_face.config import Config
 from mtl_face.errors import WeightsError
 from mtl_face.files import write_json
-from mtl_face.run import datasets
+from mtl_face.run import Say, datasets
 from mtl_face.run import workdir as workdirs
 from mtl_face.training import distributed
 from mtl_face.training.checkpoint import Checkpoints
@@ -76,7 +76,7 @@ def amended(config: Config, recorded: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def warn(found: Mapping[str, Any] | None, say: Callable[[str], None]) -> list[str]:
+def warn(found: Mapping[str, Any] | None, say: Say) -> list[str]:
     """Says what a user must know of a provenance; returns the sentences."""
     lines = provenance.warnings(found)
     for line in lines:

@@ -1,7 +1,6 @@
 """Takes a bad step of a run again: whole, and apart."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.training import guard, replay, sharding
 from mtl_face.training.checkpoint import Checkpoints
@@ -26,9 +26,7 @@ class Replayed:
     diagnosis: replay.Diagnosis
 
 
-def take_again(
-    config: Config, workdir: Path, dump_file: Path, *, say: Callable[[str], None]
-) -> Replayed:
+def take_again(config: Config, workdir: Path, dump_file: Path, *, say: Say) -> Replayed:
     """Takes the step of WORKDIR/replay/STEP.npz again on the devices of this machine.
 
     Raises:

@@ -6,7 +6,6 @@ submission to a challenge.
 
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from mtl_face.evaluation import comparison, prediction_files, scoring
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.joining import asked_rows, check_rows, join_both, join_file, only_tasks
 from mtl_face.report import Report, write_report
+from mtl_face.run import Say
 from mtl_face.run.postprocess import post_process
 from mtl_face.tables import FrameTable, PredictionError, PredictionTable
 from mtl_face.weights.provenance import warnings_of_predictions
@@ -40,7 +40,6 @@ class Scoring:
         lenient: score what fits, instead of refusing a file that departs from its form or whose
             rows are not those of the labels.
         num_resamples: resamples of the videos for intervals, 0 for none.
-        seed: of the resamples.
     """
 
     truth: Path
@@ -55,12 +54,10 @@ class ScoredFile:
     """A file of predictions with its scores.
 
     Attributes:
-        path: the file.
         truth: the labels of the tasks that it answers.
-        predictions: as scored.
-        raw: as they were before a calibration was applied, or None.
-        result: the scores: what `scoring.score` returns, with `matching`, `warnings` (on what the
-            weights have seen), `provenance` and `files`.
+        raw: the predictions before a calibration was applied, or None.
+        result: what `scoring.score` returns, with `matching`, `warnings` (on what the weights have
+            seen), `provenance` and `files`.
     """
 
     path: Path
@@ -75,7 +72,7 @@ def score_file(
     how: Scoring,
     *,
     calibration: Path | None = None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> ScoredFile:
     """Scores a file of predictions against labels; a calibration is applied before the score.
 
@@ -125,8 +122,7 @@ def score_file(
 def compare_files(first: Path, second: Path, how: Scoring) -> dict[str, Any]:
     """Whether two files differ by more than the choice of videos explains.
 
-    Returns:
-        What `comparison.compare` does, with `files` and `warnings`.
+    Returns what `comparison.compare` does, with `files` and `warnings`.
 
     Raises:
         ConfigError: the two answer no common task.

@@ -19,10 +19,7 @@ class Submitted:
     """A submission that was written.
 
     Attributes:
-        num_files: files written.
-        num_rows: rows of the test list, and of the submission.
-        num_videos: their videos.
-        num_predictions: rows of the predictions.
+        num_rows: rows of the test list, and of the submission; `num_videos` are theirs.
         num_clipped: predicted values of valence and arousal outside [-1, 1].
         num_filled: rows with the prediction of another frame.
         warnings: on what the weights have seen.

@@ -15,7 +15,7 @@ from mtl_face import files
 from mtl_face.config import Config
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.run import datasets, initial_weights, models, processes, provenance
+from mtl_face.run import Say, datasets, initial_weights, models, processes, provenance
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
@@ -35,11 +35,10 @@ class TrainingResult:
     """How a training ended.
 
     Attributes:
-        workdir: the run's folder, absolute.
+        workdir: absolute.
         step: steps of the newest checkpoint.
         metrics: what evaluation/metrics.json holds; empty for a run that was stopped, and in a
             process that writes no files.
-        stopped_by: the signal that ended the run early, or None.
     """
 
     workdir: Path
@@ -53,7 +52,7 @@ def train(
     workdir: str | Path,
     *,
     profile_steps: tuple[int, int] | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> TrainingResult:
     """Trains, or goes on where an earlier call stopped; then evaluates the best checkpoint.
 
@@ -157,7 +156,7 @@ def _training_data(
     experiment: Experiment,
     table: FrameTable,
     rows: order.Order,
-    say: Callable[[str], None],
+    say: Say,
 ) -> TrainingData:
     config = experiment.config
     batch_size = config.optimizer.batch_size
@@ -185,7 +184,7 @@ def _training_data(
 
 
 def _scorer(
-    experiment: Experiment, validation: Pixels, say: Callable[[str], None]
+    experiment: Experiment, validation: Pixels, say: Say
 ) -> Callable[[TrainState], dict[str, float]]:
     """Scores of a state on the validation set, and on the others of a mixture by their names."""
     forward = Forward(experiment.config, mesh=experiment.mesh)
@@ -211,7 +210,7 @@ def _scorer(
     return scores
 
 
-def _other_validation_sets(config: Config, say: Callable[[str], None]) -> dict[str, Pixels]:
+def _other_validation_sets(config: Config, say: Say) -> dict[str, Pixels]:
     """Of a mixture, the data sets besides the evaluated one that are scored in training."""
     data = config.data
     if not data.validate_each:

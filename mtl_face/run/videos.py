@@ -9,7 +9,7 @@ from typing import Any
 from mtl_face.errors import ImageError
 from mtl_face.faces import extract, layout
 from mtl_face.faces.video import VideoError
-from mtl_face.run.datasets import Progress, Say
+from mtl_face.run import Progress, Say
 
 _SHOWN = 10
 

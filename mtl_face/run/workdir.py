@@ -26,13 +26,10 @@ _CONFIG = "config.json"
 
 
 def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
-    """Makes the folder if it is absent, and checks that it can be written and is this run's.
+    """Makes the folder, or checks that it is writable and this run's; returns its absolute path.
 
     As long as it holds no checkpoint, it is nobody's: a command that failed on a wrong setting
     can be given again with the right one.
-
-    Returns:
-        Its absolute path.
 
     Raises:
         WorkdirError: if it cannot be written or belongs to a run with other settings.
@@ -58,14 +55,7 @@ def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
 
 
 def open_for_reading(workdir: Path, config: config_lib.Config) -> Path:
-    """Checks that the folder holds a run with these settings.
-
-    Returns:
-        Its absolute path.
-
-    Raises:
-        WorkdirError: if it does not.
-    """
+    """The absolute path of a folder that holds a run with these settings; else WorkdirError."""
     workdir = workdir.expanduser().resolve()
     if not is_run(workdir):
         raise _holds_no_run(workdir)

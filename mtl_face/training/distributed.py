@@ -53,11 +53,7 @@ def find_place(
 ) -> Place | None:
     """This process's place in a run: as given, or as a TPU pod, SLURM or Open MPI name it.
 
-    Args:
-        coordinator: `HOST:PORT` of process 0, or None.
-        num_processes: of the run, or None; 1 to run alone, wherever that is.
-        process_id: of this process, from 0, or None.
-        timeout_seconds: to wait for the coordinator's name to be known.
+    `coordinator` is `HOST:PORT` of process 0; `num_processes=1` runs alone, wherever that is.
 
     Returns:
         The place; None for a process that runs alone.

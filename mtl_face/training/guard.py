@@ -119,14 +119,10 @@ class Guard:
         on_bad: OnBad,
         say: Callable[[str], None],
     ) -> None:
-        """Wraps a jitted step.
+        """Wraps `hold_bad_steps` of a step, jitted with the state donated.
 
-        Args:
-            step: `hold_bad_steps` of a step, jitted; the state is donated to it.
-            placement: where its `held` lies, whole on every device.
-            policy: whether a bad step ends the run, or is left out.
-            on_bad: keeps what is needed to look into a bad step.
-            say: takes a line.
+        `placement` is that of `held`, whole on every device. After `on_bad` has kept what is needed
+        to look into a bad step, the run ends or leaves the step out, as the policy says.
         """
         self._step = step
         self._policy = policy

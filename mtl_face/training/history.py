@@ -160,10 +160,7 @@ _HEADER, _FOOTER = 12, 4
 def forget_events_after(folder: Path, step: int) -> int:
     """Drops TensorBoard's events of later steps, and what a kill or a dead machine left unreadable.
 
-    No writer has the files of the folder open; it may be absent.
-
-    Returns:
-        Number of events dropped.
+    No writer has the files of the folder open; it may be absent. Returns the number dropped.
 
     Raises:
         WorkdirError: a file cannot be read or written.

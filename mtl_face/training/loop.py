@@ -25,8 +25,7 @@ class Cadence:
     """When what happens, in steps.
 
     Attributes:
-        total_steps: steps of the whole run.
-        steps_per_epoch: steps of an epoch, not always a whole number.
+        steps_per_epoch: not always a whole number.
         examples_per_step: examples of a global batch.
         log_every: steps between two lines of progress, besides those at checkpoints: so the means
             of a row never reach over a step that a run may go on from.
@@ -47,15 +46,10 @@ class Loop:
     """Takes steps until the run is complete or is asked to stop.
 
     Attributes:
-        cadence: when what happens.
         train_step: `(state, batch) -> (state, numbers)`; `loss` and `gradient_norm` among them.
         batches: global batches, the first for the step that comes next.
-        evaluate: state -> scores.
         learning_rates: schedules by group, for the log.
-        checkpoints: where states go.
-        history: where the learning curves go.
         write_scalars: `(step, numbers)`, to TensorBoard.
-        say: prints a line of progress.
         stop: asked after each step.
         settle: called on a state before it is reported, scored or saved; see `guard.Guard`.
         input_seconds: time waited for batches so far.

@@ -16,11 +16,7 @@ _MIB = 2**20
 
 
 class InputWatch:
-    """Iterates over batches, measures the waiting, and gives up after a time-out.
-
-    Attributes:
-        waited_seconds: total time that the caller has waited for batches.
-    """
+    """Iterates over batches, sums the waiting (`waited_seconds`), gives up after a time-out."""
 
     def __init__(
         self,
@@ -34,14 +30,9 @@ class InputWatch:
         """Wraps batches; none is asked for yet.
 
         With a time-out a thread of its own goes through them: what hangs there cannot be
-        interrupted, only left behind.
-
-        Args:
-            batches: an iterable.
-            timeout_seconds: longest wait for one batch; 0 for any length.
-            where: the host and process, for the message.
-            first_step: number of steps taken before the first batch.
-            unit: what a batch is for, in the message.
+        interrupted, only left behind. A time-out of 0 waits for any length. `where` (host and
+        process) and `unit` (what a batch is for) stand in the message; `first_step` is the number
+        of steps taken before the first batch.
         """
         self.waited_seconds = 0.0
         self._timeout = timeout_seconds
@@ -110,10 +101,9 @@ class InputWatch:
 def memory() -> dict[str, float]:
     """Memory in use, in MiB.
 
-    Returns:
-        `memory/host_mib`, what this process holds of the host's memory; `memory/device_mib` and
-        `memory/device_peak_mib`, in use now and at most so far, of the local device that has used
-        most, where the devices report it (a CPU does not).
+    `memory/host_mib` is what this process holds of the host's memory; `memory/device_mib` and
+    `memory/device_peak_mib` are in use now and at most so far, of the local device that has used
+    most, where the devices report it (a CPU does not).
     """
     numbers = {"memory/host_mib": psutil.Process().memory_info().rss / _MIB}
     reports = [device.memory_stats() for device in jax.local_devices()]

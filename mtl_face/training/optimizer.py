@@ -106,16 +106,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """AdamW for both groups, after an optional clip of the gradients' global norm.
 
-    Args:
-        settings: of AdamW and of the clip. Decay is decoupled, times the learning rate, and applies
-            where `decayed` says.
-        rates: learning rates of `backbone` and `rest`.
-        frozen_stages: stages of the backbone that do not change at all: no step, no decay, no
-            moments in the state, no part in the clipped norm. -1 for none, 0 for the stem, k for
-            the stem and the first k stages.
-
-    Returns:
-        An optax transformation for parameters whose paths name the groups (`group_labels`).
+    Decay is decoupled, times the learning rate, and applies where `decayed` says. Frozen stages do
+    not change at all: no step, no decay, no moments in the state, no part in the clipped norm; -1
+    for none, 0 for the stem, k for the stem and the first k stages.
     """
 
     def adamw(schedule: Schedule) -> optax.GradientTransformation:

@@ -46,9 +46,7 @@ class BadStep:
         taken: steps taken before it.
         state: the state that it began with.
         batch: its global batch, on the devices.
-        numbers: what it reported.
-        rows: rows of the batch in the training table, [B].
-        images: their files, [B].
+        rows: rows of the batch in the training table, [B]; `images` are their files.
     """
 
     taken: int
@@ -64,7 +62,6 @@ class Dump:
     """A bad step, read from its files.
 
     Attributes:
-        path: the .npz file.
         step: number of the bad step, from 1.
         batch: nested dict of arrays: `image` uint8 [B, S, S, 3], `targets` and `weights` by task.
         images: file of each example, [B].
@@ -155,7 +152,6 @@ class Place:
     """A value of the computation.
 
     Attributes:
-        name: what it is.
         size: number of elements.
         bad: how many of them are not finite.
         largest: largest magnitude of the others.

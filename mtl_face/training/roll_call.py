@@ -31,7 +31,6 @@ class Place:
 
     Attributes:
         coordinator: `HOST:PORT` of process 0.
-        num_processes: of the run.
         process_id: of this one, from 0.
         local_devices: numbers of the devices of this host that the launcher gives to this process;
             None for all.

@@ -61,16 +61,7 @@ def make_train_step(
     objective: Objective,
     options: StepOptions = StepOptions(),
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """Builds the step.
-
-    Args:
-        network: the network.
-        optimizer: over `state.params`.
-        mesh: the devices.
-        state_shardings: pytree of shardings, like the state.
-        augment: random geometry and MixUp.
-        objective: the loss.
-        options: how a step is taken.
+    """Builds the step, over state, batch and shardings (pytrees) that lie on the mesh.
 
     Returns:
         Jitted `(state, batch) -> (state, numbers)`; with `loss_limit`, `(state, batch, held)`.
@@ -142,13 +133,10 @@ def make_train_step(
 
 
 def mean_numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Means over steps of what the steps report.
+    """Means over steps of what the steps report; its rows lie on the host.
 
     A number `NAME` with a companion `NAME_weight` is averaged by that weight (a task's loss over
     the labels seen), all others plainly.
-
-    Args:
-        rows: what the steps returned, on the host.
 
     Returns:
         Floats by name, without the companions; NaN where the weights add up to nothing. Rows with

@@ -29,15 +29,14 @@ PROFILE = "profile"
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """The training examples, as a trainer needs them.
+    """The training examples, as a trainer needs them; its functions take the number of steps taken.
 
     Attributes:
         steps_per_epoch: not always a whole number.
-        total_steps: steps of the whole run.
-        batches: steps taken -> global batches on the devices, the next step's first.
-        rows: steps taken -> rows of the next batch in the training table, int64 [B].
+        batches: gives global batches on the devices, the next step's first.
+        rows: gives the rows of the next batch in the training table, int64 [B].
         image: file of each row of the training table, [N].
-        numbers: steps taken -> further numbers of the next step, for the log.
+        numbers: gives further numbers of the next step, for the log.
     """
 
     steps_per_epoch: Fraction | int
