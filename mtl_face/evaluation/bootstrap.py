@@ -2,9 +2,9 @@
 
 Frames of a video are alike, so they are no independent evidence: what is drawn with replacement
 are whole videos. Intervals are bias-corrected and accelerated (BCa, Efron 1987), with the
-acceleration from leaving out one video at a time, or plain percentiles.
+acceleration from leaving out one video at a time.
 
-Both are too narrow where there are few videos, for they take the spread of V videos for that of
+They are too narrow where there are few videos, for they take the spread of V videos for that of
 all: their tails are moved out as a t interval's are against a normal one's (the expanded
 percentile interval of Hesterberg 2015).
 
@@ -15,7 +15,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,9 @@ from mtl_face.evaluation.measures import Floats
 from mtl_face.evaluation.sums import Scores, Statistic, Videos, merge
 from mtl_face.evaluation.task_metrics import METRICS
 
-Method = Literal["bca", "percentile"]
-
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
+METHOD = "bca"
 _MIN_DEFINED = 0.9
 """Share of resamples in which a score must be defined to have an interval."""
 
@@ -101,21 +100,12 @@ def resample_statistics(parts: Iterable[Statistic], weights_RV: Floats) -> Resam
     return Resampling(point, merge(resampled), merge(left_out))
 
 
-def interval(
-    sample: Resampling,
-    path: str,
-    *,
-    level: float = LEVEL,
-    method: Method = "bca",
-    expand: bool = True,
-) -> tuple[float, float] | None:
-    """Confidence interval of one score.
+def interval(sample: Resampling, path: str, *, expand: bool = True) -> tuple[float, float] | None:
+    """Interval of one score, or difference of scores, that holds its true value with `LEVEL`.
 
     Args:
         sample: what `resample` returned, or a difference of two.
         path: name of the score.
-        level: probability that the interval is to hold the true value with.
-        method: `bca` or `percentile`.
         expand: widen for the small number of videos.
 
     Returns:
@@ -126,21 +116,16 @@ def interval(
     values = _defined(sample, path)
     if values is None:
         return None
-    z = _NORMAL.inv_cdf((1.0 + level) / 2.0)
-    if expand:
-        z = _expanded(level, len(sample.left_out[path]))
-    tails = [_NORMAL.cdf(-z), _NORMAL.cdf(z)]
-    if method == "bca":
-        bias, acceleration = _bca(sample, path, values)
-        tails = [_shift(end, bias, acceleration) for end in (-z, z)]
-    low, high = np.quantile(values, tails)
+    z = _expanded(len(sample.left_out[path])) if expand else _NORMAL.inv_cdf((1.0 + LEVEL) / 2.0)
+    bias, acceleration = _bca(sample, path, values)
+    low, high = np.quantile(values, [_shift(end, bias, acceleration) for end in (-z, z)])
     slack = 1e-9 * (1.0 + abs(sample.point[path]))
     if not low - slack <= sample.point[path] <= high + slack:
         return None
     return float(low), float(high)
 
 
-def p_value(sample: Resampling, path: str, *, method: Method = "bca") -> float | None:
+def p_value(sample: Resampling, path: str) -> float | None:
     """Two-sided p-value of the hypothesis that a difference is zero.
 
     It is the smallest alpha whose interval of level 1 - alpha excludes zero, at least 2 / (R + 1):
@@ -149,49 +134,39 @@ def p_value(sample: Resampling, path: str, *, method: Method = "bca") -> float |
     Args:
         sample: differences, as from `Resampling.minus`.
         path: name of the score.
-        method: that of the interval.
 
     Returns:
         A number in (0, 1], or None where there is no interval.
     """
     values = _defined(sample, path)
-    if values is None or interval(sample, path, method=method) is None:
+    if values is None or interval(sample, path) is None:
         return None
     if not values.any() and sample.point[path] == 0.0:
         return 1.0
     z = _NORMAL.inv_cdf(_rank(values, 0.0))
-    if method == "bca":
-        bias, acceleration = _bca(sample, path, values)
-        # the tail whose shifted quantile is zero
-        divisor = 1.0 + acceleration * (z - bias)
-        z = (z - bias) / divisor - bias if divisor > 0 else math.copysign(math.inf, z - bias)
+    bias, acceleration = _bca(sample, path, values)
+    # the tail whose shifted quantile is zero
+    divisor = 1.0 + acceleration * (z - bias)
+    z = (z - bias) / divisor - bias if divisor > 0 else math.copysign(math.inf, z - bias)
     smallest = 2.0 / (len(values) + 1)
     return float(min(1.0, max(_two_sided(z, len(sample.left_out[path])), smallest)))
 
 
-def describe(
-    sample: Resampling,
-    *,
-    num_videos: int,
-    seed: int,
-    level: float = LEVEL,
-    method: Method = "bca",
-) -> dict[str, Any]:
+def describe(sample: Resampling, *, num_videos: int, seed: int) -> dict[str, Any]:
     """The intervals of all scores as JSON values.
 
     Returns:
         `unit` (videos), `num_videos`, `num_resamples`, `seed`, `level`, `method`, and `intervals`:
         [low, high] or None by path.
     """
-    paths = sample.point
-    intervals = {path: interval(sample, path, level=level, method=method) for path in paths}
+    intervals = {path: interval(sample, path) for path in sample.point}
     return {
         "unit": "videos",
         "num_videos": num_videos,
         "num_resamples": len(next(iter(sample.resampled.values()), ())),
         "seed": seed,
-        "level": level,
-        "method": method,
+        "level": LEVEL,
+        "method": METHOD,
         "intervals": {path: ends and list(ends) for path, ends in intervals.items()},
     }
 
@@ -216,20 +191,16 @@ def _bca(sample: Resampling, path: str, values: NDArray[np.float64]) -> tuple[fl
     bias = _NORMAL.inv_cdf(_rank(values, sample.point[path]))
     left_out = sample.left_out[path]
     left_out = left_out[np.isfinite(left_out)]
-    if not len(left_out):
-        return bias, 0.0
-    influence = left_out.mean() - left_out
+    influence = left_out.mean() - left_out if len(left_out) else left_out
     spread = float((influence**2).sum())
-    if spread == 0.0:
-        return bias, 0.0
-    return bias, float((influence**3).sum() / (6.0 * spread**1.5))
+    return bias, float((influence**3).sum() / (6.0 * spread**1.5)) if spread else 0.0
 
 
-def _expanded(level: float, num_videos: int) -> float:
+def _expanded(num_videos: int) -> float:
     """How many deviations of the resamples an interval reaches: more with few videos."""
     from scipy.special import stdtrit
 
-    t = float(stdtrit(num_videos - 1, (1.0 + level) / 2.0))
+    t = float(stdtrit(num_videos - 1, (1.0 + LEVEL) / 2.0))
     return t * math.sqrt(num_videos / (num_videos - 1))
 
 

@@ -99,7 +99,7 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
 
     Args:
         table: predictions, smoothed as those that the calibration was fitted on and no more.
-        calibration: what to do.
+        calibration: as fitted or read.
 
     Returns:
         The same rows; logits are divided by the temperatures, `valence_std` and `arousal_std` are
@@ -176,9 +176,8 @@ def _check_fits(table: PredictionTable, calibration: Calibration) -> None:
 
 def group_names(dataset_N: NDArray[Any], video_N: NDArray[Any]) -> NDArray[np.str_]:
     """What belongs together: a video, with both of its persons where it shows two, str [N]."""
-    names = []
-    for dataset, video in zip(dataset_N.tolist(), video_N.tolist(), strict=True):
-        names.append(f"{dataset}/{video.removesuffix('_left').removesuffix('_right')}")
+    pairs = zip(dataset_N.tolist(), video_N.tolist(), strict=True)
+    names = [f"{d}/{v.removesuffix('_left').removesuffix('_right')}" for d, v in pairs]
     return np.asarray(names, np.str_)
 
 

@@ -45,11 +45,17 @@ def best_threshold(truth_N: NDArray[np.int64], score_N: NDArray[np.float64]) -> 
     f1_N = 2.0 * hits_N / (np.arange(1, len(order) + 1) + hits_N[-1])
     cut_N = np.append((sorted_N[:-1] + sorted_N[1:]) / 2.0, sorted_N[-1] - _MARGIN)
     allowed_N = np.append(sorted_N[:-1] - sorted_N[1:] > _SMALLEST_GAP, True)
-    best = f1_N[allowed_N].max()
-    chosen_N = cut_N[allowed_N & (f1_N >= best - 1e-12)]
+    threshold, best = _best_cut(cut_N[allowed_N], f1_N[allowed_N])
     present_N = score_N > 0.0
     unchanged = 2.0 * (present_N & (truth_N > 0)).sum() / (present_N.sum() + hits_N[-1])
-    return 0.0 if unchanged >= best - 1e-12 else float(chosen_N[np.argmin(np.abs(chosen_N))])
+    return 0.0 if unchanged >= best - 1e-12 else threshold
+
+
+def _best_cut(cut: NDArray[np.float64], score: NDArray[np.float64]) -> tuple[float, float]:
+    """The cut with the highest score, of equally good ones the nearest to 0; and that score."""
+    best = score.max()
+    chosen = cut[score >= best - 1e-12]
+    return float(chosen[np.argmin(np.abs(chosen))]), float(best)
 
 
 def best_biases(
@@ -150,9 +156,7 @@ def _best_move(
     inner = (lead_N[:-1] + lead_N[1:]) / 2.0
     cut = np.concatenate([[lead_N[0] - _MARGIN], inner, [lead_N[-1] + _MARGIN]])
     allowed = np.concatenate([[True], np.diff(lead_N) > _SMALLEST_GAP, [True]])
-    best = score_of_cut[allowed].max()
-    chosen = cut[allowed & (score_of_cut >= best - 1e-12)]
-    return float(chosen[np.argmin(np.abs(chosen))]), float(best)
+    return _best_cut(cut[allowed], score_of_cut[allowed])
 
 
 def binary_temperature(truth_N: NDArray[np.int64], logits_N: NDArray[np.float64]) -> float:

@@ -11,17 +11,8 @@ import numpy as np
 
 from mtl_face.evaluation import bootstrap
 from mtl_face.evaluation.joining import Joined
-from mtl_face.evaluation.scoring import ends, number
+from mtl_face.evaluation.scoring import ROWS, ends, number
 from mtl_face.evaluation.sums import Videos
-
-_ROWS = (
-    ("va.score", "valence/arousal", "mean CCC"),
-    ("va.valence", "  valence", "CCC"),
-    ("va.arousal", "  arousal", "CCC"),
-    ("au.score", "action units", "mean F1"),
-    ("expr.score", "expressions", "macro F1"),
-    ("p", "P", "sum"),
-)
 
 
 def compare(
@@ -30,8 +21,6 @@ def compare(
     *,
     num_resamples: int = bootstrap.NUM_RESAMPLES,
     seed: int = 0,
-    level: float = bootstrap.LEVEL,
-    method: bootstrap.Method = "bca",
 ) -> dict[str, Any]:
     """Scores, differences, their intervals and p-values.
 
@@ -40,8 +29,6 @@ def compare(
         second: the same rows with the other's, as from `joining.join_both`.
         num_resamples: resamples of the videos.
         seed: of the resamples.
-        level: of the intervals.
-        method: of the intervals and p-values, see `bootstrap`.
 
     Returns:
         JSON values: `num_rows`, `num_unpredicted`, `num_videos`, `num_resamples`, `seed`, `level`,
@@ -57,13 +44,13 @@ def compare(
     for path, value in difference.point.items():
         if not np.isfinite(value):
             continue
-        interval = bootstrap.interval(difference, path, level=level, method=method)
+        interval = bootstrap.interval(difference, path)
         scores[path] = {
             "first": samples[0].point[path],
             "second": samples[1].point[path],
             "difference": value,
             "interval": interval and list(interval),
-            "p_value": bootstrap.p_value(difference, path, method=method),
+            "p_value": bootstrap.p_value(difference, path),
         }
     return {
         "num_rows": len(first),
@@ -71,8 +58,8 @@ def compare(
         "num_videos": Videos.of(first).count,
         "num_resamples": num_resamples,
         "seed": seed,
-        "level": level,
-        "method": method,
+        "level": bootstrap.LEVEL,
+        "method": bootstrap.METHOD,
         "scores": scores,
     }
 
@@ -86,7 +73,7 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     lines = [f"A: {result['files']['first']}", f"B: {result['files']['second']}"]
     head = f"{'A':>7} {'B':>7} {'B - A':>8} {result['level']:.0%} interval"
     lines.append(f"{'':25} {head:45}  p-value")
-    for path, name, measure in _ROWS:
+    for path, name, measure in (*ROWS, ("p", "P", "sum")):
         values = result["scores"].get(path)
         if values is None:
             lines.append(f"{name:15} {measure:9} {'none':>7}")

@@ -94,16 +94,10 @@ def read(path: str | os.PathLike[str]) -> PredictionTable:
         PredictionError: the file is missing, empty, of another kind, lacks a column, or holds
             something that is no number; with the line, in CSV.
     """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise PredictionError(
-            f"cannot be read ({error.strerror})", path=path, remedy=_REMEDY
-        ) from error
+    start = _first_line(path, _REMEDY)
     if not start:
         raise PredictionError("is empty", path=path, remedy=_REMEDY)
-    return _read_parquet(path) if start == b"PAR1" else _read_csv(path)
+    return _read_parquet(path) if start.startswith(b"PAR1") else _read_csv(path)
 
 
 def is_one(path: str | os.PathLike[str]) -> bool:
@@ -112,15 +106,19 @@ def is_one(path: str | os.PathLike[str]) -> bool:
     Raises:
         PredictionError: the file cannot be read.
     """
+    header = _first_line(path, "check its permissions")
+    return header.startswith(b"PAR1") or Path(path).suffix == ".parquet" or b"_logit" in header
+
+
+def _first_line(path: str | os.PathLike[str], remedy: str) -> bytes:
+    """The first line, of at most 4096 bytes; PredictionError if the file cannot be read."""
     try:
         with open(path, "rb") as file:
-            start = file.read(4096)
+            return file.readline(4096)
     except OSError as error:
         raise PredictionError(
-            f"cannot be read ({error.strerror})", path=path, remedy="check its permissions"
+            f"cannot be read ({error.strerror})", path=path, remedy=remedy
         ) from error
-    header = start.partition(b"\n")[0]
-    return start.startswith(b"PAR1") or Path(path).suffix == ".parquet" or b"_logit" in header
 
 
 def _check_columns(names: Iterable[str], path: str | os.PathLike[str], line: int | None) -> None:

@@ -17,7 +17,7 @@ from mtl_face.evaluation.measures import mean_of_defined, or_none
 from mtl_face.evaluation.sums import Statistic, Videos
 from mtl_face.evaluation.task_metrics import METRICS, TaskMetrics
 from mtl_face.tables import FrameTable, PredictionTable
-from mtl_face.tasks import AU, EXPR, TASKS, VA
+from mtl_face.tasks import AU, TASKS, VA
 
 
 def score(
@@ -67,16 +67,9 @@ def score(
 def score_joined(
     joined: Joined, *, before: Joined | None = None, num_resamples: int = 0, seed: int = 0
 ) -> dict[str, Any]:
-    """Scores rows that are joined already; see `score`.
+    """Scores rows that are joined already, see `score`; `au.mask` is "all".
 
-    Args:
-        joined: labels and predictions.
-        before: the same with the predictions as they were before calibration.
-        num_resamples: as in `score`.
-        seed: as in `score`.
-
-    Returns:
-        As `score`; `au.mask` is "all".
+    `before` has the same rows with the predictions as they were before calibration.
     """
     videos = Videos.together(joined)
     unavailable: dict[str, str] = {}
@@ -85,17 +78,7 @@ def score_joined(
         metrics = make(joined, videos)
         results[task] = _task_result(task, metrics, joined, unavailable)
         earlier = None if before is None else make(before, videos)
-        reason = (
-            "the predictions as they were before were not given"
-            if earlier is None
-            else _why_no_uncertainty(earlier)
-        )
-        key = "uncertainty_before_calibration"
-        results[task][key] = None
-        if reason is not None:
-            unavailable[f"{task}.{key}"] = reason
-        elif earlier is not None:
-            results[task][key] = _uncertainty(task, earlier)
+        results[task] |= _uncertainty(task, earlier, "uncertainty_before_calibration", unavailable)
     results[AU]["mask"] = "all"
     return {
         "p": _sum(results, "score"),
@@ -120,30 +103,32 @@ def _task_result(
             if silent
             else f"no row has the labels that count for {task}"
         )
-    result["uncertainty"] = None
-    if reason := _why_no_uncertainty(metrics):
-        unavailable[f"{task}.uncertainty"] = reason
-    else:
-        result["uncertainty"] = _uncertainty(task, metrics)
-    if metrics.without_ranking is not None:
-        for key in ("pr_auc", "mean_pr_auc"):
-            result[key] = None
-            unavailable[f"{task}.{key}"] = metrics.without_ranking
-    elif "pr_auc" in result:
+    result |= _uncertainty(task, metrics, "uncertainty", unavailable)
+    if "pr_auc" in result:
         ranked = np.array(list(result["pr_auc"].values()), np.float64)
         result["mean_pr_auc"] = or_none(mean_of_defined(ranked))
+    elif task != VA and metrics.without_uncertainty is not None:
+        for key in ("pr_auc", "mean_pr_auc"):
+            result[key] = None
+            unavailable[f"{task}.{key}"] = metrics.without_uncertainty
     return result
 
 
-def _why_no_uncertainty(metrics: TaskMetrics) -> str | None:
-    if metrics.without_uncertainty is None and not metrics.num_valid:
-        return "no row counts for this task"
-    return metrics.without_uncertainty
-
-
-def _uncertainty(task: str, metrics: TaskMetrics) -> dict[str, Any]:
+def _uncertainty(
+    task: str, metrics: TaskMetrics | None, key: str, unavailable: dict[str, str]
+) -> dict[str, Any]:
+    """The uncertainty of a task under a key; None, and why in `unavailable`, if there is none."""
+    if metrics is None:
+        reason: str | None = "the predictions as they were before were not given"
+    elif metrics.without_uncertainty is None and not metrics.num_valid:
+        reason = "no row counts for this task"
+    else:
+        reason = metrics.without_uncertainty
+    if metrics is None or reason is not None:
+        unavailable[f"{task}.{key}"] = str(reason)
+        return {key: None}
     scores = _total(metrics.uncertainty(), task)["uncertainty"]
-    return _merged(scores, metrics.uncertainty_details())
+    return {key: _merged(scores, metrics.uncertainty_details())}
 
 
 def _total(statistics: Iterable[Statistic], task: str) -> dict[str, Any]:
@@ -188,13 +173,14 @@ def _sum(results: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
     return None if None in values else float(sum(values))
 
 
-_ROWS = (
-    ("valence/arousal", "mean CCC", VA, "score"),
-    ("  valence", "CCC", VA, "valence"),
-    ("  arousal", "CCC", VA, "arousal"),
-    ("action units", "mean F1", AU, "score"),
-    ("expressions", "macro F1", EXPR, "score"),
+ROWS = (
+    ("va.score", "valence/arousal", "mean CCC"),
+    ("va.valence", "  valence", "CCC"),
+    ("va.arousal", "  arousal", "CCC"),
+    ("au.score", "action units", "mean F1"),
+    ("expr.score", "expressions", "macro F1"),
 )
+"""Scores in a summary: dotted path, what is scored, and by what measure."""
 
 
 def summary(result: Mapping[str, Any]) -> list[str]:
@@ -212,11 +198,11 @@ def summary(result: Mapping[str, Any]) -> list[str]:
             f"score with its {bootstrapped['level']:.0%} interval over "
             f"{bootstrapped['num_videos']} videos ({bootstrapped['num_resamples']} resamples)"
         )
-    for name, measure, task, key in _ROWS:
+    for path, name, measure in ROWS:
+        task, key = path.split(".")
         part = result[task]
         lines.append(
-            f"{name:16} {measure:9} {number(part[key]):>7} "
-            f"{ends(intervals.get(f'{task}.{key}'))}  "
+            f"{name:16} {measure:9} {number(part[key]):>7} {ends(intervals.get(path))}  "
             f"(constant {number(part['constant_baseline'])}, {part['num_valid']} frames)"
         )
     lines.append(

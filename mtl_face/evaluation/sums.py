@@ -58,17 +58,19 @@ class Statistic:
         return self.scores(self.sums.sum(axis=0, keepdims=True) - self.sums)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Videos:
     """The videos of N rows, and sums over each.
 
     Attributes:
+        code_N: number of each row's video, int64 [N].
         count: V.
+        exact: whether every score is a group of its own, see the module.
     """
 
-    def __init__(self, code_N: NDArray[np.int64], count: int, *, exact: bool) -> None:
-        self._code_N = code_N
-        self.count = count
-        self._exact = exact
+    code_N: NDArray[np.int64]
+    count: int
+    exact: bool
 
     @classmethod
     def of(cls, joined: Joined) -> Self:
@@ -93,7 +95,7 @@ class Videos:
         """
         if self.count == 1:  # NumPy's own sum rounds less
             return np.array([[np.asarray(column, np.float64).sum() for column in columns]])
-        code = self._code_N[rows]
+        code = self.code_N[rows]
         sums = [np.bincount(code, weights=column, minlength=self.count) for column in columns]
         return np.stack(sums, axis=1).astype(np.float64)
 
@@ -115,7 +117,7 @@ class Videos:
         Returns:
             float64 [V, C, G].
         """
-        cell = self._code_N[rows] * num_groups + groups
+        cell = self.code_N[rows] * num_groups + groups
         size = self.count * num_groups
         flat = [np.bincount(cell, weights=column, minlength=size) for column in columns]
         sums = np.stack(flat, axis=1).astype(np.float64)
@@ -132,7 +134,7 @@ class Videos:
         """
         limit = max(2, min(_MAX_GROUPS, _MAX_CELLS // max(self.count, 1)))
         distinct, group = np.unique(-falling, return_inverse=True)
-        coarse = len(distinct) > limit and not self._exact
+        coarse = len(distinct) > limit and not self.exact
         if coarse:
             edges = np.sort(-falling)[np.arange(1, limit) * len(falling) // limit]
             group = np.searchsorted(np.unique(edges), -falling, side="right")

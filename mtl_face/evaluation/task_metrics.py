@@ -60,13 +60,12 @@ class TaskMetrics(Protocol):
 
     Attributes:
         num_valid: rows that count.
-        without_uncertainty: why there is no `uncertainty`, or None.
-        without_ranking: why there is no `pr_auc`, or None.
+        without_uncertainty: why there is no `uncertainty`, or None. Action units and expressions
+            then have no `pr_auc` either.
     """
 
     num_valid: int
     without_uncertainty: str | None
-    without_ranking: str | None
 
     def __init__(self, joined: Joined, videos: Videos) -> None: ...
     def scores(self) -> Iterator[Statistic]: ...  # noqa: D102
@@ -80,8 +79,6 @@ class ValenceArousal:
 
     Predictions are clipped to [-1, 1], except as the mean of a normal prediction.
     """
-
-    without_ranking: str | None = None
 
     def __init__(self, joined: Joined, videos: Videos) -> None:
         """Raises ValueError where a label is outside [-1, 1], such as the -5 of files."""
@@ -179,7 +176,6 @@ class ActionUnits:
         self._logits_NA = joined.predictions.au_logits
         self.num_valid = int(self._mask_NA.any(axis=1).sum())
         self.without_uncertainty = LOGITS_REASON if self._logits_NA is None else None
-        self.without_ranking = self.without_uncertainty
 
     def _confusion(self) -> Floats:
         """Of each video and action unit, row = truth: float64 [V, A, 2, 2]."""
@@ -249,12 +245,7 @@ class ActionUnits:
         confusion = self._confusion().sum(axis=0).astype(np.int64)
         num_positive, num_labels = confusion[:, 1].sum(axis=1), confusion.sum(axis=(1, 2))
         baseline = np.where(num_labels > 0, f1_per_class(always(confusion, 1))[:, 1], np.nan)
-        cells = zip(
-            ("true_negative", "false_positive", "false_negative", "true_positive"),
-            confusion.reshape(-1, 4).T,
-            strict=True,
-        )
-        by_cell = {name: counts.tolist() for name, counts in cells}
+        cells = ("true_negative", "false_positive", "false_negative", "true_positive")
         return {
             "prevalence": _named(AU_NAMES, ratio(num_positive, num_labels)),
             "num_positive": dict(zip(AU_NAMES, num_positive.tolist(), strict=True)),
@@ -263,8 +254,8 @@ class ActionUnits:
             "constant_baseline_per_au": _named(AU_NAMES, baseline),
             "num_valid": self.num_valid,
             "confusion": {
-                name: {cell: counts[i] for cell, counts in by_cell.items()}
-                for i, name in enumerate(AU_NAMES)
+                name: dict(zip(cells, counts, strict=True))
+                for name, counts in zip(AU_NAMES, confusion.reshape(-1, 4).tolist(), strict=True)
             },
         }
 
@@ -304,7 +295,6 @@ class Expressions:
         self._logits_ME = None if logits_NE is None else logits_NE[self._rows]
         self.num_valid = len(self._truth_M)
         self.without_uncertainty = LOGITS_REASON if logits_NE is None else None
-        self.without_ranking = self.without_uncertainty
 
     def _confusion(self) -> Floats:
         """Of each video, row = truth: float64 [V, E, E]."""

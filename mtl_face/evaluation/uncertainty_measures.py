@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_face.evaluation.measures import Floats, ratio
 from mtl_face.probabilities import log_softmax, sigmoid
-
-Floats = NDArray[np.float64]
 
 INTERVAL_LEVELS = {"50": 0.5, "80": 0.8, "95": 0.95}
 """Nominal probabilities of the central intervals whose coverage is counted, by name in percent."""
@@ -29,10 +28,7 @@ def gaussian_losses(truth: Floats, mean: Floats, std: Floats) -> Floats:
 
 
 def inside_interval(
-    truth: Floats,
-    mean: Floats,
-    std: Floats,
-    probability: float,
+    truth: Floats, mean: Floats, std: Floats, probability: float
 ) -> NDArray[np.bool_]:
     """Whether the truth lies in the central interval of a normal prediction.
 
@@ -87,28 +83,24 @@ def adaptive_bins(values_N: Floats, num_bins: int = NUM_BINS) -> NDArray[np.int6
     Bins are in order of the values and hold about equally many; there are fewer bins where many
     values are equal.
     """
-    num_rows = len(values_N)
-    if not num_rows:
+    if not len(values_N):
         return np.zeros(0, np.int64)
-    starts = np.arange(1, num_bins) * num_rows // num_bins
+    starts = np.arange(1, num_bins) * len(values_N) // num_bins
     edges = np.unique(np.sort(values_N)[starts])
     return np.searchsorted(edges, values_N, side="right").astype(np.int64)
 
 
-def reliability(confidence_N: Floats, hit_N: NDArray[Any], num_bins: int = NUM_BINS) -> Reliability:
+def reliability(confidence_N: Floats, hit_N: NDArray[Any]) -> Reliability:
     """Sums of the adaptive bins.
 
     Args:
         confidence_N: predicted probability of the event, [N], in [0, 1].
         hit_N: whether it happened, 0 or 1, [N].
-        num_bins: B.
     """
-    bin_N = adaptive_bins(confidence_N, num_bins)
-
-    def sums(weights_N: NDArray[Any] | None) -> Floats:
-        return np.bincount(bin_N, weights=weights_N, minlength=num_bins).astype(np.float64)
-
-    return Reliability(sums(None), sums(confidence_N), sums(np.asarray(hit_N, np.float64)))
+    bin_N = adaptive_bins(confidence_N)
+    columns = (np.ones(len(bin_N)), confidence_N, hit_N)
+    sums = [np.bincount(bin_N, weights=column, minlength=NUM_BINS) for column in columns]
+    return Reliability(*(column.astype(np.float64) for column in sums))
 
 
 def expected_calibration_error(bins: Reliability) -> Floats:
@@ -145,12 +137,10 @@ def debiased_calibration_error(bins: Reliability) -> Floats:
     from scipy.special import erf
 
     weight, distance, deviation = _bins(bins)
-    ratio = np.divide(
-        distance, deviation * np.sqrt(2.0), out=np.zeros_like(distance), where=deviation > 0
-    )
+    scaled = ratio(distance, deviation * np.sqrt(2.0))
     folded = np.where(
         deviation > 0,
-        deviation * np.sqrt(2.0 / np.pi) * np.exp(-(ratio**2)) + distance * erf(ratio),
+        deviation * np.sqrt(2.0 / np.pi) * np.exp(-(scaled**2)) + distance * erf(scaled),
         np.abs(distance),
     )
     return np.maximum((weight * (2.0 * np.abs(distance) - folded)).sum(axis=-1), 0.0)
@@ -158,8 +148,7 @@ def debiased_calibration_error(bins: Reliability) -> Floats:
 
 def _bins(bins: Reliability) -> tuple[Floats, ...]:
     """Each bin's share of rows, frequency less confidence, and the frequency's deviation."""
-    total = bins.count.sum(axis=-1, keepdims=True)
-    weight = np.divide(bins.count, total, out=np.full(bins.count.shape, np.nan), where=total > 0)
+    weight = ratio(bins.count, bins.count.sum(axis=-1, keepdims=True))
     num = np.maximum(bins.count, 1.0)
     frequency = bins.hits / num
     deviation = np.sqrt(np.maximum(frequency * (1.0 - frequency), 0.0) / num)
