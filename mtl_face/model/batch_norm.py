@@ -68,9 +68,6 @@ class GroupedBatchNorm(nn.Module):
     def __call__(self, map_BHWC: jax.Array) -> jax.Array:
         """Normalises, and updates the running statistics (`batch_stats` must be mutable).
 
-        Args:
-            map_BHWC: [B, H, W, C].
-
         Returns:
             [B, H, W, C] of `dtype`.
 
@@ -116,9 +113,6 @@ def make_batch_norm(
         momentum: share of the running statistics that a step keeps.
         epsilon: added to the variance.
         dtype: compute dtype; statistics and parameters are float32.
-
-    Returns:
-        A partial module.
 
     Raises:
         ValueError: `mode` is unknown.

@@ -39,19 +39,8 @@ def convolution_with_matmul_gradient(
 ) -> jax.Array:
     """Convolves images; a drop-in for `lax.conv_general_dilated` in `nn.Conv`.
 
-    Args:
-        lhs: [B, H, W, I].
-        rhs: kernel [height, width, I, O].
-        window_strides: two strides.
-        padding: "SAME", "VALID" or two pairs (before, after).
-        lhs_dilation: 1 or None, like `rhs_dilation`.
-        rhs_dilation: see `lhs_dilation`.
-        dimension_numbers: those of `nn.Conv`: NHWC, HWIO, NHWC.
-        feature_group_count: 1.
-        precision: as in `lax`.
-
-    Returns:
-        [B, h, w, O].
+    From `lhs` [B, H, W, I] and the kernel `rhs` [height, width, I, O] to [B, h, w, O], without
+    dilation or groups.
 
     Raises:
         ValueError: the convolution is dilated, grouped, or laid out otherwise.
@@ -129,11 +118,9 @@ CONVOLUTIONS: dict[str, Callable[..., jax.Array] | None] = {
 
 
 def resolve_convolution(name: str, platform: str | None = None) -> str:
-    """Turns `auto` into the implementation that is faster on a platform.
+    """Turns `auto` into the key of `CONVOLUTIONS` that is faster on a platform: cpu, gpu or tpu.
 
-    Args:
-        name: a key of `CONVOLUTIONS`, or `auto`.
-        platform: `cpu`, `gpu`, `tpu`; None: the default backend.
+    None is the platform of the default backend.
 
     Raises:
         ValueError: the name is unknown.

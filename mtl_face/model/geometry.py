@@ -80,10 +80,7 @@ VARIANTS = {variant.name: variant for variant in (_CAFFE, _KERAS, _TORCHVISION)}
 
 
 def stage_of(part: str) -> int:
-    """The stage of one of the backbone's parts: 0 for the stem, then the residual stages from 1.
-
-    Args:
-        part: key among the backbone's parameters, as `bn1` or `stage2_block3`.
+    """The stage of a part as `bn1` or `stage2_block3`: 0 for the stem, then the others from 1.
 
     Raises:
         ValueError: the backbone has no such part.

@@ -16,15 +16,9 @@ MAX_LOG_RATIO = 8.0
 
 
 def bounded_log_ratio(raw: jax.Array) -> jax.Array:
-    """Bounds a log variance smoothly: MAX_LOG_RATIO tanh(raw / MAX_LOG_RATIO).
+    """Bounds a log variance smoothly, float32: MAX_LOG_RATIO tanh(raw / MAX_LOG_RATIO).
 
     Near 0 this is the identity. A hard limit would end the gradient where the loss needs it most.
-
-    Args:
-        raw: what a dense layer gave, any shape.
-
-    Returns:
-        float32 in [-MAX_LOG_RATIO, MAX_LOG_RATIO], same shape.
     """
     return MAX_LOG_RATIO * jnp.tanh(raw.astype(jnp.float32) / MAX_LOG_RATIO)
 

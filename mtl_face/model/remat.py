@@ -26,16 +26,9 @@ _KEPT = ("conv_general_dilated", "dot_general")
 
 
 def call(block: nn.Module, policy: str, *arrays: Any, **options: Any) -> Any:
-    """Calls a module, and lets the backward pass compute it again as far as the policy says.
+    """Calls a bound module, and lets the backward pass compute it again as the policy says.
 
-    Args:
-        block: a module that is bound to the one that calls it.
-        policy: one of `POLICIES`.
-        *arrays: its arrays.
-        **options: its other arguments, none of them an array.
-
-    Returns:
-        What the module returns.
+    None of the `options` is an array.
 
     Raises:
         ValueError: the policy is unknown.

@@ -144,12 +144,7 @@ class PatchEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, patch_BND: jax.Array, *, train: bool, grid: tuple[int, int]) -> jax.Array:
-        """Lets the patches see each other.
-
-        Args:
-            patch_BND: [B, N, D], patches in row-major order.
-            train: whether dropout acts.
-            grid: rows and columns, whose product is N.
+        """Lets the patches [B, N, D] see each other; `grid` is rows and columns.
 
         Returns:
             [B, N, D] float32.
@@ -186,16 +181,11 @@ class TokenDecoder(nn.Module):
     def __call__(
         self, patch_BND: jax.Array, *, train: bool, return_attention: bool = False
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Gathers what each task needs from the patches.
-
-        Args:
-            patch_BND: [B, N, D], the encoded patches.
-            train: whether dropout acts.
-            return_attention: whether to return the cross-attention weights.
+        """Gathers what each task needs from the encoded patches [B, N, D].
 
         Returns:
-            The tokens [B, T, D] float32, and the weights [B, M, H, T, N] float32 with which each
-            token read each patch in each module (rows sum to 1), or None.
+            The tokens [B, T, D] float32, and if asked for the weights [B, M, H, T, N] float32 with
+            which each token read each patch in each module (rows sum to 1).
 
         Raises:
             ValueError: `decoder_mlp` is unknown.
@@ -232,13 +222,8 @@ def positional_encoding(height: int, width: int, features: int, *, position: str
 
     Channel 2i of a code is sin(p / 10000 ** (2i / C)) and channel 2i + 1 the cosine of the same
     (Vaswani et al. 2017). `1d` counts p over the patches in row-major order. `2d` gives the first
-    half of the channels to the row and the second half to the column.
-
-    Args:
-        height: rows of the grid.
-        width: columns of the grid.
-        features: D, a multiple of 4 for `2d` and of 2 for `1d`.
-        position: one of `POSITIONS`.
+    half of the channels to the row and the second half to the column. D is `features`, a multiple
+    of 4 for `2d` and of 2 for `1d`.
 
     Returns:
         [height * width, D] float32 in [-1, 1].

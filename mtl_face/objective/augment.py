@@ -123,16 +123,7 @@ def draw_transforms(
 
 
 def identity_transforms(batch_size: int, *, stored_size: int, input_size: int) -> jax.Array:
-    """The resize alone, for evaluation.
-
-    Args:
-        batch_size: number of examples, B.
-        stored_size: side of the stored crop, pixels.
-        input_size: side of the network's input, pixels.
-
-    Returns:
-        float32 `[B, 2, 3]`, see `compose_transforms`.
-    """
+    """The resize alone, for evaluation: float32 `[B, 2, 3]`, see `compose_transforms`."""
     scale = stored_size / input_size
     offset = (scale - 1) / 2
     transform_23 = jnp.array([[scale, 0.0, offset], [0.0, scale, offset]], jnp.float32)

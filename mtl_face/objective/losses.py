@@ -159,11 +159,7 @@ def _present(target: jax.typing.ArrayLike, weight: jax.Array) -> jax.Array:
     return jnp.where(weight > 0, jnp.asarray(target, jnp.float32), 0.0)
 
 
-def _check_shapes(
-    outputs: Arrays,
-    targets: Arrays,
-    weights: Arrays,
-) -> None:
+def _check_shapes(outputs: Arrays, targets: Arrays, weights: Arrays) -> None:
     """Refuses what broadcasting would silently stretch."""
     batch = outputs[VA].shape[0]
     for task in TASKS:

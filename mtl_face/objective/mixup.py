@@ -80,11 +80,6 @@ def draw_shares(key: jax.Array, batch_size: int, *, alpha: float) -> jax.Array:
     distribution function is exact at 4097 equally probable knots and linear between them, so
     nowhere off by more than 1/4096.
 
-    Args:
-        key: typed random key.
-        batch_size: number of draws, B.
-        alpha: > 0.
-
     Returns:
         float32 `[B]` in [0, 1].
     """

@@ -41,11 +41,9 @@ METHODS: tuple[Method, ...] = ("auto", "gather", "separable")
 
 
 def resolve_method(method: Method, platform: str | None = None) -> Method:
-    """Turns `auto` into the way of resampling that suits a platform: `separable` on a TPU.
+    """Turns `auto` into the way that suits a platform (cpu, gpu, tpu): `separable` on a TPU.
 
-    Args:
-        method: one of `METHODS`.
-        platform: `cpu`, `gpu`, `tpu`; None: the default backend.
+    None is the platform of the default backend.
 
     Raises:
         ValueError: not one of `METHODS`.
@@ -128,16 +126,8 @@ def coverage(x_BVU: jax.Array, y_BVU: jax.Array, *, height: int, width: int) -> 
     """How much of the picture, rather than of the fill, each output pixel shows.
 
     1 on the picture, falling to 0 over one stored pixel beyond its edge. A hard edge would make the
-    result jump where rounding moves a point across it, and would look like a staircase.
-
-    Args:
-        x_BVU: columns of the stored picture, pixels.
-        y_BVU: rows of the stored picture, pixels.
-        height: of the stored picture, pixels.
-        width: of the stored picture, pixels.
-
-    Returns:
-        float32 `[B, V, U]` in [0, 1].
+    result jump where rounding moves a point across it, and would look like a staircase. All
+    arguments are pixels of the stored picture; the result is float32 `[B, V, U]` in [0, 1].
     """
 
     def along(position: jax.Array, size: int) -> jax.Array:

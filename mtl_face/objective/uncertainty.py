@@ -50,11 +50,7 @@ KINDS = (FIXED, LEARNED, LIKELIHOOD)
 
 
 def init_uncertainty(kind: str, temperatures: Mapping[str, float]) -> dict[str, jax.Array]:
-    """Makes the parameters to be learned beside the network's.
-
-    Args:
-        kind: one of `KINDS`.
-        temperatures: T of each task, above 0; where learning starts.
+    """Makes the parameters to be learned beside the network's, starting at T of each task.
 
     Returns:
         log T of each task, float32 scalars; empty if nothing is learned.
@@ -77,15 +73,7 @@ def resolve_temperatures(
     temperatures: Mapping[str, float | jax.Array],
     log_temperatures: Mapping[str, jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
-    """Current T of each task: the learned one where there is one, else the given constant.
-
-    Args:
-        temperatures: T of each task.
-        log_temperatures: what `init_uncertainty` made, as training has left it.
-
-    Returns:
-        T of each task, float32 scalars.
-    """
+    """Current T of each task, float32 scalars: learned (see `init_uncertainty`), else constant."""
     learned = log_temperatures or {}
     return {
         task: jnp.exp(learned[task])
@@ -100,15 +88,9 @@ def scored_logits(
     outputs: Mapping[str, jax.Array] | Mapping[str, np.ndarray],
     temperatures: Mapping[str, jax.Array],
 ) -> dict[str, jax.Array]:
-    """What the loss compares with the targets: outputs over the divisors of `FITTED`.
+    """What the loss compares with the targets: outputs over the divisors of `FITTED`, float32.
 
-    Args:
-        kind: one of `KINDS`.
-        outputs: `va` [B, 2], `au` [B, A] and `expr` [B, E].
-        temperatures: T of each task.
-
-    Returns:
-        The same keys and shapes, float32.
+    Of `va` [B, 2], `au` [B, A] and `expr` [B, E], the same shapes.
     """
     scored = {task: jnp.asarray(outputs[task], jnp.float32) for task in TASKS}
     fitted = probabilities.divisors(kind, temperatures, probabilities.FITTED)
@@ -116,13 +98,7 @@ def scored_logits(
 
 
 def task_objective(kind: str, task: str, error_B: jax.Array, temperature: jax.Array) -> jax.Array:
-    """Turns each example's error in a task into its loss, by the module's table.
-
-    Args:
-        kind: one of `KINDS`.
-        task: one of `tasks.TASKS`.
-        error_B: [B] MSE, BCE or CCE of what `scored_logits` gave.
-        temperature: T of the task.
+    """Turns each example's MSE, BCE or CCE of `scored_logits` into its loss, by the module's table.
 
     Returns:
         [B] float32; below 0 where a likelihood's density is above 1.
@@ -179,11 +155,7 @@ def per_example_objective(
 
 
 def check_learned(kind: str, log_temperatures: Mapping[str, jax.Array] | None) -> None:
-    """Refuses parameters that do not belong to the kind.
-
-    Args:
-        kind: one of `KINDS`.
-        log_temperatures: what `init_uncertainty` made.
+    """Refuses parameters, from `init_uncertainty`, that do not belong to the kind.
 
     Raises:
         ValueError: `kind` is unknown, `fixed` was given learned temperatures, or `learned` not
