@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mtl_face.errors import WorkdirError
+from mtl_face.errors import UserError, WorkdirError
 
 REMEDY = "free some space, mend the permissions, or choose another folder"
 """What helps where nothing can be written."""
@@ -101,6 +101,19 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 2) -> None:
     """Writes values as JSON; raises WorkdirError as `replacing`, ValueError for NaN."""
     write_text(path, json.dumps(values, indent=indent, allow_nan=False) + "\n")
+
+
+def read_json(
+    path: str | os.PathLike[str], *, remedy: str, failure: type[UserError] = WorkdirError
+) -> dict[str, Any]:
+    """Reads a JSON object; raises `failure` where the file cannot be read or holds none."""
+    try:
+        values = json.loads(Path(path).read_bytes())
+        if not isinstance(values, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError) as error:
+        raise failure(f"cannot be read: {error}", path=path, remedy=remedy) from error
+    return values
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

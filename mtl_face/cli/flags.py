@@ -138,11 +138,7 @@ _EXAMPLES = "--window=30 for all tasks, or --window=va:30,au:30,expr:60"
 
 
 def smoothing_asked(options: argparse.Namespace, *, on: "Scale") -> "Smoothing":
-    """The smoothing that `--window`, `--kernel` and `--unit` ask for.
-
-    Raises:
-        ConfigError: the window cannot be understood, or is out of range.
-    """
+    """The smoothing of `--window`, `--kernel` and `--unit`; ConfigError for a bad window."""
     from mtl_face.evaluation.smoothing import Smoothing
 
     windows = windows_by_task(options.window)

@@ -67,10 +67,7 @@ def load_values(
 ) -> Config:
     """Applies overrides, as of `load`, to nested settings, which it changes in place.
 
-    `path` is where the values come from, for messages.
-
-    Raises:
-        ConfigError: for a wrong field or value.
+    `path` is where the values come from, for messages; ConfigError for a wrong field or value.
     """
     changes = [split_override(override) for override in overrides]
     parsed = [(name, parse_value(name, text)) for name, text in changes]

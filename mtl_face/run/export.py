@@ -1,15 +1,14 @@
 """The parameters of a run alone, with a card that says what they are."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from mtl_face import export as exports
-from mtl_face import probabilities
+from mtl_face import files, probabilities
 from mtl_face.config import Config
-from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.errors import ConfigError
 from mtl_face.faces import align
 from mtl_face.run import Say, models, provenance
 from mtl_face.run import workdir as workdirs
@@ -78,16 +77,8 @@ def _metrics(workdir: Path, step: int) -> dict[str, Any] | None:
     file = workdir / workdirs.EVALUATION / "metrics.json"
     if not file.is_file():
         return None
-    try:
-        metrics = json.loads(file.read_bytes())
-        if not isinstance(metrics, dict):
-            raise ValueError("it holds no object")
-    except (OSError, ValueError) as error:
-        raise WorkdirError(
-            f"cannot be read: {error}",
-            path=file,
-            remedy="evaluate the run again (run.py evaluate), or delete the file",
-        ) from error
+    remedy = "evaluate the run again (run.py evaluate), or delete the file"
+    metrics = files.read_json(file, remedy=remedy)
     return metrics if metrics.get("checkpoint_step") == step else None
 
 

@@ -10,11 +10,7 @@ from mtl_face.weights.backbone import check_settings, describe
 
 
 def load(config: Config, say: Say) -> LoadedBackbone | None:
-    """Reads `model.backbone.init_from` and checks that the network fits it; None if unset.
-
-    Raises:
-        WeightsError: the file cannot be used, or not with these settings.
-    """
+    """Reads `model.backbone.init_from`; None if unset, WeightsError if it does not fit."""
     settings = config.model.backbone
     if settings.init_from is None:
         return None

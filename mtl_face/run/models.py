@@ -41,10 +41,7 @@ def own_config(path: str | Path) -> Config:
 def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
     """What a model was trained with, as nested settings, and the place that says so.
 
-    Those of an export lack what only training uses.
-
-    Raises:
-        ExportError, WorkdirError: as for `load`.
+    Those of an export lack what only training uses. Raises as `load`.
     """
     path = _existing(path)
     if is_run(path):
@@ -66,11 +63,7 @@ def open_model(path: str | Path, config: Config, say: Say) -> "Predictor":
 
 
 def is_run(path: str | Path) -> bool:
-    """Whether a path is the folder of a run, and not an export.
-
-    Raises:
-        WorkdirError: it is neither.
-    """
+    """Whether a path is the folder of a run and not an export; WorkdirError for neither."""
     return workdirs.is_run(_existing(path))
 
 
@@ -107,22 +100,17 @@ def open_run(
     whole = sharding.whole(
         {"params": state.params["network"], "batch_stats": state.batch_stats}, experiment.mesh
     )
-    temperatures = jax.device_get(experiment.temperatures(state))
     return Predictor(
         forward=Forward(config, mesh=experiment.mesh),
         variables=_on_devices(whole, experiment.mesh),
-        temperatures={task: float(value) for task, value in temperatures.items()},
+        temperatures=experiment.temperatures(state),
         step=int(jax.device_get(state.step)),
         origin=_origin(whole, provenance.of_checkpoint(config, workdir, step)),
     )
 
 
 def restore(workdir: Path, experiment: "Experiment") -> tuple[int, Any]:
-    """Reads (step, state) of the checkpoint that `evaluation.checkpoint` asks for.
-
-    Raises:
-        WorkdirError: there is none, or it is damaged.
-    """
+    """Reads (step, state) of the checkpoint that `evaluation.checkpoint` names, or WorkdirError."""
     from mtl_face.training.checkpoint import Checkpoints
 
     folder = workdir / workdirs.CHECKPOINTS

@@ -33,11 +33,7 @@ SCORED = "predictions.parquet"
 
 
 def predictions_of_workdir(workdir: Path) -> Path:
-    """The file of a run's predictions as its network made them.
-
-    Raises:
-        WorkdirError: the run was not evaluated.
-    """
+    """The file of a run's predictions before smoothing; WorkdirError if it was not evaluated."""
     for name in (RAW, SCORED):
         path = workdir.expanduser() / "evaluation" / name
         if path.is_file():
@@ -50,11 +46,7 @@ def predictions_of_workdir(workdir: Path) -> Path:
 
 
 def smoothing_of_settings(settings: Any) -> Smoothing | None:
-    """The smoothing that `evaluation.smoothing` of a config asks for, or None for none.
-
-    Raises:
-        ConfigError: a window is out of range.
-    """
+    """What `evaluation.smoothing` asks for, or None; ConfigError for a window out of range."""
     windows = {task: getattr(settings, task) for task in tasks.TASKS}
     try:
         found = Smoothing(

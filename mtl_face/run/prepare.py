@@ -49,11 +49,7 @@ class Shards:
 
 
 def own_files(config: config_lib.Config, say: Say) -> config_lib.Config:
-    """Puts the data set's own files in place of shards, and says so.
-
-    Raises:
-        ConfigError: the settings do not name those files.
-    """
+    """Puts the data set's own files in place of shards, aloud; ConfigError if none are named."""
     if config.data.shards is None:
         return config
     say(
@@ -67,10 +63,8 @@ def own_files(config: config_lib.Config, say: Say) -> config_lib.Config:
 def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
     """Makes the embedded data set if it is absent, reads every row and decodes every image.
 
-    Returns the folders of the data sets.
-
-    Raises:
-        UserError: for the first kind of defect that is found; several are listed together.
+    Returns the folders of the data sets; UserError for the first kind of defect, several listed
+    together.
     """
     roots: dict[Path, None] = {}
     for part in datasets.every_split(data, say):

@@ -49,8 +49,7 @@ def digest(config: config_lib.Config) -> str:
 def open_workdir(folder: Path, config: config_lib.Config) -> Path:
     """`workdir.open_for_training` in process 0; the others check that they see the same folder.
 
-    Raises:
-        WorkdirError: as there, or if the folder is not shared.
+    WorkdirError as there, or if the folder is not shared.
     """
     opened = distributed.first(lambda: workdirs.open_for_training(folder, config))
     if opened is not None:

@@ -3,14 +3,13 @@
 A run's provenance lies in its folder and beside the state of every checkpoint.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mtl_face.config import Config
 from mtl_face.errors import WeightsError
-from mtl_face.files import write_json
+from mtl_face.files import read_json, write_json
 from mtl_face.run import Say, datasets
 from mtl_face.run import workdir as workdirs
 from mtl_face.training import distributed
@@ -104,14 +103,8 @@ def _recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int
     if found is not None:
         path = workdir / workdirs.CHECKPOINTS / str(step)
     elif path.is_file():
-        try:
-            found = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise WeightsError(
-                f"cannot be read: {error}",
-                path=path,
-                remedy="restore the file: what weights were trained on cannot be guessed",
-            ) from error
+        remedy = "restore the file: what weights were trained on cannot be guessed"
+        found = read_json(path, remedy=remedy, failure=WeightsError)
     else:
         found = provenance.record(training_data=data_sets(config))
     return amended(config, provenance.check(found, path))

@@ -75,10 +75,6 @@ def submit(
 
 
 def validate(submission: Path, *, edition: str, test_list: Path) -> list[Deviation]:
-    """Everything in which a finished submission is not as its edition asks for.
-
-    Raises:
-        UserError: a file cannot be read, or the edition is unknown.
-    """
+    """Everything in which a submission is not as its edition asks for; UserError as `submit`."""
     wanted = load_test_list(test_list, Path())
     return validate_submission(submission, edition=edition, test_list=wanted, list_path=test_list)

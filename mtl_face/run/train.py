@@ -188,14 +188,18 @@ def _scorer(
 ) -> Callable[[TrainState], dict[str, float]]:
     """Scores of a state on the validation set, and on the others of a mixture by their names."""
     forward = Forward(experiment.config, mesh=experiment.mesh)
-    others = _other_validation_sets(experiment.config, say)
+    mixed = experiment.config.data
+    others = {
+        name: find_pixels(experiment.config, datasets.load_split(entry, "validation", say), say)
+        for name, entry in mixed.mixture.items()
+        if mixed.validate_each and name != mixed.validation
+    }
 
     def scores_on(state: TrainState, data: Pixels) -> dict[str, float]:
-        temperatures = jax.device_get(experiment.temperatures(state))
         predictor = Predictor(
             forward=forward,
             variables={"params": state.params["network"], "batch_stats": state.batch_stats},
-            temperatures={task: float(value) for task, value in temperatures.items()},
+            temperatures=experiment.temperatures(state),
             step=int(jax.device_get(state.step)),
         )
         predictions = predict_table(predictor, data, sample_dropout=False)
@@ -208,16 +212,3 @@ def _scorer(
         return result
 
     return scores
-
-
-def _other_validation_sets(config: Config, say: Say) -> dict[str, Pixels]:
-    """Of a mixture, the data sets besides the evaluated one that are scored in training."""
-    data = config.data
-    if not data.validate_each:
-        return {}
-    found = {}
-    for name, entry in data.mixture.items():
-        if name != data.validation:
-            table = datasets.load_split(entry, "validation", say)
-            found[name] = find_pixels(config, table, say)
-    return found

@@ -10,7 +10,6 @@ DIR/replay/                  bad steps, see `training.replay`
 DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv, report.html
 """
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,7 @@ def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
     """Makes the folder, or checks that it is writable and this run's; returns its absolute path.
 
     As long as it holds no checkpoint, it is nobody's: a command that failed on a wrong setting
-    can be given again with the right one.
-
-    Raises:
-        WorkdirError: if it cannot be written or belongs to a run with other settings.
+    can be given again with the right one. Raises WorkdirError.
     """
     workdir = workdir.expanduser().resolve()
     try:
@@ -74,23 +70,11 @@ def _has_checkpoint(workdir: Path) -> bool:
 
 
 def read_settings(workdir: Path) -> dict[str, Any]:
-    """The settings that a run was started with, as they stand in its config.json.
-
-    Raises:
-        WorkdirError: if the folder holds no run, or the file cannot be read.
-    """
+    """The settings that a run was started with, from its config.json; WorkdirError without one."""
     path = workdir.expanduser() / _CONFIG
     if not path.is_file():
         raise _holds_no_run(workdir)
-    try:
-        saved = json.loads(path.read_text())
-        if not isinstance(saved, dict):
-            raise ValueError("it holds no settings")
-    except (OSError, ValueError) as error:
-        raise WorkdirError(
-            f"cannot be read: {error}", path=path, remedy="choose another --workdir"
-        ) from error
-    return saved
+    return files.read_json(path, remedy="choose another --workdir")
 
 
 def _holds_no_run(workdir: Path) -> WorkdirError:

@@ -39,13 +39,10 @@ class Experiment:
         steps_per_epoch: Fraction | int = 1,
         devices: list[jax.Device] | None = None,
     ) -> None:
-        """Builds the parts.
+        """Builds the parts; ConfigError if the devices do not fill the mesh of the settings.
 
         `steps_per_epoch`, in which the learning rates count, matters only to training. `devices`
         are those to run on, or to compile for; None for all, over all processes.
-
-        Raises:
-            ConfigError: the devices do not fill the mesh of the settings.
         """
         self.mesh = sharding.make_mesh(
             data=config.mesh.data, fsdp=config.mesh.fsdp, devices=devices
@@ -63,11 +60,7 @@ class Experiment:
 
     @functools.cached_property
     def state_like(self) -> TrainState:
-        """Shapes, dtypes and shardings of a state, without one being computed.
-
-        Raises:
-            ConfigError: a rule of `mesh.rules` does not fit the network.
-        """
+        """Shapes, dtypes, shardings of a state; ConfigError if `mesh.rules` do not fit."""
         return states.abstract_state(
             self.network, self.optimizer, self.mesh, **self._state_settings()
         )
@@ -106,10 +99,7 @@ class Experiment:
     def check_batch(self, batch_size: int, *, name: str) -> None:
         """Checks that a training batch splits evenly over devices, pairs and microbatches.
 
-        `batch_size` counts examples over all devices; `name` is what the message calls it.
-
-        Raises:
-            ConfigError: it does not.
+        `batch_size` counts examples over all devices; ConfigError, with the batch called `name`.
         """
         sharding.check_batch(
             batch_size,
@@ -119,11 +109,12 @@ class Experiment:
             microbatches=self.config.optimizer.accumulation_steps,
         )
 
-    def temperatures(self, state: TrainState) -> dict[str, jax.Array]:
+    def temperatures(self, state: TrainState) -> dict[str, float]:
         """Temperature T of each task: learned, or as configured."""
-        return uncertainty.resolve_temperatures(
+        found = uncertainty.resolve_temperatures(
             fixed_temperatures(self.config), state.params["uncertainty"] or None
         )
+        return {task: float(value) for task, value in jax.device_get(found).items()}
 
     def augment(
         self, key: jax.Array, image_BHWC: jax.Array, targets: dict, weights: dict

@@ -17,6 +17,7 @@ import numpy as np
 
 from mtl_face.errors import UserError
 from mtl_face.model.geometry import stage_of
+from mtl_face.training.sharding import path_keys
 from mtl_face.training.state import TrainState
 
 Numbers = dict[str, jax.Array]
@@ -91,7 +92,7 @@ def block_of(path: tuple[Any, ...]) -> str:
     It is `stem`, `stage1` ..., `projection`, `encoder`, `decoder`, `heads` or `uncertainty`; the
     module's own name for a part of another network.
     """
-    keys = [str(getattr(part, "key", getattr(part, "name", part))) for part in path]
+    keys = path_keys(path)
     if keys[0] != "network" or len(keys) < 2:
         return keys[0]
     if keys[1] == "backbone" and len(keys) > 2:

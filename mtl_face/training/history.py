@@ -50,8 +50,7 @@ class History:
     def append(self, row: dict[str, Any]) -> None:
         """Adds a row: `step`, the number of steps taken, and numbers; null if not finite.
 
-        Raises:
-            WorkdirError: the file cannot be written, and there is no `warn`.
+        Without `warn`, WorkdirError if the file cannot be written.
         """
         if not self._write:
             return
@@ -70,8 +69,7 @@ class History:
 def read(path: Path) -> list[dict[str, Any]]:
     """Rows of a history file; none if it is absent. A last line cut short by a kill is left out.
 
-    Raises:
-        WorkdirError: it cannot be read, or a line is no row.
+    WorkdirError if it cannot be read, or a line is no row.
     """
     try:
         lines = path.read_text(errors="replace").splitlines()
@@ -160,10 +158,8 @@ _HEADER, _FOOTER = 12, 4
 def forget_events_after(folder: Path, step: int) -> int:
     """Drops TensorBoard's events of later steps, and what a kill or a dead machine left unreadable.
 
-    No writer has the files of the folder open; it may be absent. Returns the number dropped.
-
-    Raises:
-        WorkdirError: a file cannot be read or written.
+    No writer has the files of the folder open; it may be absent. Returns the number dropped;
+    WorkdirError if a file cannot be read or written.
     """
     dropped = 0
     for path in sorted(folder.glob("events.out.tfevents.*")):

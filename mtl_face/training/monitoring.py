@@ -118,11 +118,7 @@ def memory() -> dict[str, float]:
 
 
 def parse_steps(text: str) -> tuple[int, int]:
-    """`START:COUNT` -> (first step to trace, number of steps); steps count from 1.
-
-    Raises:
-        ConfigError: the text has another form.
-    """
+    """`START:COUNT` -> (first step, from 1, number of steps); ConfigError for another form."""
     start, _, count = text.partition(":")
     if not (start.isdecimal() and count.isdecimal() and int(start) > 0 and int(count) > 0):
         raise ConfigError(

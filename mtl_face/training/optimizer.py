@@ -16,6 +16,7 @@ import optax
 
 from mtl_face.config import OptimizerConfig
 from mtl_face.model.geometry import NOTHING_FROZEN, stage_of
+from mtl_face.training.sharding import path_keys
 
 Schedule = Callable[[Any], Any]
 """Step -> learning rate."""
@@ -93,7 +94,7 @@ def decayed(params: Any) -> Any:
     """
 
     def decays(path: tuple[Any, ...], leaf: Any) -> bool:
-        return leaf.ndim > 1 and not any(_key(part) == "tokens" for part in path)
+        return leaf.ndim > 1 and "tokens" not in path_keys(path)
 
     return jax.tree_util.tree_map_with_path(decays, params)
 
@@ -167,9 +168,5 @@ def _scale_by_stage(multipliers: Sequence[float]) -> optax.GradientTransformatio
 
 def _backbone_part(path: tuple[Any, ...]) -> str | None:
     """Key of a part of the backbone, from the path of a parameter in it; None outside of it."""
-    keys = [_key(part) for part in path]
+    keys = path_keys(path)
     return keys[keys.index("backbone") + 1] if "backbone" in keys else None
-
-
-def _key(part: Any) -> str:
-    return str(getattr(part, "key", getattr(part, "name", part)))

@@ -120,11 +120,7 @@ def write(folder: Path, bad: BadStep, *, seed: int, policy: str, mesh: jax.shard
 
 
 def read(path: Path) -> Dump:
-    """Reads a dump from its .npz file, or the .json beside it.
-
-    Raises:
-        WorkdirError: it is none.
-    """
+    """Reads a dump from its .npz file, or the .json beside it; WorkdirError if it is none."""
     path = path.expanduser().resolve()
     try:
         path = path.with_suffix(".npz")

@@ -50,9 +50,7 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None
     """Arranges devices as a `data x fsdp` grid, whose axes are of type Auto.
 
     `data=-1` takes all devices that `fsdp` leaves; `devices=None` are all, over all processes.
-
-    Raises:
-        ConfigError: the devices do not fill the grid.
+    ConfigError if they do not fill the grid.
     """
     devices = jax.devices() if devices is None else devices
     if data == -1:
@@ -104,10 +102,7 @@ def check_batch(
     """Checks that a global batch, of examples over all devices, splits evenly over them.
 
     `even` asks for an even share of each device (MixUp pairs neighbours), `microbatches` for parts
-    that the share splits into. `name` is the config field, for the message.
-
-    Raises:
-        ConfigError: it does not.
+    that the share splits into. ConfigError if it does not; `name` is the config field.
     """
     unit = mesh.size * math.lcm(2 if even else 1, microbatches)
     if batch_size % unit:
@@ -122,10 +117,8 @@ def check_batch(
 def state_shardings(mesh: Mesh, abstract: Any, rules: Sequence[str] = DEFAULT_RULES) -> Any:
     """NamedSharding of each array of a train state (arrays or ShapeDtypeStructs), as a pytree.
 
-    The rules say which arrays are split along `fsdp`; all others are replicated.
-
-    Raises:
-        ConfigError: a rule does not fit.
+    The rules say which arrays are split along `fsdp`; all others are replicated. ConfigError for a
+    rule that does not fit.
     """
     axes = split_axes(abstract, rules, parts=mesh.shape["fsdp"])
     placements = [
@@ -188,7 +181,7 @@ def parse_rules(texts: Sequence[str]) -> list[Rule]:
 def array_names(abstract: Any) -> list[str | None]:
     """Names of a state's leaves in their order; None for scalars."""
     flat = jax.tree_util.tree_flatten_with_path(abstract)[0]
-    paths = [(tuple(map(_key, path)), leaf) for path, leaf in flat]
+    paths = [(tuple(path_keys(path)), leaf) for path, leaf in flat]
     parameters = {path[1:] for path, _ in paths if path[0] == "params"}
     found: list[str | None] = []
     for path, leaf in paths:
@@ -243,8 +236,6 @@ def _fits_nothing(rule: Rule, found: list[str]) -> ConfigError:
     )
 
 
-def _key(part: Any) -> str:
-    for attribute in ("key", "name", "idx"):
-        if hasattr(part, attribute):
-            return str(getattr(part, attribute))
-    return str(part)
+def path_keys(path: tuple[Any, ...]) -> list[str]:
+    """The keys, names and numbers on the way to a leaf of a pytree."""
+    return [jax.tree_util.keystr((part,), simple=True) for part in path]

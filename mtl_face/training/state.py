@@ -69,11 +69,7 @@ def make_state(
     uncertainty: Mapping[str, jax.Array],
     split_rules: Sequence[str] = sharding.DEFAULT_RULES,
 ) -> TrainState:
-    """`initial_state` on the devices of `mesh`; no array is ever whole where it is to be split.
-
-    Raises:
-        ConfigError: a rule does not fit the network, see `sharding`.
-    """
+    """`initial_state` on the devices of `mesh`; no array is ever whole where it is to be split."""
     settings: dict[str, Any] = {"input_size": input_size, "uncertainty": uncertainty}
     like = abstract_state(network, optimizer, mesh, **settings, split_rules=split_rules)
 
@@ -97,11 +93,7 @@ def abstract_state(
     uncertainty: Mapping[str, jax.Array],
     split_rules: Sequence[str] = sharding.DEFAULT_RULES,
 ) -> TrainState:
-    """Shapes, dtypes and shardings of a state, without computing one.
-
-    Raises:
-        ConfigError: a rule does not fit the network, see `sharding`.
-    """
+    """Shapes, dtypes and shardings of a state; ConfigError if a rule does not fit."""
     abstract = jax.eval_shape(
         lambda: initial_state(
             network, optimizer, seed=0, input_size=input_size, uncertainty=uncertainty

@@ -32,7 +32,7 @@ def predict(folder, *, temperature):
     predictor = Predictor(
         forward=Forward(config, mesh=experiment.mesh),
         variables={"params": state.params["network"], "batch_stats": state.batch_stats},
-        temperatures={task: float(value) for task, value in experiment.temperatures(state).items()},
+        temperatures=experiment.temperatures(state),
         step=0,
     )
     data = load_validation(config, print)
