@@ -7,7 +7,7 @@ Dimension letters: M members, N rows, C columns.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from mtl_face import probabilities
 from mtl_face.evaluation.joining import find_discrepancies, match
 from mtl_face.evaluation.measures import mean_of_defined
-from mtl_face.evaluation.smoothing import Scale
+from mtl_face.evaluation.smoothing import Scale, averaged, of_averaged
+from mtl_face.probabilities import sigmoid, softmax
 from mtl_face.tables import KEY_COLUMNS, STD_COLUMNS, PredictionError, PredictionTable
-from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
+from mtl_face.tasks import AU, EXPR, TASKS
 
 Missing = Literal["error", "available"]
 """A row that some members lack: an error, or the mean of the members that have it."""
@@ -78,43 +79,32 @@ def combine(
         )
     metadata["ensemble"]["num_incomplete_rows"] = num_incomplete
 
-    def gather(
-        task: str, column: Callable[[PredictionTable], NDArray[np.float64]]
-    ) -> NDArray[np.float64]:
+    def gather(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """Columns of all members, [M, N, C]; NaN in all of a row that a member lacks a part of."""
-        gathered_MNC = np.full((*index_MN.shape, OUTPUT_SIZES[task]), np.nan)
-        for value_NC, member, index_N in zip(gathered_MNC, members, index_MN, strict=True):
-            value_NC[index_N >= 0] = column(member)[index_N[index_N >= 0]]
+        gathered_MNC = np.full((*index_MN.shape, values[0].shape[1]), np.nan)
+        for value_NC, own, index_N in zip(gathered_MNC, values, index_MN, strict=True):
+            value_NC[index_N >= 0] = own[index_N[index_N >= 0]]
             value_NC[np.isnan(value_NC).any(axis=1)] = np.nan
         return gathered_MNC
 
-    va_MNC = gather(VA, lambda t: t.va)
-    present_MNC = gather(AU, lambda t: probabilities.sigmoid(t.logits(AU)))
-    expression_MNC = gather(EXPR, lambda t: probabilities.softmax(t.logits(EXPR)))
-    va_NC, va_std_NC = _mean(va_MNC), _spread(va_MNC)
-    if on == "probabilities":
-        absent_MNC = gather(AU, lambda t: probabilities.sigmoid(-t.logits(AU)))
-        au_logits = probabilities.au_logits(_mean(present_MNC), _mean(absent_MNC))
-        expression_logits = probabilities.expression_logits(_mean(expression_MNC))
-    else:
-        au_logits = _mean(gather(AU, lambda t: t.logits(AU)))
-        expression_logits = _mean(gather(EXPR, lambda t: t.logits(EXPR)))
-    std: dict[str, Any] = dict.fromkeys(STD_COLUMNS)
-    if all(member.va_std is not None for member in members):
-        own_MNC = gather(VA, lambda t: np.column_stack([getattr(t, name) for name in STD_COLUMNS]))
-        variance_NC = _mean(own_MNC**2) + np.nan_to_num(va_std_NC) ** 2
-        std = dict(zip(STD_COLUMNS, np.sqrt(variance_NC).T, strict=True))
+    changes: dict[str, Any] = dict.fromkeys(STD_COLUMNS)
+    for task in TASKS:
+        mean_NC = _mean(gather([averaged(member, task, on) for member in members]))
+        changes |= of_averaged(mean_NC, task, on)
+    va_std_NC = _spread(gather([member.va for member in members]))
+    stds = [member.va_std for member in members if member.va_std is not None]
+    if len(stds) == len(members):
+        variance_NC = _mean(gather(stds) ** 2) + np.nan_to_num(va_std_NC) ** 2
+        changes |= dict(zip(STD_COLUMNS, np.sqrt(variance_NC).T, strict=True))
     return dataclasses.replace(
         rows,
-        valence=va_NC[:, 0],
-        arousal=va_NC[:, 1],
-        au_logits=au_logits,
-        expression_logits=expression_logits,
-        **std,
+        **changes,
         valence_epistemic_std=va_std_NC[:, 0],
         arousal_epistemic_std=va_std_NC[:, 1],
-        au_epistemic_std=_spread(present_MNC),
-        expression_epistemic_std=_spread(expression_MNC),
+        au_epistemic_std=_spread(gather([sigmoid(member.logits(AU)) for member in members])),
+        expression_epistemic_std=_spread(
+            gather([softmax(member.logits(EXPR)) for member in members])
+        ),
         metadata=metadata,
     )
 

@@ -156,7 +156,7 @@ def join_file(
 def check_rows(
     truth: FrameTable, predictions: PredictionTable, *, path: str | os.PathLike[str], lenient: bool
 ) -> tuple[NDArray[np.bool_], "Discrepancies"]:
-    """Checks that the rows of a file are those of the labels; arguments as in `join_file`.
+    """Checks that the rows of a file are those of the labels; see `join_file`.
 
     Returns:
         Which rows of labels have a prediction, bool [N], and what is missing, extra or repeated.

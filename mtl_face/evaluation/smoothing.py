@@ -130,10 +130,10 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
     images = _Images.of(table)
     changes: dict[str, Any] = {"metadata": {**table.metadata, "smoothing": smoothing.to_dict()}}
     for task in filter(smoothing.changes, TASKS):
-        values_NC = _averaged(table, task, smoothing.on)
+        values_NC = averaged(table, task, smoothing.on)
         smoothed_NC = _smooth_columns(values_NC, images, task, smoothing)
         missing_N = np.isnan(values_NC).any(axis=1)
-        for name, column in _columns(smoothed_NC, task, smoothing.on).items():
+        for name, column in of_averaged(smoothed_NC, task, smoothing.on).items():
             # a softmax spreads one NaN over its row, which is to stay as it was
             column[missing_N] = getattr(table, name)[missing_N]
             changes[name] = column
@@ -158,8 +158,8 @@ def _check_raw(table: PredictionTable) -> None:
         )
 
 
-def _averaged(table: PredictionTable, task: str, on: Scale) -> NDArray[np.float64]:
-    """What is averaged for a task, float64 [N, C]."""
+def averaged(table: PredictionTable, task: str, on: Scale) -> NDArray[np.float64]:
+    """What is averaged for a task, float64 [N, C]: values, logits, or probabilities."""
     if task == VA:
         return table.va
     logits_NC = table.logits(task)
@@ -171,8 +171,10 @@ def _averaged(table: PredictionTable, task: str, on: Scale) -> NDArray[np.float6
     return np.column_stack([probabilities.sigmoid(logits_NC), probabilities.sigmoid(-logits_NC)])
 
 
-def _columns(value_NC: NDArray[np.float64], task: str, on: Scale) -> dict[str, NDArray[np.float64]]:
-    """Inverse of `_averaged`: columns of the table by name."""
+def of_averaged(
+    value_NC: NDArray[np.float64], task: str, on: Scale
+) -> dict[str, NDArray[np.float64]]:
+    """Inverse of `averaged`: columns of the table by name."""
     if on == "probabilities" and task == AU:
         half = value_NC.shape[1] // 2
         value_NC = probabilities.au_logits(value_NC[:, :half], value_NC[:, half:])

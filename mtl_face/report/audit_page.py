@@ -96,12 +96,10 @@ def _combinations(report: Report) -> Table:
 
 def _expressions(split: str, labels: Report) -> Table:
     """How often each class occurs, and its mean valence and arousal."""
-    counts = labels["expressions"]
-    most, total = max(1, *counts.values()), sum(counts.values())
-    rows = []
-    for name, count in counts.items():
-        means = [_signed(labels["va_given_expression"][name][value]) for value in tasks.VA_NAMES]
-        rows.append([name, count, _percent(count, total), Cell(bar=count / most), *means])
+    rows = _shares(labels["expressions"])
+    for row in rows:
+        means = labels["va_given_expression"][row[0]]
+        row += [_signed(means[value]) for value in tasks.VA_NAMES]
     return Table(
         f"{split}: rows of each class.",
         ["Expression", "Rows", "Share", "", "Mean valence", "Mean arousal"],
@@ -174,15 +172,10 @@ def _together(split: str, labels: Report) -> Iterator[Table]:
 
 def _gaps(split: str, part: Report) -> Iterator[Table]:
     """Spacing of the frames, and the videos with the longest gaps."""
-    counts = part["gap_histogram"]
-    most, total = max(1, *counts.values()), sum(counts.values())
     yield Table(
         f"{split}: spacing of labelled frames inside videos; 1 is no gap.",
         ["Frames from one to the next", "Gaps", "Share", ""],
-        [
-            [name, count, _percent(count, total), Cell(bar=count / most)]
-            for name, count in counts.items()
-        ],
+        _shares(part["gap_histogram"]),
     )
     gaps = [video for video in part["gaps"] if video["longest_gap"] is not None]
     gaps.sort(key=lambda video: -video["longest_gap"])
@@ -210,7 +203,7 @@ def _shared(report: Report, kind: str) -> Report:
     """What is in more than one split: `num` is None where that is not known."""
     shared = report["shared"][kind]
     known = kind != "identities" or report["identities_known"]
-    rows = []
+    rows: list[Row] = []
     for entry in shared[:_VIDEOS_SHOWN]:
         places = (f"{split}: {', '.join(names)}" for split, names in entry["splits"].items())
         rows.append([entry["name"], "; ".join(places)])
@@ -252,6 +245,15 @@ def _pictures(images: Sequence[Report]) -> list[Picture]:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue
     return found
+
+
+def _shares(counts: dict[str, int]) -> list[Row]:
+    """Name, count, share of all, and a bar beside that of the largest count."""
+    most, total = max(1, *counts.values()), sum(counts.values())
+    return [
+        [name, count, _percent(count, total), Cell(bar=count / most)]
+        for name, count in counts.items()
+    ]
 
 
 def _percent(part: float | None, whole: int) -> str:

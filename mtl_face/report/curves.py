@@ -89,7 +89,7 @@ def _curve(name: str, lines: Mapping[str, Points], number: int) -> Markup:
             )
         axes.set_xlabel("step")
         if lines.keys() != {"run"}:
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend()
         return to_svg(
             figure,
             identifier=f"curve-{number}",

@@ -72,6 +72,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     answers = report.predictions.take(index[rows])
     raw = None if report.raw is None else report.raw.take(match(truth, report.raw))
     metadata = report.predictions.metadata
+    provenance = metadata.get("provenance")
     result = scores.Scores(report.metrics)
     images = report.images
     shown = Shown.of(
@@ -95,18 +96,12 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
         attention=shown.mean_attention(),
         gallery_size=report.gallery_size,
         examples=examples(truth, answers, shown),
-        provenance=_provenance(metadata),
+        provenance=_properties("Provenance of the weights", "Property", provenance)
+        if isinstance(provenance, Mapping)
+        else None,
         settings=_settings(report.config or {}, metadata),
         absent=_absent(report.metrics),
     )
-
-
-def _provenance(metadata: Mapping[str, Any]) -> Table | None:
-    """What the weights were trained on."""
-    found = metadata.get("provenance")
-    if not isinstance(found, Mapping):
-        return None
-    return _properties("Provenance of the weights", "Property", found)
 
 
 def _settings(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[Table]:

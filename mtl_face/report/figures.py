@@ -37,6 +37,8 @@ _RC: Any = {  # matplotlib would have each key typed
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.formatter.useoffset": False,  # "+1.23e2" above an axis is easily overlooked
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
     "lines.linewidth": 1.4,
     **dict.fromkeys(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), TEXT
@@ -129,14 +131,14 @@ def va_plane(
         name: what the values are, in a word.
         truth: whether they are labels; decides the colour.
     """
+    valence_N, arousal_N = np.clip([valence_N, arousal_N], -1, 1)
     with canvas(3.3, 3.1, left=0.8) as (figure, axes):
         for draw in (axes.axhline, axes.axvline):
             draw(0, color=TEXT, alpha=0.5, linewidth=0.8)
         _hexagons(axes, valence_N, arousal_N, SECOND if truth else FIRST)
         axes.set(xlabel="valence", ylabel="arousal")
         words = " ".join(
-            f"{axis}: mean {np.clip(value, -1, 1).mean():.2f}, "
-            f"standard deviation {np.clip(value, -1, 1).std():.2f}."
+            f"{axis}: mean {value.mean():.2f}, standard deviation {value.std():.2f}."
             for axis, value in (("Valence", valence_N), ("Arousal", arousal_N))
         )
         return to_svg(

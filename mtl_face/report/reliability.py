@@ -36,8 +36,8 @@ _MEASURES = (
 )
 
 _VA_MEASURES = (
-    ("negative log likelihood, nats", "nll"),
-    ("mean standard deviation", "mean_std"),
+    ("negative log likelihood, nats", "nll.{}"),
+    ("mean standard deviation", "mean_std.{}"),
     ("inside the 50 % interval", "coverage.{}.50"),
     ("inside the 80 % interval", "coverage.{}.80"),
     ("inside the 95 % interval", "coverage.{}.95"),
@@ -62,7 +62,7 @@ def uncertainties(result: Scores) -> dict[str, Any]:
     ]
     if result.value("va.uncertainty") is not None:
         measures = [
-            (f"{name}, {words}", path.format(name) if "{}" in path else f"{path}.{name}")
+            (f"{name}, {words}", path.format(name))
             for name in VA_NAMES
             for words, path in _VA_MEASURES
         ]
@@ -149,7 +149,7 @@ def reliability(
                 f"{abs(above):.3f} {'above' if above > 0 else 'below'} the frequencies"
             )
         if before is not None:
-            axes.legend(frameon=False, fontsize=8, loc="upper left")
+            axes.legend(loc="upper left")
         return to_svg(
             figure,
             identifier=f"reliability-{task}",
@@ -183,7 +183,7 @@ def interval_coverage(
                 words.append(
                     f"{label} " + ", ".join(f"{p} %: {share:.0%}" for p, share in shares.items())
                 )
-        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        axes.legend(loc="upper left")
         return to_svg(
             figure,
             identifier="interval-coverage",
@@ -204,7 +204,7 @@ def risk_coverage(curve: Mapping[str, Any], *, task: str, risk: str) -> Markup:
     with canvas(3.3, 2.6) as (figure, axes):
         axes.axhline(value[-1], color=THIRD, linewidth=1, linestyle="--", label="in random order")
         axes.plot(coverage, value, color=FIRST, marker="o", markersize=3, label="surest first")
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(loc="lower right")
         axes.set(xlim=(0, 1.02), ylim=(0, max(float(value.max()) * 1.12, 1e-3)))
         axes.set(xlabel="share of rows answered", ylabel=risk)
         half = float(np.interp(0.5, coverage, value))
