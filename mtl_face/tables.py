@@ -412,7 +412,6 @@ class PredictionTable:
         self._of_metadata("expression_biases", len(EXPRESSION_NAMES))
 
     def __len__(self) -> int:
-        """Number of rows."""
         return len(self.frame)
 
     @property
@@ -541,12 +540,9 @@ class PredictionTable:
 
     @classmethod
     def from_columns(cls, columns: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> Self:
-        """Inverse of `columns`.
+        """Inverse of `columns`: those of `REQUIRED_COLUMNS` and any groups of `OPTIONAL_COLUMNS`.
 
-        Args:
-            columns: the columns named in `REQUIRED_COLUMNS`, optionally those of each group in
-                `OPTIONAL_COLUMNS`, each [N]; others are not looked at.
-            metadata: see the class.
+        Other columns are ignored.
         """
         fields: dict[str, NDArray[Any]] = {}
         for field, names in _FIELDS.items():

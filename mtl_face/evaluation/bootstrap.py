@@ -103,10 +103,7 @@ def resample_statistics(parts: Iterable[Statistic], weights_RV: Floats) -> Resam
 def interval(sample: Resampling, path: str, *, expand: bool = True) -> tuple[float, float] | None:
     """Interval of one score, or difference of scores, that holds its true value with `LEVEL`.
 
-    Args:
-        sample: what `resample` returned, or a difference of two.
-        path: name of the score.
-        expand: widen for the small number of videos.
+    With `expand` it is widened for the small number of videos.
 
     Returns:
         (low, high), or None where the score is undefined or was so in more than a tenth of the
@@ -126,14 +123,10 @@ def interval(sample: Resampling, path: str, *, expand: bool = True) -> tuple[flo
 
 
 def p_value(sample: Resampling, path: str) -> float | None:
-    """Two-sided p-value of the hypothesis that a difference is zero.
+    """Two-sided p-value of the hypothesis that a difference, see `Resampling.minus`, is zero.
 
     It is the smallest alpha whose interval of level 1 - alpha excludes zero, at least 2 / (R + 1):
     what R resamples cannot show is not claimed.
-
-    Args:
-        sample: differences, as from `Resampling.minus`.
-        path: name of the score.
 
     Returns:
         A number in (0, 1], or None where there is no interval.

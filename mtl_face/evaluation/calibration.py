@@ -95,11 +95,8 @@ class Calibration:
 def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
     """Applies a calibration.
 
-    The epistemic columns stay as they are: they tell how the members differed before.
-
-    Args:
-        table: predictions, smoothed as those that the calibration was fitted on and no more.
-        calibration: as fitted or read.
+    The epistemic columns stay as they are: they tell how the members differed before. The table
+    must be smoothed as the one of the fit, and no more.
 
     Returns:
         The same rows; logits are divided by the temperatures, `valence_std` and `arousal_std` are

@@ -78,12 +78,8 @@ def calibrate(
 ) -> Calibration:
     """Fits smoothing windows, temperatures, standard deviations, thresholds and biases.
 
-    Decisions of a task are changed only if that raises its cross-fitted score.
-
-    Args:
-        truth: labels of the validation set.
-        table: their predictions, matched by key.
-        search: what to try; None: no smoothing, five folds.
+    Decisions of a task are changed only if that raises its cross-fitted score. Labels and
+    predictions are matched by key. Without `search` there are no smoothing and five folds.
 
     Returns:
         The calibration. `fitted_on` holds `scores` (`uncalibrated`, `in_sample`, `cross_fitted`,
@@ -368,7 +364,7 @@ def make_folds(group_N: NDArray[np.int64], rows: Rows, num_folds: int) -> list[R
     Args:
         group_N: group of each row, int [N].
         rows: the rows to deal, [M].
-        num_folds: number of folds; fewer if there are fewer groups.
+        num_folds: folds at most; there are fewer if there are fewer groups.
 
     Returns:
         Rows of each fold; together they are all of `rows`.

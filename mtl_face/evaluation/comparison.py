@@ -22,13 +22,7 @@ def compare(
     num_resamples: int = bootstrap.NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Scores, differences, their intervals and p-values.
-
-    Args:
-        first: rows with one table's predictions.
-        second: the same rows with the other's, as from `joining.join_both`.
-        num_resamples: resamples of the videos.
-        seed: of the resamples.
+    """Scores of the same rows (see `joining.join_both`), differences, intervals and p-values.
 
     Returns:
         JSON values: `num_rows`, `num_unpredicted`, `num_videos`, `num_resamples`, `seed`, `level`,
@@ -65,11 +59,7 @@ def compare(
 
 
 def summary(result: Mapping[str, Any]) -> list[str]:
-    """A result of `compare` in lines: what is compared, a line a score, the rows and resamples.
-
-    Args:
-        result: of `compare`, with `files`: names of `first` and `second`.
-    """
+    """A result of `compare`, with the names of both under `files`, in lines, one a score."""
     lines = [f"A: {result['files']['first']}", f"B: {result['files']['second']}"]
     head = f"{'A':>7} {'B':>7} {'B - A':>8} {result['level']:.0%} interval"
     lines.append(f"{'':25} {head:45}  p-value")

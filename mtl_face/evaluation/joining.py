@@ -73,7 +73,6 @@ class Joined:
     num_unanswered: dict[str, int]
 
     def __len__(self) -> int:
-        """Number of rows."""
         return len(self.truth)
 
     def restrict(self, other: Self) -> Self:
@@ -134,13 +133,7 @@ def join_file(
 ) -> tuple[Joined, "Discrepancies"]:
     """Joins labels and a file of predictions, whose rows must be those of the labels.
 
-    Rows without any label may be predicted or not.
-
-    Args:
-        truth: rows of labels.
-        predictions: what the file holds.
-        path: the file, for messages.
-        lenient: leave out what has no partner, instead of refusing the file.
+    Rows without any label may be predicted or not. If `lenient`, what has no partner is left out.
 
     Returns:
         The rows that have both, and where the others differ.
@@ -198,13 +191,9 @@ def match(
     the key must agree, since it is then unclear which one is meant. Predictions without labels
     are left aside.
 
-    Args:
-        truth: N rows of labels; only their keys are read.
-        predictions: M rows, in any order.
-        lenient: give -1 to a row of labels without a prediction, instead of raising.
-
     Returns:
-        Row of `predictions` for each row of `truth`, int64 [N].
+        Row of `predictions` for each row of `truth`, int64 [N]; -1 where there is none, if
+        `lenient`.
 
     Raises:
         PredictionError: a row has no prediction (unless lenient), or has several that contradict

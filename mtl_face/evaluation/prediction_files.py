@@ -33,7 +33,7 @@ _READ_COLUMNS = (
     *REQUIRED_COLUMNS,
     *(name for group in OPTIONAL_COLUMNS.values() for name in group),
 )
-_PRESENT_COLUMNS = tuple(f"{name}_present" for name in AU_NAMES)
+_DECISION_COLUMNS = ("expression", *(f"{name}_present" for name in AU_NAMES))
 _TEXT_COLUMNS = tuple(name for name in KEY_COLUMNS if name != "frame")
 
 
@@ -191,11 +191,8 @@ def _read_csv(path: str | os.PathLike[str]) -> PredictionTable:
             _check_columns(header, path, reader.line_num)
             wanted = [name for name in _READ_COLUMNS if name in header]
             positions = [header.index(name) for name in wanted]
-            decided = [
-                header.index(name)
-                for name in ("expression", *_PRESENT_COLUMNS)
-                if {"expression", *_PRESENT_COLUMNS} <= set(header)
-            ]
+            has_decisions = set(_DECISION_COLUMNS) <= set(header)
+            decided = [header.index(name) for name in _DECISION_COLUMNS] if has_decisions else []
             converters = [
                 str if name in _TEXT_COLUMNS else _frame_number if name == "frame" else float
                 for name in wanted

@@ -113,10 +113,6 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
     standard deviations are averaged like the values: neighbouring frames are taken to share their
     error.
 
-    Args:
-        table: rows in any order.
-        smoothing: how.
-
     Returns:
         The rows in the same order, with `smoothing` in the metadata.
 
@@ -124,7 +120,15 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
         PredictionError: the table holds decisions alone, was smoothed or calibrated before, or a
             value is infinite.
     """
-    _check_raw(table)
+    remedy = "give the predictions as the network made them"
+    if table.metadata.get("smoothing"):
+        raise PredictionError(
+            f"the predictions were smoothed before: {table.metadata['smoothing']}", remedy=remedy
+        )
+    if table.is_calibrated:
+        raise PredictionError(
+            "the predictions were calibrated before; smoothing comes first", remedy=remedy
+        )
     if smoothing.changes_nothing:
         return dataclasses.replace(table, metadata={**table.metadata, "smoothing": None})
     images = _Images.of(table)
@@ -142,20 +146,6 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
                 spread_NC = np.column_stack([getattr(table, name) for name in names])
                 changes |= _split(names, _smooth_columns(spread_NC, images, task, smoothing))
     return dataclasses.replace(table, **changes)
-
-
-def _check_raw(table: PredictionTable) -> None:
-    """Raises PredictionError if the table was smoothed or calibrated."""
-    if table.metadata.get("smoothing"):
-        raise PredictionError(
-            f"the predictions were smoothed before: {table.metadata['smoothing']}",
-            remedy="give the predictions as the network made them",
-        )
-    if table.is_calibrated:
-        raise PredictionError(
-            "the predictions were calibrated before; smoothing comes first",
-            remedy="give the predictions as the network made them",
-        )
 
 
 def averaged(table: PredictionTable, task: str, on: Scale) -> NDArray[np.float64]:

@@ -124,10 +124,7 @@ class Videos:
         return sums.reshape(self.count, num_groups, -1).swapaxes(1, 2)
 
     def groups(self, falling: Floats) -> tuple[NDArray[np.int64], int, bool]:
-        """Groups of about equal score, the largest first.
-
-        Args:
-            falling: scores, [M].
+        """Groups of about equal score, [M], the largest first.
 
         Returns:
             (group of each score, number of groups, whether a group may hold different scores).

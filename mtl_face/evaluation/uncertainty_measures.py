@@ -91,12 +91,7 @@ def adaptive_bins(values_N: Floats, num_bins: int = NUM_BINS) -> NDArray[np.int6
 
 
 def reliability(confidence_N: Floats, hit_N: NDArray[Any]) -> Reliability:
-    """Sums of the adaptive bins.
-
-    Args:
-        confidence_N: predicted probability of the event, [N], in [0, 1].
-        hit_N: whether it happened, 0 or 1, [N].
-    """
+    """Sums of the adaptive bins; probabilities [N] in [0, 1], hits [N] of 0 or 1."""
     bin_N = adaptive_bins(confidence_N)
     columns = (np.ones(len(bin_N)), confidence_N, hit_N)
     sums = [np.bincount(bin_N, weights=column, minlength=NUM_BINS) for column in columns]
@@ -108,9 +103,6 @@ def expected_calibration_error(bins: Reliability) -> Floats:
 
     Its expectation exceeds the true error, the more so the fewer rows a bin has; compare
     `debiased_calibration_error`.
-
-    Args:
-        bins: sums, [..., B].
 
     Returns:
         Errors in [0, 1], [...]; NaN where there are no rows.
@@ -127,9 +119,6 @@ def debiased_calibration_error(bins: Reliability) -> Floats:
     observed frequencies and taken off. They draw samples for it; the mean of a folded normal
     variable is known, so nothing is drawn here. Bins that are all hits or all misses have no
     estimated scatter.
-
-    Args:
-        bins: sums, [..., B].
 
     Returns:
         Errors in [0, 1], [...]; NaN where there are no rows.

@@ -26,10 +26,8 @@ def mean_attention(
 ) -> dict[str, Any]:
     """Mean attention of each token in each module over K faces, on their mean face.
 
-    Args:
-        pictures: uint8 [H, W, 3] of one size.
-        maps: their attention, [M, T, h, w] each.
-        top: weight of the palest colour.
+    The pictures are uint8 [H, W, 3] of one size, their maps [M, T, h, w]; `top` is the weight of
+    the palest colour.
 
     Returns:
         `num_faces`; unless that is 0, `top`, `uniform`: weight if all parts were read alike, and

@@ -25,13 +25,7 @@ Report = dict[str, Any]
 
 
 def write_audit(path: str | os.PathLike[str], report: Report, *, title: str, where: str) -> None:
-    """Writes the page as one HTML file that loads nothing.
-
-    Args:
-        path: the file.
-        report: from `data_pipeline.audit.audit`.
-        title: heading of the page.
-        where: folder of the data set.
+    """Writes the page as one HTML file that loads nothing; `where` is the data set's folder.
 
     Raises:
         WorkdirError: the place cannot be written. Pictures that cannot be read are left out; the

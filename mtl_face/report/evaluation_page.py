@@ -57,10 +57,6 @@ class Report:
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
     """Writes the report as one HTML file that holds everything it shows and loads nothing.
 
-    Args:
-        path: the file; replaced if it exists, missing folders are made.
-        report: what it shows.
-
     Raises:
         PredictionError: predictions of one row contradict each other.
         WorkdirError: the place cannot be written.

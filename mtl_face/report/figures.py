@@ -72,10 +72,8 @@ def canvas(
 def to_svg(figure: "Figure", *, identifier: str, description: str) -> Markup:
     """The figure as an `svg` element without name spaces, style sheet or metadata.
 
-    Args:
-        figure: what to draw.
-        identifier: prefix of every id inside, since ids must be unique in the page.
-        description: what the drawing shows, for those who cannot see it.
+    Every id inside gets the prefix `identifier`, since ids must be unique in the page.
+    `description` is read to those who cannot see the drawing.
     """
     buffer = io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -125,11 +123,7 @@ def va_plane(
 ) -> Markup:
     """Where the rows lie in the plane of valence and arousal, as their density in hexagons.
 
-    Args:
-        valence_N: clipped to [-1, 1] here.
-        arousal_N: likewise.
-        name: what the values are, in a word.
-        truth: whether they are labels; decides the colour.
+    Values are clipped to [-1, 1]. `name` says what they are; labels have another colour.
     """
     valence_N, arousal_N = np.clip([valence_N, arousal_N], -1, 1)
     with canvas(3.3, 3.1, left=0.8) as (figure, axes):

@@ -76,11 +76,7 @@ class Table(NamedTuple):
 
 
 def embed(picture: NDArray[np.uint8], description: str) -> Picture:
-    """A picture as a JPEG of 160 pixels at most, to be shown without loading anything.
-
-    Args:
-        picture: uint8 [H, W, 3].
-        description: what it shows, for those who cannot see it.
+    """A picture, uint8 [H, W, 3], as a JPEG of 160 pixels at most that the page itself holds.
 
     Raises:
         ValueError: another shape or dtype.
@@ -98,12 +94,7 @@ def embed(picture: NDArray[np.uint8], description: str) -> Picture:
 
 
 def write_page(path: str | os.PathLike[str], template: str, **values: Any) -> None:
-    """Fills a template and writes the page.
-
-    Args:
-        path: the file; replaced if it exists, missing folders are made.
-        template: name of the file in `templates/`.
-        values: what the template shows.
+    """Fills a template, a file of `templates/`, and writes the page; replaces one that exists.
 
     Raises:
         WorkdirError: the place cannot be written.

@@ -124,13 +124,9 @@ def _table(result: Scores, task: str, measures: Sequence[tuple[str, str]], capti
 def reliability(
     now: Mapping[str, Any], before: Mapping[str, Any] | None, *, task: str, event: str
 ) -> Markup:
-    """Reliability diagram: how often an event happens against the probability told.
+    """Reliability diagram: how often an event happens against its predicted probability.
 
-    Args:
-        now: bins, lists `confidence`, `frequency` and `count`.
-        before: the same before calibration, or None.
-        task: name of the task, for the ids.
-        event: what the probability is of, in words.
+    `now`, and `before` calibration, are bins: lists `confidence`, `frequency` and `count`.
     """
     with _unit_square("predicted probability", "observed frequency") as (figure, axes):
         words = []
@@ -163,9 +159,7 @@ def interval_coverage(
 ) -> Markup:
     """Share of the labels inside the central intervals, against what it should be.
 
-    Args:
-        now: by `valence` and `arousal` the share by nominal percentage.
-        before: the same before calibration, or None.
+    `now`, and `before` calibration, hold those of `valence` and `arousal` by nominal percentage.
     """
     labels = "nominal probability of the interval", "share of labels inside"
     with _unit_square(*labels) as (figure, axes):
@@ -195,10 +189,7 @@ def interval_coverage(
 def risk_coverage(curve: Mapping[str, Any], *, task: str, risk: str) -> Markup:
     """Risk where only the surest rows are answered, against the share answered.
 
-    Args:
-        curve: lists `coverage` and `risk`.
-        task: name of the task, for the ids.
-        risk: what it is, in words.
+    `curve` has lists `coverage` and `risk`; `risk` says in words what the risk is.
     """
     coverage, value = np.asarray(curve["coverage"]), np.asarray(curve["risk"])
     with canvas(3.3, 2.6) as (figure, axes):
