@@ -77,12 +77,7 @@ def sample_keys(seed: int, first_row: jax.Array | int, samples: int) -> jax.Arra
 def combine_samples(
     outputs: Mapping[str, jax.Array], divisors: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """Mean and spread of samples.
-
-    Args:
-        outputs: `va` [M, B, 2], `au` [M, B, 12] and `expr` [M, B, 8] (logits), and
-            `va_log_variance` [M, B, 2] where there is one.
-        divisors: of the logits, from `mtl_face.probabilities.divisors`.
+    """Mean and spread of M samples, as `make_predict_step` gives them, [M, B, size] each.
 
     Returns:
         The same names without M: the mean of `va`; the outputs of which `divisors` make the mean

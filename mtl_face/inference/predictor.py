@@ -166,18 +166,14 @@ class Predictor:
         *,
         sample_dropout: bool = True,
     ) -> PredictionTable:
-        """Predictions for every row of a table.
+        """Predictions for every row of a table, whose labels are not looked at.
 
-        Args:
-            frames: the rows; their labels are not looked at.
-            batches: `image` uint8 [B, S, S, 3] and `index` int32 [B], the row that each image
-                belongs to (-1: padding), on the devices.
-            sample_dropout: False for one prediction without dropout, whatever
-                `evaluation.mc_dropout_samples` says.
+        A batch holds `image` uint8 [B, S, S, 3] and `index` int32 [B], the row that each image
+        belongs to (-1: padding), on the devices. Without `sample_dropout` there is one prediction
+        without dropout, whatever `evaluation.mc_dropout_samples` says.
 
-        Returns:
-            A row for each of `frames`. Its metadata name the settings, the step, the temperatures
-            and the weights.
+        Returns a row for each of `frames`. Its metadata name the settings, the step, the
+        temperatures and the weights.
         """
         config, probability = self.config, self.probability
         step, sampled = self.forward.plain, False

@@ -106,10 +106,8 @@ def keep_freed_memory() -> bool:
     less. All threads then share one heap, which costs those that decode images some waiting: not
     for machines whose steps run elsewhere. The process keeps memory up to its own peak.
 
-    Has an effect only before JAX has started its threads.
-
-    Returns:
-        Whether the C library took the settings; false where it is not glibc.
+    Has an effect only before JAX has started its threads. Returns false where the C library is not
+    glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -5,19 +5,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline import images
+from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.config import Config
 from mtl_face.evaluation import prediction_files, scoring
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.scoring import summary
 from mtl_face.inference.predictor import Predictor
-from mtl_face.report import write_report
-from mtl_face.run import Say, datasets, models, postprocess, provenance, reports
+from mtl_face.report import Report, write_report
+from mtl_face.run import Say, datasets, models, postprocess, provenance
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
+from mtl_face.tables import PredictionTable
 from mtl_face.tasks import TASKS
 from mtl_face.training import distributed
 from mtl_face.training import history as histories
+
+_RENDERED_NOTICE = (
+    "The faces are rendered, not photographed. These numbers show that the system works from end "
+    "to end; they are no evidence of accuracy on people."
+)
 
 
 def evaluate(
@@ -117,7 +128,7 @@ def evaluate_predictor(
             prediction_files.write(raw, folder / postprocess.RAW)
         else:  # one of an earlier evaluation would be taken for these
             (folder / postprocess.RAW).unlink(missing_ok=True)
-        report = reports.of_model(
+        report = _report(
             predictor,
             validation,
             predictions=predictions,
@@ -133,12 +144,48 @@ def evaluate_predictor(
     return result
 
 
+def _report(
+    predictor: Predictor,
+    validation: Pixels,
+    *,
+    predictions: PredictionTable,
+    raw: PredictionTable,
+    metrics: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+) -> Report:
+    """The report of a run or an export. Writing it asks the network for its attention."""
+    config = predictor.config
+
+    def picture(row: int) -> NDArray[np.uint8] | None:
+        if isinstance(validation.source, np.ndarray):
+            return validation.source[row]
+        path = validation.table.paths()[row]
+        # where shards took the place of the files, these may be absent
+        if validation.source != "files" and not Path(path).is_file():
+            return None
+        return images.read_image(path, config.data.image_size)
+
+    return Report(
+        title=config.name,
+        metrics=metrics,
+        predictions=predictions,
+        truth=validation.table,
+        raw=raw if predictions is not raw else None,
+        history=history,
+        images=picture,
+        attention=predictor.cross_attention,
+        config=config_lib.to_dict(config),
+        notice=_RENDERED_NOTICE if config.data.kind == "rendered_faces" else None,
+        warnings=metrics["warnings"],
+        gallery_size=config.evaluation.gallery_size,
+    )
+
+
 def scores_for_log(result: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a metrics result that the learning curves show.
 
-    Returns:
-        `score` (what the best checkpoint is chosen by: P, or the sum of the tasks that have
-        labels), and `p`, `va`, `au`, `expr` where they exist.
+    `score` is what the best checkpoint is chosen by: P, or the sum of the tasks that have labels.
+    Besides, `p`, `va`, `au` and `expr` where they exist.
     """
     tasks = {task: result[task]["score"] for task in TASKS if result[task]["score"] is not None}
     total = {"p": result["p"]} if result["p"] is not None else {}

@@ -49,8 +49,8 @@ def predict(
         A row for each image of the list, in its order.
 
     Raises:
-        ConfigError: no folder of images is known.
-        UserError: the list, an image or the weights cannot be read.
+        UserError: the list, an image or the weights cannot be read, or no folder of images is
+        known.
     """
     if config is None:
         config = model.config if isinstance(model, Predictor) else models.own_config(model)

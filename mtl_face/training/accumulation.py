@@ -47,7 +47,7 @@ def accumulate(
     count: int,
     placements: Any,
 ) -> tuple[tuple[jax.Array, tuple[Any, dict[str, jax.Array]]], Any]:
-    """The loss and the gradient over a batch, in microbatches.
+    """The loss and the gradient over a batch, in K = `count` microbatches.
 
     Args:
         loss_of: of one part; `EXAMPLE_WEIGHT` is among the numbers that it gives.

@@ -41,9 +41,9 @@ def hold_bad_steps(
 ) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, Numbers]]:
     """Makes a step that never spoils the state.
 
-    Args:
-        step: `(state, batch) -> (state, numbers)` with `loss` and `gradient_norm`, not jitted.
-        loss_limit: largest loss that is taken for sound; 0 for no limit.
+    The step, `(state, batch) -> (state, numbers)`, is not jitted, and has `loss` and
+    `gradient_norm` among its numbers. `loss_limit` is the largest loss taken for sound; 0: no
+    limit.
 
     Returns:
         `(state, batch, held) -> (state, numbers)`. Where `held` (float32 []) is not 0, or the step
