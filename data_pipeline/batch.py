@@ -57,9 +57,6 @@ def compact_labels(table: FrameTable) -> dict[str, npt.NDArray[Any]]:
 def expand_labels(labels: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Targets and weights from `compact_labels`, on the device.
 
-    Args:
-        labels: `va` [B, 2], `au` [B, A], `expr` [B].
-
     Returns:
         float32 targets `va` [B, 2], `au` [B, A], `expr` [B, E] (one-hot), 0
         where missing, never NaN; float32 weights `va` [B], `au` [B, A], `expr` [B].
@@ -90,12 +87,6 @@ def with_labels(table: FrameTable, decoded: IndexedImages) -> Iterator[Batch]:
             "image": image_bSSC,
             "labels": {task: column[index_b] for task, column in columns.items()},
         }
-
-
-def with_index(decoded: IndexedImages) -> Iterator[Batch]:
-    """Adds `index` int32 [b], the row that each image belongs to, -1 in padding."""
-    for index_b, image_bSSC in decoded:
-        yield {"image": image_bSSC, "index": index_b.astype(np.int32)}
 
 
 def to_devices(

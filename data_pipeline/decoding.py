@@ -129,11 +129,7 @@ def decoded(
 ) -> IndexedImages:
     """Decodes the images of each batch of indices, several at a time, keeping the order.
 
-    Args:
-        encoded: where they come from.
-        indices: [b] each, `PADDING` where an image is to be black.
-        local_size: b.
-        image_size: S.
+    An image is black where the index is `PADDING`. `local_size` is b, `image_size` S.
 
     Yields:
         Indices [b] and images [b, S, S, 3].

@@ -14,8 +14,9 @@ import dataclasses
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from PIL import Image
 
 from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
+
+Result = TypeVar("Result")
 
 FORMATS = ("JPEG", "PNG", "BMP")
 
@@ -35,12 +38,10 @@ _FETCH = "copy or download it again"
 
 
 def read_image(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8]:
-    """Reads an image as RGB, resized to a square if it is stored at another size.
+    """Reads a JPEG, PNG or BMP file as RGB, resized to a square if it is stored at another size.
 
-    Args:
-        path: JPEG, PNG or BMP file.
-        size: height and width of the result in pixels. Resizing uses a triangle filter, widened
-            when shrinking so that it averages; it does not keep the aspect ratio.
+    Resizing uses a triangle filter, widened when shrinking so that it averages; it does not keep
+    the aspect ratio.
 
     Returns:
         uint8 [size, size, C], 0..255.
@@ -125,25 +126,31 @@ def check_images(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ImageError]:
-    """Decodes every image of a table once, as training would, and collects what is wrong.
+    """Decodes every image of a table once, as training would.
 
-    Args:
-        table: the table.
-        workers: threads; decoding runs beside Python, so as many as there are cores is sensible.
-        progress: called from time to time with (images done, images in all).
+    As many `workers` (threads) as there are cores are sensible: decoding runs beside Python.
+    `progress` is called from time to time with (images done, images in all).
 
     Returns:
         One error for each unreadable image, in the order of the table.
     """
     paths = list(dict.fromkeys(table.paths()))  # a duplicate row's image is decoded once
-    faults: list[ImageError] = []
+    return [error for error in each_of(paths, diagnose, workers, progress) if error]
+
+
+def each_of(
+    paths: Sequence[str],
+    function: Callable[[str], Result],
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Result]:
+    """What `function` returns for each path, in their order; `workers` threads compute it."""
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
-            faults.extend(error for error in pool.map(diagnose, chunk) if error)
+            yield from pool.map(function, chunk)
             if progress is not None:
                 progress(start + len(chunk), len(paths))
-    return faults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +220,10 @@ def _decode(path: str | os.PathLike[str]) -> Image.Image:
     # Pillow's decoders raise whatever damaged data leads to, from OSError to struct.error and
     # TypeError; the reason is in the message.
     except Exception as error:
-        raise _describe_damage(path, content, error) from error
+        problem = f"the image is damaged ({error})"
+        if "truncated" in str(error).lower() or isinstance(error, EOFError):
+            problem = f"the image is truncated: only {len(content):,} bytes are there"
+        raise ImageError(problem, path=path, remedy=_FETCH) from error
     if is_odd_bmp:
         raise ImageError(
             "a BMP image with a palette, 16 bits a pixel or packed colours is not read",
@@ -294,11 +304,3 @@ def _name_other(content: bytes) -> tuple[str, str]:
     if not set(content[:512]) - set(range(32, 127)) - set(b"\t\r\n\f"):
         return "this is a text file, not an image", _FETCH
     return "this is not an image", _FETCH
-
-
-def _describe_damage(path: str | os.PathLike[str], content: bytes, error: Exception) -> ImageError:
-    if "truncated" in str(error).lower() or isinstance(error, EOFError):
-        problem = f"the image is truncated: only {len(content):,} bytes are there"
-    else:
-        problem = f"the image is damaged ({error})"
-    return ImageError(problem, path=path, remedy=_FETCH)

@@ -13,14 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import decoding, order
-from data_pipeline.batch import (
-    Batch,
-    IndexedImages,
-    gather_images,
-    to_devices,
-    with_index,
-    with_labels,
-)
+from data_pipeline.batch import Batch, IndexedImages, gather_images, to_devices, with_labels
 from data_pipeline.records import Records
 from mtl_face.errors import ConfigError
 from mtl_face.tables import FrameTable
@@ -47,16 +40,9 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Endless batches for training, in the order that `order.step_indices` defines.
 
-    Starting at `start_step` gives what a run from step 0 would give from there on.
-
-    Args:
-        table: the rows to train on.
-        batch_size: B, over all processes.
-        image_size: S; images stored at another size are resized as by `images.read_image`.
-        rows: the rows of each epoch, for instance `order.Permutations(len(table), seed)`.
-        start_step: step of the first batch.
-        source: see `Source`.
-        process: this process of several.
+    Starting at `start_step` gives what a run from step 0 would give from there on. B is over all
+    processes; images that are stored at another size than S are resized as by `images.read_image`.
+    `rows` gives those of each epoch, for instance `order.Permutations(len(table), seed)`.
 
     Returns:
         Iterator of dicts: `image` uint8 [b, S, S, 3]; `labels` with `va` float32 [b, 2], `au` int8
@@ -91,18 +77,16 @@ def eval_batches(
     """
     local_size = process.local_size(batch_size)
     indices = order.eval_batches(len(table), batch_size, process=process)
-    return with_index(_with_images(table, indices, local_size, image_size, source))
+    decoded = _with_images(table, indices, local_size, image_size, source)
+    return (
+        {"image": image_bSSC, "index": index_b.astype(np.int32)} for index_b, image_bSSC in decoded
+    )
 
 
 def decode_all(
     table: FrameTable, *, image_size: int = 112, source: str | Records = "files"
 ) -> npt.NDArray[np.uint8]:
     """Decodes every row's image into one array, to be passed as `source`.
-
-    Args:
-        table: the rows.
-        image_size: S.
-        source: "files", or shards.
 
     Returns:
         uint8 [N, S, S, 3] in the table's order.
@@ -162,18 +146,18 @@ def _with_images(
     image_size: int,
     source: Source,
 ) -> IndexedImages:
-    if isinstance(source, Records):
-        if len(source) != len(table):
-            raise ValueError(f"source has {len(source)} records for {len(table)} rows")
-        encoded = decoding.from_records(table, source)
-        return decoding.decoded(encoded, indices, local_size=local_size, image_size=image_size)
-    if isinstance(source, str):
-        if source == "files":
-            encoded = decoding.from_files(table)
-            return decoding.decoded(encoded, indices, local_size=local_size, image_size=image_size)
-        if source != "memory":
-            raise ConfigError(f"source is {source!r}", remedy='choose "files" or "memory"')
+    if isinstance(source, str) and source not in ("files", "memory"):
+        raise ConfigError(f"source is {source!r}", remedy='choose "files" or "memory"')
+    if isinstance(source, Records) and len(source) != len(table):
+        raise ValueError(f"source has {len(source)} records for {len(table)} rows")
+    if isinstance(source, str) and source == "memory":
         source = decode_all(table, image_size=image_size)
-    if source.shape != (len(table), image_size, image_size, 3) or source.dtype != np.uint8:
-        raise ValueError(f"source is {source.dtype} {source.shape}, not one image a row")
-    return gather_images(source, indices)
+    if isinstance(source, np.ndarray):
+        if source.shape != (len(table), image_size, image_size, 3) or source.dtype != np.uint8:
+            raise ValueError(f"source is {source.dtype} {source.shape}, not one image a row")
+        return gather_images(source, indices)
+    if isinstance(source, Records):
+        encoded = decoding.from_records(table, source)
+    else:
+        encoded = decoding.from_files(table)
+    return decoding.decoded(encoded, indices, local_size=local_size, image_size=image_size)

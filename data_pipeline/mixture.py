@@ -65,12 +65,9 @@ class MixedOrder:
     """
 
     def __init__(self, parts: Sequence[order.Order], shares: Sequence[float], seed: int) -> None:
-        """Deals the places out.
+        """Deals the places out, in shares of any unit.
 
-        Args:
-            parts: an order per data set, over its own rows from 0; of different streams.
-            shares: share of the examples that comes from each; in any unit.
-            seed: decides the places.
+        Each part is over its own rows from 0; parts are of different streams.
 
         Raises:
             ValueError: a share is not positive.
@@ -117,15 +114,9 @@ def make_order(
 ) -> MixedOrder:
     """The order of the rows of `join(tables)` in training.
 
-    Args:
-        tables: by name, as given to `join`.
-        weights: of each data set, positive.
-        per_row: a weight says how often each row comes, in proportion to those of other data sets;
-            else it is the share of examples that the data set gives.
-        sampling: how rows are drawn within each data set, as `sampling.make_order`; those that have
-            no labels to go by are drawn uniformly.
-        task_weights: as `sampling.make_order`.
-        seed: with the epoch, decides the order.
+    With `per_row` a positive weight says how often each row of a data set comes, in proportion to
+    those of others; else it is the share of examples that the data set gives. Within a data set,
+    rows are drawn as in `sampling.make_order`, and uniformly if they have no labels to go by.
 
     Raises:
         ConfigError: no data set has the labels that `sampling` goes by.

@@ -12,7 +12,7 @@ import itertools
 import os
 import struct
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,15 +40,8 @@ def find(folder: str | os.PathLike[str]) -> Path:
         ConfigError: there are none, or several sets of them.
     """
     folder = Path(folder)
-    found = sorted(
-        {
-            info.parent
-            for info in [
-                *folder.glob("dataset_info.json"),
-                *folder.glob(f"{NAME}/*/*/dataset_info.json"),
-            ]
-        }
-    )
+    patterns = ("dataset_info.json", f"{NAME}/*/*/dataset_info.json")
+    found = sorted({info.parent for pattern in patterns for info in folder.glob(pattern)})
     if len(found) != 1:
         many = ": " + ", ".join(map(str, found)) if found else ""
         raise ConfigError(
@@ -61,11 +54,7 @@ def find(folder: str | os.PathLike[str]) -> Path:
 
 
 def read_table(folder: Path, split: str) -> FrameTable:
-    """The table of a split, in the order of its records.
-
-    Args:
-        folder: as `find` returned it.
-        split: its name.
+    """The table of a split, in the order of its records; `folder` is as `find` returned it.
 
     Raises:
         AnnotationError: the file is absent or no such table.
@@ -81,19 +70,8 @@ def read_table(folder: Path, split: str) -> FrameTable:
         )
     try:
         frame = pd.read_parquet(path)
-        columns: dict[str, Any] = {
-            name: frame[name].to_numpy()
-            for name in (
-                "dataset",
-                "video",
-                "frame",
-                "image",
-                "valence",
-                "arousal",
-                "expression",
-                "row",
-            )
-        }
+        names = ("dataset", "video", "frame", "image", *tasks.VA_NAMES, "expression", "row")
+        columns: dict[str, Any] = {name: frame[name].to_numpy() for name in names}
         columns["au"] = frame[list(tasks.AU_NAMES)].to_numpy()
         return FrameTable.from_columns(root=str(folder), **columns, sort=False)
     except (OSError, KeyError, ValueError) as error:
@@ -105,20 +83,11 @@ def read_table(folder: Path, split: str) -> FrameTable:
 class Records:
     """Serialised records of one split, by row.
 
-    Safe to be read from several threads.
-
-    Attributes:
-        folder: with the shards.
-        split: its name.
-        mean_bytes: size of a record, about.
+    Safe to be read from several threads. `mean_bytes` is the size of a record, about.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        """Opens the shards; reads no record.
-
-        Args:
-            folder: as `find` returned it.
-            split: its name.
+        """Opens the shards in `folder`, as `find` returned it; reads no record.
 
         Raises:
             ConfigError: there are no shards of that split, or some are missing.
@@ -132,9 +101,7 @@ class Records:
                 remedy="write the shards again, or copy the missing ones",
             )
         kind = paths[0].name.split(".")[1].split("-")[0]
-        self._reader: _Reader = (
-            _ArrayRecords(paths) if kind == "array_record" else _TFRecords(paths)
-        )
+        self._reader = _ArrayRecords(paths) if kind == "array_record" else _TFRecords(paths)
         self.mean_bytes = sum(path.stat().st_size for path in paths) // max(len(self), 1)
 
     def __len__(self) -> int:
@@ -143,12 +110,6 @@ class Records:
     def read(self, row_b: npt.NDArray[np.int64]) -> list[bytes]:
         """Serialised `tf.train.Example`s of these rows, in the order asked for."""
         return self._reader.read(row_b.tolist())
-
-
-class _Reader(Protocol):
-    def __len__(self) -> int: ...
-
-    def read(self, rows: list[int]) -> list[bytes]: ...
 
 
 class _ArrayRecords:
@@ -201,12 +162,12 @@ class _TFRecords:
         return self._first[-1]
 
     def read(self, rows: list[int]) -> list[bytes]:
-        return [self._read_one(row) for row in rows]
-
-    def _read_one(self, row: int) -> bytes:
-        shard = bisect.bisect_right(self._first, row) - 1
-        start, length = self._records[shard][row - self._first[shard]]
-        return os.pread(self._files[shard], int(length), int(start))
+        records = []
+        for row in rows:
+            shard = bisect.bisect_right(self._first, row) - 1
+            start, length = self._records[shard][row - self._first[shard]]
+            records.append(os.pread(self._files[shard], int(length), int(start)))
+        return records
 
 
 def _record_places(path: Path) -> npt.NDArray[np.int64]:

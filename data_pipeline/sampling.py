@@ -34,12 +34,7 @@ class Draws:
     """
 
     def __init__(self, weight_N: npt.ArrayLike, seed: int, stream: int = 0) -> None:
-        """Keeps the weights.
-
-        Args:
-            weight_N: [N], finite and not negative, in any unit.
-            seed: 0 <= seed < 2**64.
-            stream: tells apart several orders of one seed, 0 <= stream < 2**63.
+        """Keeps the weights [N], in any unit; `stream` < 2**63 tells apart orders of one seed.
 
         Raises:
             ValueError: a weight is negative or not finite, or none is positive.
@@ -78,14 +73,10 @@ def make_order(
     seed: int,
     stream: int = 0,
 ) -> order.Order:
-    """The order of a table's rows in training.
+    """The order of a table's rows in training; uniform gives every row exactly once per epoch.
 
-    Args:
-        table: the rows.
-        kind: one of `KINDS`; uniform gives every row exactly once per epoch.
-        task_weights: for `weighted`, as `weights_by_task`.
-        seed: with the epoch, decides the order.
-        stream: tells apart several orders of one seed.
+    `kind` is one of `KINDS`; `task_weights` are for `weighted`. Seed and epoch decide the order,
+    `stream` tells apart several orders of one seed.
 
     Raises:
         ConfigError: the table has no label that the kind goes by.
@@ -153,9 +144,7 @@ def weights_by_task(
 ) -> npt.NDArray[np.float64]:
     """Rows in proportion to what their labels count: the sum over the tasks that they have.
 
-    Args:
-        table: the rows.
-        task_weights: weight of a row's having `va`, `au` and `expr`; 1 where not given.
+    A task that is not among `task_weights` counts 1.
 
     Returns:
         float64 [N].
@@ -163,11 +152,9 @@ def weights_by_task(
     Raises:
         ConfigError: all rows would weigh nothing.
     """
-    weight_N = sum(
-        task_weights.get(task, 1.0) * mask_N.astype(np.float64)
-        for task, mask_N in table.labelled().items()
-    )
-    assert isinstance(weight_N, np.ndarray)
+    weight_N = np.zeros(len(table))
+    for task, mask_N in table.labelled().items():
+        weight_N += task_weights.get(task, 1.0) * mask_N
     if not weight_N.any():
         raise ConfigError(
             "no row to train on has a label of positive weight",

@@ -108,9 +108,8 @@ class FaceFrames(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, table: FrameTable, before: int, total: int) -> Any:
         if not self.builder_config.beam:
             return self._with_progress(_examples(table), before, total)
-        beam = tfds.core.lazy_imports.apache_beam
         # The elements are small: each worker reads the images of its own.
-        return beam.Create(list(_examples(table)))
+        return tfds.core.lazy_imports.apache_beam.Create(list(_examples(table)))
 
     def _with_progress(
         self, examples: Iterator[tuple[int, Example]], before: int, total: int
@@ -152,16 +151,10 @@ def write(
     beam_options: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes tables with their images as shards.
+    """Writes tables, by name of their split, with their images as the data set `face_frames`.
 
-    Args:
-        tables: by name of the split.
-        folder: where the data set `face_frames` is made.
-        file_format: one of `FILE_FORMATS`.
-        num_shards: files per split; None: by size.
-        beam_options: `apache_beam` pipeline options: write through Beam with them. None: write in
-            this process.
-        progress: called with (records written, of all splits); not through Beam.
+    The number of shards is per split; None goes by size. With `beam_options` (of an `apache_beam`
+    pipeline) Beam writes, else this process, which calls `progress` with (records written, of all).
 
     Returns:
         The folder that holds the shards, their statistics (`dataset_info.json`) and the tables.
@@ -186,11 +179,7 @@ def write(
     builder = FaceFrames(
         data_dir=os.fspath(folder),
         config=FrameConfig(
-            name=name,
-            description="Frame tables.",
-            tables=tables,
-            beam=beam,
-            progress=progress,
+            name=name, description="Frame tables.", tables=tables, beam=beam, progress=progress
         ),
         file_format=file_format,
     )

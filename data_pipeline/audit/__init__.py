@@ -11,7 +11,6 @@ import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ VERSION = 1
 THUMBNAIL_SIZE = 16
 """Side of the thumbnails, in pixels: 43 MB for 168,000 images."""
 
-_CHUNK = 1024  # images handed to the threads at a time, and between two reports of progress
 _GREY_TOLERANCE = 2  # grey levels by which the channels of a grey JPEG's thumbnail may differ
 _LUMA_3 = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -149,26 +147,19 @@ def scan_images(
     size_M2 = np.zeros((count, 2), np.int32)
     grey_M = np.zeros(count, bool)
     faults: list[ImageError] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, count, _CHUNK):
-            chunk = unique[start : start + _CHUNK]
-            for index, found in enumerate(pool.map(_scan, chunk), start):
-                if isinstance(found, ImageError):
-                    faults.append(found)
-                    continue
-                readable_M[index] = True
-                colour_SS3, digest_M[index], size_M2[index] = found
-                spread = np.ptp(colour_SS3.astype(np.int16), axis=2)
-                grey_M[index] = spread.max() <= _GREY_TOLERANCE
-                thumbnail_MSS[index] = (colour_SS3 @ _LUMA_3).round()
-            if progress is not None:
-                progress(start + len(chunk), count)
+    for index, found in enumerate(images.each_of(unique, _scan, workers, progress)):
+        if isinstance(found, ImageError):
+            faults.append(found)
+            continue
+        readable_M[index] = True
+        colour_SS3, digest_M[index], size_M2[index] = found
+        spread = np.ptp(colour_SS3.astype(np.int16), axis=2)
+        grey_M[index] = spread.max() <= _GREY_TOLERANCE
+        thumbnail_MSS[index] = (colour_SS3 @ _LUMA_3).round()
     return ImageScan(unique, readable_M, thumbnail_MSS, digest_M, size_M2, grey_M, faults)
 
 
-def _scan(
-    path: str,
-) -> tuple[npt.NDArray[np.uint8], np.uint64, tuple[int, int]] | ImageError:
+def _scan(path: str) -> tuple[npt.NDArray[np.uint8], np.uint64, tuple[int, int]] | ImageError:
     try:
         colour_SS3 = images.read_image(path, THUMBNAIL_SIZE)
     except ImageError as error:

@@ -68,9 +68,7 @@ def perceptual_hashes(
 ) -> npt.NDArray[np.uint64]:
     """Signs of the 64 lowest frequencies, without the constant, of each picture less the mean.
 
-    Args:
-        thumbnail_MSS: grey thumbnails.
-        mean_SS: mean of the standardised thumbnails of all images that are compared.
+    `mean_SS` is that of the standardised thumbnails of all images that are compared.
 
     Returns:
         uint64 [M]; brightness and contrast make no difference.
@@ -94,17 +92,10 @@ def perceptual_hashes(
 def near_duplicates(
     first_MSS: npt.NDArray[np.uint8], second_MSS: npt.NDArray[np.uint8]
 ) -> NearPairs:
-    """Finds the images of the second set that show almost the same as one of the first.
+    """Finds each image of the second set that shows almost the same as one of the first.
 
-    Of more than four images with one and the same hash, four are compared: a still video counts
-    with all its frames where it stands second.
-
-    Args:
-        first_MSS: grey thumbnails of the first set, none of them flat.
-        second_MSS: of the second.
-
-    Returns:
-        Each such image of the second set with its most similar image of the first.
+    The thumbnails are grey, none of them flat. Of more than four images with one and the same hash,
+    four are compared: a still video counts with all its frames where it stands second.
     """
     if not len(first_MSS) or not len(second_MSS):
         return _confirmed(first_MSS, second_MSS, *(np.zeros(0, np.int64),) * 3)
@@ -127,12 +118,9 @@ def near_duplicates(
 def close_pairs(
     first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64], radius: int = RADIUS
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Index pairs of 64-bit numbers that differ in at most `radius` bits, by banding.
+    """Index pairs of 64-bit numbers, distinct in each set, that differ in at most `radius` bits.
 
-    Args:
-        first: numbers, each once.
-        second: numbers, each once.
-        radius: at most 7.
+    Found by banding, so `radius` is at most 7.
 
     Returns:
         Indices into `first` and into `second`, int64 [P], each pair once.

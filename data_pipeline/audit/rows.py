@@ -196,9 +196,7 @@ def shared_between_splits(
 ) -> dict[str, list[dict[str, Any]]]:
     """What sits in more than one split.
 
-    Args:
-        splits: the tables by name of the split.
-        identities: who is seen in a video, by names of data set and video, as far as known.
+    `identities` say who is seen in a video, by names of data set and video, as far as known.
 
     Returns:
         Lists under `videos` (the same name), `recordings` (parts of one recording, by

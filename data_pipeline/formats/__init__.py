@@ -37,16 +37,12 @@ def load(
     missing_images: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> FrameTable:
-    """Reads a split of a data set, and looks which of its images are there.
+    """Reads one of `SPLITS` of a data set, and looks which of its images are there.
 
-    Args:
-        data: the settings.
-        split: one of `SPLITS`.
-        root: the data set's folder; None: as the settings say.
-        missing_images: a row whose image is absent is an error, is left out and counted (skip), or
-            is taken as it is (keep); None: as the settings say. For `per_video` this is about
-            videos without a folder; frames without an image are left out and counted in any case.
-        say: is given one line on each thing that was left out or translated.
+    A row whose image is absent is an error, is left out and counted (`missing_images` skip), or is
+    taken as it is (keep). For `per_video` this is about videos without a folder; frames without an
+    image are left out and counted in any case. `root` and `missing_images` go before the settings.
+    `say` is given one line on each thing that was left out or translated.
 
     Returns:
         The sorted table; column `dataset` holds the kind.

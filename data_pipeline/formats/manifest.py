@@ -45,17 +45,12 @@ def read_manifest(
     dataset: str = "manifest",
     say: Callable[[str], None] = lambda line: None,
 ) -> tables.FrameTable:
-    """Reads a manifest.
+    """Reads a manifest: CSV (comma, semicolon or tab, a header line, UTF-8) or Parquet.
 
-    Args:
-        path: CSV (comma, semicolon or tab, a header line, UTF-8) or Parquet.
-        settings: what its labels mean. Valence and arousal are mapped linearly from `va_range` to
-            [-1, 1]; an action unit of an intensity is present from `au_threshold` on;
-            `missing_values` count where they are no valid label: outside `va_range`, below 0 in
-            action units.
-        image_root: folder below which the images lie; not looked at here.
-        dataset: name for the column `dataset`.
-        say: is given one line on each thing that was left out or translated.
+    The settings say what its labels mean. Valence and arousal are mapped linearly from `va_range`
+    to [-1, 1]; an action unit of an intensity is present from `au_threshold` on; `missing_values`
+    count where they are no valid label: outside `va_range`, below 0 in action units. The images are
+    not looked at. `say` is given one line on each thing that was left out or translated.
 
     Returns:
         The sorted table; `row` is the line in the file (of a Parquet file, the row from 1).

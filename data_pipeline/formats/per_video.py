@@ -91,15 +91,10 @@ def read_per_video(
 ) -> FrameTable:
     """Reads one set of the one-task challenges as one table.
 
-    Args:
-        root: folder that holds the tasks' folders, named as in `TASK_FOLDERS`.
-        split_folder: the set's folder below each, for instance `Train_Set`.
-        image_root: folder that holds `<video>/<frame>.jpg`; it is listed, because the images
-            decide which frames there are.
-        read_tasks: the tasks to read; each needs its folder.
-        missing_videos: what to do if a video has labels, but no image folder.
-        dataset: name for the column `dataset`.
-        say: is given one line on each thing that was left out.
+    `root` holds a folder for each of `read_tasks`, named as in `TASK_FOLDERS`, and each of these
+    the set's, for instance `Train_Set`. The image folder `<video>/<frame>.jpg` is listed, because
+    the images decide which frames there are; `missing_videos` is about videos with labels and no
+    image folder. `say` is given one line on each thing that was left out.
 
     Returns:
         The sorted table: a row for every frame with an image and at least one label; a task whose

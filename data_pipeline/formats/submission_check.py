@@ -26,12 +26,6 @@ def validate_submission(
     there and in its order; for the one-task tracks of the third edition, that there is one file
     for each video with one line for each of its frames.
 
-    Args:
-        path: the submission: a text file, or a folder for the one-task tracks of the third edition.
-        edition: a name in `editions.EDITIONS`.
-        test_list: what `test_list.load_test_list` read.
-        list_path: its file, for messages.
-
     Returns:
         The deviations, file by file and line by line; empty if the submission is as asked for. A
         row of the list that is missing is named by its line in the list.

@@ -105,14 +105,9 @@ def write_submission(
 ) -> list[Path]:
     """Writes a submission: one file, or a folder of files for tracks that ask for that.
 
-    Args:
-        path: the file, replaced if it exists; or the folder, which must be new or empty. Missing
-            parent folders are made.
-        edition: a name in `editions.EDITIONS`.
-        test_list: M rows.
-        predictions: N rows of finite numbers; valence and arousal are clipped to [-1, 1].
-        rows: row of `predictions` for each row of the list, [M], as `match_list` gives.
-        list_path: the list's file, for messages.
+    A file that exists is replaced; a folder must be new or empty. Missing parent folders are made.
+    `rows` [M] are those of `predictions`, as `match_list` gives them. Predictions are finite;
+    valence and arousal are clipped to [-1, 1].
 
     Returns:
         The files written.

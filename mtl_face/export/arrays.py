@@ -32,13 +32,10 @@ _REMEDY = "free some space, mend the permissions, or choose another --output"
 def save(
     folder: Path, variables: dict[str, Any], card: dict[str, Any], *, form: Format = "orbax"
 ) -> None:
-    """Writes parameters and their card; the folder appears whole or not at all.
+    """Writes `params` and `batch_stats` with their card; the folder appears whole or not at all.
 
-    Args:
-        folder: absolute path; an export that lies there is replaced, anything else is refused.
-        variables: `params` and `batch_stats` of the network.
-        card: from `card.make`; `tensors` and `weights_sha256` are added here.
-        form: one of `FORMATS`.
+    An export that lies in the folder (absolute path) is replaced, anything else is refused. The
+    card is from `card.make`; `tensors` and `weights_sha256` are added here.
 
     Raises:
         WorkdirError: the folder holds something else or cannot be written.
