@@ -24,15 +24,9 @@ _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_norma
 class BottleneckBlock(nn.Module):
     """1 x 1 reduce, 3 x 3, 1 x 1 increase, around them a shortcut.
 
-    Attributes:
-        features: channels of the two inner convolutions.
-        expansion: the block's output has `features * expansion` channels.
-        stride: 1, or 2 to halve the map.
-        project: whether the shortcut is a 1 x 1 convolution; False for the identity.
-        stride_in_reduce: see `geometry.BackboneVariant`.
-        convolution: makes a convolution without bias; takes features, kernel_size, strides,
-            padding and name.
-        batch_norm: makes a batch normalisation; takes name.
+    The two inner convolutions have `features` channels. The shortcut is a 1 x 1 convolution with
+    `project`, else the identity. `convolution` makes one without bias from features, kernel_size,
+    strides, padding and name; `batch_norm` a normalisation from its name.
     """
 
     features: int
@@ -84,11 +78,8 @@ class ResNet(nn.Module):
     The gradient of a frozen stage is 0 and is not computed, and its batch norms are `frozen`,
     whatever `batch_norm` says.
 
-    Attributes:
-        settings: section `model.backbone` of a config.
-        devices: for `batch_norm` "local", devices over which a batch is split.
-        dtype: compute dtype; parameters and statistics are float32.
-        remat: one of `remat.POLICIES`, for each block.
+    For `batch_norm` "local", a batch is split over `devices`. `dtype` is that of computing;
+    parameters and statistics are float32. `remat` is one of `remat.POLICIES`, for each block.
     """
 
     settings: BackboneConfig

@@ -52,11 +52,8 @@ class GroupedBatchNorm(nn.Module):
     and variances. So they estimate what training normalised with on average; the variance between
     the groups' means is not part of them, as it was not part of any normalisation.
 
-    Attributes:
-        groups: G; must divide B.
-        momentum: share of the running statistics that a step keeps.
-        epsilon: added to the variance.
-        dtype: of the result; statistics are float32, or `dtype` where that is wider.
+    `momentum` is the share of the running statistics that a step keeps, `epsilon` is added to the
+    variance. Statistics are float32, or `dtype`, that of the result, where it is wider.
     """
 
     groups: int

@@ -24,14 +24,7 @@ def bounded_log_ratio(raw: jax.Array) -> jax.Array:
 
 
 class TaskHead(nn.Module):
-    """The paper's N_d dense layers: ReLU after each but the last, which is linear.
-
-    Attributes:
-        num_layers: N_d, at least 1.
-        width: width of the hidden layers.
-        out: number of outputs.
-        dtype: compute dtype of the hidden layers; the last layer is float32.
-    """
+    """The paper's N_d dense layers: ReLU after each but the last, which is linear and float32."""
 
     num_layers: int
     width: int

@@ -35,12 +35,7 @@ def at_least_float32(dtype: Any) -> Any:
 
 
 class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention with biases, without dropout on its weights.
-
-    Attributes:
-        num_heads: H; must divide D.
-        dtype: compute dtype; the softmax is float32.
-    """
+    """Scaled dot-product attention with biases, without dropout on its weights; softmax float32."""
 
     num_heads: int
     dtype: Any
@@ -79,13 +74,8 @@ class AttentionLayer(nn.Module):
     """Residual attention, then, with `mlp`, a residual two-layer perceptron.
 
     Self-attention when called without a memory, cross-attention with one. The residual stream and
-    its LayerNorms are float32.
-
-    Attributes:
-        settings: of the network; used are `num_heads`, `mlp_ratio` (width of the perceptron's
-            hidden layer in units of D), `dropout` (on each residual branch), `norm` and
-            `compute_dtype`.
-        mlp: whether there is a perceptron.
+    its LayerNorms are float32. Dropout acts on each residual branch; the perceptron's hidden layer
+    is `mlp_ratio` D wide.
     """
 
     settings: ModelConfig

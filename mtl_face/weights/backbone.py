@@ -55,11 +55,8 @@ class LoadedBackbone:
 class _Origin:
     """What a file's content says of the weights' training.
 
-    Attributes:
-        variant: geometry and input, in the file's channel order or the usual one.
-        order_is_certain: whether the file settles the channel order.
-        trained_on: names of data sets, if known.
-        notes: what is open, sentences.
+    `variant` has the file's channel order where `order_is_certain`, else the usual one; `notes` say
+    what is open.
     """
 
     variant: BackboneVariant

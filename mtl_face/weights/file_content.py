@@ -16,13 +16,10 @@ from mtl_face.model.geometry import ChannelOrder
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A tensor of a file.
+    """A tensor of a file, with its name and shape as stored.
 
-    Attributes:
-        name: as the file has it, for messages.
-        shape: as stored.
-        read: reads it; called only once the shape is known to be the right one, so that a file
-            which claims a giant costs nothing.
+    `read` is called only once the shape is known to be the right one, so that a file which claims a
+    giant costs nothing.
     """
 
     name: str

@@ -77,12 +77,9 @@ _NAMINGS: dict[Scheme, _Naming] = {
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """Size of a bottleneck ResNet.
+    """Size of a bottleneck ResNet: blocks of each stage, and channels.
 
-    Attributes:
-        stage_sizes: blocks of each stage.
-        width: channels of the stem.
-        expansion: ratio of a block's output to its inner channels.
+    `width` is that of the stem, `expansion` the ratio of a block's output to its inner channels.
     """
 
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)

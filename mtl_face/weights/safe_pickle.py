@@ -33,12 +33,9 @@ class MalformedError(Exception):
 
 
 class Storage(NamedTuple):
-    """Numbers that a PyTorch file keeps apart from the pickle.
+    """Numbers that a PyTorch file keeps apart from the pickle, under the name `key`.
 
-    Attributes:
-        kind: NumPy's code of the element type, or `bfloat16`.
-        key: name in the file.
-        length: number of elements.
+    `kind` is NumPy's code of the element type, or `bfloat16`; `length` the number of elements.
     """
 
     kind: str
