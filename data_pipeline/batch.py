@@ -92,14 +92,10 @@ def with_labels(table: FrameTable, decoded: IndexedImages) -> Iterator[Batch]:
 def to_devices(
     batches: Iterable[Batch], sharding: "jax.sharding.NamedSharding", ahead: int = 2
 ) -> Iterator[Batch]:
-    """Turns each process's batches into global arrays, with transfers running ahead.
+    """Turns this process's batches [b, ...] into global arrays, with `ahead` transfers running.
 
-    Args:
-        batches: nested dicts of NumPy arrays [b, ...] of this process. Devices of one process must
-            be neighbours along the batch axis of the mesh, in the order of the processes.
-        sharding: how the first axis is laid out, for instance `NamedSharding(mesh, P("data"))`;
-            further axes are not sharded.
-        ahead: batches whose transfer is started before the one in use is asked for.
+    `sharding` lays out the first axis, for instance `NamedSharding(mesh, P("data"))`. Devices of
+    one process must be neighbours along it, in the order of the processes.
 
     Yields:
         The same dicts with global `jax.Array`s [B, ...]; `targets` and `weights` as `expand_labels`

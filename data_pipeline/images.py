@@ -254,28 +254,21 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
             )
         with open(path, "rb") as file:
             return file.read()
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except OSError as error:
         folder = os.path.dirname(os.path.abspath(path))
-        if os.path.isdir(folder):
+        if isinstance(error, IsADirectoryError):
+            problem, remedy = "this is a folder, not an image", "name the image file inside it"
+        elif isinstance(error, PermissionError):
+            problem, remedy = "no permission to read the image", "make it readable (chmod u+r)"
+        elif not isinstance(error, FileNotFoundError | NotADirectoryError):
+            problem = f"the image cannot be read ({error.strerror})"
+            remedy = "check the disk or the network share that holds it"
+        elif os.path.isdir(folder):
             problem, remedy = "the image does not exist", "check that all images were unpacked"
         else:
             problem = f"the image does not exist, nor does its folder {folder}"
             remedy = "check the image root and that all images were unpacked"
         raise ImageError(problem, path=path, remedy=remedy) from error
-    except IsADirectoryError as error:
-        raise ImageError(
-            "this is a folder, not an image", path=path, remedy="name the image file inside it"
-        ) from error
-    except PermissionError as error:
-        raise ImageError(
-            "no permission to read the image", path=path, remedy="make it readable (chmod u+r)"
-        ) from error
-    except OSError as error:
-        raise ImageError(
-            f"the image cannot be read ({error.strerror})",
-            path=path,
-            remedy="check the disk or the network share that holds it",
-        ) from error
 
 
 def _describe_content(path: str | os.PathLike[str], content: bytes) -> ImageError:

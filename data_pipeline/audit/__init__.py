@@ -44,16 +44,12 @@ def audit(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Audits the splits of a data set.
+    """Audits the splits of a data set: tables as read, with duplicates and rows without images.
 
-    Args:
-        splits: a frame table by name of the split, as read, duplicates and rows without images
-            included.
-        image_size: side that the crops should have, in pixels.
-        identities: who is seen in a video, by names of data set and video, as far as known.
-        pairs: splits between which near-duplicate images are looked for; None: all pairs.
-        workers: threads that decode.
-        progress: called from time to time with (images done, images in all).
+    The crops should have a side of `image_size` pixels. `identities` say who is seen in a video, by
+    names of data set and video, as far as known. Near-duplicate images are looked for between all
+    splits, or between the `pairs` alone. `workers` are threads that decode; `progress` is called
+    from time to time with (images done, images in all).
 
     Returns:
         `version`; `images` decoded; `findings` (see `findings.find`); `splits`: for each split

@@ -218,14 +218,11 @@ def shared_between_splits(
         result[kind] = [
             {"name": name, "splits": {split: sorted(videos) for split, videos in places.items()}}
             for name, places in sorted(names.items())
-            if len(places) > 1 and not (kind == "recordings" and _one_name(places))
+            # One video in every split is reported among the videos.
+            if len(places) > 1
+            and not (kind == "recordings" and len(set.union(*places.values())) == 1)
         ]
     return result
-
-
-def _one_name(places: Mapping[str, set[str]]) -> bool:
-    """Whether every split holds the same video: that is reported as a shared video."""
-    return len(set.union(*places.values())) == 1
 
 
 def _compare(table: FrameTable, rows: list[int]) -> str:

@@ -84,12 +84,18 @@ def load(
             Path(root) / name, image_root=image_root, dataset=data.kind
         )
     if missing_images == "skip":
-        table, missing = images.drop_missing(table)
-        if missing:
-            shown = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
-            say(f"skipped {len(missing)} rows whose image file is missing: {shown}")
-    elif missing_images == "error":
-        _require_images(table)
+        table, dropped = images.drop_missing(table)
+        if dropped:
+            shown = ", ".join(dropped[:3]) + (", ..." if len(dropped) > 3 else "")
+            say(f"skipped {len(dropped)} rows whose image file is missing: {shown}")
+    elif missing_images == "error" and len(missing := images.find_missing(table)):
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ImageError(
+            f"the image file of row {table.row[missing[0]]}{others} does not exist",
+            path=table.paths()[missing[0]],
+            remedy="put the crops there, or leave such rows out with "
+            "--config.data.missing_images=skip",
+        )
     return table
 
 
@@ -104,16 +110,3 @@ def read_labels(path: str | os.PathLike[str], *, dataset: str) -> FrameTable:
     if os.path.isdir(path):
         return per_video.read_folder(Path(path), dataset=dataset)
     return s_aff_wild2.read_annotations(path, image_root=".", dataset=dataset)
-
-
-def _require_images(table: FrameTable) -> None:
-    missing = images.find_missing(table)
-    if len(missing):
-        paths = table.paths()
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ImageError(
-            f"the image file of row {table.row[missing[0]]}{others} does not exist",
-            path=paths[missing[0]],
-            remedy="put the crops there, or leave such rows out with "
-            "--config.data.missing_images=skip",
-        )

@@ -168,21 +168,19 @@ class _Labels:
     ) -> None:
         self._columns, self._names = columns, names
         self._settings, self._faults = settings, faults
-        self._missing = list(settings.missing_values)
 
     def affect(self, name: str) -> npt.NDArray[np.float64]:
         """Valence or arousal, float64 [N] in [-1, 1], NaN where missing."""
         low, high = self._settings.va_range
         value_N = self._numbers(name)
-        outside_N = (value_N < low) | (value_N > high)
-        value_N[outside_N & np.isin(value_N, self._missing)] = np.nan
-        for row in np.flatnonzero((value_N < low) | (value_N > high)).tolist():
-            self._faults.add(
-                self._columns.lines[row],
-                f"{name} is {value_N[row]:g}, outside [{low:g}, {high:g}]",
-                "set data.manifest.va_range to the scale of the file, or "
-                "data.manifest.missing_values to the numbers that mark a missing label",
-            )
+        self._check(
+            name,
+            value_N,
+            (value_N >= low) & (value_N <= high),
+            f"outside [{low:g}, {high:g}]",
+            "set data.manifest.va_range to the scale of the file, or "
+            "data.manifest.missing_values to the numbers that mark a missing label",
+        )
         # Scaling may round past the ends by one bit.
         return np.clip((value_N - low) / (high - low) * 2 - 1, -1.0, 1.0)
 
@@ -198,10 +196,7 @@ class _Labels:
             valid_N = (value_N >= 0) & (value_N <= 5)
             allowed = "no intensity from 0 to 5"
             remedy = "set data.manifest.missing_values to the numbers that mark a missing label"
-        value_N[~valid_N & np.isin(value_N, self._missing)] = np.nan
-        for row in np.flatnonzero(~valid_N & ~np.isnan(value_N)).tolist():
-            problem = f"{name} is {value_N[row]:g}, {allowed}"
-            self._faults.add(self._columns.lines[row], problem, remedy)
+        self._check(name, value_N, valid_N, allowed, remedy)
         if threshold is None:
             return value_N
         return np.where(np.isnan(value_N), np.nan, value_N >= threshold)
@@ -228,6 +223,20 @@ class _Labels:
                 f"{self._settings.expression_map} and count as missing: {shown}"
             )
         return expression_N
+
+    def _check(
+        self,
+        name: str,
+        value_N: npt.NDArray[np.float64],
+        valid_N: npt.NDArray[np.bool_],
+        problem: str,
+        remedy: str,
+    ) -> None:
+        """Sets marks of missing labels to NaN, and adds a fault for each other invalid value."""
+        value_N[~valid_N & np.isin(value_N, self._settings.missing_values)] = np.nan
+        for row in np.flatnonzero(~valid_N & ~np.isnan(value_N)).tolist():
+            line = self._columns.lines[row]
+            self._faults.add(line, f"{name} is {value_N[row]:g}, {problem}", remedy)
 
     def _cells(self, name: str) -> list[str]:
         return self._columns.cells[self._names[name]] if name in self._names else []

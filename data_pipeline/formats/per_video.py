@@ -28,9 +28,8 @@ from data_pipeline.formats.values import (
     MISSING_VA,
     NUMBER_REMEDY,
     check_ranges,
-    describe_text,
     header_names,
-    to_number,
+    to_numbers,
 )
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError, ImageError
@@ -255,10 +254,10 @@ def _parse_carefully(
             faults.add(number, f"{len(cells)} values, expected {len(names)}", remedy)
         else:
             try:
-                values.append([to_number(cell) for cell in cells])
+                values.append(to_numbers(names, cells))
                 line_numbers.append(number)
-            except ValueError:
-                faults.add(number, describe_text(names, cells), NUMBER_REMEDY)
+            except ValueError as error:
+                faults.add(number, str(error), NUMBER_REMEDY)
     return np.array(values, dtype=np.float64).reshape(-1, len(names)), line_numbers
 
 

@@ -27,10 +27,9 @@ from data_pipeline.formats.values import (
     MISSING_VA,
     NUMBER_REMEDY,
     check_ranges,
-    describe_text,
     header_names,
     split_image_id,
-    to_number,
+    to_numbers,
 )
 from mtl_face import tables, tasks
 from mtl_face.errors import AnnotationError
@@ -93,9 +92,9 @@ def read_annotations(
             faults.add(line_number, str(error), ID_REMEDY)
             continue
         try:
-            values = [to_number(cell) for cell in cells[1:]]
-        except ValueError:
-            faults.add(line_number, describe_text(_VALUE_NAMES, cells[1:]), NUMBER_REMEDY)
+            values = to_numbers(_VALUE_NAMES, cells[1:])
+        except ValueError as error:
+            faults.add(line_number, str(error), NUMBER_REMEDY)
             continue
         found.append(image_id)
         line_numbers.append(line_number)

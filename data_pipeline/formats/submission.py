@@ -88,20 +88,15 @@ class Examined:
 def read_submission(
     path: str | os.PathLike[str], *, strict: bool = True, dataset: str = DATASET
 ) -> tuple[PredictionTable, tuple[str, ...]]:
-    """Reads a submission file of any edition, or a folder of files, one a video.
+    """Reads a submission file of any edition, or a folder of files `<video>.txt` of the third.
 
-    Args:
-        path: the text file; for the one-task tracks of the third edition a folder of
-            `<video>.txt`, or one such file.
-        strict: true refuses every deviation from the form that the header names. False reads what
-            can only mean one thing, and says so: another or no header, trailing commas, blanks,
-            other separators, Windows line ends, a byte order mark, blank lines, classes written
-            as `3.0`, image ids without extension, valence and arousal outside [-1, 1] (kept as
-            they are), action units as scores between 0 and 1 (present from 0.5 on), eight scores
-            in place of an expression, -1 for an expression or action unit. It still refuses
-            fields that are missing, surplus, no numbers or not finite, other classes, and image
-            ids that name no video or frame.
-        dataset: name for the column `dataset`.
+    A strict reading refuses every deviation from the form that the header names. A lenient one
+    reads what can only mean one thing, and says so: another or no header, trailing commas, blanks,
+    other separators, Windows line ends, a byte order mark, blank lines, classes written as `3.0`,
+    image ids without extension, valence and arousal outside [-1, 1] (kept as they are), action
+    units as scores between 0 and 1 (present from 0.5 on), eight scores in place of an expression,
+    -1 for an expression or action unit. It still refuses fields that are missing, surplus, no
+    numbers or not finite, other classes, and image ids that name no video or frame.
 
     Returns:
         The decisions in the order of the rows, duplicates kept, and what a lenient reading

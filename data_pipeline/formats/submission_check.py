@@ -38,9 +38,8 @@ def validate_submission(
     form = find_edition(edition)
     if form.image_column:
         file = examine(path, form)
-        found = file.deviations + list(
-            _compare(os.fspath(path), file, test_list, os.fspath(list_path))
-        )
+        compared = _compare(os.fspath(path), file, test_list, os.fspath(list_path))
+        found = [*file.deviations, *compared]
         return sorted(found, key=lambda note: (note.path != os.fspath(path), note.line))
     return list(_compare_folder(Path(path), form, frame_counts(test_list, list_path)))
 

@@ -80,12 +80,7 @@ def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
 
 
 class FaultList:
-    """Faults of one file, gathered so that a user mends the file once.
-
-    Attributes:
-        path: the file.
-        total: number of faults added.
-    """
+    """Faults of one file, gathered so that a user mends the file once."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path

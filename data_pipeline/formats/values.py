@@ -42,15 +42,21 @@ def to_number(cell: str) -> float:
     return float(cell)
 
 
-def describe_text(names: Sequence[str], cells: Sequence[str]) -> str:
-    """Says which of a row's cells is no number."""
+def to_numbers(names: Sequence[str], cells: Sequence[str]) -> list[float]:
+    """The numbers of a row.
+
+    Raises:
+        ValueError: with the first cell that is no number in its message.
+    """
+    values = []
     for name, cell in zip(names, cells, strict=True):
         try:
-            to_number(cell)
+            values.append(to_number(cell))
         except ValueError:
             shown = cell.strip(WHITESPACE)[:40]
-            return f"{name} is {repr(shown) if shown else 'empty'}, not a number"
-    raise AssertionError("called for a row of numbers")
+            problem = f"{name} is {repr(shown) if shown else 'empty'}, not a number"
+            raise ValueError(problem) from None
+    return values
 
 
 def check_ranges(

@@ -103,13 +103,9 @@ def make_batch_norm(
 ) -> Callable[..., nn.Module]:
     """The constructor of a network's batch normalisations; it takes `name`.
 
-    Args:
-        mode: one of `MODES`.
-        train: whether the batch's statistics are to be used, as far as the mode uses any.
-        groups: devices over which `local` finds a batch split.
-        momentum: share of the running statistics that a step keeps.
-        epsilon: added to the variance.
-        dtype: compute dtype; statistics and parameters are float32.
+    With `train` the batch's statistics are used, as far as the mode uses any; `groups` are the
+    devices over which `local` finds a batch split. Statistics and parameters are float32. The rest
+    is as in `GroupedBatchNorm`.
 
     Raises:
         ValueError: `mode` is unknown.

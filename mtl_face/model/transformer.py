@@ -85,12 +85,9 @@ class AttentionLayer(nn.Module):
     def __call__(
         self, query_BQD: jax.Array, memory_BND: jax.Array | None = None, *, train: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Updates the queries.
+        """Updates the queries, which read themselves without a memory.
 
-        Args:
-            query_BQD: [B, Q, D].
-            memory_BND: [B, N, D], or None to read the queries themselves.
-            train: whether dropout acts; it then needs the random stream `dropout`.
+        In training dropout acts, and needs the random stream `dropout`.
 
         Returns:
             [B, Q, D] float32, and the attention weights [B, H, Q, N] float32.

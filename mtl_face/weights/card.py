@@ -77,13 +77,8 @@ def make(
 ) -> dict[str, Any]:
     """The card of a network as JSON values; saving adds `tensors` and `weights_sha256`.
 
-    Args:
-        config: the settings that it was trained with.
-        temperatures: of each task.
-        crop: how the crops were cut and aligned.
-        step: training steps taken.
-        metrics: the evaluation of this checkpoint.
-        provenance: see `mtl_face.weights.provenance`; None if unknown.
+    `crop` says how the crops were cut and aligned, `metrics` are of this checkpoint, `step` is the
+    number of training steps, `provenance` (see that module) None if unknown.
     """
     model = config.model
     outputs = {task: list(names) for task, names in OUTPUT_NAMES.items()}

@@ -151,9 +151,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def content(path: Path) -> FileContent:
-    """An export as a file of initial weights, in PyTorch's words.
-
-    All tensors are read, since the card has their hash.
+    """An export as a file of initial weights, in PyTorch's words; all read, to check their hash.
 
     Raises:
         WeightsError: as `load`.

@@ -88,11 +88,9 @@ class StoredTensor(NamedTuple):
 
 
 def load(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Any:
-    """Reads one pickle.
+    """Reads one pickle from where the file stands, and leaves the file behind its end.
 
-    Args:
-        file: positioned at the pickle's beginning; left behind its end.
-        persistent: resolves a reference to something outside of the pickle.
+    `persistent` resolves a reference to something outside of the pickle.
 
     Returns:
         Numbers, text, lists, dicts, `StoredTensor` and NumPy arrays.
