@@ -34,6 +34,9 @@ from data_pipeline.formats.values import (
 from mtl_face import tables, tasks
 from mtl_face.errors import AnnotationError
 
+DATASET = "s-aff-wild2"
+"""Name of the data set where nothing else names it, as in test lists and submissions."""
+
 HEADER = MULTI_TASK.header
 
 _VALUE_NAMES = MULTI_TASK.columns
@@ -52,10 +55,7 @@ _COLUMNS_REMEDY = (
 
 
 def read_annotations(
-    path: str | os.PathLike[str],
-    *,
-    image_root: str | os.PathLike[str],
-    dataset: str = "s-aff-wild2",
+    path: str | os.PathLike[str], *, image_root: str | os.PathLike[str], dataset: str = DATASET
 ) -> tables.FrameTable:
     """Reads a training or validation annotation file.
 
@@ -125,10 +125,7 @@ def read_annotations(
 
 
 def read_test_list(
-    path: str | os.PathLike[str],
-    *,
-    image_root: str | os.PathLike[str],
-    dataset: str = "s-aff-wild2",
+    path: str | os.PathLike[str], *, image_root: str | os.PathLike[str]
 ) -> tables.FrameTable:
     """Reads a test list: one image id a line, with or without a header and trailing commas.
 
@@ -168,7 +165,7 @@ def read_test_list(
         )
     images, videos, numbers = zip(*found, strict=True)
     return tables.FrameTable.from_columns(
-        dataset=dataset,
+        dataset=DATASET,
         video=videos,
         frame=numbers,
         image=images,

@@ -19,14 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.formats.editions import COLUMNS, FORMS, Form
+from data_pipeline.formats.s_aff_wild2 import DATASET
 from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_bytes, to_text
 from data_pipeline.formats.values import ID_REMEDY, header_names, split_image_id, to_number
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError
 from mtl_face.tables import PredictionTable
-
-DATASET = "s-aff-wild2"
-"""Name of the data set of a submission, which itself names none."""
 
 _BINARY = ("0", "1")
 _CLASSES = tuple(str(index) for index in range(len(tasks.EXPRESSION_NAMES)))
@@ -86,7 +84,7 @@ class Examined:
 
 
 def read_submission(
-    path: str | os.PathLike[str], *, strict: bool = True, dataset: str = DATASET
+    path: str | os.PathLike[str], *, strict: bool = True
 ) -> tuple[PredictionTable, tuple[str, ...]]:
     """Reads a submission file of any edition, or a folder of files `<video>.txt` of the third.
 
@@ -118,7 +116,7 @@ def read_submission(
             )
         deviations.extend(found)
         files.append(examined)
-    return _table(files, dataset), _summarise(deviations)
+    return _table(files), _summarise(deviations)
 
 
 def _files_of(path: str | os.PathLike[str]) -> Sequence[str | os.PathLike[str]]:
@@ -152,7 +150,7 @@ def _summarise(deviations: list[Deviation]) -> tuple[str, ...]:
     )
 
 
-def _table(files: list[Examined], dataset: str) -> PredictionTable:
+def _table(files: list[Examined]) -> PredictionTable:
     """The rows of files of one form."""
     places = [file.places[i] for file in files for i in file.readable]
     value_NC = np.concatenate([file.values for file in files])
@@ -169,7 +167,7 @@ def _table(files: list[Examined], dataset: str) -> PredictionTable:
         else:
             columns["expression_decisions"] = part_NC[:, 0]
     return PredictionTable(
-        dataset=np.full(len(places), dataset),
+        dataset=np.full(len(places), DATASET),
         video=np.array([place.video for place in places], np.str_),
         frame=np.array([place.frame for place in places], np.int64),
         image=np.array([place.image for place in places], np.str_),

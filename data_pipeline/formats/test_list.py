@@ -14,12 +14,7 @@ _COUNT_REMEDY = (
 )
 
 
-def load_test_list(
-    path: str | os.PathLike[str],
-    root: str | os.PathLike[str],
-    *,
-    dataset: str = "s-aff-wild2",
-) -> tables.FrameTable:
+def load_test_list(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> tables.FrameTable:
     """Reads a test list of any edition.
 
     Two kinds are read: image ids, one a line, with or without a header and trailing commas (every
@@ -37,15 +32,12 @@ def load_test_list(
     lines = read_lines(path)
     rows = [(n, line) for n, line in enumerate(lines, start=1) if line.strip(WHITESPACE)]
     if any("/" in line or "\\" in line for _, line in rows[:2]):  # the first may be a header
-        return s_aff_wild2.read_test_list(path, image_root=root, dataset=dataset)
-    return _read_counts(path, rows, root, dataset)
+        return s_aff_wild2.read_test_list(path, image_root=root)
+    return _read_counts(path, rows, root)
 
 
 def _read_counts(
-    path: str | os.PathLike[str],
-    rows: list[tuple[int, str]],
-    root: str | os.PathLike[str],
-    dataset: str,
+    path: str | os.PathLike[str], rows: list[tuple[int, str]], root: str | os.PathLike[str]
 ) -> tables.FrameTable:
     faults = FaultList(path)
     counts: dict[str, tuple[int, int]] = {}
@@ -79,7 +71,7 @@ def _read_counts(
         for frame in range(1, count + 1)
     ]
     return tables.FrameTable.from_columns(
-        dataset=dataset,
+        dataset=s_aff_wild2.DATASET,
         video=[video for _, video, _ in places],
         frame=[frame for _, _, frame in places],
         image=[f"{video}/{frame:05d}.jpg" for _, video, frame in places],

@@ -228,6 +228,6 @@ def test_lists_of_the_one_task_challenges(tmp_path):
         "image",
     ):
         path.write_text(f"{header}\nb/00001.jpg,,\na/00001.jpg,\n")
-        table = load_test_list(path, "/images", dataset="d")
+        table = load_test_list(path, "/images")
         assert list(table.image) == ["b/00001.jpg", "a/00001.jpg"]
-        assert (list(table.row), set(table.dataset)) == ([2, 3], {"d"})
+        assert (list(table.row), set(table.dataset)) == ([2, 3], {"s-aff-wild2"})
