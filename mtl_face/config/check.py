@@ -26,13 +26,10 @@ _LONGEST_SHOWN = 80
 
 
 def validate(values: Mapping[str, Any], *, reads_data: bool = True) -> Config:
-    """Checks names, types, ranges and the rules between fields.
+    """Checks names, types, ranges and the rules between fields; ConfigError for the first breach.
 
     A setting that is absent gets its default. `reads_data` says whether the data set will be read,
     so that `data` must say where it is.
-
-    Raises:
-        ConfigError: for the first field that is unknown, of a wrong type or out of range.
     """
     if isinstance(values, config_dict.ConfigDict):
         values = values.to_dict()
@@ -47,10 +44,8 @@ def parse_value(name: str, text: str) -> Any:
     """Turns the text of an override into a value of the field with this dotted name.
 
     It is written as in Python, strings without quotes; a tuple's values split by commas, with or
-    without brackets; `none` where the field may be None.
-
-    Raises:
-        ConfigError: for an unknown field, text that is not of its type, or a value out of range.
+    without brackets; `none` where the field may be None. ConfigError for an unknown field, text
+    that is not of its type, or a value out of range.
     """
     field = find(name)
     if field is None:

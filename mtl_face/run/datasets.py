@@ -221,9 +221,7 @@ def require_sound_images(
 ) -> None:
     """Decodes every image of a table once, as training would; `progress` counts images.
 
-    Raises:
-        ImageError: some cannot be used; several are listed together. It names the split by `label`
-            and the folder.
+    ImageError lists several that cannot be used, with the split's label and the folder.
     """
     faults = images.check_images(table, workers=os.cpu_count() or 1, progress=progress)
     if faults:

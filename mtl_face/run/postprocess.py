@@ -121,8 +121,7 @@ def _warnings(table: PredictionTable, fitted: Calibration) -> list[str]:
 def smooth_file(predictions: Path, how: Smoothing, output: Path) -> int:
     """Smooths a file of predictions into another one; returns the number of rows.
 
-    Raises:
-        PredictionError: the file cannot be read, or was smoothed or calibrated before.
+    PredictionError if the file cannot be read, or was smoothed or calibrated before.
     """
     table = smooth(prediction_files.read(predictions), how)
     prediction_files.write(table, output)
@@ -230,9 +229,7 @@ def labelled_files(predictions: Path, labels: Path) -> Labelled:
 def labelled_workdir(config: "Config", workdir: Path, say: Say) -> Labelled:
     """The predictions of an evaluated run with the validation set that the config names.
 
-    Raises:
-        WorkdirError: the run was not evaluated.
-        UserError: the data cannot be read.
+    WorkdirError if the run was not evaluated, UserError if the data cannot be read.
     """
     from mtl_face.run import datasets
 

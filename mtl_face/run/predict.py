@@ -86,10 +86,8 @@ def find_pixels(
 ) -> Pixels:
     """Finds the images of a split's table, and decodes them now if the config wants them in memory.
 
-    `split` is the name that shards go by.
-
-    Raises:
-        ConfigError: the shards are not those of the table, or memory does not suffice.
+    `split` is the name that shards go by. ConfigError if they are not those of the table, or memory
+    does not suffice.
     """
     stored: str | Records = "files"
     if config.data.shards is not None:

@@ -82,10 +82,8 @@ def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
 def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar) -> Audit:
     """Audits the data that a config names, and writes the report; `bar` counts images.
 
-    The report goes to `output`, or to `audit` below the data.
-
-    Raises:
-        UserError: the data cannot be read, or the report not be written.
+    The report goes to `output`, or to `audit` below the data. UserError if the data cannot be read,
+    or the report not be written.
     """
     from data_pipeline import audit as auditing
     from mtl_face.report import audit_page

@@ -27,11 +27,8 @@ def joined(
 ) -> Iterator[None]:
     """Joins the processes that the flags or the launcher name, if there are any.
 
-    The settings must be those of every process. The arguments are those of
-    `distributed.find_place`.
-
-    Raises:
-        UserError: some process did not come, or the place of this one is only half known.
+    The settings must be those of every process. Arguments and errors are those of
+    `distributed.find_place` and `distributed.joined`.
     """
     place = distributed.find_place(
         coordinator, num_processes, process_id, timeout_seconds=timeout_seconds

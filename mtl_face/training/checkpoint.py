@@ -158,13 +158,10 @@ class Checkpoints:
             raise self._damaged(step, "the checkpoint's metadata", error) from error
 
     def restore(self, step: int, like: Any) -> Any:
-        """Reads the state of a step that exists.
+        """Reads the state of a step that exists; WorkdirError if the files don't hold such a state.
 
         `like` is a pytree of ShapeDtypeStructs with shardings, by which the state is placed; the
         mesh may differ from the saved one's.
-
-        Raises:
-            WorkdirError: the files don't hold such a state.
         """
         try:
             restored = self._manager.restore(

@@ -137,12 +137,9 @@ class Guard:
     def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, Numbers]:
         """Takes a step; the state is donated, the global batch kept until the next call.
 
-        Returns:
-            (state, numbers), `bad` (1 or 0) among them. After a bad step the state is the old one
-            until the next call or `settle`.
-
-        Raises:
-            UserError: the step before was bad, and the policy is to stop.
+        Returns (state, numbers), `bad` (1 or 0) among them. After a bad step the state is the old
+        one until the next call or `settle`. UserError if the step before was bad, and the policy is
+        to stop.
         """
         new_state, numbers = self._step(state, batch, self._held)
         if self._last is not None and self._refused():
@@ -156,11 +153,8 @@ class Guard:
     def settle(self, state: TrainState) -> TrainState:
         """Looks at the last step too; to be called before a state is saved, scored or reported.
 
-        Returns:
-            The state of the last call, with the step counted if it was bad and is left out.
-
-        Raises:
-            UserError: it was bad, and the policy is to stop.
+        Returns the state of the last call, with the step counted if it was bad and is left out;
+        UserError if it was bad, and the policy is to stop.
         """
         if self._last is not None and self._refused():
             state = self._leave_behind(state)

@@ -35,9 +35,7 @@ class History:
 
         With `warn`, a row that the disk refuses is no error: the first is reported, and all are
         written with the next row that the disk takes. Of several processes, one has `write`.
-
-        Raises:
-            WorkdirError: the file cannot be written, or is no history.
+        WorkdirError if the file cannot be written, or is no history.
         """
         self._path = path
         self._warn = warn

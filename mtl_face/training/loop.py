@@ -73,11 +73,8 @@ class Loop:
     def run(self, state: TrainState) -> TrainState:
         """Trains from a state, whose arrays are donated to the first step.
 
-        Returns:
-            The last state. `stop.requested` tells whether it came early; it is saved either way.
-
-        Raises:
-            UserError: the loss or the gradient is no longer finite; nothing of it was saved.
+        Returns the last state, which is saved; `stop.requested` tells whether it came early.
+        UserError if the loss or the gradient is no longer finite; nothing of it was saved.
         """
         cadence = self.cadence
         step = first_step = int(jax.device_get(state.step))

@@ -78,11 +78,8 @@ class Dump:
 def write(folder: Path, bad: BadStep, *, seed: int, policy: str, mesh: jax.sharding.Mesh) -> str:
     """Writes a dump into WORKDIR/replay, made if absent; every process must call.
 
-    `policy`, what is done about the step, is only noted.
-
-    Returns:
-        Where it lies, as a part of a sentence; or why it could not be written, which is no reason
-        to end a run.
+    `policy`, what is done about the step, is only noted. Returns where the dump lies, as a part of
+    a sentence; or why it could not be written, which is no reason to end a run.
     """
     path = folder / f"{bad.taken + 1}.npz"
     whole = sharding.whole(bad.batch, mesh)

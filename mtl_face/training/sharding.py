@@ -131,10 +131,8 @@ def state_shardings(mesh: Mesh, abstract: Any, rules: Sequence[str] = DEFAULT_RU
 def split_axes(abstract: Any, texts: Sequence[str], *, parts: int) -> list[int | None]:
     """The axis along which each leaf is split, in the order of the leaves; None: it is whole.
 
-    With one part along `fsdp` the rules are checked, and all is whole.
-
-    Raises:
-        ConfigError: a rule fits no array, or names an axis that is absent or does not divide.
+    With one part along `fsdp` the rules are checked, and all is whole. ConfigError for a rule that
+    fits no array, or names an axis that is absent or does not divide.
     """
     rules = parse_rules(texts)
     found = array_names(abstract)
