@@ -17,6 +17,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+# TensorFlow prints pages at start, and on some processors lines about oneDNN whatever the level;
+# nothing that it does here goes through oneDNN. A user's own settings win.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
 import tensorflow as tf
 
 from data_pipeline import images

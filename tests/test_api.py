@@ -96,12 +96,30 @@ def test_an_export_predicts_as_its_run(experiment, tmp_path):
         )
         found = mtl_face.load(folder).predict_crops(crops)
         np.testing.assert_array_equal(found.expression_logits, expected.expression_logits)
+    again = export(
+        tmp_path / "orbax", form="safetensors", output=tmp_path / "again", say=lambda line: None
+    )
+    cards = [json.loads((folder / "model.json").read_text()) for folder in (folder, again)]
+    assert cards[0] == cards[1]
+    with pytest.raises(ConfigError, match="is an export"):
+        export(again)
+
+
+def test_a_model_is_shown_in_a_line(experiment):
+    assert repr(mtl_face.load(experiment.workdir)) == (
+        "Predictor('small', step 5, crops of 32 pixels)"
+    )
+
+
+def test_settings_that_are_none_are_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"settings of type str"):
+        mtl_face.train("rendered_faces", tmp_path)
 
 
 def test_what_is_no_model_is_an_error(tmp_path):
     with pytest.raises(WorkdirError, match="holds no run, and no export either"):
         mtl_face.load(tmp_path)
-    with pytest.raises(WorkdirError, match="holds no run: it is absent"):
+    with pytest.raises(WorkdirError, match="holds no run: it is not there"):
         mtl_face.load(tmp_path / "nowhere")
 
 
@@ -160,7 +178,7 @@ def test_the_functions_are_documented(name):
 def test_the_examples_of_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert len(example("python-train").splitlines()) <= 12
-    exec(compile(example("python-train"), "README.md", "exec"), {})
+    exec(compile(example("python-train"), "README.md", "exec"), {"__name__": "__main__"})
     assert str(tmp_path / "runs/first") in capsys.readouterr().out
     picture = np.random.default_rng(0).integers(0, 256, (90, 90, 3)).astype(np.uint8)
     Image.fromarray(picture).save("face.jpg")

@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from data_pipeline.rendered_faces.layout import GENERATOR_VERSION
 from data_pipeline.rendered_faces.plan import SPLITS, Video
 from mtl_face import files
 from mtl_face.config.schema import FEWEST_FRAMES, FEWEST_VIDEOS, VA_NOISES
-from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.errors import ConfigError, UserError, WorkdirError
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished videos and the number of all videos."""
@@ -92,6 +93,13 @@ def _render_all(
         futures = [pool.submit(_render_video, video, seed, root) for video in videos]
         try:
             report(future.result() for future in as_completed(futures))
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that renders faces ended at its start or was killed",
+                remedy='put what a script does below `if __name__ == "__main__":`, since each '
+                "process reads it again; or free some memory; or render with "
+                "data.rendered_faces.workers=1",
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -76,7 +76,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     if incomplete := about["num_incomplete_rows"]:
         print(f"{incomplete} of {len(mean)} rows are the mean of the members that have them")
     if smoothing is not None:
-        print(f"each member was smoothed first: {smoothing.kernel}, {dict(smoothing.windows)}")
+        print(f"each member was smoothed first: {smoothing}")
     spreads = [f"{task} {spread:.3f}" for task, spread in postprocess.spreads(mean).items()]
     print(
         f"mean of {len(about['members'])} members on {options.on}; the members' standard "

@@ -73,7 +73,8 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     assert config is not None  # the model's own, if no file was given
     config = flags.with_calibration(config, options.calibration)
     evaluate(options.model, config, output=options.output)
-    print(f"next: python run.py export --model={options.model} writes the parameters alone")
+    if models.is_run(options.model):
+        print(f"next: python run.py export --model={options.model} writes the parameters alone")
     return 0
 
 
@@ -109,7 +110,9 @@ def _score(options: argparse.Namespace) -> int:
         score.report_file(scored, options.report, image_folder=options.images)
         print(f"report: {options.report}")
     if options.output is None:
-        print("next: --output=FILE.json keeps all numbers; run.py compare sets two files apart")
+        print(
+            "next: --output=FILE.json keeps all numbers; python run.py compare compares two files"
+        )
     else:
-        print("next: run.py compare A B --truth=... says whether two files really differ")
+        print("next: python run.py compare A B --truth=... says whether two files really differ")
     return 0

@@ -96,7 +96,7 @@ class Forward:
         return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Predictor:
     """A network with its weights.
 
@@ -112,6 +112,11 @@ class Predictor:
     temperatures: Mapping[str, float]
     step: int
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Predictor({self.config.name!r}, step {self.step:,}, crops of {self.crop_size} pixels)"
+        )
 
     @property
     def config(self) -> Config:

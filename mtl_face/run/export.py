@@ -10,6 +10,7 @@ from mtl_face import files, probabilities
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 from mtl_face.faces import align
+from mtl_face.inference.predictor import Predictor
 from mtl_face.run import Say, models, provenance
 from mtl_face.run import workdir as workdirs
 from mtl_face.weights import card as cards
@@ -17,7 +18,7 @@ from mtl_face.weights import exported
 
 
 def export(
-    run: str | Path,
+    model: str | Path,
     config: Config | None = None,
     *,
     form: exports.Format = "orbax",
@@ -27,39 +28,48 @@ def export(
     """Writes the network of a run, at the checkpoint that the settings ask for, for use elsewhere.
 
     Args:
-        run: the folder of a trained run.
-        config: the settings; None for the run's own.
+        model: the folder of a trained run; or an export, to be written as it is in another form.
+        config: the settings of the run; None for its own.
         form: `orbax`, a folder of arrays, or `safetensors`, one file.
-        output: folder to write; None: RUN/export, or RUN/export_safetensors.
+        output: folder to write; None, for a run: RUN/export, or RUN/export_safetensors.
         say: prints a line.
 
     Raises:
-        ConfigError: the output is named like a file.
+        ConfigError: the output is named like a file, or an export has none.
         WorkdirError: the folder holds no run, its evaluation cannot be read, or the output cannot
             be written.
     """
-    workdir = Path(run).expanduser()
+    model = Path(model).expanduser()
     if output is not None and Path(output).suffix == ".safetensors":
         raise ConfigError(
             f"--output={output} is named like a file",
             remedy=f"give a folder: {exported.SAFETENSORS} and {cards.FILE} are written into it",
         )
-    config = config or models.own_config(workdir)
-    predictor = models.open_run(workdir, config, say)
-    recorded = predictor.origin["provenance"]
+    if not models.is_run(model):
+        if output is None:
+            raise ConfigError(
+                f"{model} is an export, and where to write another is not said",
+                remedy="give an output: a new folder",
+            )
+        variables, card = exported.load(model)
+        folder = Path(output)
+    else:
+        predictor = models.open_run(model, config or models.own_config(model), say)
+        variables, card = jax.device_get(predictor.variables), _card(model, predictor, say)
+        default = "export" if form == "orbax" else f"export_{form}"
+        folder = Path(output or model / default)
+    folder = folder.expanduser().resolve()
+    exports.save(folder, variables, card, form=form)
+    provenance.warn(card["provenance"], say)
+    arrays = exported.PARAMS if form == "orbax" else exported.SAFETENSORS
+    say(f"parameters: {folder}  ({arrays} holds the arrays, {cards.FILE} says what they are)")
+    return folder
+
+
+def _card(workdir: Path, predictor: Predictor, say: Say) -> dict[str, Any]:
+    """The card of a run's network, with the evaluation of its checkpoint if there is one."""
+    config = predictor.config
     metrics = _metrics(workdir, predictor.step)
-    card = cards.make(
-        config,
-        temperatures=predictor.temperatures,
-        crop={"data": provenance.data_sets(config), **_crop(config.data.image_size)},
-        step=predictor.step,
-        metrics=metrics,
-        provenance=recorded,
-    )
-    default = "export" if form == "orbax" else f"export_{form}"
-    folder = Path(output or workdir / default).expanduser().resolve()
-    exports.save(folder, jax.device_get(predictor.variables), card, form=form)
-    provenance.warn(recorded, say)
     scored = (metrics or {}).get("probability", {"definition": probabilities.FITTED})["definition"]
     defined = predictor.probability["definition"]
     if metrics is not None and scored != defined:
@@ -67,9 +77,14 @@ def export(
             f"note: the evaluation in the card scored the probability {scored}, the card's formula "
             f"is {defined} (evaluation.probability): evaluate again to have both alike"
         )
-    arrays = exported.PARAMS if form == "orbax" else exported.SAFETENSORS
-    say(f"parameters: {folder}  ({arrays} holds the arrays, {cards.FILE} says what they are)")
-    return folder
+    return cards.make(
+        config,
+        temperatures=predictor.temperatures,
+        crop={"data": provenance.data_sets(config), **_crop(config.data.image_size)},
+        step=predictor.step,
+        metrics=metrics,
+        provenance=predictor.origin["provenance"],
+    )
 
 
 def _metrics(workdir: Path, step: int) -> dict[str, Any] | None:

@@ -223,7 +223,7 @@ def _existing(path: str | Path) -> Path:
     if path.is_file() or workdirs.is_run(path) or (path / "model.json").is_file():
         return path
     raise WorkdirError(
-        "holds no run, and no export either" if path.exists() else "holds no run: it is absent",
+        "holds no run, and no export either" if path.exists() else "holds no run: it is not there",
         path=path,
         remedy="train first: python run.py train with --config and --workdir; or give what "
         "`run.py export` wrote",

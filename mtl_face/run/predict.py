@@ -14,7 +14,7 @@ from data_pipeline.records import find as find_shards
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError, ImageError
 from mtl_face.inference.predictor import Predictor
-from mtl_face.run import Say, models, postprocess, provenance
+from mtl_face.run import Say, datasets, models, postprocess, provenance
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.training import distributed, sharding
 from mtl_face.training.monitoring import InputWatch
@@ -142,12 +142,8 @@ def _read_list(
     say: Say,
 ) -> FrameTable:
     if images is None:
-        if config.data.root is None:
-            raise ConfigError(
-                "predict was given no folder of images",
-                remedy="give --images=FOLDER, which holds <video>/<frame>.jpg",
-            )
-        images = Path(config.data.root).expanduser() / config.data.image_folder
+        data = datasets.evaluated(dataclasses.replace(config.data, shards=None))
+        images = datasets.ensure_data(data, say) / data.image_folder
     table = test_lists.load_test_list(test_list, Path(images))
     if missing_images == "skip":
         table, dropped = image_files.drop_missing(table)

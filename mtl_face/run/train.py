@@ -13,6 +13,7 @@ from data_pipeline import input as data_input
 from data_pipeline import mixture, order
 from mtl_face import files
 from mtl_face.config import Config
+from mtl_face.errors import ConfigError
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.run import Say, datasets, initial_weights, models, processes, provenance
@@ -66,6 +67,11 @@ def train(
         UserError: data, weights or settings are at fault, the disk refuses a write, or the
             training diverged.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(
+            f"train was given settings of type {type(config).__name__}",
+            remedy='give those of mtl_face.load_config("NAME or FILE")',
+        )
     begin = time.perf_counter()
     say = distributed.in_first_process(say)
     folder = processes.open_workdir(Path(workdir), config)

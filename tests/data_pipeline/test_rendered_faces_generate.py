@@ -240,3 +240,18 @@ def test_wrong_arguments_are_named(tmp_path, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         generate(tmp_path / "set", **{**ARGUMENTS, **wrong})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_script_that_its_processes_read_again_is_told_how_to_prevent_that(tmp_path):
+    """Each process imports the script that started it, and would start to render as well."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from data_pipeline.rendered_faces import generate\n"
+        f"generate.generate(Path({str(tmp_path / 'faces')!r}), num_videos=3, frames_per_video=2,"
+        " seed=0, workers=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert 'below `if __name__ == "__main__":`' in done.stderr
+    assert not (tmp_path / "faces").exists()
