@@ -350,7 +350,7 @@ class PredictionTable:
             or None.
         valence_std: predicted standard deviation of valence, float64 [N], or None. All that the
             prediction leaves open, the spread of an ensemble included.
-        arousal_std: the same of arousal.
+        arousal_std: predicted standard deviation of arousal, float64 [N], or None.
         valence_epistemic_std: standard deviation of valence over the members of an ensemble, or
             over samples of dropout, float64 [N], or None; NaN where there was one member only.
         arousal_epistemic_std: the same of arousal.

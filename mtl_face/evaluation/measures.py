@@ -17,7 +17,7 @@ NO_SPREAD = 1e-13
 """A variance below this is that of a constant, but for the rounding of its sums."""
 
 COVERAGES = tuple(step / 20 for step in range(1, 21))
-"""Coverages at which the risk-coverage curve is told."""
+"""Coverages at which the risk-coverage curve is reported."""
 
 
 def moments(truth_N: Floats, prediction_N: Floats) -> list[Floats]:

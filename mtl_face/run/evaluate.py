@@ -45,7 +45,7 @@ def evaluate(
         config: the settings; None for the model's own.
         output: folder for metrics.json, predictions.parquet, predictions.csv and report.html;
             None: WORKDIR/evaluation for a run, and nothing is written for another model.
-        say: prints a line.
+        say: called with each line for the user.
 
     Returns:
         What metrics.json holds (docs/evaluation.md).

@@ -32,7 +32,7 @@ def export(
         config: the settings of the run; None for its own.
         form: `orbax`, a folder of arrays, or `safetensors`, one file.
         output: folder to write; None, for a run: RUN/export, or RUN/export_safetensors.
-        say: prints a line.
+        say: called with each line for the user.
 
     Raises:
         ConfigError: the output is named like a file, or an export has none.

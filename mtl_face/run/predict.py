@@ -43,7 +43,7 @@ def predict(
         images: folder that the list's paths start from; None for that of the data set.
         missing_images: an image of the list that is absent: `error`, or `skip` (left out and
             counted aloud).
-        say: prints a line.
+        say: called with each line for the user.
 
     Returns:
         A row for each image of the list, in its order.

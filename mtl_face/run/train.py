@@ -61,7 +61,7 @@ def train(
         config: the settings.
         workdir: the run's folder; everything is written there.
         profile_steps: number of the first step to trace, from 1, and of steps.
-        say: prints a line, of process 0 alone.
+        say: called in process 0 with each line for the user.
 
     Raises:
         UserError: data, weights or settings are at fault, the disk refuses a write, or the
