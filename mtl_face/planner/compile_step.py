@@ -33,12 +33,7 @@ Answer = dict[str, Any]
 
 
 def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> Answer:
-    """Compiles one step ahead of time.
-
-    Args:
-        config: the settings; only those of the step matter.
-        target: what to compile for.
-        hlo_file: where the compiled program's text goes, compressed, if the step fits.
+    """Compiles one step ahead of time; its text goes compressed into `hlo_file` if it fits.
 
     Returns:
         Plain values. `fits`: False if the compiler found no way to fit the step into memory; then

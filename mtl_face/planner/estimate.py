@@ -26,15 +26,10 @@ def analyse(
     compute_dtype: str,
     analytical: Flops,
 ) -> Numbers:
-    """Puts the figures together.
+    """Puts the figures of a compiled step (see `compile_step`) and its program together.
 
-    Args:
-        compiled: see `compile_step.compile_step`.
-        module: its program.
-        batch_size: images of a step, over all devices.
-        chip: the published peaks; None if they are not known.
-        compute_dtype: of the activations, by which the peak is chosen.
-        analytical: operations of one image, in closed form.
+    `batch_size` is over all devices; `chip` is None where no peaks are known; `analytical` are the
+    operations of one image, in closed form.
 
     Returns:
         `memory`, `arithmetic`, `collectives`, `gradients`, `roofline` (None without a chip) and
@@ -116,14 +111,8 @@ def roofline(
 ) -> Numbers:
     """The shortest time of a step that the chip's published peaks allow.
 
-    Args:
-        flops: of a chip in a step.
-        hbm_bytes: that a chip reads and writes in a step.
-        sent_bytes: that a chip sends in a step.
-        batch_size: images of a step, over all chips.
-        hosts: computers that feed the chips.
-        chip: its peaks.
-        compute_dtype: of the products.
+    `flops`, `hbm_bytes` (read and written) and `sent_bytes` are of a chip in a step, `batch_size`
+    is over all chips.
 
     Returns:
         Seconds: `arithmetic`, `memory`, `links`, and `step`, the longest of the three, as if all
@@ -222,17 +211,18 @@ def largest_batch(
     """
     tried: dict[int, int | None] = {first: first_needed}
 
-    def fitting() -> list[int]:
-        return sorted(b for b, n in tried.items() if n is not None and n <= capacity)
-
-    def failing() -> list[int]:
-        return sorted(b for b, n in tried.items() if n is None or n > capacity)
+    def bounds() -> tuple[int | None, int | None]:
+        """The largest batch that fits and the smallest that does not."""
+        fits = {batch: n is not None and n <= capacity for batch, n in tried.items()}
+        return (
+            max((batch for batch in fits if fits[batch]), default=None),
+            min((batch for batch in fits if not fits[batch]), default=None),
+        )
 
     def estimate() -> int:
         points = sorted((b, n) for b, n in tried.items() if n is not None)
         if not points:
-            low, high = 0, min(tried)
-            return max((low + high) // 2 // unit * unit, unit)
+            return max(min(tried) // 2 // unit * unit, unit)
         (small, small_needed), (large, large_needed) = (0, fixed), points[-1]
         if len(points) > 1:
             small, small_needed = points[-2]
@@ -243,25 +233,19 @@ def largest_batch(
         return max(int(large + (capacity - large_needed) / slope) // unit * unit, unit)
 
     for _ in range(compiles):
-        good, bad = fitting(), failing()
+        good, bad = bounds()
         candidate = estimate()
         if good:
-            candidate = max(candidate, good[-1] + unit)
+            candidate = max(candidate, good + unit)
         if bad:
-            if candidate >= bad[0]:
-                below = good[-1] if good else 0
-                candidate = (below + bad[0]) // 2 // unit * unit
-            if good and bad[0] - good[-1] <= max(unit, 0.03 * good[-1]):
+            if candidate >= bad:
+                candidate = ((good or 0) + bad) // 2 // unit * unit
+            if good and bad - good <= max(unit, 0.03 * good):
                 break
-        elif good and candidate - good[-1] <= 0.03 * good[-1]:
+        elif good and candidate - good <= 0.03 * good:
             break
         if candidate in tried or candidate < unit:
             break
         tried[candidate] = needed(candidate)
-    good, bad = fitting(), failing()
-    return Search(
-        fits=good[-1] if good else None,
-        too_large=bad[0] if bad else None,
-        estimate=estimate(),
-        tried=dict(sorted(tried.items())),
-    )
+    good, bad = bounds()
+    return Search(good, bad, estimate(), dict(sorted(tried.items())))

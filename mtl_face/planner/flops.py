@@ -52,7 +52,7 @@ def by_part(model: ModelConfig) -> dict[str, Flops]:
         Operations of one image, by block: `stem`, `stage1` ..., `projection`, `encoder`,
         `decoder`, `heads`.
     """
-    products = [*_backbone(model.input_size, model.backbone)]
+    products = list(_backbone(model.input_size, model.backbone))
     backbone, width, ratio = model.backbone, model.embed_dim, model.mlp_ratio
     stages = len(backbone.stage_sizes)
     side = feature_side(model.input_size, variant=backbone.variant, stages=stages)

@@ -36,11 +36,7 @@ def make(
 ) -> Plan:
     """Compiles a step, unless that was done before, and works out the figures.
 
-    Args:
-        config: the settings; neither data nor weights are looked for.
-        target: what to compile for.
-        input_rate: see `measured_input`.
-        say: takes a line.
+    Neither data nor weights are looked for; `input_rate` as in `measured_input`.
 
     Raises:
         UserError: topology, batch or mesh are impossible, the input's rate cannot be read, or the
@@ -87,17 +83,9 @@ def make(
 def search(
     config: Config, target: Target, plan: Plan, *, compiles: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Searches for the largest batch that fits a chip of known memory.
+    """The values of `estimate.Search`, after at most `compiles` more compiles from `plan` on.
 
-    Args:
-        config: the settings of the plan.
-        target: its target.
-        plan: where the search begins.
-        compiles: largest number of further compiles.
-        say: takes a line.
-
-    Returns:
-        The values of `estimate.Search`.
+    The chip's memory must be known.
     """
 
     def needed(batch_size: int) -> int | None:
@@ -126,13 +114,8 @@ def search(
 def measured_input(config: Config, text: str) -> float:
     """Images/s that one host's input delivers, as the user states it or has measured it.
 
-    Args:
-        config: the settings, which name the size of the stored images and the way of reading.
-        text: a number of images/s, or the path of what `benchmarks/input.py` wrote.
-
-    Raises:
-        ConfigError: neither a rate above 0 nor such a file, or the file lacks this size or way of
-            reading.
+    `text` is the number, or the path of what `benchmarks/input.py` wrote. ConfigError for anything
+    else, or a file without the size of the stored images or the way of reading of `config`.
     """
     try:
         rate = float(text)

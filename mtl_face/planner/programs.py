@@ -50,7 +50,7 @@ class Program:
     cached: bool
 
     def text(self) -> str:
-        """Text of the program."""
+        """The content of `hlo_file`."""
         return gzip.decompress(self.hlo_file.read_bytes()).decode()
 
 
@@ -83,7 +83,7 @@ def compiled(config: config_lib.Config, target: Target, *, say: Callable[[str], 
         raise CompilerError(
             f"{error.problem}; compiled steps cannot be kept there",
             path=error.path,
-            remedy="free some space or mend the permissions, or let XDG_CACHE_HOME name another "
+            remedy="free some space, correct the permissions, or let XDG_CACHE_HOME name another "
             "folder",
         ) from error
     return Program(answer, hlo_file, cached=False)

@@ -118,12 +118,8 @@ def split_gradients(
     An array that is not of the forward pass and has as many elements as a parameter that is still
     without a gradient is that parameter's. (Under a batch norm of the global batch the same sums
     serve as gradients of scale and bias and as statistics of the backward pass.) Parameters are
-    looked for in the largest exchanges first: among the small ones may be statistics.
-
-    Args:
-        found: the exchanges.
-        parameter_sizes: elements of each parameter.
-        shards: parts into which large parameters are split; an exchange may be of one part.
+    looked for in the largest exchanges first: among the small ones may be statistics. An exchange
+    may be of one of the `shards` into which a large parameter is split.
 
     Returns:
         Each exchange with its bytes of gradients in all its runs, and the number of elements of
@@ -163,8 +159,11 @@ def exchanges(
     """
     split, missing = split_gradients(found, parameter_sizes, shards=shards)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    dtypes: set[str] = set()
     for item, gradient_bytes in split:
         role = _role(item, gradient_bytes)
+        if role == "gradients":
+            dtypes |= {array.dtype for array in item.arrays if array.elements > 1}
         alike = {
             "kind": item.kind,
             "phase": item.phase,
@@ -187,15 +186,7 @@ def exchanges(
         "gradients": {
             "bytes": sum(gradient for _, gradient in split),
             "expected_bytes": 4 * sum(parameter_sizes),
-            "dtypes": sorted(
-                {
-                    array.dtype
-                    for item, gradient in split
-                    if _role(item, gradient) == "gradients"
-                    for array in item.arrays
-                    if array.elements > 1
-                }
-            ),
+            "dtypes": sorted(dtypes),
             "missing_elements": missing,
         },
         "not_gradients": {
@@ -285,9 +276,8 @@ def on_chip_bytes(module: Module) -> int:
     Loops count once, as in the compiler's count. What is copied to or from the large memory counts
     with its end on the chip alone. 0 for programs of CPUs and GPUs, which keep nothing there.
     """
-    return sum(
-        _bytes(module.computations[name]) for name in _sequences(module, module.entry, set())
-    )
+    names = _sequences(module, module.entry, set())
+    return sum(_bytes(module.computations[name]) for name in names)
 
 
 def _sequences(module: Module, name: str, seen: set[str]) -> Iterator[str]:
@@ -310,7 +300,7 @@ def _bytes(instructions: list[Instruction]) -> int:
             continue
         if item.opcode in ("copy-start", "slice-start", "async-start"):
             # Its result lists both ends; of the larger one it reads a part as large as the smaller.
-            part = _smallest(item.result_type)
+            part = min((size for size, _ in _laid_out(item.result_type) if size), default=0)
             total += sum(min(size, part) for size in _sizes(item.result_type))
         else:
             total += results[item.name] + sum(results.get(name, 0) for name in item.operands)
@@ -319,14 +309,7 @@ def _bytes(instructions: list[Instruction]) -> int:
 
 def _sizes(result_type: str) -> list[int]:
     """Bytes of each array of a type that lies on the chip."""
-    if _ON_CHIP not in result_type:
-        return []
     return [size for size, layout in _laid_out(result_type) if _ON_CHIP in layout]
-
-
-def _smallest(result_type: str) -> int:
-    sizes = [size for size, _ in _laid_out(result_type) if size > 0]
-    return min(sizes, default=0)
 
 
 def _laid_out(result_type: str) -> Iterator[tuple[int, str]]:
