@@ -21,7 +21,7 @@ from mtl_face.model.geometry import VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
 from mtl_face.weights import safetensors_file
 from mtl_face.weights.card import ExportError
-from mtl_face.weights.file_content import Entry, FileContent
+from mtl_face.weights.file_content import Entry, FileContent, first_bytes
 
 PARAMS = "params"
 """Folder of the arrays in an export of the orbax form."""
@@ -207,10 +207,8 @@ def check_finite(tensors: Mapping[str, NDArray[Any]], place: Path) -> None:
 def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
     """The card, and the safetensors file if the export is one."""
     # Not `Path.is_file`, which raises for names that are too long.
-    file = path / SAFETENSORS if os.path.isfile(path / SAFETENSORS) else None
-    if os.path.isfile(path):
-        file = path
-    if file is None:
+    file = path if os.path.isfile(path) else path / SAFETENSORS
+    if not os.path.isfile(file):
         card_file = path / cards.FILE
         try:
             text = card_file.read_bytes()
@@ -219,6 +217,14 @@ def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
                 f"is no export: {error.strerror}", path=card_file, remedy=cards.GIVE_AN_EXPORT
             ) from error
         return cards.parse(text, card_file), None
+    start = first_bytes(file, ExportError)
+    if not safetensors_file.begins_one(start):
+        raise ExportError(
+            f"is neither a run nor an export: it begins with {start[:8]!r}",
+            path=file,
+            remedy="give the folder of a run, or what `run.py export` wrote: its folder, or its "
+            f"{SAFETENSORS}",
+        )
     metadata = safetensors_file.read_metadata(file)
     if cards.KEY not in metadata:
         raise ExportError(

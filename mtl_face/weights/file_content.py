@@ -4,6 +4,7 @@ Kernel letters: H W height and width, I O channels in and out.
 """
 
 import dataclasses
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -55,8 +56,42 @@ class FileContent:
     card: dict[str, Any] | None = None
 
 
-def damaged(path: Path, error: Exception) -> WeightsError:
+def damaged(
+    path: Path, error: Exception, failure: type[WeightsError] = WeightsError
+) -> WeightsError:
     """The error for a file whose reader failed."""
-    return WeightsError(
+    return failure(
         f"is damaged or cut off: {error}", path=path, remedy="copy or download the file again"
     )
+
+
+def first_bytes(path: Path, failure: type[WeightsError] = WeightsError) -> bytes:
+    """A file's beginning, not empty; `failure` for what is no weights file in any format."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(1024)
+    except OSError as error:
+        missing = error.errno == errno.ENOENT
+        raise failure(
+            "does not exist" if missing else f"cannot be read: {error.strerror}",
+            path=path,
+            remedy="check the path" if missing else "check the path and its permissions",
+        ) from error
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    problem = remedy = None
+    if not start:
+        problem, remedy = "is empty", "copy or download it again"
+    elif start.startswith(b"version https://git-lfs"):
+        problem = "is a pointer of Git LFS, not the file itself"
+        remedy = "fetch the file with `git lfs pull`"
+    elif text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        problem = "is a web page, not a weights file"
+        remedy = (
+            "the download went to a page of the site (a login, a warning, an error): open it in a "
+            "browser, then download the file itself"
+        )
+    elif start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")) or start[257:262] == b"ustar":
+        problem, remedy = "is an archive", "unpack it and give the weights file in it"
+    if problem is not None:
+        raise failure(problem, path=path, remedy=remedy)
+    return start

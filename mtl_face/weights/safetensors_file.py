@@ -1,14 +1,12 @@
 """Reads safetensors files: exports whole, and the tensors of others one by one.
 
 Such a file is 8 bytes with the length of a JSON header, the header, and the arrays' bytes one after
-another. `read_metadata` parses the header itself: it needs no library, and names the damage. The
-`safetensors` package reads the arrays.
+another. The `safetensors` package refuses a file that is shorter or longer than its header says.
 """
 
 import contextlib
 import functools
-import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,10 @@ from numpy.typing import NDArray
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.file_content import Entry, FileContent, damaged
 
-_REMEDY = "copy the file again from where it came, or export again"
-_LONGEST_HEADER = 100 * 2**20
+
+def begins_one(start: bytes) -> bool:
+    """Whether a file that begins so claims to be of this format."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32
 
 
 def open_tensors(path: Path, stack: contextlib.ExitStack) -> tuple[FileContent, dict[str, str]]:
@@ -27,10 +27,8 @@ def open_tensors(path: Path, stack: contextlib.ExitStack) -> tuple[FileContent, 
     Raises:
         WeightsError: it is damaged.
     """
-    import safetensors
-
-    try:
-        file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
+    with _explained(path):
+        file = stack.enter_context(_open(path))
         tensors = {
             name: Entry(
                 name,
@@ -40,8 +38,6 @@ def open_tensors(path: Path, stack: contextlib.ExitStack) -> tuple[FileContent, 
             for name in file.keys()  # noqa: SIM118  (no mapping)
         }
         return FileContent("safetensors", "torch", tensors, "OIHW"), file.metadata() or {}
-    except safetensors.SafetensorError as error:
-        raise damaged(path, error) from error
 
 
 def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -50,62 +46,30 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     Raises:
         ExportError: the file cannot be read, is cut off or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    metadata = read_metadata(path)
-    try:
-        return dict(load_file(path)), metadata
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ExportError(f"is damaged: {error}", path=path, remedy=_REMEDY) from error
+    with _explained(path), _open(path) as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return arrays, file.metadata() or {}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Reads the texts of a file's header, and checks that the file is as long as the header says.
+    """Reads the texts of a file's header; raises ExportError as `read`."""
+    with _explained(path), _open(path) as file:
+        return file.metadata() or {}
 
-    Raises:
-        ExportError: the file cannot be read, is no safetensors file, is cut off or has a damaged
-            header.
-    """
+
+def _open(path: Path) -> Any:
+    import ml_dtypes  # noqa: F401  (makes bfloat16 a type of NumPy)
+    import safetensors
+
+    return safetensors.safe_open(path, framework="numpy")
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns a reader's failure into the user's error; a type that NumPy lacks is one too."""
+    from safetensors import SafetensorError
+
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
-            header = file.read(length) if length <= min(size - 8, _LONGEST_HEADER) else None
-    except OSError as error:
-        raise ExportError(
-            f"cannot be read: {error.strerror}", path=path, remedy="check the path"
-        ) from error
-    if start == b"version ":
-        raise ExportError(
-            "is a pointer of Git LFS, not the file itself",
-            path=path,
-            remedy="fetch the file with `git lfs pull`",
-        )
-    if len(start) < 8:
-        raise ExportError(f"is cut off: it holds {size} bytes", path=path, remedy=_REMEDY)
-    if header is None:
-        raise ExportError(
-            f"is no safetensors file, or cut off: its header would have {length} bytes, "
-            f"the file has {size}",
-            path=path,
-            remedy=_REMEDY,
-        )
-    try:
-        entries = json.loads(header)
-        metadata = entries.pop("__metadata__", {})
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        if not all(isinstance(text, str) for text in metadata.values()):
-            raise TypeError("metadata that are no text")
-        surplus = size - 8 - length - end
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ExportError(f"has a damaged header: {error}", path=path, remedy=_REMEDY) from error
-    if surplus:
-        problem = "is cut off" if surplus < 0 else "has bytes after its end"
-        raise ExportError(
-            f"{problem}: its header promises {end} bytes of arrays, it holds {end + surplus}",
-            path=path,
-            remedy=_REMEDY,
-        )
-    return metadata
+        yield
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:
+        raise damaged(path, error, ExportError) from error

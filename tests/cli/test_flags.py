@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtl_face.cli import flags
+from mtl_face.cli import flags, main
 from mtl_face.errors import ConfigError
 
 
@@ -12,3 +12,25 @@ def test_windows_in_words():
     for text in ("", "va", "va:", "va:1,va:2", "1,2", "va:1,2", "faces:3"):
         with pytest.raises(ConfigError, match="no window"):
             flags.windows_by_task(text)
+
+
+@pytest.mark.parametrize("flag", ["--model=", "--model= ", "--workdir=", "--params="])
+def test_an_empty_path_is_no_model(flag, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main.main(["evaluate", flag])
+    assert raised.value.code == 2
+    assert "the path is empty" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_export_is_no_model(tmp_path, capsys):
+    path = tmp_path / "text.txt"
+    path.write_text("mine, a photo or what not")
+    assert main.main(["evaluate", f"--model={path}"]) == 2
+    captured = capsys.readouterr()
+    assert f"{path}: is neither a run nor an export" in captured.err
+    assert "-> give the folder of a run, or what `run.py export` wrote" in captured.err
+
+
+def test_replay_without_a_run(capsys):
+    assert main.main(["replay", "--dump=4.npz"]) == 2
+    assert "-> give --model=RUN" in capsys.readouterr().err

@@ -178,14 +178,23 @@ def test_no_crops_give_an_empty_table(predictor):
     [
         np.zeros((1, SIDE, SIDE, 3), np.float32),
         np.zeros((1, SIDE, SIDE, 4), np.uint8),
-        np.zeros((1, SIDE, SIDE), np.uint8),
-        np.zeros((SIDE, SIDE, 3), np.uint8),
+        [np.zeros((SIDE, SIDE), np.uint8)],
+        [np.zeros((1, SIDE, SIDE, 3), np.uint8)],
+        [np.zeros((SIDE, SIDE, 3), np.int64)],
         np.zeros((1, 0, SIDE, 3), np.uint8),
     ],
 )
 def test_what_is_no_8_bit_rgb_image_is_refused(predictor, wrong):
     with pytest.raises(ImageError, match=r"crop 1 is .*expected uint8 \[height, width, 3\]"):
         predictor.predict_crops(wrong)
+
+
+@pytest.mark.parametrize("shape", [(SIDE, SIDE, 3), (1, SIDE, SIDE), (1, 1, SIDE, SIDE, 3), ()])
+def test_an_array_of_another_rank_is_refused(predictor, shape):
+    with pytest.raises(ImageError, match=r"expected uint8 \[N, height, width, 3\]") as raised:
+        predictor.predict_crops(np.zeros(shape, np.uint8))
+    assert str(list(shape)) in raised.value.problem
+    assert "predict_crops([crop])" in raised.value.remedy
 
 
 def test_where_the_tokens_look(predictor):

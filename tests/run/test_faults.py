@@ -125,6 +125,12 @@ class TestABadBatch:
         assert f"{images[1]} (example 1, blended with {images[0]})" in out
         assert f"{images[5]} (example 5" not in out
 
+    def test_is_replayed_under_the_runs_own_settings(self, stopped, capsys):
+        workdir = stopped[3]
+        dump = workdir / "replay" / f"{BAD_STEP}.npz"
+        assert main.main(["replay", f"--model={workdir}", f"--dump={dump}"]) == 0
+        assert "taken again it is refused again" in capsys.readouterr().out
+
     def test_a_file_that_is_no_dump(self, stopped, experiment, capsys, tmp_path):
         for content in (b"", b"PK\x03\x04 and no more", b"text"):
             (tmp_path / "4.npz").write_bytes(content)

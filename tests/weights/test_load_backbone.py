@@ -11,6 +11,7 @@ import reference_resnet
 import torch
 import weight_files
 from reference_resnet import RESNET50, SMALL
+from weight_faults import problem_of
 from weight_maps import SMALL_ARCHITECTURE, VGGFACE2_MEAN, assert_close, image_of, our_map
 
 from mtl_face.weights import load_backbone
@@ -264,6 +265,12 @@ def test_kernels_are_not_turned_about(tmp_path):
         for row, column, channel, out in ((0, 0, 0, 0), (1, 5, 0, 2), (6, 2, 1, 3), (3, 4, 2, 1)):
             # blue first in the file, red first here
             assert kernel[row, column, channel, out] == kernel_OIHW[out, 2 - channel, row, column]
+
+
+def test_wrong_channel_order(path, network):
+    weight_files.write_keras(path, network)
+    assert problem_of(path, channel_order="rgb") == "has its channels in the order BGR, not RGB"
+    assert load_backbone(path, architecture=SMALL_ARCHITECTURE, channel_order="bgr")
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,52 @@
-"""The Keras geometry against Keras itself: its layers, its files, its map."""
+"""Keras's files that are damaged; and the geometry against Keras itself: layers, files, map."""
 
+import h5py
 import numpy as np
 import pytest
+import weight_files
+from weight_faults import problem_of
 from weight_maps import SMALL_ARCHITECTURE, VGGFACE2_MEAN, assert_close, image_of, our_map
 
 from mtl_face.weights import load_backbone
 from mtl_face.weights.resnet_names import RESNET50, Architecture
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+def test_other_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = np.ones(3)
+    assert problem_of(path) == "is an HDF5 file, but names no layers of Keras"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"gone"]
+    assert "is damaged or cut off" in problem_of(path)
+
+
+def test_hdf5_with_pointers_in_place_of_text_and_numbers(path, network):
+    """Damage makes them; HDF5 follows them until the process dies, so they are not read."""
+    pointers = np.empty(1, object)
+    pointers[0] = np.arange(3)
+    weight_files.write_keras(path, network)
+    with h5py.File(path, "r+") as file:
+        attributes = file["conv2_1_3x3"].attrs
+        attributes.create("weight_names", pointers, dtype=h5py.vlen_dtype(np.int32))
+    assert "attribute weight_names is no text" in problem_of(path)
+    weight_files.write_keras(path, network)
+    with h5py.File(path, "r+") as file:
+        name = next(name for name in found_datasets(file) if "3x3/kernel" in name)
+        shape = file[name].shape
+        del file[name]
+        file.create_dataset(name, shape, h5py.vlen_dtype(np.int32))
+    assert "cannot be read: it holds no numbers" in problem_of(path)
+
+
+def found_datasets(file):
+    names = []
+    file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
+    return names
+
+
+def keras_itself(test):
+    """Marks a test that builds a network in Keras."""
+    return pytest.mark.slow(pytest.mark.filterwarnings("ignore::DeprecationWarning")(test))
 
 
 def build(size: Architecture, side: int, *, top=None):
@@ -71,6 +110,7 @@ def assert_same_map(backbone, path, size, side):
     return loaded
 
 
+@keras_itself
 @pytest.mark.parametrize("side", [36, 34, 33])
 @pytest.mark.parametrize("top", [None, "flat", "nested"])
 def test_small(tmp_path, top, side):
@@ -81,6 +121,7 @@ def test_small(tmp_path, top, side):
     assert len(loaded.left_out) == (0 if top is None else 2)
 
 
+@keras_itself
 def test_full_size(tmp_path):
     backbone, model = build(RESNET50, 224, top="flat")
     path = tmp_path / "model.h5"

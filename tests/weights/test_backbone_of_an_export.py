@@ -15,7 +15,7 @@ from mtl_face.export import arrays
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported, load_backbone, safetensors_file
 from mtl_face.weights.backbone import check_settings, flags, needed_settings
-from mtl_face.weights.resnet_names import RESNET50, Architecture, layers
+from mtl_face.weights.resnet_names import Architecture
 
 SIZE = Architecture((1, 2), 4, 2)
 MEAN, STD = (120.0, 110.0, 100.0), (50.0, 51.0, 52.0)
@@ -204,22 +204,3 @@ def test_settings_are_those_that_pass(tmp_path):
         "def get_config():\n    c = config.default()\n    c.data.root = '/x'\n    return c\n"
     )
     check_settings(loaded, config_lib.load(str(file), overrides).model, "x")
-
-
-def test_the_names_are_those_of_the_network():
-    """Our names and shapes of ResNet50, against the network itself."""
-    abstract = jax.eval_shape(
-        lambda: resnet().init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
-    )
-    expected = {
-        jax.tree_util.keystr(keys, simple=True, separator="/"): leaf.shape
-        for keys, leaf in jax.tree_util.tree_flatten_with_path(dict(abstract["params"]))[0]
-    }
-    found = {}
-    for layer in layers(RESNET50):
-        found["/".join((*layer.own_convolution, "kernel"))] = layer.kernel_shape
-        for name in ("scale", "bias"):
-            found["/".join((*layer.own_batch_norm, name))] = layer.kernel_shape[-1:]
-    assert found == expected
-    assert sum(int(np.prod(shape)) for shape in found.values()) == 23_508_032
-    assert len(layers(RESNET50)) == 53
