@@ -35,10 +35,17 @@ def _whole_number(text: str, *, at_least: int) -> int:
     return value
 
 
+def named_path(text: str) -> Path:
+    """A path; ArgumentTypeError for an empty text, which `Path` takes for the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty; write . for the current folder")
+    return Path(text)
+
+
 def workdir(parser: argparse.ArgumentParser) -> None:
     """`--workdir`, required."""
     parser.add_argument(
-        "--workdir", required=True, type=Path, metavar="DIR", help="folder of the run"
+        "--workdir", required=True, type=named_path, metavar="DIR", help="folder of the run"
     )
 
 
@@ -206,25 +213,27 @@ class _Model(argparse.Action):
         namespace.model = values
 
 
-def model(parser: argparse.ArgumentParser) -> None:
-    """`--model`, and its older spellings `--workdir` and `--params`."""
-    parser.add_argument(
-        "--model",
-        type=Path,
-        action=_Model,
-        metavar="RUN|EXPORT",
-        help="folder of a trained run, or what `export` wrote; with its own settings, changed by "
-        "--config.NAME=VALUE, or with those of --config",
-    )
-    for name, meaning in (("workdir", "RUN"), ("params", "EXPORT")):
-        parser.add_argument(
-            f"--{name}",
-            dest="model",
-            type=Path,
-            action=_Model,
-            metavar=meaning,
-            help="the same as --model",
-        )
+def model(parser: argparse.ArgumentParser, *, exports: bool = True) -> None:
+    """`--model`, and its older spellings `--workdir` and `--params`.
+
+    Without `exports` it names a run, and the spelling `--params` is left out.
+    """
+    run = "folder of a trained run" + (", or what `export` wrote" if exports else "")
+    settings = "with its own settings, changed by --config.NAME=VALUE, or with those of --config"
+    for name, metavar, meaning in (
+        ("model", "RUN|EXPORT" if exports else "RUN", f"{run}; {settings}"),
+        ("workdir", "RUN", "the same as --model"),
+        ("params", "EXPORT", "the same as --model"),
+    ):
+        if exports or name != "params":
+            parser.add_argument(
+                f"--{name}",
+                dest="model",
+                type=named_path,
+                action=_Model,
+                metavar=metavar,
+                help=meaning,
+            )
 
 
 def given_model(options: argparse.Namespace) -> Path:

@@ -8,10 +8,12 @@ from typing import Any
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
+from mtl_face.errors import ConfigError
 from mtl_face.tasks import TASKS
 
 HELP = "take a bad step of a run again, and tell where its first bad number appears"
-CONFIG = "required"
+CONFIG = "optional"
+own_settings = flags.settings_of_model
 
 _SHOWN = 8
 """Examples and places listed at most."""
@@ -19,21 +21,24 @@ _SHOWN = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
-    flags.workdir(parser)
+    flags.model(parser, exports=False)
     parser.add_argument(
         "--dump",
         required=True,
         type=Path,
         metavar="FILE",
-        help="the bad step: WORKDIR/replay/STEP.npz",
+        help="the bad step: RUN/replay/STEP.npz",
     )
 
 
-def run(config: Config, options: argparse.Namespace) -> int:
+def run(config: Config | None, options: argparse.Namespace) -> int:
     """Takes the step again and prints what is found."""
     from mtl_face.run import replay
 
-    found = replay.take_again(config, options.workdir, options.dump, say=print)
+    if options.model is None:
+        raise ConfigError("replay needs the run that the step is of", remedy="give --model=RUN")
+    assert config is not None  # the run's own, if no file was given
+    found = replay.take_again(config, options.model, options.dump, say=print)
     print(f"taken again it is {'refused again' if found.refused else 'SOUND'}:")
     for line in _numbers(found.numbers, found.dump.note["numbers"]):
         print("  " + line)

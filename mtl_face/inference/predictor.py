@@ -141,16 +141,22 @@ class Predictor:
         """Predictions for aligned face crops.
 
         Args:
-            crops: uint8 [N, S, S, 3], or a list of uint8 [height, width, 3] of any sizes; R, G, B
-                in 0..255, cut as the training crops were. Those of another side than `crop_size`
-                are resized first, as training resizes them.
+            crops: uint8 [N, height, width, 3], or a list of uint8 [height, width, 3] of any
+                sizes; R, G, B in 0..255, cut as the training crops were. Those that are not
+                `crop_size` high and wide are resized first, as training resizes them.
 
         Returns:
             N rows in the order given: `frame` counts from 1, `video` is `crops`.
 
         Raises:
-            ImageError: an array is no 8-bit RGB image.
+            ImageError: an array has another dtype or number of axes.
         """
+        if getattr(crops, "ndim", 4) != 4:
+            raise ImageError(
+                f"crops is an array of shape {list(np.shape(crops))}, "
+                "expected uint8 [N, height, width, 3]",
+                remedy="give a single crop as a list: predict_crops([crop])",
+            )
         images = [_checked(crop, number) for number, crop in enumerate(crops, start=1)]
         image_NSSC = np.zeros((len(images), self.crop_size, self.crop_size, 3), np.uint8)
         for number, image in enumerate(images):

@@ -23,7 +23,7 @@ def load(path: str | Path) -> "Predictor":
             folder of an export, or its `model.safetensors`.
 
     Returns:
-        A predictor: `predict_crops(uint8 [N, S, S, 3])` gives a table of predictions.
+        A predictor: `predict_crops(uint8 [N, height, width, 3])` gives a table of predictions.
 
     Raises:
         ExportError: the export cannot be read.
