@@ -1,4 +1,4 @@
-"""`calibrate`: fits temperatures, thresholds, biases and smoothing on validation predictions."""
+"""`calibrate`: fit temperatures, thresholds, biases and smoothing, cross-fitted by video."""
 
 import argparse
 from collections.abc import Mapping
@@ -14,18 +14,12 @@ if TYPE_CHECKING:
     from mtl_face.evaluation.calibration import Calibration
     from mtl_face.evaluation.calibration_fit import Search
 
-HELP = (
-    "fit temperatures, thresholds, biases and smoothing on validation predictions, cross-"
-    "fitted by video"
-)
 CONFIG = "optional"
-own_settings = flags.settings_of_model
 
 _REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --model=RUN, an evaluated run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     flags.predictions(parser, "predictions of the validation set: a .parquet", required=False)
     parser.add_argument(
         "--truth", type=Path, metavar="FILE", help="labels: a multi-task annotation file"
@@ -41,13 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="smoothing windows to choose from for each task, as in run.py smooth; 0: none "
         "(default: 0,5,10,20,30,60,120,240)",
     )
-    flags.kernel(parser)
-    parser.add_argument(
-        "--on",
-        choices=("logits", "probabilities", "values"),
-        default="logits",
-        help="what is smoothed (default: logits)",
-    )
+    flags.kernel(parser, "--on")
     parser.add_argument(
         "--folds",
         type=int,
@@ -64,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     from mtl_face.run import postprocess
 
     search = _search(options)
@@ -95,15 +82,14 @@ def _search(options: argparse.Namespace) -> "Search":
     try:
         windows = [float(part) for part in options.windows.split(",")]
     except ValueError as error:
-        raise ConfigError(
-            f"--windows={options.windows} is no list of windows", remedy=remedy
-        ) from error
+        problem = f"--windows={options.windows} is no list of windows"
+        raise ConfigError(problem, remedy=remedy) from error
     try:
         return Search(
             windows=windows,
             kernel=options.kernel,
             unit=options.unit,
-            on=options.on,
+            on=options.smoothed,
             num_folds=options.folds,
             keep_all=options.keep_all,
         )

@@ -6,12 +6,10 @@ from pathlib import Path
 from mtl_face.cli import flags
 from mtl_face.config import Config
 
-HELP = "whether two runs or files of predictions differ by more than luck"
 CONFIG = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     for name, letter in (("first", "A"), ("second", "B")):
         parser.add_argument(
             name,
@@ -23,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     from mtl_face.evaluation.comparison import summary
     from mtl_face.files import write_json
     from mtl_face.run.score import compare_files

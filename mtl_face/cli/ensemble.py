@@ -7,13 +7,11 @@ from mtl_face.cli import flags
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 
-HELP = "average the predictions of several models, and keep how far they differ"
 CONFIG = "optional"
 READS_DATA = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     parser.add_argument(
         "predictions",
         nargs="*",
@@ -43,23 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="a row that some members lack: an error (default), or the mean of those that have it",
     )
-    flags.smoothing(parser, default="0", default_meaning="0; the paper smooths each member by 30")
-    parser.add_argument(
-        "--smooth_on",
-        choices=("logits", "probabilities", "values"),
-        default="logits",
-        help="what is smoothed in each member before the mean is taken (default: logits)",
-    )
+    words = "0; the paper smooths each member by 30 before the mean is taken"
+    flags.smoothing(parser, "--smooth_on", default="0", default_meaning=words)
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status.
-
-    `evaluation.smoothing` of a config takes the place of the flags of smoothing.
-    """
+    """`evaluation.smoothing` of a config takes the place of the flags of smoothing."""
     from mtl_face.run import postprocess
 
-    asked = flags.smoothing_asked(options, on=options.smooth_on)
+    asked = flags.smoothing_asked(options)
     smoothing = None if asked.changes_nothing else asked
     if config is not None and smoothing is not None:
         raise ConfigError(

@@ -1,4 +1,7 @@
-"""`evaluate`: evaluates a trained run again, or scores a file of predictions."""
+"""`evaluate`: evaluate a trained run again, or score a file of predictions.
+
+A run or an export gets metrics.json, its predictions and report.html.
+"""
 
 import argparse
 from pathlib import Path
@@ -7,20 +10,14 @@ from mtl_face.cli import flags
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 
-HELP = (
-    "evaluate a trained run again (metrics.json, predictions, report.html), or score a "
-    "file of predictions"
-)
 CONFIG = "optional"
 _REMEDY = (
     "give --model=RUN to evaluate a trained run, --model=EXPORT --output=DIR for an export, or "
     "--predictions=FILE --truth=ANNOTATIONS to score a file"
 )
-own_settings = flags.settings_of_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     flags.model(parser)
     meaning = "instead of a run: score this file (our .parquet or .csv, or a submission)"
     flags.predictions(parser, meaning, required=False)
@@ -41,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Evaluates what the flags name; returns 0."""
     if options.predictions is not None or options.truth is not None:
         if options.model is not None or config is not None:
             raise ConfigError(
@@ -79,7 +75,6 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    """Scores a file of predictions."""
     for name in ("predictions", "truth"):
         if getattr(options, name) is None:
             raise ConfigError(

@@ -6,13 +6,10 @@ from pathlib import Path
 from mtl_face.cli import flags
 from mtl_face.config import Config
 
-HELP = "write the network's parameters alone, for use elsewhere"
 CONFIG = "optional"
-own_settings = flags.settings_of_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     flags.model(parser)
     parser.add_argument(
         "--output",
@@ -29,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Exports; returns 0."""
     from mtl_face.run.export import export
 
     folder = export(flags.given_model(options), config, form=options.format, output=options.output)

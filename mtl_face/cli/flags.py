@@ -2,37 +2,31 @@
 
 import argparse
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 from mtl_face.tasks import TASKS
 
 if TYPE_CHECKING:
-    from mtl_face.evaluation.smoothing import Scale, Smoothing
+    from mtl_face.evaluation.smoothing import Smoothing
     from mtl_face.run.score import Scoring
 
-from mtl_face.config import Config
 
-
-def natural_number(text: str) -> int:
-    """0, 1, 2, ...; ArgumentTypeError for anything else."""
-    return _whole_number(text, at_least=0)
-
-
-def positive_number(text: str) -> int:
-    """1, 2, ...; ArgumentTypeError for anything else."""
-    return _whole_number(text, at_least=1)
-
-
-def _whole_number(text: str, *, at_least: int) -> int:
+def natural_number(text: str, least: int = 0) -> int:
+    """A whole number from `least` on; ArgumentTypeError for anything else."""
     try:
         value = int(text)
     except ValueError:
-        value = at_least - 1
-    if value < at_least:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {at_least} on")
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
     return value
+
+
+positive_number = functools.partial(natural_number, least=1)
 
 
 def named_path(text: str) -> Path:
@@ -115,8 +109,10 @@ def table_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def smoothing(parser: argparse.ArgumentParser, *, default: str, default_meaning: str) -> None:
-    """Window, kernel and unit of a smoothing."""
+def smoothing(
+    parser: argparse.ArgumentParser, on: str, *, default: str, default_meaning: str
+) -> None:
+    """Window, kernel, unit and scale of a smoothing."""
     parser.add_argument(
         "--window",
         default=default,
@@ -124,11 +120,11 @@ def smoothing(parser: argparse.ArgumentParser, *, default: str, default_meaning:
         help="length of the box or standard deviation of the Gaussian, in the unit below: one "
         f"number, or va:30,au:30,expr:60; 0: no smoothing (default: {default_meaning})",
     )
-    kernel(parser)
+    kernel(parser, on)
 
 
-def kernel(parser: argparse.ArgumentParser) -> None:
-    """Kernel and unit of a smoothing."""
+def kernel(parser: argparse.ArgumentParser, on: str) -> None:
+    """Kernel and unit of a smoothing, and with the flag `on` its scale."""
     parser.add_argument(
         "--kernel", choices=("box", "gaussian"), default="box", help="weights (default: box)"
     )
@@ -139,18 +135,27 @@ def kernel(parser: argparse.ArgumentParser) -> None:
         help="frames: numbers of video frames, predicted or not (default); samples: predictions, "
         "however far apart",
     )
+    parser.add_argument(
+        on,
+        dest="smoothed",
+        choices=("logits", "probabilities", "values"),
+        default="logits",
+        help="smooth logits (default, as the paper; values is the same), or probabilities; valence "
+        "and arousal are smoothed as they are",
+    )
 
 
 _EXAMPLES = "--window=30 for all tasks, or --window=va:30,au:30,expr:60"
 
 
-def smoothing_asked(options: argparse.Namespace, *, on: "Scale") -> "Smoothing":
-    """The smoothing of `--window`, `--kernel` and `--unit`; ConfigError for a bad window."""
+def smoothing_asked(options: argparse.Namespace) -> "Smoothing":
+    """What the flags of `smoothing` say; ConfigError for a bad window."""
     from mtl_face.evaluation.smoothing import Smoothing
 
     windows = windows_by_task(options.window)
+    how = {"kernel": options.kernel, "unit": options.unit, "on": options.smoothed}
     try:
-        return Smoothing(kernel=options.kernel, unit=options.unit, on=on, windows=windows)
+        return Smoothing(**how, windows=windows)
     except ValueError as error:
         raise ConfigError(f"--window={options.window}: {error}", remedy=_EXAMPLES) from error
 
@@ -160,19 +165,14 @@ def windows_by_task(text: str) -> dict[str, float]:
     windows: dict[str, float] = {}
     for part in text.split(","):
         name, colon, number = part.strip().rpartition(":")
-        if not colon and "," not in text:
-            names: tuple[str, ...] = TASKS
-        elif name in TASKS and name not in windows:
-            names = (name,)
-        else:
-            names = ()
+        names = TASKS if not colon and "," not in text else (name,)
         try:
-            value = float(number)
-        except ValueError:
-            names = ()
-        if not names:
-            raise ConfigError(f"--window={text} is no window", remedy=f"write {_EXAMPLES}")
-        windows |= dict.fromkeys(names, value)
+            if windows.keys() & names or not set(names) <= set(TASKS):
+                raise ValueError(name)
+            windows |= dict.fromkeys(names, float(number))
+        except ValueError as error:
+            problem = f"--window={text} is no window"
+            raise ConfigError(problem, remedy=f"write {_EXAMPLES}") from error
     return windows
 
 
@@ -244,15 +244,6 @@ def given_model(options: argparse.Namespace) -> Path:
             remedy="give --model=RUN or --model=EXPORT",
         )
     return options.model
-
-
-def settings_of_model(options: argparse.Namespace) -> tuple[dict[str, Any], Path] | None:
-    """What the model of the flags was trained with, and where that stands."""
-    if options.model is None:
-        return None
-    from mtl_face.run import models
-
-    return models.own_settings(options.model)
 
 
 def with_calibration(config: Config, calibration: Path | None) -> Config:

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _reader_is_gone() -> bool:
     """Whether standard output is a pipe that nobody reads any more."""
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # errors are told without being asked for
+    poll.register(sys.stdout.fileno(), 0)  # errors are reported whatever is asked for
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
@@ -115,11 +115,12 @@ def _is_override(word: str) -> bool:
 
 
 def _command(name: str) -> Any:
-    """The module of a command: `HELP`, `CONFIG`, `add_arguments(parser)`, `run(config, options)`.
+    """The module of a command; its docstring is the help text.
 
-    `CONFIG` says whether `--config` is required, optional or none. Optional: `READS_DATA`, False
-    for a command whose settings need not say where the data set lies; `own_settings(options)`,
-    which reads the settings where the flags name something that holds some, and says from where.
+    `add_arguments(parser)` adds the flags; `run(config, options)` returns the exit status. `CONFIG`
+    says whether `--config` is required, optional or none. `READS_DATA` is False for a command
+    whose settings need not say where the data set lies. A command with `--model` gets the settings
+    of that model where no file was given.
     """
     return importlib.import_module(f"mtl_face.cli.{name}")
 
@@ -135,10 +136,11 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         command = _command(name)
+        text = (command.__doc__ or "").removeprefix(f"`{name}`: ").strip()
         subparser = subparsers.add_parser(
             name,
-            help=command.HELP,
-            description=command.HELP[0].upper() + command.HELP[1:] + ".",
+            help=text.partition("\n")[0].removesuffix("."),
+            description=text[:1].upper() + text[1:],
             epilog=_as_called(_EPILOG) if command.CONFIG != "none" else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -163,10 +165,10 @@ def _load_config(
     if file is not None:
         reads_data = getattr(command, "READS_DATA", True)
         return config_lib.load(file, overrides, reads_data=reads_data)
-    own_settings = getattr(command, "own_settings", None)
-    found = None if own_settings is None else own_settings(options)
-    if found is not None:
-        values, path = found
+    if getattr(options, "model", None) is not None:
+        from mtl_face.run import models
+
+        values, path = models.own_settings(options.model)
         return config_lib.load_values(values, overrides, path)
     if overrides:
         raise ConfigError(

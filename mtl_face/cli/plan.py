@@ -1,4 +1,7 @@
-"""`plan`: compiles the train step without data or weights, and prints what it takes."""
+"""`plan`: tell what a train step takes on TPUs or on this machine, without data or weights.
+
+The step is compiled, which gives its memory, arithmetic, traffic and shortest time.
+"""
 
 import argparse
 from pathlib import Path
@@ -10,16 +13,11 @@ from mtl_face.planner import Target
 
 _GIB = 2**30
 
-HELP = (
-    "compile the train step for TPUs or for this machine, without data or weights, and "
-    "tell its memory, arithmetic, traffic and shortest time"
-)
 CONFIG = "required"
 READS_DATA = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     parser.add_argument(
         "--topology",
         required=True,

@@ -7,13 +7,10 @@ from mtl_face.cli import flags
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 
-HELP = "predict a list of images without labels, as a challenge's test set"
 CONFIG = "optional"
-own_settings = flags.settings_of_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     flags.model(parser)
     parser.add_argument(
         "--test_list",
@@ -39,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Predicts and writes the table; returns 0."""
     from mtl_face.evaluation import prediction_files
     from mtl_face.run.predict import predict
 
@@ -57,9 +53,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         images=options.images,
         missing_images=options.missing_images,
     )
-    as_csv = options.output.suffix == ".csv"
-    write = prediction_files.write_csv if as_csv else prediction_files.write
-    write(table, options.output)
+    prediction_files.write(table, options.output)
     print(f"predictions: {options.output}")
     print(
         f"next: python run.py submit --predictions={options.output} "

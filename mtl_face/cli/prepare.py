@@ -12,12 +12,10 @@ from mtl_face.errors import ConfigError
 if TYPE_CHECKING:
     from mtl_face.run.prepare import Audit
 
-HELP = "make the embedded data set, check or audit a real one, or cut faces out of videos"
 CONFIG = "optional"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     parser.add_argument(
         "--num_videos",
         type=int,
@@ -61,7 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Does what the flags ask for; without one of them, makes or checks the data."""
     if options.videos is not None:
         return _videos(config, options)
     if config is None:
@@ -157,4 +154,4 @@ def _print_audit(audit: "Audit") -> None:
     )
     print(f"report: {audit.page}")
     print(f"the same as data: {audit.data}")
-    print("next: mend what is listed as error, then python run.py train with the same --config")
+    print("next: correct what is listed as error, then python run.py train with the same --config")

@@ -1,4 +1,4 @@
-"""`replay`: takes a bad step of a run again, and finds where its first bad number appears."""
+"""`replay`: take a bad step of a run again, and find where its first bad number appears."""
 
 import argparse
 import math
@@ -11,16 +11,13 @@ from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 from mtl_face.tasks import TASKS
 
-HELP = "take a bad step of a run again, and tell where its first bad number appears"
 CONFIG = "optional"
-own_settings = flags.settings_of_model
 
 _SHOWN = 8
 """Examples and places listed at most."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     flags.model(parser, exports=False)
     parser.add_argument(
         "--dump",
@@ -32,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    """Takes the step again and prints what is found."""
     from mtl_face.run import replay
 
     if options.model is None:

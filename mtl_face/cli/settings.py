@@ -4,7 +4,6 @@ import argparse
 
 from mtl_face import config as config_lib
 
-HELP = "list every setting with its default, its meaning and what it affects"
 CONFIG = "none"
 
 
@@ -13,8 +12,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: None, options: argparse.Namespace) -> int:
-    """Prints one setting after the other; returns 0."""
-    del config, options
     for word, meaning in config_lib.AFFECTS.items():
         print(f"({word}) affects {meaning}")
     for name, field in config_lib.fields():

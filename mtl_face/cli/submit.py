@@ -6,12 +6,10 @@ from pathlib import Path
 from mtl_face.cli import flags
 from mtl_face.cli.validate import print_deviations
 
-HELP = "write a challenge submission from a file of predictions, and validate it"
 CONFIG = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     flags.predictions(parser, "our .parquet or .csv", required=True)
     flags.challenge(parser)
     parser.add_argument(

@@ -5,12 +5,10 @@ import argparse
 from mtl_face.cli import flags
 from mtl_face.config import Config
 
-HELP = "train, evaluate the best checkpoint and write a report; goes on where it stopped"
 CONFIG = "required"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     flags.workdir(parser)
     parser.add_argument(
         "--profile_steps",

@@ -11,12 +11,10 @@ from mtl_face.cli import flags
 if TYPE_CHECKING:
     from data_pipeline.formats.submission import Deviation
 
-HELP = "check a finished submission against the test list: every deviation, by line"
 CONFIG = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     parser.add_argument(
         "--submission", required=True, type=Path, metavar="FILE", help="file or folder to check"
     )
@@ -30,7 +28,7 @@ def run(config: None, options: argparse.Namespace) -> int:
     deviations = validate(options.submission, edition=options.edition, test_list=options.test_list)
     print_deviations(deviations, options.submission)
     if deviations:
-        print("next: mend the lines named above, or write the file again with python run.py submit")
+        print("next: correct the lines above, or write the file again with python run.py submit")
         return 1
     print(f"next: hand in {options.submission}")
     return 0

@@ -1,15 +1,13 @@
-"""`weights`: tell what a file of initial weights is, and the settings that it needs."""
+"""`weights`: say what a file of initial weights is, and the settings that it needs."""
 
 import argparse
 import shlex
 from pathlib import Path
 
-HELP = "tell what a file of initial weights is, and the settings that it needs"
 CONFIG = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags."""
     parser.add_argument(
         "path", type=Path, metavar="PATH", help="a weights file, or the folder of an export"
     )
@@ -17,13 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--channels",
         choices=("auto", "rgb", "bgr"),
         default="auto",
-        help="channel order of its first convolution, if the file does not tell it",
+        help="channel order of its first convolution, if the file does not say",
     )
 
 
 def run(config: None, options: argparse.Namespace) -> int:
-    """Reads the file as initial weights, and prints what it is and how a run starts from it."""
-    del config
     from mtl_face.weights.backbone import describe, flags, load_backbone, needed_settings
 
     order = None if options.channels == "auto" else options.channels
