@@ -27,7 +27,6 @@ from mtl_face.config.schema import (
     DataSetConfig,
     ModelConfig,
     OptimizerConfig,
-    RenderedFacesConfig,
 )
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "DataSetConfig",
     "ModelConfig",
     "OptimizerConfig",
-    "RenderedFacesConfig",
     "affects",
     "common",
     "default",

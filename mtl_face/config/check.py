@@ -16,7 +16,7 @@ from mtl_face.config.dotted import (
     find,
     is_name,
     is_section,
-    kinds,
+    kind_of,
     named_schema,
 )
 from mtl_face.config.schema import Config, DataConfig, DataSetConfig
@@ -33,7 +33,7 @@ def validate(values: Mapping[str, Any], *, reads_data: bool = True) -> Config:
     """
     if isinstance(values, config_dict.ConfigDict):
         values = values.to_dict()
-    config = _build(Config, values, "")
+    config = build(values)
     rules = [_conflicts(config), *([_conflicts_of_data(config.data)] if reads_data else [])]
     for problem, remedy in itertools.chain(*rules):
         raise ConfigError(problem, remedy=remedy)
@@ -54,13 +54,11 @@ def parse_value(name: str, text: str) -> Any:
 
 
 def _parse(name: str, field: dataclasses.Field, text: str) -> Any:
-    allowed = kinds(field.type)
-    if type(None) in allowed and text.lower() in ("none", "null", ""):
+    kind, may_be_none = kind_of(field)
+    if may_be_none and text.lower() in ("none", "null", ""):
         return None
-    kind = next(k for k in allowed if k is not type(None))
-    origin = typing.get_origin(kind)
     try:
-        if origin is tuple:
+        if typing.get_origin(kind) is tuple:
             item = typing.get_args(kind)[0]
             parts = text.strip("()[] ").split(",")
             return tuple(item(part) for part in (parts if parts[-1].strip() else parts[:-1]))
@@ -93,7 +91,7 @@ def _unknown(name: str) -> ConfigError:
     if name in sections:
         inside = ", ".join(known for known in names if known.startswith(name + "."))
         return ConfigError(f"{name} is a section, not a field", remedy=f"it holds {inside}")
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, [*names, *sections], n=1, cutoff=0.6)
     if not close:
         by_leaf = {known.rsplit(".", 1)[-1]: known for known in names}
         leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.6)
@@ -102,19 +100,8 @@ def _unknown(name: str) -> ConfigError:
     return ConfigError(f"unknown config field '{name}'", remedy=remedy)
 
 
-def _build_named(schema: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise section_expected(prefix.rstrip("."))
-    for name in values:
-        if not is_name(str(name)):
-            raise ConfigError(
-                f"{prefix.rstrip('.')} holds the name {name!r}",
-                remedy="use letters, digits, _ and -, a letter first",
-            )
-    return {str(name): _build(schema, values[name], f"{prefix}{name}.") for name in sorted(values)}
-
-
-def _build(schema: type, values: Mapping[str, Any], prefix: str) -> Any:
+def build(values: Mapping[str, Any], schema: type = Config, prefix: str = "") -> Any:
+    """Checks names, types and ranges, as `validate`, but no rules between fields."""
     if not isinstance(values, Mapping):
         raise section_expected(prefix.rstrip("."))
     known = {field.name: field for field in dataclasses.fields(schema)}
@@ -124,22 +111,31 @@ def _build(schema: type, values: Mapping[str, Any], prefix: str) -> Any:
     built: dict[str, Any] = {}
     for name, field in known.items():
         if is_section(field):
-            built[name] = _build(field.type, values.get(name, {}), f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif named_schema(field):
-            built[name] = _build_named(
-                named_schema(field), values.get(name, {}), f"{prefix}{name}."
-            )
+            built[name] = build(values.get(name, {}), field.type, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif inside := named_schema(field):
+            built[name] = _build_named(values.get(name, {}), inside, f"{prefix}{name}.")
         elif name in values:
             built[name] = _check(prefix + name, field, values[name])
     return schema(**built)
 
 
+def _build_named(values: Mapping[str, Any], schema: type, prefix: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise section_expected(prefix.rstrip("."))
+    for name in values:
+        if not is_name(str(name)):
+            raise ConfigError(
+                f"{prefix.rstrip('.')} holds the name {name!r}",
+                remedy="use letters, digits, _ and -, a letter first",
+            )
+    return {str(name): build(values[name], schema, f"{prefix}{name}.") for name in sorted(values)}
+
+
 def _check(name: str, field: dataclasses.Field, value: Any) -> Any:
     """Returns `value` in the field's type, or raises ConfigError."""
-    allowed = kinds(field.type)
-    if value is None and type(None) in allowed:
+    kind, may_be_none = kind_of(field)
+    if value is None and may_be_none:
         return None
-    kind = next(k for k in allowed if k is not type(None))
     meaning = field.metadata["meaning"]
 
     def wrong(expected: str) -> ConfigError:
@@ -155,13 +151,12 @@ def _check(name: str, field: dataclasses.Field, value: Any) -> Any:
         length = None if Ellipsis in arguments else len(arguments)
         if any(item is None for item in value) or (length and len(value) != length) or not value:
             raise wrong(describe(kind) + (f" ({length} of them)" if length else ""))
-        items: tuple[Any, ...] = value
+        items = value
     else:
         cast = _cast(value, kind)
         if cast is None:
             raise wrong(describe(kind))
-        value = cast
-        items = (value,)
+        value, items = cast, (cast,)
     limits = field.metadata
     for item in items:
         if limits["choices"] and item not in limits["choices"]:
@@ -274,15 +269,14 @@ def _conflicts_of_data(data: DataConfig) -> Iterator[tuple[str, str]]:
             f"data.validation is {data.validation!r}, but data.mixture names no data sets",
             "leave data.validation out, or name the data sets in data.mixture",
         )
-    sets: dict[str, DataSetConfig] = {
-        f"data.mixture.{name}": data.mixture[name] for name in data.mixture
-    }
+    sets: dict[str, DataSetConfig] = {f"data.mixture.{n}": data.mixture[n] for n in data.mixture}
     for name, entry in (sets or {"data": data}).items() if data.shards is None else ():
         if entry.kind != "rendered_faces" and entry.root is None:
             yield (
                 f"{name}.root is not set",
-                f"add --config.{name}.root=FOLDER, the folder that holds the annotations and "
-                f"{entry.image_folder}/",
+                f"name the folder that holds the annotations and {entry.image_folder}/: "
+                f"--config.{name}.root=FOLDER, or in Python "
+                f'load_config(..., **{{"{name}.root": FOLDER}})',
             )
         if not entry.manifest.va_range[0] < entry.manifest.va_range[1]:
             yield (

@@ -152,18 +152,18 @@ def _with_placeholders(schema: type) -> dict[str, Any]:
         elif named_schema(field):
             values[field.name] = {}
         elif field.default is None:
-            kind = next(k for k in kinds(field.type) if k is not type(None))
+            kind, _ = kind_of(field)
             values[field.name] = config_dict.placeholder(typing.get_origin(kind) or kind)
         else:
             values[field.name] = field.default
     return values
 
 
-def kinds(annotation: Any) -> tuple[Any, ...]:
-    """`int | None` -> (int, NoneType); anything else -> itself alone."""
-    if isinstance(annotation, types.UnionType):
-        return typing.get_args(annotation)
-    return (annotation,)
+def kind_of(field: dataclasses.Field) -> tuple[Any, bool]:
+    """The type of a field, but for None, and whether it may be None."""
+    if isinstance(field.type, types.UnionType):
+        return typing.get_args(field.type)[0], True
+    return field.type, False
 
 
 def describe(kind: Any) -> str:

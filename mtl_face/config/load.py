@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from mtl_face.config.check import parse_value, section_expected, validate
+from mtl_face.config.check import build, parse_value, section_expected, validate
 from mtl_face.config.schema import Config
 from mtl_face.errors import ConfigError
 
@@ -49,17 +49,11 @@ def load_config(path_or_name: str | Path, **changes: Any) -> Config:
     """
     path = _file_of(path_or_name)
     values = _run_config_file(path)
+    asked: dict[str, Any] = {}
     for name, value in changes.items():
-        _merge(values, name, value)
-    return load_values(values, [], path)
-
-
-def _merge(values: dict[str, Any], name: str, value: Any) -> None:
-    if isinstance(value, dict):
-        for inner, change in value.items():
-            _merge(values, f"{name}.{inner}", change)
-    else:
-        _set(values, name, value)
+        _set(asked, name, value)
+    build(asked)  # by themselves: a mistake in them is none of the file
+    return _changed(values, changes.items(), path)
 
 
 def load_values(
@@ -71,13 +65,7 @@ def load_values(
     """
     changes = [split_override(override) for override in overrides]
     parsed = [(name, parse_value(name, text)) for name, text in changes]
-    try:
-        for name, value in parsed:
-            _set(values, name, value)
-        return validate(values, reads_data=reads_data)
-    except ConfigError as error:
-        # Each override is sound by itself: what is left to find fault with is the file.
-        raise ConfigError(error.problem, remedy=error.remedy, path=path) from None
+    return _changed(values, parsed, path, reads_data)
 
 
 def split_override(override: str) -> tuple[str, str]:
@@ -88,13 +76,34 @@ def split_override(override: str) -> tuple[str, str]:
     return name, text
 
 
+def _changed(
+    values: dict[str, Any],
+    changes: Iterable[tuple[str, Any]],
+    path: str | Path,
+    reads_data: bool = True,
+) -> Config:
+    try:
+        for name, value in changes:
+            _set(values, name, value)
+        return validate(values, reads_data=reads_data)
+    except ConfigError as error:
+        # Each change is sound by itself: what is left to find fault with is the file.
+        raise ConfigError(error.problem, remedy=error.remedy, path=path) from None
+
+
 def _set(values: dict[str, Any], name: str, value: Any) -> None:
-    *sections, leaf = name.split(".")
-    for depth, section in enumerate(sections, start=1):
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise section_expected(".".join(sections[:depth]))
-    values[leaf] = value
+    """Puts a value at its dotted name; a dict is merged into the section of that name."""
+    parts = name.split(".")
+    inside = values
+    for depth in range(1, len(parts) + isinstance(value, dict)):
+        inside = inside.setdefault(parts[depth - 1], {})
+        if not isinstance(inside, dict):
+            raise section_expected(".".join(parts[:depth]))
+    if isinstance(value, dict):
+        for part, change in value.items():
+            _set(values, f"{name}.{part}", change)
+    else:
+        inside[parts[-1]] = value
 
 
 def shipped() -> dict[str, Path]:
@@ -154,7 +163,7 @@ def _run_config_file(path: Path) -> dict[str, Any]:
             f"the config file failed: {type(error).__name__}: {error}",
             path=path,
             line=line,
-            remedy="mend it; `python run.py settings` lists fields and types",
+            remedy="correct it; `python run.py settings` lists fields and types",
         ) from error
     raise ConfigError(
         f"get_config() returned {type(settings).__name__}, not a ConfigDict",

@@ -20,7 +20,7 @@ VA_NOISES = ("constant", "yaw")
 AFFECTS = {
     "network": "the function of the trained parameters",
     "training": "the parameters that training gives",
-    "data": "the examples and labels that there are",
+    "data": "the examples and their labels",
     "course": "title of a run, and when it is saved and evaluated",
     "place": "where files lie, and how a host reads or makes them",
     "speed": "how fast, for the same numbers but for rounding",

@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mtl_face import config
-from mtl_face.config.dotted import describe, kinds
+from mtl_face.config.dotted import describe, kind_of
 from mtl_face.errors import ConfigError
 
 FIELDS = dict(config.fields())
@@ -39,8 +39,9 @@ def test_every_setting_is_documented():
         meaning = field.metadata["meaning"]
         assert len(meaning) > 5, name
         assert not meaning.endswith("."), name
-        kind = next(kind for kind in kinds(field.type) if kind is not type(None))
+        kind, may_be_none = kind_of(field)
         assert describe(kind)
+        assert may_be_none or field.default is not None
 
 
 def test_every_section_is_documented():

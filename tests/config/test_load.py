@@ -295,3 +295,36 @@ def test_settings_from_python():
     assert changed == same
     with pytest.raises(ConfigError, match=r"did you mean optimizer\.epochs"):
         config.load_config("rendered_faces", optimizer={"epoch": 2})
+
+
+def test_an_empty_section_changes_nothing():
+    assert config.load_config("rendered_faces", model={}, **{"data.mixture": {}}) == config.load(
+        RENDERED
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem", "remedy"),
+    [
+        ({"modle": {}}, "unknown config field 'modle'", "did you mean model?"),
+        ({"model": {"backbon": {}}}, "field 'model.backbon'", "did you mean model.backbone?"),
+        ({"modle": {"input_size": 96}}, "unknown config field 'modle'", "did you mean model?"),
+        ({"seed": {}}, "seed is {}, expected a whole number", None),
+        ({"model": 3}, "model is a section, not a value", None),
+        ({"model": 3, "model.input_size": 96}, "model is a section, not a value", None),
+    ],
+)
+def test_wrong_settings_from_python_are_no_fault_of_the_file(changes, problem, remedy):
+    with pytest.raises(ConfigError) as raised:
+        config.load_config("rendered_faces", **changes)
+    assert problem in str(raised.value)
+    assert raised.value.path is None
+    assert remedy is None or raised.value.remedy == remedy
+
+
+def test_a_missing_folder_is_named_from_python_and_from_the_command_line():
+    with pytest.raises(ConfigError) as raised:
+        config.load_config("paper")
+    assert raised.value.problem == "data.root is not set"
+    assert "--config.data.root=FOLDER" in raised.value.remedy
+    assert 'load_config(..., **{"data.root": FOLDER})' in raised.value.remedy
