@@ -5,7 +5,9 @@ says where it is wrong and what to do about it. The command line prints the mess
 traceback. A defect of this program is any other exception.
 """
 
+from collections.abc import Callable, Sequence
 from os import PathLike
+from typing import Any
 
 
 class UserError(Exception):
@@ -35,6 +37,12 @@ class UserError(Exception):
             place += f", line {line}" if place else f"line {line}"
         message = f"{place}: {problem}" if place else problem
         super().__init__(message if remedy is None else f"{message}\n  -> {remedy}")
+
+
+def shortened(items: Sequence[Any], most: int, words: Callable[[Any], str] = str) -> list[str]:
+    """The first items in words, with `and N more` as the last entry where there are others."""
+    others = len(items) - most
+    return [*map(words, items[:most]), *([f"and {others:,} more"] if others > 0 else [])]
 
 
 class ConfigError(UserError):

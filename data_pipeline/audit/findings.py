@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mtl_face import tasks
+from mtl_face.errors import shortened
 
 ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
 
@@ -46,9 +47,7 @@ def as_text(findings: list[Finding]) -> str:
 
 
 def _finding(severity: str, what: str, remedy: str, examples: Iterable[str] = ()) -> Finding:
-    shown = list(examples)
-    if len(shown) > _SHOWN:
-        shown = [*shown[:_SHOWN], f"and {len(shown) - _SHOWN:,} more"]
+    shown = shortened(list(examples), _SHOWN)
     return {"severity": severity, "what": what, "remedy": remedy, "examples": shown}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from data_pipeline import images
 from data_pipeline.formats import manifest, per_video, s_aff_wild2
 from mtl_face.config import DataSetConfig
-from mtl_face.errors import ConfigError, ImageError
+from mtl_face.errors import ConfigError, ImageError, shortened
 from mtl_face.tables import FrameTable
 
 SPLITS = ("train", "validation")
@@ -86,7 +86,7 @@ def load(
     if missing_images == "skip":
         table, dropped = images.drop_missing(table)
         if dropped:
-            shown = ", ".join(dropped[:3]) + (", ..." if len(dropped) > 3 else "")
+            shown = ", ".join(shortened(dropped, 3))
             say(f"skipped {len(dropped)} rows whose image file is missing: {shown}")
     elif missing_images == "error" and len(missing := images.find_missing(table)):
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -32,7 +32,7 @@ from data_pipeline.formats.values import (
     to_numbers,
 )
 from mtl_face import tasks
-from mtl_face.errors import AnnotationError, ImageError
+from mtl_face.errors import AnnotationError, ImageError, shortened
 from mtl_face.tables import FrameTable
 
 TASK_FOLDERS = {
@@ -64,7 +64,7 @@ class _Counts:
 
     def report(self, say: Callable[[str], None]) -> None:
         if absent := self.absent_videos:
-            shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+            shown = ", ".join(shortened(absent, 3))
             say(f"left out {len(absent)} videos without images: {shown}")
         if self.other_length:
             say(
@@ -250,7 +250,7 @@ def _parse_carefully(
         if not line.strip(WHITESPACE):
             faults.add(number, "a blank line within the file", _HEADER_REMEDY)
         elif len(cells) != len(names):
-            remedy = f"a line holds {', '.join(names[:3])}" + (" ..." if len(names) > 3 else "")
+            remedy = f"a line holds {', '.join(shortened(names, 3))}"
             faults.add(number, f"{len(cells)} values, expected {len(names)}", remedy)
         else:
             try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
-from mtl_face.errors import ConfigError
+from mtl_face.errors import ConfigError, shortened
 from mtl_face.tasks import TASKS
 
 CONFIG = "optional"
@@ -89,8 +89,7 @@ def _findings(found: Any, name_of: Callable[[int], str]) -> list[str]:
     if first.bad_B is not None:
         bad = first.bad_B.nonzero()[0].tolist()
         lines.append(f"  its examples ({len(bad)} of {len(first.bad_B)}):")
-        lines += [f"    {name_of(example)}" for example in bad[:_SHOWN]]
-        lines += ["    ..."] if len(bad) > _SHOWN else []
+        lines += [f"    {line}" for line in shortened(bad, _SHOWN, name_of)]
     later = [place.name for place in found.places if place.bad and place is not first]
     lines.append(f"  {len(later)} later values are not finite either")
     return lines

@@ -13,6 +13,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_face.errors import shortened
 from mtl_face.tables import FrameTable, PredictionError, PredictionTable, row_codes
 from mtl_face.tasks import AU, EXPR, TASKS, VA
 
@@ -381,7 +382,7 @@ def _codes(
 
 def _examples(table: FrameTable | PredictionTable, rows: NDArray[np.int64]) -> str:
     """The first few of these rows in words."""
-    return ", ".join(_name(table, row) for row in rows[:3]) + (", ..." if len(rows) > 3 else "")
+    return ", ".join(shortened(rows, 3, lambda row: _name(table, row)))
 
 
 def _name(table: FrameTable | PredictionTable, row: int) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_face.errors import shortened
 from mtl_face.files import replacing
 from mtl_face.tables import (
     KEY_COLUMNS,
@@ -126,10 +127,8 @@ def _check_columns(names: Iterable[str], path: str | os.PathLike[str], line: int
     found = list(names)
     missing = [name for name in REQUIRED_COLUMNS if name not in found]
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise PredictionError(
-            f"has no column {', '.join(missing[:3])}{more}", path=path, line=line, remedy=_REMEDY
-        )
+        listed = ", ".join(shortened(missing, 3))
+        raise PredictionError(f"has no column {listed}", path=path, line=line, remedy=_REMEDY)
     repeated = sorted({name for name in found if found.count(name) > 1})
     if repeated:
         raise PredictionError(

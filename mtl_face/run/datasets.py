@@ -13,13 +13,11 @@ from typing import Any
 from data_pipeline import formats, images, mixture, order, records, sampling
 from mtl_face import files
 from mtl_face.config import DataConfig, DataSetConfig
-from mtl_face.errors import ConfigError, ImageError
+from mtl_face.errors import ConfigError, ImageError, shortened
 from mtl_face.run import Progress, Say
 from mtl_face.tables import FrameTable
 
 TRAIN, VALIDATION = SPLITS = formats.SPLITS
-
-_FAULTS_SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,11 +223,9 @@ def require_sound_images(
     """
     faults = images.check_images(table, workers=os.cpu_count() or 1, progress=progress)
     if faults:
-        listing = "\n".join(f"  {fault}" for fault in faults[:_FAULTS_SHOWN])
-        if len(faults) > _FAULTS_SHOWN:
-            listing += f"\n  ... and {len(faults) - _FAULTS_SHOWN} more"
+        listing = "\n  ".join(shortened(faults, 10))
         raise ImageError(
-            f"{len(faults)} image files of the {label} set cannot be used:\n{listing}",
+            f"{len(faults)} image files of the {label} set cannot be used:\n  {listing}",
             path=folder,
             remedy="replace those files, or delete them and set data.missing_images=skip",
         )

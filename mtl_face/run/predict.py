@@ -12,14 +12,12 @@ from data_pipeline.formats import test_list as test_lists
 from data_pipeline.records import Records
 from data_pipeline.records import find as find_shards
 from mtl_face.config import Config
-from mtl_face.errors import ConfigError, ImageError
+from mtl_face.errors import ConfigError, ImageError, shortened
 from mtl_face.inference.predictor import Predictor
 from mtl_face.run import Say, datasets, models, postprocess, provenance
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.training import distributed, sharding
 from mtl_face.training.monitoring import InputWatch
-
-_SHOWN = 5
 
 
 def predict(
@@ -152,10 +150,9 @@ def _read_list(
     missing = image_files.find_missing(table)
     if len(missing):
         paths = table.paths()
-        shown = "".join(f"\n  {paths[row]}" for row in missing[:_SHOWN])
-        more = f"\n  ... and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
+        listing = "\n  ".join(shortened(missing, 5, lambda row: paths[row]))
         raise ImageError(
-            f"{len(missing):,} of the {len(table):,} images do not exist:{shown}{more}",
+            f"{len(missing):,} of the {len(table):,} images do not exist:\n  {listing}",
             path=test_list,
             line=int(table.row[missing[0]]),
             remedy="check --images; with --missing_images=skip the others are predicted, and "

@@ -2,11 +2,11 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtl_face.errors import ImageError
+from mtl_face import files
+from mtl_face.errors import ImageError, shortened
 from mtl_face.faces import extract, layout
 from mtl_face.faces.video import VideoError
 from mtl_face.run import Progress, Say
@@ -52,8 +52,9 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> Crop
     count = layout.write_lists(output, [record for record in records.values() if record])
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     if failed:
+        head = f"videos that cannot be read: {len(failed)} (crops of the others: {count:,})"
         raise VideoError(
-            _list(failed, count),
+            "\n  ".join([head, *shortened(failed, _SHOWN, files.first_words)]),
             remedy="repair or remove them, and run this again; it does the unfinished ones alone",
         )
     if not count:
@@ -75,17 +76,7 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> Crop
 def _summary(record: dict[str, Any]) -> str:
     people = ", ".join(f"{person['video']} {len(person['rows']):,}" for person in record["people"])
     text = f"{record['source']}: {record['frames']:,} frames; crops: {people or 'none, no face'}"
-    notes = list(record["notes"][:_SHOWN])
-    if len(record["notes"]) > _SHOWN:
-        notes.append(f"and {len(record['notes']) - _SHOWN} more")
+    notes = shortened(record["notes"], _SHOWN)
     if record["ignored_faces"]:
         notes.append(f"faces of passers-by left out: {record['ignored_faces']:,}")
     return "\n".join([text, *(f"  {note}" for note in notes)])
-
-
-def _list(errors: Sequence[Exception], crops: int) -> str:
-    listed = [f"  {str(error).splitlines()[0]}" for error in errors[:_SHOWN]]
-    if len(errors) > _SHOWN:
-        listed.append(f"  ... and {len(errors) - _SHOWN} more")
-    head = f"videos that cannot be read: {len(errors)} (crops of the others: {crops:,})"
-    return "\n".join([head, *listed])

@@ -16,7 +16,7 @@ from typing import Any
 
 from mtl_face import config as config_lib
 from mtl_face import files
-from mtl_face.errors import WorkdirError
+from mtl_face.errors import WorkdirError, shortened
 
 CHECKPOINTS = "checkpoints"
 HISTORY = "history.jsonl"
@@ -89,9 +89,8 @@ def _check_same(workdir: Path, config: config_lib.Config) -> None:
     saved = read_settings(workdir)
     differences = config_lib.differences(saved, config)
     if differences:
-        shown = "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
         raise WorkdirError(
-            f"belongs to a run with another config: {shown}",
+            f"belongs to a run with another config: {'; '.join(shortened(differences, 5))}",
             path=workdir,
             remedy="give the config that the run was started with, or another --workdir",
         )

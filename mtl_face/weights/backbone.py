@@ -8,7 +8,7 @@ from typing import Any
 
 from mtl_face import files
 from mtl_face.config import ModelConfig
-from mtl_face.errors import WeightsError
+from mtl_face.errors import WeightsError, shortened
 from mtl_face.model.geometry import VARIANTS, BackboneVariant, ChannelOrder
 from mtl_face.weights import exported, resnet_in_file
 from mtl_face.weights.file_content import FileContent
@@ -182,8 +182,7 @@ def describe(backbone: LoadedBackbone, path: str) -> list[str]:
     left_out = [
         f"{name} {'x'.join(map(str, shape)) or 'one number'}" for name, shape in backbone.left_out
     ]
-    more = len(left_out) - _MOST_LEFT_OUT
-    shown = ", ".join(left_out[:_MOST_LEFT_OUT]) + (f", and {more} more" if more > 0 else "")
+    shown = ", ".join(shortened(left_out, _MOST_LEFT_OUT))
     lines = [
         f"initial weights: {path} (sha256 {source['sha256'][:12]}...)",
         f"  {source['format']}: {backbone.architecture}",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face import files
-from mtl_face.errors import WeightsError
+from mtl_face.errors import WeightsError, shortened
 from mtl_face.model.geometry import VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
 from mtl_face.weights import safetensors_file
@@ -85,8 +85,7 @@ def tensor_differences(
     ):
         if names:
             count = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            lines.append(f"{count} {problem}: {shown}")
+            lines.append(f"{count} {problem}: {', '.join(shortened(names, 3))}")
     wrong = []
     for name in sorted(expected.keys() & found.keys()):
         (shape, dtype), (wanted, wanted_dtype) = found[name], expected[name]
@@ -94,7 +93,7 @@ def tensor_differences(
             wrong.append(f"{name} has shape {_shape(shape)}, {expected_by} says {_shape(wanted)}")
         elif dtype != wanted_dtype:
             wrong.append(f"{name} is {dtype}, {expected_by} says {wanted_dtype}")
-    return lines + wrong[:5] + ([f"and {len(wrong) - 5} more"] if len(wrong) > 5 else [])
+    return lines + shortened(wrong, 5)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -196,9 +195,8 @@ def check_finite(tensors: Mapping[str, NDArray[Any]], place: Path) -> None:
         if not np.isfinite(array).all()
     ]
     if wrong:
-        others = f" and {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""
         raise ExportError(
-            f"holds values that are not finite: {wrong[0]}{others}",
+            f"holds values that are not finite: {', '.join(shortened(wrong, 1))}",
             path=place,
             remedy="such weights predict nothing; export a sound checkpoint",
         )

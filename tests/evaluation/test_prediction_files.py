@@ -227,7 +227,7 @@ def write_wrong_files(folder):
         ("cut.parquet", "no readable Parquet", None),
         ("only_magic.parquet", "no readable Parquet", None),
         ("picture.jpg", "neither Parquet nor CSV", None),
-        ("annotation.txt", "has no column dataset, video, frame and", 1),
+        ("annotation.txt", "has no column dataset, video, frame, and", 1),
         ("short.csv", "fields, the header has", 4),
         ("word.csv", "is no number", 3),
         ("far.csv", "is no frame number", 3),
