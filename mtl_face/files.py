@@ -125,6 +125,21 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def require_writable(folder: str | os.PathLike[str]) -> Path:
+    """Raises WorkdirError unless a folder takes files, or can be made to; makes nothing.
+
+    Called before work whose result goes there. Returns the absolute path.
+    """
+    folder = Path(folder).expanduser().resolve()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
 def unwritable(
     path: str | os.PathLike[str], error: OSError, *, remedy: str = REMEDY
 ) -> WorkdirError:

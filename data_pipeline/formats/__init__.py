@@ -93,8 +93,8 @@ def load(
         raise ImageError(
             f"the image file of row {table.row[missing[0]]}{others} does not exist",
             path=table.paths()[missing[0]],
-            remedy="put the crops there, or leave such rows out with "
-            "--config.data.missing_images=skip",
+            remedy="put the crops there, or leave such rows out with data.missing_images=skip "
+            "(--config.data.missing_images=skip)",
         )
     return table
 

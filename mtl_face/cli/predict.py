@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
     from mtl_face.evaluation import prediction_files
+    from mtl_face.files import require_writable
     from mtl_face.run.predict import predict
 
     model = flags.given_model(options)
@@ -46,6 +47,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
             f"--output={options.output} is neither .parquet nor .csv",
             remedy="name the file as one of them",
         )
+    require_writable(options.output.parent)
     table = predict(
         model,
         options.test_list,

@@ -186,7 +186,8 @@ class _Data:
             raise CalibrationError(
                 f"there are labels of {len(videos)} videos, and cross-fitting needs "
                 f"{_FEWEST_VIDEOS}",
-                remedy="calibrate on the whole validation set",
+                remedy=f"give predictions and labels of {_FEWEST_VIDEOS} videos or more (two "
+                "persons of one video count once), or use the predictions without a calibration",
             )
         return cls(
             truth=truth,

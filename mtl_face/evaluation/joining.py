@@ -382,7 +382,7 @@ def _codes(
 
 def _examples(table: FrameTable | PredictionTable, rows: NDArray[np.int64]) -> str:
     """The first few of these rows in words."""
-    return ", ".join(shortened(rows, 3, lambda row: _name(table, row)))
+    return ", ".join(shortened(rows.tolist(), 3, lambda row: _name(table, row)))
 
 
 def _name(table: FrameTable | PredictionTable, row: int) -> str:

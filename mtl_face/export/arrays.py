@@ -26,7 +26,7 @@ Format = Literal["orbax", "safetensors"]
 
 FORMATS: tuple[Format, ...] = ("orbax", "safetensors")
 
-_REMEDY = "free some space, mend the permissions, or choose another --output"
+_REMEDY = "free some space, mend the permissions, or choose another output (--output)"
 
 
 def save(
@@ -45,7 +45,7 @@ def save(
         raise WorkdirError(
             "holds something that is no export",
             path=folder,
-            remedy="give a new or empty folder as --output",
+            remedy="give a new or empty folder as output (--output)",
         )
     tensors = exported.flatten(variables)
     exported.check_finite(tensors, folder)

@@ -17,8 +17,9 @@ from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.scoring import summary
 from mtl_face.inference.predictor import Predictor
 from mtl_face.report import Report, write_report
-from mtl_face.run import Say, datasets, models, postprocess, provenance
+from mtl_face.run import Say, datasets, models, provenance
 from mtl_face.run import workdir as workdirs
+from mtl_face.run.postprocess import RAW, PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
 from mtl_face.tables import PredictionTable
 from mtl_face.tasks import TASKS
@@ -57,17 +58,18 @@ def evaluate(
     if isinstance(model, Predictor):
         config = config or model.config
     else:
-        own = models.own_config(model)  # before the data is read, which can take long
-        config = config or own
-        if models.is_run(Path(model)):
-            workdir = workdirs.open_for_reading(Path(model), config)
-            history = histories.read(workdir / workdirs.HISTORY)
-            output = output or workdir / workdirs.EVALUATION
-    validation = load_validation(config, say)
+        path = Path(model).expanduser()
+        config = config or models.own_config(path)
+        if models.is_run(path):
+            history = histories.read(path / workdirs.HISTORY)
+            output = output or path / workdirs.EVALUATION
+    # Whatever can fail at once does so before the data are made or read, which can take long.
+    steps = PostProcessing.of_settings(config)
+    folder = None if output is None else files.require_writable(output)
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)
-    folder = None if output is None else files.make_folder(Path(output).expanduser().resolve())
-    return evaluate_predictor(model, validation, folder, history=history, say=say)
+    validation = load_validation(config, say)
+    return evaluate_predictor(model, validation, folder, steps, history=history, say=say)
 
 
 def load_validation(config: Config, say: Say) -> Pixels:
@@ -80,13 +82,14 @@ def evaluate_predictor(
     predictor: Predictor,
     validation: Pixels,
     folder: Path | None,
+    steps: PostProcessing,
     *,
     history: Sequence[Mapping[str, Any]] = (),
     say: Say,
 ) -> dict[str, Any]:
     """Scores a predictor, and writes the numbers, the predictions and a report.
 
-    Files go into `folder`, which exists; None writes nothing. `history` holds the learning curves.
+    Files go into `folder`; None writes nothing. `history` holds the learning curves.
 
     Returns:
         What metrics.json holds; nothing in a process that writes none.
@@ -94,22 +97,16 @@ def evaluate_predictor(
     Raises:
         WorkdirError: the results cannot be written.
     """
-    config = predictor.config
     say("evaluating ...")
     raw = predict_table(predictor, validation)
     if not distributed.is_writer():
         return {}
-    predictions, cautions = postprocess.post_process(
-        raw,
-        smoothing=postprocess.smoothing_of_settings(config.evaluation.smoothing),
-        calibration=config.evaluation.calibration,
-        say=say,
-    )
+    predictions, cautions = steps.apply(raw, say)
     result = scoring.score(
         validation.table,
         predictions,
         num_resamples=NUM_RESAMPLES,
-        before_calibration=None if config.evaluation.calibration is None else raw,
+        before_calibration=None if steps.calibration is None else raw,
     )
     for key in ("probability", "smoothing", "calibration"):
         result[key] = predictions.metadata[key]
@@ -117,17 +114,15 @@ def evaluate_predictor(
     result["checkpoint_step"] = predictor.step
     result["provenance"] = recorded
     result["warnings"] = provenance.warn(recorded, say) + cautions
-    for line in cautions:
-        say(f"warning: {line}")
     if folder is not None:
         say("writing the report ...")
         files.write_json(folder / "metrics.json", result)
         prediction_files.write(predictions, folder / "predictions.parquet")
         prediction_files.write_csv(predictions, folder / "predictions.csv")
         if predictions is not raw:
-            prediction_files.write(raw, folder / postprocess.RAW)
+            prediction_files.write(raw, folder / RAW)
         else:  # one of an earlier evaluation would be taken for these
-            (folder / postprocess.RAW).unlink(missing_ok=True)
+            (folder / RAW).unlink(missing_ok=True)
         report = _report(
             predictor,
             validation,

@@ -42,7 +42,7 @@ def export(
     model = Path(model).expanduser()
     if output is not None and Path(output).suffix == ".safetensors":
         raise ConfigError(
-            f"--output={output} is named like a file",
+            f"the output {output} is named like a file",
             remedy=f"give a folder: {exported.SAFETENSORS} and {cards.FILE} are written into it",
         )
     if not models.is_run(model):
@@ -51,14 +51,13 @@ def export(
                 f"{model} is an export, and where to write another is not said",
                 remedy="give an output: a new folder",
             )
+        folder = files.require_writable(output)
         variables, card = exported.load(model)
-        folder = Path(output)
     else:
+        default = "export" if form == "orbax" else f"export_{form}"
+        folder = files.require_writable(output or model / default)
         predictor = models.open_run(model, config or models.own_config(model), say)
         variables, card = jax.device_get(predictor.variables), _card(model, predictor, say)
-        default = "export" if form == "orbax" else f"export_{form}"
-        folder = Path(output or model / default)
-    folder = folder.expanduser().resolve()
     exports.save(folder, variables, card, form=form)
     provenance.warn(card["provenance"], say)
     arrays = exported.PARAMS if form == "orbax" else exported.SAFETENSORS

@@ -11,7 +11,7 @@ from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 
 if TYPE_CHECKING:
-    from mtl_face.inference.predictor import Predictor
+    from mtl_face.inference.predictor import Forward, Predictor
     from mtl_face.training.experiment import Experiment
 
 
@@ -85,48 +85,34 @@ def open_run(
     """
     import jax
 
-    from mtl_face.inference.predictor import Forward, Predictor
     from mtl_face.run import provenance
     from mtl_face.training import sharding
+    from mtl_face.training.checkpoint import Checkpoints
     from mtl_face.training.experiment import Experiment
 
     workdir = workdirs.open_for_reading(workdir, config)
-    experiment = experiment or Experiment(config)
-    sharding.check_batch(
-        config.evaluation.batch_size, experiment.mesh, name="evaluation.batch_size"
-    )
-    step, state = restore(workdir, experiment)
-    say(f"{config.evaluation.checkpoint} checkpoint, step {step}")
-    whole = sharding.whole(
-        {"params": state.params["network"], "batch_stats": state.batch_stats}, experiment.mesh
-    )
-    return Predictor(
-        forward=Forward(config, mesh=experiment.mesh),
-        variables=_on_devices(whole, experiment.mesh),
-        temperatures=experiment.temperatures(state),
-        step=int(jax.device_get(state.step)),
-        origin=_origin(whole, provenance.of_checkpoint(config, workdir, step)),
-    )
-
-
-def restore(workdir: Path, experiment: "Experiment") -> tuple[int, Any]:
-    """Reads (step, state) of the checkpoint that `evaluation.checkpoint` names, or WorkdirError."""
-    from mtl_face.training.checkpoint import Checkpoints
-
     folder = workdir / workdirs.CHECKPOINTS
-    problem = WorkdirError(
-        "has no evaluated checkpoint yet",
-        path=folder,
-        remedy="train first: python run.py train with the same --config and --workdir",
-    )
+    problem = WorkdirError("has no evaluated checkpoint yet", path=folder, remedy=workdirs.TRAIN)
     if not folder.is_dir():
         raise problem
+    experiment = experiment or Experiment(config)
+    forward = _forward(config, experiment.mesh)
     with Checkpoints(folder, keep=1, read_only=True) as checkpoints:
-        best = experiment.config.evaluation.checkpoint == "best"
+        best = config.evaluation.checkpoint == "best"
         step = checkpoints.best() if best else checkpoints.newest()
         if step is None:
             raise problem
-        return step, checkpoints.restore(step, experiment.state_like)
+        state = checkpoints.restore(step, experiment.state_like)
+        recorded = provenance.recorded(config, workdir, checkpoints, step)
+    say(f"{config.evaluation.checkpoint} checkpoint, step {step}")
+    variables = {"params": state.params["network"], "batch_stats": state.batch_stats}
+    return _predictor(
+        forward,
+        sharding.whole(variables, experiment.mesh),
+        temperatures=experiment.temperatures(state),
+        step=int(jax.device_get(state.step)),
+        provenance=recorded,
+    )
 
 
 def open_export(path: Path, config: Config, say: Say) -> "Predictor":
@@ -136,28 +122,57 @@ def open_export(path: Path, config: Config, say: Say) -> "Predictor":
         ExportError: the export cannot be read, or its network is not that of the settings.
         ConfigError: the batch or the mesh does not fit the devices.
     """
-    from mtl_face.inference.predictor import Forward, Predictor
     from mtl_face.run import provenance
     from mtl_face.training import sharding
     from mtl_face.weights import exported
 
     variables, card = exported.load(path)
     _check_settings(config, card, path, say)
-    mesh = sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp)
-    sharding.check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
-    forward = Forward(config, mesh=mesh)
+    forward = _forward(config, sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp))
     _check_tensors(variables, forward.abstract_variables(), card, path)
     say(f"parameters of {path}, step {card['step']} of their run")
     recorded = card["provenance"]
-    return Predictor(
-        forward=forward,
-        variables=_on_devices(variables, mesh),
+    return _predictor(
+        forward,
+        variables,
         temperatures=card["temperatures"],
         step=card["step"],
-        origin=_origin(
-            variables, None if recorded is None else provenance.amended(config, recorded)
-        ),
+        provenance=None if recorded is None else provenance.amended(config, recorded),
     )
+
+
+def _forward(config: Config, mesh: Any) -> "Forward":
+    """The network on these devices; ConfigError if they cannot split a batch."""
+    from mtl_face.inference.predictor import Forward
+    from mtl_face.training import sharding
+
+    sharding.check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
+    return Forward(config, mesh=mesh)
+
+
+def _predictor(
+    forward: "Forward",
+    variables: Mapping[str, Any],
+    *,
+    temperatures: Mapping[str, float],
+    step: int,
+    provenance: dict[str, Any] | None,
+) -> "Predictor":
+    """Puts arrays of the host whole on every device; no traffic between processes."""
+    import jax
+
+    from mtl_face.inference.predictor import Predictor
+    from mtl_face.training import sharding
+    from mtl_face.weights.exported import weights_sha256
+
+    assert forward.mesh is not None  # `_forward` gave it one
+    place = sharding.replicated(forward.mesh)
+    placed = jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(leaf.shape, place, lambda index: leaf[index]),
+        variables,
+    )
+    origin = {"weights_sha256": weights_sha256(variables), "provenance": provenance}
+    return Predictor(forward, placed, temperatures, step, origin)
 
 
 def _check_settings(config: Config, card: Mapping[str, Any], path: Path, say: Say) -> None:
@@ -168,8 +183,8 @@ def _check_settings(config: Config, card: Mapping[str, Any], path: Path, say: Sa
         raise ExportError(
             "is another network than that of the settings: " + "; ".join(found),
             path=path,
-            remedy="leave --config out: the export knows its settings; change those of the data "
-            "with --config.data.NAME=VALUE",
+            remedy="leave config (--config) out: the export knows its settings, of which those of "
+            "the data may change (--config.data.NAME=VALUE)",
         )
     stored = card["input"]["stored_size"]
     if stored != config.data.image_size:
@@ -199,25 +214,6 @@ def _check_tensors(
         )
 
 
-def _origin(variables: Mapping[str, Any], provenance: dict[str, Any] | None) -> dict[str, Any]:
-    from mtl_face.weights.exported import weights_sha256
-
-    return {"weights_sha256": weights_sha256(variables), "provenance": provenance}
-
-
-def _on_devices(variables: Any, mesh: Any) -> Any:
-    """Arrays of the host, whole on every device; no traffic between processes."""
-    import jax
-
-    from mtl_face.training import sharding
-
-    place = sharding.replicated(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.make_array_from_callback(leaf.shape, place, lambda index: leaf[index]),
-        variables,
-    )
-
-
 def _existing(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if path.is_file() or workdirs.is_run(path) or (path / "model.json").is_file():
@@ -225,6 +221,5 @@ def _existing(path: str | Path) -> Path:
     raise WorkdirError(
         "holds no run, and no export either" if path.exists() else "holds no run: it is not there",
         path=path,
-        remedy="train first: python run.py train with --config and --workdir; or give what "
-        "`run.py export` wrote",
+        remedy=f"{workdirs.TRAIN}; or give what run.py export wrote",
     )

@@ -6,7 +6,7 @@ Nothing here needs JAX or TensorFlow.
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -60,41 +60,61 @@ def smoothing_of_settings(settings: Any) -> Smoothing | None:
     return None if found.changes_nothing else found
 
 
-def post_process(
-    table: PredictionTable,
-    *,
-    smoothing: Smoothing | None,
-    calibration: str | Path | None,
-    say: Say,
-) -> tuple[PredictionTable, list[str]]:
-    """Smooths, then calibrates with a file of `run.py calibrate`; None leaves a step out.
+@dataclasses.dataclass(frozen=True)
+class PostProcessing:
+    """What is done to predictions: smoothing, then a calibration, read from a file; or neither."""
 
-    Returns:
-        The table (the very same if there is nothing to do), and warnings on what its scores mean.
+    smoothing: Smoothing | None = None
+    calibration: Calibration | None = None
+    file: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    Raises:
-        CalibrationError: the file is no calibration, or does not fit the predictions.
-        PredictionError: the predictions cannot be smoothed.
-    """
-    warnings = []
-    if smoothing is not None:
-        table = smooth(table, smoothing)
-        say(f"smoothed: {smoothing}")
-    if calibration is not None:
+    @classmethod
+    def of(cls, smoothing: Smoothing | None, calibration: str | Path | None) -> Self:
+        """Reads the file of a calibration; CalibrationError if it is none."""
+        if calibration is None:
+            return cls(smoothing)
         fitted = calibrations.read(calibration)
-        warnings = _warnings(table, fitted)
-        try:
-            table = calibrations.apply(table, fitted)
-        except CalibrationError as error:
-            raise CalibrationError(error.problem, path=calibration, remedy=error.remedy) from None
-        applied = {
-            **table.metadata["calibration"],
-            "file": str(calibration),
-            "file_sha256": sha256(calibration),
-        }
-        table = dataclasses.replace(table, metadata={**table.metadata, "calibration": applied})
-        say(f"calibrated with {calibration}")
-    return table, warnings
+        return cls(
+            smoothing, fitted, {"file": str(calibration), "file_sha256": sha256(calibration)}
+        )
+
+    @classmethod
+    def of_settings(cls, config: "Config") -> Self:
+        """What `evaluation.smoothing` and `evaluation.calibration` ask for; UserError if wrong.
+
+        To be called before any image is read.
+        """
+        settings = config.evaluation
+        return cls.of(smoothing_of_settings(settings.smoothing), settings.calibration)
+
+    def apply(self, table: PredictionTable, say: Say) -> tuple[PredictionTable, list[str]]:
+        """Smooths and calibrates.
+
+        Returns:
+            The table (the very same if there is nothing to do), and warnings on what its scores
+            mean, which were said.
+
+        Raises:
+            CalibrationError: the calibration does not fit the predictions.
+            PredictionError: the predictions cannot be smoothed.
+        """
+        warnings = []
+        if self.smoothing is not None:
+            table = smooth(table, self.smoothing)
+            say(f"smoothed: {self.smoothing}")
+        if self.calibration is not None:
+            path = self.file["file"]
+            warnings = _warnings(table, self.calibration)
+            try:
+                table = calibrations.apply(table, self.calibration)
+            except CalibrationError as error:
+                raise CalibrationError(error.problem, path=path, remedy=error.remedy) from None
+            applied = {**table.metadata["calibration"], **self.file}
+            table = dataclasses.replace(table, metadata={**table.metadata, "calibration": applied})
+            say(f"calibrated with {path}")
+        for line in warnings:
+            say(f"warning: {line}")
+        return table, warnings
 
 
 def _warnings(table: PredictionTable, fitted: Calibration) -> list[str]:

@@ -14,7 +14,8 @@ from data_pipeline.records import find as find_shards
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError, ImageError, shortened
 from mtl_face.inference.predictor import Predictor
-from mtl_face.run import Say, datasets, models, postprocess, provenance
+from mtl_face.run import Say, datasets, models, provenance
+from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.training import distributed, sharding
 from mtl_face.training.monitoring import InputWatch
@@ -52,23 +53,16 @@ def predict(
     """
     if config is None:
         config = model.config if isinstance(model, Predictor) else models.own_config(model)
-    frames = _read_list(config, Path(test_list), images, missing_images, say)
+    steps = PostProcessing.of_settings(config)
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)
+    frames = _read_list(config, Path(test_list), images, missing_images, say)
     say(f"predicting {len(frames):,} images of {len(set(frames.video)):,} videos ...")
     # Shards hold the rows that the run was trained on, and not those of the list.
     files = dataclasses.replace(config, data=dataclasses.replace(config.data, shards=None))
     predictions = predict_table(model, find_pixels(files, frames, say))
     provenance.warn(model.origin.get("provenance"), say)
-    predictions, cautions = postprocess.post_process(
-        predictions,
-        smoothing=postprocess.smoothing_of_settings(config.evaluation.smoothing),
-        calibration=config.evaluation.calibration,
-        say=say,
-    )
-    for line in cautions:
-        say(f"warning: {line}")
-    return predictions
+    return steps.apply(predictions, say)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,12 +144,12 @@ def _read_list(
     missing = image_files.find_missing(table)
     if len(missing):
         paths = table.paths()
-        listing = "\n  ".join(shortened(missing, 5, lambda row: paths[row]))
+        listing = "\n  ".join(shortened(missing.tolist(), 5, paths.__getitem__))
         raise ImageError(
             f"{len(missing):,} of the {len(table):,} images do not exist:\n  {listing}",
             path=test_list,
             line=int(table.row[missing[0]]),
-            remedy="check --images; with --missing_images=skip the others are predicted, and "
-            "run.py submit --fill=nearest fills these rows",
+            remedy="check images (--images); with missing_images=skip (--missing_images=skip) the "
+            "others are predicted, and run.py submit --fill=nearest fills these rows",
         )
     return table

@@ -58,7 +58,7 @@ def open_workdir(folder: Path, config: config_lib.Config) -> Path:
             raise WorkdirError(
                 "is not the folder that process 0 has written to",
                 path=folder,
-                remedy="give a --workdir on a file system that all hosts share",
+                remedy="give a workdir (--workdir) on a file system that all hosts share",
             )
         time.sleep(0.2)
     # Process 0 has checked that it belongs to these settings, and `joined` that all have the same

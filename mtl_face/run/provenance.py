@@ -47,21 +47,10 @@ def begin(
 
 
 def resume(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    """The provenance of a run that goes on from `step`; further checkpoints will have it too.
-
-    Raises:
-        WorkdirError: the checkpoint's metadata are damaged.
-        WeightsError: what was recorded is no sound provenance.
-    """
-    found = _recorded(config, workdir, checkpoints, step)
+    """`recorded`, for a run that goes on from `step`: further checkpoints will have it too."""
+    found = recorded(config, workdir, checkpoints, step)
     checkpoints.metadata = {_KEY: found}
     return found
-
-
-def of_checkpoint(config: Config, workdir: Path, step: int) -> dict[str, Any]:
-    """The provenance of the state of a step; raises as `resume`."""
-    with Checkpoints(workdir / workdirs.CHECKPOINTS, keep=1, read_only=True) as checkpoints:
-        return _recorded(config, workdir, checkpoints, step)
 
 
 def amended(config: Config, recorded: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,10 +82,14 @@ def data_sets(config: Config) -> list[str]:
     return [provenance.DATA_SETS.get(data.kind, name) for name, data in named.items()]
 
 
-def _recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    """From the checkpoint, else from the folder, else from the settings; then `amended`.
+def recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    """The provenance of a checkpoint, else of the folder, else of the settings; then `amended`.
 
     Versions that recorded none could start from random weights alone.
+
+    Raises:
+        WorkdirError: the checkpoint's metadata are damaged.
+        WeightsError: what was recorded is no sound provenance.
     """
     found = checkpoints.read_metadata(step).get(_KEY)
     path = workdir / FILE

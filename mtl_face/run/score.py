@@ -22,7 +22,7 @@ from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.joining import asked_rows, check_rows, join_both, join_file, only_tasks
 from mtl_face.report import Report, write_report
 from mtl_face.run import Say
-from mtl_face.run.postprocess import post_process
+from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import FrameTable, PredictionError, PredictionTable
 from mtl_face.weights.provenance import warnings_of_predictions
 
@@ -82,7 +82,8 @@ def score_file(
         AnnotationError: the labels or a submission cannot be read.
         ConfigError: there are no predictions of the data set.
     """
-    path, table, warnings = _read(predictions, how)
+    path, table, notes = _read(predictions, how)
+    cautions: list[str] = []
     raw = None
     if calibration is not None:
         if table.au_logits is None:
@@ -92,17 +93,15 @@ def score_file(
                 remedy="give a .parquet or .csv of this program, which holds logits",
             )
         raw = table
-        table, cautions = post_process(table, smoothing=None, calibration=calibration, say=say)
-        warnings += cautions
+        table, cautions = PostProcessing.of(None, calibration).apply(table, say)
     truth = only_tasks(read_labels(how.truth, dataset=_dataset(path, table)), table.tasks)
     say(f"{path}: {kind_of(table)}, {len(table)} rows")
     say(f"{how.truth}: {len(truth)} rows of labels")
     joined, found = join_file(truth, table, path=path, lenient=how.lenient)
     before = None if raw is None else join_file(truth, raw, path=path, lenient=how.lenient)[0]
-    warnings += found.lines()
     known = table.metadata.keys() & {"provenance", "ensemble"}
     seen = warnings_of_predictions(table.metadata) if known else []
-    for warning in (*warnings, *seen):
+    for warning in (*notes, *found.lines(), *seen):
         say(f"warning: {warning}")
     result = scoring.score_joined(
         joined, before=before, num_resamples=how.num_resamples, seed=how.seed
@@ -111,7 +110,7 @@ def score_file(
         "num_missing": joined.num_unpredicted,
         "num_extra": found.num_extra,
         "num_repeated": found.num_repeated,
-        "warnings": warnings,
+        "warnings": [*notes, *cautions, *found.lines()],
     }
     result["warnings"] = seen
     result["provenance"] = table.metadata.get("provenance")

@@ -11,14 +11,14 @@ import jax
 
 from data_pipeline import input as data_input
 from data_pipeline import mixture, order
-from mtl_face import files
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.run import Say, datasets, initial_weights, models, processes, provenance
+from mtl_face.run import Say, datasets, models, processes, provenance
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
+from mtl_face.run.postprocess import PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
 from mtl_face.tables import FrameTable
 from mtl_face.training import distributed, sharding
@@ -28,7 +28,8 @@ from mtl_face.training.experiment import Experiment
 from mtl_face.training.state import TrainState, with_backbone
 from mtl_face.training.stop import AgreedStop, StopRequest
 from mtl_face.training.trainer import Trainer, TrainingData
-from mtl_face.weights import LoadedBackbone
+from mtl_face.weights import LoadedBackbone, load_backbone
+from mtl_face.weights.backbone import check_settings, describe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,9 @@ def train(
     begin = time.perf_counter()
     say = distributed.in_first_process(say)
     folder = processes.open_workdir(Path(workdir), config)
-    backbone = initial_weights.load_early(config, folder, say)
+    # Whatever can fail at once does so before the data are made or read, which can take long.
+    steps = PostProcessing.of_settings(config)
+    backbone = None if workdirs.has_checkpoint(folder) else initial_weights(config, say)
     distributed.first(lambda: datasets.ensure_all(config.data, say))
     train_table, rows = datasets.load_training(config.data, seed=config.seed, say=say)
     validation_table = datasets.load_split(config.data, "validation", say)
@@ -122,7 +125,8 @@ def train(
     result = evaluate_predictor(
         models.open_run(folder, config, say, experiment=experiment),
         validation,
-        files.make_folder(folder / workdirs.EVALUATION),
+        folder / workdirs.EVALUATION,
+        steps,
         history=histories.read(folder / workdirs.HISTORY),
         say=say,
     )
@@ -141,7 +145,7 @@ def _start(trainer: Trainer, newest: int | None, backbone: LoadedBackbone | None
         provenance.warn(recorded, say)
         say(f"going on from step {step}")
         return state
-    backbone = backbone or initial_weights.load(config, say)
+    backbone = backbone or initial_weights(config, say)
     say(f"compiling on {_devices()} ...")
     state = experiment.make_state()
     if backbone is not None:
@@ -150,6 +154,22 @@ def _start(trainer: Trainer, newest: int | None, backbone: LoadedBackbone | None
     provenance.warn(provenance.begin(config, trainer.workdir, checkpoints, source), say)
     checkpoints.save(0, state)
     return state
+
+
+def initial_weights(config: Config, say: Say) -> LoadedBackbone | None:
+    """Reads `model.backbone.init_from`; None if unset, WeightsError if it does not fit."""
+    settings = config.model.backbone
+    if settings.init_from is None:
+        return None
+    backbone = load_backbone(
+        settings.init_from,
+        variant=settings.variant,
+        channel_order=None if settings.init_channels == "auto" else settings.init_channels,  # type: ignore[arg-type]
+    )
+    check_settings(backbone, config.model, settings.init_from)
+    for line in describe(backbone, settings.init_from):
+        say(line)
+    return backbone
 
 
 def _devices() -> str:

@@ -10,7 +10,6 @@ DIR/replay/                  bad steps, see `training.replay`
 DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv, report.html
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,9 @@ HISTORY = "history.jsonl"
 EVALUATION = "evaluation"
 _CONFIG = "config.json"
 
+TRAIN = "train first: mtl_face.train, or run.py train with the same --config and --workdir"
+"""What helps where a folder holds no run, or no checkpoint."""
+
 
 def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
     """Makes the folder, or checks that it is writable and this run's; returns its absolute path.
@@ -33,16 +35,15 @@ def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
     workdir = workdir.expanduser().resolve()
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if _has_checkpoint(workdir):
+        if has_checkpoint(workdir):
             if not (workdir / _CONFIG).exists():
                 raise WorkdirError(
                     f"holds checkpoints but no {_CONFIG}",
                     path=workdir,
-                    remedy="give an empty or new folder as --workdir",
+                    remedy="give an empty or new folder as workdir (--workdir)",
                 )
             _check_same(workdir, config)
-            with tempfile.TemporaryFile(dir=workdir) as probe:
-                probe.write(b"x")
+            files.require_writable(workdir)
         else:
             files.write_json(workdir / _CONFIG, config_lib.to_dict(config))
     except OSError as error:
@@ -53,8 +54,6 @@ def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
 def open_for_reading(workdir: Path, config: config_lib.Config) -> Path:
     """The absolute path of a folder that holds a run with these settings; else WorkdirError."""
     workdir = workdir.expanduser().resolve()
-    if not is_run(workdir):
-        raise _holds_no_run(workdir)
     _check_same(workdir, config)
     return workdir
 
@@ -64,7 +63,8 @@ def is_run(workdir: Path) -> bool:
     return (workdir / _CONFIG).is_file()
 
 
-def _has_checkpoint(workdir: Path) -> bool:
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether a run is there to go on with."""
     folder = workdir / CHECKPOINTS
     return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
 
@@ -73,16 +73,8 @@ def read_settings(workdir: Path) -> dict[str, Any]:
     """The settings that a run was started with, from its config.json; WorkdirError without one."""
     path = workdir.expanduser() / _CONFIG
     if not path.is_file():
-        raise _holds_no_run(workdir)
-    return files.read_json(path, remedy="choose another --workdir")
-
-
-def _holds_no_run(workdir: Path) -> WorkdirError:
-    return WorkdirError(
-        "holds no run",
-        path=workdir,
-        remedy="train first: python run.py train with the same --config and --workdir",
-    )
+        raise WorkdirError("holds no run", path=workdir, remedy=TRAIN)
+    return files.read_json(path, remedy="choose another workdir (--workdir)")
 
 
 def _check_same(workdir: Path, config: config_lib.Config) -> None:
@@ -92,5 +84,5 @@ def _check_same(workdir: Path, config: config_lib.Config) -> None:
         raise WorkdirError(
             f"belongs to a run with another config: {'; '.join(shortened(differences, 5))}",
             path=workdir,
-            remedy="give the config that the run was started with, or another --workdir",
+            remedy="give the config that the run was started with, or another workdir (--workdir)",
         )

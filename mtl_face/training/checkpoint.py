@@ -98,7 +98,7 @@ class Checkpoints:
                 f"checkpoints cannot be opened: {files.first_words(error)}",
                 path=directory,
                 remedy="mend the permissions, delete the damaged step's folder, "
-                "or choose another --workdir",
+                "or choose another workdir (--workdir)",
             ) from error
 
     def __enter__(self) -> "Checkpoints":

@@ -101,7 +101,7 @@ def load_backbone(
             raise WeightsError(
                 f"has its channels in the order {order.upper()}, not {channel_order.upper()}",
                 path=path,
-                remedy="leave --config.model.backbone.init_channels out",
+                remedy="leave model.backbone.init_channels out",
             )
         known = dataclasses.replace(origin.variant, channel_order=channel_order or order)
         trees = resnet_in_file.read(found, flip_channels=known.channel_order == "bgr", path=path)

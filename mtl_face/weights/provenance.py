@@ -160,7 +160,7 @@ def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
     if source is not None and not provenance["pretrained_on"] and not lines:
         lines.append(
             f"nothing says what the initial weights ({source.get('file', 'unnamed')}) were trained "
-            "on: state it with --config.provenance.pretrained_on=NAME,..."
+            "on: state it in provenance.pretrained_on (--config.provenance.pretrained_on=NAME,...)"
         )
     return lines
 

@@ -124,8 +124,9 @@ def test_order_of_rows_does_not_matter():
 
 def test_too_few_videos():
     labels = make_labels(20)
-    with pytest.raises(CalibrationError, match="2 videos"):
+    with pytest.raises(CalibrationError, match="2 videos") as raised:
         calibrate(labels, make_predictions(labels))
+    assert "3 videos or more" in raised.value.remedy
 
 
 def test_a_task_without_labels_is_left_alone():

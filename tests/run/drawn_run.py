@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_face import config as config_lib
-from mtl_face.run import initial_weights
 from mtl_face.run import provenance as lineage
 from mtl_face.run import workdir as workdirs
+from mtl_face.run.train import initial_weights
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.experiment import Experiment
 
@@ -41,7 +41,7 @@ def write(experiment, workdir, *overrides):
         opt_state=jax.tree.map(zeros, like.opt_state),
         key=jax.device_put(jax.random.key(0), like.key.sharding),
     )
-    backbone = initial_weights.load(config, lambda line: None)
+    backbone = initial_weights(config, lambda line: None)
     with Checkpoints(workdir / workdirs.CHECKPOINTS, keep=1) as checkpoints:
         source = None if backbone is None else backbone.source
         lineage.begin(config, workdir, checkpoints, source)

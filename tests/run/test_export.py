@@ -159,7 +159,7 @@ class TestParams:
         assert status == 2
         assert "model.norm is 'post' in the export, 'pre' in the config" in err
         assert "model.head_width is 16 in the export, 24 in the config" in err
-        assert "-> leave --config out" in err
+        assert "-> leave config (--config) out" in err
         assert not (tmp_path / "results").exists()
 
     def test_card_that_fits_the_settings_but_not_the_arrays(self, runs, tmp_path, capsys):
@@ -244,6 +244,13 @@ def test_output_named_like_a_file(runs, capsys):
     status, _, err = runs.experiment.run(capsys, "export", *arguments, workdir=runs.parent)
     assert status == 2
     assert "is named like a file" in err
+
+
+def test_an_output_that_cannot_be_written_is_noticed_first(runs, capsys):
+    output = f"--output={runs.experiment.config}/export"
+    status, out, err = runs.experiment.run(capsys, "export", output, workdir=runs.parent)
+    assert (status, out) == (2, "")
+    assert "small.py/export: cannot be written (Not a directory)" in err
 
 
 class TestProvenance:
@@ -345,28 +352,26 @@ class TestRecorded:
 
     def test_checkpoint_alone(self, runs, config, copy):
         (copy / "provenance.json").unlink()
-        found = lineage.of_checkpoint(config, copy, 5)
+        found = self.recorded(config, copy)
         assert found == read_json(runs.child / "provenance.json")
 
     def test_folder_alone(self, runs, config, copy):
         self.forget(copy)
-        found = lineage.of_checkpoint(config, copy, 5)
+        found = self.recorded(config, copy)
         assert found == read_json(runs.child / "provenance.json")
 
     def test_neither(self, config, copy):
         """As runs of versions that recorded nothing: they started from random weights."""
         self.forget(copy)
         (copy / "provenance.json").unlink()
-        assert lineage.of_checkpoint(config, copy, 5) == provenance.record(
-            training_data=["s-Aff-Wild2"]
-        )
+        assert self.recorded(config, copy) == provenance.record(training_data=["s-Aff-Wild2"])
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"training_data": []}', "\x00"])
     def test_damaged(self, config, copy, content):
         self.forget(copy)
         (copy / "provenance.json").write_text(content)
         with pytest.raises(WeightsError, match=r"provenance\.json"):
-            lineage.of_checkpoint(config, copy, 5)
+            self.recorded(config, copy)
 
     def test_settings_raise_the_flag(self, runs, config, copy):
         config = config_lib.load(
@@ -375,7 +380,12 @@ class TestRecorded:
         )
         self.forget(copy)
         (copy / "provenance.json").unlink()
-        assert lineage.of_checkpoint(config, copy, 5)["aff_wild2_pretrained"] is True
+        assert self.recorded(config, copy)["aff_wild2_pretrained"] is True
+
+    @staticmethod
+    def recorded(config, workdir):
+        with Checkpoints(workdir / "checkpoints", keep=1, read_only=True) as checkpoints:
+            return lineage.recorded(config, workdir, checkpoints, 5)
 
     @staticmethod
     def forget(workdir):

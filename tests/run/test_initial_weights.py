@@ -15,7 +15,8 @@ from mtl_face import config as config_lib
 from mtl_face import export
 from mtl_face.config.check import validate
 from mtl_face.errors import ConfigError, WeightsError
-from mtl_face.run import initial_weights
+from mtl_face.run import workdir as workdirs
+from mtl_face.run.train import initial_weights
 from mtl_face.training import experiment as training
 from mtl_face.training.state import with_backbone
 from mtl_face.weights import card as cards
@@ -77,7 +78,7 @@ def test_placed_in_the_backbone_alone(tmp_path, fsdp):
     tensors = write_weights(path, width=64)
     config = make_config(path, width=64, fsdp=fsdp)
     said = []
-    backbone = initial_weights.load(config, said.append)
+    backbone = initial_weights(config, said.append)
     fresh = training.Experiment(config)
     before = jax.tree.map(
         lambda leaf: (
@@ -130,15 +131,16 @@ def test_weights_have_the_structure_of_a_fresh_state(tmp_path):
 
 def test_random_without_a_file():
     config = validate({"data": {"root": "/x"}})
-    assert initial_weights.load(config, print) is None
+    assert initial_weights(config, print) is None
 
 
 def test_a_run_to_go_on_with_needs_no_file(tmp_path):
     config = make_config(tmp_path / "gone")
     with pytest.raises(WeightsError, match="does not exist"):
-        initial_weights.load_early(config, tmp_path, print)
-    (tmp_path / "checkpoints").mkdir()
-    assert initial_weights.load_early(config, tmp_path, print) is None
+        initial_weights(config, print)
+    assert not workdirs.has_checkpoint(tmp_path)
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    assert workdirs.has_checkpoint(tmp_path)  # `train` reads no initial weights then
 
 
 def test_channels_without_a_file():

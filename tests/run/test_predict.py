@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from small_experiment import Experiment
 
+import mtl_face
 from mtl_face.cli import main
+from mtl_face.errors import ImageError
 from mtl_face.evaluation import prediction_files
 
 
@@ -83,6 +85,31 @@ def test_images_that_are_absent(trained, listed, tmp_path, capsys):
     assert (status, err) == (0, "")
     assert "left out: 1" in out
     assert len(prediction_files.read(output)) == len(expected)
+
+
+def test_a_wrong_calibration_is_noticed_before_any_image_is_read(trained, listed, capsys):
+    (listed[0].parent / "wrong.json").write_text("{}")
+    for name, words in (("none", "cannot be read"), ("wrong", "is no calibration")):
+        status, out, err = run(
+            capsys,
+            *("predict", f"--model={trained.workdir}", f"--test_list={listed[0]}"),
+            *(f"--calibration={listed[0].parent / name}.json", "--output=p.parquet"),
+        )
+        assert (status, out) == (2, "")
+        assert f"{name}.json: {words}" in err
+
+
+def test_a_place_that_cannot_be_written_is_noticed_first(trained, listed, capsys):
+    given = ("predict", f"--model={trained.workdir}", f"--test_list={listed[0]}")
+    status, out, err = run(capsys, *given, f"--output={listed[0]}/p.parquet")
+    assert (status, out) == (2, "")
+    assert "list.txt: cannot be written (Not a directory)" in err
+
+
+def test_remedies_name_the_arguments_of_python_too(trained, listed, tmp_path):
+    with pytest.raises(ImageError) as raised:
+        mtl_face.predict(trained.workdir, listed[0], images=tmp_path, say=lambda line: None)
+    assert "missing_images=skip (--missing_images=skip)" in raised.value.remedy
 
 
 @pytest.mark.parametrize(
