@@ -76,7 +76,7 @@ def intensities(by_number: Mapping[int, float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Head:
-    """The asset, read only. `derive_asset` describes the arrays."""
+    """The asset, read only. `benchmarks/derive_rendered_faces_asset.py` made the arrays."""
 
     mean_V3: np.ndarray
     base_V3: np.ndarray

