@@ -124,55 +124,24 @@ class Renderer:
         self._nearness_YX.fill(0)
         self._id_YX.fill(-1)
         self._lash_id_YX.fill(-1)
-        rasterise(
-            screen_V3,
-            self._triangle_T3,
-            True,
-            0,
-            _NO_COVER,
-            _NO_STRANDS,
-            self._nearness_YX,
-            self._id_YX,
-            self._weight_YX2,
-        )
+        seen = (self._nearness_YX, self._id_YX, self._weight_YX2)
+        seen_lashes = (self._nearness_YX, self._lash_id_YX, self._lash_weight_YX2)
+        rasterise(screen_V3, self._triangle_T3, True, 0, _NO_COVER, _NO_STRANDS, *seen)
         hair = self.person.hair
         if len(hair.vertex_V3):
-            rasterise(
-                to_screen(hair.vertex_V3),
-                hair.triangle_T3,
-                False,
-                len(self._part_T),
-                hair.cover_V2,
-                hair.tip_S,
-                self._nearness_YX,
-                self._id_YX,
-                self._weight_YX2,
-            )
-        rasterise(
-            screen_V3,
-            self._lash_T3,
-            False,
-            0,
-            _NO_COVER,
-            _NO_STRANDS,
-            self._nearness_YX,
-            self._lash_id_YX,
-            self._lash_weight_YX2,
-        )
-        vertex_normals(vertex_V3, load_head().triangle_T3, self._normal_V3)
-
+            place_V3, first = to_screen(hair.vertex_V3), len(self._part_T)
+            rasterise(place_V3, hair.triangle_T3, False, first, hair.cover_V2, hair.tip_S, *seen)
+        rasterise(screen_V3, self._lash_T3, False, 0, _NO_COVER, _NO_STRANDS, *seen_lashes)
         head = load_head()
+        vertex_normals(vertex_V3, head.triangle_T3, self._normal_V3)
+
         relief_HW3 = skin.relief(intensity_A, looks.fold_strength, looks.permanent_fold)
         view_3 = turn_33.T @ np.array([0.0, 0.0, 1.0])
         settings_6 = np.array([looks.gloss, 0.75 * looks.lash_density, *view_3, 0], np.float32)
+        sclera_3 = np.array([0.60, 0.57, 0.54], np.float32)
         colours_43 = np.stack(
-            [
-                looks.lip_colour_3,
-                looks.iris_colour_3,
-                looks.hair_colour_3,
-                np.array([0.60, 0.57, 0.54]),
-            ]
-        ).astype(np.float32)
+            [looks.lip_colour_3, looks.iris_colour_3, looks.hair_colour_3, sclera_3]
+        )
         shade(
             self._id_YX,
             self._weight_YX2,

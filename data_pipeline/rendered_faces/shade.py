@@ -21,6 +21,36 @@ def _ramp(low, high, value):
     return part * part * (np.float32(3) - np.float32(2) * part)
 
 
+@numba.njit(inline="always", fastmath=True)
+def _within(value_V3, corners, weights, axis):
+    """Value of one axis at a place in a triangle."""
+    a, b, c = corners
+    w0, w1, w2 = weights
+    return w0 * value_V3[a, axis] + w1 * value_V3[b, axis] + w2 * value_V3[c, axis]
+
+
+@numba.njit(inline="always", fastmath=True)
+def _texel(map_HW3, row, column, weights, channel):
+    """Value of one channel between four texels."""
+    m00, m01, m10, m11 = weights
+    return (
+        m00 * map_HW3[row, column, channel]
+        + m01 * map_HW3[row, column + 1, channel]
+        + m10 * map_HW3[row + 1, column, channel]
+        + m11 * map_HW3[row + 1, column + 1, channel]
+    )
+
+
+@numba.njit(inline="always", fastmath=True)
+def _matte(lights_63, channel, diffuse, fill, up, openness):
+    """Light of one channel that a white surface scatters."""
+    return (
+        diffuse * lights_63[1, channel]
+        + fill * lights_63[3, channel]
+        + openness * (up * lights_63[4, channel] + (np.float32(1) - up) * lights_63[5, channel])
+    )
+
+
 @compiled
 def shade(
     id_YX,
@@ -98,6 +128,7 @@ def shade(
                 continue
             w1, w2 = weight_YX2[y, x, 0], weight_YX2[y, x, 1]
             w0 = one - w1 - w2
+            weights = (w0, w1, w2)
             if found >= num_head:
                 t = found - num_head
                 a, b, c = hair_triangle_T3[t, 0], hair_triangle_T3[t, 1], hair_triangle_T3[t, 2]
@@ -107,58 +138,28 @@ def shade(
                 a, b, c = triangle_T3[found, 0], triangle_T3[found, 1], triangle_T3[found, 2]
                 normals = normal_V3
                 part = part_T[found]
-            nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
-            ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
-            nz = w0 * normals[a, 2] + w1 * normals[b, 2] + w2 * normals[c, 2]
+            corners = (a, b, c)
+            nx = _within(normals, corners, weights, 0)
+            ny = _within(normals, corners, weights, 1)
+            nz = _within(normals, corners, weights, 2)
             openness = one
             shine = np.float32(0)
             sharp = np.float32(0)
             wrap_r, wrap_g, wrap_b = np.float32(0.1), np.float32(0.1), np.float32(0.1)
             if part == _SKIN:
-                u = w0 * map_V2[a, 0] + w1 * map_V2[b, 0] + w2 * map_V2[c, 0]
-                v = w0 * map_V2[a, 1] + w1 * map_V2[b, 1] + w2 * map_V2[c, 1]
+                u = _within(map_V2, corners, weights, 0)
+                v = _within(map_V2, corners, weights, 1)
                 u = min(max(u, np.float32(0)), np.float32(columns - 1.001))
                 v = min(max(v, np.float32(0)), np.float32(rows - 1.001))
                 iu, iv = int(u), int(v)
                 pu, pv = u - np.float32(iu), v - np.float32(iv)
-                m00, m01 = (one - pu) * (one - pv), pu * (one - pv)
-                m10, m11 = (one - pu) * pv, pu * pv
-                red = (
-                    m00 * albedo_HW3[iv, iu, 0]
-                    + m01 * albedo_HW3[iv, iu + 1, 0]
-                    + m10 * albedo_HW3[iv + 1, iu, 0]
-                    + m11 * albedo_HW3[iv + 1, iu + 1, 0]
-                )
-                green = (
-                    m00 * albedo_HW3[iv, iu, 1]
-                    + m01 * albedo_HW3[iv, iu + 1, 1]
-                    + m10 * albedo_HW3[iv + 1, iu, 1]
-                    + m11 * albedo_HW3[iv + 1, iu + 1, 1]
-                )
-                blue = (
-                    m00 * albedo_HW3[iv, iu, 2]
-                    + m01 * albedo_HW3[iv, iu + 1, 2]
-                    + m10 * albedo_HW3[iv + 1, iu, 2]
-                    + m11 * albedo_HW3[iv + 1, iu + 1, 2]
-                )
-                slope_u = (
-                    m00 * relief_HW3[iv, iu, 0]
-                    + m01 * relief_HW3[iv, iu + 1, 0]
-                    + m10 * relief_HW3[iv + 1, iu, 0]
-                    + m11 * relief_HW3[iv + 1, iu + 1, 0]
-                )
-                slope_v = (
-                    m00 * relief_HW3[iv, iu, 1]
-                    + m01 * relief_HW3[iv, iu + 1, 1]
-                    + m10 * relief_HW3[iv + 1, iu, 1]
-                    + m11 * relief_HW3[iv + 1, iu + 1, 1]
-                )
-                groove = (
-                    m00 * relief_HW3[iv, iu, 2]
-                    + m01 * relief_HW3[iv, iu + 1, 2]
-                    + m10 * relief_HW3[iv + 1, iu, 2]
-                    + m11 * relief_HW3[iv + 1, iu + 1, 2]
-                )
+                texels = ((one - pu) * (one - pv), pu * (one - pv), (one - pu) * pv, pu * pv)
+                red = _texel(albedo_HW3, iv, iu, texels, 0)
+                green = _texel(albedo_HW3, iv, iu, texels, 1)
+                blue = _texel(albedo_HW3, iv, iu, texels, 2)
+                slope_u = _texel(relief_HW3, iv, iu, texels, 0)
+                slope_v = _texel(relief_HW3, iv, iu, texels, 1)
+                groove = _texel(relief_HW3, iv, iu, texels, 2)
                 lips = w0 * lips_V[a] + w1 * lips_V[b] + w2 * lips_V[c]
                 inside = w0 * inside_V[a] + w1 * inside_V[b] + w2 * inside_V[c]
                 openness = w0 * openness_V[a] + w1 * openness_V[b] + w2 * openness_V[c]
@@ -189,9 +190,9 @@ def shade(
                     green *= dark
                     blue *= dark
             elif part == _EYE:
-                dx = w0 * eye_V3[a, 0] + w1 * eye_V3[b, 0] + w2 * eye_V3[c, 0]
-                dy = w0 * eye_V3[a, 1] + w1 * eye_V3[b, 1] + w2 * eye_V3[c, 1]
-                dz = w0 * eye_V3[a, 2] + w1 * eye_V3[b, 2] + w2 * eye_V3[c, 2]
+                dx = _within(eye_V3, corners, weights, 0)
+                dy = _within(eye_V3, corners, weights, 1)
+                dz = _within(eye_V3, corners, weights, 2)
                 scale = one / np.sqrt(dx * dx + dy * dy + dz * dz + np.float32(1e-9))
                 dx, dy, dz = dx * scale, dy * scale, dz * scale
                 eye = 1 if map_V2[a, 0] > np.float32(columns) * half else 0
@@ -227,12 +228,8 @@ def shade(
                 red, green, blue = np.float32(0.10), np.float32(0.025), np.float32(0.023)
                 openness = np.float32(0.4)
             else:
-                around = (
-                    w0 * hair_cover_V2[a, 0] + w1 * hair_cover_V2[b, 0] + w2 * hair_cover_V2[c, 0]
-                )
-                along = (
-                    w0 * hair_cover_V2[a, 1] + w1 * hair_cover_V2[b, 1] + w2 * hair_cover_V2[c, 1]
-                )
+                around = _within(hair_cover_V2, corners, weights, 0)
+                along = _within(hair_cover_V2, corners, weights, 1)
                 strand = int(around * num_strands) % num_strands
                 step = min(int(along * np.float32(num_steps / 140.0)), num_steps - 1)
                 grain = grain_SG[strand, step]
@@ -258,36 +255,13 @@ def shade(
             diffuse_r = max((key + wrap_r) / (one + wrap_r), np.float32(0)) * partly
             diffuse_g = max((key + wrap_g) / (one + wrap_g), np.float32(0)) * partly
             diffuse_b = max((key + wrap_b) / (one + wrap_b), np.float32(0)) * partly
-            red = (
-                red
-                * (
-                    diffuse_r * lights_63[1, 0]
-                    + fill * lights_63[3, 0]
-                    + openness * (up * lights_63[4, 0] + (one - up) * lights_63[5, 0])
-                )
-                + spec * lights_63[1, 0]
-            )
-            green = (
-                green
-                * (
-                    diffuse_g * lights_63[1, 1]
-                    + fill * lights_63[3, 1]
-                    + openness * (up * lights_63[4, 1] + (one - up) * lights_63[5, 1])
-                )
-                + spec * lights_63[1, 1]
-            )
-            blue = (
-                blue
-                * (
-                    diffuse_b * lights_63[1, 2]
-                    + fill * lights_63[3, 2]
-                    + openness * (up * lights_63[4, 2] + (one - up) * lights_63[5, 2])
-                )
-                + spec * lights_63[1, 2]
-            )
-            if lash_id_YX[y, x] >= 0 and part != -1:
-                keep = one - lash_density
-                red, green, blue = red * keep, green * keep, blue * keep
-            out_YX3[y, x, 0] = red
-            out_YX3[y, x, 1] = green
-            out_YX3[y, x, 2] = blue
+            red *= _matte(lights_63, 0, diffuse_r, fill, up, openness)
+            green *= _matte(lights_63, 1, diffuse_g, fill, up, openness)
+            blue *= _matte(lights_63, 2, diffuse_b, fill, up, openness)
+            red += spec * lights_63[1, 0]
+            green += spec * lights_63[1, 1]
+            blue += spec * lights_63[1, 2]
+            keep = one - lash_density if lash_id_YX[y, x] >= 0 and part != -1 else one
+            out_YX3[y, x, 0] = red * keep
+            out_YX3[y, x, 1] = green * keep
+            out_YX3[y, x, 2] = blue * keep
