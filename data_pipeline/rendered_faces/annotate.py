@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipeline.rendered_faces.head import ACTION_UNITS
+from data_pipeline.rendered_faces.head import intensities
 from data_pipeline.rendered_faces.motion import Motion
 from mtl_face.tasks import AU_NUMBERS, EXPRESSION_NAMES, TASKS
 
@@ -81,12 +81,7 @@ class Labels:
 
 def valence_arousal(intensity_FA: np.ndarray) -> np.ndarray:
     """Valence and arousal `[F, 2]`: linear in the intensities, clipped to [-1, 1]."""
-    weight_A2 = np.array(
-        [
-            [VALENCE_WEIGHTS.get(number, 0.0), AROUSAL_WEIGHTS.get(number, 0.0)]
-            for number in ACTION_UNITS
-        ]
-    )
+    weight_A2 = np.stack([intensities(VALENCE_WEIGHTS), intensities(AROUSAL_WEIGHTS)], axis=1)
     rest_12 = np.array([[VALENCE_AT_REST, AROUSAL_AT_REST]])
     return np.clip(intensity_FA @ weight_A2 + rest_12, -1, 1)
 
@@ -115,17 +110,12 @@ def va_noise_std(motion: Motion, va_noise: str) -> np.ndarray:
     return ahead + (turned - ahead) * share_F
 
 
-def with_noise(
-    labels: Labels, rng: np.random.Generator, va_std_F: np.ndarray | None = None
-) -> Labels:
+def with_noise(labels: Labels, rng: np.random.Generator, va_std_F: np.ndarray) -> Labels:
     """Labels as an imperfect annotator gives them; each frame and label errs on its own.
 
-    `va_std_F` is the standard deviation of the noise on valence and arousal; `VA_NOISE_STD`
-    everywhere by default.
+    `va_std_F` is the standard deviation of the noise on valence and arousal.
     """
     count = len(labels.expr_F)
-    if va_std_F is None:
-        va_std_F = np.full(count, VA_NOISE_STD)
     flip_FU = rng.random(labels.au_FU.shape) < AU_FLIP_PROBABILITY
     confused_F = rng.random(count) < EXPRESSION_CONFUSION_PROBABILITY
     shift_F = rng.integers(1, len(EXPRESSION_NAMES), count)

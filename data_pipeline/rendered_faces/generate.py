@@ -29,7 +29,9 @@ Progress = Callable[[int, int], None]
 """Called with the number of finished videos and the number of all videos."""
 
 
-def _arguments(num_videos: int, frames_per_video: int, seed: int, va_noise: str) -> dict[str, Any]:
+def _arguments(
+    num_videos: int, frames_per_video: int, seed: int, va_noise: str = "constant"
+) -> dict[str, Any]:
     """What decides the data set, as its description has it; raises ConfigError."""
     fields = (
         ("num_videos", num_videos, FEWEST_VIDEOS, "one video a split is the least"),
@@ -213,12 +215,9 @@ def generate(
 def ensure(
     root: Path,
     *,
-    num_videos: int,
-    frames_per_video: int,
-    seed: int,
-    va_noise: str = "constant",
     workers: int | None = None,
     progress: Progress | None = None,
+    **arguments: Any,
 ) -> dict[str, Any]:
     """Generates the data set unless the folder already holds exactly this one.
 
@@ -228,16 +227,12 @@ def ensure(
         ConfigError: an argument is out of range.
         WorkdirError: the folder holds something else, or cannot be written.
     """
-    arguments = _arguments(num_videos, frames_per_video, seed, va_noise)
+    arguments = _arguments(**arguments)
     found = layout.read_description(root) if Path(root).is_dir() else None
     if found is None:
         return generate(root, **arguments, workers=workers, progress=progress)
-    wanted = {"generator_version": GENERATOR_VERSION, "va_noise": va_noise, **arguments}
-    present = {
-        "generator_version": found.get("generator_version"),
-        "va_noise": "constant",
-        **(found.get("arguments") or {}),
-    }
+    wanted = {"generator_version": GENERATOR_VERSION, "va_noise": "constant", **arguments}
+    present = {"va_noise": "constant", **(found.get("arguments") or {}), **found}
     differing = [
         f"{name} is {present.get(name)!r} there and {value!r} is asked for"
         for name, value in wanted.items()

@@ -5,7 +5,7 @@ decimetres: x to the person's left, y up, z forward.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,44 +33,40 @@ SKIN, EYE, TEETH, TONGUE, LASH = range(5)
 
 _UNIT_SHAPES: dict[int, dict[str, float]] = {
     1: {"browInnerUp": 1.7},
-    2: {"browOuterUpLeft": 1.5, "browOuterUpRight": 1.5, "browInnerUp": 0.3},
-    4: {"browDownLeft": 1.25, "browDownRight": 1.25},
-    6: {"cheekSquintLeft": 1.15, "cheekSquintRight": 1.15},
-    7: {"eyeSquintLeft": 1.35, "eyeSquintRight": 1.35},
-    10: {"mouthUpperUpLeft": 1.5, "mouthUpperUpRight": 1.5},
-    12: {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0},
-    15: {"mouthFrownLeft": 1.35, "mouthFrownRight": 1.35},
+    2: {"browOuterUp": 1.5, "browInnerUp": 0.3},
+    4: {"browDown": 1.25},
+    6: {"cheekSquint": 1.15},
+    7: {"eyeSquint": 1.35},
+    10: {"mouthUpperUp": 1.5},
+    12: {"mouthSmile": 1.0},
+    15: {"mouthFrown": 1.35},
     23: {"mouthRollLower": 0.95, "mouthRollUpper": 0.95, "mouthPucker": 0.12},
     24: {
-        "mouthPressLeft": 0.35,
-        "mouthPressRight": 0.35,
+        "mouthPress": 0.35,
         "mouthRollLower": 0.3,
         "mouthRollUpper": 0.3,
         "mouthShrugLower": 1.1,
-        "mouthFrownLeft": 0.3,
-        "mouthFrownRight": 0.3,
+        "mouthFrown": 0.3,
         "mouthPucker": 0.2,
     },
-    25: {
-        "mouthLowerDownLeft": 1.55,
-        "mouthLowerDownRight": 1.55,
-        "mouthUpperUpLeft": 0.3,
-        "mouthUpperUpRight": 0.3,
-        "jawOpen": 0.06,
-    },
+    25: {"mouthLowerDown": 1.55, "mouthUpperUp": 0.3, "jawOpen": 0.06},
     26: {"jawOpen": 0.62},
-    5: {"eyeWideLeft": 1.2, "eyeWideRight": 1.2},
-    9: {"noseSneerLeft": 1.3, "noseSneerRight": 1.3},
-    14: {"mouthDimpleLeft": 1.1, "mouthDimpleRight": 1.1},
-    20: {"mouthStretchLeft": 1.1, "mouthStretchRight": 1.1},
-    45: {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},
+    5: {"eyeWide": 1.2},
+    9: {"noseSneer": 1.3},
+    14: {"mouthDimple": 1.1},
+    20: {"mouthStretch": 1.1},
+    45: {"eyeBlink": 1.0},
 }
-"""Blend shapes of each action unit and their weights at intensity 1. Weights above 1 make visible
-at 112 pixels what the sculpted shapes move by a millimetre or two."""
+"""Blend shapes of each action unit, on both sides where they have sides, and their weights at
+intensity 1. Weights above 1 make visible at 112 pixels what the shapes move by a millimetre or two.
+"""
 
 
 def intensities(by_number: Mapping[int, float]) -> np.ndarray:
-    """Intensities in the order of `ACTION_UNITS`, float64 `[A]`, from those by FACS number."""
+    """Numbers by FACS number, such as intensities, in the order of `ACTION_UNITS`, float64 `[A]`.
+
+    0 for units that are not named.
+    """
     return np.array([by_number.get(number, 0.0) for number in ACTION_UNITS])
 
 
@@ -201,13 +197,7 @@ _LOCAL_LEFT_OUT = (
     "head-age",
 )
 
-
-_REST = {
-    "mouthSmileLeft": 0.07,
-    "mouthSmileRight": 0.07,
-    "browInnerUp": 0.12,
-    "jawOpen": -0.04,
-}
+_REST = {"mouthSmile": 0.07, "browInnerUp": 0.12, "jawOpen": -0.04}
 """What makes the sculpted face, which looks a little stern, neutral; part of everybody's rest."""
 
 
@@ -231,8 +221,8 @@ def sample_shape(rng: np.random.Generator) -> Shape:
         spread = _LOCAL_SPREAD[name.split("-")[0]]
         # Shapes come as opposite pairs (incr, decr): half of a normal for each makes one normal.
         vertex_V3 += np.float32(min(max(rng.normal(0, spread), 0.0), 1.0)) * offset_V3
-    for name, weight in _REST.items():
-        vertex_V3 += np.float32(weight) * head.unit_SV3[name]
+    for offset_V3, weight, _ in _offsets(_REST):
+        vertex_V3 += np.float32(weight) * offset_V3
     return Shape(
         neutral_V3=vertex_V3.astype(np.float32),
         unit_AV3=action_unit_basis(rng.normal(0, 0.1, len(ACTION_UNITS))),
@@ -251,7 +241,15 @@ def action_unit_basis(asymmetry_A: np.ndarray) -> np.ndarray:
     unit_AV3 = np.zeros((len(ACTION_UNITS), *head.base_V3.shape), np.float32)
     for index, number in enumerate(ACTION_UNITS):
         asymmetry = float(np.clip(asymmetry_A[index], -0.2, 0.2))
-        for name, weight in _UNIT_SHAPES[number].items():
-            side = 1 if name.endswith("Left") else -1 if name.endswith("Right") else 0
-            unit_AV3[index] += np.float32(weight * (1 + side * asymmetry)) * head.unit_SV3[name]
+        for offset_V3, weight, side in _offsets(_UNIT_SHAPES[number]):
+            unit_AV3[index] += np.float32(weight * (1 + side * asymmetry)) * offset_V3
     return unit_AV3
+
+
+def _offsets(weights: dict[str, float]) -> Iterator[tuple[np.ndarray, float, int]]:
+    """Offsets of blend shapes `[V, 3]`, with their weight and side: 1 left, -1 right, 0 neither."""
+    shapes = load_head().unit_SV3
+    for name, weight in weights.items():
+        for suffix, side in (("Left", 1), ("Right", -1), ("", 0)):
+            if name + suffix in shapes:
+                yield shapes[name + suffix], weight, side

@@ -245,10 +245,8 @@ def _smooth_circle(rng: np.random.Generator, size: int, waves: int) -> np.ndarra
     angle = np.linspace(0, 2 * np.pi, size, endpoint=False)
     amplitude = rng.normal(size=(2, waves))
     wave = np.arange(1, waves + 1)
-    noise = amplitude[0] @ np.cos(wave[:, None] * angle) + amplitude[1] @ np.sin(
-        wave[:, None] * angle
-    )
-    return noise / np.sqrt(waves)
+    turn = wave[:, None] * angle
+    return (amplitude[0] @ np.cos(turn) + amplitude[1] @ np.sin(turn)) / np.sqrt(waves)
 
 
 def make_hair(shape: Shape, style: str, hairline: float, rng: np.random.Generator) -> Hair:
@@ -257,11 +255,14 @@ def make_hair(shape: Shape, style: str, hairline: float, rng: np.random.Generato
     `bald` and `buzz` of the `HAIR_STYLES` have no geometry: the skin map carries their shade. The
     hairline lies `hairline` decimetres above its usual place.
     """
-    tip_S: np.ndarray = np.zeros(NUM_STRANDS, np.float32)
-    grain_SG: np.ndarray = np.ones((NUM_STRANDS, GRAIN_STEPS), np.float32)
     if style in ("bald", "buzz"):
-        none_V3, none_T3 = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
-        return Hair(none_V3, none_T3, np.zeros((0, 2), np.float32), tip_S, grain_SG)
+        return Hair(
+            vertex_V3=np.zeros((0, 3), np.float32),
+            triangle_T3=np.zeros((0, 3), np.int32),
+            cover_V2=np.zeros((0, 2), np.float32),
+            tip_S=np.zeros(NUM_STRANDS, np.float32),
+            grain_SG=np.ones((NUM_STRANDS, GRAIN_STEPS), np.float32),
+        )
     head = load_head()
     root_RC3 = np.einsum("rck,rckd->rcd", head.scalp_weight_RC3, shape.neutral_V3[head.scalp_RC3])
     root_RC3 = np.concatenate([root_RC3, root_RC3[:, :1]], axis=1)
@@ -322,31 +323,25 @@ def make_hair(shape: Shape, style: str, hairline: float, rng: np.random.Generato
         covers_S = np.abs(azimuth_S) + 2 * ragged_S > edge
         tip_S = np.where(covers_S, 400.0, tip_S)
 
-    grain_SG = (
-        np.ones((NUM_STRANDS, GRAIN_STEPS)) + 0.16 * _smooth_circle(rng, NUM_STRANDS, 30)[:, None]
-    )
-    grain_SG = grain_SG + 0.16 * _smooth_circle(rng, NUM_STRANDS, 240)[:, None]
+    grain_S1 = 1 + 0.16 * _smooth_circle(rng, NUM_STRANDS, 30)[:, None]
+    grain_S1 = grain_S1 + 0.16 * _smooth_circle(rng, NUM_STRANDS, 240)[:, None]
     wave_SG = np.stack([_smooth_circle(rng, NUM_STRANDS, 60) for _ in range(9)], axis=1)
     at_G = np.linspace(0, 8, GRAIN_STEPS)
     low_G = np.minimum(at_G.astype(int), 7)
     blend_G = at_G - low_G
-    grain_SG = grain_SG + 0.13 * (
-        wave_SG[:, low_G] * (1 - blend_G) + wave_SG[:, low_G + 1] * blend_G
-    )
+    wave_SG = wave_SG[:, low_G] * (1 - blend_G) + wave_SG[:, low_G + 1] * blend_G
 
     index_RC = np.arange(rows * columns).reshape(rows, columns)
     a, b = index_RC[:-1, :-1].ravel(), index_RC[1:, :-1].ravel()
     c, d = index_RC[1:, 1:].ravel(), index_RC[:-1, 1:].ravel()
     triangle_T3 = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
-    cover_RC2 = np.stack(
-        np.broadcast_arrays(((azimuth_C + 180) / 360)[None, :], polar_R[:, None]), axis=2
-    )
+    cover_RC2 = np.stack(np.meshgrid((azimuth_C + 180) / 360, polar_R), axis=2)
     return Hair(
         vertex_V3=vertex_RC3.reshape(-1, 3).astype(np.float32),
         triangle_T3=triangle_T3.astype(np.int32),
         cover_V2=cover_RC2.reshape(-1, 2).astype(np.float32),
         tip_S=tip_S.astype(np.float32),
-        grain_SG=np.clip(grain_SG, 0.4, 1.7).astype(np.float32),
+        grain_SG=np.clip(grain_S1 + 0.13 * wave_SG, 0.4, 1.7).astype(np.float32),
     )
 
 

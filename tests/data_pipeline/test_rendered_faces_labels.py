@@ -109,7 +109,7 @@ def test_noise_has_the_stated_size():
         expr_F=rng.integers(0, 8, count),
         has_FK=np.ones((count, 3), bool),
     )
-    noisy = annotate.with_noise(truth, rng)
+    noisy = annotate.with_noise(truth, rng, np.full(len(truth.expr_F), annotate.VA_NOISE_STD))
     error_F2 = noisy.va_F2 - truth.va_F2
     np.testing.assert_allclose(error_F2.std(axis=0), 0.15, rtol=0.02)
     np.testing.assert_allclose(error_F2.mean(axis=0), 0, atol=0.004)
