@@ -4,6 +4,7 @@ No module opens a result for writing by itself: `replacing` gives a temporary pa
 renames that when all went well, so that a reader never sees half of a file.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -19,8 +20,19 @@ from typing import Any
 
 from mtl_face.errors import UserError, WorkdirError
 
-REMEDY = "free some space, mend the permissions, or choose another folder"
-"""What helps where nothing can be written."""
+_WAYS_OUT = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EACCES: "correct the permissions",
+    errno.EPERM: "correct the permissions",
+    errno.EROFS: "make the file system writable",
+    errno.EEXIST: "move the file that is in the way",
+    errno.ENOTDIR: "move the file that is in the way",
+    errno.ENAMETOOLONG: "shorten the name",
+}
+"""What helps where a file or folder cannot be written, by the system's code."""
+
+_ELSEWHERE = "or choose another folder"
 
 
 @contextmanager
@@ -65,12 +77,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: str | os.PathLike[str], *, remedy: str = REMEDY) -> Iterator[Path]:
+def replacing_folder(
+    path: str | os.PathLike[str], *, otherwise: str = _ELSEWHERE
+) -> Iterator[Path]:
     """Gives an empty folder beside `path`, and renames it to `path` when the block succeeds.
 
     A folder at `path` is replaced; a block that raises leaves it as it was. What an interrupted
     program left behind (`NAME.incomplete`) is deleted. The block may let orbax write, see
-    `disk_failure`.
+    `disk_failure`. `otherwise` as for `remedy`.
 
     Raises:
         WorkdirError: the folder cannot be written.
@@ -85,11 +99,10 @@ def replacing_folder(path: str | os.PathLike[str], *, remedy: str = REMEDY) -> I
         os.replace(temporary, target)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        words = disk_failure(error)
-        if words is None:
+        failure = disk_failure(error)
+        if failure is None:
             raise
-        problem = f"cannot be written ({words})"
-        raise WorkdirError(problem, path=target, remedy=remedy) from error
+        raise unwritable(target, failure, otherwise=otherwise) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -116,12 +129,12 @@ def read_json(
     return values
 
 
-def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Makes a folder and those above it; raises WorkdirError where that fails."""
+def make_folder(path: str | os.PathLike[str], *, otherwise: str = _ELSEWHERE) -> Path:
+    """Makes a folder and those above it; raises WorkdirError, its remedy as `remedy` makes it."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(path, error, otherwise=otherwise) from error
     return Path(path)
 
 
@@ -141,10 +154,16 @@ def require_writable(folder: str | os.PathLike[str]) -> Path:
 
 
 def unwritable(
-    path: str | os.PathLike[str], error: OSError, *, remedy: str = REMEDY
+    path: str | os.PathLike[str], error: OSError, *, otherwise: str = _ELSEWHERE
 ) -> WorkdirError:
     """The error for a file or folder that the system refuses to write."""
-    return WorkdirError(f"cannot be written ({reason(error)})", path=path, remedy=remedy)
+    problem = f"cannot be written ({reason(error)})"
+    return WorkdirError(problem, path=path, remedy=remedy(error, otherwise))
+
+
+def remedy(error: OSError, otherwise: str) -> str:
+    """What helps against a failed write, then `otherwise`, such as "or choose another folder"."""
+    return f"{_WAYS_OUT.get(error.errno or 0, 'check the disk')}, {otherwise}"
 
 
 def reason(error: OSError) -> str:
@@ -164,16 +183,16 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(root) / "mtl_face"
 
 
-def disk_failure(error: BaseException) -> str | None:
-    """The system's words on a failed write (`No space left on device`); None for another failure.
+def disk_failure(error: BaseException) -> OSError | None:
+    """A failed write as the system's error, such as `No space left on device`; else None.
 
     Orbax's storage driver reports failures of the disk as ValueError, with the system's code in
     the text.
     """
     code = re.search(r"os_error_code='(\d+)'", str(error))
     if code is not None:
-        return os.strerror(int(code[1]))
-    return reason(error) if isinstance(error, OSError) else None
+        return OSError(int(code[1]), os.strerror(int(code[1])))
+    return error if isinstance(error, OSError) else None
 
 
 def first_words(error: BaseException, longest: int = 400) -> str:

@@ -3,7 +3,15 @@ import errno
 import pytest
 
 from mtl_face.errors import WorkdirError
-from mtl_face.files import disk_failure, replacing, replacing_folder, sha256
+from mtl_face.files import (
+    disk_failure,
+    make_folder,
+    reason,
+    replacing,
+    replacing_folder,
+    sha256,
+    unwritable,
+)
 
 
 def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -77,9 +85,39 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_failures_of_the_disk_are_told_from_others():
-    assert disk_failure(OSError(errno.EACCES, "what a library says")) == "Permission denied"
-    assert disk_failure(ValueError("[os_error_code='30']")) == "Read-only file system"
+    denied = OSError(errno.EACCES, "what a library says")
+    assert disk_failure(denied) is denied
+    assert reason(denied) == "Permission denied"
+    assert reason(disk_failure(ValueError("[os_error_code='30']"))) == "Read-only file system"
     assert disk_failure(ValueError("shapes differ")) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "free some space, or choose"),
+        (errno.EACCES, "correct the permissions, or choose"),
+        (errno.EROFS, "make the file system writable, or choose"),
+        (errno.ENAMETOOLONG, "shorten the name, or choose"),
+        (errno.EIO, "check the disk, or choose"),
+        (None, "check the disk, or choose"),
+    ],
+)
+def test_the_remedy_fits_what_the_system_says(code, words):
+    error = OSError("words of a library") if code is None else OSError(code, "")
+    assert (unwritable("folder", error).remedy or "").startswith(words)
+
+
+def test_a_file_in_the_way_is_named_as_such(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(WorkdirError, match="the file that is in the way, or name another"):
+            make_folder(path, otherwise="or name another")
+    with (
+        pytest.raises(WorkdirError, match="the file that is in the way, or choose another folder"),
+        replacing_folder(tmp_path / "file"),
+    ):
+        pass
 
 
 def test_sha256(tmp_path):

@@ -204,8 +204,7 @@ def generate(
         raise files.unwritable(
             error.filename or root,
             error,
-            remedy="choose a folder that can be written and has room for the data set "
-            "(about 4 KB a frame), or free some space",
+            otherwise="or choose another folder; the data set takes about 4 KB a frame",
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

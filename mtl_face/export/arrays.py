@@ -26,7 +26,6 @@ Format = Literal["orbax", "safetensors"]
 
 FORMATS: tuple[Format, ...] = ("orbax", "safetensors")
 
-_REMEDY = "free some space, mend the permissions, or choose another output (--output)"
 
 
 def save(
@@ -59,7 +58,7 @@ def save(
     }
     text = json.dumps(card, indent=2)
     cards.parse(text, folder / cards.FILE)  # what is written can be read
-    with files.replacing_folder(folder, remedy=_REMEDY) as temporary:
+    with files.replacing_folder(folder, otherwise="or choose another output (--output)") as temporary:
         if form == "orbax":
             _write_orbax(temporary / exported.PARAMS, variables)
         else:

@@ -53,8 +53,8 @@ def own_files(config: config_lib.Config, say: Say) -> config_lib.Config:
     if config.data.shards is None:
         return config
     say(
-        f"data.shards={config.data.shards} is left aside: this reads the data set itself, its "
-        "annotations and image files, and not the shards"
+        f"data.shards={config.data.shards} is not read: this command reads the annotations and "
+        "image files of the data set itself"
     )
     data = dataclasses.replace(config.data, shards=None)
     return config_lib.validate(config_lib.to_dict(dataclasses.replace(config, data=data)))
@@ -92,7 +92,10 @@ def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar)
     for split, table in splits.items():
         say(f"{split}: {datasets.describe_counts(table.counts())}")
     root = datasets.ensure_data(config.data, say)
-    folder = files.make_folder((output or root / "audit").expanduser().resolve())
+    folder = files.make_folder(
+        (output or root / "audit").expanduser().resolve(),
+        otherwise="or choose another output (--output)",
+    )
     begin = time.perf_counter()
     report = auditing.audit(
         splits,

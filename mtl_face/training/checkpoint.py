@@ -97,7 +97,7 @@ class Checkpoints:
             raise WorkdirError(
                 f"checkpoints cannot be opened: {files.first_words(error)}",
                 path=directory,
-                remedy="mend the permissions, delete the damaged step's folder, "
+                remedy="correct the permissions, delete the damaged step's folder, "
                 "or choose another workdir (--workdir)",
             ) from error
 
@@ -263,7 +263,7 @@ class Checkpoints:
             raise WorkdirError(
                 f"is damaged and cannot be renamed: {files.reason(error)}",
                 path=folder,
-                remedy="mend the permissions",
+                remedy=files.remedy(error, f"or rename it to {aside.name}"),
             ) from error
         return aside
 
@@ -295,9 +295,10 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
-            reason = files.disk_failure(error)
-            if reason is None:
+            failure = files.disk_failure(error)
+            if failure is None:
                 raise
+            reason = files.reason(failure)
             files.quiet_orbax(after_failure=True)
             if self._continues:
                 self._manager.reload()  # it counts the step that failed as saved
@@ -309,8 +310,10 @@ class Checkpoints:
             raise WorkdirError(
                 f"checkpoints cannot be written: {reason}",
                 path=self._directory,
-                remedy="free some space or mend the permissions, then run the same command again: "
-                "it goes on from the last good checkpoint",
+                remedy=files.remedy(
+                    failure,
+                    "then run the same command again: it goes on from the last good checkpoint",
+                ),
             ) from error
 
 

@@ -14,10 +14,7 @@ from typing import Any
 from mtl_face import files
 from mtl_face.errors import WorkdirError
 
-_AGAIN = (
-    "free some space or mend the permissions, then run the same command again: it goes on from "
-    "the last checkpoint"
-)
+_AGAIN = "then run the same command again: it goes on from the last checkpoint"
 
 
 class History:
@@ -57,7 +54,7 @@ class History:
             _append(self._path, "".join(map(_line, self._unwritten)))
         except OSError as error:
             if self._warn is None:
-                raise files.unwritable(self._path, error, remedy=_AGAIN) from error
+                raise files.unwritable(self._path, error, otherwise=_AGAIN) from error
             if len(self._unwritten) == 1:
                 self._warn(f"{self._path}: cannot be written: {files.reason(error)}; going on")
             return
@@ -75,7 +72,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise WorkdirError(
-            f"cannot be read: {files.reason(error)}", path=path, remedy="mend the permissions"
+            f"cannot be read: {files.reason(error)}", path=path, remedy="correct the permissions"
         ) from error
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -139,7 +136,9 @@ def scalar_writer(
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
             if warn is None:
                 raise WorkdirError(
-                    f"cannot be written: {words}", path=folder, remedy=_AGAIN
+                    f"cannot be written: {words}",
+                    path=folder,
+                    remedy=f"free some space or correct the permissions, {_AGAIN}",
                 ) from error
             if not warned:
                 warn(f"{folder}: cannot be written: {words}; going on")
@@ -165,7 +164,9 @@ def forget_events_after(folder: Path, step: int) -> int:
             content = path.read_bytes()
         except OSError as error:
             raise WorkdirError(
-                f"cannot be read: {files.reason(error)}", path=path, remedy=_AGAIN
+                f"cannot be read: {files.reason(error)}",
+                path=path,
+                remedy=files.remedy(error, _AGAIN),
             ) from error
         kept, lost = _events_until(content, step)
         if len(kept) < len(content):

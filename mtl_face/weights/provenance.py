@@ -121,7 +121,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
-    """What a user must know before predictions go to a challenge: sentences, the gravest first.
+    """What a user must know before predictions go to a challenge: sentences, the most severe first.
 
     None, of weights that record no provenance, gives one sentence.
     """

@@ -1,9 +1,11 @@
 """`run.py prepare` as a user runs it: checking, auditing, writing shards."""
 
+import errno
 import itertools
 import json
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -232,12 +234,27 @@ def test_a_folder_that_cannot_be_made(experiment, tmp_path, capsys):
     assert "cannot be written" in err
 
 
+def test_an_audit_says_how_to_write_elsewhere(experiment, capsys, monkeypatch):
+    make = Path.mkdir
+
+    def refuse(path, *arguments, **options):
+        if path == experiment.data / "audit":
+            raise OSError(errno.EROFS, "")
+        make(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    status, _, err = experiment.run(capsys, "prepare", "--audit")
+    assert status == 2
+    assert f"{experiment.data / 'audit'}: cannot be written (Read-only file system)" in err
+    assert "choose another output (--output)" in err
+
+
 @pytest.mark.parametrize("audit", [[], ["--audit"]])
 def test_what_is_looked_at_beside_shards(experiment, tmp_path, capsys, audit):
     shards = f"--config.data.shards={tmp_path / 'gone'}"
     status, out, err = experiment.run(capsys, "prepare", *audit, shards)
     assert (status, err) == (0, "")
-    assert "is left aside: this reads the data set itself" in out
+    assert "is not read: this command reads the annotations and image files" in out
     assert "59 of 59 images" in out if audit else str(experiment.data) in out
     status = main.main(["prepare", *audit, f"--config={experiment.config}", shards])
     assert status == 2
