@@ -93,7 +93,7 @@ def from_records(table: FrameTable, records: Records) -> Encoded:
                 return ImageError(
                     f"the image of row {row} cannot be decoded ({_plain(own_error)})",
                     path=f"{records.folder}: {table.image[row]}",
-                    remedy="mend the image file and write the shards again",
+                    remedy="replace the image file, then write the shards again",
                 )
         return ImageError(
             f"a record could not be read ({_plain(error)})",

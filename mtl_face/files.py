@@ -130,9 +130,14 @@ def read_json(
 
 
 def make_folder(path: str | os.PathLike[str], *, otherwise: str = _ELSEWHERE) -> Path:
-    """Makes a folder and those above it; raises WorkdirError, its remedy as `remedy` makes it."""
+    """Makes a folder and those above it.
+
+    Raises:
+        WorkdirError: that fails, or no file can be made in it; `otherwise` as for `remedy`.
+    """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise unwritable(path, error, otherwise=otherwise) from error
     return Path(path)

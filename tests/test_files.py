@@ -1,4 +1,5 @@
 import errno
+import tempfile
 
 import pytest
 
@@ -106,6 +107,15 @@ def test_failures_of_the_disk_are_told_from_others():
 def test_the_remedy_fits_what_the_system_says(code, words):
     error = OSError("words of a library") if code is None else OSError(code, "")
     assert (unwritable("folder", error).remedy or "").startswith(words)
+
+
+def test_a_folder_that_takes_no_file_is_refused_at_once(tmp_path, monkeypatch):
+    def refuse(dir):
+        raise OSError(errno.EROFS, "", str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(WorkdirError, match=r"cannot be written \(Read-only file system\)"):
+        make_folder(tmp_path)
 
 
 def test_a_file_in_the_way_is_named_as_such(tmp_path):

@@ -1,7 +1,7 @@
-"""Audit of a data set: everything that can be said of its rows, labels and images without a model.
+"""Audit of a data set: its rows, labels and images, without a model.
 
 `audit` reads every image once and returns one dict, ready for JSON. `findings` in it lists what a
-user should look at, gravest first.
+user should look at, the most severe first.
 
 Dimension letters: M images, S side of a thumbnail.
 """

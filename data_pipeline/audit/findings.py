@@ -1,4 +1,4 @@
-"""What a user should look at first: the findings of an audit, gravest first."""
+"""The findings of an audit, the most severe first."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -42,7 +42,8 @@ def as_text(findings: list[Finding]) -> str:
         lines += [f"    {example}" for example in finding["examples"][:3]]
         lines.append(f"  -> {finding['remedy']}")
     counts = Counter(finding["severity"] for finding in findings)
-    lines.append("found: " + ", ".join(f"{name} {counts[name]}" for name in SEVERITIES))
+    total = [f"{counts[name]} {name}{'' if counts[name] == 1 else 's'}" for name in SEVERITIES]
+    lines.append("in all: " + ", ".join(total))
     return "\n".join(lines)
 
 
@@ -70,15 +71,14 @@ def _in_images(split: str, images: dict[str, Any], size: int) -> Iterator[Findin
         yield _finding(
             WARNING,
             f"{split}: images nearly of one colour: {len(images['flat']):,}",
-            "look at them: a face is hardly there",
+            "look at them: they hardly show a face",
             (entry["image"] for entry in images["flat"]),
         )
     if images["other_size"]:
         yield _finding(
             WARNING,
             f"{split}: images that are not {size}x{size}: {images['other_size']:,}",
-            "other sizes are resized, which costs time and blurs; set data.image_size to theirs, "
-            "or cut them again",
+            "set data.image_size to their size, or crop them again: resizing takes time and blurs",
             (f"{name}: {count:,} images" for name, count in images["sizes"].items()),
         )
     if 0 < images["grey"] < images["readable"]:
@@ -92,7 +92,7 @@ def _in_images(split: str, images: dict[str, Any], size: int) -> Iterator[Findin
             NOTE,
             f"{split}: groups of image files with equal bytes and different names: "
             f"{len(images['identical']):,}",
-            "look at one: a still picture, or a copy with labels of its own",
+            "look at some: still pictures, or copies with labels of their own",
             (" = ".join(names[:3]) for names in images["identical"]),
         )
 
@@ -101,7 +101,7 @@ _DOUBLED = {
     "conflicting": (
         WARNING,
         "frames listed more than once with labels that contradict each other",
-        "decide which row holds; training sees both, and the score counts both",
+        "delete the wrong rows: training and the score use all of them",
     ),
     "complementary": (
         NOTE,
@@ -111,7 +111,7 @@ _DOUBLED = {
     "equal": (
         NOTE,
         "frames listed more than once with the same labels",
-        "none needed; such a frame weighs more in training and in the score",
+        "none needed; such a frame counts more in training and in the score",
     ),
 }
 """Severity, meaning and remedy of rows of one frame, by what their labels say."""
@@ -132,7 +132,7 @@ def _in_rows(split: str, part: dict[str, Any]) -> Iterator[Finding]:
         yield _finding(
             NOTE,
             f"{split}: rows without any label: {unlabelled:,}",
-            "none needed; they teach nothing",
+            "none needed; they have no weight in training or in the score",
         )
 
 
@@ -160,7 +160,7 @@ def _in_labels(split: str, labels: dict[str, Any]) -> Iterator[Finding]:
         yield _finding(
             WARNING,
             f"{split}: always or never present: {', '.join(one_sided)}",
-            "nothing can be learnt or measured there; look at the file",
+            "such a unit can be neither learnt nor measured; look at the file",
         )
     if rare_units:
         yield _finding(
@@ -173,13 +173,13 @@ def _in_labels(split: str, labels: dict[str, Any]) -> Iterator[Finding]:
         yield _finding(
             WARNING,
             f"{split}: rows with only one of valence and arousal: {labels['va_half_missing']:,}",
-            "such rows count as unlabelled for that task",
+            "complete the label: the task ignores rows with half of it",
         )
     if labels["au_partly_missing"]:
         yield _finding(
             NOTE,
             f"{split}: rows with some of the action units only: {labels['au_partly_missing']:,}",
-            "none needed; each unit is masked by itself",
+            "none needed; each action unit has its own mask",
         )
 
 
@@ -200,7 +200,7 @@ def _between_splits(report: dict[str, Any]) -> Iterator[Finding]:
             yield _finding(
                 severity,
                 f"{meaning}: {len(shared):,}",
-                "move all of it to one split: the score would measure memory",
+                "keep each in one split; otherwise the score rewards memory",
                 (
                     "; ".join(
                         f"{split}: {', '.join(videos[:4])}"
@@ -214,9 +214,9 @@ def _between_splits(report: dict[str, Any]) -> Iterator[Finding]:
             first, second = near["splits"]
             yield _finding(
                 WARNING,
-                f"images of {second} that look almost like one of {first}: {near['images']:,} "
+                f"images of {second} that nearly equal an image of {first}: {near['images']:,} "
                 f"(pairs of videos: {len(near['groups']):,})",
-                "look at the pictures; if they are the same recording, move it to one split",
+                "look at the pictures; if they come from one recording, keep it in one split",
                 (
                     f"{' ~ '.join(entry['image'] for entry in group['example']['images'])} "
                     f"(images of these two videos: {group['images']:,})"

@@ -1,6 +1,6 @@
 """A manifest: anyone's own images and labels as one CSV or Parquet file, one row an image.
 
-Columns, by name (in any order, upper or lower case, others are named and left aside):
+Columns, by name (in any order, upper or lower case, others are named and ignored):
 
     image       path of the image below the image folder (required)
     video       name of the video; without it, each image is a video of its own

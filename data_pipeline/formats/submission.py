@@ -133,7 +133,7 @@ def _files_of(path: str | os.PathLike[str]) -> Sequence[str | os.PathLike[str]]:
 def _refuse(path: str | os.PathLike[str], deviations: list[Deviation]) -> None:
     faults = FaultList(path)
     for deviation in deviations:
-        remedy = "mend the file; docs/submissions.md shows each form"
+        remedy = "correct the file; docs/submissions.md shows each form"
         if deviation.readable:
             remedy += ", or read it with strict=False"
         faults.add(deviation.line, deviation.problem, remedy)

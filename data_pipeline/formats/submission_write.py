@@ -42,7 +42,7 @@ def match_list(
 
     The k-th row of an image in the list gets its k-th prediction, or the first if there are fewer.
 
-    Predictions may be in any order; those that the list lacks are left aside. `fill` "none" refuses
+    Predictions may be in any order; those that the list lacks are ignored. `fill` "none" refuses
     a row without a prediction; "nearest" takes the prediction of the nearest frame of the same
     video, the earlier one of two equally near.
 

@@ -80,7 +80,7 @@ def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
 
 
 class FaultList:
-    """Faults of one file, gathered so that a user mends the file once."""
+    """Faults of one file, gathered so that a user corrects the file once."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
@@ -88,7 +88,7 @@ class FaultList:
         self._shown: list[tuple[int, str, str]] = []
 
     def add(self, line: int, problem: str, remedy: str) -> None:
-        """Notes that line `line` (from 1) has `problem` and how to mend it."""
+        """Notes that line `line` (from 1) has `problem`, and what helps."""
         self.total += 1
         self._shown.append((line, problem, remedy))
         if len(self._shown) > 2 * MAX_FAULTS_SHOWN:  # a file of 170,000 faults stays cheap

@@ -27,7 +27,6 @@ Format = Literal["orbax", "safetensors"]
 FORMATS: tuple[Format, ...] = ("orbax", "safetensors")
 
 
-
 def save(
     folder: Path, variables: dict[str, Any], card: dict[str, Any], *, form: Format = "orbax"
 ) -> None:

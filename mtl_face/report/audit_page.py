@@ -211,7 +211,7 @@ def _shared(report: Report, kind: str) -> Report:
 
 
 def _near(near: Report) -> Report:
-    """Images of two splits that look almost alike, with a pair of each pair of videos."""
+    """Images of two splits that are nearly equal, with a pair of each pair of videos."""
     pairs = [
         {**entry, "pictures": _pictures(entry["example"]["images"])}
         for entry in near["groups"][:_PAIRS_SHOWN]

@@ -14,6 +14,7 @@ from PIL import Image
 from data_pipeline import audit
 from data_pipeline.audit import near_duplicates
 from data_pipeline.audit import rows as audit_rows
+from data_pipeline.audit.findings import as_text
 from data_pipeline.formats import s_aff_wild2
 from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
@@ -82,6 +83,16 @@ def test_clean_data_have_no_errors(root):
     assert report["images"] == 48
     assert report["splits"]["train"]["counts"]["rows"] == 24
     assert report["splits"]["train"]["images"]["sizes"] == {"112x112": 24}
+
+
+def test_findings_end_with_their_numbers():
+    found = [{"severity": "warning", "what": "w", "remedy": "r", "examples": ["a", "b", "c", "d"]}]
+    assert as_text(found).splitlines() == [
+        "warning: w",
+        *("    a", "    b", "    c"),
+        "  -> r",
+        "in all: 0 errors, 1 warning, 0 notes",
+    ]
 
 
 def test_missing_and_broken_images_are_listed(root):
