@@ -57,7 +57,9 @@ def save(
     }
     text = json.dumps(card, indent=2)
     cards.parse(text, folder / cards.FILE)  # what is written can be read
-    with files.replacing_folder(folder, otherwise="or choose another output (--output)") as temporary:
+    with files.replacing_folder(
+        folder, otherwise="or choose another output (--output)"
+    ) as temporary:
         if form == "orbax":
             _write_orbax(temporary / exported.PARAMS, variables)
         else:
