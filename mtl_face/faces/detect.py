@@ -10,7 +10,7 @@ Dimension letters: L landmarks (5), F faces found, K key points (6), A anchors (
 
 import dataclasses
 import math
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -61,11 +61,8 @@ class Face:
         return 2 * math.sqrt(float(((self.landmarks - self.centre) ** 2).sum(axis=1).mean()))
 
 
-class Detector(Protocol):
-    """A function that finds faces."""
-
-    def __call__(self, frame: Image.Image) -> list[Face]:
-        """The faces of an RGB picture, the largest first."""
+Detector = Callable[[Image.Image], list[Face]]
+"""Finds the faces of an RGB picture, the largest first."""
 
 
 class BlazeFaceDetector:

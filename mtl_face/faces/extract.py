@@ -4,16 +4,15 @@ The crops of a source are written into a hidden folder, moved at the end, and th
 source is finished or absent.
 """
 
+import collections
 import dataclasses
 import functools
 import multiprocessing
-import queue
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,15 +48,19 @@ class Outcome:
     record: dict[str, Any] | None
     error: UserError | None
 
+    @classmethod
+    def of(cls, source: Source, work: Callable[[], dict[str, Any]]) -> "Outcome":
+        """What becomes of it by a function that returns its record or raises VideoError."""
+        try:
+            return cls(source, work(), None)
+        except VideoError as error:
+            return cls(source, None, error)
+
 
 def extract(source: Source, output: Path, detector: Detector, report: Report) -> dict[str, Any]:
-    """Cuts the faces of a source and records them.
+    """Cuts the faces of a source and records them in a folder from `layout.open_output`.
 
-    Args:
-        source: the video or photos.
-        output: a folder from `layout.open_output`.
-        detector: finds faces.
-        report: called for each frame; what it raises stops the work and leaves nothing behind.
+    `report` is called for each frame; what it raises stops the work and leaves nothing behind.
 
     Returns:
         The record: `name`, `source`, `frames` in all, `damaged` frames, `ignored_faces` that
@@ -70,13 +73,11 @@ def extract(source: Source, output: Path, detector: Detector, report: Report) ->
         WorkdirError: the output cannot be written.
     """
     partial = output / f".partial-{source.name}"
+    cut = _extract_photos if source.photos else _extract_video
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        if source.photos:
-            record = _extract_photos(source, partial, detector, report)
-        else:
-            record = _extract_video(source, partial, detector, report)
+        record = cut(source, partial, detector, report)
         _publish(source, partial, output, record)
     except OSError as error:
         raise files.unwritable(error.filename or output, error) from error
@@ -99,7 +100,7 @@ def _extract_video(
             _save(frame.picture, face, partial / f"track{track.number}", frame.number)
         seconds[frame.number] = frame.seconds
         report(len(seconds), max(video.frames, frame.number))
-    chosen = people(tracker.tracks) if tracker.tracks else []
+    chosen = people(tracker.tracks)
     total = max(video.frames, *seconds) if seconds else video.frames
     record = _record(source, total, len(seconds), video.damaged)
     for place, person in enumerate(chosen):
@@ -107,13 +108,13 @@ def _extract_video(
         folder = partial / f"done-{name}"
         folder.mkdir()
         rows = []
-        for number, chosen_track in person.choice.items():
+        for number, chosen_track in person.items():
             track = tracker.tracks[chosen_track]
             (partial / f"track{track.number}" / _file(number)).rename(folder / _file(number))
             face = track.faces[track.frames.index(number)]
             rows.append(_row(number, seconds[number], source.path.name, face))
         gaps = _gaps(
-            person.choice, total, lambda number: "no face" if number in seconds else "not decoded"
+            person, total, lambda number: "no face" if number in seconds else "not decoded"
         )
         record["people"].append({"video": name, "rows": rows, "gaps": gaps})
     record["ignored_faces"] = found - sum(len(person["rows"]) for person in record["people"])
@@ -231,41 +232,16 @@ def _file(number: int) -> str:
 
 
 def _ahead(things: Iterable[_Thing]) -> Iterator[_Thing]:
-    """Iterates in a thread of its own, a few things ahead, so that decoding overlaps searching."""
-    box: queue.Queue[tuple[str, Any]] = queue.Queue(_AHEAD)
-    stop = threading.Event()
+    """Iterates in a thread of its own, a few things ahead, so that decoding overlaps searching.
 
-    def put(kind: str, value: Any) -> None:
-        while not stop.is_set():
-            try:
-                box.put((kind, value), timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for thing in things:
-                put("thing", thing)
-                if stop.is_set():
-                    return
-            put("end", None)
-        except BaseException as error:  # raised again by the consumer
-            put("error", error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = box.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
-    finally:
-        stop.set()
-        thread.join()
+    None is not among the things.
+    """
+    source = iter(things)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = collections.deque(thread.submit(next, source, None) for _ in range(_AHEAD))
+        while (thing := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, source, None))
+            yield thing
 
 
 class _StoppedError(Exception):
@@ -323,21 +299,16 @@ def extract_all(
             outcomes[index] = Outcome(source, None, error)
     totals = _Totals(frames, progress)
     todo = [index for index in range(len(sources)) if index not in outcomes]
-    if detector is not None or min(workers, len(todo)) <= 1:
-        if todo and detector is None:
-            detector = BlazeFaceDetector()
-        for index in todo:
-            assert detector is not None
-            report = functools.partial(totals.update, index)
-            try:
-                record = extract(sources[index], output, detector, report)
-                outcomes[index] = Outcome(sources[index], record, None)
-            except VideoError as error:
-                outcomes[index] = Outcome(sources[index], None, error)
-            totals.finish(index)
-    else:
+    if detector is None and min(workers, len(todo)) > 1:
         BlazeFaceDetector()  # a missing library is reported here, once
         _in_processes(sources, todo, output, min(workers, len(todo)), totals, outcomes)
+        todo = []
+    for index in todo:
+        detector = detector or BlazeFaceDetector()
+        report = functools.partial(totals.update, index)
+        work = functools.partial(extract, sources[index], output, detector, report)
+        outcomes[index] = Outcome.of(sources[index], work)
+        totals.finish(index)
     return [outcomes[index] for index in range(len(sources))]
 
 
@@ -355,9 +326,7 @@ def _in_processes(
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_begin, initargs=(reports, stop)
     ) as pool:
-        futures: dict[Future[dict[str, Any]], int] = {
-            pool.submit(_work, index, sources[index], output): index for index in todo
-        }
+        futures = {pool.submit(_work, index, sources[index], output): index for index in todo}
         try:
             waiting = set(futures)
             while waiting:
@@ -366,10 +335,7 @@ def _in_processes(
                     totals.update(*reports.get())
                 for future in finished:
                     index = futures[future]
-                    try:
-                        outcomes[index] = Outcome(sources[index], future.result(), None)
-                    except VideoError as error:
-                        outcomes[index] = Outcome(sources[index], None, error)
+                    outcomes[index] = Outcome.of(sources[index], future.result)
                     totals.finish(index)
         except BaseException:
             stop.set()

@@ -152,25 +152,19 @@ def open_output(output: Path) -> Path:
     """
     output = Path(output).expanduser().absolute()
     path = output / SPECIFICATION
-    specification = STANDARD.to_json()
+    specification, remedy = STANDARD.to_json(), "give another folder as --output"
     try:
         if path.exists():
-            if json.loads(path.read_text(encoding="utf-8")) != specification:
-                raise WorkdirError(
-                    "describes crops of another kind",
-                    path=path,
-                    remedy="give another folder as --output",
-                )
+            if files.read_json(path, remedy=remedy) != specification:
+                raise WorkdirError("describes crops of another kind", path=path, remedy=remedy)
         elif output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise WorkdirError(
                 f"exists, and was not made by this command (it has no {SPECIFICATION})",
                 path=output,
                 remedy="give a new or empty folder as --output",
             )
-    except (OSError, ValueError) as error:
-        raise WorkdirError(
-            f"cannot be read: {error}", path=path, remedy="give another folder as --output"
-        ) from error
+    except OSError as error:
+        raise WorkdirError(f"cannot be read: {error}", path=path, remedy=remedy) from error
     for folder in (CROPS, RECORDS):
         files.make_folder(output / folder)
     files.write_json(path, specification, indent=1)
@@ -199,11 +193,7 @@ def write_record(output: Path, source: Source, record: dict[str, Any]) -> None:
 def write_lists(output: Path, records: Iterable[dict[str, Any]]) -> int:
     """Writes the manifest, the test list and the list of gaps of finished sources.
 
-    Returns:
-        Number of crops.
-
-    Raises:
-        WorkdirError: they cannot be written.
+    Returns the number of crops; raises WorkdirError.
     """
     crops: list[list[Any]] = [["image", "video", "frame", "seconds", "source", "score"]]
     crops[0] += [f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy"]

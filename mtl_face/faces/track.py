@@ -35,11 +35,6 @@ class Track:
     frames: list[int] = dataclasses.field(default_factory=list)
     faces: list[Face] = dataclasses.field(default_factory=list)
 
-    @property
-    def prominence(self) -> float:
-        """Size of the face, summed over its frames."""
-        return sum(face.size for face in self.faces)
-
 
 class Tracker:
     """Assigns the faces of successive frames to tracks; `tracks` are all of them so far."""
@@ -48,11 +43,7 @@ class Tracker:
         self.tracks: list[Track] = []
 
     def update(self, frame: int, faces: Sequence[Face]) -> list[Track]:
-        """Adds the faces of a frame, whose number is larger than that of the frame before.
-
-        Returns:
-            The track of each face, in the order of `faces`.
-        """
+        """Adds the faces of a frame, later than the one before; returns the track of each."""
         active = [track for track in self.tracks if frame - track.frames[-1] <= PATIENCE]
         pairs = []
         for index, face in enumerate(faces):
@@ -69,33 +60,20 @@ class Tracker:
             if index not in chosen and number not in taken:
                 chosen[index] = self.tracks[number]
                 taken.add(number)
-        result = []
         for index, face in enumerate(faces):
             if index not in chosen:
                 chosen[index] = Track(len(self.tracks))
                 self.tracks.append(chosen[index])
-            track = chosen[index]
-            track.frames.append(frame)
-            track.faces.append(face)
-            result.append(track)
-        return result
+            chosen[index].frames.append(frame)
+            chosen[index].faces.append(face)
+        return [chosen[index] for index in range(len(faces))]
 
 
-@dataclasses.dataclass(frozen=True)
-class Person:
-    """The tracks that show one person.
+def people(tracks: Sequence[Track]) -> list[dict[int, int]]:
+    """The most prominent people of a video, from left to right, from all of its tracks.
 
-    Attributes:
-        tracks: numbers of the tracks.
-        choice: for each frame in which the person is seen, the track to take the face from.
+    Each is the number of the track to take the face from, by frame in which the person is seen.
     """
-
-    tracks: tuple[int, ...]
-    choice: dict[int, int]
-
-
-def people(tracks: Sequence[Track]) -> list[Person]:
-    """The most prominent people of a video, from left to right, from all of its tracks."""
     groups: list[list[Track]] = []
     for track in sorted(tracks, key=lambda track: (-len(track.frames), track.number)):
         open_to = [group for group in groups if not _together(track, group)]
@@ -110,11 +88,12 @@ def people(tracks: Sequence[Track]) -> list[Person]:
         for group in groups[:MOST_PEOPLE]
         if _prominence(group) >= LEAST_PROMINENCE * _prominence(groups[0])
     ]
-    return [_person(group) for group in sorted(kept, key=lambda group: _mean_x(*group))]
+    return [_choice(group) for group in sorted(kept, key=lambda group: _mean_x(*group))]
 
 
 def _prominence(group: Sequence[Track]) -> float:
-    return sum(track.prominence for track in group)
+    """Size of the face, summed over the frames of each track."""
+    return sum(sum(face.size for face in track.faces) for track in group)
 
 
 def _mean_x(*tracks: Track) -> float:
@@ -124,19 +103,17 @@ def _mean_x(*tracks: Track) -> float:
 def _together(track: Track, group: Sequence[Track]) -> bool:
     """Whether the track and the group's are seen at the same time, as two persons are."""
     frames = set(track.frames)
-    for other in group:
-        shared = len(frames.intersection(other.frames))
-        if shared > _SHARED * min(len(track.frames), len(other.frames)):
-            return True
-    return False
-
-
-def _person(group: Sequence[Track]) -> Person:
-    choice: dict[int, tuple[float, int]] = {}
-    for track in group:
-        for frame, face in zip(track.frames, track.faces, strict=True):
-            choice[frame] = max(choice.get(frame, (0.0, -1)), (face.size, track.number))
-    return Person(
-        tuple(track.number for track in group),
-        {frame: choice[frame][1] for frame in sorted(choice)},
+    return any(
+        len(frames.intersection(other.frames)) > _SHARED * min(len(frames), len(other.frames))
+        for other in group
     )
+
+
+def _choice(group: Sequence[Track]) -> dict[int, int]:
+    """The track with the largest face of each frame."""
+    seen = sorted(
+        (frame, face.size, track.number)
+        for track in group
+        for frame, face in zip(track.frames, track.faces, strict=True)
+    )
+    return {frame: number for frame, _, number in seen}

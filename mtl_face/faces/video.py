@@ -5,6 +5,7 @@ frame rate does: the numbering of the ABAW annotation files. The numbers come fr
 of the packets, so that a frame that cannot be decoded leaves a gap and shifts nothing.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
@@ -59,10 +60,9 @@ class Video:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """Decodes the frames in the order in which they are shown; raises VideoError."""
-        av = import_av()
         last = 0
         start: float | None = None
-        with _Opened(av, self.path) as (container, stream):
+        with _opened(self.path) as (av, container, stream):
             stream.thread_type = "AUTO"
             aspect = _pixel_aspect(stream)
             for packet in _packets(av, container, stream):
@@ -114,9 +114,8 @@ def open_video(path: Path) -> Video:
         VideoError: the file is missing, no video, damaged, or has no video stream.
         MissingExtraError: PyAV is not installed.
     """
-    av = import_av()
     stamps: list[int | None] = []
-    with _Opened(av, path) as (container, stream):
+    with _opened(path) as (av, container, stream):
         for packet in _packets(av, container, stream):
             if packet.size and not packet.is_discard:
                 stamps.append(packet.pts)
@@ -143,8 +142,7 @@ def estimate_frames(path: Path) -> int:
 
     Raises as `open_video`.
     """
-    av = import_av()
-    with _Opened(av, path) as (container, stream):
+    with _opened(path) as (av, container, stream):
         if stream.frames:
             return int(stream.frames)
         if container.duration and stream.average_rate:
@@ -170,60 +168,45 @@ def _pixel_aspect(stream: Any) -> Fraction:
     return Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
 
 
-def import_av() -> Any:
-    """PyAV, imported where it is used. Raises MissingExtraError."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
+    """PyAV, a file open for reading, and its first video stream.
+
+    Raises:
+        VideoError: it is no file with a video stream.
+        MissingExtraError: PyAV is not installed.
+    """
     try:
         import av
     except ImportError as error:
         raise missing_extra("reading videos needs PyAV", error) from error
     av.logging.set_level(av.logging.PANIC)  # damage is counted and reported here
-    return av
-
-
-class _Opened:
-    """A file open for reading, and its first video stream; errors are the user's."""
-
-    def __init__(self, av: Any, path: Path) -> None:
-        self._av = av
-        self._path = path
-        self._container: Any = None
-
-    def __enter__(self) -> tuple[Any, Any]:
-        try:
-            self._container = self._av.open(str(self._path))
-        except FileNotFoundError as error:
-            raise VideoError(
-                "the file does not exist", path=self._path, remedy="check the path"
-            ) from error
-        except PermissionError as error:
-            raise VideoError(
-                "no permission to read the file",
-                path=self._path,
-                remedy="make it readable (chmod u+r)",
-            ) from error
-        except (self._av.FFmpegError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise VideoError(
-                f"this is no video, or its header is damaged ({reason})",
-                path=self._path,
-                remedy="copy or download it again; a recording that was cut off may need repair",
-            ) from error
+    try:
+        container = av.open(str(path))
+    except FileNotFoundError as error:
+        raise VideoError("the file does not exist", path=path, remedy="check the path") from error
+    except PermissionError as error:
+        raise VideoError(
+            "no permission to read the file", path=path, remedy="make it readable (chmod u+r)"
+        ) from error
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise VideoError(
+            f"this is no video, or its header is damaged ({reason})",
+            path=path,
+            remedy="copy or download it again; a recording that was cut off may need repair",
+        ) from error
+    with container:
         # A cover picture in a sound file is a video stream of one frame.
-        streams = [
-            stream for stream in self._container.streams.video if not _is_cover(self._av, stream)
-        ]
+        streams = [stream for stream in container.streams.video if not _is_cover(av, stream)]
         if not streams:
-            kinds = sorted({stream.type for stream in self._container.streams})
-            self._container.close()
+            kinds = sorted({stream.type for stream in container.streams})
             raise VideoError(
                 "the file has no video stream" + (f", only {' and '.join(kinds)}" if kinds else ""),
-                path=self._path,
+                path=path,
                 remedy="give the file with the picture",
             )
-        return self._container, streams[0]
-
-    def __exit__(self, *_: object) -> None:
-        self._container.close()
+        yield av, container, streams[0]
 
 
 def _is_cover(av: Any, stream: Any) -> bool:

@@ -25,14 +25,14 @@ def sides(tracker):
     """Frames and mean place of each person."""
     return [
         (
-            list(person.choice),
+            list(person),
             float(
                 np.mean(
                     [
                         tracker.tracks[track]
                         .faces[tracker.tracks[track].frames.index(frame)]
                         .centre[0]
-                        for frame, track in person.choice.items()
+                        for frame, track in person.items()
                     ]
                 )
             ),
@@ -117,7 +117,7 @@ def test_no_track_has_two_faces_of_a_frame(frames):
     for track in tracker.tracks:
         assert len(set(track.frames)) == len(track.frames) == len(track.faces)
         assert track.frames == sorted(track.frames)
-    chosen = people(tracker.tracks) if tracker.tracks else []
+    chosen = people(tracker.tracks)
     assert len(chosen) <= 2
-    tracks = [number for person in chosen for number in person.tracks]
+    tracks = [number for person in chosen for number in set(person.values())]
     assert len(set(tracks)) == len(tracks)

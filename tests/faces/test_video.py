@@ -1,5 +1,6 @@
 """Decoding: every frame keeps its number, whatever is odd or damaged about the file."""
 
+import contextlib
 import itertools
 import sys
 import wave
@@ -126,13 +127,14 @@ class BreaksOff:
 
 def test_a_file_that_cannot_be_read_to_its_end(tmp_path, monkeypatch):
     path = small_videos.write(tmp_path / "a.mkv", small_videos.grey_steps(24))
-    enter = video._Opened.__enter__
+    opened = video._opened
 
-    def broken(self):
-        container, stream = enter(self)
-        return BreaksOff(container, 13), stream
+    @contextlib.contextmanager
+    def broken(path):
+        with opened(path) as (library, container, stream):
+            yield library, BreaksOff(container, 13), stream
 
-    monkeypatch.setattr(video._Opened, "__enter__", broken)
+    monkeypatch.setattr(video, "_opened", broken)
     steps, opened = levels(path)
     assert opened.frames == 13
     assert len(steps) == 13  # those that the decoder held back too
