@@ -47,15 +47,11 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         return _score(options)
     if options.model is None:
         raise ConfigError("evaluate was given nothing to evaluate", remedy=_REMEDY)
-    if options.report is not None or options.images is not None:
+    if options.lenient or {options.report, options.images, options.dataset} != {None}:
         raise ConfigError(
-            "--report and --images go with --predictions: a run or an export always gets its "
-            "report.html beside its metrics.json",
+            "--report, --images, --lenient and --dataset go with --predictions (a run or an export "
+            "always gets its report.html beside its metrics.json)",
             remedy="leave them out, or " + _REMEDY,
-        )
-    if options.lenient or options.dataset is not None:
-        raise ConfigError(
-            "--lenient and --dataset go with --predictions", remedy="leave them out, or " + _REMEDY
         )
     from mtl_face.run import models
     from mtl_face.run.evaluate import evaluate

@@ -47,9 +47,8 @@ The whole thing on the embedded default:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; without arguments, that of this process.
 
-    Returns:
-        Exit status: 0, 2 for a user's mistake, 128 + signal if stopped by one, or if whoever read
-        the output (`head`, say) went away.
+    The exit status is 0, 2 for a user's mistake, or 128 + signal if stopped by one, or if whoever
+    read the output (`head`, say) went away.
     """
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import importlib.util
 import sys
+import traceback
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,8 +29,7 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, reads_data: bool = 
         overrides: `a.b=value` items; values are written as in Python, strings without quotes.
         reads_data: see `validate`.
 
-    Raises:
-        ConfigError: if the file cannot be read or run, or for a wrong field or value.
+    ConfigError if the file cannot be read or run, or for a wrong field or value.
     """
     path = _file_of(path)
     return load_values(_run_config_file(path), overrides, path, reads_data=reads_data)
@@ -44,8 +44,7 @@ def load_config(path_or_name: str | Path, **changes: Any) -> Config:
             `optimizer={"batch_size": 32}`, or by its dotted name,
             `**{"optimizer.batch_size": 32}`.
 
-    Raises:
-        ConfigError: there is no such file or setting, or a value is wrong.
+    ConfigError if there is no such file or setting, or a value is wrong.
     """
     path = _file_of(path_or_name)
     values = _run_config_file(path)
@@ -190,9 +189,6 @@ def _line_in(path: Path, error: BaseException) -> int | None:
     file = path.resolve()
     if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == file:
         return error.lineno
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename).resolve() == file:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
+    trace = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in trace if Path(frame.filename).resolve() == file]
+    return lines[-1] if lines else None

@@ -10,7 +10,6 @@ right are the picture's: the eye on the left is the person's right one.
 Dimension letters: L landmarks (5), H height, W width, C channels (3).
 """
 
-import dataclasses
 import math
 from typing import Any
 
@@ -23,46 +22,39 @@ LANDMARK_NAMES = ("left_eye", "right_eye", "nose_tip", "left_mouth_corner", "rig
 _MAX_SAMPLES = 8  # a side of a pixel, when shrinking
 
 
-@dataclasses.dataclass(frozen=True)
-class CropSpecification:
-    """What a crop is: enough to cut another face in the same way.
+SIZE = 112
+"""Side of a crop, in pixels."""
 
-    Attributes:
-        size: side of the crop, in pixels.
-        template: where the landmarks go, [L][x, y] in pixels of the crop.
-    """
-
-    size: int = 112
-    template: tuple[tuple[float, float], ...] = (
+TEMPLATE_L2 = np.array(
+    [
         (38.2946, 51.6963),
         (73.5318, 51.5014),
         (56.0252, 71.7366),
         (41.5493, 92.3655),
         (70.7299, 92.2041),
-    )
-
-    def target(self) -> npt.NDArray[np.float64]:
-        """The template, float64 [L, 2]."""
-        return np.array(self.template)
-
-    def to_json(self) -> dict[str, Any]:
-        """The specification with its meaning, ready for JSON."""
-        return {
-            "version": 1,
-            "size": self.size,
-            "colour": "RGB, 8 bits",
-            "landmarks": list(LANDMARK_NAMES),
-            "template": [list(point) for point in self.template],
-            "alignment": "least-squares similarity (rotation, scale, shift; no reflection) from "
-            "the landmarks to the template",
-            "coordinates": "pixels, x right, y down, (0, 0) the centre of the first pixel; left "
-            "and right as seen in the picture",
-            "outside_of_the_frame": "black",
-        }
+    ]
+)
+"""Where the landmarks go, x and y in pixels of the crop."""
 
 
-STANDARD = CropSpecification()
-"""The crop of the ABAW challenges."""
+def specification(size: int = SIZE) -> dict[str, Any]:
+    """What a crop is, ready for JSON: enough to cut another face in the same way, to any size."""
+    scale = size / SIZE
+    return {
+        "version": 1,
+        "size": size,
+        "colour": "RGB, 8 bits",
+        "landmarks": list(LANDMARK_NAMES),
+        "template": [
+            [round((place + 0.5) * scale - 0.5, 4) for place in point]
+            for point in TEMPLATE_L2.tolist()
+        ],
+        "alignment": "least-squares similarity (rotation, scale, shift; no reflection) from "
+        "the landmarks to the template",
+        "coordinates": "pixels, x right, y down, (0, 0) the centre of the first pixel; left "
+        "and right as seen in the picture",
+        "outside_of_the_frame": "black",
+    }
 
 
 def similarity(
@@ -73,15 +65,8 @@ def similarity(
     With points as complex numbers a similarity is z -> a z + b, and the least-squares a and b have
     a closed form: that of Umeyama (1991) in the plane, where the rotation needs no singular values.
 
-    Args:
-        source_L2: points, at least two of them different.
-        target_L2: where they should go.
-
-    Returns:
-        float64 [2, 3]: (x, y) goes to M @ (x, y, 1).
-
-    Raises:
-        ValueError: the source points coincide.
+    Returns M, float64 [2, 3]: (x, y) goes to M @ (x, y, 1). ValueError if the source points
+    coincide.
     """
     source_L = source_L2[:, 0] + 1j * source_L2[:, 1]
     target_L = target_L2[:, 0] + 1j * target_L2[:, 1]
@@ -111,15 +96,12 @@ def warp(frame: Image.Image, matrix_23: npt.NDArray[np.float64], size: int) -> I
     """Cuts a square out of a frame.
 
     Where the frame is shrunk, each pixel is the mean of several bilinear samples, so that fine
-    texture does not alias.
+    texture does not alias. The result is black where the frame does not reach.
 
     Args:
         frame: an RGB picture.
         matrix_23: from places in the frame to places in the result.
         size: side of the result.
-
-    Returns:
-        An RGB picture; black where the frame does not reach.
     """
     inverse_23 = invert(matrix_23)
     shrink = math.sqrt(abs(np.linalg.det(inverse_23[:, :2])))
@@ -134,17 +116,6 @@ def warp(frame: Image.Image, matrix_23: npt.NDArray[np.float64], size: int) -> I
     return result.reduce(samples) if samples > 1 else result
 
 
-def crop_face(
-    frame: Image.Image,
-    landmark_L2: npt.NDArray[np.float64],
-    specification: CropSpecification = STANDARD,
-) -> Image.Image:
-    """Cuts an aligned face out of an RGB frame.
-
-    Args:
-        frame: an RGB picture.
-        landmark_L2: the five landmarks in pixels of the frame, in the order of `LANDMARK_NAMES`.
-        specification: size and template of the crop.
-    """
-    matrix_23 = similarity(landmark_L2, specification.target())
-    return warp(frame, matrix_23, specification.size)
+def crop_face(frame: Image.Image, landmark_L2: npt.NDArray[np.float64]) -> Image.Image:
+    """Cuts an aligned face out of an RGB frame; `landmark_L2` in the order of `LANDMARK_NAMES`."""
+    return warp(frame, similarity(landmark_L2, TEMPLATE_L2), SIZE)

@@ -282,8 +282,7 @@ def extract_all(
         progress: called with frames done and in all, summed over the sources.
         detector: finds faces, in this process; None: BlazeFace, in any.
 
-    Returns:
-        What became of each source, in their order.
+    Returns what became of each source, in their order.
 
     Raises:
         MissingExtraError: a library is not installed.

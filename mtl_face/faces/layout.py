@@ -23,8 +23,8 @@ from typing import Any
 
 from mtl_face import files
 from mtl_face.errors import ImageError, UserError, WorkdirError
-from mtl_face.faces import video
-from mtl_face.faces.align import LANDMARK_NAMES, STANDARD
+from mtl_face.faces import align, video
+from mtl_face.faces.align import LANDMARK_NAMES
 
 PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
@@ -147,12 +147,11 @@ def _name(stem: str) -> str:
 def open_output(output: Path) -> Path:
     """Makes the folder, or checks that an earlier call made it; returns its absolute path.
 
-    Raises:
-        WorkdirError: it holds something else, or crops of another kind, or cannot be written.
+    WorkdirError if it holds something else or crops of another kind, or cannot be written.
     """
     output = Path(output).expanduser().absolute()
     path = output / SPECIFICATION
-    specification, remedy = STANDARD.to_json(), "give another folder as --output"
+    specification, remedy = align.specification(), "give another folder as --output"
     try:
         if path.exists():
             if files.read_json(path, remedy=remedy) != specification:

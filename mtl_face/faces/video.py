@@ -170,12 +170,7 @@ def _pixel_aspect(stream: Any) -> Fraction:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
-    """PyAV, a file open for reading, and its first video stream.
-
-    Raises:
-        VideoError: it is no file with a video stream.
-        MissingExtraError: PyAV is not installed.
-    """
+    """PyAV, a file open for reading, and its first video stream; raises as `open_video`."""
     try:
         import av
     except ImportError as error:

@@ -75,11 +75,7 @@ TOPOLOGIES = {
 
 
 def check_topology(name: str) -> None:
-    """Checks the name of a slice, as `v5e:4x4`, or `local`.
-
-    Raises:
-        ConfigError: nothing has that name; the remedy lists what does.
-    """
+    """ConfigError unless this names a slice, as `v5e:4x4`, or is `local`; it lists the names."""
     known = [f"{kind}:{shape}" for kind, shapes in TOPOLOGIES.items() for shape in shapes]
     if name in (*known, LOCAL):
         return

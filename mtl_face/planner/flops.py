@@ -46,11 +46,9 @@ class _Product:
 
 
 def by_part(model: ModelConfig) -> dict[str, Flops]:
-    """Counts a network.
+    """Operations of one image, by block.
 
-    Returns:
-        Operations of one image, by block: `stem`, `stage1` ..., `projection`, `encoder`,
-        `decoder`, `heads`.
+    These are `stem`, `stage1` ..., `projection`, `encoder`, `decoder` and `heads`.
     """
     products = list(_backbone(model.input_size, model.backbone))
     backbone, width, ratio = model.backbone, model.embed_dim, model.mlp_ratio

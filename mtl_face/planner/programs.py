@@ -143,8 +143,7 @@ def step_sources() -> list[Path]:
 def find_library(environment: Mapping[str, str] = os.environ) -> Path:
     """The TPU's compiler: where a variable says, in the user's cache folder, or beside JAX.
 
-    Raises:
-        CompilerError: it is nowhere; the remedy is the command that gets it.
+    CompilerError if it is nowhere; the remedy is the command that gets it.
     """
     named = environment.get(FOLDER)
     folder = Path(named).expanduser() if named else files.cache_folder() / "libtpu"

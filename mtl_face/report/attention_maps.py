@@ -69,17 +69,9 @@ def on_face(
 
 
 def check(attention: NDArray[np.float32], num_images: int) -> NDArray[np.float64]:
-    """The weights averaged over the heads, as maps.
+    """Weights [K, M, H, T, N], averaged over the heads, as maps [K, M, T, h, w], float64.
 
-    Args:
-        attention: weights, [K, M, H, T, N]; each row over N sums to 1.
-        num_images: K.
-
-    Returns:
-        [K, M, T, h, w], float64; h = w, the square root of N.
-
-    Raises:
-        ValueError: another shape, or N is no square.
+    h = w, the square root of N; ValueError for another shape.
     """
     expected = attention.ndim == 5 and attention.shape[0] == num_images
     side = math.isqrt(attention.shape[-1])

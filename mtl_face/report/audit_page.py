@@ -27,9 +27,7 @@ Report = dict[str, Any]
 def write_audit(path: str | os.PathLike[str], report: Report, *, title: str, where: str) -> None:
     """Writes the page as one HTML file that loads nothing; `where` is the data set's folder.
 
-    Raises:
-        WorkdirError: the place cannot be written. Pictures that cannot be read are left out; the
-            report lists them as broken.
+    Pictures that cannot be read are left out: the report lists them as broken. Raises WorkdirError.
     """
     splits = report["splits"].items()
     write_page(
@@ -89,7 +87,6 @@ def _combinations(report: Report) -> Table:
 
 
 def _expressions(split: str, labels: Report) -> Table:
-    """How often each class occurs, and its mean valence and arousal."""
     rows = _shares(labels["expressions"])
     for row in rows:
         means = labels["va_given_expression"][row[0]]
@@ -102,7 +99,6 @@ def _expressions(split: str, labels: Report) -> Table:
 
 
 def _units(split: str, units: Report) -> Table:
-    """How often each unit is present."""
     rows = []
     for name, unit, words in zip(tasks.AU_NAMES, _UNITS, tasks.AU_DESCRIPTIONS, strict=True):
         present, absent, share = (units[name][key] for key in ("present", "absent", "share"))
@@ -117,7 +113,6 @@ def _units(split: str, units: Report) -> Table:
 
 
 def _valence_arousal(split: str, va: Report) -> Table:
-    """Where the rows lie in valence and arousal."""
     histogram = va["histogram"]
     edges = [-1 + 2 * index / len(histogram) for index in range(len(histogram))]
     most = max(1, *itertools.chain.from_iterable(histogram))

@@ -31,8 +31,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     losses in training and scores in validation. Values that are not finite, or None, are gaps.
     `score` is left out where it is the same as `p`.
 
-    Args:
-        history: rows with `step`, optionally `epoch`, and any of the numbers.
+    A row of the history has `step`, optionally `epoch`, and any of the numbers.
 
     Returns:
         `main`: scores and losses, drawings with their names as captions; loss, P and the tasks'
@@ -74,7 +73,7 @@ def _panel(key: str) -> tuple[str, str]:
 
 
 def _curve(name: str, lines: Mapping[str, Points], number: int) -> Markup:
-    with canvas(3.3, 2.2) as (figure, axes):
+    with canvas(3.3, 2.2) as axes:
         words = []
         for line, colour in _LINES.items():
             if line not in lines:
@@ -91,7 +90,7 @@ def _curve(name: str, lines: Mapping[str, Points], number: int) -> Markup:
         if lines.keys() != {"run"}:
             axes.legend()
         return to_svg(
-            figure,
+            axes,
             identifier=f"curve-{number}",
             description=f"Learning curve of {name}: {'; '.join(words)}.",
         )

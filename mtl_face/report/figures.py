@@ -7,16 +7,13 @@ import io
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mtl_face.report.page import printable
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TEXT = "#010203"
 """Stands for the page's text colour while matplotlib draws; becomes `currentColor`."""
@@ -49,8 +46,8 @@ _RC: Any = {  # matplotlib would have each key typed
 @contextmanager
 def canvas(
     width: float, height: float, *, grid: Literal["both", "x"] = "both", left: float = 0.66
-) -> "Iterator[tuple[Figure, Any]]":
-    """A figure and its axes, apart from pyplot and its global state.
+) -> Iterator[Any]:
+    """The axes of a figure, apart from pyplot and its global state.
 
     Everything is drawn inside the block: texts take their settings when they are made. Sizes are
     in inches. The margins are fixed, `left` for the labels of the y axis, since to fit them to the
@@ -66,10 +63,10 @@ def canvas(
         )
         axes.grid(visible=True, axis=grid, color=TEXT, alpha=0.15, linewidth=0.6)
         axes.set_axisbelow(True)
-        yield figure, axes
+        yield axes
 
 
-def to_svg(figure: "Figure", *, identifier: str, description: str) -> Markup:
+def to_svg(axes: Any, *, identifier: str, description: str) -> Markup:
     """The figure as an `svg` element without name spaces, style sheet or metadata.
 
     Every id inside gets the prefix `identifier`, since ids must be unique in the page.
@@ -77,7 +74,7 @@ def to_svg(figure: "Figure", *, identifier: str, description: str) -> Markup:
     """
     buffer = io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, dpi=144, metadata=nothing)
+    axes.figure.savefig(buffer, format="svg", transparent=True, dpi=144, metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())
     for parent in root.iter():
         for child in list(parent):
@@ -106,12 +103,12 @@ def density(
 
     Values are clipped to [-1, 1], as in the score. The size of the drawing does not grow with N.
     """
-    with canvas(3.3, 3.1, left=0.8) as (figure, axes):
+    with canvas(3.3, 3.1, left=0.8) as axes:
         axes.plot([-1, 1], [-1, 1], color=SECOND, linewidth=1, linestyle="--", zorder=3)
         _hexagons(axes, truth_N, prediction_N, FIRST)
         axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
         return to_svg(
-            figure,
+            axes,
             identifier=f"density-{name}",
             description=f"Density of {len(truth_N)} frames, predicted against true {name}; "
             f"concordance {score:.3f}. The dashed line is a perfect prediction.",
@@ -126,7 +123,7 @@ def va_plane(
     Values are clipped to [-1, 1]. `name` says what they are; labels have another colour.
     """
     valence_N, arousal_N = np.clip([valence_N, arousal_N], -1, 1)
-    with canvas(3.3, 3.1, left=0.8) as (figure, axes):
+    with canvas(3.3, 3.1, left=0.8) as axes:
         for draw in (axes.axhline, axes.axvline):
             draw(0, color=TEXT, alpha=0.5, linewidth=0.8)
         _hexagons(axes, valence_N, arousal_N, SECOND if truth else FIRST)
@@ -136,7 +133,7 @@ def va_plane(
             for axis, value in (("Valence", valence_N), ("Arousal", arousal_N))
         )
         return to_svg(
-            figure,
+            axes,
             identifier=f"plane-{'truth' if truth else 'prediction'}",
             description=f"Density of {len(valence_N)} frames in the plane of valence and arousal, "
             f"{name}. {words}",
@@ -159,7 +156,7 @@ def bars(rows: Sequence[Bar], *, identifier: str, description: str) -> Markup:
     """
     height = 0.7 + 0.28 * len(rows)
     left = 0.35 + 0.064 * max(len(bar.label) for bar in rows)
-    with canvas(left + 2.3, height, grid="x", left=left) as (figure, axes):
+    with canvas(left + 2.3, height, grid="x", left=left) as axes:
         words = []
         for place, (label, value, ends, mark) in enumerate(rows):
             if value is None:
@@ -182,7 +179,7 @@ def bars(rows: Sequence[Bar], *, identifier: str, description: str) -> Markup:
         axes.set(xlim=(0, 1.13), xticks=np.linspace(0, 1, 6), ylim=(len(rows) - 0.4, -0.6))
         axes.set_xlabel("F1")
         return to_svg(
-            figure, identifier=identifier, description=f"{description}: {'; '.join(words)}."
+            axes, identifier=identifier, description=f"{description}: {'; '.join(words)}."
         )
 
 

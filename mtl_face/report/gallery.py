@@ -127,15 +127,15 @@ def _va_line(
     if std is not None and not np.isnan(value):
         predicted += f" \N{PLUS-MINUS SIGN} {std[row]:.2f}"
     true = float(getattr(truth, name)[row])
-    told = "not labelled" if np.isnan(true) else f"{true:+.2f}"
-    return name.capitalize(), told, predicted, False
+    label = "not labelled" if np.isnan(true) else f"{true:+.2f}"
+    return name.capitalize(), label, predicted, False
 
 
 def _expression_line(true: int, answer: int) -> tuple[str, str, str, bool]:
-    told = EXPRESSION_NAMES[true] if true >= 0 else "not labelled"
+    label = EXPRESSION_NAMES[true] if true >= 0 else "not labelled"
     predicted = EXPRESSION_NAMES[answer] if answer >= 0 else "not answered"
     wrong = true >= 0 and answer >= 0 and true != answer
-    return "Expression", told, f"{predicted} (wrong)" if wrong else predicted, wrong
+    return "Expression", label, f"{predicted} (wrong)" if wrong else predicted, wrong
 
 
 def _au_words(truth_A: NDArray[np.float64], answer_A: NDArray[np.int8]) -> list[tuple[str, bool]]:
@@ -191,12 +191,11 @@ def frame_errors(
 def frame_uncertainties(answers: PredictionTable) -> NDArray[np.float64] | None:
     """How uncertain each row says it is, on a scale that the tasks share.
 
-    The mean over the tasks that tell it of: the entropy of the expression in units of its largest
-    possible value; the mean entropy of the action units likewise; the mean standard deviation of
-    valence and arousal, 1 at most.
+    The mean over the tasks with probabilities or standard deviations of: the entropy of the
+    expression in units of its largest possible value; the mean entropy of the action units
+    likewise; the mean standard deviation of valence and arousal, 1 at most.
 
-    Returns:
-        In [0, 1], float64 [N]; None where only decisions are known.
+    Returns float64 [N] in [0, 1]; None where only decisions are known.
     """
     from scipy.special import entr
 

@@ -78,8 +78,7 @@ class Table(NamedTuple):
 def embed(picture: NDArray[np.uint8], description: str) -> Picture:
     """A picture, uint8 [H, W, 3], as a JPEG of 160 pixels at most that the page itself holds.
 
-    Raises:
-        ValueError: another shape or dtype.
+    ValueError for another shape or dtype.
     """
     from PIL import Image
 
@@ -94,11 +93,7 @@ def embed(picture: NDArray[np.uint8], description: str) -> Picture:
 
 
 def write_page(path: str | os.PathLike[str], template: str, **values: Any) -> None:
-    """Fills a template, a file of `templates/`, and writes the page; replaces one that exists.
-
-    Raises:
-        WorkdirError: the place cannot be written.
-    """
+    """Fills a template, a file of `templates/`, and writes the page; raises WorkdirError."""
     write_text(path, _environment().get_template(template).render(values))
 
 

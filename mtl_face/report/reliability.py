@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -11,9 +11,6 @@ from mtl_face.report.figures import FIRST, SECOND, TEXT, THIRD, canvas, to_svg
 from mtl_face.report.page import Drawing, Table
 from mtl_face.report.scores import TASK_WORDS, Scores
 from mtl_face.tasks import AU, EXPR, VA, VA_NAMES
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _EVENTS = {
     AU: "an action unit being present",
@@ -128,7 +125,7 @@ def reliability(
 
     `now`, and `before` calibration, are bins: lists `confidence`, `frequency` and `count`.
     """
-    with _unit_square("predicted probability", "observed frequency") as (figure, axes):
+    with _unit_square("predicted probability", "observed frequency") as axes:
         words = []
         drawn = [(before, SECOND, "s", "before calibration"), (now, FIRST, "o", "as scored")]
         for bins, colour, marker, name in drawn:
@@ -147,7 +144,7 @@ def reliability(
         if before is not None:
             axes.legend(loc="upper left")
         return to_svg(
-            figure,
+            axes,
             identifier=f"reliability-{task}",
             description=f"Reliability diagram, {event}. {'; '.join(words)}. The dashed diagonal "
             "is perfect calibration.",
@@ -162,7 +159,7 @@ def interval_coverage(
     `now`, and `before` calibration, hold those of `valence` and `arousal` by nominal percentage.
     """
     labels = "nominal probability of the interval", "share of labels inside"
-    with _unit_square(*labels) as (figure, axes):
+    with _unit_square(*labels) as axes:
         words = []
         for values, style, when in ((before, ":", "before calibration"), (now, "-", "as scored")):
             if values is None:
@@ -179,7 +176,7 @@ def interval_coverage(
                 )
         axes.legend(loc="upper left")
         return to_svg(
-            figure,
+            axes,
             identifier="interval-coverage",
             description=f"Labels inside the predicted intervals: {'; '.join(words)}. The dashed "
             "diagonal is perfect calibration.",
@@ -192,7 +189,7 @@ def risk_coverage(curve: Mapping[str, Any], *, task: str, risk: str) -> Markup:
     `curve` has lists `coverage` and `risk`; `risk` says in words what the risk is.
     """
     coverage, value = np.asarray(curve["coverage"]), np.asarray(curve["risk"])
-    with canvas(3.3, 2.6) as (figure, axes):
+    with canvas(3.3, 2.6) as axes:
         axes.axhline(value[-1], color=THIRD, linewidth=1, linestyle="--", label="in random order")
         axes.plot(coverage, value, color=FIRST, marker="o", markersize=3, label="surest first")
         axes.legend(loc="lower right")
@@ -200,7 +197,7 @@ def risk_coverage(curve: Mapping[str, Any], *, task: str, risk: str) -> Markup:
         axes.set(xlabel="share of rows answered", ylabel=risk)
         half = float(np.interp(0.5, coverage, value))
         return to_svg(
-            figure,
+            axes,
             identifier=f"risk-{task}",
             description=f"Risk against coverage: {risk} {value[-1]:.3f} if all are answered, "
             f"{half:.3f} if the surest half is, {value[0]:.3f} for the surest twentieth.",
@@ -208,10 +205,10 @@ def risk_coverage(curve: Mapping[str, Any], *, task: str, risk: str) -> Markup:
 
 
 @contextmanager
-def _unit_square(xlabel: str, ylabel: str) -> "Iterator[tuple[Figure, Any]]":
+def _unit_square(xlabel: str, ylabel: str) -> Iterator[Any]:
     """A canvas of two shares with its diagonal."""
-    with canvas(3.3, 3.2) as (figure, axes):
+    with canvas(3.3, 3.2) as axes:
         axes.plot([0, 1], [0, 1], color=TEXT, alpha=0.6, linewidth=1, linestyle="--")
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        yield figure, axes
+        yield axes

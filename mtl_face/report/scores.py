@@ -47,11 +47,7 @@ _MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What `mtl_face.evaluation.scoring.score` returned, read by dotted path as `au.per_au.au12`.
-
-    Attributes:
-        metrics: the result.
-    """
+    """What `evaluation.scoring.score` returned, read by dotted path as `au.per_au.au12`."""
 
     metrics: Mapping[str, Any]
 
@@ -136,8 +132,8 @@ def valence_arousal(result: Scores, truth: FrameTable, answers: PredictionTable)
     for name in VA_NAMES:
         ccc = result.value(f"va.{name}")
         svg = figures.density(true[name], predicted[name], name=name, score=ccc)
-        told = f"{name.capitalize()}: CCC {result.text(f'va.{name}')}."
-        drawings.append(Drawing(svg, f"{told} {stronger} Dashed: perfect."))
+        caption = f"{name.capitalize()}: CCC {result.text(f'va.{name}')}."
+        drawings.append(Drawing(svg, f"{caption} {stronger} Dashed: perfect."))
     return {
         "drawings": drawings,
         "table": Table(

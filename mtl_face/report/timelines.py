@@ -46,27 +46,6 @@ class Video(NamedTuple):
     rmse: float
 
 
-class Strip(NamedTuple):
-    """Valence or arousal of a video over its frames, with its description in words.
-
-    `paths` are the kind (`band`, `zero`, `raw`, `truth`, `final`) and the SVG path of each line,
-    lowest first; x is 0..1000 to the right, y 0..100 downwards.
-    """
-
-    name: str
-    description: str
-    paths: list[tuple[str, str]]
-
-
-class Timeline(NamedTuple):
-    """A video as it is drawn: its caption, its first and last frame, valence above arousal."""
-
-    caption: str
-    first: int
-    last: int
-    strips: list[Strip]
-
-
 def timelines(
     truth: FrameTable, answers: PredictionTable, raw: PredictionTable | None
 ) -> dict[str, Any]:
@@ -115,20 +94,27 @@ def choose_videos(truth: FrameTable, answers: PredictionTable) -> list[Video]:
 
 def draw(
     video: Video, truth: FrameTable, answers: PredictionTable, raw: PredictionTable | None
-) -> Timeline:
-    """The two strips of a video; arguments as of `timelines`."""
+) -> dict[str, Any]:
+    """A video as it is drawn: `caption`, `first` and `last` frame, `strips`: valence and arousal.
+
+    A strip has a `name`, a `description` in words, and `paths`: the kind (`band`, `zero`, `raw`,
+    `truth`, `final`) and the SVG path of each line, lowest first; x is 0..1000 to the right, y
+    0..100 downwards.
+    """
     frames = truth.frame[video.rows].astype(np.float64)
     error = "no labels" if np.isnan(video.rmse) else f"root mean square error {video.rmse:.3f}"
     tables = {"raw": raw, "truth": truth, "final": answers}
-    return Timeline(
-        caption=f"{video.name}: {len(video.rows):,} frames, {error}",
-        first=int(frames[0]),
-        last=int(frames[-1]),
-        strips=[_strip(name, frames, video, tables) for name in VA_NAMES],
-    )
+    return {
+        "caption": f"{video.name}: {len(video.rows):,} frames, {error}",
+        "first": int(frames[0]),
+        "last": int(frames[-1]),
+        "strips": [_strip(name, frames, video, tables) for name in VA_NAMES],
+    }
 
 
-def _strip(name: str, frames: NDArray[np.float64], video: Video, tables: dict[str, Any]) -> Strip:
+def _strip(
+    name: str, frames: NDArray[np.float64], video: Video, tables: dict[str, Any]
+) -> dict[str, Any]:
     def column(table: Any, name: str) -> NDArray[np.float64]:
         return getattr(table, name)[video.rows].astype(np.float64)
 
@@ -147,10 +133,10 @@ def _strip(name: str, frames: NDArray[np.float64], video: Video, tables: dict[st
     ranges = []
     for kind, line in lines.items():
         values = line[:, 1][~np.isnan(line[:, 1])]
-        told = f"from {values.min():.2f} to {values.max():.2f}" if len(values) else "absent"
-        ranges.append(f"{_IN_WORDS[kind]} {told}")
+        extent = f"from {values.min():.2f} to {values.max():.2f}" if len(values) else "absent"
+        ranges.append(f"{_IN_WORDS[kind]} {extent}")
     description = f"{name.capitalize()} of {video.name} over its frames: {', '.join(ranges)}."
-    return Strip(name, description, paths)
+    return {"name": name, "description": description, "paths": paths}
 
 
 def _pieces(points: Line) -> Iterator[Line]:

@@ -79,7 +79,7 @@ def _card(workdir: Path, predictor: Predictor, say: Say) -> dict[str, Any]:
     return cards.make(
         config,
         temperatures=predictor.temperatures,
-        crop={"data": provenance.data_sets(config), **_crop(config.data.image_size)},
+        crop={"data": provenance.data_sets(config), **align.specification(config.data.image_size)},
         step=predictor.step,
         metrics=metrics,
         provenance=predictor.origin["provenance"],
@@ -94,13 +94,3 @@ def _metrics(workdir: Path, step: int) -> dict[str, Any] | None:
     remedy = "evaluate the run again (run.py evaluate), or delete the file"
     metrics = files.read_json(file, remedy=remedy)
     return metrics if metrics.get("checkpoint_step") == step else None
-
-
-def _crop(size: int) -> dict[str, Any]:
-    """How the stored crops were cut, scaled to the size that the network was trained on."""
-    scale = size / align.STANDARD.size
-    template = tuple(
-        (round((x + 0.5) * scale - 0.5, 4), round((y + 0.5) * scale - 0.5, 4))
-        for x, y in align.STANDARD.template
-    )
-    return align.CropSpecification(size, template).to_json()

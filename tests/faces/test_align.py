@@ -40,7 +40,7 @@ def smooth_picture(height=200, width=260, seed=0):
 def test_similarity_is_umeyamas(angle, scale, x, y, noise, seed):
     random = np.random.default_rng(seed)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    target = align.STANDARD.target()
+    target = align.TEMPLATE_L2
     source = target @ turn.T + [x, y] + random.normal(0, noise, (5, 2)) * scale
     found = align.similarity(source, target)
     np.testing.assert_allclose(found, umeyama(source, target), atol=1e-8, rtol=1e-7)
@@ -50,7 +50,7 @@ def test_similarity_is_umeyamas(angle, scale, x, y, noise, seed):
 
 
 def test_similarity_never_mirrors():
-    target = align.STANDARD.target()
+    target = align.TEMPLATE_L2
     mirrored = target * [-1, 1]
     found = align.similarity(mirrored, target)
     np.testing.assert_allclose(found, umeyama(mirrored, target), atol=1e-9)
@@ -59,12 +59,12 @@ def test_similarity_never_mirrors():
 
 def test_similarity_of_one_place():
     with pytest.raises(ValueError, match="coincide"):
-        align.similarity(np.ones((5, 2)), align.STANDARD.target())
+        align.similarity(np.ones((5, 2)), align.TEMPLATE_L2)
 
 
 def test_template_is_the_renderers():
-    np.testing.assert_array_equal(align.STANDARD.target(), TEMPLATE_L2)
-    described = align.STANDARD.to_json()
+    np.testing.assert_array_equal(align.TEMPLATE_L2, TEMPLATE_L2)
+    described = align.specification()
     assert described["size"] == 112
     assert described["template"] == TEMPLATE_L2.tolist()
     assert described["landmarks"] == list(align.LANDMARK_NAMES)
@@ -94,7 +94,7 @@ def test_warp_averages_where_it_shrinks():
 
 def test_a_crop_of_a_crop_is_the_crop():
     picture = smooth_picture(112, 112)
-    again = align.crop_face(picture, align.STANDARD.target())
+    again = align.crop_face(picture, align.TEMPLATE_L2)
     assert np.abs(np.asarray(again).astype(int) - np.asarray(picture)).max() <= 1
 
 
@@ -103,7 +103,7 @@ def test_landmarks_land_on_the_template(factor):
     """Dots drawn at the landmarks of a frame are found at the template's places of its crop."""
     angle = np.radians(17)
     turn = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    template = align.STANDARD.target()
+    template = align.TEMPLATE_L2
     landmarks = (template - 56) @ turn.T + [400, 300]
     y, x = np.mgrid[:600, :800]
     for index, (place_x, place_y) in enumerate(landmarks):
@@ -119,6 +119,6 @@ def test_landmarks_land_on_the_template(factor):
 
 def test_outside_of_the_frame_is_black():
     frame = Image.new("RGB", (60, 60), (200, 200, 200))
-    crop = np.asarray(align.crop_face(frame, align.STANDARD.target()))
+    crop = np.asarray(align.crop_face(frame, align.TEMPLATE_L2))
     assert (crop[:55, :55] == 200).all()
     assert (crop[65:] == 0).all()

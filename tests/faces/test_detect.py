@@ -58,8 +58,8 @@ def test_crops_are_the_renderers(detector, heads):
     for picture, landmarks in heads[:6]:
         frame = Image.fromarray(picture)
         (face,) = detector(frame)
-        found = align.similarity(face.landmarks, align.STANDARD.target())
-        known = align.similarity(landmarks, align.STANDARD.target())
+        found = align.similarity(face.landmarks, align.TEMPLATE_L2)
+        known = align.similarity(landmarks, align.TEMPLATE_L2)
         corners = align.transform(
             align.invert(known), np.array([[0, 0], [111, 0], [0, 111], [111, 111.0]])
         )

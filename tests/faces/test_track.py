@@ -4,13 +4,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_face.faces.align import STANDARD
+from mtl_face.faces.align import TEMPLATE_L2
 from mtl_face.faces.detect import Face
 from mtl_face.faces.track import PATIENCE, Tracker, people
 
 
 def face(x, y=100.0, scale=1.0):
-    return Face((STANDARD.target() - STANDARD.target().mean(axis=0)) * scale + [x, y], 0.9)
+    return Face((TEMPLATE_L2 - TEMPLATE_L2.mean(axis=0)) * scale + [x, y], 0.9)
 
 
 def follow(*frames):

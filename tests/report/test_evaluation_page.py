@@ -82,7 +82,7 @@ def real_drawings():
 def quick(request, monkeypatch):
     """Leaves the drawings empty: they take most of the time, and have tests of their own."""
 
-    def empty(figure, *, identifier, description):
+    def empty(axes, *, identifier, description):
         return Markup('<svg role="img" aria-label="{}"></svg>').format(printable(description))
 
     if "real_drawings" not in request.fixturenames:

@@ -27,7 +27,7 @@ def one_video(frames, valence):
 
 def lines(drawing, kind):
     """Points of each piece of the lines of a kind in the strip of valence."""
-    paths = [path for name, path in drawing.strips[0].paths if name == kind]
+    paths = [path for name, path in drawing["strips"][0]["paths"] if name == kind]
     return [
         [tuple(map(float, point.split())) for point in re.split("[LhZ]", piece) if " " in point]
         for path in paths
@@ -46,11 +46,13 @@ def test_a_timeline_is_where_the_values_are():
     drawing = draw(labels, answers)
     assert lines(drawing, "truth") == [[(0, 100), (1000, 0)]]
     assert lines(drawing, "final") == [[(0, 50), (500, 50), (1000, 50)]]
-    assert (drawing.first, drawing.last) == (10, 30)
-    assert drawing.caption == "set / a<b: 3 frames, root mean square error 0.707"
-    assert [strip.name for strip in drawing.strips] == ["valence", "arousal"]
+    assert (drawing["first"], drawing["last"]) == (10, 30)
+    assert drawing["caption"] == "set / a<b: 3 frames, root mean square error 0.707"
+    assert [strip["name"] for strip in drawing["strips"]] == ["valence", "arousal"]
     described = "truth from -1.00 to 1.00, prediction from 0.00 to 0.00."
-    assert drawing.strips[0].description == f"Valence of set / a<b over its frames: {described}"
+    assert (
+        drawing["strips"][0]["description"] == f"Valence of set / a<b over its frames: {described}"
+    )
 
 
 def test_a_timeline_breaks_where_frames_are_missing_for_long():
@@ -72,7 +74,7 @@ def test_raw_predictions_are_drawn_beneath():
     raw = dataclasses.replace(answers, valence=np.array([0.5, -0.5]))
     drawing = draw(labels, answers, raw)
     assert lines(drawing, "raw") == [[(0, 25), (1000, 75)]]
-    kinds = [kind for kind, _ in drawing.strips[0].paths]
+    kinds = [kind for kind, _ in drawing["strips"][0]["paths"]]
     assert kinds == ["zero", "raw", "truth", "final"]
 
 
@@ -85,7 +87,7 @@ def test_a_long_video_keeps_its_peaks_and_stays_small():
     assert min(y for _, y in points) == 0
     assert max(y for _, y in points) == 100
     assert [x for x, _ in points] == sorted(x for x, _ in points)
-    assert sum(len(path) for _, path in drawing.strips[0].paths) < 15_000
+    assert sum(len(path) for _, path in drawing["strips"][0]["paths"]) < 15_000
 
 
 def test_the_worst_video_is_the_first_and_one_frame_is_no_timeline():
