@@ -6,12 +6,15 @@ resamples alike. `details` and `uncertainty_details` are the entries of the resu
 is given for. Among them is the plain calibration error: its bias is larger than its spread, so
 that an interval of resamples would not even hold the value itself. The debiased one stands for it.
 
+`num_valid` counts the rows that count; `without_uncertainty` says why there is no `uncertainty`, or
+is None. Action units and expressions then have no `pr_auc` either.
+
 Dimension letters: N rows, M rows that count, V videos, R sets of videos, A action units (12),
 E expressions (8), B bins.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +41,6 @@ from mtl_face.evaluation.sums import Scores, Statistic, Videos
 from mtl_face.evaluation.uncertainty_measures import (
     INTERVAL_LEVELS,
     NUM_BINS,
-    Reliability,
     adaptive_bins,
     binary_losses,
     class_losses,
@@ -47,31 +49,13 @@ from mtl_face.evaluation.uncertainty_measures import (
     gaussian_losses,
     inside_interval,
     reliability,
+    reliability_points,
 )
 from mtl_face.probabilities import log_softmax, sigmoid
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA, VA_NAMES
 
 LOGITS_REASON = "there are decisions only: this needs logits, as in a .parquet or .csv of ours"
 STD_REASON = "the predictions have no valence_std and arousal_std"
-
-
-class TaskMetrics(Protocol):
-    """The metrics of one task for joined rows.
-
-    Attributes:
-        num_valid: rows that count.
-        without_uncertainty: why there is no `uncertainty`, or None. Action units and expressions
-            then have no `pr_auc` either.
-    """
-
-    num_valid: int
-    without_uncertainty: str | None
-
-    def __init__(self, joined: Joined, videos: Videos) -> None: ...
-    def scores(self) -> Iterator[Statistic]: ...  # noqa: D102
-    def uncertainty(self) -> Iterator[Statistic]: ...  # noqa: D102
-    def details(self) -> dict[str, Any]: ...  # noqa: D102
-    def uncertainty_details(self) -> dict[str, Any]: ...  # noqa: D102
 
 
 class ValenceArousal:
@@ -199,14 +183,7 @@ class ActionUnits:
         if self._logits_NA is None:
             return
         yield Statistic(self._losses(), _au_losses)
-        yield Statistic(
-            self._bins(),
-            lambda sums: {
-                "au.uncertainty.ece_debiased": mean_of_defined(
-                    debiased_calibration_error(_reliability(sums))
-                )
-            },
-        )
+        yield _calibration(self._bins(), AU)
         yield _risk(self._videos, list(self._mask_NA.T), *self._confidence_and_loss(), AU)
 
     def _losses(self) -> Floats:
@@ -222,7 +199,7 @@ class ActionUnits:
         return self._videos.sums(everything, columns).reshape(-1, len(AU_NAMES), 3)
 
     def _bins(self) -> Floats:
-        """Sums of `Reliability` over bins of each action unit by itself, [V, A, 3, B]."""
+        """Sums of `reliability` over bins of each action unit by itself, [V, A, 3, B]."""
         assert self._logits_NA is not None
         histograms = []
         for i, rows in enumerate(self._mask_NA.T):
@@ -262,7 +239,7 @@ class ActionUnits:
     def uncertainty_details(self) -> dict[str, Any]:
         """Calibration errors of each action unit; reliability and risk of all pooled."""
         assert self._logits_NA is not None
-        bins = _reliability(self._bins().sum(axis=0))
+        bins = self._bins().sum(axis=0)
         errors = {
             "ece": expected_calibration_error(bins),
             "ece_debiased": debiased_calibration_error(bins),
@@ -276,9 +253,9 @@ class ActionUnits:
                 else None
                 for i, name in enumerate(AU_NAMES)
             },
-            "reliability": reliability(
-                sigmoid(self._logits_NA[self._mask_NA]), self._truth_NA[self._mask_NA]
-            ).to_json(),
+            "reliability": reliability_points(
+                reliability(sigmoid(self._logits_NA[self._mask_NA]), self._truth_NA[self._mask_NA])
+            ),
             "risk_coverage": risk_coverage(*self._confidence_and_loss()),
         }
 
@@ -328,12 +305,7 @@ class Expressions:
                 "expr.uncertainty", ("nll", "brier"), ratio(sums[:, 1:], sums[:, :1])
             ),
         )
-        yield Statistic(
-            self._bins(),
-            lambda sums: {
-                "expr.uncertainty.ece_debiased": debiased_calibration_error(_reliability(sums))
-            },
-        )
+        yield _calibration(self._bins(), EXPR)
         yield _risk(self._videos, [self._rows], *self._confidence_and_loss(), EXPR)
 
     def _confidence_and_loss(self) -> tuple[Floats, NDArray[np.bool_]]:
@@ -344,10 +316,11 @@ class Expressions:
         return np.exp(decided_M), self._decision_M != self._truth_M
 
     def _bins(self) -> Floats:
-        """Sums of `Reliability`, [V, 3, B]."""
+        """Sums of `reliability`, [V, 1, 3, B]."""
         confidence_M, wrong_M = self._confidence_and_loss()
         parts = (np.ones(self.num_valid), confidence_M, ~wrong_M)
-        return self._videos.histograms(self._rows, adaptive_bins(confidence_M), NUM_BINS, parts)
+        bins_M = adaptive_bins(confidence_M)
+        return self._videos.histograms(self._rows, bins_M, NUM_BINS, parts)[:, None]
 
     def details(self) -> dict[str, Any]:
         """Counts, and the baseline: the most frequent class, whose F1 grows with its share."""
@@ -365,19 +338,17 @@ class Expressions:
 
     def uncertainty_details(self) -> dict[str, Any]:
         """Calibration error, reliability and risk."""
-        bins = _reliability(self._bins().sum(axis=0))
+        (bins,) = self._bins().sum(axis=0)
         return {
             "ece": float(expected_calibration_error(bins)),
-            "reliability": bins.to_json(),
+            "reliability": reliability_points(bins),
             "risk_coverage": risk_coverage(*self._confidence_and_loss()),
         }
 
 
-METRICS: dict[str, type[TaskMetrics]] = {
-    VA: ValenceArousal,
-    AU: ActionUnits,
-    EXPR: Expressions,
-}
+TaskMetrics = ValenceArousal | ActionUnits | Expressions
+
+METRICS: dict[str, type[TaskMetrics]] = {VA: ValenceArousal, AU: ActionUnits, EXPR: Expressions}
 
 
 def _au_scores(confusion: Floats) -> Scores:
@@ -449,9 +420,10 @@ def _risk(
     return Statistic(sums, lambda s: {path: area_under_risk(s[:, 0], s[:, 1])})
 
 
-def _reliability(sums: Floats) -> Reliability:
-    """Of [..., 3, B]."""
-    return Reliability(*(sums[..., i, :] for i in range(3)))
+def _calibration(bins: Floats, task: str) -> Statistic:
+    """Debiased calibration error, the mean over K kinds of decisions; sums [V, K, 3, B]."""
+    path = f"{task}.uncertainty.ece_debiased"
+    return Statistic(bins, lambda s: {path: mean_of_defined(debiased_calibration_error(s))})
 
 
 def _by_name(path: str, names: Sequence[str] | dict[str, float], values_RC: Floats) -> Scores:

@@ -6,7 +6,6 @@ O'Connor 2015), and equal confidences share a bin, so that the order of rows doe
 Dimension letters: N rows, E expressions (8), B bins; further axes in front are written `...`.
 """
 
-import dataclasses
 from statistics import NormalDist
 from typing import Any
 
@@ -53,30 +52,6 @@ def class_losses(truth_N: NDArray[np.int64], logits_NE: Floats) -> tuple[Floats,
     return nll_N, ((np.exp(log_NE) - one_hot_NE) ** 2).sum(axis=1)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reliability:
-    """Sums of each bin. They add up over parts of the data, say over videos.
-
-    Attributes:
-        count: rows, [..., B].
-        confidence: sum of the predicted probabilities, [..., B].
-        hits: number of rows where the event happened, [..., B].
-    """
-
-    count: Floats
-    confidence: Floats
-    hits: Floats
-
-    def to_json(self) -> dict[str, Any]:
-        """Means of the bins that are not empty: `count`, `confidence`, `frequency` (lists)."""
-        some = self.count > 0
-        return {
-            "count": self.count[some].astype(int).tolist(),
-            "confidence": (self.confidence[some] / self.count[some]).tolist(),
-            "frequency": (self.hits[some] / self.count[some]).tolist(),
-        }
-
-
 def adaptive_bins(values_N: Floats, num_bins: int = NUM_BINS) -> NDArray[np.int64]:
     """Bin of each finite value in 0 .. num_bins - 1, int64 [N].
 
@@ -90,42 +65,61 @@ def adaptive_bins(values_N: Floats, num_bins: int = NUM_BINS) -> NDArray[np.int6
     return np.searchsorted(edges, values_N, side="right").astype(np.int64)
 
 
-def reliability(confidence_N: Floats, hit_N: NDArray[Any]) -> Reliability:
-    """Sums of the adaptive bins; probabilities [N] in [0, 1], hits [N] of 0 or 1."""
+def reliability(confidence_N: Floats, hit_N: NDArray[Any]) -> Floats:
+    """Sums of the adaptive bins: rows, probabilities and hits (rows where the event happened).
+
+    They add up over parts of the data, say over videos.
+
+    Args:
+        confidence_N: probabilities, [N].
+        hit_N: 0 or 1, [N].
+
+    Returns:
+        float64 [3, B].
+    """
     bin_N = adaptive_bins(confidence_N)
     columns = (np.ones(len(bin_N)), confidence_N, hit_N)
-    sums = [np.bincount(bin_N, weights=column, minlength=NUM_BINS) for column in columns]
-    return Reliability(*(column.astype(np.float64) for column in sums))
+    return np.array([np.bincount(bin_N, column, minlength=NUM_BINS) for column in columns])
 
 
-def expected_calibration_error(bins: Reliability) -> Floats:
+def reliability_points(sums: Floats) -> dict[str, Any]:
+    """Means of the bins of `reliability` that are not empty, as JSON: lists."""
+    count, confidence, hits = sums[:, sums[0] > 0]
+    return {
+        "count": count.astype(int).tolist(),
+        "confidence": (confidence / count).tolist(),
+        "frequency": (hits / count).tolist(),
+    }
+
+
+def expected_calibration_error(sums: Floats) -> Floats:
     """ECE: mean over rows of the distance between a bin's mean confidence and its frequency.
 
     Its expectation exceeds the true error, the more so the fewer rows a bin has; compare
     `debiased_calibration_error`.
 
+    Args:
+        sums: of `reliability`, [..., 3, B].
+
     Returns:
         Errors in [0, 1], [...]; NaN where there are no rows.
     """
-    weight, distance, _ = _bins(bins)
+    weight, distance, _ = _bins(sums)
     return (weight * np.abs(distance)).sum(axis=-1)
 
 
-def debiased_calibration_error(bins: Reliability) -> Floats:
+def debiased_calibration_error(sums: Floats) -> Floats:
     """ECE less its bias, after Kumar, Liang and Ma, *Verified Uncertainty Calibration* (2019).
 
     The frequency of a bin of n rows scatters about its expectation like a normal variable with
     variance f (1 - f) / n. What that scatter adds to the absolute distance is estimated at the
     observed frequencies and taken off. They draw samples for it; the mean of a folded normal
     variable is known, so nothing is drawn here. Bins that are all hits or all misses have no
-    estimated scatter.
-
-    Returns:
-        Errors in [0, 1], [...]; NaN where there are no rows.
+    estimated scatter. Arguments and result are those of `expected_calibration_error`.
     """
     from scipy.special import erf
 
-    weight, distance, deviation = _bins(bins)
+    weight, distance, deviation = _bins(sums)
     scaled = ratio(distance, deviation * np.sqrt(2.0))
     folded = np.where(
         deviation > 0,
@@ -135,10 +129,10 @@ def debiased_calibration_error(bins: Reliability) -> Floats:
     return np.maximum((weight * (2.0 * np.abs(distance) - folded)).sum(axis=-1), 0.0)
 
 
-def _bins(bins: Reliability) -> tuple[Floats, ...]:
+def _bins(sums: Floats) -> tuple[Floats, ...]:
     """Each bin's share of rows, frequency less confidence, and the frequency's deviation."""
-    weight = ratio(bins.count, bins.count.sum(axis=-1, keepdims=True))
-    num = np.maximum(bins.count, 1.0)
-    frequency = bins.hits / num
+    count, confidence, hits = np.moveaxis(sums, -2, 0)
+    num = np.maximum(count, 1.0)
+    frequency = hits / num
     deviation = np.sqrt(np.maximum(frequency * (1.0 - frequency), 0.0) / num)
-    return weight, (bins.hits - bins.confidence) / num, deviation
+    return ratio(count, count.sum(axis=-1, keepdims=True)), (hits - confidence) / num, deviation

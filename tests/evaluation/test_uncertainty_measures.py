@@ -19,6 +19,7 @@ from mtl_face.evaluation.uncertainty_measures import (
     gaussian_losses,
     inside_interval,
     reliability,
+    reliability_points,
 )
 from mtl_face.probabilities import log_softmax, sigmoid
 
@@ -120,9 +121,10 @@ def test_debiased_error_is_the_mean_of_drawn_frequencies():
     confidence = rng.random(600)
     hit = rng.random(600) < 0.7 * confidence + 0.1
     bins = reliability(confidence, hit)
-    frequency, mean = bins.hits / bins.count, bins.confidence / bins.count
-    weight = bins.count / 600
-    deviation = np.sqrt(frequency * (1 - frequency) / bins.count)
+    count, confidences, hits = bins
+    frequency, mean = hits / count, confidences / count
+    weight = count / 600
+    deviation = np.sqrt(frequency * (1 - frequency) / count)
     drawn = rng.normal(frequency, deviation, (200_000, NUM_BINS))
     biased = (weight * np.abs(drawn - mean)).sum(axis=1).mean()
     plain = expected_calibration_error(bins)
@@ -147,7 +149,7 @@ def test_calibration_error_of_a_known_error():
     bins = reliability(confidence, rng.random(200_000) < confidence + 0.2)
     assert expected_calibration_error(bins) == pytest.approx(0.2, abs=0.005)
     assert debiased_calibration_error(bins) == pytest.approx(0.2, abs=0.005)
-    told = bins.to_json()
+    told = reliability_points(bins)
     assert sum(told["count"]) == 200_000
     gap = np.subtract(told["frequency"], told["confidence"])
     np.testing.assert_allclose(gap, 0.2, atol=0.02)
