@@ -12,7 +12,7 @@ E expressions (8).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,9 @@ from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA, VA_NAMES
 
 Rows = NDArray[np.int64]
+Splits = Sequence[tuple[Rows, Rows]]
+"""Rows to fit on and rows to judge by, of each fold."""
+
 Values = Mapping[str, NDArray[np.float64]]
 """Valence and arousal, and the logits, by task, [N, C]."""
 
@@ -256,12 +259,17 @@ def _select(data: _Data, rows: Rows, search: Search, frozen: frozenset[str] = fr
         labelled = data.of_task(task, rows)
         if not len(labelled):
             continue
+        splits = list(data.splits(task, folds))
         if len(data.windows) > 1:
-            gain = _window_gain(data, task, rows, folds)
+            gain = _window_gain(data, task, rows, splits)
             if found.keeps(f"window of {task}", gain, decides=task):
                 found.window[task] = _best_window(data, task, rows)
-    _fit_au(data, rows, folds, found)
-    _fit_expression(data, rows, folds, found)
+        if task == AU:
+            _fit_thresholds(data, labelled, splits, found)
+        if task == EXPR:
+            _fit_biases(data, labelled, splits, found)
+        if task != VA:
+            _fit_temperature(data, task, labelled, splits, found)
     va_rows = data.of_task(VA, rows)
     va_NC = data.values[VA][found.window[VA]]
     std_NC = None if data.std is None else data.std[found.window[VA]]
@@ -274,12 +282,12 @@ def _select(data: _Data, rows: Rows, search: Search, frozen: frozenset[str] = fr
     return found
 
 
-def _window_gain(data: _Data, task: str, rows: Rows, folds: Sequence[Rows]) -> float:
+def _window_gain(data: _Data, task: str, rows: Rows, splits: Splits) -> float:
     """Cross-fitted gain of choosing a task's window."""
-    chosen_NC = data.values[task][0].copy()
-    for train, test in data.splits(task, folds):
-        chosen_NC[test] = data.values[task][_best_window(data, task, train)][test]
     plain_NC = data.values[task][0]
+    chosen_NC = plain_NC.copy()
+    for train, test in splits:
+        chosen_NC[test] = data.values[task][_best_window(data, task, train)][test]
     return _task_score(data, task, chosen_NC, rows) - _task_score(data, task, plain_NC, rows)
 
 
@@ -289,12 +297,8 @@ def _best_window(data: _Data, task: str, rows: Rows) -> int:
     return int(np.argmax(scores))
 
 
-def _fit_au(data: _Data, rows: Rows, folds: Sequence[Rows], found: _Fit) -> None:
-    labelled = data.of_task(AU, rows)
-    if not len(labelled):
-        return
+def _fit_thresholds(data: _Data, labelled: Rows, splits: Splits, found: _Fit) -> None:
     logits_NA, truth_NA = data.values[AU][found.window[AU]], data.truth.au
-    splits = list(data.splits(AU, folds))
 
     def threshold(some: Rows, i: int) -> float:
         return optima.best_threshold(truth_NA[some, i].astype(np.int64), logits_NA[some, i])
@@ -309,54 +313,44 @@ def _fit_au(data: _Data, rows: Rows, folds: Sequence[Rows], found: _Fit) -> None
         if found.keeps(f"threshold of {name}", gain, decides=AU):
             found.au_thresholds[i] = threshold(labelled, i)
 
-    def temperature(some: Rows) -> float:
-        truth_N = truth_NA[some].astype(np.int64).ravel()
-        return optima.binary_temperature(truth_N, logits_NA[some].ravel())
 
-    def loss(some: Rows, at: float) -> NDArray[np.float64]:
-        sign_NA = 1.0 - 2.0 * truth_NA[some]
-        return np.logaddexp(0.0, sign_NA * logits_NA[some] / at).mean(axis=1)
-
-    if found.keeps("temperature of au", _likelihood_gain(splits, temperature, loss)):
-        found.temperatures[AU] = temperature(labelled)
-
-
-def _fit_expression(data: _Data, rows: Rows, folds: Sequence[Rows], found: _Fit) -> None:
-    labelled = data.of_task(EXPR, rows)
-    if not len(labelled):
-        return
+def _fit_biases(data: _Data, labelled: Rows, splits: Splits, found: _Fit) -> None:
     logits_NE = data.values[EXPR][found.window[EXPR]]
     truth_N = data.truth.expression.astype(np.int64)
-    splits = list(data.splits(EXPR, folds))
     biased_NE = logits_NE.copy()
     for train, test in splits:
         # two starts suffice to see whether biases are worth anything
         biased_NE[test] += optima.best_biases(truth_N[train], logits_NE[train], num_starts=2)
-    gain = _task_score(data, EXPR, biased_NE, labelled) - _task_score(
-        data, EXPR, logits_NE, labelled
-    )
-    if found.keeps("biases of expr", gain, decides=EXPR):
+    before = _task_score(data, EXPR, logits_NE, labelled)
+    if found.keeps(
+        "biases of expr", _task_score(data, EXPR, biased_NE, labelled) - before, decides=EXPR
+    ):
         found.expression_biases = optima.best_biases(truth_N[labelled], logits_NE[labelled])
 
-    def temperature(some: Rows) -> float:
-        return optima.class_temperature(truth_N[some], logits_NE[some])
 
-    def loss(some: Rows, at: float) -> NDArray[np.float64]:
-        log_NE = probabilities.log_softmax(logits_NE[some] / at)
-        return -log_NE[np.arange(len(some)), truth_N[some]]
+def _fit_temperature(data: _Data, task: str, labelled: Rows, splits: Splits, found: _Fit) -> None:
+    """By the drop of the negative log-likelihood; a unit is absent, of the logit 0, or present."""
+    value_NC = data.values[task][found.window[task]]
+    truth_NK: NDArray[Any] = data.truth.expression[:, None]
+    logits_NKC = value_NC[:, None]
+    if task == AU:
+        truth_NK = data.truth.au
+        logits_NKC = np.stack([np.zeros_like(value_NC), value_NC], axis=-1)
 
-    if found.keeps("temperature of expr", _likelihood_gain(splits, temperature, loss)):
-        found.temperatures[EXPR] = temperature(labelled)
+    def classes(some: Rows) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """True class and logits of every decision of these rows."""
+        truth_M = truth_NK[some].astype(np.int64).ravel()
+        return truth_M, logits_NKC[some].reshape(len(truth_M), -1)
 
+    def drop(test: Rows, temperature: float) -> NDArray[np.float64]:
+        truth_M, logits_MC = classes(test)
+        own = np.arange(len(truth_M)), truth_M
+        before, after = (probabilities.log_softmax(logits_MC / t)[own] for t in (1.0, temperature))
+        return after - before
 
-def _likelihood_gain(
-    splits: Sequence[tuple[Rows, Rows]],
-    temperature: Callable[[Rows], float],
-    loss: Callable[[Rows, float], NDArray[np.float64]],
-) -> float:
-    """Mean drop of the negative log-likelihood on held-out rows."""
-    drops = [loss(test, 1.0) - loss(test, temperature(train)) for train, test in splits]
-    return float(np.concatenate(drops).mean())
+    drops = [drop(test, optima.best_temperature(*classes(train))) for train, test in splits]
+    if found.keeps(f"temperature of {task}", float(np.concatenate(drops).mean())):
+        found.temperatures[task] = optima.best_temperature(*classes(labelled))
 
 
 def make_folds(group_N: NDArray[np.int64], rows: Rows, num_folds: int) -> list[Rows]:

@@ -6,8 +6,6 @@ finds out.
 Dimension letters: N rows, E classes, A action units.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -159,27 +157,10 @@ def _best_move(
     return _best_cut(cut[allowed], score_of_cut[allowed])
 
 
-def binary_temperature(truth_N: NDArray[np.int64], logits_N: NDArray[np.float64]) -> float:
-    """Temperature T with the least negative log-likelihood of sigmoid(logit / T).
+def best_temperature(truth_N: NDArray[np.int64], logits_NE: NDArray[np.float64]) -> float:
+    """Temperature T with the least negative log-likelihood of softmax(logits / T).
 
     The likelihood is convex in 1 / T, so that the root of its derivative is the optimum.
-
-    Args:
-        truth_N: 0 or 1, [N].
-        logits_N: finite logits, [N].
-
-    Returns:
-        A number in 1 / `HOTTEST` .. `HOTTEST`; 1 without rows.
-    """
-
-    def slope(inverse: float) -> float:
-        return float(np.mean(logits_N * (probabilities.sigmoid(inverse * logits_N) - truth_N)))
-
-    return _temperature(slope, len(truth_N))
-
-
-def class_temperature(truth_N: NDArray[np.int64], logits_NE: NDArray[np.float64]) -> float:
-    """Temperature T with the least negative log-likelihood of softmax(logits / T).
 
     Args:
         truth_N: classes, [N].
@@ -188,30 +169,22 @@ def class_temperature(truth_N: NDArray[np.int64], logits_NE: NDArray[np.float64]
     Returns:
         A number in 1 / `HOTTEST` .. `HOTTEST`; 1 without rows.
     """
-    own_N = logits_NE[np.arange(len(truth_N)), truth_N]
-
-    def slope(inverse: float) -> float:
-        mean_N = (probabilities.softmax(inverse * logits_NE) * logits_NE).sum(axis=1)
-        return float(np.mean(mean_N - own_N))
-
-    return _temperature(slope, len(truth_N))
-
-
-def _temperature(slope: Callable[[float], float], num_rows: int) -> float:
-    """The temperature at which the slope in 1 / T, which never decreases, is 0."""
     from scipy.optimize import brentq
 
-    if not num_rows:
+    if not len(truth_N):
         return 1.0
-    coldest = 1.0 / HOTTEST
-    if slope(coldest) >= 0.0:  # the logits say nothing, or the opposite
+    own_N = logits_NE[np.arange(len(truth_N)), truth_N]
+
+    def slope(log_inverse: float) -> float:
+        mean_N = (probabilities.softmax(np.exp(log_inverse) * logits_NE) * logits_NE).sum(axis=1)
+        return float(np.mean(mean_N - own_N))
+
+    longest = np.log(HOTTEST)
+    if slope(-longest) >= 0.0:  # the logits say nothing, or the opposite
         return HOTTEST
-    if slope(HOTTEST) <= 0.0:  # the logits are never wrong
-        return coldest
-    root = brentq(
-        lambda log: slope(float(np.exp(log))), np.log(coldest), np.log(HOTTEST), xtol=1e-10
-    )
-    return float(np.exp(-root))
+    if slope(longest) <= 0.0:  # the logits are never wrong
+        return 1.0 / HOTTEST
+    return float(np.exp(-brentq(slope, -longest, longest, xtol=1e-10)))
 
 
 def residual_std(

@@ -85,6 +85,11 @@ def test_biases_stay_at_zero_where_nothing_gains():
     np.testing.assert_array_equal(optima.best_biases(truth[:0], np.eye(8)[:0]), 0.0)
 
 
+def binary_temperature(truth, logits):
+    """An action unit is absent, of the logit 0, or present."""
+    return optima.best_temperature(truth, np.column_stack([np.zeros_like(logits), logits]))
+
+
 GRID = np.exp(np.linspace(np.log(1e-3), np.log(1e3), 801))
 
 
@@ -98,7 +103,7 @@ def test_temperatures_against_a_grid(num_rows, scale, seed):
     def binary(t):
         return np.logaddexp(0, (1 - 2 * truth) * logits / t).mean()
 
-    temperature = optima.binary_temperature(truth, logits)
+    temperature = binary_temperature(truth, logits)
     assert binary(temperature) <= min(map(binary, GRID)) + 1e-9
     logits = scale * rng.normal(size=(num_rows, 4))
     truth = rng.integers(0, 4, num_rows)
@@ -109,7 +114,7 @@ def test_temperatures_against_a_grid(num_rows, scale, seed):
         log_sum = highest + np.log(np.exp(u - highest[:, None]).sum(axis=1))
         return (log_sum - u[np.arange(num_rows), truth]).mean()
 
-    temperature = optima.class_temperature(truth, logits)
+    temperature = optima.best_temperature(truth, logits)
     assert multiclass(temperature) <= min(map(multiclass, GRID)) + 1e-9
 
 
@@ -117,10 +122,10 @@ def test_temperature_of_logits_that_were_scaled():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, 100_000)
     truth = (rng.random(100_000) < 1 / (1 + np.exp(-logits))).astype(np.int64)
-    assert optima.binary_temperature(truth, 5 * logits) == pytest.approx(5, rel=0.05)
-    assert optima.binary_temperature(truth, -logits) == optima.HOTTEST
-    assert optima.binary_temperature(np.ones(2, np.int64), np.ones(2)) == 1 / optima.HOTTEST
-    assert optima.binary_temperature(truth[:0], logits[:0]) == 1.0
+    assert binary_temperature(truth, 5 * logits) == pytest.approx(5, rel=0.05)
+    assert binary_temperature(truth, -logits) == optima.HOTTEST
+    assert binary_temperature(np.ones(2, np.int64), np.ones(2)) == 1 / optima.HOTTEST
+    assert binary_temperature(truth[:0], logits[:0]) == 1.0
 
 
 def test_standard_deviation():
