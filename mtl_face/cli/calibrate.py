@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_face.cli import flags
@@ -20,14 +19,10 @@ _REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --model=RUN, an evalu
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    flags.predictions(parser, "predictions of the validation set: a .parquet", required=False)
-    parser.add_argument(
-        "--truth", type=Path, metavar="FILE", help="labels: a multi-task annotation file"
-    )
+    flags.path(parser, "--predictions", "FILE", "predictions of the validation set: a .parquet")
+    flags.path(parser, "--truth", "FILE", "labels: a multi-task annotation file")
     flags.model(parser)
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="FILE.json", help="the calibration to write"
-    )
+    flags.path(parser, "--output", "FILE.json", "the calibration to write", required=True)
     parser.add_argument(
         "--windows",
         default="0,5,10,20,30,60,120,240",

@@ -1,7 +1,6 @@
 """`compare`: whether two runs or files of predictions differ by more than luck."""
 
 import argparse
-from pathlib import Path
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
@@ -11,12 +10,8 @@ CONFIG = "none"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, letter in (("first", "A"), ("second", "B")):
-        parser.add_argument(
-            name,
-            type=Path,
-            metavar=letter,
-            help="folder of an evaluated run, our .parquet or .csv, or a submission",
-        )
+        meaning = "folder of an evaluated run, a .parquet or .csv of predictions, or a submission"
+        flags.path(parser, name, letter, meaning)
     flags.scoring(parser, required=True)
 
 

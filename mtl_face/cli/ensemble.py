@@ -1,7 +1,6 @@
 """`ensemble`: average the predictions of several models, and keep how far they differ."""
 
 import argparse
-from pathlib import Path
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
@@ -12,20 +11,14 @@ READS_DATA = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "predictions",
-        nargs="*",
-        type=Path,
-        metavar="FILE",
-        help="a .parquet or .csv of predictions",
-    )
-    parser.add_argument(
+    flags.path(parser, "predictions", "FILE", "a .parquet or .csv of predictions", nargs="*")
+    flags.path(
+        parser,
         "--workdirs",
+        "DIR",
+        "folders of evaluated runs, whose predictions are members too",
         nargs="+",
         default=[],
-        type=Path,
-        metavar="DIR",
-        help="folders of evaluated runs, whose predictions are members too",
     )
     flags.table_output(parser)
     parser.add_argument(

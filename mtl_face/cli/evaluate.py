@@ -4,7 +4,6 @@ A run or an export gets metrics.json, its predictions and report.html.
 """
 
 import argparse
-from pathlib import Path
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
@@ -19,20 +18,20 @@ _REMEDY = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.model(parser)
-    meaning = "instead of a run: score this file (our .parquet or .csv, or a submission)"
-    flags.predictions(parser, meaning, required=False)
+    meaning = "instead of a run: score this file (.parquet, .csv or a submission)"
+    flags.path(parser, "--predictions", "FILE", meaning)
     flags.calibration(parser)
-    parser.add_argument(
+    flags.path(
+        parser,
         "--report",
-        type=Path,
-        metavar="FILE.html",
-        help="with --predictions: also write a report (a run or an export always has one)",
+        "FILE.html",
+        "with --predictions: also write a report (a run or an export always has one)",
     )
-    parser.add_argument(
+    flags.path(
+        parser,
         "--images",
-        type=Path,
-        metavar="FOLDER",
-        help="of --report: where the images of the labels lie, for its pictures (default: none)",
+        "FOLDER",
+        "of --report: where the images of the labels lie, for its pictures (default: none)",
     )
     flags.scoring(parser, required=False)
 

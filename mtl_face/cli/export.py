@@ -1,7 +1,6 @@
 """`export`: write the network's parameters alone, for use elsewhere."""
 
 import argparse
-from pathlib import Path
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
@@ -11,11 +10,11 @@ CONFIG = "optional"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.model(parser)
-    parser.add_argument(
+    flags.path(
+        parser,
         "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for the parameters (default: RUN/export, or RUN/export_safetensors)",
+        "DIR",
+        "folder for the parameters (default: RUN/export, or RUN/export_safetensors)",
     )
     parser.add_argument(
         "--format",

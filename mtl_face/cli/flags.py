@@ -36,21 +36,21 @@ def named_path(text: str) -> Path:
     return Path(text)
 
 
-def workdir(parser: argparse.ArgumentParser) -> None:
-    """`--workdir`, required."""
-    parser.add_argument(
-        "--workdir", required=True, type=named_path, metavar="DIR", help="folder of the run"
-    )
+def path(
+    parser: argparse.ArgumentParser, name: str, metavar: str, meaning: str, **how: Any
+) -> None:
+    """A flag or an argument that names a file or a folder; `how` is as of `add_argument`."""
+    parser.add_argument(name, type=named_path, metavar=metavar, help=meaning, **how)
 
 
 def scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """Labels, leniency, resamples and output of a command that scores."""
-    parser.add_argument(
+    path(
+        parser,
         "--truth",
+        "FILE",
+        "labels: a multi-task annotation file, or a folder of one-task files <video>.txt",
         required=required,
-        type=Path,
-        metavar="FILE",
-        help="labels: a multi-task annotation file, or a folder of one-task files <video>.txt",
     )
     parser.add_argument(
         "--lenient",
@@ -71,7 +71,7 @@ def scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         "--seed", type=natural_number, default=0, metavar="N", help="of the resamples (default: 0)"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the numbers")
+    path(parser, "--output", "FILE.json", "also write the numbers")
 
 
 def scoring_of(options: argparse.Namespace) -> "Scoring":
@@ -87,26 +87,19 @@ def scoring_of(options: argparse.Namespace) -> "Scoring":
     )
 
 
-def predictions(parser: argparse.ArgumentParser, meaning: str, *, required: bool) -> None:
-    """`--predictions`, a file of them."""
-    parser.add_argument("--predictions", required=required, type=Path, metavar="FILE", help=meaning)
-
-
 def calibration(parser: argparse.ArgumentParser) -> None:
     """`--calibration`, which changes the settings as `with_calibration` does."""
-    parser.add_argument(
+    path(
+        parser,
         "--calibration",
-        type=Path,
-        metavar="FILE.json",
-        help="of run.py calibrate: applied to the predictions, as --config.evaluation.calibration",
+        "FILE.json",
+        "of run.py calibrate: applied to the predictions, as --config.evaluation.calibration",
     )
 
 
 def table_output(parser: argparse.ArgumentParser) -> None:
     """`--output` of a command that writes a table of predictions."""
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="FILE", help="a .parquet or .csv to write"
-    )
+    path(parser, "--output", "FILE", "a .parquet or .csv to write", required=True)
 
 
 def smoothing(
@@ -178,12 +171,12 @@ def windows_by_task(text: str) -> dict[str, float]:
 
 def challenge(parser: argparse.ArgumentParser) -> None:
     """The test list and the edition of a challenge."""
-    parser.add_argument(
+    path(
+        parser,
         "--test_list",
+        "FILE",
+        "the challenge's list of test images, or lines of video,frames",
         required=True,
-        type=Path,
-        metavar="FILE",
-        help="the challenge's list of test images, or lines of video,frames",
     )
     parser.add_argument(
         "--edition",
@@ -226,14 +219,7 @@ def model(parser: argparse.ArgumentParser, *, exports: bool = True) -> None:
         ("params", "EXPORT", "the same as --model"),
     ):
         if exports or name != "params":
-            parser.add_argument(
-                f"--{name}",
-                dest="model",
-                type=named_path,
-                action=_Model,
-                metavar=metavar,
-                help=meaning,
-            )
+            path(parser, f"--{name}", metavar, meaning, dest="model", action=_Model)
 
 
 def given_model(options: argparse.Namespace) -> Path:

@@ -4,7 +4,6 @@ The step is compiled, which gives its memory, arithmetic, traffic and shortest t
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from mtl_face.cli import flags
@@ -48,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE|FILE",
         help="images/s that one host's input delivers, or what benchmarks/input.py --output wrote",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the figures")
+    flags.path(parser, "--output", "FILE.json", "also write the figures")
 
 
 def run(config: Config, options: argparse.Namespace) -> int:

@@ -1,7 +1,6 @@
 """`predict`: predict a list of images without labels, as a challenge's test set."""
 
 import argparse
-from pathlib import Path
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
@@ -12,18 +11,18 @@ CONFIG = "optional"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.model(parser)
-    parser.add_argument(
+    flags.path(
+        parser,
         "--test_list",
+        "FILE",
+        "the images, as <video>/<frame>.jpg a line, or lines of video,frames",
         required=True,
-        type=Path,
-        metavar="FILE",
-        help="the images, as <video>/<frame>.jpg a line, or lines of video,frames",
     )
-    parser.add_argument(
+    flags.path(
+        parser,
         "--images",
-        type=Path,
-        metavar="FOLDER",
-        help="folder that the list's paths start from (default: the data set's image folder)",
+        "FOLDER",
+        "folder that the list's paths start from (default: the data set's image folder)",
     )
     parser.add_argument(
         "--missing_images",

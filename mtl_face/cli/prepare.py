@@ -1,10 +1,10 @@
 """`prepare`: make the embedded data set, check or audit a real one, or cut faces out of videos."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_face import config as config_lib
+from mtl_face.cli import flags
 from mtl_face.cli.progress import Progress
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
@@ -27,23 +27,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="report on rows, labels and images of the data that --config names",
     )
-    parser.add_argument(
+    flags.path(
+        parser,
         "--videos",
-        type=Path,
-        metavar="PATH",
-        help="a video, a photo, or a folder of them: find the faces and write aligned crops",
+        "PATH",
+        "a video, a photo, or a folder of them: find the faces and write aligned crops",
     )
-    parser.add_argument(
+    flags.path(
+        parser,
         "--output",
-        type=Path,
-        metavar="DIR",
-        help="where --audit (default: DATA/audit) and --videos (must be given) write",
+        "DIR",
+        "where --audit (default: DATA/audit) and --videos (must be given) write",
     )
-    parser.add_argument(
+    flags.path(
+        parser,
         "--shards",
-        type=Path,
-        metavar="DIR",
-        help="write the rows and images that --config names as shards below DIR",
+        "DIR",
+        "write the rows and images that --config names as shards below DIR",
     )
     parser.add_argument(
         "--shard_format",

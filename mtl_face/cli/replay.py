@@ -3,7 +3,6 @@
 import argparse
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mtl_face.cli import flags
@@ -19,13 +18,7 @@ _SHOWN = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.model(parser, exports=False)
-    parser.add_argument(
-        "--dump",
-        required=True,
-        type=Path,
-        metavar="FILE",
-        help="the bad step: RUN/replay/STEP.npz",
-    )
+    flags.path(parser, "--dump", "FILE", "the bad step: RUN/replay/STEP.npz", required=True)
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:

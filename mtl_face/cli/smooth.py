@@ -9,7 +9,7 @@ CONFIG = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    flags.predictions(parser, "a .parquet or .csv of predictions", required=True)
+    flags.path(parser, "--predictions", "FILE", "a .parquet or .csv of predictions", required=True)
     flags.smoothing(parser, "--on", default="30", default_meaning="30, the paper's")
     flags.table_output(parser)
 

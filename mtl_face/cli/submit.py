@@ -1,7 +1,6 @@
 """`submit`: write a challenge submission from a file of predictions, and validate it."""
 
 import argparse
-from pathlib import Path
 
 from mtl_face.cli import flags
 from mtl_face.cli.validate import print_deviations
@@ -10,14 +9,14 @@ CONFIG = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    flags.predictions(parser, "our .parquet or .csv", required=True)
+    flags.path(parser, "--predictions", "FILE", "a .parquet or .csv of predictions", required=True)
     flags.challenge(parser)
-    parser.add_argument(
+    flags.path(
+        parser,
         "--output",
+        "FILE",
+        "the submission to write; a folder for abaw3_va, abaw3_expr and abaw3_au",
         required=True,
-        type=Path,
-        metavar="FILE",
-        help="the submission to write; a folder for abaw3_va, abaw3_expr and abaw3_au",
     )
     parser.add_argument(
         "--fill",

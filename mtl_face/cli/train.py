@@ -9,7 +9,7 @@ CONFIG = "required"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    flags.workdir(parser)
+    flags.path(parser, "--workdir", "DIR", "folder of the run", required=True)
     parser.add_argument(
         "--profile_steps",
         metavar="START:COUNT",

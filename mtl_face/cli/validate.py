@@ -15,9 +15,7 @@ CONFIG = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--submission", required=True, type=Path, metavar="FILE", help="file or folder to check"
-    )
+    flags.path(parser, "--submission", "FILE", "file or folder to check", required=True)
     flags.challenge(parser)
 
 

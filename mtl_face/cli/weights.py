@@ -2,15 +2,14 @@
 
 import argparse
 import shlex
-from pathlib import Path
+
+from mtl_face.cli import flags
 
 CONFIG = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "path", type=Path, metavar="PATH", help="a weights file, or the folder of an export"
-    )
+    flags.path(parser, "path", "PATH", "a weights file, or the folder of an export")
     parser.add_argument(
         "--channels",
         choices=("auto", "rgb", "bgr"),
@@ -20,15 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: None, options: argparse.Namespace) -> int:
-    from mtl_face.weights.backbone import describe, flags, load_backbone, needed_settings
+    from mtl_face.weights import backbone
 
     order = None if options.channels == "auto" else options.channels
-    backbone = load_backbone(options.path, channel_order=order)
-    for line in describe(backbone, str(options.path)):
+    loaded = backbone.load_backbone(options.path, channel_order=order)
+    for line in backbone.describe(loaded, str(options.path)):
         print(line)
-    settings = {"backbone.init_from": shlex.quote(str(options.path)), **needed_settings(backbone)}
+    file = shlex.quote(str(options.path))
+    settings = {"backbone.init_from": file, **backbone.needed_settings(loaded)}
     if order is not None:
         settings["backbone.init_channels"] = order
     print("next: python run.py train --config=configs/paper.py --workdir=DIR \\")
-    print(" \\\n".join(f"    {flag}" for flag in flags(settings)))
+    print(" \\\n".join(f"    {flag}" for flag in backbone.flags(settings)))
     return 0

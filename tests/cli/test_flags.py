@@ -14,10 +14,22 @@ def test_windows_in_words():
             flags.windows_by_task(text)
 
 
-@pytest.mark.parametrize("flag", ["--model=", "--model= ", "--workdir=", "--params="])
-def test_an_empty_path_is_no_model(flag, capsys):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "--model="],
+        ["evaluate", "--model= "],
+        ["evaluate", "--workdir="],
+        ["evaluate", "--params="],
+        ["train", "--workdir="],
+        ["compare", "a.csv", ""],
+        ["smooth", "--predictions=a.csv", "--output="],
+        ["prepare", "--videos="],
+    ],
+)
+def test_an_empty_path_is_none(words, capsys):
     with pytest.raises(SystemExit) as raised:
-        main.main(["evaluate", flag])
+        main.main(words)
     assert raised.value.code == 2
     assert "the path is empty" in capsys.readouterr().err
 
