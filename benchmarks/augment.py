@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_face.config import AugmentationConfig
 from mtl_face.objective import augment, mixup, resample
 from mtl_face.objective.resample import coverage, source_coordinates
 
@@ -88,7 +89,7 @@ def main() -> None:
         return augment.draw_transforms(
             key,
             batch_size,
-            augment.Ranges(),
+            AugmentationConfig(),
             stored_size=stored_size,
             input_size=input_size,
         )

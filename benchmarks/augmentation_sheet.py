@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from mtl_face.config import AugmentationConfig
 from mtl_face.objective import augment, mixup, resample
 
 INPUT_SIZE = 224
@@ -37,7 +38,7 @@ def main() -> None:
     transform_B23 = augment.draw_transforms(
         geometry_key,
         COLUMNS,
-        augment.Ranges(),
+        AugmentationConfig(),
         stored_size=stored_size,
         input_size=INPUT_SIZE,
     )

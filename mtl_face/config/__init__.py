@@ -21,6 +21,7 @@ from mtl_face.config.dotted import (
 from mtl_face.config.load import load, load_config, load_values, shipped, split_override
 from mtl_face.config.schema import (
     AFFECTS,
+    AugmentationConfig,
     BackboneConfig,
     Config,
     DataConfig,
@@ -31,6 +32,7 @@ from mtl_face.config.schema import (
 
 __all__ = [
     "AFFECTS",
+    "AugmentationConfig",
     "BackboneConfig",
     "Config",
     "DataConfig",

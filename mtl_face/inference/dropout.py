@@ -15,8 +15,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtl_face.inference.columns import EPISTEMIC
-from mtl_face.tasks import AU, EXPR, VA, VA_LOG_VARIANCE
+from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA, VA_LOG_VARIANCE
+
+EPISTEMIC = {task: f"{task}_epistemic_std" for task in OUTPUT_SIZES}
+"""Outputs that sampling adds: spread of valence and arousal, and of the probabilities."""
 
 
 def make_dropout_step(
@@ -81,7 +83,7 @@ def combine_samples(
 
     Returns:
         The same names without M: the mean of `va`; the outputs of which `divisors` make the mean
-        probabilities; the log of the mean variance. And by the names in `columns.EPISTEMIC` the
+        probabilities; the log of the mean variance. And by the names in `EPISTEMIC` the
         standard deviations (division by M) of `va` and of the probabilities. float32.
     """
     count = jnp.log(jnp.float32(outputs[VA].shape[0]))

@@ -20,12 +20,12 @@ from mtl_face import probabilities
 from mtl_face.config import Config
 from mtl_face.errors import ImageError
 from mtl_face.inference import attention
-from mtl_face.inference.columns import output_sizes, table_columns
-from mtl_face.inference.dropout import make_dropout_step
+from mtl_face.inference.dropout import EPISTEMIC, make_dropout_step
 from mtl_face.model.network import PER_EXAMPLE, MtlFace, for_platform
 from mtl_face.objective import augment, resample
+from mtl_face.objective.uncertainty import FIXED
 from mtl_face.tables import FrameTable, PredictionTable
-from mtl_face.tasks import OUTPUT_SIZES
+from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA, VA_LOG_VARIANCE
 from mtl_face.weights.provenance import versions
 
 Step = Callable[..., dict[str, jax.Array]]
@@ -157,17 +157,17 @@ class Predictor:
                 "expected uint8 [N, height, width, 3]",
                 remedy="give a single crop as a list: predict_crops([crop])",
             )
-        images = [_checked(crop, number) for number, crop in enumerate(crops, start=1)]
-        image_NSSC = np.zeros((len(images), self.crop_size, self.crop_size, 3), np.uint8)
-        for number, image in enumerate(images):
-            image_NSSC[number] = _resized(image, self.crop_size)
+        size = self.crop_size
+        images = [_stored(crop, number, size) for number, crop in enumerate(crops, start=1)]
+        frame_N = np.arange(1, len(images) + 1)
         frames = FrameTable.from_columns(
             dataset="crops",
             video=["crops"] * len(images),
-            frame=np.arange(1, len(images) + 1),
-            image=[str(number) for number in range(1, len(images) + 1)],
+            frame=frame_N,
+            image=frame_N.astype(str),
             root=".",
         )
+        image_NSSC = np.array(images, np.uint8).reshape(-1, size, size, 3)
         return self.predict_batches(frames, self._batches(image_NSSC))
 
     def predict_batches(
@@ -319,7 +319,67 @@ def predict_rows(
     return outputs
 
 
-def _checked(crop: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+def output_sizes(*, va_variance: bool, sampled: bool) -> dict[str, int]:
+    """Widths by name of the outputs that a prediction step gives for each example.
+
+    A network with `va_variance` predicts `va_log_variance`; a step may sample, see `dropout`.
+    """
+    sizes = dict(OUTPUT_SIZES)
+    if va_variance:
+        sizes[VA_LOG_VARIANCE] = OUTPUT_SIZES[VA]
+    if sampled:
+        sizes |= {EPISTEMIC[task]: size for task, size in OUTPUT_SIZES.items()}
+    return sizes
+
+
+def table_columns(
+    outputs: Mapping[str, NDArray[np.float32]],
+    *,
+    kind: str,
+    temperatures: Mapping[str, float],
+    divisors: Mapping[str, float],
+) -> dict[str, NDArray[np.float64]]:
+    """Values of a `PredictionTable`, float64, by the names of its fields.
+
+    The outputs are [N, size] each, as `output_sizes` names them; `kind` is one of
+    `uncertainty.KINDS`; `divisors` are of the logits, from `mtl_face.probabilities.divisors`.
+
+    The standard deviation of valence and arousal is std^2 = a^2 + e^2. The aleatoric part a^2 (the
+    noise of the labels, as far as training could tell) is T exp(r) where the network predicts r
+    for each example (`va_log_variance`), and T for every example where T is the variance that
+    `learned` or `likelihood` fitted. The T of `fixed` is a weight of the task and estimates
+    nothing: without an r, a is unknown, and the standard deviations are left out. The epistemic
+    part e (how far samples differ) is 0 without sampling; it has columns of its own.
+    """
+    wide = {name: np.asarray(value, np.float64) for name, value in outputs.items()}
+    columns = {
+        "valence": wide[VA][:, 0],
+        "arousal": wide[VA][:, 1],
+        "au_logits": wide[AU] / divisors[AU],
+        "expression_logits": wide[EXPR] / divisors[EXPR],
+    }
+    variance_N2 = None
+    if VA_LOG_VARIANCE in wide:
+        variance_N2 = temperatures[VA] * np.exp(wide[VA_LOG_VARIANCE])
+    elif kind != FIXED:
+        variance_N2 = np.full_like(wide[VA], temperatures[VA])
+    if EPISTEMIC[VA] in wide:
+        spread_N2 = wide[EPISTEMIC[VA]]
+        columns |= {
+            "valence_epistemic_std": spread_N2[:, 0],
+            "arousal_epistemic_std": spread_N2[:, 1],
+            "au_epistemic_std": wide[EPISTEMIC[AU]],
+            "expression_epistemic_std": wide[EPISTEMIC[EXPR]],
+        }
+        variance_N2 = None if variance_N2 is None else variance_N2 + spread_N2**2
+    if variance_N2 is not None:
+        std_N2 = np.sqrt(variance_N2)
+        columns |= {"valence_std": std_N2[:, 0], "arousal_std": std_N2[:, 1]}
+    return columns
+
+
+def _stored(crop: NDArray[np.uint8], number: int, size: int) -> NDArray[np.uint8]:
+    """A crop at the stored size, resized as the training input resizes one."""
     image = np.asarray(crop)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ImageError(
@@ -327,11 +387,6 @@ def _checked(crop: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
             "expected uint8 [height, width, 3]",
             remedy="give R, G, B in 0..255, as np.asarray(PIL.Image.open(FILE).convert('RGB'))",
         )
-    return image
-
-
-def _resized(image_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A crop at the stored size, resized as the training input resizes one."""
-    if image_HWC.shape[:2] == (size, size):
-        return image_HWC
-    return np.asarray(Image.fromarray(image_HWC).resize((size, size), Image.Resampling.BILINEAR))
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))

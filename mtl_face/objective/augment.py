@@ -9,45 +9,10 @@ same transform whatever the number of devices.
 Dimension letters: B batch; 2 and 3 as in the maps.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
-MAX_ROTATION_DEGREES = 45.0
-"""Largest rotation on offer; beyond it `resample`'s separable method loses its accuracy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ranges:
-    """What a random transform is drawn from; every quantity is uniform and independent.
-
-    Attributes:
-        rotation_degrees: the angle lies in [-rotation_degrees, rotation_degrees]; 0 to 45.
-        translation: the shift along each axis lies in [-translation, translation], as a fraction
-            of the picture's side; 0 to 1.
-        zoom: smallest and largest factor, > 0; above 1 enlarges the face.
-        flip: whether half of the examples are mirrored left to right.
-
-    Raises:
-        ValueError: a range that is none, or beyond what is said above.
-    """
-
-    rotation_degrees: float = 10.0
-    translation: float = 0.1
-    zoom: tuple[float, float] = (0.9, 1.1)
-    flip: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rotation_degrees <= MAX_ROTATION_DEGREES:
-            raise ValueError(
-                f"rotation_degrees must be from 0 to {MAX_ROTATION_DEGREES:g}, "
-                f"got {self.rotation_degrees}"
-            )
-        if not 0 <= self.translation <= 1:
-            raise ValueError(f"translation must be a fraction from 0 to 1, got {self.translation}")
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"zoom must be (smallest, largest) with 0 < smallest, got {self.zoom}")
+from mtl_face.config import AugmentationConfig
 
 
 def compose_transforms(
@@ -91,19 +56,16 @@ def compose_transforms(
 
 
 def draw_transforms(
-    key: jax.Array, batch_size: int, ranges: Ranges, *, stored_size: int, input_size: int
+    key: jax.Array,
+    batch_size: int,
+    ranges: AugmentationConfig,
+    *,
+    stored_size: int,
+    input_size: int,
 ) -> jax.Array:
-    """Draws one random transform per example.
+    """Draws one random transform per example: float32 `[B, 2, 3]`, see `compose_transforms`.
 
-    Args:
-        key: typed random key.
-        batch_size: number of examples, B.
-        ranges: what is drawn from.
-        stored_size: side of the stored crop, pixels.
-        input_size: side of the network's input, pixels.
-
-    Returns:
-        float32 `[B, 2, 3]`, see `compose_transforms`.
+    `key` is a typed random key; every quantity is uniform in its range and independent.
     """
     angle_key, shift_key, zoom_key, flip_key = jax.random.split(key, 4)
     angle = jnp.deg2rad(ranges.rotation_degrees)

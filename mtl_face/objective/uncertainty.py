@@ -102,11 +102,7 @@ def task_objective(kind: str, task: str, error_B: jax.Array, temperature: jax.Ar
 
     Returns:
         [B] float32; below 0 where a likelihood's density is above 1.
-
-    Raises:
-        ValueError: `kind` is unknown.
     """
-    _check_kind(kind)
     if kind == LIKELIHOOD and task != VA:
         return error_B
     share = 1.0 if task == EXPR else 0.5

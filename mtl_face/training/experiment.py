@@ -126,9 +126,7 @@ class Experiment:
         transform_B23 = augment.draw_transforms(
             geometry_key,
             image_BHWC.shape[0],
-            augment.Ranges(
-                settings.rotation_degrees, settings.translation, settings.zoom, settings.flip
-            ),
+            settings,
             stored_size=self.config.data.image_size,
             input_size=size,
         )

@@ -1,6 +1,6 @@
 """What a run watches while it trains: the wait for its input, its memory, a trace of its steps."""
 
-import queue
+import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,23 +29,17 @@ class InputWatch:
     ) -> None:
         """Wraps batches; none is asked for yet.
 
-        With a time-out a thread of its own goes through them: what hangs there cannot be
-        interrupted, only left behind. A time-out of 0 waits for any length. `where` (host and
-        process) and `unit` (what a batch is for) stand in the message; `first_step` is the number
-        of steps taken before the first batch.
+        With a time-out each batch is fetched in a thread: what hangs there cannot be interrupted,
+        only left behind. A time-out of 0 waits for any length. `where` (host and process) and
+        `unit` (what a batch is for) stand in the message; `first_step` is the number of steps
+        taken before the first batch.
         """
         self.waited_seconds = 0.0
         self._timeout = timeout_seconds
         self._where = where
         self._step = first_step
         self._unit = unit
-        self._ended = False
-        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._source = iter(batches)
-        if timeout_seconds > 0:
-            # It reads a batch only when asked, so that memory never holds one more.
-            threading.Thread(target=self._serve, name="input", daemon=True).start()
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -57,45 +51,35 @@ class InputWatch:
             UserError: none came in time; the message names the host and the step.
             Exception: whatever the batches raise.
         """
-        if self._ended:
-            raise StopIteration
         begin = time.perf_counter()
         try:
-            if self._timeout <= 0:
-                batch = next(self._source)
-            else:
-                self._asked.put(None)
-                batch = self._answer()
+            batch = next(self._source) if self._timeout <= 0 else self._fetched()
         finally:
             self.waited_seconds += time.perf_counter() - begin
         self._step += 1
         return batch
 
-    def _answer(self) -> Any:
-        try:
-            kind, value = self._answers.get(timeout=self._timeout)
-        except queue.Empty:
+    def _fetched(self) -> Any:
+        fetched: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def fetch() -> None:
+            try:
+                fetched.set_result(next(self._source))
+            except BaseException as error:  # handed over, not handled: StopIteration too
+                fetched.set_exception(error)
+
+        # A pool's threads would be waited for when the program ends.
+        threading.Thread(target=fetch, name="input", daemon=True).start()
+        concurrent.futures.wait([fetched], self._timeout)
+        if not fetched.done():
             raise UserError(
                 f"the input has stalled on {self._where}: no batch for {self._unit} "
                 f"{self._step + 1} in {self._timeout:g} s",
                 remedy="see whether that host still reads the folder of data.root; then run the "
                 "same command again: it goes on from the last checkpoint "
                 "(training.input_timeout_s sets the time)",
-            ) from None
-        if kind == "raised":
-            self._ended = True  # and so has the thread
-            raise value
-        return value
-
-    def _serve(self) -> None:
-        while True:
-            self._asked.get()
-            try:
-                answer = ("batch", next(self._source))
-            except BaseException as error:  # handed over, not handled: StopIteration too
-                self._answers.put(("raised", error))
-                return
-            self._answers.put(answer)
+            )
+        return fetched.result()
 
 
 def memory() -> dict[str, float]:

@@ -10,6 +10,7 @@ whatever the network, while the scores beside it were of `fitted` (`mtl_face.pro
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,32 +35,33 @@ KEY = "model_json"
 GIVE_AN_EXPORT = "give what `run.py export` wrote: its folder, or its model.safetensors"
 """Remedy where something else was given."""
 
-_REQUIRED: dict[str, type | tuple[type, ...]] = {
-    "tasks": dict,
-    "temperatures": dict,
-    "temperatures.au": (int, float),
-    "temperatures.expr": (int, float),
-    "input": dict,
-    "input.size": int,
-    "input.stored_size": int,
-    "input.mean": list,
-    "input.std": list,
-    "config": dict,
-    "config.model": dict,
-    "step": int,
-    "versions": dict,
-    "weights_sha256": str,
-}
-_REQUIRED_SINCE: dict[int, dict[str, type | tuple[type, ...]]] = {
-    2: {"crop": dict, "tensors": dict, "provenance": (dict, type(None))},
-    3: {
-        "probability": dict,
-        "probability.definition": str,
-        "probability.divisors": dict,
-        "probability.divisors.au": (int, float),
-        "probability.divisors.expr": (int, float),
-    },
-}
+_NUMBER = (int, float)
+
+_REQUIRED: tuple[tuple[int, str, type | tuple[type, ...]], ...] = (
+    (1, "tasks", dict),
+    (1, "temperatures", dict),
+    (1, "temperatures.au", _NUMBER),
+    (1, "temperatures.expr", _NUMBER),
+    (1, "input", dict),
+    (1, "input.size", int),
+    (1, "input.stored_size", int),
+    (1, "input.mean", list),
+    (1, "input.std", list),
+    (1, "config", dict),
+    (1, "config.model", dict),
+    (1, "step", int),
+    (1, "versions", dict),
+    (1, "weights_sha256", str),
+    (2, "crop", dict),
+    (2, "tensors", dict),
+    (2, "provenance", (dict, type(None))),
+    (3, "probability", dict),
+    (3, "probability.definition", str),
+    (3, "probability.divisors", dict),
+    (3, "probability.divisors.au", _NUMBER),
+    (3, "probability.divisors.expr", _NUMBER),
+)
+"""What a card holds: the schema since which it does, name and type."""
 
 
 class ExportError(WeightsError):
@@ -213,11 +215,10 @@ def _variance(names: list[str]) -> dict[str, Any]:
 
 
 def _faults(card: Mapping[str, Any], schema: int) -> list[str]:
-    required = dict(_REQUIRED)
-    for since, names in _REQUIRED_SINCE.items():
-        required |= names if schema >= since else {}
     lines = []
-    for name, kind in required.items():
+    for since, name, kind in _REQUIRED:
+        if schema < since:
+            continue
         value: Any = card
         for part in name.split("."):
             value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
@@ -256,30 +257,12 @@ def _label_differences(card: Mapping[str, Any]) -> list[str]:
         if not isinstance(outputs, list) or not all(isinstance(name, str) for name in outputs):
             lines.append(f"task {task}: the export does not name its outputs")
             continue
-        lines += _name_differences(task, outputs, list(OUTPUT_NAMES[task]))
+        pairs = itertools.zip_longest(outputs, OUTPUT_NAMES[task], fillvalue="absent")
+        lines += [
+            f"task {task}: output {place} is {theirs} in the export, {ours} here"
+            for place, (theirs, ours) in enumerate(pairs)
+            if theirs != ours
+        ]
         if task == "va" and list(part.get("range", ())) != [-1.0, 1.0]:
             lines.append(f"task va: the export's range is {part.get('range')}, here it is [-1, 1]")
-    return lines
-
-
-def _name_differences(task: str, found: list[str], expected: list[str]) -> list[str]:
-    if found == expected:
-        return []
-    lines = []
-    if len(found) != len(expected):
-        lines.append(f"task {task}: {len(found)} outputs in the export, {len(expected)} here")
-    unknown = [name for name in found if name not in expected]
-    absent = [name for name in expected if name not in found]
-    if unknown:
-        lines.append(f"task {task}: the export's {', '.join(unknown)} is unknown here")
-    if absent:
-        lines.append(f"task {task}: the export has no {', '.join(absent)}")
-    if not lines:
-        place = next(
-            i for i, pair in enumerate(zip(found, expected, strict=True)) if len({*pair}) > 1
-        )
-        lines.append(
-            f"task {task}: the same outputs in another order: output {place} is {found[place]} in "
-            f"the export, {expected[place]} here"
-        )
     return lines

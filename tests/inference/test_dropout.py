@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from mtl_face.evaluation import ensemble
-from mtl_face.inference.columns import EPISTEMIC, output_sizes, table_columns
-from mtl_face.inference.dropout import combine_samples, make_dropout_step, sample_keys
-from mtl_face.inference.predictor import predict_rows
+from mtl_face.inference.dropout import (
+    EPISTEMIC,
+    combine_samples,
+    make_dropout_step,
+    sample_keys,
+)
+from mtl_face.inference.predictor import output_sizes, predict_rows, table_columns
 from mtl_face.tables import PredictionTable
 from mtl_face.tasks import OUTPUT_SIZES, VA_LOG_VARIANCE
 from mtl_face.training import sharding

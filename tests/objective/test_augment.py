@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from mtl_face import config
+from mtl_face.config import AugmentationConfig
+from mtl_face.errors import ConfigError
 from mtl_face.objective import augment, resample
 
 RANGES = {"rotation_degrees": 10.0, "translation": 0.1, "zoom": (0.9, 1.1), "flip": True}
@@ -154,7 +157,7 @@ def test_gather_against_scipy():
     stored, size, fill = 40, 56, 100.0
     image = noise_images(16, stored)
     transform = augment.draw_transforms(
-        jax.random.key(3), 16, augment.Ranges(45.0, 0.2, (0.5, 2.0)),
+        jax.random.key(3), 16, AugmentationConfig(45.0, 0.2, (0.5, 2.0)),
         stored_size=stored, input_size=size,
     )  # fmt: skip
     output = resampler(size, "gather", fill)(image, transform)
@@ -177,7 +180,7 @@ def test_separable_against_gather(rotation_degrees, mean_tolerance, max_toleranc
     stored, size, batch = 40, 56, 16
     image = smooth_images(batch, stored)
     transform = augment.draw_transforms(
-        jax.random.key(4), batch, augment.Ranges(rotation_degrees),
+        jax.random.key(4), batch, AugmentationConfig(rotation_degrees),
         stored_size=stored, input_size=size,
     )  # fmt: skip
     gathered = resampler(size, "gather")(image, transform)
@@ -218,7 +221,7 @@ def test_both_methods_keep_linear_pictures(degrees):
 def draw(seed, batch=4096, stored_size=112, input_size=224, **changes):
     return np.asarray(
         augment.draw_transforms(
-            jax.random.key(seed), batch, augment.Ranges(**{**RANGES, **changes}),
+            jax.random.key(seed), batch, AugmentationConfig(**{**RANGES, **changes}),
             stored_size=stored_size, input_size=input_size,
         ),
         np.float64,
@@ -275,10 +278,11 @@ def test_draws_depend_on_the_key_alone():
         {"zoom": (0.0, 1.0)},
     ],
 )
-def test_refused_ranges(changes):
+def test_ranges_that_the_settings_refuse(changes):
+    """The transforms rely on it: they check no range again."""
     (name,) = changes
-    with pytest.raises(ValueError, match=name):
-        draw(0, batch=2, **changes)
+    with pytest.raises(ConfigError, match=name):
+        config.validate({"augmentation": changes}, reads_data=False)
 
 
 def test_refused_shapes_and_methods():

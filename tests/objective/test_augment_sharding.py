@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from mtl_face.config import AugmentationConfig
 from mtl_face.objective import augment, mixup, resample
 
 BATCH, STORED, SIZE = 32, 16, 24
@@ -33,7 +34,7 @@ def make_inputs():
 def augment_and_mix(key, image, targets, weights, *, method):
     geometry_key, mixup_key = jax.random.split(key)
     transform = augment.draw_transforms(
-        geometry_key, image.shape[0], augment.Ranges(), stored_size=STORED, input_size=SIZE
+        geometry_key, image.shape[0], AugmentationConfig(), stored_size=STORED, input_size=SIZE
     )
     image = resample.resample(image, transform, input_size=SIZE, method=method)
     return mixup.mixup(mixup_key, image, targets, weights, alpha=0.4)

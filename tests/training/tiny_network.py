@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_face.config import AugmentationConfig
 from mtl_face.objective import augment, losses, mixup, resample
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 
@@ -65,7 +66,7 @@ def augment_and_mix(key, image_BHWC, targets, weights):
     transform_B23 = augment.draw_transforms(
         geometry_key,
         len(image_BHWC),
-        augment.Ranges(),
+        AugmentationConfig(),
         stored_size=SIZE,
         input_size=SIZE,
     )

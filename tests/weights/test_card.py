@@ -134,29 +134,26 @@ class TestLabels:
     def test_order(self):
         order = [*AU_NAMES[:2], AU_NAMES[3], AU_NAMES[2], *AU_NAMES[4:]]
         assert problem_of(with_outputs("au", order)) == (
-            "its card does not fit: task au: the same outputs in another order: output 2 is au6 "
-            "in the export, au4 here"
+            "its card does not fit: task au: output 2 is au6 in the export, au4 here; "
+            "task au: output 3 is au4 in the export, au6 here"
         )
 
     def test_alphabetical_expressions(self):
         problem = problem_of(with_outputs("expr", sorted(EXPRESSION_NAMES)))
-        assert "another order: output 0 is Anger in the export, Neutral here" in problem
+        assert "output 0 is Anger in the export, Neutral here" in problem
 
     def test_names(self):
         names = ["Contempt" if name == "Other" else name for name in EXPRESSION_NAMES]
         problem = problem_of(with_outputs("expr", names))
-        assert "the export's Contempt is unknown here" in problem
-        assert "the export has no Other" in problem
-        assert "outputs in the export" not in problem
+        assert problem.endswith("fit: task expr: output 7 is Contempt in the export, Other here")
 
     def test_number(self):
         problem = problem_of(with_outputs("au", [*AU_NAMES[:-1]]))
-        assert "task au: 11 outputs in the export, 12 here" in problem
-        assert "has no au26" in problem
+        assert problem.endswith("fit: task au: output 11 is absent in the export, au26 here")
 
     def test_repeated_name(self):
         problem = problem_of(with_outputs("va", ["valence", "valence"]))
-        assert "has no arousal" in problem
+        assert problem.endswith("output 1 is valence in the export, arousal here")
 
     def test_tasks(self):
         tasks = make_card()["tasks"]
@@ -183,7 +180,7 @@ def test_every_other_order_is_refused(names):
     if names == list(EXPRESSION_NAMES):
         assert cards.parse(with_outputs("expr", names), PATH)
     else:
-        assert "another order" in problem_of(with_outputs("expr", names))
+        assert "task expr: output " in problem_of(with_outputs("expr", names))
 
 
 json_values = st.recursive(
