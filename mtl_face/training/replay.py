@@ -30,7 +30,7 @@ from mtl_face.training import sharding
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.guard import gradient_norms
 from mtl_face.training.state import TrainState
-from mtl_face.training.step import Augment, Objective, step_keys
+from mtl_face.training.step import Augment, Objective, apply_training, step_keys
 
 FOLDER = "replay"
 STATES = "states"
@@ -194,67 +194,61 @@ def diagnose(
     the one before the step; all else is as for the train step.
     """
     size = len(batch["image"])
-    names: list[str] = []
+    labels: list[tuple[str, int]] = []
 
-    def look(name: str, value: jax.Array) -> tuple[str, dict[str, jax.Array]]:
-        finite = jnp.isfinite(value)
-        seen = {
-            "bad": jnp.sum(~finite),
-            "largest": jnp.max(jnp.where(finite, jnp.abs(value), 0), initial=0),
-        }
-        if value.ndim > 0 and value.shape[0] == size:
-            seen["bad_B"] = jnp.any(~finite.reshape(size, -1), axis=1)
-        return f"{name} {list(value.shape)}", seen
+    def look(text: str, tree: Any) -> list[tuple[tuple[str, int], dict[str, jax.Array]]]:
+        """(name, size) and what is seen of each array of floating point, `{}` its path."""
+        found = []
+        for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            if not jnp.issubdtype(value.dtype, jnp.floating):
+                continue
+            finite = jnp.isfinite(value)
+            seen = {
+                "bad": jnp.sum(~finite),
+                "largest": jnp.max(jnp.where(finite, jnp.abs(value), 0), initial=0),
+            }
+            if value.ndim > 0 and value.shape[0] == size:
+                seen["bad_B"] = jnp.any(~finite.reshape(size, -1), axis=1)
+            name = text.format(jax.tree_util.keystr(path, simple=True, separator="/"))
+            found.append(((f"{name} {list(value.shape)}", value.size), seen))
+        return found
 
     @jax.jit
     def compute(state: TrainState, batch: dict[str, Any]) -> Any:
-        found: list[tuple[str, dict[str, jax.Array]]] = []
-        for part in ("params", "batch_stats"):
-            for path, leaf in jax.tree_util.tree_flatten_with_path(getattr(state, part))[0]:
-                found.append(look(f"{part}/{_slashed(path)} before the step", leaf))
-        for path, leaf in jax.tree_util.tree_flatten_with_path(state.opt_state)[0]:
-            if jnp.issubdtype(leaf.dtype, jnp.floating):
-                found.append(look(f"optimizer's {_slashed(path)} before the step", leaf))
         augment_key, dropout_key = step_keys(state)
         image_BHWC, targets, weights = augment(
             augment_key, batch["image"], batch["targets"], batch["weights"]
         )
-        found.append(look("input image, augmented", image_BHWC))
-        found += [look(f"target of {task}", target) for task, target in targets.items()]
+        found = [
+            *look("params/{} before the step", state.params),
+            *look("batch_stats/{} before the step", state.batch_stats),
+            *look("optimizer's {} before the step", state.opt_state),
+            *look("input image, augmented", image_BHWC),
+            *look("target of {}", targets),
+        ]
 
         def loss_of(params: Any) -> Any:
-            inside: list[tuple[str, dict[str, jax.Array]]] = []
+            inside = []
 
             def watch(call: Callable, arguments: Any, options: Any, context: Any) -> Any:
                 value = call(*arguments, **options)
                 if context.method_name == "__call__" and context.module.path:
-                    name = "output of " + "/".join(context.module.path)
-                    for leaf in jax.tree.leaves(value):
-                        if jnp.issubdtype(leaf.dtype, jnp.floating):
-                            inside.append(look(name, leaf))
+                    inside.extend(look("output of " + "/".join(context.module.path), value))
                 return value
 
             with nn.intercept_methods(watch):
-                outputs, updated = network.apply(
-                    {"params": params["network"], "batch_stats": state.batch_stats},
-                    image_BHWC,
-                    train=True,
-                    mutable=["batch_stats"],
-                    rngs={"dropout": dropout_key},
+                outputs, new_stats = apply_training(
+                    network, params["network"], state.batch_stats, image_BHWC, dropout_key
                 )
-            inside += [
-                look(f"new batch_stats/{_slashed(path)}", leaf)
-                for path, leaf in jax.tree_util.tree_flatten_with_path(updated["batch_stats"])[0]
-            ]
+            inside += look("new batch_stats/{}", new_stats)
             loss, numbers = objective(outputs, targets, weights, params["uncertainty"])
-            names.extend(name for name, _ in inside)
+            labels.extend(label for label, _ in inside)
             return loss, ([seen for _, seen in inside], outputs, numbers)
 
         (loss, (inside, outputs, numbers)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             state.params
         )
-        count = len(inside)
-        found += list(zip(names[-count:], inside, strict=True))
+        found += zip(labels[-len(inside) :], inside, strict=True)
 
         def alone(*example: dict) -> dict[str, jax.Array]:
             outputs, targets, weights = (
@@ -264,27 +258,15 @@ def diagnose(
             return {"loss": total, **parts}
 
         example_loss = jax.vmap(alone)(outputs, targets, weights)
-        found += [look(f"loss of {name} by example", value) for name, value in example_loss.items()]
-        found.append(look("loss", loss))
-        for path, leaf in reversed(jax.tree_util.tree_flatten_with_path(gradients)[0]):
-            found.append(look(f"gradient of {_slashed(path)}", leaf))
-        names[:] = [name for name, _ in found]
+        found += look("loss of {} by example", example_loss) + look("loss", loss)
+        found += reversed(look("gradient of {}", gradients))
+        labels[:] = [label for label, _ in found]
         numbers = {"loss": loss, **gradient_norms(gradients), **numbers}
         return [seen for _, seen in found], numbers, example_loss
 
     seen, numbers, example_loss = jax.device_get(compute(state, batch))
     places = [
-        Place(name, _size(name), int(one["bad"]), float(one["largest"]), one.get("bad_B"))
-        for name, one in zip(names, seen, strict=True)
+        Place(*label, int(one["bad"]), float(one["largest"]), one.get("bad_B"))
+        for label, one in zip(labels, seen, strict=True)
     ]
     return Diagnosis(places, {k: float(v) for k, v in numbers.items()}, example_loss)
-
-
-def _slashed(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _size(name: str) -> int:
-    """Number of elements, from the shape at the end of a name."""
-    shape = name[name.rindex("[") + 1 : -1]
-    return int(np.prod([int(length) for length in shape.split(",")])) if shape else 1

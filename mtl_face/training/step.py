@@ -32,6 +32,24 @@ def step_keys(state: TrainState) -> tuple[jax.Array, jax.Array]:
     return augment_key, dropout_key
 
 
+def apply_training(
+    network: nn.Module,
+    params: Any,
+    batch_stats: Any,
+    image_BHWC: jax.Array,
+    dropout_key: jax.Array,
+) -> tuple[Any, Any]:
+    """The network's outputs in training, and the new running statistics."""
+    outputs, updated = network.apply(
+        {"params": params, "batch_stats": batch_stats},
+        image_BHWC,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": dropout_key},
+    )
+    return outputs, updated["batch_stats"]
+
+
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
     """How a step is taken.
@@ -79,17 +97,13 @@ def make_train_step(
             else contextlib.nullcontext()
         )
         with sums:
-            outputs, updated = network.apply(
-                {"params": params["network"], "batch_stats": batch_stats},
-                batch["image"],
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
+            outputs, new_stats = apply_training(
+                network, params["network"], batch_stats, batch["image"], dropout_key
             )
         loss, numbers = objective(
             outputs, batch["targets"], batch["weights"], params["uncertainty"]
         )
-        return loss, (updated["batch_stats"], numbers)
+        return loss, (new_stats, numbers)
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
         augment_key, dropout_key = step_keys(state)

@@ -13,8 +13,7 @@ from mtl_face.model.geometry import VARIANTS, BackboneVariant, ChannelOrder
 from mtl_face.weights import exported, resnet_in_file
 from mtl_face.weights.file_content import FileContent
 from mtl_face.weights.formats import open_weights
-from mtl_face.weights.resnet_in_file import ResNetInFile
-from mtl_face.weights.resnet_names import RESNET50, Architecture
+from mtl_face.weights.resnet_in_file import RESNET50, Architecture, ResNetInFile
 
 _VGGFACE2_CLASSES = 8631
 _IMAGENET_CLASSES = 1000
@@ -51,20 +50,6 @@ class LoadedBackbone:
     notes: list[str]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Origin:
-    """What a file's content says of the weights' training.
-
-    `variant` has the file's channel order where `order_is_certain`, else the usual one; `notes` say
-    what is open.
-    """
-
-    variant: BackboneVariant
-    order_is_certain: bool
-    trained_on: list[str] | None = None
-    notes: list[str] = dataclasses.field(default_factory=list)
-
-
 def load_backbone(
     path: str | Path,
     *,
@@ -90,21 +75,25 @@ def load_backbone(
     with open_weights(path) as content:
         ours = content.family == "ours"
         found = resnet_in_file.find(content, None if ours else architecture, path)
-        if content.card is not None:
-            origin = _Origin(exported.backbone_variant(content.card, path), order_is_certain=True)
-        elif found.scheme == "caffe":
-            origin = _vggface2_origin(content, channel_order)
-        else:
-            origin = _torchvision_origin(content, found, variant)
-        order = origin.variant.channel_order
-        if origin.order_is_certain and channel_order not in (None, order):
+        known, trained_on, note = _geometry(content, found, variant, path)
+        order = content.channel_order
+        if order and channel_order and channel_order != order:
             raise WeightsError(
                 f"has its channels in the order {order.upper()}, not {channel_order.upper()}",
                 path=path,
                 remedy="leave model.backbone.init_channels out",
             )
-        known = dataclasses.replace(origin.variant, channel_order=channel_order or order)
-        trees = resnet_in_file.read(found, flip_channels=known.channel_order == "bgr", path=path)
+        if order is None and channel_order is None and found.scheme == "caffe":
+            order = "rgb"
+            note = (
+                "the file does not say the channel order of its first convolution; taken as RGB, "
+                "as the group's own PyTorch script feeds it. If it is of the BGR kind, set "
+                "--config.model.backbone.init_channels=bgr"
+            )
+        order = order or channel_order or known.channel_order
+        known = dataclasses.replace(known, channel_order=order)
+        arrays = resnet_in_file.read(found, flip_channels=order == "bgr", path=path)
+        trees = exported.nest(arrays, path)
         source = {
             "file": path.resolve().name,
             # A folder has no bytes: the hash over its arrays stands for it.
@@ -118,11 +107,13 @@ def load_backbone(
             "input_std": list(known.input_std),
             "convolutions": len(found.layers),
             "batch_norms": len(found.layers),
-            "parameters": _count(trees["params"]),
+            "parameters": sum(
+                array.size for name, array in arrays.items() if name.startswith("params/")
+            ),
             "left_out": len(found.left_out),
         }
-        if origin.trained_on is not None:
-            source["trained_on"] = origin.trained_on
+        if trained_on is not None:
+            source["trained_on"] = [trained_on]
         if content.card is not None and content.card.get("provenance") is not None:
             source["provenance"] = content.card["provenance"]
         return LoadedBackbone(
@@ -132,7 +123,7 @@ def load_backbone(
             architecture=found.architecture,
             source=source,
             left_out=[(entry.name, entry.shape) for entry in found.left_out.values()],
-            notes=origin.notes,
+            notes=[] if note is None else [note],
         )
 
 
@@ -196,25 +187,15 @@ def describe(backbone: LoadedBackbone, path: str) -> list[str]:
     return lines + [f"  note: {note}" for note in backbone.notes]
 
 
-def _vggface2_origin(content: FileContent, channel_order: ChannelOrder | None) -> _Origin:
-    """Caffe's names: a VGGFace2 network, as released or as converted."""
-    trained_on = ["VGGFace2"]
-    if content.family == "keras":
-        return _Origin(VARIANTS["keras"], order_is_certain=True, trained_on=trained_on)
-    certain = content.channel_order is not None
-    notes = []
-    if not certain and channel_order is None:
-        notes.append(
-            "the file does not say the channel order of its first convolution; taken as RGB, as "
-            "the group's own PyTorch script feeds it. If it is of the BGR kind, set "
-            "--config.model.backbone.init_channels=bgr"
-        )
-    known = dataclasses.replace(VARIANTS["caffe"], channel_order=content.channel_order or "rgb")
-    return _Origin(known, certain, trained_on, notes)
-
-
-def _torchvision_origin(content: FileContent, found: ResNetInFile, variant: str | None) -> _Origin:
-    """Torchvision's names: ImageNet's networks have them, and ports of VGGFace2."""
+def _geometry(
+    content: FileContent, found: ResNetInFile, asked: str | None, path: Path
+) -> tuple[BackboneVariant, str | None, str | None]:
+    """Geometry, data set of the training, and what was assumed, as far as the content tells."""
+    if content.card is not None:
+        return exported.backbone_variant(content.card, path), None, None
+    if found.scheme == "caffe":
+        return VARIANTS["keras" if content.family == "keras" else "caffe"], "VGGFace2", None
+    # Torchvision's names: ImageNet's networks have them, and ports of VGGFace2.
     axis = 0 if content.kernel_layout == "OIHW" else -1
     classes = {
         entry.shape[axis]
@@ -222,21 +203,17 @@ def _torchvision_origin(content: FileContent, found: ResNetInFile, variant: str 
         if name.endswith("fc.weight") and entry.shape
     }
     if _VGGFACE2_CLASSES in classes:
-        return _Origin(VARIANTS["caffe"], order_is_certain=False, trained_on=["VGGFace2"])
+        return VARIANTS["caffe"], "VGGFace2", None
     if _IMAGENET_CLASSES in classes:
-        return _Origin(VARIANTS["torchvision"], order_is_certain=False, trained_on=["ImageNet"])
+        return VARIANTS["torchvision"], "ImageNet", None
     name = "caffe" if content.family == "numpy" else "torchvision"
-    if variant in ("caffe", "torchvision"):
-        name = variant
+    if asked in ("caffe", "torchvision"):
+        name = asked
     note = (
         "without a known classifier the file does not say whether it is of VGGFace2 (variant "
         f"caffe) or of ImageNet (variant torchvision); taken as {name}"
     )
-    return _Origin(VARIANTS[name], order_is_certain=False, notes=[note])
-
-
-def _count(tree: Any) -> int:
-    return sum(map(_count, tree.values())) if isinstance(tree, dict) else tree.size
+    return VARIANTS[name], None, note
 
 
 def _same(found: Any, needed: Any) -> bool:

@@ -129,7 +129,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             )
     check_finite(tensors, place)
     if file is not None:
-        variables = _nested(tensors, file)
+        variables = nest(tensors, file)
     found = weights_sha256(variables)
     if found != card["weights_sha256"]:
         raise ExportError(
@@ -243,7 +243,12 @@ def _leaves(tree: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tup
             yield (*keys, key), value
 
 
-def _nested(tensors: Mapping[str, NDArray[Any]], file: Path) -> dict[str, Any]:
+def nest(tensors: Mapping[str, NDArray[Any]], file: Path) -> dict[str, Any]:
+    """`params` and `batch_stats` of arrays by name: what `flatten` undoes.
+
+    Raises:
+        ExportError: a name fits in neither; `file` holds it.
+    """
     variables: dict[str, Any] = {name: {} for name in _COLLECTIONS}
     for name, array in tensors.items():
         collection, *folders = name.split("/")

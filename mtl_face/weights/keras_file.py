@@ -53,7 +53,7 @@ def open_keras(path: Path, stack: contextlib.ExitStack) -> FileContent:
                 path=path,
                 remedy="give a file that Keras 2 wrote, or model.save('FILE.h5') of Keras 3",
             )
-        return FileContent("Keras HDF5", "keras", _tensors(root, path), "HWIO")
+        return FileContent("Keras HDF5", "keras", _tensors(root, path), "HWIO", "bgr")
     except (OSError, KeyError, RuntimeError, ValueError, AttributeError, TypeError) as error:
         # h5py's errors on a damaged file are of all these kinds
         raise damaged(path, error) from error

@@ -1,15 +1,19 @@
 """A file whose network is another one, not whole, or not sound."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_resnet
 import torch
 import weight_files
+from model_settings import resnet
 from reference_resnet import SMALL
 from weight_faults import WRITERS, problem_of
 
 from mtl_face.errors import WeightsError
 from mtl_face.weights import load_backbone
+from mtl_face.weights.resnet_in_file import RESNET50, layers
 
 
 @pytest.mark.parametrize("form", ["keras", "matlab", "zip", "legacy", "safetensors", "pickle"])
@@ -116,3 +120,22 @@ def test_size_of_networks_is_that_of_the_reference():
         if "running" not in name
     )
     assert total == 25_557_032  # torchvision's ResNet50
+
+
+def test_the_names_are_those_of_the_network():
+    """Our names and shapes of ResNet50, against the network itself."""
+    abstract = jax.eval_shape(
+        lambda: resnet().init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    )
+    expected = {
+        jax.tree_util.keystr(keys, simple=True, separator="/"): leaf.shape
+        for keys, leaf in jax.tree_util.tree_flatten_with_path(dict(abstract["params"]))[0]
+    }
+    found = {}
+    for layer in layers(RESNET50):
+        found[f"{layer.own_convolution}/kernel"] = layer.kernel_HWIO
+        for name in ("scale", "bias"):
+            found[f"{layer.own_batch_norm}/{name}"] = layer.kernel_HWIO[-1:]
+    assert found == expected
+    assert sum(int(np.prod(shape)) for shape in found.values()) == 23_508_032
+    assert len(layers(RESNET50)) == 53
