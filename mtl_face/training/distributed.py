@@ -72,21 +72,18 @@ def find_place(
         coordinator, num_processes, process_id, devices = found
         if given == (None, None, None) and (num_processes or 1) == 1:
             return None
-    flags = {
-        "--coordinator": coordinator,
-        "--num_processes": num_processes,
-        "--process_id": process_id,
-    }
-    missing = [name for name, value in flags.items() if value is None]
-    if missing:
+    if coordinator is None or num_processes is None or process_id is None:
+        flags = {
+            "--coordinator": coordinator,
+            "--num_processes": num_processes,
+            "--process_id": process_id,
+        }
+        missing = [name for name, value in flags.items() if value is None]
         raise UserError(
             f"one process of several needs {', '.join(missing)} too",
             remedy="give --coordinator=HOST:PORT --num_processes=N --process_id=I; "
             "TPU pods, SLURM (srun) and Open MPI (mpirun) need no flags",
         )
-    assert coordinator is not None
-    assert num_processes is not None
-    assert process_id is not None
     place = Place(
         coordinator, num_processes, process_id, None if devices is None else tuple(devices)
     )

@@ -7,7 +7,6 @@ state. The host looks at the outcome one step later, while the devices are busy 
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -132,7 +131,7 @@ class Guard:
         self._free = jax.device_put(np.float32(0), placement)
         self._held: Any = self._free
         self._last: tuple[dict, Numbers] | None = None
-        self._increment = _increment(placement)
+        self._increment = jax.jit(lambda count: count + 1, out_shardings=placement)
 
     def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, Numbers]:
         """Takes a step; the state is donated, the global batch kept until the next call.
@@ -185,8 +184,3 @@ class Guard:
             )
         self._say(f"warning: {problem}; {kept}; going on with the next batch")
         return dataclasses.replace(state, step=self._increment(state.step))
-
-
-@functools.cache
-def _increment(placement: jax.sharding.Sharding) -> Callable[[jax.Array], jax.Array]:
-    return jax.jit(lambda count: count + 1, out_shardings=placement)

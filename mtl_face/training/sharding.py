@@ -139,7 +139,11 @@ def split_axes(abstract: Any, texts: Sequence[str], *, parts: int) -> list[int |
     named = [name for name in found if name is not None]
     for rule in rules:
         if named and not any(rule.pattern.search(name) for name in named):
-            raise _fits_nothing(rule, named)
+            nearest = difflib.get_close_matches(rule.pattern.pattern, set(named), cutoff=0)
+            raise ConfigError(
+                f"{_FIELD} holds {rule.text!r}, which fits no array of this network",
+                remedy="the nearest names are " + ", ".join(nearest),
+            )
     axes = []
     for name, leaf in zip(found, jax.tree.leaves(abstract), strict=True):
         fitting = (r for r in rules if name is not None and r.pattern.search(name))
@@ -214,24 +218,6 @@ def _axis(rule: Rule, name: str, shape: tuple[int, ...], parts: int) -> int | No
             remedy="choose another axis, or PATTERN=large, which takes one that divides",
         )
     return axis
-
-
-def _fits_nothing(rule: Rule, found: list[str]) -> ConfigError:
-    """The error, with the names that come nearest: those with a part like each of the pattern's."""
-    wanted = [word for word in re.split(r"\W+", rule.pattern.pattern) if word]
-
-    def likeness(name: str) -> float:
-        parts = name.split("/")
-        return sum(
-            max(difflib.SequenceMatcher(None, word, part).ratio() for part in parts)
-            for word in wanted
-        )
-
-    nearest = sorted(dict.fromkeys(found), key=lambda name: (-likeness(name), name))[:3]
-    return ConfigError(
-        f"{_FIELD} holds {rule.text!r}, which fits no array of this network",
-        remedy="the nearest names are " + ", ".join(nearest),
-    )
 
 
 def path_keys(path: tuple[Any, ...]) -> list[str]:

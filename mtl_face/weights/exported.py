@@ -8,7 +8,7 @@ the orbax form alone.
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,28 +72,17 @@ def specification(variables: Mapping[str, Any]) -> Specification:
 def tensor_differences(
     found: Specification, expected: Specification, *, expected_by: str
 ) -> list[str]:
-    """How tensors differ from what `expected_by` ("the card", say) says, in sentences.
+    """How tensors differ from what `expected_by` ("the card", say) says, a line a tensor."""
 
-    One each for missing and surplus tensors, and for those of another shape or dtype.
-    """
-    lines = []
-    missing = sorted(expected.keys() - found.keys())
-    surplus = sorted(found.keys() - expected.keys())
-    for names, problem in (
-        (missing, f"of {expected_by} missing"),
-        (surplus, f"unknown to {expected_by}"),
-    ):
-        if names:
-            count = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
-            lines.append(f"{count} {problem}: {', '.join(shortened(names, 3))}")
-    wrong = []
-    for name in sorted(expected.keys() & found.keys()):
-        (shape, dtype), (wanted, wanted_dtype) = found[name], expected[name]
-        if tuple(shape) != tuple(wanted):
-            wrong.append(f"{name} has shape {_shape(shape)}, {expected_by} says {_shape(wanted)}")
-        elif dtype != wanted_dtype:
-            wrong.append(f"{name} is {dtype}, {expected_by} says {wanted_dtype}")
-    return lines + shortened(wrong, 5)
+    def words(tensor: tuple[tuple[int, ...], str] | None) -> str:
+        return "absent" if tensor is None else f"{tensor[1]} {list(tensor[0])}"
+
+    lines = [
+        f"{name} is {words(found.get(name))}, {expected_by} says {words(expected.get(name))}"
+        for name in sorted(expected.keys() | found.keys())
+        if found.get(name) != expected.get(name)
+    ]
+    return shortened(lines, 5)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -282,7 +271,3 @@ def _load_orbax(folder: Path) -> dict[str, Any]:
         raise ExportError(
             f"cannot be read: {files.first_words(error)}", path=folder, remedy=_COPY_AGAIN
         ) from error
-
-
-def _shape(shape: Iterable[int]) -> str:
-    return "[" + ", ".join(map(str, shape)) + "]"

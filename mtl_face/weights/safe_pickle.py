@@ -13,6 +13,7 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,28 +36,17 @@ class MalformedError(Exception):
 class Storage(NamedTuple):
     """Numbers that a PyTorch file keeps apart from the pickle, under the name `key`.
 
-    `kind` is NumPy's code of the element type, or `bfloat16`; `length` the number of elements.
+    `length` is the number of elements.
     """
 
-    kind: str
+    dtype: np.dtype
     key: str
     length: int
 
     @property
     def size(self) -> int:
         """Bytes of all elements."""
-        return self.length * self.bytes_per_element
-
-    @property
-    def bytes_per_element(self) -> int:
-        """Size of one."""
-        return 2 if self.kind == "bfloat16" else np.dtype(self.kind).itemsize
-
-    def array(self, raw: bytes) -> NDArray[Any]:
-        """The elements, one axis; bfloat16 as float32."""
-        if self.kind == "bfloat16":
-            return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
-        return np.frombuffer(raw, self.kind)
+        return self.length * self.dtype.itemsize
 
 
 class StoredTensor(NamedTuple):
@@ -76,14 +66,13 @@ class StoredTensor(NamedTuple):
 
     def array(self, raw: bytes) -> NDArray[Any]:
         """The tensor, from the bytes of its storage."""
-        flat = self.storage.array(raw)
-        size = flat.itemsize
+        flat = np.frombuffer(raw, self.storage.dtype)
         if 0 in self.shape:
             return np.zeros(self.shape, flat.dtype)
         if self.last >= len(flat):
             raise MalformedError(f"a tensor of shape {self.shape} in {len(flat)} numbers")
         return np.lib.stride_tricks.as_strided(
-            flat[self.offset :], self.shape, [step * size for step in self.strides]
+            flat[self.offset :], self.shape, [step * flat.itemsize for step in self.strides]
         ).copy()
 
 
@@ -177,11 +166,11 @@ def storage_of(reference: Any) -> Storage:
         raise MalformedError("a storage that is a view of another")
     if not isinstance(kind, _StorageType) or not isinstance(key, str) or not _natural(count):
         raise MalformedError(f"unknown reference {str(reference)[:60]}")
-    return Storage(kind.kind, key, count)
+    return Storage(kind.dtype, key, count)
 
 
 class _StorageType(NamedTuple):
-    kind: str
+    dtype: np.dtype
 
 
 class _StandIn:
@@ -291,7 +280,7 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: 
         raise MalformedError("unknown description of a tensor")
     if not _naturals(shape) or not _naturals(strides):
         raise MalformedError("unknown description of a tensor")
-    if len(shape) != len(strides) or math.prod(shape) * storage.bytes_per_element > _LARGEST:
+    if len(shape) != len(strides) or math.prod(shape) * storage.dtype.itemsize > _LARGEST:
         raise MalformedError(f"a tensor of shape {str(shape)[:60]}")
     tensor = StoredTensor(storage, offset, shape, strides)
     if 0 not in shape and tensor.last >= storage.length:
@@ -311,7 +300,7 @@ _STORAGE_TYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
     "HalfStorage": "<f2",
-    "BFloat16Storage": "bfloat16",
+    "BFloat16Storage": ml_dtypes.bfloat16,
     "LongStorage": "<i8",
     "IntStorage": "<i4",
     "ShortStorage": "<i2",
@@ -339,4 +328,4 @@ for _module in ("builtins", "__builtin__"):
     _STAND_INS[_module, "bytearray"] = _StandIn(_bytes)
 for _module in ("torch", "torch.cuda"):
     for _name, _kind in _STORAGE_TYPES.items():
-        _STAND_INS[_module, _name] = _StorageType(_kind)
+        _STAND_INS[_module, _name] = _StorageType(np.dtype(_kind))

@@ -164,7 +164,7 @@ def test_first_rule_that_fits_decides(texts, expected):
 @pytest.mark.parametrize(
     ("texts", "problem", "remedy"),
     [
-        (["hiden/kernel=large"], "fits no array", f"moments/{HIDDEN}, params/{HIDDEN}"),
+        (["hiden/kernel=large"], "fits no array", f"params/{HIDDEN}, moments/{HIDDEN}"),
         (["params/network/head_au/kernal=0"], "fits no array", "params/network/head_au/kernel"),
         (["kernel"], "no rule", "PATTERN=large"),
         (["kernel=big"], "no rule", "PATTERN=whole"),

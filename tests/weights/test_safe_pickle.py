@@ -93,7 +93,7 @@ def test_a_pickle_cannot_change_what_it_is_given():
     [(1, 4, 1), (0, 5, 1), (0, 4, 2), (0, 2**40, 0), (-1, 2, 1), (0, 2, -1)],
 )
 def test_tensors_stay_within_their_storage(offset, shape, stride):
-    storage = safe_pickle.Storage("<f4", "0", 4)
+    storage = safe_pickle.Storage(np.dtype("<f4"), "0", 4)
     with pytest.raises(safe_pickle.MalformedError):
         safe_pickle._rebuild_tensor(storage, offset, (shape,), (stride,))
     if offset >= 0 and stride >= 0 and shape < 100:
