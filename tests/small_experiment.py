@@ -75,3 +75,15 @@ class Experiment:
         status = main.main(self.arguments(command, *more, **options))
         captured = capsys.readouterr()
         return status, captured.out, captured.err
+
+
+def assert_is_users_error(result, *parts):
+    """Exit status 2 and one message, in which all parts occur, with no traceback."""
+    status, _, err = result
+    assert status == 2, err
+    assert err.startswith("error: ")
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+    assert "\n  -> " in err  # a remedy
+    for part in parts:
+        assert str(part) in err

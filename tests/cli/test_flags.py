@@ -34,15 +34,6 @@ def test_an_empty_path_is_none(words, capsys):
     assert "the path is empty" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_export_is_no_model(tmp_path, capsys):
-    path = tmp_path / "text.txt"
-    path.write_text("mine, a photo or what not")
-    assert main.main(["evaluate", f"--model={path}"]) == 2
-    captured = capsys.readouterr()
-    assert f"{path}: is neither a run nor an export" in captured.err
-    assert "-> give the folder of a run, or what `run.py export` wrote" in captured.err
-
-
 def test_replay_without_a_run(capsys):
     assert main.main(["replay", "--dump=4.npz"]) == 2
     assert "-> give --model=RUN" in capsys.readouterr().err

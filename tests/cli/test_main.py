@@ -1,19 +1,22 @@
-"""Help without heavy imports, and one clear message for each of the user's mistakes."""
+"""Help without heavy imports, one message for each mistake, and output that nobody takes."""
 
+import contextlib
 import json
+import os
+import resource
 import subprocess
 import sys
 
-import jax
 import pytest
-from small_experiment import ROOT, Experiment
+import scorer_files
+from scorer_files import make_rows
+from small_experiment import ROOT, Experiment, assert_is_users_error
 
-from mtl_face import config as config_lib
 from mtl_face.cli import main
-from mtl_face.errors import ImageError, WorkdirError
+from mtl_face.evaluation import prediction_files
 from mtl_face.run import datasets
-from mtl_face.run import workdir as workdirs
 
+EVALUATE = ("evaluate", "--predictions=a.parquet", "--truth=truth.txt", "--resamples=10")
 HEAVY = ("jax", "jaxlib", "tensorflow", "flax", "optax", "orbax", "clu", "numpy", "pandas", "scipy")
 
 _RUN_AND_LIST_MODULES = """
@@ -30,18 +33,6 @@ print("HEAVY", *sorted(set(sys.modules) & set({heavy!r})))
 @pytest.fixture
 def experiment(tmp_path):
     return Experiment(tmp_path)
-
-
-def assert_is_users_error(result, *parts):
-    """Exit status 2 and one message, in which all parts occur, with no traceback."""
-    status, _, err = result
-    assert status == 2, err
-    assert err.startswith("error: ")
-    assert err.count("error: ") == 1
-    assert "Traceback" not in err
-    assert "\n  -> " in err  # a remedy
-    for part in parts:
-        assert str(part) in err
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["settings"]])
@@ -68,14 +59,6 @@ def test_help_lists_every_command(capsys):
     text = capsys.readouterr().out
     for command in ("train", "evaluate", "export", "prepare", "settings"):
         assert f"\n    {command} " in text
-
-
-def test_settings_lists_every_field(capsys):
-    assert main.main(["settings"]) == 0
-    text = capsys.readouterr().out
-    for name, field in config_lib.fields():
-        assert f"--config.{name}=" in text
-        assert field.metadata["meaning"] in text
 
 
 @pytest.mark.parametrize(
@@ -121,132 +104,6 @@ def test_no_such_config_file(experiment, capsys):
     assert_is_users_error(result, "no such config file", "small.py?")
 
 
-def test_data_root_missing(experiment, capsys):
-    experiment.data = experiment.folder / "nowhere"
-    result = experiment.run(capsys, "train")
-    assert_is_users_error(result, experiment.data / "training_set_annotations.txt")
-
-
-def test_annotation_file_wrong(experiment, capsys):
-    annotations = experiment.data / "training_set_annotations.txt"
-    lines = annotations.read_text().splitlines()
-    lines[3] = lines[3].replace(",", ";")
-    annotations.write_text("\n".join(lines) + "\n")
-    result = experiment.run(capsys, "train")
-    assert_is_users_error(result, f"{annotations}", "4")
-
-
-def test_images_missing(experiment, capsys):
-    images = sorted((experiment.data / "cropped_aligned").rglob("*.jpg"))
-    gone = [path for path in images if "training_1" in str(path)][:3]
-    for path in gone:
-        path.unlink()
-    for command in ("train", "prepare"):
-        result = experiment.run(capsys, command)
-        assert_is_users_error(result, gone[0], "and 2 more", "--config.data.missing_images=skip")
-
-    status, out, err = experiment.run(capsys, "prepare", "--config.data.missing_images=skip")
-    assert (status, err) == (0, "")
-    assert f"train: skipped 3 rows whose image file is missing: {gone[0]}" in out
-    assert "train: 37 rows" in out
-    assert "validation: 19 rows" in out
-    assert "all rows and images are sound" in out
-
-
-def test_skipped_rows_are_gone_from_the_table(experiment):
-    (experiment.data / "cropped_aligned" / "training_0" / "00001.jpg").unlink()
-    said = []
-    data = config_lib.DataConfig(root=str(experiment.data), missing_images="skip")
-    table = datasets.load_split(data, "train", said.append)
-    assert len(table) == 39
-    assert "skipped 1 rows" in said[0]
-    with pytest.raises(ImageError, match=r"training_0/00001\.jpg"):
-        datasets.load_split(
-            config_lib.DataConfig(root=str(experiment.data)),
-            "train",
-            said.append,
-        )
-
-
-def test_all_images_missing(experiment, capsys):
-    for path in (experiment.data / "cropped_aligned").rglob("*.jpg"):
-        path.unlink()
-    result = experiment.run(capsys, "prepare", "--config.data.missing_images=skip")
-    assert_is_users_error(result, "none of the 40 images exists")
-
-
-def test_prepare_names_broken_images(experiment, capsys):
-    path = experiment.data / "cropped_aligned" / "validation_0" / "00001.jpg"
-    path.write_bytes(path.read_bytes()[:100])
-    result = experiment.run(capsys, "prepare")
-    assert_is_users_error(result, path, "1 image files of the validation set")
-
-
-def test_prepare_has_no_workdir(experiment, capsys):
-    status, out, err = experiment.run(capsys, "prepare")
-    assert (status, err) == (0, "")
-    assert "next: python run.py train" in out
-
-
-def test_batch_does_not_split_over_the_devices(experiment, capsys):
-    assert jax.device_count() == 8
-    result = experiment.run(capsys, "train", "--config.optimizer.batch_size=12")
-    assert_is_users_error(result, "optimizer.batch_size 12", "8 devices", "use 8 or 16")
-    result = experiment.run(
-        capsys, "train", "--config.optimizer.batch_size=24", "--config.augmentation.mixup_alpha=1"
-    )
-    assert_is_users_error(result, "optimizer.batch_size 24", "use 16 or 32")
-    result = experiment.run(capsys, "train", "--config.evaluation.batch_size=3")
-    assert_is_users_error(result, "evaluation.batch_size 3", "use 8")
-
-
-def test_mesh_does_not_fit_the_devices(experiment, capsys):
-    result = experiment.run(capsys, "train", "--config.mesh.data=3")
-    assert_is_users_error(result, "a mesh of 3 x 1 does not fit 8 devices")
-    result = experiment.run(capsys, "train", "--config.mesh.fsdp=3")
-    assert_is_users_error(result, "does not fit 8 devices")
-
-
-def test_batch_larger_than_the_data_set(experiment, capsys):
-    result = experiment.run(capsys, "train", "--config.optimizer.batch_size=64")
-    assert_is_users_error(result, "64 is larger than the 40 rows")
-
-
-def test_a_wrong_setting_does_not_claim_the_workdir(experiment, capsys):
-    for batch_size in (64, 12):
-        result = experiment.run(capsys, "train", f"--config.optimizer.batch_size={batch_size}")
-        assert_is_users_error(result, f"batch_size {batch_size}")
-
-
-@pytest.mark.parametrize("command", ["evaluate", "export"])
-def test_workdir_without_run(experiment, capsys, command):
-    result = experiment.run(capsys, command)
-    assert_is_users_error(result, experiment.workdir, "holds no run", "train first")
-    assert not experiment.workdir.exists()
-
-
-@pytest.mark.parametrize("command", ["evaluate", "export"])
-def test_workdir_without_checkpoint(experiment, capsys, command):
-    config = config_lib.load(experiment.config, [f"data.root={experiment.data}"])
-    workdirs.open_for_training(experiment.workdir, config)
-    result = experiment.run(capsys, command)
-    assert_is_users_error(result, "has no evaluated checkpoint yet", "train first")
-
-
-@pytest.mark.parametrize("command", ["train", "evaluate", "export"])
-def test_workdir_is_a_file(experiment, capsys, command):
-    experiment.workdir.write_text("mine")
-    result = experiment.run(capsys, command)
-    assert_is_users_error(result, experiment.workdir)
-    assert experiment.workdir.read_text() == "mine"
-
-
-def test_workdir_below_a_file(experiment, capsys):
-    (experiment.folder / "file").write_text("mine")
-    result = experiment.run(capsys, "train", workdir=experiment.folder / "file" / "run")
-    assert_is_users_error(result, experiment.folder / "file" / "run", "Not a directory")
-
-
 def test_defect_of_the_program_keeps_its_traceback(experiment, monkeypatch):
     def broken(*arguments):
         raise RuntimeError("a defect")
@@ -265,94 +122,92 @@ def test_interrupt(experiment, capsys, monkeypatch):
     assert (status, err) == (130, "interrupted\n")
 
 
-class TestWorkdirOwner:
-    """A folder with checkpoints belongs to the settings that it was made with."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("refused")
+    labels, table = make_rows(60)
+    scorer_files.write_truth(folder / "truth.txt", labels)
+    prediction_files.write(table, folder / "a.parquet")
+    prediction_files.write(table, folder / "b.parquet")
+    return folder
 
-    @pytest.fixture
-    def owned(self, experiment):
-        config = self.config(experiment)
-        workdirs.open_for_training(experiment.workdir, config)
-        (experiment.workdir / workdirs.CHECKPOINTS / "0").mkdir(parents=True)
-        return experiment
 
-    @staticmethod
-    def config(experiment, *overrides):
-        return config_lib.load(experiment.config, [f"data.root={experiment.data}", *overrides])
+@contextlib.contextmanager
+def small_files():
+    """Makes files above 1,000 bytes impossible, as if the disk were full.
 
-    @pytest.mark.parametrize(
-        "override",
-        [
-            "data.root=/elsewhere",
-            "data.shards=/elsewhere",
-            "data.source=memory",
-            "data.image_folder=moved",
-            "data.train_annotations=moved.txt",
-            "evaluation.batch_size=16",
-            "evaluation.checkpoint=last",
-            "evaluation.gallery_size=3",
-            "training.log_every_steps=7",
-            "data.rendered_faces.workers=3",
-        ],
-    )
-    def test_settings_that_may_differ(self, owned, override):
-        config = self.config(owned, override)
-        assert workdirs.open_for_training(owned.workdir, config) == owned.workdir
-        assert workdirs.open_for_reading(owned.workdir, config) == owned.workdir
+    To be left before anything else is written: a test's own output may go to a file, too.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    @pytest.mark.parametrize("open_", [workdirs.open_for_training, workdirs.open_for_reading])
-    def test_settings_that_may_not(self, owned, open_):
-        config = self.config(owned, "seed=3", "optimizer.learning_rate=0.5")
-        before = (owned.workdir / "config.json").read_bytes()
-        with pytest.raises(WorkdirError) as raised:
-            open_(owned.workdir, config)
-        message = str(raised.value)
-        assert str(owned.workdir) in message
-        assert "seed was 0, is 3" in message
-        assert "optimizer.learning_rate was 0.001, is 0.5" in message
-        assert "batch_size" not in message
-        assert (owned.workdir / "config.json").read_bytes() == before
 
-    def test_tuples_and_nothing_compare_as_what_they_are(self, owned):
-        config = self.config(owned, "model.backbone.stage_sizes=1,", "augmentation.zoom=0.9,1.1")
-        workdirs.open_for_training(owned.workdir, config)
-        with pytest.raises(WorkdirError, match="stage_sizes was"):
-            workdirs.open_for_training(
-                owned.workdir, self.config(owned, "model.backbone.stage_sizes=1,1")
-            )
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*EVALUATE, "--output=new.json"),
+        (*EVALUATE, "--report=new.html"),
+        ("compare", "a.parquet", "b.parquet", "--truth=truth.txt", "--resamples=10",
+         "--output=new.json"),
+        ("smooth", "--predictions=a.parquet", "--output=new.parquet"),
+        ("smooth", "--predictions=a.parquet", "--output=new.csv"),
+        ("ensemble", "a.parquet", "b.parquet", "--output=new.parquet"),
+        ("calibrate", "--predictions=a.parquet", "--truth=truth.txt", "--windows=0",
+         "--output=new.json"),
+    ],
+    ids=lambda words: f"{words[0]} {words[-1]}",
+)  # fmt: skip
+def test_results_on_a_full_disk(words, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    with small_files():
+        status = main.main(list(words))
+    assert status == 2
+    name = words[-1].partition("=")[2]
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {name}: cannot be written (File too large)\n  -> ")
+    assert error.count("\n") == 2
+    assert sorted(folder.iterdir()) == before
 
-    def test_a_setting_of_another_version(self, owned):
-        path = owned.workdir / "config.json"
-        saved = json.loads(path.read_text())
-        saved["optimizer"]["momentum"] = 0.5
-        path.write_text(json.dumps(saved))
-        with pytest.raises(WorkdirError, match=r"optimizer\.momentum was 0\.5, is None"):
-            workdirs.open_for_training(owned.workdir, self.config(owned))
 
-    def test_a_setting_that_the_runs_version_did_not_know(self, owned):
-        path = owned.workdir / "config.json"
-        saved = json.loads(path.read_text())
-        del saved["model"]["backbone"]["frozen_stages"]
-        path.write_text(json.dumps(saved))
-        workdirs.open_for_training(owned.workdir, self.config(owned))
-        with pytest.raises(WorkdirError, match=r"frozen_stages was -1, is 0"):
-            workdirs.open_for_training(
-                owned.workdir, self.config(owned, "model.backbone.frozen_stages=0")
-            )
+def test_a_report_that_cannot_be_written_costs_no_number(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    output = tmp_path / "metrics.json"
+    assert main.main([*EVALUATE, f"--output={output}", f"--report={tmp_path}"]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert json.loads(output.read_text())["num_rows"] == 60
 
-    @pytest.mark.parametrize("content", ["{", "\x00\x01", "[]", "3"])
-    def test_config_that_cannot_be_read(self, owned, content):
-        (owned.workdir / "config.json").write_text(content)
-        with pytest.raises(WorkdirError, match=r"config\.json"):
-            workdirs.open_for_training(owned.workdir, self.config(owned))
 
-    def test_checkpoints_without_config(self, owned):
-        (owned.workdir / "config.json").unlink()
-        with pytest.raises(WorkdirError, match=r"holds checkpoints but no config\.json"):
-            workdirs.open_for_training(owned.workdir, self.config(owned))
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [("--help",), ("settings",), EVALUATE], ids=lambda w: w[0])
+def test_a_reader_that_went_away_ends_a_command_quietly(words, unbuffered, folder):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *words],
+            cwd=folder,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(writing)
+    assert result.stderr == ""
+    # without a buffer, the parser itself passes over a help text that nobody takes
+    assert result.returncode == (0 if words == ("--help",) and unbuffered else 128 + 13)
 
-    def test_nothing_but_the_config_is_left_behind(self, owned):
-        workdirs.open_for_training(owned.workdir, self.config(owned))
-        assert sorted(path.name for path in owned.workdir.iterdir()) == [
-            "checkpoints",
-            "config.json",
-        ]
+
+def test_another_broken_pipe_is_a_defect(monkeypatch):
+    def fail(arguments):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(main, "_run", fail)
+    with pytest.raises(BrokenPipeError):
+        main.main(["settings"])

@@ -1,5 +1,6 @@
+"""The page of an evaluation: sound HTML, what it shows, and sentences for what it lacks."""
+
 import dataclasses
-import html.parser
 import itertools
 import re
 from pathlib import Path
@@ -7,113 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_tables import decisions_alone, make_labels, make_predictions
-from markupsafe import Markup
+from report_page import look, picture, report
 
 from mtl_face.errors import UserError, WorkdirError
 from mtl_face.evaluation.scoring import score
-from mtl_face.report import Report, curves, figures, reliability, write_report
+from mtl_face.report import figures
 from mtl_face.report.figures import FIRST, SECOND, THIRD
-from mtl_face.report.page import printable
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 CSS = (Path(figures.__file__).parent / "templates" / "style.css").read_text()
-VOID = {"meta", "br", "img", "link", "input", "hr"}
-HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4}
-LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "formaction"}
-HISTORY = [
-    {"step": 10, "epoch": 0.1, "train/loss": 2.0, "learning_rate/heads": 1e-3},
-    {"step": 20, "epoch": 0.2, "train/loss": 1.0, "validation/p": 0.4},
-]
-
-
-class Page(html.parser.HTMLParser):
-    """A strict reader: tags balance, ids are unique, and everything that loads is noted."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.loads: list[str] = []
-        self.tags: list[str] = []
-        self.words: list[str] = []
-        self.alternatives: list[str | None] = []
-        self.levels: list[int] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag, attrs):
-        names = [name for name, _ in attrs]
-        assert len(names) == len(set(names)), (tag, names)
-        assert not [name for name in names if name.startswith("on")]
-        self.tags.append(tag)
-        self.ids += [value for name, value in attrs if name == "id"]
-        self.loads += [value for name, value in attrs if name.rpartition(":")[2] in LOADING]
-        if tag in HEADINGS:
-            self.levels.append(HEADINGS[tag])
-        if tag in ("img", "svg") and dict(attrs).get("aria-hidden") != "true":
-            self.alternatives.append(dict(attrs).get("alt") or dict(attrs).get("aria-label"))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open, tag
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
-
-
-@pytest.fixture
-def real_drawings():
-    """Asked for by a test that looks at the drawings."""
-
-
-@pytest.fixture(autouse=True)
-def quick(request, monkeypatch):
-    """Leaves the drawings empty: they take most of the time, and have tests of their own."""
-
-    def empty(axes, *, identifier, description):
-        return Markup('<svg role="img" aria-label="{}"></svg>').format(printable(description))
-
-    if "real_drawings" not in request.fixturenames:
-        for module in (curves, figures, reliability):
-            monkeypatch.setattr(module, "to_svg", empty)
-
-
-def picture(row):
-    return np.full((112, 112, 3), row % 256, np.uint8)
-
-
-def look(pictures):
-    """Attention of two modules and four heads over 3 x 3 patches."""
-    weights = np.random.default_rng(0).random((len(pictures), 2, 4, 3, 9), np.float32)
-    return weights / weights.sum(axis=-1, keepdims=True)
-
-
-def report(path, labels, predictions, **changes):
-    metrics = changes.pop("metrics", None) or score(labels, predictions)
-    arguments = {
-        "metrics": metrics,
-        "predictions": predictions,
-        "truth": labels,
-        "history": HISTORY,
-        "images": picture,
-        "title": "A run",
-        "config": {"model": {"preset": "tiny"}, "seed": 3},
-    } | changes
-    write_report(path / "report.html", Report(**arguments))
-    text = (path / "report.html").read_text(encoding="utf-8")
-    return text, Page(text)
 
 
 def test_page_is_sound_and_loads_nothing(tmp_path, real_drawings):
@@ -150,20 +54,6 @@ def test_headings_are_in_order(tmp_path):
     assert 3 in page.levels
 
 
-def test_numbers_stand_beside_their_baseline_and_count(tmp_path):
-    labels = make_labels(300)
-    predictions = make_predictions(labels)
-    metrics = score(labels, predictions)
-    _, page = report(tmp_path, labels, predictions)
-    for name, task in {"mean CCC": "va", "mean F1": "au", "macro F1": "expr"}.items():
-        row = page.text.split(name)[1].split()[:4]
-        value, baseline = metrics[task]["score"], metrics[task]["constant_baseline"]
-        assert row == [
-            f"{value:.3f}", f"{baseline:.3f}", f"{value - baseline:+.3f}",
-            str(metrics[task]["num_valid"]),
-        ]  # fmt: skip
-
-
 def test_text_of_the_user_is_escaped(tmp_path):
     labels = make_labels(60)
     hostile = "<script>alert('x')</script>\"\x00&amp;"
@@ -185,50 +75,6 @@ def test_text_of_the_user_is_escaped(tmp_path):
     assert "\x00" not in text
     assert "alert('x')" in page.text
     assert "&amp;" in page.text  # shown as it was written
-
-
-@pytest.mark.parametrize("task", ["va", "au", "expr", "all"])
-def test_tasks_without_labels_are_stated(tmp_path, task):
-    labels = make_labels(40)
-    if task in ("va", "all"):
-        labels.valence[:] = np.nan
-    if task in ("au", "all"):
-        labels.au[:] = np.nan
-    if task in ("expr", "all"):
-        labels.expression[:] = -1
-    _, page = report(tmp_path, labels, make_predictions(labels))
-    assert "no labels" in page.text
-    assert "No frame counts for" in page.text
-    if task != "all":
-        assert f"{task}.score no row has the labels that count for {task}" in page.text
-
-
-def test_every_score_has_its_interval(tmp_path):
-    labels = make_labels(300)
-    predictions = dataclasses.replace(
-        make_predictions(labels), valence_std=np.full(300, 0.5), arousal_std=np.full(300, 0.4)
-    )
-    metrics = score(labels, predictions, num_resamples=50)
-    _, page = report(tmp_path, labels, predictions, metrics=metrics)
-    told = metrics["bootstrap"]["intervals"]
-    shown = {
-        path: f"{value(metrics, path):.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
-        for path, ends in told.items()
-        if ends is not None and ".per_au." not in path.replace("au.per_au", "")
-    }
-    absent = {path: words for path, words in shown.items() if words not in page.text}
-    assert not absent
-    assert len(shown) > 60
-    assert "95% intervals, from 50 resamples of the 30 videos" in page.text
-    without, _ = report(tmp_path, labels, predictions)
-    assert "No intervals: no resamples were asked for." in without
-    assert "[" not in Page(without).text.split("Learning curves")[2].split("Action units")[0]
-
-
-def value(metrics, path):
-    for name in path.split("."):
-        metrics = metrics[name]
-    return metrics
 
 
 def test_decisions_without_probabilities(tmp_path):
@@ -338,14 +184,6 @@ def test_nothing_but_metrics(tmp_path):
     _, page = report(tmp_path, labels, predictions, history=[], config={}, images=None)
     for sentence in ("No learning curves", "No frame has a label", "No configuration was given"):
         assert sentence in page.text
-
-
-def test_rows_left_out_are_stated(tmp_path):
-    labels = make_labels(40)
-    predictions = make_predictions(labels).take(np.arange(30))
-    metrics = score(labels, predictions, lenient=True)
-    _, page = report(tmp_path, labels, predictions, metrics=metrics)
-    assert "10 labelled frames have no prediction" in page.text
 
 
 def test_pictures_are_those_of_the_frames_shown(tmp_path):

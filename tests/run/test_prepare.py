@@ -272,3 +272,16 @@ def test_beam_is_named_where_it_is_absent(experiment, tmp_path, capsys):
         status, _, err = experiment.run(capsys, "prepare", shards, "--beam=--runner=DirectRunner")
         assert status == 2
         assert "not installed" in err
+
+
+def test_prepare_names_broken_images(experiment, capsys):
+    path = experiment.data / "cropped_aligned" / "validation_0" / "00001.jpg"
+    path.write_bytes(path.read_bytes()[:100])
+    result = experiment.run(capsys, "prepare")
+    small_experiment.assert_is_users_error(result, path, "1 image files of the validation set")
+
+
+def test_prepare_has_no_workdir(experiment, capsys):
+    status, out, err = experiment.run(capsys, "prepare")
+    assert (status, err) == (0, "")
+    assert "next: python run.py train" in out

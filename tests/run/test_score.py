@@ -1,9 +1,12 @@
-"""`run.py evaluate --predictions --report`: the report of a file, without JAX."""
+"""`run.py evaluate --predictions`: any file against labels, its report, all without JAX."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import scorer_files
 from PIL import Image
@@ -11,8 +14,11 @@ from scorer_files import make_rows
 
 from mtl_face.cli import main
 from mtl_face.evaluation import prediction_files
+from mtl_face.evaluation.scoring import score
 
 ROOT = Path(__file__).parents[2]
+CONFIG = "--config=configs/rendered_faces.py"
+HEAVY = {"jax", "jaxlib", "flax", "tensorflow", "torch", "orbax", "optax", "clu"}
 
 _RUN = """
 import runpy, sys
@@ -21,9 +27,280 @@ try:
     runpy.run_path("run.py", run_name="__main__")
 except SystemExit as exit:
     print("STATUS", exit.code)
-heavy = {"jax", "jaxlib", "flax", "tensorflow", "torch", "orbax", "optax", "clu"}
-print("HEAVY", *sorted(set(sys.modules) & heavy))
+print("HEAVY", *sorted(set(sys.modules) & {heavy!r}))
 """
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return make_rows()
+
+
+@pytest.fixture
+def truth(rows, tmp_path):
+    return scorer_files.write_truth(tmp_path / "validation_set_annotations.txt", rows[0])
+
+
+def run(capsys, *words):
+    """Exit status, standard output, standard error."""
+    status = main.main(["evaluate", "--resamples=20", *map(str, words)])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def numbers(capsys, predictions, truth, *more):
+    """What --output holds after a run that must succeed."""
+    output = Path(truth).parent / "result.json"
+    words = (f"--predictions={predictions}", f"--truth={truth}", f"--output={output}", *more)
+    status, out, err = run(capsys, *words)
+    assert (status, err) == (0, "")
+    assert f"results: {output}" in out
+    return json.loads(output.read_text()), out
+
+
+def assert_alike(found, expected):
+    """Equal up to rounding, through all levels."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_alike(found[key], value)
+    elif isinstance(expected, list):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+    else:
+        assert found == (pytest.approx(expected) if isinstance(expected, float) else expected)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_scoring_imports_nothing_heavy(command, rows, truth, tmp_path):
+    file = scorer_files.write_predictions(tmp_path / "p.parquet", rows[1])
+    submission = scorer_files.write_submission(tmp_path / "submission.txt", rows[1])
+    words = {
+        "evaluate": ["evaluate", f"--predictions={file}", f"--truth={truth}"],
+        "compare": ["compare", str(file), str(submission), f"--truth={truth}"],
+    }[command]
+    result = subprocess.run(
+        [sys.executable, "-c", _RUN.format(heavy=HEAVY | {"matplotlib"}), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    *_, status, heavy = result.stdout.splitlines()
+    assert status == "STATUS 0", result.stderr
+    assert heavy.split() == ["HEAVY"]
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.csv"])
+def test_a_file_of_ours_scores_as_the_table_does(rows, truth, tmp_path, capsys, name):
+    labels, table = rows
+    file = scorer_files.write_predictions(tmp_path / name, table)
+    result, out = numbers(capsys, file, truth)
+    expected = score(labels, table, num_resamples=20)
+    assert expected.keys() <= result.keys()
+    assert (result["p"], result["num_rows"]) == (pytest.approx(expected["p"], abs=1e-12), 200)
+    for task in ("va", "au", "expr"):
+        # the rows are sorted, so that sums round differently
+        assert_alike(result[task], json.loads(json.dumps(expected[task])))
+    intervals = result["bootstrap"]["intervals"]
+    assert intervals["p"] == pytest.approx(expected["bootstrap"]["intervals"]["p"])
+    low, high = intervals["p"]
+    assert f"{result['p']:.4f} [{low:.4f}, {high:.4f}]" in out
+
+
+def test_a_submission_scores_as_the_table_that_made_it(rows, truth, tmp_path, capsys):
+    labels, table = rows
+    file = scorer_files.write_submission(tmp_path / "submission.txt", table)
+    result, _ = numbers(capsys, file, truth)
+    expected = score(labels, table)
+    for task in ("va", "au", "expr"):
+        assert result[task]["score"] == pytest.approx(expected[task]["score"], abs=1e-12)
+        assert result[task]["num_valid"] == expected[task]["num_valid"]
+        assert result[task]["uncertainty"] is None
+        assert result["unavailable"][f"{task}.uncertainty"]
+    assert result["expr"]["confusion_matrix"] == expected["expr"]["confusion_matrix"]
+    assert result["expr"]["pr_auc"] is None
+    assert "decisions only" in result["unavailable"]["expr.pr_auc"]
+
+
+def test_rows_in_another_order_score_alike(rows, truth, tmp_path, capsys):
+    header, *lines = scorer_files.submission_lines(rows[1])
+    file = tmp_path / "turned.txt"
+    file.write_text("\n".join([header, *reversed(lines)]) + "\n")
+    plain = scorer_files.write_submission(tmp_path / "plain.txt", rows[1])
+    assert numbers(capsys, file, truth)[0]["p"] == numbers(capsys, plain, truth)[0]["p"]
+
+
+def test_missing_extra_and_repeated_rows_are_named(rows, truth, tmp_path, capsys):
+    labels, table = rows
+    header, *lines = scorer_files.submission_lines(table)
+    lines = [*lines[:190], lines[5], lines[0].replace("video0/", "elsewhere/")]
+    file = tmp_path / "odd.txt"
+    file.write_text("\n".join([header, *lines]) + "\n")
+    status, _, err = run(capsys, f"--predictions={file}", f"--truth={truth}")
+    assert status == 2
+    labelled = labels.take(np.arange(190, 200))
+    asked = ~np.isnan(labelled.valence) | (labelled.expression >= 0)
+    asked |= ~np.isnan(labelled.au).all(axis=1)
+    for part in (
+        f"{asked.sum()} labelled rows without a prediction: s-aff-wild2/video19 frame",
+        "1 predictions without a label: s-aff-wild2/elsewhere frame 1",
+        "1 surplus predictions of rows that have one: s-aff-wild2/video0 frame 16",
+        "--lenient",
+        str(file),
+    ):
+        assert part in err
+    result, out = numbers(capsys, file, truth, "--lenient")
+    assert out.count("warning: ") == 3
+    assert result["num_rows"] == 190
+    assert result["num_unpredicted"] == asked.sum()
+    assert (result["matching"]["num_extra"], result["matching"]["num_repeated"]) == (1, 1)
+    whole = score(labels.take(np.arange(190)), table)
+    assert result["p"] == pytest.approx(whole["p"], abs=1e-12)
+
+
+def test_a_row_that_is_said_twice_and_differently_is_refused(rows, truth, tmp_path, capsys):
+    lines = scorer_files.submission_lines(rows[1])
+    image = lines[1].split(",")[0]
+    lines.append(f"{image},0.9,-0.9,7" + ",1" * 12)
+    file = tmp_path / "twice.txt"
+    file.write_text("\n".join(lines) + "\n")
+    for more in ([], ["--lenient"]):
+        status, _, err = run(capsys, f"--predictions={file}", f"--truth={truth}", *more)
+        assert status == 2
+        assert "several predictions that differ: s-aff-wild2/video0 frame 1" in err
+
+
+def test_a_file_of_another_set_is_refused_even_leniently(rows, truth, tmp_path, capsys):
+    other = dataclasses.replace(rows[1], video=np.char.add(rows[1].video, "_left"))
+    file = scorer_files.write_predictions(tmp_path / "other.parquet", other)
+    status, _, err = run(capsys, f"--predictions={file}", f"--truth={truth}", "--lenient")
+    assert status == 2
+    assert "no row in common" in err
+    assert "video0_left" in err
+
+
+def test_departures_from_the_form_are_read_leniently(rows, truth, tmp_path, capsys):
+    lines = scorer_files.submission_lines(rows[1])
+    lines[1:] = [text + "," for text in lines[1:]]
+    file = tmp_path / "commas.txt"
+    file.write_text("\n".join(lines) + "\n")
+    status, _, err = run(capsys, f"--predictions={file}", f"--truth={truth}")
+    assert status == 2
+    assert f"{file}, line 2" in err
+    result, out = numbers(capsys, file, truth, "--lenient")
+    assert "warning: " in out
+    assert result["matching"]["warnings"]
+    plain = scorer_files.write_submission(tmp_path / "plain.txt", rows[1])
+    assert result["p"] == numbers(capsys, plain, truth)[0]["p"]
+
+
+def test_rows_of_duplicated_images(rows, truth, tmp_path, capsys):
+    """The set lists some images twice: a submission does too, a table of images need not."""
+    labels, table = rows
+    index = np.sort(np.append(np.arange(200), [3, 3, 50]))
+    scorer_files.write_truth(truth, labels.take(index))
+    each = scorer_files.write_submission(tmp_path / "each.txt", table.take(index))
+    once = scorer_files.write_submission(tmp_path / "once.txt", table)
+    results = [numbers(capsys, file, truth)[0] for file in (each, once)]
+    assert results[0]["num_rows"] == results[1]["num_rows"] == 203
+    assert results[0]["p"] == results[1]["p"]
+
+
+def test_a_submission_to_one_track_against_multi_task_labels(rows, truth, tmp_path, capsys):
+    labels, table = rows
+    # a row without action unit labels need not be predicted
+    keep = np.flatnonzero(~np.isnan(labels.au).any(axis=1))
+    file = scorer_files.write_au_submission(tmp_path / "au.txt", table.take(keep))
+    result, out = numbers(capsys, file, truth)
+    assert result["au"]["score"] == pytest.approx(score(labels, table)["au"]["score"])
+    assert (result["va"]["score"], result["expr"]["score"], result["p"]) == (None, None, None)
+    assert "p" not in result["bootstrap"]["intervals"]
+    assert "au.score" in result["bootstrap"]["intervals"]
+    assert "a submission of au" in out
+
+
+def test_labels_of_one_track_in_a_folder(rows, tmp_path, capsys):
+    labels, table = rows
+    folder = scorer_files.write_va_folder(tmp_path / "Validation_Set", labels)
+    file = scorer_files.write_predictions(tmp_path / "p.parquet", table)
+    result, _ = numbers(capsys, file, folder)
+    expected = score(labels, table)["va"]
+    assert result["va"]["score"] == pytest.approx(expected["score"], abs=1e-12)
+    assert result["va"]["num_valid"] == expected["num_valid"]
+    assert result["expr"]["num_valid"] == 0
+
+
+def test_a_folder_without_labels(rows, tmp_path, capsys):
+    file = scorer_files.write_predictions(tmp_path / "p.parquet", rows[1])
+    (tmp_path / "empty").mkdir()
+    status, _, err = run(capsys, f"--predictions={file}", f"--truth={tmp_path / 'empty'}")
+    assert status == 2
+    assert "holds no .txt file" in err
+    (tmp_path / "empty" / "x.txt").write_text("a,b\n1,2\n")
+    status, _, err = run(capsys, f"--predictions={file}", f"--truth={tmp_path / 'empty'}")
+    assert status == 2
+    assert "unknown header" in err
+
+
+def test_predictions_of_several_data_sets_want_a_choice(rows, truth, tmp_path, capsys):
+    labels, table = rows
+    both = table.take(np.append(np.arange(200), np.arange(200)))
+    both.dataset[:200] = "another"
+    file = scorer_files.write_predictions(tmp_path / "both.parquet", both)
+    status, _, err = run(capsys, f"--predictions={file}", f"--truth={truth}")
+    assert status == 2
+    assert "another, rendered" in err
+    assert "--dataset=NAME" in err
+    result, _ = numbers(capsys, file, truth, "--dataset=rendered")
+    assert result["p"] == pytest.approx(score(labels, table)["p"])
+    words = (f"--predictions={file}", f"--truth={truth}", "--dataset=rendred")
+    status, _, err = run(capsys, *words)
+    assert status == 2
+    assert "another, rendered" in err
+
+
+def test_scores_without_intervals(rows, truth, tmp_path, capsys):
+    file = scorer_files.write_predictions(tmp_path / "p.parquet", rows[1])
+    result, out = numbers(capsys, file, truth, "--resamples=0")
+    assert result["bootstrap"] is None
+    assert "% interval" not in out
+    assert result["unavailable"]["bootstrap"]
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ([], ["nothing to evaluate", "--predictions=FILE --truth=ANNOTATIONS"]),
+        (["--predictions=x.txt"], ["needs --truth"]),
+        (["--truth=x.txt"], ["needs --predictions"]),
+        (["--predictions=x.txt", "--truth=y.txt", CONFIG], ["score a file"]),
+        ([CONFIG], ["nothing to evaluate"]),
+        ([CONFIG, "--model=z", "--lenient"], ["--lenient", "go with --predictions"]),
+        ([CONFIG, "--model=z", "--report=x.html"], ["--report", "go with --predictions"]),
+        (["--predictions=nowhere.txt", "--truth=y.txt"], ["nowhere.txt", "does not exist"]),
+    ],
+)
+def test_flags_that_do_not_go_together(words, parts, capsys):
+    status, _, err = run(capsys, *words)
+    assert status == 2
+    assert err.startswith("error: ")
+    assert "\n  -> " in err
+    for part in parts:
+        assert part in err
+
+
+def test_truth_that_is_missing_or_broken(rows, truth, tmp_path, capsys):
+    file = scorer_files.write_predictions(tmp_path / "p.parquet", rows[1])
+    status, _, err = run(capsys, f"--predictions={file}", f"--truth={tmp_path / 'nowhere'}")
+    assert status == 2
+    assert "does not exist" in err
+    lines = truth.read_text().splitlines()
+    lines[7] = lines[7].replace(",", ";")
+    truth.write_text("\n".join(lines))
+    status, _, err = run(capsys, f"--predictions={file}", f"--truth={truth}")
+    assert status == 2
+    assert "line 8" in err
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +371,11 @@ def test_without_jax_and_tensorflow(files, tmp_path):
         "--resamples=10",
     ]
     result = subprocess.run(
-        [sys.executable, "-c", _RUN, *words], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", _RUN.format(heavy=HEAVY), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "STATUS 0" in result.stdout
     assert result.stdout.rstrip().endswith("HEAVY")

@@ -1,4 +1,4 @@
-"""A run that starts from weights: what of its state they replace, and what it says of them."""
+"""Training through the command line: what is refused first, initial weights, a mixture."""
 
 import collections
 import json
@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_dataset
 import torch
 from model_settings import resnet
-from small_experiment import Experiment
+from small_experiment import Experiment, assert_is_users_error
 
 from mtl_face import config as config_lib
 from mtl_face import export
@@ -239,3 +240,81 @@ def test_a_run_from_weights(experiment, capsys):
     status, out, err = experiment.run(capsys, "train", flag, *more)
     assert (status, err) == (0, "")
     assert "training is complete" in out
+
+
+def test_data_root_missing(experiment, capsys):
+    experiment.data = experiment.folder / "nowhere"
+    result = experiment.run(capsys, "train")
+    assert_is_users_error(result, experiment.data / "training_set_annotations.txt")
+
+
+def test_annotation_file_wrong(experiment, capsys):
+    annotations = experiment.data / "training_set_annotations.txt"
+    lines = annotations.read_text().splitlines()
+    lines[3] = lines[3].replace(",", ";")
+    annotations.write_text("\n".join(lines) + "\n")
+    result = experiment.run(capsys, "train")
+    assert_is_users_error(result, f"{annotations}", "4")
+
+
+def test_batch_does_not_split_over_the_devices(experiment, capsys):
+    assert jax.device_count() == 8
+    result = experiment.run(capsys, "train", "--config.optimizer.batch_size=12")
+    assert_is_users_error(result, "optimizer.batch_size 12", "8 devices", "use 8 or 16")
+    result = experiment.run(
+        capsys, "train", "--config.optimizer.batch_size=24", "--config.augmentation.mixup_alpha=1"
+    )
+    assert_is_users_error(result, "optimizer.batch_size 24", "use 16 or 32")
+    result = experiment.run(capsys, "train", "--config.evaluation.batch_size=3")
+    assert_is_users_error(result, "evaluation.batch_size 3", "use 8")
+
+
+def test_mesh_does_not_fit_the_devices(experiment, capsys):
+    result = experiment.run(capsys, "train", "--config.mesh.data=3")
+    assert_is_users_error(result, "a mesh of 3 x 1 does not fit 8 devices")
+    result = experiment.run(capsys, "train", "--config.mesh.fsdp=3")
+    assert_is_users_error(result, "does not fit 8 devices")
+
+
+def test_batch_larger_than_the_data_set(experiment, capsys):
+    result = experiment.run(capsys, "train", "--config.optimizer.batch_size=64")
+    assert_is_users_error(result, "64 is larger than the 40 rows")
+
+
+def test_a_wrong_setting_does_not_claim_the_workdir(experiment, capsys):
+    for batch_size in (64, 12):
+        result = experiment.run(capsys, "train", f"--config.optimizer.batch_size={batch_size}")
+        assert_is_users_error(result, f"batch_size {batch_size}")
+
+
+@pytest.mark.slow
+def test_trains_on_a_mixture(tmp_path, capsys):
+    experiment = Experiment(tmp_path)
+    small_dataset.write(tmp_path / "other", seed=1, rows={"training": 25, "validation": 9})
+    status, out, err = experiment.run(
+        capsys,
+        "train",
+        f"--config.data.mixture.main.root={experiment.data}",
+        f"--config.data.mixture.other.root={tmp_path / 'other'}",
+        "--config.data.mixture.other.weight=2",
+        "--config.data.mixture.other.tasks=expr",
+        "--config.data.validation=main",
+        "--config.data.validate_each=true",
+        "--config.data.sampling=expression_balanced",
+        "--config.optimizer.epochs=2",
+        "--config.training.evaluate_every_epochs=1",
+    )
+    assert status == 0, err
+    # 40 rows and 25 rows of weight 2: 40 of 90 and 50 of 90 of an epoch of 65.
+    assert "an epoch takes 29 of its 65 examples from main" in out
+    assert "an epoch takes 36 of its 65 examples from other" in out
+    rows = [json.loads(line) for line in (experiment.workdir / "history.jsonl").open()]
+    trained = [row for row in rows if "train/loss" in row]
+    assert rows[-1]["step"] == 17  # 130 examples in batches of 8
+    for row in trained:
+        assert row["train/count/other/va"] == row["train/count/other/au"] == 0
+        assert row["train/count/main/examples"] + row["train/count/other/examples"] == 8
+        assert row["train/count/va"] == row["train/count/main/va"]
+    assert any(row["train/count/other/expr"] for row in trained)
+    scored = [row for row in rows if "validation/score" in row]
+    assert all("validation/other/score" in row for row in scored)

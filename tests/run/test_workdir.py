@@ -1,0 +1,122 @@
+"""The folder of a run: to which settings it belongs, and where there can be none."""
+
+import json
+
+import pytest
+from small_experiment import Experiment, assert_is_users_error
+
+from mtl_face import config as config_lib
+from mtl_face.errors import WorkdirError
+from mtl_face.run import workdir as workdirs
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    return Experiment(tmp_path)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "export"])
+def test_workdir_is_a_file(experiment, capsys, command):
+    experiment.workdir.write_text("mine")
+    result = experiment.run(capsys, command)
+    assert_is_users_error(result, experiment.workdir)
+    assert experiment.workdir.read_text() == "mine"
+
+
+def test_workdir_below_a_file(experiment, capsys):
+    (experiment.folder / "file").write_text("mine")
+    result = experiment.run(capsys, "train", workdir=experiment.folder / "file" / "run")
+    assert_is_users_error(result, experiment.folder / "file" / "run", "Not a directory")
+
+
+class TestWorkdirOwner:
+    """A folder with checkpoints belongs to the settings that it was made with."""
+
+    @pytest.fixture
+    def owned(self, experiment):
+        config = self.config(experiment)
+        workdirs.open_for_training(experiment.workdir, config)
+        (experiment.workdir / workdirs.CHECKPOINTS / "0").mkdir(parents=True)
+        return experiment
+
+    @staticmethod
+    def config(experiment, *overrides):
+        return config_lib.load(experiment.config, [f"data.root={experiment.data}", *overrides])
+
+    @pytest.mark.parametrize(
+        "override",
+        [
+            "data.root=/elsewhere",
+            "data.shards=/elsewhere",
+            "data.source=memory",
+            "data.image_folder=moved",
+            "data.train_annotations=moved.txt",
+            "evaluation.batch_size=16",
+            "evaluation.checkpoint=last",
+            "evaluation.gallery_size=3",
+            "training.log_every_steps=7",
+            "data.rendered_faces.workers=3",
+        ],
+    )
+    def test_settings_that_may_differ(self, owned, override):
+        config = self.config(owned, override)
+        assert workdirs.open_for_training(owned.workdir, config) == owned.workdir
+        assert workdirs.open_for_reading(owned.workdir, config) == owned.workdir
+
+    @pytest.mark.parametrize("open_", [workdirs.open_for_training, workdirs.open_for_reading])
+    def test_settings_that_may_not(self, owned, open_):
+        config = self.config(owned, "seed=3", "optimizer.learning_rate=0.5")
+        before = (owned.workdir / "config.json").read_bytes()
+        with pytest.raises(WorkdirError) as raised:
+            open_(owned.workdir, config)
+        message = str(raised.value)
+        assert str(owned.workdir) in message
+        assert "seed was 0, is 3" in message
+        assert "optimizer.learning_rate was 0.001, is 0.5" in message
+        assert "batch_size" not in message
+        assert (owned.workdir / "config.json").read_bytes() == before
+
+    def test_tuples_and_nothing_compare_as_what_they_are(self, owned):
+        config = self.config(owned, "model.backbone.stage_sizes=1,", "augmentation.zoom=0.9,1.1")
+        workdirs.open_for_training(owned.workdir, config)
+        with pytest.raises(WorkdirError, match="stage_sizes was"):
+            workdirs.open_for_training(
+                owned.workdir, self.config(owned, "model.backbone.stage_sizes=1,1")
+            )
+
+    def test_a_setting_of_another_version(self, owned):
+        path = owned.workdir / "config.json"
+        saved = json.loads(path.read_text())
+        saved["optimizer"]["momentum"] = 0.5
+        path.write_text(json.dumps(saved))
+        with pytest.raises(WorkdirError, match=r"optimizer\.momentum was 0\.5, is None"):
+            workdirs.open_for_training(owned.workdir, self.config(owned))
+
+    def test_a_setting_that_the_runs_version_did_not_know(self, owned):
+        path = owned.workdir / "config.json"
+        saved = json.loads(path.read_text())
+        del saved["model"]["backbone"]["frozen_stages"]
+        path.write_text(json.dumps(saved))
+        workdirs.open_for_training(owned.workdir, self.config(owned))
+        with pytest.raises(WorkdirError, match=r"frozen_stages was -1, is 0"):
+            workdirs.open_for_training(
+                owned.workdir, self.config(owned, "model.backbone.frozen_stages=0")
+            )
+
+    @pytest.mark.parametrize("content", ["{", "\x00\x01", "[]", "3"])
+    def test_config_that_cannot_be_read(self, owned, content):
+        (owned.workdir / "config.json").write_text(content)
+        with pytest.raises(WorkdirError, match=r"config\.json"):
+            workdirs.open_for_training(owned.workdir, self.config(owned))
+
+    def test_checkpoints_without_config(self, owned):
+        (owned.workdir / "config.json").unlink()
+        with pytest.raises(WorkdirError, match=r"holds checkpoints but no config\.json"):
+            workdirs.open_for_training(owned.workdir, self.config(owned))
+
+    def test_nothing_but_the_config_is_left_behind(self, owned):
+        workdirs.open_for_training(owned.workdir, self.config(owned))
+        assert sorted(path.name for path in owned.workdir.iterdir()) == [
+            "checkpoints",
+            "config.json",
+        ]
