@@ -230,7 +230,7 @@ def match(
     ]
     if contradicting:
         raise PredictionError(
-            f"{len(contradicting)} labelled rows have several predictions that differ: "
+            f"{len(contradicting)} rows have several predictions that differ: "
             f"{_examples(truth, np.asarray(contradicting))}",
             remedy="give the predictions of one model only, each image once",
         )

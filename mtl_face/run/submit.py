@@ -2,16 +2,22 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_pipeline.formats.submission import Deviation
 from data_pipeline.formats.submission_check import validate_submission
-from data_pipeline.formats.submission_write import Fill, match_list, write_submission
+from data_pipeline.formats.submission_write import write_submission
 from data_pipeline.formats.test_list import load_test_list
+from data_pipeline.formats.user_files import FaultList
 from mtl_face.evaluation import prediction_files
-from mtl_face.evaluation.joining import check_numbers
+from mtl_face.evaluation.joining import check_numbers, match
+from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.weights.provenance import warnings_of_predictions
+
+Fill = Literal["none", "nearest"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +78,55 @@ def submit(
             output, edition=edition, test_list=wanted, list_path=test_list
         ),
     )
+
+
+def match_list(
+    test_list: FrameTable, predictions: PredictionTable, *, list_path: Path, fill: Fill = "none"
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Finds the prediction of each of the M rows of a test list by video and frame.
+
+    Otherwise as `joining.match`. `fill` "none" refuses a row without a prediction; "nearest" takes
+    the prediction of the nearest frame of the same video, the earlier one of two equally near.
+
+    Returns:
+        Row of the predictions for each row of the list, int64 [M], and whether it is that of
+        another frame, bool [M].
+
+    Raises:
+        AnnotationError: rows have no prediction; names up to ten.
+        PredictionError: an image has several predictions that contradict each other.
+    """
+    import pandas as pd
+
+    # a list names no data set
+    names = np.resize(test_list.dataset, len(predictions)).astype(np.str_)
+    index_M = match(test_list, dataclasses.replace(predictions, dataset=names), lenient=True)
+    missing_M = index_M < 0
+    remedy = "predict the whole list, or add --fill=nearest"
+    others = ""
+    if fill == "nearest":
+        remedy, others = "predict the whole list", ", nor for any other frame of its video"
+        keys = ["video", "frame"]
+        asked, known = (
+            pd.DataFrame(
+                {"video": t.video.astype(object), "frame": t.frame, "row": np.arange(len(t))}
+            )
+            for t in (test_list, predictions)
+        )
+        found = pd.merge_asof(
+            asked[missing_M].sort_values("frame"),
+            known.drop_duplicates(keys).sort_values("frame"),
+            on="frame",
+            by="video",
+            direction="nearest",
+        ).dropna()
+        index_M[found["row_x"].to_numpy()] = found["row_y"].to_numpy()
+    faults = FaultList(list_path)
+    for row in np.flatnonzero(index_M < 0):
+        problem = f"no prediction for {test_list.image[row]}{others}"
+        faults.add(int(test_list.row[row]), problem, remedy)
+    faults.raise_if_any()
+    return index_M, missing_M
 
 
 def validate(submission: Path, *, edition: str, test_list: Path) -> list[Deviation]:

@@ -67,7 +67,7 @@ def test_contradicting_predictions_of_one_row_are_refused():
     both = first.take(np.array([0, 1, 2, 0, 1, 2]))
     assert match(labels, both).tolist() == [0, 1, 2]
     both.valence[3:] = second.valence
-    with pytest.raises(UserError, match="3 labelled rows have several predictions that differ"):
+    with pytest.raises(UserError, match="3 rows have several predictions that differ"):
         match(labels, both)
 
 
