@@ -30,18 +30,18 @@ from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 if TYPE_CHECKING:
     import pandas as pd
 
-_DTYPES = {
-    "dataset": np.dtype(object),
-    "video": np.dtype(object),
-    "frame": np.dtype(np.int64),
-    "image": np.dtype(object),
-    "root": np.dtype(object),
-    "valence": np.dtype(np.float32),
-    "arousal": np.dtype(np.float32),
-    "expression": np.dtype(np.int8),
-    "au": np.dtype(np.float32),
-    "duplicate": np.dtype(bool),
-    "row": np.dtype(np.int64),
+_DTYPES: dict[str, npt.DTypeLike] = {
+    "dataset": object,
+    "video": object,
+    "frame": np.int64,
+    "image": object,
+    "root": object,
+    "valence": np.float32,
+    "arousal": np.float32,
+    "expression": np.int8,
+    "au": np.float32,
+    "duplicate": bool,
+    "row": np.int64,
 }
 
 
@@ -54,13 +54,11 @@ class FrameTable:
     the result of `take`. A frame that a file lists twice is kept twice.
 
     Attributes:
-        dataset: object [N] of str, name of the data set.
-        video: object [N] of str, name of the video inside the data set.
+        dataset, video: object [N] of str, names of the data set and of the video inside it.
         frame: int64 [N], frame number inside the video.
         image: object [N] of str, path of the image relative to `root`, forward slashes.
         root: object [N] of str, absolute path of the data set's image folder.
-        valence: float32 [N] in [-1, 1], NaN where missing.
-        arousal: float32 [N] in [-1, 1], NaN where missing.
+        valence, arousal: float32 [N] in [-1, 1], NaN where missing.
         expression: int8 [N] in 0..7, -1 where missing.
         au: float32 [N, A] of 0 and 1, NaN where missing.
         duplicate: bool [N], true where an earlier row has the same (dataset, video, frame).
@@ -85,9 +83,8 @@ class FrameTable:
             column = getattr(self, name)
             shape = (num_rows, len(tasks.AU_NAMES)) if name == "au" else (num_rows,)
             if column.dtype != dtype or column.shape != shape:
-                raise ValueError(
-                    f"column {name} is {column.dtype} {column.shape}, expected {dtype} {shape}"
-                )
+                found = f"{column.dtype} {column.shape}"
+                raise ValueError(f"column {name} is {found}, expected {np.dtype(dtype)} {shape}")
 
     @classmethod
     def from_columns(
@@ -179,7 +176,7 @@ class FrameTable:
         columns: dict[str, Any] = {}
         for name in _DTYPES:
             if name == "au":
-                columns.update(zip(tasks.AU_NAMES, self.au.T, strict=True))
+                columns |= zip(tasks.AU_NAMES, self.au.T, strict=True)
             else:
                 columns[name] = getattr(self, name)
         return pd.DataFrame(columns)
@@ -290,31 +287,20 @@ _FIELDS = {
 """Columns on disk of each field of `PredictionTable`, in their order."""
 
 _OPTIONAL_FIELDS = (STD_COLUMNS, [name for name in _FIELDS if name.endswith("_epistemic_std")])
-_PREDICTION_DTYPES = {
-    "dataset": np.dtype(np.str_),
-    "video": np.dtype(np.str_),
-    "frame": np.dtype(np.int64),
-    "image": np.dtype(np.str_),
-    "au_decisions": np.dtype(np.int8),
-    "expression_decisions": np.dtype(np.int64),
+_PREDICTION_DTYPES: dict[str, npt.DTypeLike] = {
+    **dict.fromkeys(("dataset", "video", "image"), np.str_),
+    "frame": np.int64,
+    "au_decisions": np.int8,
+    "expression_decisions": np.int64,
 }
 """Dtypes of the columns of predictions that are not float64."""
 
 _WIDTHS = {
-    "au_logits": len(AU_NAMES),
-    "au_decisions": len(AU_NAMES),
-    "au_epistemic_std": len(AU_NAMES),
-    "expression_logits": len(EXPRESSION_NAMES),
-    "expression_epistemic_std": len(EXPRESSION_NAMES),
+    **dict.fromkeys(("au_logits", "au_decisions", "au_epistemic_std"), len(AU_NAMES)),
+    **dict.fromkeys(("expression_logits", "expression_epistemic_std"), len(EXPRESSION_NAMES)),
 }
 
-REQUIRED_COLUMNS = (
-    *KEY_COLUMNS,
-    "valence",
-    "arousal",
-    *AU_LOGIT_COLUMNS,
-    *EXPRESSION_LOGIT_COLUMNS,
-)
+REQUIRED_COLUMNS = (*KEY_COLUMNS, *tasks.VA_NAMES, *AU_LOGIT_COLUMNS, *EXPRESSION_LOGIT_COLUMNS)
 """Columns that every file of predictions has."""
 
 
@@ -334,12 +320,10 @@ class PredictionTable:
     valence and arousal are not clipped, and NaN is kept.
 
     Attributes:
-        dataset: data set of each row, str [N].
-        video: video of each row, str [N].
+        dataset, video: data set and video of each row, str [N].
         frame: frame number in its video, int64 [N].
         image: path of the image relative to its data set's image root, str [N].
-        valence: predicted valence, float64 [N], nominally in [-1, 1].
-        arousal: predicted arousal, float64 [N], nominally in [-1, 1].
+        valence, arousal: float64 [N], nominally in [-1, 1].
         au_logits: action unit logits, float64 [N, 12], or None; present where above
             `au_thresholds`.
         expression_logits: expression logits, float64 [N, 8], or None; the class is the largest
@@ -348,14 +332,12 @@ class PredictionTable:
             unanswered; or None.
         expression_decisions: classes where there are no logits, int64 [N] in 0..7, -1 unanswered;
             or None.
-        valence_std: predicted standard deviation of valence, float64 [N], or None. All that the
+        valence_std, arousal_std: predicted standard deviations, float64 [N], or None. All that the
             prediction leaves open, the spread of an ensemble included.
-        arousal_std: predicted standard deviation of arousal, float64 [N], or None.
-        valence_epistemic_std: standard deviation of valence over the members of an ensemble, or
-            over samples of dropout, float64 [N], or None; NaN where there was one member only.
-        arousal_epistemic_std: the same of arousal.
-        au_epistemic_std: the same of each action unit's probability, float64 [N, 12], or None.
-        expression_epistemic_std: the same of each expression's probability, float64 [N, 8].
+        valence_epistemic_std, arousal_epistemic_std: standard deviations over the members of an
+            ensemble, or over samples of dropout, float64 [N], or None; NaN for one member alone.
+        au_epistemic_std, expression_epistemic_std: those of the probabilities, float64 [N, 12] and
+            [N, 8], or None.
         metadata: what made the table, JSON values only. Keys in use: `config`, `weights_sha256`,
             `temperatures` (of the network, by task), `probability` (which one the logits stand
             for, see `mtl_face.probabilities`), `mc_dropout_samples`, `smoothing`,
@@ -389,7 +371,7 @@ class PredictionTable:
         num_rows = len(self.frame)
         for name in self._columns_given():
             column = np.asarray(getattr(self, name))
-            dtype = _PREDICTION_DTYPES.get(name, np.dtype(np.float64))
+            dtype = _PREDICTION_DTYPES.get(name, np.float64)
             # "safe", so that a frame number with a fraction is refused and not truncated
             safe = name == "frame" and column.size
             column = column.astype(dtype, casting="safe" if safe else "unsafe")
@@ -408,8 +390,7 @@ class PredictionTable:
                 raise ValueError(f"{task}_decisions beside {task}_logits, which decide")
             if not np.isin(decisions, range(-1, end)).all():
                 raise ValueError(f"{task}_decisions outside -1..{end - 1}")
-        self._of_metadata("au_thresholds", len(AU_NAMES))
-        self._of_metadata("expression_biases", len(EXPRESSION_NAMES))
+        _ = self.au_thresholds, self.expression_biases  # they refuse malformed metadata
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -499,7 +480,7 @@ class PredictionTable:
         Raises:
             PredictionError: the table holds decisions alone.
         """
-        logits = {tasks.AU: self.au_logits, tasks.EXPR: self.expression_logits}[task]
+        logits = self.au_logits if task == tasks.AU else self.expression_logits
         if logits is None:
             raise PredictionError(
                 "the predictions are decisions alone, and this needs logits",

@@ -51,9 +51,13 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         )
     if config is not None:
         smoothing = postprocess.smoothing_of_settings(config.evaluation.smoothing)
-    how = postprocess.Averaging(on=options.on, missing=options.missing, smoothing=smoothing)
     mean = postprocess.average_files(
-        options.predictions, options.workdirs, how, options.output, print
+        [*options.predictions, *map(postprocess.predictions_of_workdir, options.workdirs)],
+        options.output,
+        on=options.on,
+        missing=options.missing,
+        smoothing=smoothing,
+        say=print,
     )
     about = mean.metadata["ensemble"]
     if incomplete := about["num_incomplete_rows"]:

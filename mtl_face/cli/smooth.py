@@ -15,13 +15,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
-    from mtl_face.run import postprocess
+    from mtl_face.evaluation import prediction_files
+    from mtl_face.evaluation.smoothing import smooth
 
     smoothing = flags.smoothing_asked(options)
-    num_rows = postprocess.smooth_file(options.predictions, smoothing, options.output)
+    table = smooth(prediction_files.read(options.predictions), smoothing)
+    prediction_files.write(table, options.output)
     measure = "standard deviations" if smoothing.kernel == "gaussian" else "windows"
     windows = ", ".join(f"{task} {window:g}" for task, window in smoothing.windows.items())
-    print(f"smoothed {num_rows} rows: {smoothing.kernel}, {measure} in {smoothing.unit}: {windows}")
+    how = f"{smoothing.kernel}, {measure} in {smoothing.unit}: {windows}"
+    print(f"smoothed {len(table)} rows: {how}")
     print(f"results: {options.output}")
     print(f"next: run.py evaluate --predictions={options.output} --truth=ANNOTATIONS scores them")
     return 0

@@ -4,7 +4,7 @@ Nothing here needs JAX or TensorFlow.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -138,50 +138,22 @@ def _warnings(table: PredictionTable, fitted: Calibration) -> list[str]:
     return lines
 
 
-def smooth_file(predictions: Path, how: Smoothing, output: Path) -> int:
-    """Smooths a file of predictions into another one; returns the number of rows.
-
-    PredictionError if the file cannot be read, or was smoothed or calibrated before.
-    """
-    table = smooth(prediction_files.read(predictions), how)
-    prediction_files.write(table, output)
-    return len(table)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Averaging:
-    """How members are averaged, see `ensemble.combine`; `smoothing` is done to each before."""
-
-    on: Scale
-    missing: ensemble.Missing
-    smoothing: Smoothing | None
-
-
 def average_files(
-    predictions: Iterable[Path], workdirs: Iterable[Path], how: Averaging, output: Path, say: Say
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    on: Scale,
+    missing: ensemble.Missing,
+    smoothing: Smoothing | None,
+    say: Say,
 ) -> PredictionTable:
-    """Averages the predictions of several models, and writes the mean.
-
-    Members are the files of predictions and those of the evaluated runs in `workdirs`.
+    """Averages files of predictions, see `ensemble.combine`; each is smoothed before.
 
     Raises:
         ConfigError: fewer than two members, or a file named twice.
-        WorkdirError: a run was not evaluated.
         PredictionError: a file cannot be read, or the members cannot be averaged.
+        WorkdirError: the mean cannot be written.
     """
-    paths = [*predictions, *map(predictions_of_workdir, workdirs)]
-    _check_members(paths, output)
-    members = []
-    for path in paths:
-        member = prediction_files.read(path)
-        say(f"{path}: {len(member)} rows")
-        members.append(member if how.smoothing is None else smooth(member, how.smoothing))
-    mean = ensemble.combine(members, names=[*map(str, paths)], on=how.on, missing=how.missing)
-    prediction_files.write(mean, output)
-    return mean
-
-
-def _check_members(paths: Sequence[Path], output: Path) -> None:
     if len(paths) < 2:
         raise ConfigError(
             f"an ensemble of {len(paths)} is none",
@@ -195,6 +167,14 @@ def _check_members(paths: Sequence[Path], output: Path) -> None:
         raise ConfigError(
             f"--output={output} is one of the members", remedy="choose another name for the mean"
         )
+    members = []
+    for path in paths:
+        member = prediction_files.read(path)
+        say(f"{path}: {len(member)} rows")
+        members.append(member if smoothing is None else smooth(member, smoothing))
+    mean = ensemble.combine(members, names=[*map(str, paths)], on=on, missing=missing)
+    prediction_files.write(mean, output)
+    return mean
 
 
 def spreads(mean: PredictionTable) -> dict[str, float]:
