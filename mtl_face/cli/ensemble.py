@@ -52,7 +52,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     if config is not None:
         smoothing = postprocess.smoothing_of_settings(config.evaluation.smoothing)
     mean = postprocess.average_files(
-        [*options.predictions, *map(postprocess.predictions_of_workdir, options.workdirs)],
+        [*options.predictions, *map(postprocess.predictions_of_run, options.workdirs)],
         options.output,
         on=options.on,
         missing=options.missing,

@@ -21,6 +21,7 @@ from mtl_face.evaluation.joining import asked_rows, match
 from mtl_face.evaluation.smoothing import Scale, Smoothing, smooth
 from mtl_face.files import sha256
 from mtl_face.run import Say
+from mtl_face.run import workdir as workdirs
 from mtl_face.tables import EPISTEMIC_COLUMNS, FrameTable, PredictionError, PredictionTable
 
 if TYPE_CHECKING:
@@ -32,14 +33,17 @@ RAW = "predictions_raw.parquet"
 SCORED = "predictions.parquet"
 
 
-def predictions_of_workdir(workdir: Path) -> Path:
-    """The file of a run's predictions before smoothing; WorkdirError if it was not evaluated."""
-    for name in (RAW, SCORED):
-        path = workdir.expanduser() / "evaluation" / name
+def predictions_of_run(workdir: Path, *names: str) -> Path:
+    """The first of these files of an evaluation, before smoothing if there is one by default.
+
+    WorkdirError if the run was not evaluated.
+    """
+    for name in names or (RAW, SCORED):
+        path = workdir.expanduser() / workdirs.EVALUATION / name
         if path.is_file():
             return path
     raise WorkdirError(
-        "holds no evaluation/predictions.parquet",
+        "holds no evaluation/predictions.parquet: the run was not evaluated yet",
         path=workdir,
         remedy="evaluate the run first: python run.py evaluate --model=RUN",
     )
@@ -192,6 +196,15 @@ def spreads(mean: PredictionTable) -> dict[str, float]:
     }
 
 
+def data_set_of(table: PredictionTable, path: Path, *, remedy: str) -> str:
+    """The one data set that the rows are of; PredictionError where they are of several."""
+    names = np.unique(table.dataset).tolist()
+    if len(names) > 1:
+        found = f"holds predictions of {len(names)} data sets ({', '.join(names)})"
+        raise PredictionError(found, path=path, remedy=remedy)
+    return "".join(names)
+
+
 @dataclasses.dataclass(frozen=True)
 class Labelled:
     """Predictions and their labels, with where they come from."""
@@ -206,22 +219,16 @@ def labelled_files(predictions: Path, labels: Path) -> Labelled:
     """Predictions with the labels of an annotation file.
 
     Raises:
-        PredictionError: the predictions cannot be read, or there are none.
-        ConfigError: they are of several data sets.
+        PredictionError: the predictions cannot be read, are none, or of several data sets.
         AnnotationError: the labels cannot be read.
     """
     table = prediction_files.read(predictions)
-    names = np.unique(table.dataset)
-    if not len(names):
+    if not len(table):
         raise PredictionError(
             "holds no predictions", path=predictions, remedy="give those of the validation set"
         )
-    if len(names) != 1:
-        raise ConfigError(
-            f"{predictions} holds predictions of {len(names)} data sets",
-            remedy="calibrate on predictions of one",
-        )
-    truth = read_labels(labels, dataset=str(names[0]))
+    name = data_set_of(table, predictions, remedy="calibrate on predictions of one")
+    truth = read_labels(labels, dataset=name)
     truth = truth.take(asked_rows(truth, match(truth, table, lenient=True) >= 0))
     return Labelled(predictions, table, str(labels), truth)
 
@@ -233,7 +240,7 @@ def labelled_workdir(config: "Config", workdir: Path, say: Say) -> Labelled:
     """
     from mtl_face.run import datasets
 
-    path = predictions_of_workdir(workdir)
+    path = predictions_of_run(workdir)
     root = datasets.ensure_data(config.data, say)
     truth = datasets.load_split(config.data, "validation", say)
     name = datasets.evaluated(config.data).validation_annotations

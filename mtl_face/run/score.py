@@ -21,12 +21,11 @@ from mtl_face.evaluation import comparison, prediction_files, scoring
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.joining import asked_rows, check_rows, join_both, join_file, only_tasks
 from mtl_face.report import Report, write_report
-from mtl_face.run import Say
-from mtl_face.run.postprocess import PostProcessing
+from mtl_face.run import Say, postprocess
+from mtl_face.run import workdir as workdirs
 from mtl_face.tables import FrameTable, PredictionError, PredictionTable
 from mtl_face.weights.provenance import warnings_of_predictions
 
-_WORKDIR_FILE = Path("evaluation", "predictions.parquet")
 _IMAGE_SIZE = 112
 
 
@@ -93,8 +92,8 @@ def score_file(
                 remedy="give a .parquet or .csv of this program, which holds logits",
             )
         raw = table
-        table, cautions = PostProcessing.of(None, calibration).apply(table, say)
-    truth = only_tasks(read_labels(how.truth, dataset=_dataset(path, table)), table.tasks)
+        table, cautions = postprocess.PostProcessing.of(None, calibration).apply(table, say)
+    truth = only_tasks(read_labels(how.truth, dataset=_data_set(path, table)), table.tasks)
     say(f"{path}: {kind_of(table)}, {len(table)} rows")
     say(f"{how.truth}: {len(truth)} rows of labels")
     joined, found = join_file(truth, table, path=path, lenient=how.lenient)
@@ -136,8 +135,8 @@ def compare_files(first: Path, second: Path, how: Scoring) -> dict[str, Any]:
             f"{first} and {second} answer no common task",
             remedy="compare files of the same task",
         )
-    dataset = _dataset(first, one)
-    if _dataset(second, two) != dataset:  # a submission names none
+    dataset = _data_set(first, one)
+    if _data_set(second, two) != dataset:  # a submission names none
         two = dataclasses.replace(two, dataset=np.full(len(two), dataset))
     truth = only_tasks(read_labels(how.truth, dataset=dataset), common)
     predicted, warnings = [], []
@@ -194,18 +193,8 @@ def kind_of(table: PredictionTable) -> str:
 
 def _read(path: Path, how: Scoring) -> tuple[Path, PredictionTable, list[str]]:
     """The file itself, its predictions (of one data set if that is named), and warnings."""
-    if (path / _WORKDIR_FILE).is_file():
-        path = path / _WORKDIR_FILE
-    elif path.is_dir() and (path / "config.json").is_file():
-        raise PredictionError(
-            "is a run that was not evaluated yet",
-            path=path,
-            remedy=f"run.py evaluate writes its {_WORKDIR_FILE}",
-        )
-    if not path.exists():
-        raise PredictionError(
-            "does not exist", path=path, remedy="check the path for a typing mistake"
-        )
+    if workdirs.is_run(path) or (path / workdirs.EVALUATION).is_dir():
+        path = postprocess.predictions_of_run(path, postprocess.SCORED)
     warnings: tuple[str, ...] = ()
     if path.is_file() and prediction_files.is_one(path):
         table = prediction_files.read(path)
@@ -223,13 +212,6 @@ def _read(path: Path, how: Scoring) -> tuple[Path, PredictionTable, list[str]]:
     return path, table, list(warnings)
 
 
-def _dataset(path: Path, table: PredictionTable) -> str:
-    """The one data set that the rows are of; PredictionError where they are of several."""
-    names = sorted(set(table.dataset.tolist())) or [""]
-    if len(names) > 1:
-        raise PredictionError(
-            f"holds predictions of {len(names)} data sets ({', '.join(names)})",
-            path=path,
-            remedy="choose the one that the labels are of: --dataset=NAME",
-        )
-    return str(names[0])
+def _data_set(path: Path, table: PredictionTable) -> str:
+    remedy = "choose the one that the labels are of: --dataset=NAME"
+    return postprocess.data_set_of(table, path, remedy=remedy)
