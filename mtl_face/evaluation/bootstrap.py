@@ -100,10 +100,8 @@ def resample_statistics(parts: Iterable[Statistic], weights_RV: Floats) -> Resam
     return Resampling(point, merge(resampled), merge(left_out))
 
 
-def interval(sample: Resampling, path: str, *, expand: bool = True) -> tuple[float, float] | None:
+def interval(sample: Resampling, path: str) -> tuple[float, float] | None:
     """Interval of one score, or difference of scores, that holds its true value with `LEVEL`.
-
-    With `expand` it is widened for the small number of videos.
 
     Returns:
         (low, high), or None where the score is undefined or was so in more than a tenth of the
@@ -113,7 +111,7 @@ def interval(sample: Resampling, path: str, *, expand: bool = True) -> tuple[flo
     values = _defined(sample, path)
     if values is None:
         return None
-    z = _expanded(len(sample.left_out[path])) if expand else _NORMAL.inv_cdf((1.0 + LEVEL) / 2.0)
+    z = _expanded(len(sample.left_out[path]))
     bias, acceleration = _bca(sample, path, values)
     low, high = np.quantile(values, [_shift(end, bias, acceleration) for end in (-z, z)])
     slack = 1e-9 * (1.0 + abs(sample.point[path]))

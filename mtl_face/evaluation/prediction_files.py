@@ -10,7 +10,7 @@ looked at, and `read` refuses it. Every file is written whole or not at all.
 import csv
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,16 +188,7 @@ def _read_csv(path: str | os.PathLike[str]) -> PredictionTable:
         try:
             header = next(reader)
             _check_columns(header, path, reader.line_num)
-            wanted = [name for name in _READ_COLUMNS if name in header]
-            positions = [header.index(name) for name in wanted]
-            has_decisions = set(_DECISION_COLUMNS) <= set(header)
-            decided = [header.index(name) for name in _DECISION_COLUMNS] if has_decisions else []
-            converters = [
-                str if name in _TEXT_COLUMNS else _frame_number if name == "frame" else float
-                for name in wanted
-            ]
-            rows = []
-            decisions = []
+            rows, lines = [], []
             for fields in reader:
                 if len(fields) != len(header):
                     raise PredictionError(
@@ -206,27 +197,28 @@ def _read_csv(path: str | os.PathLike[str]) -> PredictionTable:
                         line=reader.line_num,
                         remedy="restore the line, or write the file again",
                     )
-                rows.append(
-                    _convert([fields[i] for i in positions], converters, path, reader.line_num)
-                )
-                decisions.append([fields[i] for i in decided])
+                rows.append(fields)
+                lines.append(reader.line_num)
         except (UnicodeDecodeError, csv.Error) as error:
             problem = f"is neither Parquet nor CSV ({error})"
             raise PredictionError(problem, path=path, remedy=_REMEDY) from error
-    values = zip(*rows, strict=True) if rows else ((),) * len(wanted)
-    columns = {name: np.asarray(column) for name, column in zip(wanted, values, strict=True)}
+    cells = dict(zip(header, zip(*rows, strict=True) if rows else ((),) * len(header), strict=True))
+    columns = {
+        name: _values(name, cells[name], lines, path) for name in _READ_COLUMNS if name in cells
+    }
     table = PredictionTable.from_columns(columns, {})
-    if decided and rows:
+    if rows and set(_DECISION_COLUMNS) <= cells.keys():
+        decisions = np.column_stack([cells[name] for name in _DECISION_COLUMNS])
         _check_decisions(table, decisions, path)
     return table
 
 
 def _check_decisions(
-    table: PredictionTable, decisions: list[list[str]], path: str | os.PathLike[str]
+    table: PredictionTable, decisions: NDArray[np.str_], path: str | os.PathLike[str]
 ) -> None:
     """Raises PredictionError if the written decisions are not those that the logits give."""
     decided = [column.astype(np.str_) for column in table.readable_decisions().values()]
-    differ = (np.column_stack(decided) != np.asarray(decisions, np.str_)).any(axis=1)
+    differ = (np.column_stack(decided) != decisions).any(axis=1)
     if differ.any():
         raise PredictionError(
             f"holds {int(differ.sum())} rows whose decisions are not those of their logits: "
@@ -236,26 +228,22 @@ def _check_decisions(
         )
 
 
-def _frame_number(text: str) -> int:
-    number = int(text)
-    if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{text} has more than 64 bits")
-    return number
-
-
-def _convert(
-    fields: list[str], converters: list[Any], path: str | os.PathLike[str], line: int
-) -> list[Any]:
-    """One line's fields as values; PredictionError if a field is no number."""
-    values = []
-    for field, converter in zip(fields, converters, strict=True):
+def _values(
+    name: str, cells: Sequence[str], lines: Sequence[int], path: str | os.PathLike[str]
+) -> NDArray[Any]:
+    """A column's text as values; PredictionError if a cell is no number."""
+    if name in _TEXT_COLUMNS:
+        return np.asarray(cells, np.str_)
+    is_frame = name == "frame"
+    values = np.empty(len(cells), np.int64 if is_frame else np.float64)
+    for row, text in enumerate(cells):
         try:
-            values.append(converter(field))
-        except ValueError as error:
+            values[row] = int(text) if is_frame else float(text)
+        except (ValueError, OverflowError) as error:
             raise PredictionError(
-                f"{field!r} is no {'frame number' if converter is _frame_number else 'number'}",
+                f"{text!r} is no {'frame number' if is_frame else 'number'}",
                 path=path,
-                line=line,
+                line=lines[row],
                 remedy="restore the line, or write the file again",
             ) from error
     return values

@@ -131,7 +131,7 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
         )
     if smoothing.changes_nothing:
         return dataclasses.replace(table, metadata={**table.metadata, "smoothing": None})
-    images = _Images.of(table)
+    images = _distinct_images(table)
     changes: dict[str, Any] = {"metadata": {**table.metadata, "smoothing": smoothing.to_dict()}}
     for task in filter(smoothing.changes, TASKS):
         values_NC = averaged(table, task, smoothing.on)
@@ -178,30 +178,26 @@ def _split(names: tuple[str, ...], value_NC: NDArray[np.float64]) -> dict[str, N
     return {names[0]: value_NC} if len(names) == 1 else dict(zip(names, value_NC.T, strict=True))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Images:
-    """The distinct images of a table, by video and frame."""
-
-    of_row: NDArray[np.int64]  # number of each row's image, [N]
-    video: NDArray[np.int64]  # number of each image's video, [U]
-    frame: NDArray[np.int64]  # frame number of each image, [U]
-
-    @classmethod
-    def of(cls, table: PredictionTable) -> "_Images":
-        if np.abs(table.frame.astype(np.float64)).max(initial=0.0) > 2.0**61:
-            raise PredictionError(
-                f"there is a frame number beyond 2^61: {table.frame[np.argmax(abs(table.frame))]}",
-                remedy="number the frames of each video from 0 or 1",
-            )
-        of_row_N = row_codes(table.dataset, table.video, table.frame)
-        _, first_U = np.unique(of_row_N, return_index=True)
-        return cls(of_row_N, row_codes(table.dataset, table.video)[first_U], table.frame[first_U])
+def _distinct_images(table: PredictionTable) -> tuple[NDArray[np.int64], ...]:
+    """Number of each row's image, [N]; number of each image's video, and its frame, [U]."""
+    if np.abs(table.frame.astype(np.float64)).max(initial=0.0) > 2.0**61:
+        raise PredictionError(
+            f"there is a frame number beyond 2^61: {table.frame[np.argmax(abs(table.frame))]}",
+            remedy="number the frames of each video from 0 or 1",
+        )
+    image_N = row_codes(table.dataset, table.video, table.frame)
+    _, first_U = np.unique(image_N, return_index=True)
+    return image_N, row_codes(table.dataset, table.video)[first_U], table.frame[first_U]
 
 
 def _smooth_columns(
-    value_NC: NDArray[np.float64], images: _Images, task: str, smoothing: Smoothing
+    value_NC: NDArray[np.float64],
+    images: tuple[NDArray[np.int64], ...],
+    task: str,
+    smoothing: Smoothing,
 ) -> NDArray[np.float64]:
     """Smooths columns [N, C] with the window of a task; rows keep their order."""
+    image_N, video_U, frame_U = images
     if np.isinf(value_NC).any():
         row = int(np.argmax(np.isinf(value_NC).any(axis=1)))
         raise PredictionError(
@@ -209,18 +205,17 @@ def _smooth_columns(
             remedy="use a checkpoint from before training diverged",
         )
     present_N = ~np.isnan(value_NC).any(axis=1)
-    image_M = images.of_row[present_N]
-    kept_U, image_M, number_U = np.unique(image_M, return_inverse=True, return_counts=True)
+    kept_U, image_M, number_U = np.unique(
+        image_N[present_N], return_inverse=True, return_counts=True
+    )
     sum_UC = np.zeros((len(kept_U), value_NC.shape[1]))
     np.add.at(sum_UC, image_M, value_NC[present_N])
     mean_UC = sum_UC / number_U[:, None]
 
     window = smoothing.windows[task]
     reach = gaussian_reach(window) if smoothing.kernel == "gaussian" else int(window)
-    frame_U = images.frame[kept_U]
-    if smoothing.unit == "samples":
-        frame_U = np.arange(len(frame_U))
-    position_U = axis_positions(images.video[kept_U], frame_U, reach)
+    frame_U = np.arange(len(kept_U)) if smoothing.unit == "samples" else frame_U[kept_U]
+    position_U = axis_positions(video_U[kept_U], frame_U, reach)
     if smoothing.kernel == "gaussian":
         mean_UC = gaussian_means(position_U, mean_UC, window)
     else:
