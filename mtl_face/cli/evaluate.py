@@ -56,7 +56,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     from mtl_face.run.evaluate import evaluate
 
     if not models.is_run(options.model):
-        models.own_settings(options.model)  # what is no export has no need of a folder
+        models.own_settings(options.model)  # no model at all is reported first
         if options.output is None:
             raise ConfigError(
                 "an export needs an --output", remedy="give --output=DIR, a folder for the results"

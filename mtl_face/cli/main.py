@@ -94,7 +94,7 @@ def _run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except SystemExit:  # of the parser, which passes over a help text that nobody takes
+    except SystemExit:  # of the parser, which ignores that its help text cannot be written
         sys.stdout.flush()
         raise
 

@@ -1,4 +1,4 @@
-"""`plan`: tell what a train step takes on TPUs or on this machine, without data or weights.
+"""`plan`: report what a train step takes on TPUs or on this machine, without data or weights.
 
 The step is compiled, which gives its memory, arithmetic, traffic and shortest time.
 """

@@ -51,7 +51,7 @@ def load_config(path_or_name: str | Path, **changes: Any) -> Config:
     asked: dict[str, Any] = {}
     for name, value in changes.items():
         _set(asked, name, value)
-    build(asked)  # by themselves: a mistake in them is none of the file
+    build(asked)  # alone: a mistake in the call is not one in the file
     return _changed(values, changes.items(), path)
 
 
@@ -86,7 +86,7 @@ def _changed(
             _set(values, name, value)
         return validate(values, reads_data=reads_data)
     except ConfigError as error:
-        # Each change is sound by itself: what is left to find fault with is the file.
+        # Each change was checked by itself: an error that remains is one of the file.
         raise ConfigError(error.problem, remedy=error.remedy, path=path) from None
 
 

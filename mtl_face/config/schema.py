@@ -25,9 +25,9 @@ AFFECTS = {
     "place": "where files lie, and how a host reads or makes them",
     "speed": "how fast, for the same numbers but for rounding",
     "safety": "what happens when a step or a disk fails",
-    "evaluation": "what is made of a trained network",
+    "evaluation": "how a trained network is evaluated",
     "display": "what is shown",
-    "record": "what is noted of the weights",
+    "record": "what is recorded about the weights",
 }
 """What a setting may affect."""
 
@@ -44,7 +44,7 @@ def setting(
     maximum: float | None = None,
     above: float | None = None,
 ) -> Any:
-    """One field of the schema; all of what is said of it is kept as metadata.
+    """One field of the schema; all that is stated of it is kept as metadata.
 
     Args:
         default: value when an experiment says nothing.
@@ -549,7 +549,7 @@ class TrainingConfig:
         affects="safety",
     )
     loss_limit: float = setting(
-        1e4, "largest loss of a sound step; 0: no limit", minimum=0.0, affects="safety", step=True
+        1e4, "largest loss of a valid step; 0: no limit", minimum=0.0, affects="safety", step=True
     )
     input_timeout_s: float = setting(
         600.0,

@@ -155,7 +155,7 @@ def _measured(path: Path, image_size: int, source: str) -> float:
     ]
     if not rates:
         raise ConfigError(
-            f"has no rate of our input from {source}",
+            f"has no rate of this program's input from {source}",
             path=path,
             remedy="measure again with the present benchmarks/input.py",
         )

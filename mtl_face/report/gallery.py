@@ -39,12 +39,12 @@ class Shown:
 
     Attributes:
         groups: rows by group.
-        pictures: by row, None where there is none.
+        pictures: by row, of the rows that have one.
         maps: attention by row, [M, T, h, w], of the rows with a picture; empty without a network.
     """
 
     groups: dict[str, Rows]
-    pictures: dict[int, NDArray[np.uint8] | None]
+    pictures: dict[int, NDArray[np.uint8]]
     maps: dict[int, NDArray[np.float64]]
 
     @classmethod
@@ -53,12 +53,12 @@ class Shown:
     ) -> "Shown":
         """Asks for the pictures and the attention of chosen rows."""
         rows = [int(row) for group in groups.values() for row in group]
-        pictures = {row: images(row) if images is not None else None for row in rows}
+        found = {row: images(row) for row in rows} if images else {}
+        pictures = {row: picture for row, picture in found.items() if picture is not None}
         maps = {}
-        seen = {row: picture for row, picture in pictures.items() if picture is not None}
-        if attention is not None and seen:
-            weights = attention(np.stack(list(seen.values())))
-            maps = dict(zip(seen, attention_maps.check(weights, len(seen)), strict=True))
+        if attention is not None and pictures:
+            weights = attention(np.stack(list(pictures.values())))
+            maps = dict(zip(pictures, attention_maps.check(weights, len(pictures)), strict=True))
         return cls(groups, pictures, maps)
 
     @property
@@ -69,7 +69,7 @@ class Shown:
 
     def mean_attention(self) -> dict[str, Any]:
         """See `attention_maps.mean_attention`."""
-        pictures = [picture for row in self.maps if (picture := self.pictures[row]) is not None]
+        pictures = [self.pictures[row] for row in self.maps]
         return attention_maps.mean_attention(pictures, list(self.maps.values()), self.top)
 
 
@@ -79,7 +79,7 @@ def examples(truth: FrameTable, answers: PredictionTable, shown: Shown) -> dict[
         "any_labels": len(shown.groups["best"]) > 0,
         "has_maps": bool(shown.maps),
         "has_uncertain": "uncertain" in shown.groups,
-        "has_pictures": any(picture is not None for picture in shown.pictures.values()),
+        "has_pictures": bool(shown.pictures),
         "groups": {
             GROUPS[name]: [card(row, truth, answers, shown) for row in rows.tolist()]
             for name, rows in shown.groups.items()
@@ -98,7 +98,7 @@ def card(row: int, truth: FrameTable, answers: PredictionTable, shown: Shown) ->
         none.
     """
     name = f"{truth.dataset[row]} / {truth.video[row]}, frame {truth.frame[row]}"
-    picture, maps_MThw = shown.pictures[row], shown.maps.get(row)
+    picture, maps_MThw = shown.pictures.get(row), shown.maps.get(row)
     maps = []
     if picture is not None and maps_MThw is not None:
         drawn = attention_maps.on_face(picture, maps_MThw[-1], shown.top, where=f", {name}")

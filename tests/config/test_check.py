@@ -224,3 +224,31 @@ def test_any_nested_values_are_a_config_or_a_config_error(values):
     except ConfigError:
         return
     assert isinstance(result, config.Config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"uncertainty": {"beta_nll": 0.5}}, "va_variance=per_example"),
+        ({"evaluation": {"mc_dropout_samples": 1}}, "no spread"),
+        ({"evaluation": {"mc_dropout_samples": 20}, "model": {"dropout": 0.0}}, "dropout is 0"),
+        ({"model": {"va_variance": "each"}}, "one of shared, per_example"),
+        (
+            {"model": {"va_variance": "per_example"}, "uncertainty": {"beta_nll": 2.0}},
+            "at most 1",
+        ),
+        ({"data": {"kind": "rendered_faces", "rendered_faces": {"va_noise": "pitch"}}}, "yaw"),
+    ],
+)
+def test_settings_of_the_uncertainty_that_would_change_nothing(changes, words):
+    assert words in problem_of(with_root(changes))
+
+
+def test_settings_of_the_uncertainty_that_go_together():
+    changes = {
+        "model": {"va_variance": "per_example"},
+        "uncertainty": {"beta_nll": 0.5, "kind": "learned"},
+        "evaluation": {"mc_dropout_samples": 20},
+    }
+    assert config.validate(with_root(changes)).uncertainty.beta_nll == 0.5
+    assert config.validate(with_root({})).model.va_variance == "shared"

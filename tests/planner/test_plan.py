@@ -294,7 +294,7 @@ def test_no_rate(text):
 def test_what_the_file_lacks(file):
     with pytest.raises(ConfigError, match=r"images of 112, 224 pixels, data\.image_size is 96"):
         rate(str(file), 96, "files")
-    with pytest.raises(ConfigError, match="no rate of our input from shards"):
+    with pytest.raises(ConfigError, match="no rate of this program's input from shards"):
         rate(str(file), 224, "shards")
 
 
