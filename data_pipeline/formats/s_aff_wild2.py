@@ -16,8 +16,11 @@ has no weight for the valence/arousal task, which needs both.
 
 import array
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data_pipeline.formats.editions import MULTI_TASK, ONE_TASK
 from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
@@ -40,7 +43,6 @@ DATASET = "s-aff-wild2"
 HEADER = MULTI_TASK.header
 
 _VALUE_NAMES = MULTI_TASK.columns
-_NUM_COLUMNS = 1 + len(_VALUE_NAMES)
 _HEADERS = (HEADER.split(","), ["image", *(name.lower() for name in _VALUE_NAMES)])
 _LIST_HEADERS = (
     *_HEADERS,
@@ -49,9 +51,10 @@ _LIST_HEADERS = (
     ["images"],
     *([name.lower() for name in form.header.split(",")] for form in ONE_TASK.values()),
 )
-_COLUMNS_REMEDY = (
+_ROW_REMEDY = (
     "a row is image,valence,arousal,expression and the twelve action units, separated by commas"
 )
+_ID_REMEDY = "a test list has image ids only; read labelled rows as an annotation file"
 
 
 def read_annotations(
@@ -68,59 +71,19 @@ def read_annotations(
         AnnotationError: the file cannot be read or has faults; names path, line and remedy.
     """
     lines = read_lines(path)
-    first = _first_line(lines, path)
+    first = _first_line(lines)
     _check_header(lines[first], path, first + 1)
-
-    faults = FaultList(path)
-    found: list[tuple[str, str, int]] = []
-    line_numbers: list[int] = []
-    flat_values = array.array("d")
-    for line_number, line in enumerate(lines[first + 1 :], start=first + 2):
-        if not line.strip(WHITESPACE):
-            continue
-        cells = line.split(",")
-        if len(cells) != _NUM_COLUMNS:
-            cells = _drop_trailing(cells)
-        if len(cells) != _NUM_COLUMNS:
-            faults.add(
-                line_number, f"{len(cells)} values, expected {_NUM_COLUMNS}", _COLUMNS_REMEDY
-            )
-            continue
-        try:
-            image_id = split_image_id(cells[0])
-        except ValueError as error:
-            faults.add(line_number, str(error), ID_REMEDY)
-            continue
-        try:
-            values = to_numbers(_VALUE_NAMES, cells[1:])
-        except ValueError as error:
-            faults.add(line_number, str(error), NUMBER_REMEDY)
-            continue
-        found.append(image_id)
-        line_numbers.append(line_number)
-        flat_values.extend(values)
-
-    value_NC = np.frombuffer(flat_values, np.float64).reshape(-1, len(_VALUE_NAMES))
-    check_ranges(_VALUE_NAMES, value_NC, line_numbers, faults)
-    faults.raise_if_any()
-    if not found:
-        raise AnnotationError(
-            "no rows below the header", path=path, line=first + 1, remedy="download it again"
-        )
-    images, videos, numbers = zip(*found, strict=True)
+    columns, value_NC = _read_rows(path, lines, first + 1, _VALUE_NAMES)
     va_N2, au_NA = value_NC[:, :2], value_NC[:, 3:]
     va_N2 = np.where(va_N2 == MISSING_VA, np.nan, va_N2)
     return tables.FrameTable.from_columns(
         dataset=dataset,
-        video=videos,
-        frame=numbers,
-        image=images,
         root=os.fspath(image_root),
         valence=va_N2[:, 0],
         arousal=va_N2[:, 1],
         expression=value_NC[:, 2],
         au=np.where(au_NA == MISSING_CLASS, np.nan, au_NA),
-        row=line_numbers,
+        **columns,
     )
 
 
@@ -137,49 +100,64 @@ def read_test_list(
         AnnotationError: the file cannot be read or has faults; names path, line and remedy.
     """
     lines = read_lines(path)
-    first = _first_line(lines, path)
+    first = _first_line(lines)
     start = first + 1 if header_names(lines[first]) in _LIST_HEADERS else first
-    faults = FaultList(path)
-    found: list[tuple[str, str, int]] = []
-    line_numbers: list[int] = []
-    for line_number, line in enumerate(lines[start:], start=start + 1):
-        if not line.strip(WHITESPACE):
-            continue
-        cells = _drop_trailing(line.split(","))
-        if len(cells) != 1:
-            faults.add(
-                line_number,
-                f"{len(cells)} values, expected one image id",
-                "a test list has image ids only; read labelled rows as an annotation file",
-            )
-            continue
-        try:
-            found.append(split_image_id(cells[0]))
-            line_numbers.append(line_number)
-        except ValueError as error:
-            faults.add(line_number, str(error), ID_REMEDY)
-    faults.raise_if_any()
-    if not found:
-        raise AnnotationError(
-            "no image ids below the header", path=path, line=first + 1, remedy="download it again"
-        )
-    images, videos, numbers = zip(*found, strict=True)
+    columns, _ = _read_rows(path, lines, start, ())
     return tables.FrameTable.from_columns(
-        dataset=DATASET,
-        video=videos,
-        frame=numbers,
-        image=images,
-        root=os.fspath(image_root),
-        row=line_numbers,
-        sort=False,
+        dataset=DATASET, root=os.fspath(image_root), sort=False, **columns
     )
 
 
-def _first_line(lines: list[str], path: str | os.PathLike[str]) -> int:
-    for position, line in enumerate(lines):
-        if line.strip(WHITESPACE):
-            return position
-    raise AnnotationError("the file is empty", path=path, line=1, remedy="download it again")
+def _read_rows(
+    path: str | os.PathLike[str], lines: list[str], start: int, names: Sequence[str]
+) -> tuple[dict[str, Any], npt.NDArray[np.float64]]:
+    """Rows of an image id and the named values, from `lines[start]` on.
+
+    Returns:
+        The columns `image`, `video`, `frame` and `row` of a frame table, and float64 values [N, C].
+
+    Raises:
+        AnnotationError: there are faults, or no rows.
+    """
+    num_columns = 1 + len(names)
+    faults = FaultList(path)
+    found: list[tuple[str, str, int, int]] = []
+    flat_values = array.array("d")
+    for line_number, line in enumerate(lines[start:], start=start + 1):
+        if not line.strip(WHITESPACE):
+            continue
+        cells = line.split(",")
+        if len(cells) != num_columns:
+            cells = _drop_trailing(cells)
+        if len(cells) != num_columns:
+            expected, remedy = (num_columns, _ROW_REMEDY) if names else ("one image id", _ID_REMEDY)
+            faults.add(line_number, f"{len(cells)} values, expected {expected}", remedy)
+            continue
+        remedy = ID_REMEDY
+        try:
+            image_id = split_image_id(cells[0])
+            remedy = NUMBER_REMEDY
+            flat_values.extend(to_numbers(names, cells[1:]))
+        except ValueError as error:
+            faults.add(line_number, str(error), remedy)
+            continue
+        found.append((*image_id, line_number))
+    value_NC = np.frombuffer(flat_values, np.float64).reshape(len(found), len(names))
+    if names:
+        check_ranges(names, value_NC, [row for *_, row in found], faults)
+    faults.raise_if_any()
+    if not found:
+        what = "rows" if names else "image ids"
+        raise AnnotationError(
+            f"no {what} below the header", path=path, line=start, remedy="download it again"
+        )
+    columns = zip(("image", "video", "frame", "row"), zip(*found, strict=True), strict=True)
+    return dict(columns), value_NC
+
+
+def _first_line(lines: list[str]) -> int:
+    """Number of the first line that is not blank; `read_lines` refuses a file without one."""
+    return next(n for n, line in enumerate(lines) if line.strip(WHITESPACE))
 
 
 def _check_header(line: str, path: str | os.PathLike[str], line_number: int) -> None:
