@@ -11,7 +11,6 @@ Dimension letters: N rows, F frames of a video, C columns of a task, L all 15 co
 arousal, expression and the twelve action units.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,32 +51,6 @@ _PERSONS = ("_left", "_right")
 FloatArray = npt.NDArray[np.float64]
 
 
-@dataclasses.dataclass
-class _Counts:
-    """What was left out, over all videos."""
-
-    without_image: int = 0
-    without_label: int = 0
-    unlabelled: int = 0
-    other_length: int = 0
-    absent_videos: list[str] = dataclasses.field(default_factory=list)
-
-    def report(self, say: Callable[[str], None]) -> None:
-        if absent := self.absent_videos:
-            shown = ", ".join(shortened(absent, 3))
-            say(f"left out {len(absent)} videos without images: {shown}")
-        if self.other_length:
-            say(
-                f"files of one video differ in length for {self.other_length} videos: "
-                "joined by frame"
-            )
-        say(
-            f"left out {self.without_image} labelled frames without an image, "
-            f"{self.without_label} images of frames without a line, "
-            f"{self.unlabelled} images without any valid label"
-        )
-
-
 def read_per_video(
     root: str | os.PathLike[str],
     *,
@@ -105,27 +78,38 @@ def read_per_video(
         ImageError: the images of a video are absent (unless skipped) or ambiguous.
     """
     files = {task: _video_files(Path(root), task, split_folder) for task in read_tasks}
-    counts = _Counts()
+    absent: list[str] = []
+    num_unequal = 0
+    left_out = np.zeros(3, np.int64)
     frames: list[npt.NDArray[np.int64]] = []
     labels: list[FloatArray] = []
     images: list[str] = []
     for video in sorted({video for found in files.values() for video in found}):
         own = {task: found[video] for task, found in files.items() if video in found}
-        label_FL, other_length = _read_tasks(own)
+        label_FL, differ = _read_tasks(own)
         names = _list_frames(image_root, video)
         if names is None:
             if missing_videos == "error":
                 raise _absent_video(image_root, video)
-            counts.absent_videos.append(video)
+            absent.append(video)
             continue
-        frame_N = _frames_to_keep(label_FL, names, counts)
-        counts.other_length += other_length
+        frame_N, of_video = _frames_to_keep(label_FL, names)
+        left_out += of_video
+        num_unequal += differ
         frames.append(frame_N)
         labels.append(label_FL[frame_N - 1])
         images += [f"{video}/{names[frame]}" for frame in frame_N.tolist()]
     for task, found in files.items():
         say(f"{task}: annotation files of {len(found)} videos")
-    counts.report(say)
+    if absent:
+        shown = ", ".join(shortened(absent, 3))
+        say(f"left out {len(absent)} videos without images: {shown}")
+    if num_unequal:
+        say(f"files of one video differ in length for {num_unequal} videos: joined by frame")
+    say(
+        f"left out {left_out[0]} labelled frames without an image, {left_out[1]} images of frames "
+        f"without a line, {left_out[2]} images without any valid label"
+    )
     if not images:
         raise AnnotationError(
             "no frame has both a label and an image",
@@ -184,7 +168,16 @@ def read_folder(folder: Path, *, dataset: str) -> FrameTable:
             path=folder,
             remedy="name the folder of one task and set, or a multi-task annotation file",
         )
-    task = _task_of(files[0])
+    first = read_lines(files[0])[0]
+    task = _task_of(header_names(first))
+    if task is None:
+        raise AnnotationError(
+            f"unknown header {first[:100]!r}",
+            path=files[0],
+            line=1,
+            remedy="the first line of a one-task file is one of "
+            + "; ".join(form.header for form in PER_VIDEO.values()),
+        )
     labels = [_read_tasks({task: file})[0] for file in files]
     frames = [np.arange(1, len(label_FL) + 1) for label_FL in labels]
     images = [
@@ -198,31 +191,23 @@ def read_folder(folder: Path, *, dataset: str) -> FrameTable:
 def _check_header(line: str, task: str, path: str | os.PathLike[str]) -> None:
     names = header_names(line)
     expected = PER_VIDEO[task].header
-    if names == expected.lower().split(","):
+    found = _task_of(names)
+    if found == task:
         return
     remedy = _HEADER_REMEDY
-    for other, form in PER_VIDEO.items():
-        if names == form.header.lower().split(","):
-            remedy = f"this is a file for the task {other}: put it into that task's folder"
-    if names == expected.lower().split(",")[:-1]:
+    if found is not None:
+        remedy = f"this is a file for the task {found}: put it into that task's folder"
+    elif names == expected.lower().split(",")[:-1]:
         remedy = "this is a file of an earlier edition, with other classes: use a later one"
     raise AnnotationError(
         f"the first line is {line[:80]!r}, expected {expected}", path=path, line=1, remedy=remedy
     )
 
 
-def _task_of(path: Path) -> str:
-    line = read_lines(path)[0]
-    for task, form in PER_VIDEO.items():
-        if header_names(line) == form.header.lower().split(","):
-            return task
-    raise AnnotationError(
-        f"unknown header {line[:100]!r}",
-        path=path,
-        line=1,
-        remedy="the first line of a one-task file is one of "
-        + "; ".join(form.header for form in PER_VIDEO.values()),
-    )
+def _task_of(names: list[str]) -> str | None:
+    """The task whose header has these names."""
+    forms = PER_VIDEO.items()
+    return next((task for task, form in forms if names == form.header.lower().split(",")), None)
 
 
 def _parse_quickly(lines: list[str], num_columns: int) -> FloatArray | None:
@@ -349,9 +334,12 @@ def _read_tasks(files: Mapping[str, Path]) -> tuple[FloatArray, bool]:
 
 
 def _frames_to_keep(
-    label_FL: FloatArray, names: Mapping[int, str], counts: _Counts
-) -> npt.NDArray[np.int64]:
-    """Numbers of the frames of a video that have an image and a label."""
+    label_FL: FloatArray, names: Mapping[int, str]
+) -> tuple[npt.NDArray[np.int64], tuple[int, int, int]]:
+    """Numbers of the frames of a video that have an image and a label; and what is left out.
+
+    That is: labelled frames without an image, images without a line, images without a valid label.
+    """
     has_value_FL = ~np.isnan(label_FL)
     # Valence and arousal count together only; an action unit counts alone.
     has_va_F = has_value_FL[:, _COLUMNS[tasks.VA]].all(axis=1)
@@ -359,10 +347,12 @@ def _frames_to_keep(
     listed = np.array([frame for frame in names if 1 <= frame <= len(label_FL)], dtype=np.int64)
     has_image_F = np.zeros(len(label_FL), dtype=bool)
     has_image_F[listed - 1] = True
-    counts.without_image += int((has_label_F & ~has_image_F).sum())
-    counts.without_label += len(names) - len(listed)
-    counts.unlabelled += int((has_image_F & ~has_label_F).sum())
-    return np.flatnonzero(has_label_F & has_image_F) + 1
+    left_out = (
+        int((has_label_F & ~has_image_F).sum()),
+        len(names) - len(listed),
+        int((has_image_F & ~has_label_F).sum()),
+    )
+    return np.flatnonzero(has_label_F & has_image_F) + 1, left_out
 
 
 def _to_table(
