@@ -10,7 +10,6 @@ what the file is instead.
 Dimension letters: H height, W width, C channels (3).
 """
 
-import dataclasses
 import io
 import os
 import stat
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mtl_face import files
 from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
 
@@ -76,24 +76,19 @@ def find_missing(table: FrameTable) -> npt.NDArray[np.int64]:
     """
     real_roots = {}
     for root in sorted(set(table.root)):
-        if not os.path.isdir(root):
-            raise ImageError(
-                "the image folder does not exist",
-                path=root,
-                remedy="set the image root to the folder that holds one folder a video",
-            )
+        require_root(root)
         real_roots[root] = os.path.realpath(root)
-    folders: dict[tuple[str, str], _Folder] = {}
+    folders: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
     missing = []
     for row, path in enumerate(table.paths()):
         folder, name = os.path.split(path)
         root = table.root[row]
         if (root, folder) not in folders:
             folders[root, folder] = _list(folder, real_roots[root])
-        found = folders[root, folder]
-        if name in found.outside:
+        names, outside = folders[root, folder]
+        if name in outside:
             raise _leaves_root(path)
-        if name not in found.names:
+        if name not in names:
             missing.append(row)
     return np.array(missing, dtype=np.int64)
 
@@ -153,39 +148,38 @@ def each_of(
                 progress(start + len(chunk), len(paths))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Folder:
-    """Names of the files in a folder, and of those among them that links take from elsewhere."""
+def require_root(root: str | os.PathLike[str]) -> None:
+    """Raises ImageError where an image folder does not exist."""
+    if not os.path.isdir(root):
+        raise ImageError(
+            "the image folder does not exist",
+            path=root,
+            remedy="set the image root to the folder that holds one folder a video",
+        )
 
-    names: frozenset[str]
-    outside: frozenset[str]
 
-
-def _list(folder: str, real_root: str) -> _Folder:
+def list_files(folder: str) -> list[os.DirEntry[str]] | None:
+    """The files in a folder, None if there is none; ImageError if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            files = [entry for entry in entries if entry.is_file()]
+            return [entry for entry in entries if entry.is_file()]
     except (FileNotFoundError, NotADirectoryError):
-        return _Folder(frozenset(), frozenset())
+        return None
     except OSError as error:
-        denied = isinstance(error, PermissionError)
-        raise ImageError(
-            "no permission to list the folder"
-            if denied
-            else f"the folder cannot be listed ({error.strerror})",
-            path=folder,
-            remedy="make it readable (chmod u+rx)" if denied else "check the disk and the name",
-        ) from error
+        problem, remedy = files.unreadable(error, "folder")
+        raise ImageError(problem, path=folder, remedy=remedy) from error
+
+
+def _list(folder: str, real_root: str) -> tuple[set[str], set[str]]:
+    """Names of the files in a folder, and of those among them that links take from elsewhere."""
+    entries = list_files(folder)
+    if entries is None:
+        return set(), set()
     if not _is_inside(folder, real_root):
         raise _leaves_root(folder)
-    return _Folder(
-        frozenset(entry.name for entry in files),
-        frozenset(
-            entry.name
-            for entry in files
-            if entry.is_symlink() and not _is_inside(entry.path, real_root)
-        ),
-    )
+    links = (entry for entry in entries if entry.is_symlink())
+    outside = {entry.name for entry in links if not _is_inside(entry.path, real_root)}
+    return {entry.name for entry in entries}, outside
 
 
 def _is_inside(path: str, real_root: str) -> bool:
@@ -255,19 +249,13 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        folder = os.path.dirname(os.path.abspath(path))
-        if isinstance(error, IsADirectoryError):
-            problem, remedy = "this is a folder, not an image", "name the image file inside it"
-        elif isinstance(error, PermissionError):
-            problem, remedy = "no permission to read the image", "make it readable (chmod u+r)"
-        elif not isinstance(error, FileNotFoundError | NotADirectoryError):
-            problem = f"the image cannot be read ({error.strerror})"
-            remedy = "check the disk or the network share that holds it"
-        elif os.path.isdir(folder):
-            problem, remedy = "the image does not exist", "check that all images were unpacked"
-        else:
-            problem = f"the image does not exist, nor does its folder {folder}"
-            remedy = "check the image root and that all images were unpacked"
+        problem, remedy = files.unreadable(error, "image")
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            remedy = "check that all images were unpacked"
+            folder = os.path.dirname(os.path.abspath(path))
+            if not os.path.isdir(folder):
+                problem += f", nor does its folder {folder}"
+                remedy = "check the image root and that all images were unpacked"
         raise ImageError(problem, path=path, remedy=remedy) from error
 
 

@@ -171,6 +171,20 @@ def remedy(error: OSError, otherwise: str) -> str:
     return f"{_WAYS_OUT.get(error.errno or 0, 'check the disk')}, {otherwise}"
 
 
+def unreadable(error: OSError, what: str) -> tuple[str, str]:
+    """Problem and remedy of a failed reading; `what` is a word such as file, image or folder."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"the {what} does not exist", "check the path for a typing mistake"
+    if isinstance(error, IsADirectoryError):
+        return f"this is a folder, not the {what}", f"name the {what} inside it"
+    if isinstance(error, PermissionError):
+        return f"no permission to read the {what}", "make it readable (chmod u+rX)"
+    problem = f"the {what} cannot be read ({reason(error)})"
+    if error.errno == errno.ENAMETOOLONG:
+        return problem, "check the path for a typing mistake"
+    return problem, "check the disk or the network share that holds it"
+
+
 def reason(error: OSError) -> str:
     """What the system says, in its own words: libraries put sentences into `strerror`."""
     return str(error) if error.errno is None else os.strerror(error.errno)

@@ -11,6 +11,7 @@ from mtl_face.files import (
     replacing,
     replacing_folder,
     sha256,
+    unreadable,
     unwritable,
 )
 
@@ -107,6 +108,23 @@ def test_failures_of_the_disk_are_told_from_others():
 def test_the_remedy_fits_what_the_system_says(code, words):
     error = OSError("words of a library") if code is None else OSError(code, "")
     assert (unwritable("folder", error).remedy or "").startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("code", "problem", "remedy"),
+    [
+        (errno.ENOENT, "the file does not exist", "check the path"),
+        (errno.ENOTDIR, "the file does not exist", "check the path"),
+        (errno.EISDIR, "this is a folder, not the file", "name the file inside it"),
+        (errno.EACCES, "no permission to read the file", "make it readable"),
+        (errno.ENAMETOOLONG, "cannot be read (File name too long)", "check the path"),
+        (errno.EIO, "cannot be read (Input/output error)", "check the disk"),
+    ],
+)
+def test_what_a_failed_reading_means(code, problem, remedy):
+    said = unreadable(OSError(code, ""), "file")
+    assert problem in said[0]
+    assert remedy in said[1]
 
 
 def test_a_folder_that_takes_no_file_is_refused_at_once(tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ from data_pipeline.formats.values import (
     header_names,
     to_numbers,
 )
+from data_pipeline.images import list_files, require_root
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError, ImageError, shortened
 from mtl_face.tables import FrameTable
@@ -290,25 +291,12 @@ def _list_frames(image_root: str | os.PathLike[str], video: str) -> dict[int, st
             images.
     """
     folder = os.path.join(image_root, video)
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted(entry.name for entry in entries if entry.is_file())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if os.path.isdir(image_root):
-            return None
-        raise ImageError(
-            "the image folder does not exist",
-            path=image_root,
-            remedy="set the image root to the folder that holds one folder a video",
-        ) from error
-    except OSError as error:
-        raise ImageError(
-            f"the folder cannot be listed ({error.strerror})",
-            path=folder,
-            remedy="make it readable (chmod u+rx)",
-        ) from error
+    entries = list_files(folder)
+    if entries is None:
+        require_root(image_root)
+        return None
     names: dict[int, str] = {}
-    for name in found:
+    for name in sorted(entry.name for entry in entries):
         match = FRAME_FILE.fullmatch(name)
         if match is None:
             continue

@@ -6,22 +6,13 @@ import io
 import os
 from collections.abc import Callable
 
+from mtl_face import files
 from mtl_face.errors import AnnotationError
 
 MAX_FAULTS_SHOWN = 10
 
 WHITESPACE = " \t\v\f"
 """Stripped around a value. Unicode's other blanks may belong to a file name."""
-
-_READING: dict[type[OSError], tuple[str, str]] = {
-    FileNotFoundError: ("the file does not exist", "check the path for a typing mistake"),
-    IsADirectoryError: ("this is a folder, not a file", "name the text file inside it"),
-    PermissionError: (
-        "no permission to read the file",
-        "make it readable, for instance with chmod u+r",
-    ),
-}
-"""What is wrong, and what helps, by the error of reading a file."""
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
@@ -46,13 +37,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        problem, remedy = _READING.get(
-            type(error),
-            (
-                f"the file cannot be read ({error.strerror})",
-                "check the disk or the network share that holds it",
-            ),
-        )
+        problem, remedy = files.unreadable(error, "file")
         raise AnnotationError(problem, path=path, remedy=remedy) from error
 
 

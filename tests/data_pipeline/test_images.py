@@ -62,7 +62,7 @@ def test_diagnoses_places(tmp_path):
         (tmp_path / "none.jpg", "does not exist"),
         (tmp_path / "none" / "none.jpg", f"nor does its folder {tmp_path / 'none'}"),
         (tmp_path / "file" / "none.jpg", "does not exist"),
-        (tmp_path, "folder, not an image"),
+        (tmp_path, "folder, not the image"),
     ]:
         fault = fault_in(path)
         assert words in fault.problem
@@ -152,10 +152,16 @@ def test_names_a_missing_root(table):
 def test_names_a_closed_folder(table):
     with (
         mock.patch("os.scandir", side_effect=PermissionError),
-        pytest.raises(ImageError, match="no permission to list") as caught,
+        pytest.raises(ImageError, match="no permission to read the folder") as caught,
     ):
         images.find_missing(table)
     assert caught.value.path == os.path.join(table.root[0], "a")
+    with (
+        mock.patch("os.scandir", side_effect=OSError(errno.EIO, "")),
+        pytest.raises(ImageError, match="Input/output error") as caught,
+    ):
+        images.list_files(table.root[0])
+    assert "check the disk" in caught.value.remedy
 
 
 @pytest.mark.parametrize("workers", [1, 3])
