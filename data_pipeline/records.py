@@ -7,8 +7,7 @@ reading the lengths alone (12 bytes a record).
 Dimension letters: N rows, b batch of one process.
 """
 
-import bisect
-import itertools
+import io
 import os
 import struct
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_pipeline.formats.user_files import read_bytes
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError, ConfigError
 from mtl_face.tables import FrameTable
@@ -62,14 +62,15 @@ def read_table(folder: Path, split: str) -> FrameTable:
     import pandas as pd
 
     path = folder / table_file(split)
-    if not path.is_file():
+    if not path.exists():
         raise AnnotationError(
             "no such file, so these shards have no such split",
             path=path,
             remedy="write the shards again",
         )
+    content = io.BytesIO(read_bytes(path))
     try:
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(content)
         names = ("dataset", "video", "frame", "image", *tasks.VA_NAMES, "expression", "row")
         columns: dict[str, Any] = {name: frame[name].to_numpy() for name in names}
         columns["au"] = frame[list(tasks.AU_NAMES)].to_numpy()
@@ -101,83 +102,60 @@ class Records:
                 remedy="write the shards again, or copy the missing ones",
             )
         kind = paths[0].name.split(".")[1].split("-")[0]
-        self._reader = _ArrayRecords(paths) if kind == "array_record" else _TFRecords(paths)
+        open_shard = _ArrayRecords if kind == "array_record" else _TFRecords
+        self._shards: list[_ArrayRecords | _TFRecords] = [open_shard(path) for path in paths]
+        self._first = np.cumsum([0, *map(len, self._shards)])
         self.mean_bytes = sum(path.stat().st_size for path in paths) // max(len(self), 1)
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def read(self, row_b: npt.NDArray[np.int64]) -> list[bytes]:
-        """Serialised `tf.train.Example`s of these rows, in the order asked for."""
-        return self._reader.read(row_b.tolist())
-
-
-class _ArrayRecords:
-    def __init__(self, paths: list[Path]) -> None:
-        from array_record.python import array_record_module
-
-        self._paths = paths
-        # Random access: what lies behind a record is not wanted.
-        self._files = [
-            array_record_module.ArrayRecordReader(str(path), options="readahead_buffer_size:0")
-            for path in paths
-        ]
-        self._first = np.cumsum([0, *(file.num_records() for file in self._files)])
 
     def __len__(self) -> int:
         return int(self._first[-1])
 
-    def read(self, rows: list[int]) -> list[bytes]:
-        row_b = np.array(rows, np.int64)
-        file_b = np.searchsorted(self._first, row_b, side="right") - 1
-        records: list[bytes] = [b""] * len(rows)
-        for file in np.unique(file_b):
-            places = np.flatnonzero(file_b == file)
-            try:
-                found = self._files[file].read((row_b[places] - self._first[file]).tolist())
-            except RuntimeError as error:  # of damaged bytes, or of a disk that fails
-                raise AnnotationError(
-                    f"a record cannot be read ({error})",
-                    path=self._paths[file],
-                    remedy="copy the file again, or write the shards again",
-                ) from error
+    def read(self, row_b: npt.NDArray[np.int64]) -> list[bytes]:
+        """Serialised `tf.train.Example`s of these rows, in the order asked for."""
+        shard_b = np.searchsorted(self._first, row_b, side="right") - 1
+        records = [b""] * len(row_b)
+        for shard in np.unique(shard_b):
+            places = np.flatnonzero(shard_b == shard)
+            found = self._shards[shard].read((row_b[places] - self._first[shard]).tolist())
             for place, record in zip(places.tolist(), found, strict=True):
                 records[place] = record
         return records
 
 
+class _ArrayRecords:
+    def __init__(self, path: Path) -> None:
+        from array_record.python import array_record_module
+
+        self._path = path
+        # Random access: what lies behind a record is not wanted.
+        self._file = array_record_module.ArrayRecordReader(
+            str(path), options="readahead_buffer_size:0"
+        )
+
+    def __len__(self) -> int:
+        return int(self._file.num_records())
+
+    def read(self, rows: list[int]) -> list[bytes]:
+        try:
+            return self._file.read(rows)
+        except RuntimeError as error:  # of damaged bytes, or of a disk that fails
+            raise AnnotationError(
+                f"a record cannot be read ({error})",
+                path=self._path,
+                remedy="copy the file again, or write the shards again",
+            ) from error
+
+
 class _TFRecords:
     """Length (8 bytes), checksum (4), data, checksum (4), and so on."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        self._files = [os.open(path, os.O_RDONLY) for path in paths]
-        self._records = [_record_places(path) for path in paths]
-        self._first = [0, *itertools.accumulate(map(len, self._records))]
-
-    def __del__(self) -> None:
-        for file in self.__dict__.get("_files", ()):
-            os.close(file)
-
-    def __len__(self) -> int:
-        return self._first[-1]
-
-    def read(self, rows: list[int]) -> list[bytes]:
-        records = []
-        for row in rows:
-            shard = bisect.bisect_right(self._first, row) - 1
-            start, length = self._records[shard][row - self._first[shard]]
-            records.append(os.pread(self._files[shard], int(length), int(start)))
-        return records
-
-
-def _record_places(path: Path) -> npt.NDArray[np.int64]:
-    """Start and length of each record's data, int64 [records, 2]."""
-    places = []
-    size = path.stat().st_size
-    with path.open("rb", buffering=0) as file:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        places = []  # start and length of each record's data
+        size = path.stat().st_size
         start = 0
         while start < size:
-            header = os.pread(file.fileno(), 8, start)
+            header = os.pread(self._file.fileno(), 8, start)
             (length,) = struct.unpack("<Q", header) if len(header) == 8 else (size,)
             if start + 16 + length > size:
                 raise AnnotationError(
@@ -185,4 +163,11 @@ def _record_places(path: Path) -> npt.NDArray[np.int64]:
                 )
             places.append((start + 12, length))
             start += 16 + length
-    return np.array(places, np.int64).reshape(-1, 2)
+        self._places = np.array(places, np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def read(self, rows: list[int]) -> list[bytes]:
+        places = self._places[rows].tolist()
+        return [os.pread(self._file.fileno(), length, start) for start, length in places]

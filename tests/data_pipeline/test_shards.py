@@ -134,6 +134,10 @@ def test_mistakes_are_named(written, tables, tmp_path):
     (copy / records.table_file("train")).write_bytes(b"PAR1 and nothing")
     with pytest.raises(AnnotationError, match="not a table of frames"):
         records.read_table(copy, "train")
+    (copy / records.table_file("train")).unlink()
+    (copy / records.table_file("train")).mkdir()
+    with pytest.raises(AnnotationError, match="this is a folder"):
+        records.read_table(copy, "train")
     next(copy.glob("face_frames-train.*-00001-of-*")).unlink()
     with pytest.raises(ConfigError, match="2 shards of the split train of 3"):
         records.Records(copy, "train")
