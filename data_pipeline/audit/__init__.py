@@ -227,25 +227,24 @@ def _near(first: _Seen, second: _Seen) -> dict[str, Any]:
     scan = first.scan
     index_a, index_b = (seen.readable()[~seen.flat()] for seen in (first, second))
     pairs = near_duplicates.near_duplicates(scan.thumbnail[index_a], scan.thumbnail[index_b])
-    a_P, b_P = index_a[pairs.first].tolist(), index_b[pairs.second].tolist()
-    same_P = scan.digest[a_P] == scan.digest[b_P]
-    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for number, (a, b) in enumerate(zip(a_P, b_P, strict=True)):
-        videos = first.table.video[first.row_of[a]], second.table.video[second.row_of[b]]
-        groups[videos].append(number)
+    pairs["first"], pairs["second"] = index_a[pairs["first"]], index_b[pairs["second"]]
+    pairs["identical"] = scan.digest[pairs["first"]] == scan.digest[pairs["second"]]
+    for name, seen in (("first", first), ("second", second)):
+        pairs[f"{name}_video"] = [seen.table.video[seen.row_of[index]] for index in pairs[name]]
+    groups = list(pairs.groupby(["first_video", "second_video"], sort=False))
     listed = []
-    for videos, numbers in sorted(groups.items(), key=lambda group: -len(group[1])):
-        best = max(numbers, key=lambda number: pairs.correlation[number])
+    for videos, group in sorted(groups, key=lambda item: -len(item[1])):
+        best = group.loc[group["correlation"].idxmax()]
         listed.append(
             {
                 "videos": list(videos),
-                "images": len(numbers),
-                "identical": int(same_P[numbers].sum()),
+                "images": len(group),
+                "identical": int(group["identical"].sum()),
                 "example": {
-                    "images": [first.place(a_P[best]), second.place(b_P[best])],
-                    "bits": int(pairs.bits[best]),
-                    "correlation": round(float(pairs.correlation[best]), 4),
+                    "images": [first.place(best["first"]), second.place(best["second"])],
+                    "bits": int(best["bits"]),
+                    "correlation": round(float(best["correlation"]), 4),
                 },
             }
         )
-    return {"images": len(a_P), "groups": listed}
+    return {"images": len(pairs), "groups": listed}

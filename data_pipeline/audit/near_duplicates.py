@@ -9,10 +9,9 @@ proposes is confirmed by the correlation of the two thumbnails.
 Dimension letters: M images, S side of a thumbnail, F frequencies (64), P pairs.
 """
 
-import dataclasses
-
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 RADIUS = 7
 """Bits in which hashes of near-duplicates may differ: the most that the bands are complete for."""
@@ -31,23 +30,6 @@ _BANDS = 4
 _BAND_BITS = 16
 _PER_HASH = 4  # images that share a hash, of which each is compared with the other split's
 _PAIRS_AT_ONCE = 4_000_000
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class NearPairs:
-    """Images of a second set, each with its most similar image of the first.
-
-    Attributes:
-        first: int64 [P], index into the first set.
-        second: int64 [P], index into the second set, ascending, each once.
-        bits: int64 [P], differing bits of the hashes.
-        correlation: float32 [P], of the thumbnails.
-    """
-
-    first: npt.NDArray[np.int64]
-    second: npt.NDArray[np.int64]
-    bits: npt.NDArray[np.int64]
-    correlation: npt.NDArray[np.float32]
 
 
 def is_flat(thumbnail_MSS: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
@@ -91,28 +73,40 @@ def perceptual_hashes(
 
 def near_duplicates(
     first_MSS: npt.NDArray[np.uint8], second_MSS: npt.NDArray[np.uint8]
-) -> NearPairs:
+) -> pd.DataFrame:
     """Finds each image of the second set that shows almost the same as one of the first.
 
     The thumbnails are grey, none of them flat. Of more than four images with one and the same hash,
     four are compared: a still video counts with all its frames where it stands second.
+
+    Returns:
+        A row for each such image, with its most similar image of the first set: columns `first` and
+        `second`, indices into the sets, the latter ascending; `bits`, by which the hashes differ;
+        `correlation` of the thumbnails, float32.
     """
-    if not len(first_MSS) or not len(second_MSS):
-        return _confirmed(first_MSS, second_MSS, *(np.zeros(0, np.int64),) * 3)
     total_SS = np.zeros(first_MSS.shape[1:], np.float64)
     for thumbnails in (first_MSS, second_MSS):
         for start in range(0, len(thumbnails), 4096):
             total_SS += standardise(thumbnails[start : start + 4096]).sum(axis=0)
-    mean_SS = (total_SS / (len(first_MSS) + len(second_MSS))).astype(np.float32)
-    first = _Groups(perceptual_hashes(first_MSS, mean_SS))
-    second = _Groups(perceptual_hashes(second_MSS, mean_SS))
-    a_P, b_P = close_pairs(first.hashes, second.hashes)
-    bits_P = np.bitwise_count(first.hashes[a_P] ^ second.hashes[b_P]).astype(np.int64)
-    # From pairs of hashes to pairs of images.
-    pair, a_P = first.members(a_P, at_most=_PER_HASH)
-    b_P, bits_P = b_P[pair], bits_P[pair]
-    pair, b_P = second.members(b_P)
-    return _confirmed(first_MSS, second_MSS, a_P[pair], b_P, bits_P[pair])
+    mean_SS = (total_SS / max(len(first_MSS) + len(second_MSS), 1)).astype(np.float32)
+    hash_a, group_a = np.unique(perceptual_hashes(first_MSS, mean_SS), return_inverse=True)
+    hash_b, group_b = np.unique(perceptual_hashes(second_MSS, mean_SS), return_inverse=True)
+    a_P, b_P = close_pairs(hash_a, hash_b)
+    bits_P = np.bitwise_count(hash_a[a_P] ^ hash_b[b_P]).astype(np.int64)
+    hashes = pd.DataFrame({"group_a": a_P, "group_b": b_P, "bits": bits_P})
+    first = pd.DataFrame({"group_a": group_a, "first": np.arange(len(group_a))})
+    second = pd.DataFrame({"group_b": group_b, "second": np.arange(len(group_b))})
+    pairs = hashes.merge(first.groupby("group_a").head(_PER_HASH)).merge(second)
+    a_P, b_P = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    correlation_P = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), 16384):
+        part = slice(start, start + 16384)
+        product = standardise(first_MSS[a_P[part]]) * standardise(second_MSS[b_P[part]])
+        correlation_P[part] = product.mean(axis=(1, 2))
+    pairs = pairs.assign(correlation=correlation_P)[correlation_P >= LEAST_CORRELATION]
+    best = pairs.sort_values(["second", "correlation", "first"], ascending=[True, False, True])
+    columns = ["first", "second", "bits", "correlation"]
+    return best.drop_duplicates("second")[columns].reset_index(drop=True)
 
 
 def close_pairs(
@@ -144,51 +138,12 @@ def close_pairs(
             for number in np.unique(part[count > 0]):
                 rows = np.flatnonzero((part == number) & (count > 0))
                 source = np.repeat(rows, count[rows])
-                target = order[low[source] + _places(count[rows])]
+                # 0 to n - 1 for each count n, one behind the other
+                nth = np.arange(len(source)) - np.repeat(
+                    np.cumsum(count[rows]) - count[rows], count[rows]
+                )
+                target = order[low[source] + nth]
                 close = np.bitwise_count(first[target] ^ second[source]) <= radius
                 found.append(target[close] * len(second) + source[close])
     code = np.unique(np.concatenate(found))
     return code // max(len(second), 1), code % max(len(second), 1)
-
-
-class _Groups:
-    """The distinct values of a hash, and which images have each."""
-
-    def __init__(self, hash_M: npt.NDArray[np.uint64]) -> None:
-        self.hashes, group_M, self._counts = np.unique(
-            hash_M, return_inverse=True, return_counts=True
-        )
-        self._order = np.argsort(group_M, kind="stable")
-        self._start = np.cumsum(self._counts) - self._counts
-
-    def members(
-        self, group_P: npt.NDArray[np.int64], at_most: int | None = None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The images of each group, the first `at_most`: index into `group_P`, and image."""
-        count_P = np.minimum(self._counts, at_most)[group_P] if at_most else self._counts[group_P]
-        source = np.repeat(np.arange(len(group_P)), count_P)
-        return source, self._order[self._start[group_P[source]] + _places(count_P)]
-
-
-def _places(count_P: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """0 to n - 1 for each count n, one behind the other."""
-    return np.arange(count_P.sum()) - np.repeat(np.cumsum(count_P) - count_P, count_P)
-
-
-def _confirmed(
-    first_MSS: npt.NDArray[np.uint8],
-    second_MSS: npt.NDArray[np.uint8],
-    a_P: npt.NDArray[np.int64],
-    b_P: npt.NDArray[np.int64],
-    bits_P: npt.NDArray[np.int64],
-) -> NearPairs:
-    correlation_P = np.empty(len(a_P), np.float32)
-    for start in range(0, len(a_P), 16384):
-        part = slice(start, start + 16384)
-        product = standardise(first_MSS[a_P[part]]) * standardise(second_MSS[b_P[part]])
-        correlation_P[part] = product.mean(axis=(1, 2))
-    keep_P = np.flatnonzero(correlation_P >= LEAST_CORRELATION)
-    order_P = keep_P[np.lexsort((a_P[keep_P], -correlation_P[keep_P], b_P[keep_P]))]
-    _, best = np.unique(b_P[order_P], return_index=True)
-    rows = order_P[best]
-    return NearPairs(a_P[rows], b_P[rows], bits_P[rows], correlation_P[rows])
