@@ -234,7 +234,7 @@ def _near(first: _Seen, second: _Seen) -> dict[str, Any]:
     groups = list(pairs.groupby(["first_video", "second_video"], sort=False))
     listed = []
     for videos, group in sorted(groups, key=lambda item: -len(item[1])):
-        best = group.loc[group["correlation"].idxmax()]
+        best = group.iloc[int(group["correlation"].argmax())]
         listed.append(
             {
                 "videos": list(videos),

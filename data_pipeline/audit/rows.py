@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from mtl_face import tasks
 from mtl_face.tables import FrameTable
@@ -44,15 +45,12 @@ def duplicates(table: FrameTable) -> dict[str, Any]:
         different labels of one task); `examples`: conflicting frames, then complementary ones,
         each with `image`, `root`, `kind` and its `rows` (line and labels in words).
     """
-    keys = list(zip(table.dataset, table.video, table.frame, strict=True))
-    repeated = {keys[row] for row in np.flatnonzero(table.duplicate)}
-    groups: dict[tuple[str, str, int], list[int]] = defaultdict(list)
-    for row, key in enumerate(keys):
-        if key in repeated:
-            groups[key].append(row)
+    keys = pd.DataFrame({name: getattr(table, name) for name in ("dataset", "video", "frame")})
+    repeated = keys[keys.duplicated(keep=False)]
+    groups = [group.index.tolist() for _, group in repeated.groupby(list(keys), sort=False)]
     counts = {"equal": 0, "complementary": 0, "conflicting": 0}
     examples = []
-    for rows in groups.values():
+    for rows in groups:
         kind = _compare(table, rows)
         counts[kind] += 1
         if kind != "equal":
@@ -73,19 +71,13 @@ def duplicates(table: FrameTable) -> dict[str, Any]:
 
 def describe_labels(table: FrameTable, row: int) -> str:
     """A row's labels in words; what is missing is not named."""
-    words = []
-    for name, value in (("valence", table.valence[row]), ("arousal", table.arousal[row])):
-        if not np.isnan(value):
-            words.append(f"{name} {value:+.2f}")
+    va = (("valence", table.valence[row]), ("arousal", table.arousal[row]))
+    words = [f"{name} {value:+.2f}" for name, value in va if not np.isnan(value)]
     if table.expression[row] >= 0:
         words.append(tasks.EXPRESSION_NAMES[table.expression[row]])
     if not np.isnan(table.au[row]).all():
-        present = [
-            str(number)
-            for number, value in zip(tasks.AU_NUMBERS, table.au[row], strict=True)
-            if value == 1
-        ]
-        words.append("AU " + (" ".join(present) or "none"))
+        present = np.array(tasks.AU_NUMBERS)[table.au[row] == 1]
+        words.append("AU " + (" ".join(map(str, present)) or "none"))
     return ", ".join(words) or "no label"
 
 
@@ -100,7 +92,7 @@ def frame_gaps(table: FrameTable) -> list[dict[str, Any]]:
     result = []
     for (dataset, video), frame_N in _frames_by_video(table).items():
         gap_N = np.diff(frame_N)
-        longest = int(gap_N.argmax()) if len(gap_N) else None
+        some = len(gap_N) > 0
         result.append(
             {
                 "dataset": dataset,
@@ -108,10 +100,10 @@ def frame_gaps(table: FrameTable) -> list[dict[str, Any]]:
                 "frames": len(frame_N),
                 "first": int(frame_N[0]),
                 "last": int(frame_N[-1]),
-                "median_gap": None if longest is None else float(np.median(gap_N)),
-                "mean_gap": None if longest is None else float(gap_N.mean()),
-                "longest_gap": None if longest is None else int(gap_N[longest]),
-                "after": None if longest is None else int(frame_N[longest]),
+                "median_gap": float(np.median(gap_N)) if some else None,
+                "mean_gap": float(gap_N.mean()) if some else None,
+                "longest_gap": int(gap_N.max()) if some else None,
+                "after": int(frame_N[gap_N.argmax()]) if some else None,
             }
         )
     return result
@@ -146,44 +138,33 @@ def label_statistics(table: FrameTable) -> dict[str, Any]:
     has_va_N = has_v & has_a
     has_au_NA = ~np.isnan(au_NA)
     present_NA = au_NA == 1
+    of_class_EN = expression_N == np.arange(len(tasks.EXPRESSION_NAMES))[:, None]
+    classes = list(zip(tasks.EXPRESSION_NAMES, of_class_EN, strict=True))
     return {
         "combinations": _combinations(has_va_N, has_au_NA.any(axis=1), expression_N >= 0),
-        "expressions": {
-            name: int((expression_N == index).sum())
-            for index, name in enumerate(tasks.EXPRESSION_NAMES)
-        },
+        "expressions": {name: int(rows_N.sum()) for name, rows_N in classes},
         "au": {
             name: {
-                "present": int(present_NA[:, unit].sum()),
-                "absent": int((au_NA[:, unit] == 0).sum()),
-                "missing": int((~has_au_NA[:, unit]).sum()),
-                "share": _share(present_NA[:, unit].sum(), has_au_NA[:, unit].sum()),
+                "present": int((unit_N == 1).sum()),
+                "absent": int((unit_N == 0).sum()),
+                "missing": int(np.isnan(unit_N).sum()),
+                "share": _share((unit_N == 1).sum(), (~np.isnan(unit_N)).sum()),
             }
-            for unit, name in enumerate(tasks.AU_NAMES)
+            for name, unit_N in zip(tasks.AU_NAMES, au_NA.T, strict=True)
         },
-        "au_given_au": [
-            _unit_shares(present_NA, has_au_NA, present_NA[:, unit])
-            for unit in range(len(tasks.AU_NAMES))
-        ],
-        "au_given_expression": [
-            _unit_shares(present_NA, has_au_NA, expression_N == index)
-            for index in range(len(tasks.EXPRESSION_NAMES))
-        ],
+        "au_given_au": [_unit_shares(au_NA[rows_N]) for rows_N in present_NA.T],
+        "au_given_expression": [_unit_shares(au_NA[rows_N]) for rows_N in of_class_EN],
         "va_given_expression": {
-            name: _means(table, has_va_N & (expression_N == index))
-            for index, name in enumerate(tasks.EXPRESSION_NAMES)
+            name: {
+                "rows": int((has_va_N & rows_N).sum()),
+                "valence": _mean(table.valence[has_va_N & rows_N]),
+                "arousal": _mean(table.arousal[has_va_N & rows_N]),
+            }
+            for name, rows_N in classes
         },
         "va": {
-            **{
-                name: {
-                    "mean": _number(values[has].mean(dtype=np.float64)) if has.any() else None,
-                    "std": _number(values[has].std(dtype=np.float64)) if has.any() else None,
-                }
-                for name, values, has in (
-                    ("valence", table.valence, has_v),
-                    ("arousal", table.arousal, has_a),
-                )
-            },
+            "valence": _mean_and_std(table.valence[has_v]),
+            "arousal": _mean_and_std(table.arousal[has_a]),
             "histogram": _va_histogram(table, has_va_N),
         },
         "va_half_missing": int((has_v != has_a).sum()),
@@ -226,14 +207,10 @@ def shared_between_splits(
 
 
 def _compare(table: FrameTable, rows: list[int]) -> str:
-    value_RK = np.concatenate(
-        [
-            table.valence[rows, None],
-            table.arousal[rows, None],
-            np.where(table.expression[rows] >= 0, table.expression[rows], np.nan)[:, None],
-            table.au[rows],
-        ],
-        axis=1,
+    expression_R = table.expression[rows].astype(float)
+    expression_R[expression_R < 0] = np.nan
+    value_RK = np.column_stack(
+        [table.valence[rows], table.arousal[rows], expression_R, table.au[rows]]
     )
     missing_RK = np.isnan(value_RK)
     low = np.where(missing_RK, np.inf, value_RK).min(axis=0)
@@ -243,12 +220,10 @@ def _compare(table: FrameTable, rows: list[int]) -> str:
     return "equal" if (missing_RK == missing_RK[0]).all() else "complementary"
 
 
-def _frames_by_video(table: FrameTable) -> dict[tuple[str, str], npt.NDArray[np.int64]]:
+def _frames_by_video(table: FrameTable) -> dict[Any, npt.NDArray[np.int64]]:
     """The distinct frame numbers of each video, ascending; videos in the table's order."""
-    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for dataset, video, frame in zip(table.dataset, table.video, table.frame, strict=True):
-        numbers[dataset, video].append(frame)
-    return {video: np.unique(listed) for video, listed in numbers.items()}
+    frames = pd.Series(table.frame).groupby([table.dataset, table.video], sort=False)
+    return {video: np.unique(frame_N) for video, frame_N in frames}
 
 
 def _combinations(
@@ -262,21 +237,17 @@ def _combinations(
     return counts
 
 
-def _unit_shares(
-    present_NA: np.ndarray, has_NA: np.ndarray, rows_N: np.ndarray
-) -> list[float | None]:
-    present_A, labelled_A = present_NA[rows_N].sum(axis=0), has_NA[rows_N].sum(axis=0)
-    return [_share(some, all_) for some, all_ in zip(present_A, labelled_A, strict=True)]
+def _unit_shares(au_NA: np.ndarray) -> list[float | None]:
+    return [_share((unit_N == 1).sum(), (~np.isnan(unit_N)).sum()) for unit_N in au_NA.T]
 
 
-def _means(table: FrameTable, rows_N: np.ndarray) -> dict[str, Any]:
-    if not rows_N.any():
-        return {"rows": 0, "valence": None, "arousal": None}
-    return {
-        "rows": int(rows_N.sum()),
-        "valence": _number(table.valence[rows_N].mean(dtype=np.float64)),
-        "arousal": _number(table.arousal[rows_N].mean(dtype=np.float64)),
-    }
+def _mean(value_N: np.ndarray) -> float | None:
+    return _number(value_N.mean(dtype=np.float64)) if len(value_N) else None
+
+
+def _mean_and_std(value_N: np.ndarray) -> dict[str, float | None]:
+    std = _number(value_N.std(dtype=np.float64)) if len(value_N) else None
+    return {"mean": _mean(value_N), "std": std}
 
 
 def _va_histogram(table: FrameTable, has_N: np.ndarray) -> list[list[int]]:
