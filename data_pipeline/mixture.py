@@ -78,11 +78,7 @@ class MixedOrder:
         self.counts = _apportion(self.length, shares)
         self._parts, self._seed = tuple(parts), seed
         self._first_row = np.cumsum([0, *(part.length for part in parts)])
-        self._cached = functools.lru_cache(maxsize=4)(self._deal)
-
-    def epoch(self, number: int) -> order.Indices:
-        """See `order.Order`."""
-        return self._cached(number)
+        self.epoch = functools.lru_cache(maxsize=4)(self._deal)  # see `order.Order`
 
     def _deal(self, number: int) -> order.Indices:
         bits = order.random_bits(self.length, seed=self._seed, epoch=number, stream=2**64 - 1)

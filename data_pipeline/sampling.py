@@ -47,11 +47,7 @@ class Draws:
         last = int(np.flatnonzero(weight_N)[-1])
         self._expected_N[last:] = self.length  # not a rounding error away from it
         self._seed, self._stream = seed, stream
-        self._cached = functools.lru_cache(maxsize=4)(self._draw)
-
-    def epoch(self, number: int) -> order.Indices:
-        """See `order.Order`."""
-        return self._cached(number)
+        self.epoch = functools.lru_cache(maxsize=4)(self._draw)  # see `order.Order`
 
     def _draw(self, number: int) -> order.Indices:
         bits = order.random_bits(

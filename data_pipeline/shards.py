@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipeline import records
-from data_pipeline.formats import s_aff_wild2
+from data_pipeline import formats, records
 from data_pipeline.records import IMAGE
 from mtl_face import files
+from mtl_face.config import DataSetConfig
 from mtl_face.errors import ConfigError
 from mtl_face.tables import FrameTable
 from mtl_face.tasks import AU_NAMES
@@ -26,6 +26,9 @@ from mtl_face.tasks import AU_NAMES
 FILE_FORMATS = ("array_record", "tfrecord")
 
 Example = dict[str, Any]
+
+_SAME_COLUMNS = ("dataset", "video", "frame", "valence", "arousal", "expression", "row")
+"""Columns of the table that are features of a record as they are."""
 
 _REPORTED = 256  # records between two reports of progress
 
@@ -84,16 +87,10 @@ class FaceFrames(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         tables = self.builder_config.tables
         if tables is None:
+            folder, kind = dl_manager.manual_dir, DataSetConfig(kind="s_aff_wild2")
             tables = {
-                split: s_aff_wild2.read_annotations(
-                    dl_manager.manual_dir / name,
-                    image_root=dl_manager.manual_dir / "cropped_aligned",
-                    dataset="s_aff_wild2",
-                )
-                for split, name in (
-                    ("train", "training_set_annotations.txt"),
-                    ("validation", "validation_set_annotations.txt"),
-                )
+                split: formats.load(kind, split, root=folder, missing_images="keep")
+                for split in formats.SPLITS
             }
         for split, table in tables.items():
             portable = table.to_dataframe().drop(columns=["root", "duplicate"])
@@ -128,16 +125,10 @@ def _examples(table: FrameTable) -> Iterator[tuple[int, Example]]:
         yield (
             row,
             {
+                **{name: getattr(table, name)[row] for name in _SAME_COLUMNS},
                 IMAGE: path,
-                "dataset": table.dataset[row],
-                "video": table.video[row],
-                "frame": table.frame[row],
                 "path": table.image[row],
-                "valence": table.valence[row],
-                "arousal": table.arousal[row],
-                "expression": table.expression[row],
                 "au": au_NA[row],
-                "row": table.row[row],
             },
         )
 

@@ -86,16 +86,14 @@ def _read_map(path: str | os.PathLike[str]) -> ExpressionMap:
         raise AnnotationError("no JSON object", path=path, line=1, remedy=f"write {_EXAMPLE}")
     found: ExpressionMap = {}
     for label, name in content.items():
-        if name is None:
-            found[label.strip().lower()] = None
-        elif isinstance(name, str) and name.lower() in known:
-            found[label.strip().lower()] = known[name.lower()]
-        else:
+        expression = known.get(name.lower()) if isinstance(name, str) else None
+        if expression is None and name is not None:
             raise AnnotationError(
                 f"label {label!r} stands for {name!r}, which is no expression",
                 path=path,
                 remedy=f"expressions are {', '.join(EXPRESSION_NAMES)}; null is none of them",
             )
+        found[label.strip().lower()] = expression
     return found
 
 

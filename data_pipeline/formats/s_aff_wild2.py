@@ -128,7 +128,8 @@ def _read_rows(
             continue
         cells = line.split(",")
         if len(cells) != num_columns:
-            cells = _drop_trailing(cells)
+            whole = line.rstrip(WHITESPACE + ",")
+            cells = whole.split(",") if whole else []
         if len(cells) != num_columns:
             expected, remedy = (num_columns, _ROW_REMEDY) if names else ("one image id", _ID_REMEDY)
             faults.add(line_number, f"{len(cells)} values, expected {expected}", remedy)
@@ -176,11 +177,3 @@ def _check_header(line: str, path: str | os.PathLike[str], line_number: int) -> 
     raise AnnotationError(
         f"unknown header {line[:100]!r}", path=path, line=line_number, remedy=remedy
     )
-
-
-def _drop_trailing(cells: list[str]) -> list[str]:
-    """Without the empty cells that trailing commas make."""
-    end = len(cells)
-    while end and not cells[end - 1].strip(WHITESPACE):
-        end -= 1
-    return cells[:end]

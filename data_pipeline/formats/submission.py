@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +50,10 @@ class Deviation:
 
     def __str__(self) -> str:
         return f"{self.path}, line {self.line}: {self.problem}"
+
+
+Note = Callable[..., None]
+"""Notes a deviation: its line, kind, problem and whether the line is readable."""
 
 
 class Place(NamedTuple):
@@ -186,11 +190,15 @@ def examine(path: str | os.PathLike[str], form: Form | None) -> Examined:
     """
     content = read_bytes(path)
     lines = to_text(content, path).split("\n")
-    notes = _Notes(path)
+    deviations: list[Deviation] = []
+
+    def note(line: int, kind: str, problem: str, readable: bool = False) -> None:
+        deviations.append(Deviation(os.fspath(path), line, kind, problem, readable))
+
     if content.startswith(b"\xef\xbb\xbf"):
-        notes.add(1, "encoding", "a byte order mark stands before the header", readable=True)
+        note(1, "encoding", "a byte order mark stands before the header", readable=True)
     if b"\r" in content:
-        notes.add(1, "line ends", "lines end in a carriage return, not in a line feed alone", True)
+        note(1, "line ends", "lines end in a carriage return, not in a line feed alone", True)
     if lines[-1] == "":
         lines.pop()
     first = next((n for n, line in enumerate(lines) if line.strip(WHITESPACE)), 0)
@@ -199,35 +207,20 @@ def examine(path: str | os.PathLike[str], form: Form | None) -> Examined:
         form = named or _form_of_row(lines[first], path, first + 1)
     start = first + 1 if _is_header(lines[first]) else first
     if start == first:
-        notes.add(first + 1, "header", f"the header is missing, expected {form.header}", True)
+        note(first + 1, "header", f"the header is missing, expected {form.header}", True)
     elif lines[first] != form.header:
         shown = lines[first][:120]
         # Two names for one thing are readable; the columns of another form are not.
-        notes.add(
-            first + 1, "header", f"the header is {shown!r}, expected {form.header}", named == form
-        )
+        note(first + 1, "header", f"the header is {shown!r}, expected {form.header}", named == form)
     for blank in range(first):
-        notes.add(blank + 1, "blank line", "a blank line", readable=True)
-    places, readable, values = _read_rows(path, lines, start, form, notes)
-    return Examined(form, places, readable, values, notes.sorted(), len(lines))
-
-
-class _Notes:
-    """The deviations of one file."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = os.fspath(path)
-        self._found: list[Deviation] = []
-
-    def add(self, line: int, kind: str, problem: str, readable: bool = False) -> None:
-        self._found.append(Deviation(self._path, line, kind, problem, readable))
-
-    def sorted(self) -> list[Deviation]:
-        return sorted(self._found, key=lambda deviation: deviation.line)
+        note(blank + 1, "blank line", "a blank line", readable=True)
+    places, readable, values = _read_rows(path, lines, start, form, note)
+    deviations.sort(key=lambda deviation: deviation.line)
+    return Examined(form, places, readable, values, deviations, len(lines))
 
 
 def _read_rows(
-    path: str | os.PathLike[str], lines: list[str], start: int, form: Form, notes: _Notes
+    path: str | os.PathLike[str], lines: list[str], start: int, form: Form, note: Note
 ) -> tuple[list[Place], list[int], npt.NDArray[np.float64]]:
     """`places`, `readable` and `values` of `Examined`."""
     places: list[Place] = []
@@ -237,65 +230,65 @@ def _read_rows(
     frame = 0
     for number, line in enumerate(lines[start:], start=start + 1):
         if not line.strip(WHITESPACE):
-            notes.add(number, "blank line", "a blank line", readable=True)
+            note(number, "blank line", "a blank line", readable=True)
             continue
         frame += 1  # in a file without image ids, whatever the line turns out to be
-        cells = _split(line, number, form, notes)
+        cells = _split(line, number, form, note)
         image = f"{video}/{frame:05d}.jpg"
         place: Place | None = Place(number, image, image, video, frame)
         if form.image_column:
             written = line.split(",")[0].strip(WHITESPACE) if cells is None else cells.pop(0)
-            place = _image_id(written, number, notes)
+            place = _image_id(written, number, note)
         if place is None:
             continue
         places.append(place)
-        values = None if cells is None else _values(cells, number, form, notes)
+        values = None if cells is None else _values(cells, number, form, note)
         if values is not None:
             readable.append(len(places) - 1)
             flat.extend(values)
     return places, readable, np.frombuffer(flat, np.float64).reshape(-1, len(form.columns)).copy()
 
 
-def _split(line: str, number: int, form: Form, notes: _Notes) -> list[str] | None:
+def _split(line: str, number: int, form: Form, note: Note) -> list[str] | None:
     """The fields of a line, without blanks around them, or None if their number is wrong."""
     cells = line.split(",")
     if len(cells) == 1 and form.num_fields > 1:
         for separator in ("\t", ";"):
             if separator in line:
-                notes.add(number, "separator", f"{separator!r} between values, not a comma", True)
+                note(number, "separator", f"{separator!r} between values, not a comma", True)
                 cells = line.split(separator)
                 break
     stripped = [cell.strip(WHITESPACE) for cell in cells]
     if stripped != cells:
-        notes.add(number, "blanks", "blanks around a value", readable=True)
+        note(number, "blanks", "blanks around a value", readable=True)
     count = len(stripped)
     while count > 1 and not stripped[count - 1]:
         count -= 1
     trailing = len(stripped) - count
     if trailing and count <= form.num_fields:
         commas = "a trailing comma" if trailing == 1 else f"{trailing} trailing commas"
-        notes.add(number, "trailing comma", commas, readable=count == form.num_fields)
+        note(number, "trailing comma", commas, readable=count == form.num_fields)
         stripped = stripped[:count]
     if len(stripped) == form.num_fields:
         return stripped
     if form.tasks == (tasks.EXPR,) and len(stripped) == form.num_fields + len(_CLASSES) - 1:
-        return _largest_class(stripped, number, form, notes)
-    notes.add(number, "fields", f"{len(stripped)} fields, expected {form.num_fields}")
+        return _largest_class(stripped, number, form, note)
+    note(number, "fields", f"{len(stripped)} fields, expected {form.num_fields}")
     return None
 
 
-def _largest_class(cells: list[str], number: int, form: Form, notes: _Notes) -> list[str] | None:
+def _largest_class(cells: list[str], number: int, form: Form, note: Note) -> list[str] | None:
     """A row of eight scores, as the header of an expression file invites, as a row of one class."""
     scores = [_number(cell) for cell in cells[form.image_column :]]
     if any(score is None or not math.isfinite(score) for score in scores):
-        notes.add(number, "fields", f"{len(cells)} fields, expected {form.num_fields}")
+        note(number, "fields", f"{len(cells)} fields, expected {form.num_fields}")
         return None
-    notes.add(number, "fields", "eight scores, expected the number of one class", readable=True)
+    note(number, "fields", "eight scores, expected the number of one class", readable=True)
     best = int(np.argmax(np.array(scores, dtype=np.float64)))
     return [*cells[: form.image_column], str(best)]
 
 
-def _image_id(cell: str, number: int, notes: _Notes) -> Place | None:
+def _image_id(cell: str, number: int, note: Note) -> Place | None:
     """What the image id of a row names, or None if the cell holds none."""
     try:
         image, video, frame = split_image_id(cell)
@@ -303,14 +296,14 @@ def _image_id(cell: str, number: int, notes: _Notes) -> Place | None:
         try:
             image, video, frame = split_image_id(cell + ".jpg")
         except ValueError:
-            notes.add(number, "image id", f"{error}: {ID_REMEDY}")
+            note(number, "image id", f"{error}: {ID_REMEDY}")
             return None
     if image != cell:
-        notes.add(number, "image id", f"image id {cell!r}, expected {image}", readable=True)
+        note(number, "image id", f"image id {cell!r}, expected {image}", readable=True)
     return Place(number, cell, image, video, frame)
 
 
-def _values(cells: list[str], number: int, form: Form, notes: _Notes) -> list[float] | None:
+def _values(cells: list[str], number: int, form: Form, note: Note) -> list[float] | None:
     """The values of a row, or None if one of them says nothing."""
     values = []
     sound = True
@@ -318,36 +311,36 @@ def _values(cells: list[str], number: int, form: Form, notes: _Notes) -> list[fl
         value = _number(cell)
         if value is None:
             shown = repr(cell[:40]) if cell else "empty"
-            notes.add(number, "number", f"{name} is {shown}, not a number")
+            note(number, "number", f"{name} is {shown}, not a number")
             sound = False
             continue
         values.append(value)
-        sound &= _says_something(name, cell, value, number, notes)
+        sound &= _says_something(name, cell, value, number, note)
     return values if sound else None
 
 
-def _says_something(name: str, cell: str, value: float, number: int, notes: _Notes) -> bool:
+def _says_something(name: str, cell: str, value: float, number: int, note: Note) -> bool:
     """Whether it is clear what a value means; notes what is wrong with it."""
     if not math.isfinite(value):
-        notes.add(number, "not finite", f"{name} is {cell}, not a finite number")
+        note(number, "not finite", f"{name} is {cell}, not a finite number")
         return False
     if name in tasks.VA_NAMES:
         if not -1.0 <= value <= 1.0:
-            notes.add(number, "range", f"{name} is {cell}, outside [-1, 1]", readable=True)
+            note(number, "range", f"{name} is {cell}, outside [-1, 1]", readable=True)
         return True
     is_expression = name == "expression"
     allowed = _CLASSES if is_expression else _BINARY
     if cell in allowed:
         return True
     if value == -1:
-        notes.add(number, "range", f"{name} is {cell}, the mark of a missing label", readable=True)
+        note(number, "range", f"{name} is {cell}, the mark of a missing label", readable=True)
         return True
     if value in range(len(allowed)):
-        notes.add(number, "spelling", f"{name} is {cell}, write {int(value)}", readable=True)
+        note(number, "spelling", f"{name} is {cell}, write {int(value)}", readable=True)
         return True
     is_score = not is_expression and 0.0 < value < 1.0
     expected = "a class from 0 to 7" if is_expression else "0 or 1"
-    notes.add(number, "range", f"{name} is {cell}, expected {expected}", readable=is_score)
+    note(number, "range", f"{name} is {cell}, expected {expected}", readable=is_score)
     return is_score
 
 
