@@ -56,14 +56,9 @@ def init_uncertainty(kind: str, temperatures: Mapping[str, float]) -> dict[str, 
         log T of each task, float32 scalars; empty if nothing is learned.
 
     Raises:
-        ValueError: `kind` is unknown, a task is missing, or a temperature is not above 0.
+        ValueError: `kind` is unknown.
     """
     _check_kind(kind)
-    for task in TASKS:
-        if task not in temperatures:
-            raise ValueError(f"no temperature of {task}")
-        if not (math.isfinite(temperatures[task]) and temperatures[task] > 0):
-            raise ValueError(f"temperature of {task} is {temperatures[task]}, must be above 0")
     if kind == FIXED:
         return {}
     return {task: jnp.asarray(math.log(temperatures[task]), jnp.float32) for task in TASKS}

@@ -2,14 +2,12 @@
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
-from mtl_face.errors import UserError
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.history import History
 from mtl_face.training.state import TrainState
@@ -74,7 +72,6 @@ class Loop:
         """Trains from a state, whose arrays are donated to the first step.
 
         Returns the last state, which is saved; `stop.requested` tells whether it came early.
-        UserError if the loss or the gradient is no longer finite; nothing of it was saved.
         """
         cadence = self.cadence
         step = first_step = int(jax.device_get(state.step))
@@ -107,9 +104,8 @@ class Loop:
         return state
 
     def _report(self, step: int, means: dict[str, float], meter: "_Meter") -> None:
-        """Writes the means of the last steps; refuses numbers that are not finite."""
+        """Writes the means of the last steps."""
         speed = meter.lap(step) | self.gauges()
-        _check_finite(step, means)
         rates = {
             f"learning_rate/{name}": float(rate(step - 1))
             for name, rate in self.learning_rates.items()
@@ -134,20 +130,6 @@ class Loop:
     def _log(self, step: int, row: dict[str, float]) -> None:
         self.history.append({"step": step, "epoch": step / self.cadence.steps_per_epoch, **row})
         self.write_scalars(step, row)
-
-
-def _check_finite(step: int, means: dict[str, float]) -> None:
-    """Asked before every save.
-
-    A gradient that is not finite spoils the state, though the loss of its step is still sound.
-    """
-    for name in ("loss", "gradient_norm"):
-        if not math.isfinite(means.get(name, 0.0)):
-            raise UserError(
-                f"the {name.replace('_', ' ')} is {means[name]} by step {step}",
-                remedy="lower optimizer.learning_rate and optimizer.backbone_learning_rate, or set "
-                "optimizer.gradient_clip=1.0; the last checkpoint is older and sound",
-            )
 
 
 def _clock(seconds: float) -> str:

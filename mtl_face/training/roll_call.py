@@ -11,7 +11,6 @@ import json
 import selectors
 import socket
 import time
-from collections.abc import Iterable
 
 from mtl_face.errors import ConfigError, UserError
 
@@ -34,6 +33,9 @@ class Place:
         process_id: of this one, from 0.
         local_devices: numbers of the devices of this host that the launcher gives to this process;
             None for all.
+
+    Raises:
+        ConfigError: `coordinator` is no address, or `process_id` out of range.
     """
 
     coordinator: str
@@ -41,20 +43,18 @@ class Place:
     process_id: int
     local_devices: tuple[int, ...] | None = None
 
-
-def check_place(place: Place) -> None:
-    """Checks what a user has typed; raises ConfigError."""
-    host, _, port = place.coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise ConfigError(
-            f"--coordinator is {place.coordinator!r}, expected HOST:PORT",
-            remedy="give an address at which every host reaches process 0, as node1:8476",
-        )
-    if not 0 <= place.process_id < place.num_processes:
-        raise ConfigError(
-            f"--process_id is {place.process_id} with --num_processes={place.num_processes}",
-            remedy=f"number the processes 0 to {place.num_processes - 1}",
-        )
+    def __post_init__(self) -> None:
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+            raise ConfigError(
+                f"--coordinator is {self.coordinator!r}, expected HOST:PORT",
+                remedy="give an address at which every host reaches process 0, as node1:8476",
+            )
+        if not 0 <= self.process_id < self.num_processes:
+            raise ConfigError(
+                f"--process_id is {self.process_id} with --num_processes={self.num_processes}",
+                remedy=f"number the processes 0 to {self.num_processes - 1}",
+            )
 
 
 def meet(place: Place, *, settings: str, timeout_seconds: float) -> None:
@@ -108,11 +108,11 @@ def _take_down(place: Place, settings: str, timeout_seconds: float) -> None:
 def _missing(
     place: Place, present: dict[int, tuple[str, socket.socket]], timeout_seconds: float
 ) -> str:
-    absent = sorted(set(range(1, place.num_processes)) - present.keys())
-    came = [f"0 ({socket.gethostname()})", *(f"{n} ({present[n][0]})" for n in sorted(present))]
+    absent = [str(n) for n in range(1, place.num_processes) if n not in present]
     words = "process" if len(absent) == 1 else "processes"
+    came = [f"0 ({socket.gethostname()})", *(f"{n} ({present[n][0]})" for n in sorted(present))]
     return (
-        f"{words} {_listed(absent)} of {place.num_processes} did not join within "
+        f"{words} {', '.join(absent)} of {place.num_processes} did not join within "
         f"{timeout_seconds:g} s; there were {', '.join(came)}"
     )
 
@@ -218,19 +218,9 @@ def _say(connection: socket.socket, words: dict) -> None:
 def _hear(connection: socket.socket, patience: float = _PATIENCE) -> dict | None:
     """One message of this protocol; None if there is none."""
     connection.settimeout(patience)
-    text = b""
     try:
-        while not text.endswith(b"\n") and len(text) < _LONGEST:
-            part = connection.recv(4096)
-            if not part:
-                return None
-            text += part
-        words = json.loads(text)
+        with connection.makefile("rb") as lines:
+            words = json.loads(lines.readline(_LONGEST))
     except (OSError, ValueError):
         return None
     return words if isinstance(words, dict) else None
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    words = [str(number) for number in numbers]
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]

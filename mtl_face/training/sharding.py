@@ -62,20 +62,13 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None
         )
     axis_types = (AxisType.Auto, AxisType.Auto)
     mesh = jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=axis_types, devices=devices)
-    if in_order_of_processes(list(mesh.devices.flat)):
+    # Each process loads one contiguous part of a batch, so its devices must be neighbours.
+    numbers = [device.process_index for device in mesh.devices.flat]
+    if numbers == sorted(numbers):
         return mesh
     # The layout that suits a TPU's wires best can scatter a host's devices over the batch.
     ordered = np.array(sorted(devices, key=lambda device: (device.process_index, device.id)))
     return Mesh(ordered.reshape(data, fsdp), BATCH_AXES, axis_types=axis_types)
-
-
-def in_order_of_processes(devices: Sequence[jax.Device]) -> bool:
-    """Whether each process's devices are neighbours, and the processes in their order.
-
-    A mesh needs that: each process loads one contiguous part of a batch.
-    """
-    numbers = [device.process_index for device in devices]
-    return numbers == sorted(numbers)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

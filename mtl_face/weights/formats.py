@@ -8,7 +8,8 @@ from pathlib import Path
 from mtl_face.errors import WeightsError
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported, keras_file, matlab_file, safetensors_file, torch_file
-from mtl_face.weights.file_content import FileContent, first_bytes
+from mtl_face.weights.file_content import FileContent, damaged, first_bytes
+from mtl_face.weights.safe_pickle import RefusedNameError
 
 FORMATS = (
     "Keras HDF5, PyTorch (zip or legacy), a pickle of NumPy arrays, safetensors, MatConvNet .mat, "
@@ -28,7 +29,20 @@ def open_weights(path: Path) -> Iterator[FileContent]:
         WeightsError: there is none, it cannot be read, is something else, or is damaged.
     """
     with contextlib.ExitStack() as stack:
-        yield _open(path, stack)
+        try:
+            content = _open(path, stack)
+        except WeightsError:
+            raise
+        except RefusedNameError as error:
+            raise WeightsError(
+                f"asks for {error.name}, which is neither a tensor nor an array; nothing was run",
+                path=path,
+                remedy="don't trust the file; if it is your own, save its state dict alone "
+                "(torch.save(model.state_dict(), FILE), or safetensors.torch.save_file)",
+            ) from error
+        except Exception as error:  # a damaged file fails in whatever its bytes happen to mean
+            raise damaged(path, error) from error
+        yield content
 
 
 def _open(path: Path, stack: contextlib.ExitStack) -> FileContent:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
-from mtl_face.weights.file_content import Entry, FileContent, damaged
+from mtl_face.weights.file_content import Entry, FileContent
 
 _IN_TORCH_WORDS = {
     "kernel": "weight",
@@ -40,23 +40,19 @@ def open_keras(path: Path, stack: contextlib.ExitStack) -> FileContent:
     """Opens an HDF5 file of Keras until `stack` closes; layers are in Caffe's words (`/` as `_`).
 
     Raises:
-        WeightsError: it is damaged, or not of Keras.
+        WeightsError: it is not of Keras. A damaged file raises whatever h5py meets.
     """
     import h5py
 
-    try:
-        file = stack.enter_context(h5py.File(path, "r"))
-        root = file.get("model_weights", file)
-        if not _names(root, "layer_names"):
-            raise WeightsError(
-                "is an HDF5 file, but names no layers of Keras",
-                path=path,
-                remedy="give a file that Keras 2 wrote, or model.save('FILE.h5') of Keras 3",
-            )
-        return FileContent("Keras HDF5", "keras", _tensors(root, path), "HWIO", "bgr")
-    except (OSError, KeyError, RuntimeError, ValueError, AttributeError, TypeError) as error:
-        # h5py's errors on a damaged file are of all these kinds
-        raise damaged(path, error) from error
+    file = stack.enter_context(h5py.File(path, "r"))
+    root = file.get("model_weights", file)
+    if not _names(root, "layer_names"):
+        raise WeightsError(
+            "is an HDF5 file, but names no layers of Keras",
+            path=path,
+            remedy="give a file that Keras 2 wrote, or model.save('FILE.h5') of Keras 3",
+        )
+    return FileContent("Keras HDF5", "keras", _tensors(root, path), "HWIO", "bgr")
 
 
 def _tensors(root: Any, path: Path) -> dict[str, Entry]:

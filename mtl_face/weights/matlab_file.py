@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
 from mtl_face.model.geometry import VARIANTS, ChannelOrder
-from mtl_face.weights.file_content import Entry, FileContent, damaged
+from mtl_face.weights.file_content import Entry, FileContent
 
 _ENDINGS = {"_filter": "weight", "_mult": "weight", "_bias": "bias"}
 
@@ -27,14 +27,11 @@ def read_matlab(path: Path) -> FileContent:
     """Reads a file of MATLAB's version 5 or 7.3.
 
     Raises:
-        WeightsError: it is damaged, or holds no DagNN network.
+        WeightsError: it holds no DagNN network. A damaged file raises whatever its reader meets.
     """
-    try:
-        with path.open("rb") as file:
-            new = file.read(10) == b"MATLAB 7.3"
-        params, mean = _read_7_3(path) if new else _read_5(path)
-    except Exception as error:  # a damaged file fails in whatever its bytes happen to mean
-        raise damaged(path, error) from error
+    with path.open("rb") as file:
+        new = file.read(10) == b"MATLAB 7.3"
+    params, mean = _read_7_3(path) if new else _read_5(path)
     if not params:
         raise WeightsError(
             "is a MATLAB file without the `params` of a MatConvNet network",

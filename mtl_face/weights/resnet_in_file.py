@@ -37,18 +37,25 @@ class _Naming:
             network, and `first` gives what this scheme counts from.
         first: number of the first stage, and of the first block of a stage.
         parts: (convolution, normalisation) of a block, in the order of `_PARTS`.
-        mark: the tensor that gives the scheme away; `conv1` alone may be anyone's.
         backbone: what the names of the backbone's tensors begin with.
-        numbers: finds stage and block in a name.
     """
 
     stem: tuple[str, str]
     block: str
     first: tuple[int, int]
     parts: tuple[tuple[str, str], ...]
-    mark: str
     backbone: re.Pattern[str]
-    numbers: re.Pattern[str]
+
+    @property
+    def mark(self) -> str:
+        """The tensor that gives the scheme away; `conv1` alone may be anyone's."""
+        stage, block = self.first
+        return f"{self.block.format(stage=stage, block=block)}{self.parts[0][0]}.weight"
+
+    def numbers(self, name: str) -> re.Match[str] | None:
+        """Finds stage and block in a name."""
+        pattern = re.escape(self.block).replace(r"\{", "(?P<").replace(r"\}", r">\d+)")
+        return re.match(pattern, name)
 
 
 _PARTS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("proj", "proj_bn"))
@@ -59,27 +66,21 @@ _NAMINGS: dict[Scheme, _Naming] = {
         block="conv{stage}_{block}_",
         first=(2, 1),
         parts=tuple((n, f"{n}_bn") for n in ("1x1_reduce", "3x3", "1x1_increase", "1x1_proj")),
-        mark="conv1_7x7_s2.weight",
         backbone=re.compile(r"conv\d+_\d\w*\.|conv1_7x7_s2(_bn)?\."),
-        numbers=re.compile(r"conv(?P<stage>\d+)_(?P<block>\d+)_"),
     ),
     "torchvision": _Naming(
         stem=("conv1", "bn1"),
         block="layer{stage}.{block}.",
         first=(1, 0),
         parts=(*_PARTS[:3], ("downsample.0", "downsample.1")),
-        mark="layer1.0.conv1.weight",
         backbone=re.compile(r"(conv1|bn1|layer\d+)\."),
-        numbers=re.compile(r"layer(?P<stage>\d+)\.(?P<block>\d+)\."),
     ),
     "ours": _Naming(
         stem=("conv1", "bn1"),
         block="stage{stage}_block{block}.",
         first=(1, 1),
         parts=_PARTS,
-        mark="stage1_block1.conv1.weight",
         backbone=re.compile(r"(conv1|bn1|stage\d+_block\d+)\."),
-        numbers=re.compile(r"stage(?P<stage>\d+)_block(?P<block>\d+)\."),
     ),
 }
 
@@ -358,7 +359,7 @@ def _stage_sizes(scheme: Scheme, names: Iterable[str]) -> tuple[int, ...]:
     """Blocks of each stage that occur among names without the prefix."""
     blocks: dict[int, set[int]] = {}
     for name in names:
-        match = _NAMINGS[scheme].numbers.match(name)
+        match = _NAMINGS[scheme].numbers(name)
         if match is not None:
             blocks.setdefault(int(match["stage"]), set()).add(int(match["block"]))
     return tuple(len(blocks[stage]) for stage in sorted(blocks))

@@ -159,14 +159,12 @@ def storage_of(reference: Any) -> Storage:
     Raises:
         MalformedError: it is no such reference.
     """
-    if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
-        raise MalformedError(f"unknown reference {str(reference)[:60]}")
-    kind, key, count = reference[1], reference[2], reference[4]
-    if len(reference) > 5 and reference[5] is not None:
-        raise MalformedError("a storage that is a view of another")
-    if not isinstance(kind, _StorageType) or not isinstance(key, str) or not _natural(count):
-        raise MalformedError(f"unknown reference {str(reference)[:60]}")
-    return Storage(kind.dtype, key, count)
+    match reference:
+        case ("storage", _StorageType(dtype), str(key), _, count, *rest) if _natural(count):
+            if rest[:1] in ([], [None]):
+                return Storage(dtype, key, count)
+            raise MalformedError("a storage that is a view of another")
+    raise MalformedError(f"unknown reference {str(reference)[:60]}")
 
 
 class _StorageType(NamedTuple):
@@ -276,9 +274,8 @@ def _bytes(content: Any = b"", *rest: Any) -> bytes:
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Any:
     del rest
-    if not isinstance(storage, Storage) or not _natural(offset):
-        raise MalformedError("unknown description of a tensor")
-    if not _naturals(shape) or not _naturals(strides):
+    natural = _natural(offset) and _naturals(shape) and _naturals(strides)
+    if not natural or not isinstance(storage, Storage):
         raise MalformedError("unknown description of a tensor")
     if len(shape) != len(strides) or math.prod(shape) * storage.dtype.itemsize > _LARGEST:
         raise MalformedError(f"a tensor of shape {str(shape)[:60]}")

@@ -22,22 +22,15 @@ def begins_one(start: bytes) -> bool:
 
 
 def open_tensors(path: Path, stack: contextlib.ExitStack) -> tuple[FileContent, dict[str, str]]:
-    """Opens a file as one of PyTorch's tensors until `stack` closes; returns its metadata too.
-
-    Raises:
-        WeightsError: it is damaged.
-    """
-    with _explained(path):
-        file = stack.enter_context(_open(path))
-        tensors = {
-            name: Entry(
-                name,
-                tuple(file.get_slice(name).get_shape()),
-                functools.partial(file.get_tensor, name),
-            )
-            for name in file.keys()  # noqa: SIM118  (no mapping)
-        }
-        return FileContent("safetensors", "torch", tensors, "OIHW"), file.metadata() or {}
+    """Opens a file as one of PyTorch's tensors until `stack` closes; returns its metadata too."""
+    file = stack.enter_context(_open(path))
+    tensors = {
+        name: Entry(
+            name, tuple(file.get_slice(name).get_shape()), functools.partial(file.get_tensor, name)
+        )
+        for name in file.keys()  # noqa: SIM118  (no mapping)
+    }
+    return FileContent("safetensors", "torch", tensors, "OIHW"), file.metadata() or {}
 
 
 def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

@@ -5,6 +5,7 @@ the dict under `state_dict` is `state_dict.conv1.weight`.
 """
 
 import contextlib
+import functools
 import io
 import struct
 import zipfile
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
 from mtl_face.weights import safe_pickle
-from mtl_face.weights.file_content import Entry, FileContent, damaged
+from mtl_face.weights.file_content import Entry, FileContent
 from mtl_face.weights.safe_pickle import MalformedError, Storage, StoredTensor
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -30,59 +31,57 @@ def open_zip(path: Path, stack: contextlib.ExitStack) -> FileContent:
     """Opens a zip that `torch.save` has written since PyTorch 1.6, until `stack` closes.
 
     Raises:
-        WeightsError: it is damaged, holds more than tensors, or is another kind of zip.
+        WeightsError: it is another kind of zip. A damaged file raises whatever its reader meets.
+        RefusedNameError: it holds more than tensors.
     """
-    with _explained(path):
-        archive = stack.enter_context(zipfile.ZipFile(path))
-        names = archive.namelist()
-        pickles = [name for name in names if name.split("/", 1)[-1] == "data.pkl"]
-        if not pickles:
-            if "model.weights.h5" in names:
-                kind, remedy = "a Keras 3 archive", "save the weights as .h5 or .safetensors"
-            else:
-                kind, remedy = "a zip", "unpack it and give the weights file in it"
-            raise WeightsError(f"is {kind}, not a file of torch.save", path=path, remedy=remedy)
-        root = pickles[0].removesuffix("data.pkl")
-        if any(name.startswith(root + "code/") for name in names):
-            raise WeightsError(
-                "is a TorchScript program, not a state dict",
-                path=path,
-                remedy="in PyTorch: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)",
-            )
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise WeightsError(  # a few kilobytes may grow to any size
-                "is compressed, which torch.save never does",
-                path=path,
-                remedy="unpack it, and save the state dict again with torch.save",
-            )
-        if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
-            raise _big_endian(path)
-        value = safe_pickle.load(io.BytesIO(archive.read(pickles[0])), safe_pickle.storage_of)
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    names = archive.namelist()
+    pickles = [name for name in names if name.split("/", 1)[-1] == "data.pkl"]
+    if not pickles:
+        if "model.weights.h5" in names:
+            kind, remedy = "a Keras 3 archive", "save the weights as .h5 or .safetensors"
+        else:
+            kind, remedy = "a zip", "unpack it and give the weights file in it"
+        raise WeightsError(f"is {kind}, not a file of torch.save", path=path, remedy=remedy)
+    root = pickles[0].removesuffix("data.pkl")
+    if any(name.startswith(root + "code/") for name in names):
+        raise WeightsError(
+            "is a TorchScript program, not a state dict",
+            path=path,
+            remedy="in PyTorch: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)",
+        )
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise WeightsError(  # a few kilobytes may grow to any size
+            "is compressed, which torch.save never does",
+            path=path,
+            remedy="unpack it, and save the state dict again with torch.save",
+        )
+    if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
+        raise _big_endian(path)
+    value = safe_pickle.load(io.BytesIO(archive.read(pickles[0])), safe_pickle.storage_of)
 
-        def read(storage: Storage) -> bytes:
-            info = archive.getinfo(f"{root}data/{storage.key}")
-            if info.file_size != storage.size:
-                raise MalformedError(
-                    f"storage {storage.key} has {info.file_size} bytes, its tensors want "
-                    f"{storage.size}"
-                )
-            return archive.read(info)
+    def read(storage: Storage) -> bytes:
+        info = archive.getinfo(f"{root}data/{storage.key}")
+        if info.file_size != storage.size:
+            raise MalformedError(
+                f"storage {storage.key} has {info.file_size} bytes, its tensors want {storage.size}"
+            )
+        return archive.read(info)
 
-        return _content("PyTorch file (zip)", "torch", value, read)
+    return _content("PyTorch file (zip)", "torch", value, read)
 
 
 def open_pickle(path: Path, stack: contextlib.ExitStack) -> FileContent:
     """Opens a legacy file of `torch.save`, or a pickle of a dict of NumPy arrays, likewise.
 
     Raises:
-        WeightsError: it is damaged or holds more than tensors and arrays.
+        RefusedNameError, MalformedError: as `safe_pickle.load`.
     """
     file = stack.enter_context(path.open("rb"))
-    with _explained(path):
-        value = safe_pickle.load(file)
-        if isinstance(value, int) and value == MAGIC_NUMBER:
-            return _legacy_content(file, path)
-        return _content("pickle of NumPy arrays", "numpy", value, _no_storage)
+    value = safe_pickle.load(file)
+    if isinstance(value, int) and value == MAGIC_NUMBER:
+        return _legacy_content(file, path)
+    return _content("pickle of NumPy arrays", "numpy", value, _no_storage)
 
 
 def _legacy_content(file: BinaryIO, path: Path) -> FileContent:
@@ -139,16 +138,16 @@ def _content(
     value: Any,
     read: Callable[[Storage], bytes],
 ) -> FileContent:
-    def entry(name: str, tensor: StoredTensor | NDArray[Any]) -> Entry:
+    def array(tensor: StoredTensor | NDArray[Any]) -> NDArray[Any]:
         if isinstance(tensor, StoredTensor):
-            return Entry(name, tensor.shape, lambda: tensor.array(read(tensor.storage)))
-        return Entry.of(name, tensor)
+            return tensor.array(read(tensor.storage))
+        return tensor
 
     tensors: dict[str, Entry] = {}
     for name, tensor in _tensors(value):
         if name in tensors:
             raise MalformedError(f"two tensors are called {name}")
-        tensors[name] = entry(name, tensor)
+        tensors[name] = Entry(name, tensor.shape, functools.partial(array, tensor))
     return FileContent(format_name, family, tensors, "OIHW")
 
 
@@ -176,21 +175,3 @@ def _big_endian(path: Path) -> WeightsError:
 
 def _no_storage(storage: Storage) -> bytes:
     raise MalformedError(f"storage {storage.key} is missing")
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns a reader's failure into the user's error."""
-    try:
-        yield
-    except safe_pickle.RefusedNameError as error:
-        raise WeightsError(
-            f"asks for {error.name}, which is neither a tensor nor an array; nothing was run",
-            path=path,
-            remedy="don't trust the file; if it is your own, save its state dict alone "
-            "(torch.save(model.state_dict(), FILE), or safetensors.torch.save_file)",
-        ) from error
-    except WeightsError:
-        raise
-    except Exception as error:  # a damaged file fails in whatever its bytes happen to mean
-        raise damaged(path, error) from error

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from scipy import optimize, special, stats
 
+from mtl_face import config
+from mtl_face.errors import ConfigError
 from mtl_face.objective import losses, uncertainty
 from mtl_face.tasks import TASKS
 
@@ -159,12 +161,9 @@ def test_parameters_of_each_kind():
 def test_mistakes_are_named(batch):
     with pytest.raises(ValueError, match="'free' is not one of fixed, learned, likelihood"):
         uncertainty.init_uncertainty("free", ONES)
-    with pytest.raises(ValueError, match=r"temperature of au is 0\.0"):
-        uncertainty.init_uncertainty("fixed", ONES | {"au": 0.0})
-    with pytest.raises(ValueError, match="temperature of va is nan"):
-        uncertainty.init_uncertainty("fixed", ONES | {"va": math.nan})
-    with pytest.raises(ValueError, match="no temperature of expr"):
-        uncertainty.init_uncertainty("fixed", {"va": 1.0, "au": 1.0})
+    for wrong in (0.0, math.nan):  # which the settings refuse, for all that follows
+        with pytest.raises(ConfigError, match=r"uncertainty\.temperatures\.au"):
+            config.validate({"uncertainty": {"temperatures": {"au": wrong}}}, reads_data=False)
     learned = uncertainty.init_uncertainty("learned", ONES)
     for kind, given in (("fixed", learned), ("learned", {}), ("likelihood", {"au": learned["au"]})):
         with pytest.raises(ValueError, match=f"{kind} uncertainty does not go with"):

@@ -10,7 +10,7 @@ from test_checkpoint import DAMAGES, like, raw, small_state, steps_in
 
 from mtl_face.errors import WorkdirError
 from mtl_face.training import sharding
-from mtl_face.training.checkpoint import Checkpoints, _sum_of_bits, _sum_on_host, fingerprint
+from mtl_face.training.checkpoint import Checkpoints, _sum_of_bits, _sum_on_device, fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -133,7 +133,7 @@ class TestFingerprint:
         other = values.at[0, 0].set(jnp.ones((), dtype))
         assert fingerprint({"x": values}) != fingerprint({"x": other})
         for array in (values, other):  # the two ways to compute it
-            assert _sum_on_host(np.asarray(array)) == int(_sum_of_bits(array))
+            assert _sum_of_bits(np.asarray(array)) == int(_sum_on_device(array))
 
     def test_the_mesh_does_not_matter(self):
         values = jnp.asarray(np.random.default_rng(0).normal(size=(64, 32)), jnp.float32)

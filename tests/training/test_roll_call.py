@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mtl_face.errors import ConfigError, UserError
-from mtl_face.training.roll_call import Place, check_place, meet
+from mtl_face.training.roll_call import Place, meet
 
 
 @pytest.fixture
@@ -62,9 +62,7 @@ def test_all_are_there(port, order):
 def test_the_missing_are_named_to_all(port):
     running = [start(port, 0, count=5, timeout=2.0), start(port, 2, count=5)]
     host = socket.gethostname()
-    expected = (
-        f"processes 1, 3 and 4 of 5 did not join within 2 s; there were 0 ({host}), 2 ({host})"
-    )
+    expected = f"processes 1, 3, 4 of 5 did not join within 2 s; there were 0 ({host}), 2 ({host})"
     assert [finish() for finish in running] == [expected] * 2
 
 
@@ -124,4 +122,4 @@ def test_strangers_and_restarts(port):
 )
 def test_places_that_are_none(coordinator, process_id, words):
     with pytest.raises(ConfigError, match=words):
-        check_place(Place(coordinator, 2, process_id))
+        Place(coordinator, 2, process_id)
