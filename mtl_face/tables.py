@@ -212,15 +212,9 @@ class FrameTable:
 
 def _text_column(values: str | Iterable[str], num_rows: int) -> npt.NDArray[np.object_]:
     # Object columns: rows of one video share one string, and one long path costs only itself.
-    column = np.empty(num_rows, dtype=object)
     if isinstance(values, str):
-        column[:] = values
-    else:
-        listed = list(values)
-        if len(listed) != num_rows:
-            raise ValueError(f"a text column has {len(listed)} values for {num_rows} rows")
-        column[:] = listed
-    return column
+        return np.full(num_rows, values, dtype=object)
+    return np.array(list(values), dtype=object)
 
 
 def _absolute(root_N: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:

@@ -106,15 +106,19 @@ def _videos(config: Config | None, options: argparse.Namespace) -> int:
             "--videos goes with --output alone",
             remedy="leave out --config, --audit, --num_videos, --shards and --beam",
         )
+    from mtl_face.faces import layout
     from mtl_face.run import videos
 
-    crops = videos.cut_faces(options.videos, options.output, say=print, progress=Progress("frames"))
-    print(f"{crops.count:,} crops: {crops.folder}")
-    print(f"lists: {crops.manifest}, {crops.test_list.name}, {crops.gaps.name}")
-    print(f"what a crop is: {crops.specification}")
+    count, folder = videos.cut_faces(
+        options.videos, options.output, say=print, progress=Progress("frames")
+    )
+    crops = folder / layout.CROPS
+    print(f"{count:,} crops: {crops}")
+    print(f"lists: {folder / layout.MANIFEST}, {layout.TEST_LIST}, {layout.GAPS}")
+    print(f"what a crop is: {folder / layout.SPECIFICATION}")
     print(
         "next: look at some crops; then python run.py predict --workdir=RUN "
-        f"--test_list={crops.test_list} --images={crops.folder} --output=predictions.parquet"
+        f"--test_list={folder / layout.TEST_LIST} --images={crops} --output=predictions.parquet"
     )
     return 0
 

@@ -271,14 +271,10 @@ def _select(data: _Data, rows: Rows, search: Search, frozen: frozenset[str] = fr
         if task != VA:
             _fit_temperature(data, task, labelled, splits, found)
     va_rows = data.of_task(VA, rows)
-    va_NC = data.values[VA][found.window[VA]]
-    std_NC = None if data.std is None else data.std[found.window[VA]]
-    for i, name in enumerate(VA_NAMES):
-        found.std_scales[name] = optima.residual_std(
-            getattr(data.truth, name)[va_rows],
-            va_NC[va_rows, i],
-            None if std_NC is None else std_NC[va_rows, i],
-        )
+    window = found.window[VA]
+    std_N2 = 1.0 if data.std is None else data.std[window, va_rows]
+    scales = optima.residual_std(data.truth.va[va_rows], data.values[VA][window, va_rows], std_N2)
+    found.std_scales = _named(VA_NAMES, scales)
     return found
 
 

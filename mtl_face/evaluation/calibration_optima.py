@@ -188,24 +188,22 @@ def best_temperature(truth_N: NDArray[np.int64], logits_NE: NDArray[np.float64])
 
 
 def residual_std(
-    truth_N: NDArray[np.float64],
-    prediction_N: NDArray[np.float64],
-    std_N: NDArray[np.float64] | None,
-) -> float:
+    truth_NC: NDArray[np.floating],
+    prediction_NC: NDArray[np.float64],
+    std_NC: NDArray[np.float64] | float = 1.0,
+) -> NDArray[np.float64]:
     """The factor of predicted standard deviations with the least Gaussian negative log-likelihood.
 
     Args:
-        truth_N: labels, [N].
-        prediction_N: predictions, [N]; clipped to [-1, 1] here, as they are scored.
-        std_N: predicted standard deviations, positive, [N]; None: the same for all rows, and the
-            factor is that standard deviation itself.
+        truth_NC: labels, [N, C].
+        prediction_NC: predictions, [N, C]; clipped to [-1, 1] here, as they are scored.
+        std_NC: predicted standard deviations, positive, [N, C]; 1: the factor is the standard
+            deviation itself.
 
     Returns:
-        The root mean square of the standardised error, at least 1e-6; 1 without rows.
+        The root mean square of the standardised error, at least 1e-6; 1 without rows. [C].
     """
-    if not len(truth_N):
-        return 1.0
-    error_N = truth_N - np.clip(prediction_N, -1.0, 1.0)
-    if std_N is not None:
-        error_N = error_N / std_N
-    return max(float(np.sqrt(np.mean(error_N**2))), 1e-6)
+    if not len(truth_NC):
+        return np.ones(truth_NC.shape[1])
+    error_NC = (truth_NC - np.clip(prediction_NC, -1.0, 1.0)) / std_NC
+    return np.maximum(np.sqrt(np.mean(error_NC**2, axis=0)), 1e-6)

@@ -58,18 +58,14 @@ class Joined:
     Attributes:
         truth: the labels.
         predictions: the predictions, in the same order.
-        va_rows: rows that count for valence and arousal, bool [N].
-        au_labels: labels that count for each action unit, bool [N, A].
-        expr_rows: rows that count for the expression, bool [N].
+        counted: by task, the rows that count, bool [N]; for action units the labels, bool [N, A].
         num_unpredicted: rows of labels left out for want of a prediction.
         num_unanswered: by task, labelled rows left out because their prediction is silent on it.
     """
 
     truth: FrameTable
     predictions: PredictionTable
-    va_rows: NDArray[np.bool_]
-    au_labels: NDArray[np.bool_]
-    expr_rows: NDArray[np.bool_]
+    counted: dict[str, NDArray[np.bool_]]
     num_unpredicted: int
     num_unanswered: dict[str, int]
 
@@ -78,12 +74,8 @@ class Joined:
 
     def restrict(self, other: Self) -> Self:
         """The same rows, of which count only those that count in `other`, of as many rows, too."""
-        return dataclasses.replace(
-            self,
-            va_rows=self.va_rows & other.va_rows,
-            au_labels=self.au_labels & other.au_labels,
-            expr_rows=self.expr_rows & other.expr_rows,
-        )
+        both = {task: counted & other.counted[task] for task, counted in self.counted.items()}
+        return dataclasses.replace(self, counted=both)
 
 
 def join(
@@ -205,7 +197,7 @@ def match(
     truth_code, prediction_code, in_truth, in_predictions = _codes(truth, predictions)
     num_rows, num_predictions = in_truth[truth_code], in_predictions[truth_code]
     order = np.argsort(prediction_code, kind="stable")
-    first = (np.cumsum(in_predictions) - in_predictions)[truth_code]
+    first = np.cumsum(in_predictions) - in_predictions  # place in `order` of each code's first
     occurrence = pd.Series(truth_code).groupby(truth_code).cumcount().to_numpy()
     found = num_predictions > 0
     if not lenient and not found.all():
@@ -215,28 +207,22 @@ def match(
             f"{_examples(truth, missing)}",
             remedy="predict those images too, or ask for a lenient score that leaves them out",
         )
-    ambiguous = np.flatnonzero(found & (num_predictions > 1) & (num_predictions != num_rows))
-    values = _numbers(predictions) if len(ambiguous) else np.empty((0, 0))
-    contradicting = [
-        row
-        for row in ambiguous
-        if not np.allclose(
-            values[order[first[row] : first[row] + num_predictions[row]]],
-            values[order[first[row]]][None],
-            rtol=_TOLERANCE,
-            atol=_TOLERANCE,
-            equal_nan=True,
-        )
-    ]
-    if contradicting:
+    contradicting = found & (num_predictions > 1) & (num_predictions != num_rows)
+    if contradicting.any():
+        values = _numbers(predictions)
+        firsts = values[order[first[prediction_code]]]
+        close = np.isclose(values, firsts, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
+        differs = np.bincount(prediction_code, ~close.all(axis=1), minlength=len(first)) > 0
+        contradicting &= differs[truth_code]
+    if contradicting.any():
+        rows = np.flatnonzero(contradicting)
         raise PredictionError(
-            f"{len(contradicting)} rows have several predictions that differ: "
-            f"{_examples(truth, np.asarray(contradicting))}",
+            f"{len(rows)} rows have several predictions that differ: {_examples(truth, rows)}",
             remedy="give the predictions of one model only, each image once",
         )
     index = np.full(len(truth_code), -1, np.int64)
     offset = np.where(occurrence < num_predictions, occurrence, 0)
-    index[found] = order[(first + offset)[found]]
+    index[found] = order[(first[truth_code] + offset)[found]]
     return index
 
 
@@ -359,9 +345,7 @@ def _pair(
     return Joined(
         truth=labels,
         predictions=table,
-        va_rows=counted[VA],
-        au_labels=counted[AU],
-        expr_rows=counted[EXPR],
+        counted=counted,
         num_unpredicted=len(index) - len(rows),
         num_unanswered=num_unanswered,
     )

@@ -66,7 +66,7 @@ class ValenceArousal:
 
     def __init__(self, joined: Joined, videos: Videos) -> None:
         """Raises ValueError where a label is outside [-1, 1], such as the -5 of files."""
-        self._videos, self._rows = videos, joined.va_rows
+        self._videos, self._rows = videos, joined.counted[VA]
         table = joined.predictions
         self._truth_M2 = joined.truth.va[self._rows].astype(np.float64)
         self._mean_M2 = table.va[self._rows]
@@ -153,7 +153,7 @@ class ActionUnits:
 
     def __init__(self, joined: Joined, videos: Videos) -> None:
         """Raises ValueError where a label that counts is neither 0 nor 1."""
-        self._videos, self._mask_NA = videos, joined.au_labels
+        self._videos, self._mask_NA = videos, joined.counted[AU]
         truth_NA = np.where(self._mask_NA, joined.truth.au, 0.0)
         self._truth_NA = as_classes(truth_NA, 2).astype(np.float64)
         self._present_NA = joined.predictions.au == 1
@@ -265,7 +265,7 @@ class Expressions:
 
     def __init__(self, joined: Joined, videos: Videos) -> None:
         """Raises ValueError where a label that counts is no class."""
-        self._videos, self._rows = videos, joined.expr_rows
+        self._videos, self._rows = videos, joined.counted[EXPR]
         self._truth_M = as_classes(joined.truth.expression[self._rows], len(EXPRESSION_NAMES))
         self._decision_M = joined.predictions.expression[self._rows]
         logits_NE = joined.predictions.expression_logits

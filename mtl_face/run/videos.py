@@ -1,6 +1,5 @@
 """Aligned face crops out of videos and photos (`run.py prepare --videos`)."""
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,14 @@ from mtl_face.run import Progress, Say
 _SHOWN = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Crops:
-    """Crops that were written: how many, their folder, and the lists of them and of the gaps."""
-
-    count: int
-    folder: Path
-    manifest: Path
-    test_list: Path
-    gaps: Path
-    specification: Path
-
-
-def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> Crops:
+def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> tuple[int, Path]:
     """Cuts the faces out of a video, a photo or a folder of them; finished sources are left alone.
 
     `output` is new, empty, or of an earlier call; `progress` counts frames.
+
+    Returns:
+        The number of crops, and the absolute path of the output, which holds what `faces.layout`
+        names.
 
     Raises:
         UserError: nothing is found, or the output cannot be written; or, after all the others are
@@ -63,14 +54,7 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> Crop
             path=path,
             remedy="look at the videos: are faces upright, and wider than about 40 pixels?",
         )
-    return Crops(
-        count,
-        folder=output / layout.CROPS,
-        manifest=output / layout.MANIFEST,
-        test_list=output / layout.TEST_LIST,
-        gaps=output / layout.GAPS,
-        specification=output / layout.SPECIFICATION,
-    )
+    return count, output
 
 
 def _summary(record: dict[str, Any]) -> str:

@@ -142,6 +142,6 @@ def test_standard_deviation():
             return -norm.logpdf(truth, prediction, np.exp(log) * base).mean()
 
         best = np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)
-        assert optima.residual_std(truth, prediction, own) == pytest.approx(best, rel=1e-3)
-    clipped = optima.residual_std(np.ones(3), np.full(3, 7.0), None)
+        assert optima.residual_std(truth, prediction, base) == pytest.approx(best, rel=1e-3)
+    clipped = optima.residual_std(np.ones(3), np.full(3, 7.0))
     assert clipped == 1e-6

@@ -77,5 +77,5 @@ def test_pairs_count_the_rows_that_both_answer(tables):
         decisions_alone(predictions), expression_decisions=np.where(np.arange(100) < 30, -1, 2)
     )
     joined = join_both(labels, predictions, silent, lenient=True)
-    assert joined[0].expr_rows.sum() == (labels.expression[30:] >= 0).sum()
-    assert (joined[0].expr_rows == joined[1].expr_rows).all()
+    assert joined[0].counted["expr"].sum() == (labels.expression[30:] >= 0).sum()
+    assert (joined[0].counted["expr"] == joined[1].counted["expr"]).all()
