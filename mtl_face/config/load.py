@@ -86,7 +86,7 @@ def _changed(
             _set(values, name, value)
         return validate(values, reads_data=reads_data)
     except ConfigError as error:
-        # Each change was checked by itself: an error that remains is one of the file.
+        # Each change was checked by itself: the file, or what it says beside them, is at fault.
         raise ConfigError(error.problem, remedy=error.remedy, path=path) from None
 
 
