@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mtl_face import files
 from mtl_face.errors import UserError
 from mtl_face.faces.models import missing_extra
 
@@ -178,12 +179,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
     av.logging.set_level(av.logging.PANIC)  # damage is counted and reported here
     try:
         container = av.open(str(path))
-    except FileNotFoundError as error:
-        raise VideoError("the file does not exist", path=path, remedy="check the path") from error
-    except PermissionError as error:
-        raise VideoError(
-            "no permission to read the file", path=path, remedy="make it readable (chmod u+r)"
-        ) from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        problem, remedy = files.unreadable(error, "file")
+        raise VideoError(problem, path=path, remedy=remedy) from error
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise VideoError(
