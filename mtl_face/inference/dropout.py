@@ -38,12 +38,7 @@ def make_dropout_step(
     Returns:
         Jitted `(network parameters, batch_stats, image, index, divisors) -> outputs`: those of
         `combine_samples`, which takes the divisors, and `index`.
-
-    Raises:
-        ValueError: fewer than two samples.
     """
-    if samples < 2:
-        raise ValueError(f"a spread needs two samples or more, got {samples}")
 
     def predict(
         params: Any,

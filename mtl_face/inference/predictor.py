@@ -1,6 +1,7 @@
 """A trained network that answers in prediction tables.
 
-Dimension letters: N rows, B batch, S side of a stored crop, M images, T task tokens (3).
+Dimension letters: N rows, B batch, S side of a stored crop; K images, M decoder modules, T task
+tokens (3), P patches.
 """
 
 import dataclasses
@@ -19,9 +20,8 @@ from mtl_face import config as config_lib
 from mtl_face import probabilities
 from mtl_face.config import Config
 from mtl_face.errors import ImageError
-from mtl_face.inference import attention
 from mtl_face.inference.dropout import EPISTEMIC, make_dropout_step
-from mtl_face.model.network import PER_EXAMPLE, MtlFace, for_platform
+from mtl_face.model.network import ATTENTION, PER_EXAMPLE, MtlFace, for_platform
 from mtl_face.objective import augment, resample
 from mtl_face.objective.uncertainty import FIXED
 from mtl_face.tables import FrameTable, PredictionTable
@@ -226,13 +226,36 @@ class Predictor:
             },
         )
 
-    def cross_attention(self, image_MHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Where the task tokens look in stored crops, see `attention.cross_attention`."""
+    def cross_attention(self, image_KSSC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Where the task tokens look in stored crops: weights of the decoder's cross-attention.
+
+        It is computed on one device of this process, so that one process of many may ask for it.
+
+        Returns:
+            float32 [K, M, heads, T, P]: tokens in the order of `mtl_face.tasks.TASKS`, patches in
+            row-major order; each row over P sums to 1.
+        """
+
+        @jax.jit
+        def attend(variables: Any, image_BSSC: jax.Array) -> jax.Array:
+            outputs: Any = self.forward.network.apply(
+                variables, self.forward.prepare(image_BSSC), train=False, return_attention=True
+            )
+            return outputs[ATTENTION]
+
+        device = jax.local_devices()[0]
         # Through the host: one process alone cannot move arrays that lie on the devices of several.
-        variables = jax.device_get(self.variables)
-        return attention.cross_attention(
-            self.forward.network, variables, image_MHWC, prepare=self.forward.prepare
-        )
+        variables = jax.device_put(jax.device_get(self.variables), device)
+        size, count = _BATCHES[-1], len(image_KSSC)
+        # One shape for all batches: the network is compiled once.
+        padding = np.zeros((-count % size, *image_KSSC.shape[1:]), np.uint8)
+        padded = np.concatenate([image_KSSC, padding])
+        with jax.default_device(device):
+            parts = [
+                np.asarray(attend(variables, padded[start : start + size]))
+                for start in range(0, count, size)
+            ]
+        return np.concatenate(parts)[:count]
 
     def _batches(self, image_NSSC: NDArray[np.uint8]) -> Iterator[dict[str, jax.Array]]:
         """The crops in batches of one shape, the last one padded."""

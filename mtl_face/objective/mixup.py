@@ -48,10 +48,8 @@ def mixup(
         the three arguments, unchanged.
 
     Raises:
-        ValueError: `alpha` below 0, an odd batch, or targets and weights of different tasks.
+        ValueError: an odd batch, or targets and weights of different tasks.
     """
-    if not 0 <= alpha < np.inf:
-        raise ValueError(f"alpha must be 0 (no MixUp) or above, got {alpha}")
     if targets.keys() != weights.keys():
         raise ValueError(f"targets are of {sorted(targets)} but weights of {sorted(weights)}")
     if alpha == 0:

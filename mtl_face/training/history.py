@@ -50,9 +50,13 @@ class History:
         if not self._write:
             return
         self._unwritten.append(row)
+        size = self._path.stat().st_size if self._path.exists() else 0
         try:
-            _append(self._path, "".join(map(_line, self._unwritten)))
+            with self._path.open("a") as file:
+                file.write("".join(map(_line, self._unwritten)))
         except OSError as error:
+            if self._path.exists():  # half a line would spoil those that follow
+                os.truncate(self._path, size)
             if self._warn is None:
                 raise files.unwritable(self._path, error, otherwise=_AGAIN) from error
             if len(self._unwritten) == 1:
@@ -91,17 +95,6 @@ def read(path: Path) -> list[dict[str, Any]]:
             )
         rows.append(row)
     return rows
-
-
-def _append(path: Path, text: str) -> None:
-    size = path.stat().st_size if path.exists() else 0
-    try:
-        with path.open("a") as file:
-            file.write(text)
-    except OSError:
-        if path.exists():  # half a line would spoil those that follow
-            os.truncate(path, size)
-        raise
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -127,26 +127,26 @@ class StepProfile:
         """
         self._folder = folder
         start, count = steps or (0, 0)
-        self._start, self._end = start, start + count
+        self._steps = range(start, start + count)
         self._say = say
         self._running = False
         self._missed = steps is not None
 
     def before(self, step: int) -> None:
         """To be called before step `step`, from 1."""
-        if not self._running and self._start <= step < self._end:
+        if not self._running and step in self._steps:
             jax.profiler.start_trace(self._folder)
             self._running, self._missed = True, False
 
     def after(self, step: int, results: Any) -> None:
         """To be called after step `step` with what it returned; ends the trace in due time."""
-        if step >= self._end - 1 and self._running:
+        if self._running and step >= self._steps[-1]:
             jax.block_until_ready(results)  # else the trace would miss what still runs
             self.close()
 
     def close(self) -> None:
         """Ends a trace that is still running; reports one that never began."""
-        traced = f"steps {self._start} to {self._end - 1}"
+        traced = f"steps {self._steps.start} to {self._steps.stop - 1}"
         if self._missed:
             self._missed = False
             self._say(f"no profile: the {traced} were not among those taken")

@@ -73,8 +73,8 @@ def load_backbone(
     """
     path = Path(path).expanduser()
     with open_weights(path) as content:
-        ours = content.family == "ours"
-        found = resnet_in_file.find(content, None if ours else architecture, path)
+        card = content.card or {}
+        found = resnet_in_file.find(content, None if card else architecture, path)
         known, trained_on, note = _geometry(content, found, variant, path)
         order = content.channel_order
         if order and channel_order and channel_order != order:
@@ -97,9 +97,7 @@ def load_backbone(
         source = {
             "file": path.resolve().name,
             # A folder has no bytes: the hash over its arrays stands for it.
-            "sha256": content.card["weights_sha256"]
-            if content.card is not None and path.is_dir()
-            else files.sha256(path),
+            "sha256": card["weights_sha256"] if path.is_dir() else files.sha256(path),
             "format": content.format,
             "variant": known.name,
             "channel_order": known.channel_order,
@@ -114,8 +112,8 @@ def load_backbone(
         }
         if trained_on is not None:
             source["trained_on"] = [trained_on]
-        if content.card is not None and content.card.get("provenance") is not None:
-            source["provenance"] = content.card["provenance"]
+        if card.get("provenance") is not None:
+            source["provenance"] = card["provenance"]
         return LoadedBackbone(
             params=trees["params"],
             batch_stats=trees["batch_stats"],

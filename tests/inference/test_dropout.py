@@ -155,8 +155,3 @@ def test_sure_samples_stay_finite():
     np.testing.assert_allclose(mean["au"], 300.0)
     np.testing.assert_allclose(mean["expr"][0, 0] - mean["expr"][0, 1], 300.0)
     assert (np.asarray(mean[EPISTEMIC["au"]]) == 0).all()
-
-
-def test_one_sample_is_refused():
-    with pytest.raises(ValueError, match="two samples"):
-        make_dropout_step(NETWORK, prepare=prepare, samples=1, seed=0)

@@ -204,10 +204,16 @@ def test_an_array_of_another_rank_is_refused(predictor, shape):
     assert "predict_crops([crop])" in raised.value.remedy
 
 
-def test_where_the_tokens_look(predictor):
-    attention = predictor.cross_attention(crops(2))
-    assert attention.shape[:4] == (2, 1, 4, 3)
+def test_where_the_tokens_look_whatever_the_batch(predictor):
+    images = crops(11)
+    attention = predictor.cross_attention(images)
+    assert attention.shape[:4] == (11, 1, 4, 3)
+    assert attention.dtype == np.float32
     np.testing.assert_allclose(attention.sum(axis=-1), 1.0, rtol=1e-5)
+    for number in (0, 7, 10):
+        alone = predictor.cross_attention(images[number : number + 1])
+        np.testing.assert_allclose(attention[number], alone[0], rtol=1e-4, atol=1e-6)
+    assert np.abs(attention[0] - attention[10]).max() > 1e-5  # they are of each image
 
 
 ROWS = 8

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy import stats
 
-from mtl_face import tasks
+from mtl_face import config, tasks
+from mtl_face.errors import ConfigError
 from mtl_face.objective import mixup
 
 BATCH = 8
@@ -213,8 +214,8 @@ def test_refusals():
     odd = jax.tree.map(lambda value: value[:7], (image, targets, weights))
     with pytest.raises(ValueError, match="7: use an even batch size"):
         mixup.mixup(jax.random.key(0), *odd, alpha=0.4)
-    for alpha in (-0.1, np.nan, np.inf):
-        with pytest.raises(ValueError, match="alpha"):
-            mixup.mixup(jax.random.key(0), image, targets, weights, alpha=alpha)
+    for alpha in (-0.1, np.nan, np.inf):  # which the settings refuse
+        with pytest.raises(ConfigError, match="mixup_alpha"):
+            config.validate({"augmentation": {"mixup_alpha": float(alpha)}}, reads_data=False)
     with pytest.raises(ValueError, match="weights of"):
         mixup.mixup(jax.random.key(0), image, targets, {"va": weights["va"]}, alpha=0.4)
