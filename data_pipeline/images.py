@@ -97,10 +97,8 @@ def drop_missing(table: FrameTable) -> tuple[FrameTable, list[str]]:
     """Leaves out the rows whose image does not exist. Only for callers that asked for it.
 
     Returns:
-        The other rows, and the paths of the images that do not exist, one for each row left out.
-
-    Raises:
-        ImageError: as `find_missing`, or no image exists at all.
+        The other rows, and the paths of the images that do not exist, one for each row left out;
+        ImageError as `find_missing`, or if no image exists at all.
     """
     missing = find_missing(table)
     paths = table.paths()

@@ -25,8 +25,7 @@ from mtl_face.tasks import AU, EXPR, TASKS, VA
 def join(tables: Mapping[str, FrameTable]) -> FrameTable:
     """Puts tables one behind the other; column `dataset` of the result holds the names given.
 
-    Raises:
-        ConfigError: a table has no rows.
+    ConfigError if a table has no rows.
     """
     for name, table in tables.items():
         if not len(table):
@@ -65,12 +64,9 @@ class MixedOrder:
     """
 
     def __init__(self, parts: Sequence[order.Order], shares: Sequence[float], seed: int) -> None:
-        """Deals the places out, in shares of any unit.
+        """Deals the places out, in positive shares of any unit.
 
         Each part is over its own rows from 0; parts are of different streams.
-
-        Raises:
-            ValueError: a share is not positive.
         """
         if len(parts) != len(shares) or not all(0 < share < np.inf for share in shares):
             raise ValueError("one positive share per part is needed")

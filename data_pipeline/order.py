@@ -115,8 +115,7 @@ def random_bits(count: int, *, seed: int, epoch: int, stream: int = 0) -> npt.ND
 def steps_per_epoch(num_examples: int, batch_size: int) -> fractions.Fraction:
     """Length of an epoch in steps, N / B exactly; a whole number only if B divides N.
 
-    Raises:
-        ConfigError: the batch is empty or larger than the data set.
+    ConfigError if the batch is empty or larger than the data set.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}", remedy="choose 1 or more")
@@ -158,10 +157,7 @@ def batches(
     """Rows that one process loads at `start_step`, `start_step + 1`, ...; endless.
 
     Yields:
-        int64 [b], b = batch_size / process.count.
-
-    Raises:
-        ConfigError: the batch does not divide.
+        int64 [b], b = batch_size / process.count; ConfigError if that does not divide.
     """
     part = process.part(batch_size)
     for step in itertools.count(start_step):
@@ -174,10 +170,7 @@ def eval_batches(
     """Every row once, in order; each process yields the same number of batches, ceil(N / B).
 
     Yields:
-        int64 [b]; `PADDING` in the places after the last row.
-
-    Raises:
-        ConfigError: the batch does not divide.
+        int64 [b], `PADDING` after the last row; ConfigError if the batch does not divide.
     """
     part = process.part(batch_size)
     for start in range(0, num_examples, batch_size):

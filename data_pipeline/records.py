@@ -36,8 +36,7 @@ def table_file(split: str) -> str:
 def find(folder: str | os.PathLike[str]) -> Path:
     """The folder with the shards: `folder` itself, or below it where tfds put them.
 
-    Raises:
-        ConfigError: there are none, or several sets of them.
+    ConfigError if there are none, or several sets of them.
     """
     folder = Path(folder)
     patterns = ("dataset_info.json", f"{NAME}/*/*/dataset_info.json")
@@ -56,8 +55,7 @@ def find(folder: str | os.PathLike[str]) -> Path:
 def read_table(folder: Path, split: str) -> FrameTable:
     """The table of a split, in the order of its records; `folder` is as `find` returned it.
 
-    Raises:
-        AnnotationError: the file is absent or no such table.
+    AnnotationError if the file is absent, unreadable or no such table.
     """
     import pandas as pd
 
@@ -90,8 +88,7 @@ class Records:
     def __init__(self, folder: Path, split: str) -> None:
         """Opens the shards in `folder`, as `find` returned it; reads no record.
 
-        Raises:
-            ConfigError: there are no shards of that split, or some are missing.
+        ConfigError if there are no shards of that split, or some are missing.
         """
         self.folder, self.split = folder, split
         paths = sorted(folder.glob(f"{NAME}-{split}.*-?????-of-?????"))

@@ -91,11 +91,7 @@ def make_order(
 def weights_by_expression(table: FrameTable) -> npt.NDArray[np.float64]:
     """Every expression that occurs equally often; rows without one keep their share.
 
-    Returns:
-        float64 [N] of mean 1.
-
-    Raises:
-        ConfigError: no row has an expression.
+    float64 [N] of mean 1; ConfigError if no row has an expression.
     """
     labelled_N = table.expression >= 0
     if not labelled_N.any():
@@ -117,11 +113,7 @@ def weights_by_au(table: FrameTable) -> npt.NDArray[np.float64]:
     factor max(1, sqrt(COMMON_SHARE / f)); a row gets the largest of its active ones, 1 without any.
     The units come together on faces, so that no weights could make all of them equally frequent.
 
-    Returns:
-        float64 [N], at least 1.
-
-    Raises:
-        ConfigError: no row has an action unit.
+    float64 [N], at least 1; ConfigError if no row has an action unit.
     """
     labelled_NA = ~np.isnan(table.au)
     if not labelled_NA.any():
@@ -140,13 +132,7 @@ def weights_by_task(
 ) -> npt.NDArray[np.float64]:
     """Rows in proportion to what their labels count: the sum over the tasks that they have.
 
-    A task that is not among `task_weights` counts 1.
-
-    Returns:
-        float64 [N].
-
-    Raises:
-        ConfigError: all rows would weigh nothing.
+    A task that is not among `task_weights` counts 1. float64 [N]; ConfigError if all are 0.
     """
     weight_N = np.zeros(len(table))
     for task, mask_N in table.labelled().items():

@@ -50,10 +50,8 @@ def perceptual_hashes(
 ) -> npt.NDArray[np.uint64]:
     """Signs of the 64 lowest frequencies, without the constant, of each picture less the mean.
 
-    `mean_SS` is that of the standardised thumbnails of all images that are compared.
-
-    Returns:
-        uint64 [M]; brightness and contrast make no difference.
+    `mean_SS` is that of the standardised thumbnails of all images that are compared. The result,
+    uint64 [M], does not depend on brightness and contrast.
     """
     size = thumbnail_MSS.shape[1]
     place_S = np.arange(size)
@@ -114,10 +112,7 @@ def close_pairs(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Index pairs of 64-bit numbers, distinct in each set, that differ in at most `radius` bits.
 
-    Found by banding, so `radius` is at most 7.
-
-    Returns:
-        Indices into `first` and into `second`, int64 [P], each pair once.
+    int64 [P] into `first` and into `second`, each pair once. By banding, so `radius` is at most 7.
     """
     if radius >= 2 * _BANDS:
         raise ValueError(f"radius {radius}: the bands find at most {2 * _BANDS - 1}")

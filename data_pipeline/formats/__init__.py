@@ -100,12 +100,9 @@ def load(
 
 
 def read_labels(path: str | os.PathLike[str], *, dataset: str) -> FrameTable:
-    """Reads labels of a challenge, without any image.
+    """Reads labels of a challenge, without any image; AnnotationError for faults.
 
     They are a multi-task annotation file, or for one task the folder of files `<video>.txt`.
-
-    Raises:
-        AnnotationError: the file cannot be read or has faults.
     """
     if os.path.isdir(path):
         return per_video.read_folder(Path(path), dataset=dataset)

@@ -74,11 +74,7 @@ EDITIONS: dict[str, Form] = {
 
 
 def find_edition(name: str) -> Form:
-    """The form of an edition's submission.
-
-    Raises:
-        ConfigError: there is no such edition; lists them.
-    """
+    """The form of an edition's submission; ConfigError, with a list, if there is none."""
     if name not in EDITIONS:
         raise ConfigError(
             f"unknown edition {name!r}", remedy="choose one of " + ", ".join(EDITIONS)

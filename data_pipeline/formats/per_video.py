@@ -284,11 +284,8 @@ def _video_files(root: Path, task: str, split_folder: str) -> dict[str, Path]:
 def _list_frames(image_root: str | os.PathLike[str], video: str) -> dict[int, str] | None:
     """File name of the image of each frame of a video; None if the video has no folder.
 
-    Files that are not named by a number are ignored.
-
-    Raises:
-        ImageError: the image root does not exist, a folder may not be listed, or a frame has two
-            images.
+    Files that are not named by a number are ignored. ImageError if the image root does not exist,
+    the folder cannot be listed, or a frame has two images.
     """
     folder = os.path.join(image_root, video)
     entries = list_files(folder)

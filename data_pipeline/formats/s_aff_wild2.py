@@ -111,13 +111,10 @@ def read_test_list(
 def _read_rows(
     path: str | os.PathLike[str], lines: list[str], start: int, names: Sequence[str]
 ) -> tuple[dict[str, Any], npt.NDArray[np.float64]]:
-    """Rows of an image id and the named values, from `lines[start]` on.
+    """Rows of an image id and the named values, from `lines[start]` on; AnnotationError if none.
 
     Returns:
         The columns `image`, `video`, `frame` and `row` of a frame table, and float64 values [N, C].
-
-    Raises:
-        AnnotationError: there are faults, or no rows.
     """
     num_columns = 1 + len(names)
     faults = FaultList(path)

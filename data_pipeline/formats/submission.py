@@ -182,11 +182,8 @@ def _table(files: list[Examined]) -> PredictionTable:
 def examine(path: str | os.PathLike[str], form: Form | None) -> Examined:
     """Reads a file and notes its deviations from `form`.
 
-    None takes the form that its header or the number of its fields says.
-
-    Raises:
-        AnnotationError: the file cannot be read as text, is empty, or (without `form`) is no
-            submission of any form.
+    None takes the form that its header or the number of its fields says. AnnotationError if the
+    file cannot be read as text, is empty, or (without `form`) is no submission of any form.
     """
     content = read_bytes(path)
     lines = to_text(content, path).split("\n")

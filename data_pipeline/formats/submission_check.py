@@ -47,8 +47,7 @@ def validate_submission(
 def frame_counts(test_list: FrameTable, list_path: str | os.PathLike[str]) -> dict[str, int]:
     """Number of frames of each video of a list that names every frame, in the list's order.
 
-    Raises:
-        AnnotationError: a video's frames are not 1, 2, 3, ... in this order.
+    AnnotationError if a video's frames are not 1, 2, 3, ... in this order.
     """
     counts: dict[str, int] = {}
     for video, frame, line in zip(test_list.video, test_list.frame, test_list.row, strict=True):

@@ -20,19 +20,13 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
 
     A byte order mark and Windows or old Macintosh line ends are accepted. Line i of an editor is
     element i - 1: unlike `str.splitlines`, rare separators such as U+2028 do not end a line.
-
-    Raises:
-        AnnotationError: as `read_bytes` and `to_text`.
+    Errors are those of `read_bytes` and `to_text`.
     """
     return to_text(read_bytes(path), path).split("\n")
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Returns a file's content.
-
-    Raises:
-        AnnotationError: the file is missing, a folder or unreadable.
-    """
+    """A file's content; AnnotationError if it is missing, a folder or unreadable."""
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -44,8 +38,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
     """Decodes UTF-8 without a byte order mark; every line end becomes a line feed.
 
-    Raises:
-        AnnotationError: `content` is empty or not UTF-8.
+    AnnotationError if `content` is empty or not UTF-8.
     """
     try:
         text = content.decode("utf-8-sig")

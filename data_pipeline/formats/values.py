@@ -32,22 +32,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def to_number(cell: str) -> float:
-    """A number as files write it.
-
-    Raises:
-        ValueError: it is no number; so are 1_0 and digits of other scripts, which Python reads.
-    """
+    """A number as files write it; ValueError for all else, 1_0 and digits of other scripts too."""
     if "_" in cell or not cell.isascii():
         raise ValueError(cell)
     return float(cell)
 
 
 def to_numbers(names: Sequence[str], cells: Sequence[str]) -> list[float]:
-    """The numbers of a row.
-
-    Raises:
-        ValueError: with the first cell that is no number in its message.
-    """
+    """The numbers of a row; ValueError, which names the first cell that is none."""
     values = []
     for name, cell in zip(names, cells, strict=True):
         try:
@@ -100,15 +92,11 @@ def header_names(line: str) -> list[str]:
 
 
 def split_image_id(text: str) -> tuple[str, str, int]:
-    """Takes an image id `<video>/<frame>.<extension>` apart, as `check_path` returns it.
-
-    The video may lie in further folders, which become part of its name.
+    """Takes an image id `<video>/<frame>.<extension>` apart; ValueError with its fault.
 
     Returns:
-        The id with forward slashes, the video's name, the frame number.
-
-    Raises:
-        ValueError: with the fault as its message.
+        The id as `check_path` returns it, the video's name with the folders that it lies in, and
+        the frame number.
     """
     image = check_path(text)
     parts = image.split("/")
@@ -132,13 +120,10 @@ def check_image_path(text: str) -> str:
 
 
 def check_path(text: str) -> str:
-    """Checks that a path from a file stays below the folder that it is joined to.
+    """Checks that a path from a file stays below the folder it is joined to; ValueError if not.
 
     Returns:
         The path with forward slashes, without blanks around it, empty parts and `.`.
-
-    Raises:
-        ValueError: with the fault as its message.
     """
     image = text.strip(WHITESPACE)
     if _CONTROL.search(image):
