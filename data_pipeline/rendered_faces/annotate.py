@@ -106,7 +106,7 @@ def va_noise_std(motion: Motion, va_noise: str) -> np.ndarray:
     if va_noise == "constant":
         return np.full(len(motion.frame_F), VA_NOISE_STD)
     ahead, turned = VA_NOISE_YAW_STD
-    share_F = np.minimum(np.abs(motion.yaw_F) / VA_NOISE_YAW_DEG, 1.0)
+    share_F = np.minimum(np.abs(motion.poses["yaw"]) / VA_NOISE_YAW_DEG, 1.0)
     return ahead + (turned - ahead) * share_F
 
 

@@ -79,12 +79,11 @@ def _render_video(video: Video, seed: int, root: Path) -> int:
 
 
 def _render_all(
-    videos: list[Video], seed: int, root: Path, workers: int, progress: Progress | None
+    videos: list[Video], seed: int, root: Path, workers: int, progress: Progress
 ) -> None:
     def report(results: Iterable[int]) -> None:
         for done, _ in enumerate(results, start=1):
-            if progress is not None:
-                progress(done, len(videos))
+            progress(done, len(videos))
 
     if workers == 1:
         report(_render_video(video, seed, root) for video in videos)
@@ -141,7 +140,7 @@ def generate(
     seed: int,
     va_noise: str = "constant",
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Generates the data set.
 
@@ -215,7 +214,7 @@ def ensure(
     root: Path,
     *,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
     **arguments: Any,
 ) -> dict[str, Any]:
     """Generates the data set unless the folder already holds exactly this one.

@@ -126,22 +126,15 @@ def load_head(path: Path = ASSET_PATH) -> Head:
             for name, offset_V3 in zip(names, offset_SV3, strict=True)
         }
 
-    fractions = {
-        name: arrays[name].astype(np.float32) / 255
-        for name in ("openness_V", "lips_V", "ears_V", "eyelids_V", "inside_mouth_V")
-    }
+    fractions = ("openness_V", "lips_V", "ears_V", "eyelids_V", "inside_mouth_V")
+    numbers = ("triangle_T3", "part_T", "part_V", "scalp_RC3")
     return Head(
-        mean_V3=arrays["mean_V3"],
-        base_V3=arrays["base_V3"],
-        triangle_T3=arrays["triangle_T3"].astype(np.int32),
-        part_T=arrays["part_T"].astype(np.int32),
-        part_V=arrays["part_V"].astype(np.int32),
+        **{name: arrays[name] for name in ("mean_V3", "base_V3", "scalp_weight_RC3")},
+        **{name: arrays[name].astype(np.float32) / 255 for name in fractions},
+        **{name: arrays[name].astype(np.int32) for name in numbers},
         unit_SV3=shapes("unit"),
         macro_SV3=shapes("macro"),
         local_SV3=shapes("local"),
-        scalp_RC3=arrays["scalp_RC3"].astype(np.int32),
-        scalp_weight_RC3=arrays["scalp_weight_RC3"],
-        **fractions,
     )
 
 

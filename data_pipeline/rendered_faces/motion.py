@@ -131,28 +131,18 @@ class Motion:
         intensity_FA: float64 intensities of `ACTION_UNITS`, 0 to 1.
         episode_F: int64 expression class of the episode under way.
         envelope_F: float64 how far that episode has unfolded, 0 to 1.
-        yaw_F, pitch_F, roll_F, gaze_yaw_F, gaze_pitch_F: float64 degrees.
+        poses: the angles of `Pose`, float64 degrees `[F]` each.
     """
 
     frame_F: np.ndarray
     intensity_FA: np.ndarray
     episode_F: np.ndarray
     envelope_F: np.ndarray
-    yaw_F: np.ndarray
-    pitch_F: np.ndarray
-    roll_F: np.ndarray
-    gaze_yaw_F: np.ndarray
-    gaze_pitch_F: np.ndarray
+    poses: dict[str, np.ndarray]
 
     def pose(self, row: int) -> Pose:
         """Where head and eyes point at one of the labelled frames."""
-        return Pose(
-            yaw=self.yaw_F[row],
-            pitch=self.pitch_F[row],
-            roll=self.roll_F[row],
-            gaze_yaw=self.gaze_yaw_F[row],
-            gaze_pitch=self.gaze_pitch_F[row],
-        )
+        return Pose(**{name: angle_F[row] for name, angle_F in self.poses.items()})
 
 
 def sample_frame_numbers(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -239,9 +229,11 @@ def sample_motion(count: int, cards: Sequence[Card], rng: np.random.Generator) -
         intensity_FA=np.clip(intensity_FA, 0, 1),
         episode_F=episode_F,
         envelope_F=envelope_F,
-        yaw_F=_drift(time_F, rng.normal(0, 7), 6.0, YAW_LIMIT_DEG, rng),
-        pitch_F=_drift(time_F, rng.normal(1, 3.5), 3.0, PITCH_LIMIT_DEG, rng),
-        roll_F=_drift(time_F, rng.normal(0, 2.5), 2.5, ROLL_LIMIT_DEG, rng),
-        gaze_yaw_F=_drift(time_F, rng.normal(0, 3), 4.0, 12.0, rng),
-        gaze_pitch_F=_drift(time_F, rng.normal(0, 2), 2.0, 8.0, rng),
+        poses={
+            "yaw": _drift(time_F, rng.normal(0, 7), 6.0, YAW_LIMIT_DEG, rng),
+            "pitch": _drift(time_F, rng.normal(1, 3.5), 3.0, PITCH_LIMIT_DEG, rng),
+            "roll": _drift(time_F, rng.normal(0, 2.5), 2.5, ROLL_LIMIT_DEG, rng),
+            "gaze_yaw": _drift(time_F, rng.normal(0, 3), 4.0, 12.0, rng),
+            "gaze_pitch": _drift(time_F, rng.normal(0, 2), 2.0, 8.0, rng),
+        },
     )

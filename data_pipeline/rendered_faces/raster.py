@@ -56,6 +56,14 @@ def vertex_normals(vertex_V3, triangle_T3, normal_V3):
             normal_V3[v, axis] *= scale
 
 
+@numba.njit(inline="always", fastmath=True)
+def within(value_V3, corners, weights, axis):
+    """Value of one axis at a place in a triangle."""
+    a, b, c = corners
+    w0, w1, w2 = weights
+    return w0 * value_V3[a, axis] + w1 * value_V3[b, axis] + w2 * value_V3[c, axis]
+
+
 @compiled
 def rasterise(
     screen_V3, triangle_T3, cull, first_id, cover_V2, tip_S, nearness_YX, id_YX, weight_YX2
@@ -106,18 +114,10 @@ def rasterise(
                     if near > nearness_YX[y, x]:
                         visible = True
                         if num_strands > 0:
-                            around = (
-                                weight0 * cover_V2[a, 0]
-                                + weight1 * cover_V2[b, 0]
-                                + weight2 * cover_V2[c, 0]
-                            )
-                            along = (
-                                weight0 * cover_V2[a, 1]
-                                + weight1 * cover_V2[b, 1]
-                                + weight2 * cover_V2[c, 1]
-                            )
+                            corners, weights = (a, b, c), (weight0, weight1, weight2)
+                            around = within(cover_V2, corners, weights, 0)
                             strand = int(around * num_strands) % num_strands
-                            visible = along < tip_S[strand]
+                            visible = within(cover_V2, corners, weights, 1) < tip_S[strand]
                         if visible:
                             nearness_YX[y, x] = near
                             id_YX[y, x] = first_id + t

@@ -8,7 +8,7 @@ rows and columns of the skin maps. Colours are linear RGB.
 import numba
 import numpy as np
 
-from data_pipeline.rendered_faces.raster import compiled
+from data_pipeline.rendered_faces.raster import compiled, within
 
 # Codes of the parts (head.py), repeated as numbers that the compiler sees as constants.
 _SKIN, _EYE, _TEETH, _TONGUE = 0, 1, 2, 3
@@ -22,16 +22,17 @@ def _ramp(low, high, value):
 
 
 @numba.njit(inline="always", fastmath=True)
-def _within(value_V3, corners, weights, axis):
-    """Value of one axis at a place in a triangle."""
-    a, b, c = corners
-    w0, w1, w2 = weights
-    return w0 * value_V3[a, axis] + w1 * value_V3[b, axis] + w2 * value_V3[c, axis]
+def _texel(map_HW3, row, column, weights):
+    """The three channels between four texels."""
+    return (
+        _channel(map_HW3, row, column, weights, 0),
+        _channel(map_HW3, row, column, weights, 1),
+        _channel(map_HW3, row, column, weights, 2),
+    )
 
 
 @numba.njit(inline="always", fastmath=True)
-def _texel(map_HW3, row, column, weights, channel):
-    """Value of one channel between four texels."""
+def _channel(map_HW3, row, column, weights, channel):
     m00, m01, m10, m11 = weights
     return (
         m00 * map_HW3[row, column, channel]
@@ -139,27 +140,23 @@ def shade(
                 normals = normal_V3
                 part = part_T[found]
             corners = (a, b, c)
-            nx = _within(normals, corners, weights, 0)
-            ny = _within(normals, corners, weights, 1)
-            nz = _within(normals, corners, weights, 2)
+            nx = within(normals, corners, weights, 0)
+            ny = within(normals, corners, weights, 1)
+            nz = within(normals, corners, weights, 2)
             openness = one
             shine = np.float32(0)
             sharp = np.float32(0)
             wrap_r, wrap_g, wrap_b = np.float32(0.1), np.float32(0.1), np.float32(0.1)
             if part == _SKIN:
-                u = _within(map_V2, corners, weights, 0)
-                v = _within(map_V2, corners, weights, 1)
+                u = within(map_V2, corners, weights, 0)
+                v = within(map_V2, corners, weights, 1)
                 u = min(max(u, np.float32(0)), np.float32(columns - 1.001))
                 v = min(max(v, np.float32(0)), np.float32(rows - 1.001))
                 iu, iv = int(u), int(v)
                 pu, pv = u - np.float32(iu), v - np.float32(iv)
                 texels = ((one - pu) * (one - pv), pu * (one - pv), (one - pu) * pv, pu * pv)
-                red = _texel(albedo_HW3, iv, iu, texels, 0)
-                green = _texel(albedo_HW3, iv, iu, texels, 1)
-                blue = _texel(albedo_HW3, iv, iu, texels, 2)
-                slope_u = _texel(relief_HW3, iv, iu, texels, 0)
-                slope_v = _texel(relief_HW3, iv, iu, texels, 1)
-                groove = _texel(relief_HW3, iv, iu, texels, 2)
+                red, green, blue = _texel(albedo_HW3, iv, iu, texels)
+                slope_u, slope_v, groove = _texel(relief_HW3, iv, iu, texels)
                 lips = w0 * lips_V[a] + w1 * lips_V[b] + w2 * lips_V[c]
                 inside = w0 * inside_V[a] + w1 * inside_V[b] + w2 * inside_V[c]
                 openness = w0 * openness_V[a] + w1 * openness_V[b] + w2 * openness_V[c]
@@ -190,9 +187,9 @@ def shade(
                     green *= dark
                     blue *= dark
             elif part == _EYE:
-                dx = _within(eye_V3, corners, weights, 0)
-                dy = _within(eye_V3, corners, weights, 1)
-                dz = _within(eye_V3, corners, weights, 2)
+                dx = within(eye_V3, corners, weights, 0)
+                dy = within(eye_V3, corners, weights, 1)
+                dz = within(eye_V3, corners, weights, 2)
                 scale = one / np.sqrt(dx * dx + dy * dy + dz * dz + np.float32(1e-9))
                 dx, dy, dz = dx * scale, dy * scale, dz * scale
                 eye = 1 if map_V2[a, 0] > np.float32(columns) * half else 0
@@ -228,8 +225,8 @@ def shade(
                 red, green, blue = np.float32(0.10), np.float32(0.025), np.float32(0.023)
                 openness = np.float32(0.4)
             else:
-                around = _within(hair_cover_V2, corners, weights, 0)
-                along = _within(hair_cover_V2, corners, weights, 1)
+                around = within(hair_cover_V2, corners, weights, 0)
+                along = within(hair_cover_V2, corners, weights, 1)
                 strand = int(around * num_strands) % num_strands
                 step = min(int(along * np.float32(num_steps / 140.0)), num_steps - 1)
                 grain = grain_SG[strand, step]

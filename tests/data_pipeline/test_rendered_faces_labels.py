@@ -148,14 +148,14 @@ def test_motion_is_smooth_and_within_limits(plan):
     for video in plan:
         course = video.motion
         assert ((course.intensity_FA >= 0) & (course.intensity_FA <= 1)).all()
-        assert np.abs(course.yaw_F).max() <= 20
-        assert np.abs(course.pitch_F).max() <= 12
-        assert np.abs(course.roll_F).max() <= 8
+        assert np.abs(course.poses["yaw"]).max() <= 20
+        assert np.abs(course.poses["pitch"]).max() <= 12
+        assert np.abs(course.poses["roll"]).max() <= 8
         gap_F = np.diff(course.frame_F)
         slow_A = np.array([number != 45 for number in ACTION_UNITS])
         step_FA = np.abs(np.diff(course.intensity_FA, axis=0))[:, slow_A]
         assert (step_FA.max(axis=1) <= 0.26 * gap_F).all()
-        assert (np.abs(np.diff(course.yaw_F)) <= 1.5 * gap_F).all()
+        assert (np.abs(np.diff(course.poses["yaw"])) <= 1.5 * gap_F).all()
 
 
 def test_splits_by_identity_in_the_stated_shares(plan):

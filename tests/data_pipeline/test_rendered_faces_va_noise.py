@@ -20,7 +20,7 @@ def plans():
 def test_only_valence_and_arousal_differ(plans):
     for plain, turned in zip(*plans, strict=True):
         assert (plain.name, plain.split, plain.scene) == (turned.name, turned.split, turned.scene)
-        np.testing.assert_array_equal(plain.motion.yaw_F, turned.motion.yaw_F)
+        np.testing.assert_array_equal(plain.motion.poses["yaw"], turned.motion.poses["yaw"])
         for name in ("au_FU", "expr_F", "has_FK"):
             np.testing.assert_array_equal(
                 getattr(plain.annotations, name), getattr(turned.annotations, name)
@@ -31,7 +31,11 @@ def test_only_valence_and_arousal_differ(plans):
 
 def test_noise_has_the_stated_size(plans):
     rows = [
-        (np.abs(video.motion.yaw_F), video.annotations.va_F2 - video.truth.va_F2, video.va_std_F)
+        (
+            np.abs(video.motion.poses["yaw"]),
+            video.annotations.va_F2 - video.truth.va_F2,
+            video.va_std_F,
+        )
         for video in plans[1]
     ]
     yaw_N, noise_N2, std_N = (np.concatenate(parts) for parts in zip(*rows, strict=True))
