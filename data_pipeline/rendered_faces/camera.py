@@ -65,12 +65,9 @@ def similarity(source_L2: np.ndarray, target_L2: np.ndarray) -> tuple[complex, c
 
 
 def project(place_V3: np.ndarray, turn_33: np.ndarray, distance: float) -> np.ndarray:
-    """Perspective view of places on a turned head.
+    """Perspective view of places in the axes of a head that `turn_33` turns.
 
-    Args:
-        place_V3: places in the head's axes.
-        turn_33: from `rotation`.
-        distance: from the camera to `HEAD_CENTRE`, decimetres.
+    `distance` is that from the camera to `HEAD_CENTRE`, decimetres.
 
     Returns:
         float64 `[V, 3]`: image-plane x (right), y (down), and nearness (inverse depth).

@@ -169,10 +169,9 @@ def make_plan(
     slots.sort(key=lambda entry: (SPLITS.index(entry[0]), entry[1].name))
 
     videos: list[Video] = []
-    index = 0
     for split in SPLITS:
         members = [slot for name, slot in slots if name == split]
-        counts = [lengths[index + place] for place in range(len(members))]
+        counts = lengths[len(videos) : len(videos) + len(members)]
         episodes = [max(1, int(np.ceil(8 * count / MEAN_EPISODE_FRAMES))) for count in counts]
         dealt = _deal(sum(episodes), rng)
         masks = sample_masks(counts, split, stream(seed, MASK, SPLITS.index(split)))
@@ -180,8 +179,11 @@ def make_plan(
         doubled = stream(seed, DUPLICATES, SPLITS.index(split)).permutation(total)
         repeats = np.ones(total, np.int64)
         repeats[doubled[: round(DUPLICATE_SHARE * total)]] = 2
-        begin = 0
-        for slot, count, number, has_FK in zip(members, counts, episodes, masks, strict=True):
+        of_video = np.split(repeats, np.cumsum(counts)[:-1])
+        for slot, count, number, has_FK, repeats_F in zip(
+            members, counts, episodes, masks, of_video, strict=True
+        ):
+            index = len(videos)
             motion = sample_motion(count, dealt[:number], stream(seed, MOTION, index))
             dealt = dealt[number:]
             truth = true_labels(motion)
@@ -198,10 +200,8 @@ def make_plan(
                     motion=motion,
                     truth=truth,
                     annotations=annotations,
-                    repeats_F=repeats[begin : begin + count],
+                    repeats_F=repeats_F,
                     va_std_F=va_std_F,
                 )
             )
-            begin += count
-            index += 1
     return videos

@@ -23,6 +23,9 @@ HEIGHT, WIDTH = 288, 288
 AXIS_DEPTH = 0.35
 """Depth of the vertical axis of the maps, decimetres."""
 
+Box = tuple[slice, slice]
+"""Rows and columns of a part of the maps."""
+
 LOWEST, HIGHEST = 6.0, 8.2
 """Heights of the last and first row, decimetres."""
 
@@ -74,7 +77,7 @@ def texel_places() -> tuple[np.ndarray, np.ndarray]:
     return x_HW, np.broadcast_to(y_H[:, None], x_HW.shape).copy()
 
 
-def box_of(inside_HW: np.ndarray) -> tuple[slice, slice]:
+def box_of(inside_HW: np.ndarray) -> Box:
     """The smallest rectangle of the maps that holds every true texel."""
     rows, columns = np.flatnonzero(inside_HW.any(1)), np.flatnonzero(inside_HW.any(0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
@@ -209,25 +212,13 @@ CREASES = (
 )
 
 
-@dataclass(frozen=True)
-class _Patch:
-    """The part of the maps that one crease on one side touches, at depth 1.
-
-    Attributes:
-        crease: index in `CREASES`.
-        row, column: where the patch begins.
-        maps_HW3: float32 slope along the columns, slope upward, darkening.
-    """
-
-    crease: int
-    row: int
-    column: int
-    maps_HW3: np.ndarray
-
-
 @functools.cache
-def _crease_patches() -> tuple[list[_Patch], np.ndarray]:
-    """Every crease's patches, and the depth of each crease by action unit, float32 `[A, K]`."""
+def _crease_patches() -> tuple[list[tuple[int, Box, np.ndarray]], np.ndarray]:
+    """What each crease paints on each side, and its depth by action unit, float32 `[A, K]`.
+
+    A patch is the index in `CREASES`, the part of the maps, and there, at depth 1, float32 slope
+    along the columns, slope upward, darkening.
+    """
     x_HW, y_HW = texel_places()
     row_step = (HIGHEST - LOWEST) / (HEIGHT - 1)
     patches = []
@@ -257,7 +248,7 @@ def _crease_patches() -> tuple[list[_Patch], np.ndarray]:
                 np.clip(-height_HW, 0, 1) * _GROOVE_DARKENING,
             )
             maps_HW3 = np.stack(maps, axis=2).astype(np.float32)
-            patches.append(_Patch(k, box[0].start, box[1].start, maps_HW3))
+            patches.append((k, box, maps_HW3))
         for number, depth in crease.strength_by_unit.items():
             depth_AK[ACTION_UNITS.index(number), k] = depth
     return patches, depth_AK
@@ -277,10 +268,8 @@ def relief(intensity_A: np.ndarray, strength: float, permanent: float) -> np.nda
     patches, depth_AK = _crease_patches()
     depth_K = (intensity_A[:, None] * depth_AK).sum(axis=0) * strength + permanent
     out_HW3 = np.zeros((HEIGHT, WIDTH, 3), np.float32)
-    for patch in patches:
-        depth = np.float32(depth_K[patch.crease])
+    for crease, box, maps_HW3 in patches:
+        depth = np.float32(depth_K[crease])
         if depth > 1e-5:
-            rows, columns = patch.maps_HW3.shape[:2]
-            box = np.s_[patch.row : patch.row + rows, patch.column : patch.column + columns]
-            out_HW3[box] += depth * patch.maps_HW3
+            out_HW3[box] += depth * maps_HW3
     return out_HW3
