@@ -53,10 +53,11 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
             remedy="leave them out, or " + _REMEDY,
         )
     from mtl_face.run import models
+    from mtl_face.run import workdir as workdirs
     from mtl_face.run.evaluate import evaluate
 
     if not models.is_run(options.model):
-        models.own_settings(options.model)  # no model at all is reported first
+        workdirs.own_settings(options.model)  # no model at all is reported first
         if options.output is None:
             raise ConfigError(
                 "an export needs an --output", remedy="give --output=DIR, a folder for the results"

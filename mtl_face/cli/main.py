@@ -165,9 +165,9 @@ def _load_config(
         reads_data = getattr(command, "READS_DATA", True)
         return config_lib.load(file, overrides, reads_data=reads_data)
     if getattr(options, "model", None) is not None:
-        from mtl_face.run import models
+        from mtl_face.run import workdir as workdirs
 
-        values, path = models.own_settings(options.model)
+        values, path = workdirs.own_settings(options.model)
         return config_lib.load_values(values, overrides, path)
     if overrides:
         raise ConfigError(

@@ -362,7 +362,10 @@ def _interpolated_sums(
     box_N = position_N // width
     box_K, index_N = np.unique(box_N, return_inverse=True)
     num_boxes = len(box_K)
-    node_P, basis_NP = _chebyshev_basis(2.0 * (position_N % width) / width - 1.0)
+    node_P = chebyshev.chebpts1(_NODES)
+    # polynomials that are 1 at one node and 0 at the others, at each sample
+    basis_NP = chebyshev.chebvander(2.0 * (position_N % width) / width - 1.0, _NODES - 1)
+    basis_NP = basis_NP @ np.linalg.inv(chebyshev.chebvander(node_P, _NODES - 1))
     column_NP = index_N[:, None] + num_boxes * np.arange(_NODES)
     gather = sparse.csr_array(
         (basis_NP.ravel(), column_NP.ravel(), _NODES * np.arange(num_samples + 1)),
@@ -388,20 +391,3 @@ def _interpolated_sums(
             target += weight_PP @ source_PKC.take(other_K, axis=1).reshape(_NODES, -1)
         sums_NC[:, begin : begin + _COLUMNS_AT_ONCE] = gather @ target.reshape(-1, num_columns)
     return sums_NC
-
-
-def _chebyshev_basis(
-    at_N: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Chebyshev nodes, and the polynomials that are 1 at one node and 0 at the others.
-
-    Args:
-        at_N: points in [-1, 1], [N].
-
-    Returns:
-        (nodes [P], value of each polynomial at each point [N, P]).
-    """
-    angle_P = np.pi * (np.arange(_NODES) + 0.5) / _NODES
-    coefficient_PP = 2.0 / _NODES * np.cos(np.arange(_NODES)[:, None] * angle_P)
-    coefficient_PP[0] /= 2.0
-    return np.cos(angle_P), chebyshev.chebvander(at_N, _NODES - 1) @ coefficient_PP

@@ -21,7 +21,6 @@ from mtl_face.run import Say, datasets, models, provenance
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.postprocess import RAW, PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
-from mtl_face.tables import PredictionTable
 from mtl_face.tasks import TASKS
 from mtl_face.training import distributed
 from mtl_face.training import history as histories
@@ -97,6 +96,7 @@ def evaluate_predictor(
     Raises:
         WorkdirError: the results cannot be written.
     """
+    config = predictor.config
     say("evaluating ...")
     raw = predict_table(predictor, validation)
     if not distributed.is_writer():
@@ -123,13 +123,19 @@ def evaluate_predictor(
             prediction_files.write(raw, folder / RAW)
         else:  # one of an earlier evaluation would be taken for these
             (folder / RAW).unlink(missing_ok=True)
-        report = _report(
-            predictor,
-            validation,
-            predictions=predictions,
-            raw=raw,
+        report = Report(
+            title=config.name,
             metrics=result,
+            predictions=predictions,
+            truth=validation.table,
+            raw=raw if predictions is not raw else None,
             history=history,
+            images=lambda row: _picture(validation, row, config.data.image_size),
+            attention=predictor.cross_attention,
+            config=config_lib.to_dict(config),
+            notice=_RENDERED_NOTICE if config.data.kind == "rendered_faces" else None,
+            warnings=result["warnings"],
+            gallery_size=config.evaluation.gallery_size,
         )
         write_report(folder / "report.html", report)
     for line in summary(result):
@@ -139,41 +145,14 @@ def evaluate_predictor(
     return result
 
 
-def _report(
-    predictor: Predictor,
-    validation: Pixels,
-    *,
-    predictions: PredictionTable,
-    raw: PredictionTable,
-    metrics: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]],
-) -> Report:
-    """The report of a run or an export. Writing it asks the network for its attention."""
-    config = predictor.config
-
-    def picture(row: int) -> NDArray[np.uint8] | None:
-        if isinstance(validation.source, np.ndarray):
-            return validation.source[row]
-        path = validation.table.paths()[row]
-        # where shards took the place of the files, these may be absent
-        if validation.source != "files" and not Path(path).is_file():
-            return None
-        return images.read_image(path, config.data.image_size)
-
-    return Report(
-        title=config.name,
-        metrics=metrics,
-        predictions=predictions,
-        truth=validation.table,
-        raw=raw if predictions is not raw else None,
-        history=history,
-        images=picture,
-        attention=predictor.cross_attention,
-        config=config_lib.to_dict(config),
-        notice=_RENDERED_NOTICE if config.data.kind == "rendered_faces" else None,
-        warnings=metrics["warnings"],
-        gallery_size=config.evaluation.gallery_size,
-    )
+def _picture(validation: Pixels, row: int, image_size: int) -> NDArray[np.uint8] | None:
+    """A row's image; None where shards took the place of the files and these are absent."""
+    if isinstance(validation.source, np.ndarray):
+        return validation.source[row]
+    path = validation.table.paths()[row]
+    if validation.source != "files" and not Path(path).is_file():
+        return None
+    return images.read_image(path, image_size)
 
 
 def scores_for_log(result: Mapping[str, Any]) -> dict[str, float]:

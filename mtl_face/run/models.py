@@ -2,20 +2,24 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jax
 
 from mtl_face import config as config_lib
 from mtl_face.config import Config
 from mtl_face.errors import WorkdirError
-from mtl_face.run import Say
+from mtl_face.inference.predictor import Forward, Predictor
+from mtl_face.run import Say, provenance
 from mtl_face.run import workdir as workdirs
+from mtl_face.training import sharding
+from mtl_face.training.checkpoint import Checkpoints
+from mtl_face.training.experiment import Experiment
+from mtl_face.weights import exported
+from mtl_face.weights.card import ExportError, model_differences
 
-if TYPE_CHECKING:
-    from mtl_face.inference.predictor import Forward, Predictor
-    from mtl_face.training.experiment import Experiment
 
-
-def load(path: str | Path) -> "Predictor":
+def load(path: str | Path) -> Predictor:
     """Loads a trained model.
 
     Args:
@@ -33,38 +37,25 @@ def load(path: str | Path) -> "Predictor":
 
 
 def own_config(path: str | Path) -> Config:
-    """The settings that a model was trained with, checked; see `own_settings`."""
-    values, place = own_settings(path)
+    """The settings that a model was trained with, checked; see `workdir.own_settings`."""
+    values, place = workdirs.own_settings(path)
     return config_lib.load_values(values, [], place)
 
 
-def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
-    """What a model was trained with, as nested settings, and the place that says so.
-
-    Those of an export lack what only training uses. Raises as `load`.
-    """
-    path = _existing(path)
-    if is_run(path):
-        return workdirs.read_settings(path), path
-    from mtl_face.weights import exported
-
-    return config_lib.of_export(exported.read_card(path)["config"]), path
-
-
-def open_model(path: str | Path, config: Config, say: Say) -> "Predictor":
+def open_model(path: str | Path, config: Config, say: Say) -> Predictor:
     """Loads a model under given settings, whose network must be the model's.
 
     Raises:
         ExportError: the export cannot be read, or its network is not that of the settings.
         WorkdirError: the run belongs to other settings, or has no evaluated checkpoint.
     """
-    path = _existing(path)
-    return open_run(path, config, say) if is_run(path) else open_export(path, config, say)
+    path = workdirs.existing(path)
+    return open_run(path, config, say) if workdirs.is_run(path) else open_export(path, config, say)
 
 
 def is_run(path: str | Path) -> bool:
     """Whether a path is the folder of a run and not an export; WorkdirError for neither."""
-    return workdirs.is_run(_existing(path))
+    return workdirs.is_run(workdirs.existing(path))
 
 
 def open_run(
@@ -72,8 +63,8 @@ def open_run(
     config: Config,
     say: Say,
     *,
-    experiment: "Experiment | None" = None,
-) -> "Predictor":
+    experiment: Experiment | None = None,
+) -> Predictor:
     """The network of the checkpoint that the settings ask for.
 
     `experiment` is that of the settings, where it was built already. The settings of `evaluation`
@@ -83,13 +74,6 @@ def open_run(
         WorkdirError: the folder holds no run, or one of other settings, or no evaluated
             checkpoint, or a damaged one.
     """
-    import jax
-
-    from mtl_face.run import provenance
-    from mtl_face.training import sharding
-    from mtl_face.training.checkpoint import Checkpoints
-    from mtl_face.training.experiment import Experiment
-
     workdir = workdirs.open_for_reading(workdir, config)
     folder = workdir / workdirs.CHECKPOINTS
     problem = WorkdirError("has no evaluated checkpoint yet", path=folder, remedy=workdirs.TRAIN)
@@ -111,21 +95,17 @@ def open_run(
         sharding.whole(variables, experiment.mesh),
         temperatures=experiment.temperatures(state),
         step=int(jax.device_get(state.step)),
-        provenance=recorded,
+        recorded=recorded,
     )
 
 
-def open_export(path: Path, config: Config, say: Say) -> "Predictor":
+def open_export(path: Path, config: Config, say: Say) -> Predictor:
     """The network of an export, which must be that of the settings.
 
     Raises:
         ExportError: the export cannot be read, or its network is not that of the settings.
         ConfigError: the batch or the mesh does not fit the devices.
     """
-    from mtl_face.run import provenance
-    from mtl_face.training import sharding
-    from mtl_face.weights import exported
-
     variables, card = exported.load(path)
     _check_settings(config, card, path, say)
     forward = _forward(config, sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp))
@@ -137,46 +117,36 @@ def open_export(path: Path, config: Config, say: Say) -> "Predictor":
         variables,
         temperatures=card["temperatures"],
         step=card["step"],
-        provenance=None if recorded is None else provenance.amended(config, recorded),
+        recorded=None if recorded is None else provenance.amended(config, recorded),
     )
 
 
-def _forward(config: Config, mesh: Any) -> "Forward":
+def _forward(config: Config, mesh: Any) -> Forward:
     """The network on these devices; ConfigError if they cannot split a batch."""
-    from mtl_face.inference.predictor import Forward
-    from mtl_face.training import sharding
-
     sharding.check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
     return Forward(config, mesh=mesh)
 
 
 def _predictor(
-    forward: "Forward",
+    forward: Forward,
     variables: Mapping[str, Any],
     *,
     temperatures: Mapping[str, float],
     step: int,
-    provenance: dict[str, Any] | None,
-) -> "Predictor":
+    recorded: dict[str, Any] | None,
+) -> Predictor:
     """Puts arrays of the host whole on every device; no traffic between processes."""
-    import jax
-
-    from mtl_face.inference.predictor import Predictor
-    from mtl_face.training import sharding
-    from mtl_face.weights.exported import weights_sha256
-
     assert forward.mesh is not None  # `_forward` gave it one
     place = sharding.replicated(forward.mesh)
     placed = jax.tree.map(
         lambda leaf: jax.make_array_from_callback(leaf.shape, place, lambda index: leaf[index]),
         variables,
     )
-    origin = {"weights_sha256": weights_sha256(variables), "provenance": provenance}
+    origin = {"weights_sha256": exported.weights_sha256(variables), "provenance": recorded}
     return Predictor(forward, placed, temperatures, step, origin)
 
 
 def _check_settings(config: Config, card: Mapping[str, Any], path: Path, say: Say) -> None:
-    from mtl_face.weights.card import ExportError, model_differences
 
     found = model_differences(card, config.model)
     if found:
@@ -197,8 +167,6 @@ def _check_settings(config: Config, card: Mapping[str, Any], path: Path, say: Sa
 def _check_tensors(
     variables: Mapping[str, Any], expected: Mapping[str, Any], card: Mapping[str, Any], path: Path
 ) -> None:
-    from mtl_face.weights import exported
-    from mtl_face.weights.card import ExportError
 
     found = exported.tensor_differences(
         exported.specification(variables),
@@ -212,14 +180,3 @@ def _check_tensors(
             remedy="evaluate it with the version of mtl_face that exported it "
             f"({card['versions'].get('mtl_face', 'unknown')})",
         )
-
-
-def _existing(path: str | Path) -> Path:
-    path = Path(path).expanduser()
-    if path.is_file() or workdirs.is_run(path) or (path / "model.json").is_file():
-        return path
-    raise WorkdirError(
-        "holds no run, and no export either" if path.exists() else "holds no run: it is not there",
-        path=path,
-        remedy=f"{workdirs.TRAIN}; or give what run.py export wrote",
-    )

@@ -16,6 +16,7 @@ from typing import Any
 from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.errors import WorkdirError, shortened
+from mtl_face.weights import exported
 
 CHECKPOINTS = "checkpoints"
 HISTORY = "history.jsonl"
@@ -86,3 +87,27 @@ def _check_same(workdir: Path, config: config_lib.Config) -> None:
             path=workdir,
             remedy="give the config that the run was started with, or another workdir (--workdir)",
         )
+
+
+def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
+    """What a model was trained with, as nested settings, and the place that says so.
+
+    Those of an export lack what only training uses. ExportError if the export cannot be read,
+    WorkdirError if there is neither.
+    """
+    path = existing(path)
+    if is_run(path):
+        return read_settings(path), path
+    return config_lib.of_export(exported.read_card(path)["config"]), path
+
+
+def existing(path: str | Path) -> Path:
+    """The path of a run or of an export; WorkdirError if it is neither."""
+    path = Path(path).expanduser()
+    if path.is_file() or is_run(path) or (path / "model.json").is_file():
+        return path
+    raise WorkdirError(
+        "holds no run, and no export either" if path.exists() else "holds no run: it is not there",
+        path=path,
+        remedy=f"{TRAIN}; or give what run.py export wrote",
+    )
