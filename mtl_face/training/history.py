@@ -4,6 +4,7 @@ Both survive sudden death. A run that goes on from a checkpoint computes the ste
 so it first drops their rows: no step is ever there twice.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -55,7 +56,7 @@ class History:
             with self._path.open("a") as file:
                 file.write("".join(map(_line, self._unwritten)))
         except OSError as error:
-            if self._path.exists():  # half a line would spoil those that follow
+            with contextlib.suppress(OSError):  # half a line would spoil those that follow
                 os.truncate(self._path, size)
             if self._warn is None:
                 raise files.unwritable(self._path, error, otherwise=_AGAIN) from error
