@@ -277,8 +277,7 @@ def make_predict_step(
 ) -> Step:
     """Builds the prediction step.
 
-    `prepare` makes the network's input, float32, of an image uint8 [B, H, W, 3]; the results go
-    where `out_shardings` says, as for `jax.jit`.
+    `prepare` makes the network's input, float32, of an image uint8 [B, H, W, 3].
 
     Returns:
         Jitted `(network parameters, batch_stats, image, index) -> outputs`: `va` [B, 2], `au`

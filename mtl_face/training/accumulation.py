@@ -49,16 +49,11 @@ def accumulate(
 ) -> tuple[tuple[jax.Array, tuple[Any, dict[str, jax.Array]]], Any]:
     """The loss and the gradient over a batch, in K = `count` microbatches.
 
-    Args:
-        loss_of: of one part; `EXAMPLE_WEIGHT` is among the numbers that it gives.
-        params: pytree of the parameters.
-        batch_stats: pytree of the running statistics; each microbatch starts with these.
-        batch: pytree of arrays [B, ...], split over all devices of the mesh; K times the number of
-            devices must divide B. Each device's share is cut into microbatches in its order.
-        key: of the dropout; each part has its own.
-        count: K.
-        placements: pytree of NamedShardings like `params`, of the gradients. While microbatches are
-            summed, each device holds parameters and sums whole, whatever these say.
+    `loss_of` gives `EXAMPLE_WEIGHT` among its numbers. `batch` holds arrays [B, ...], split over
+    all devices of the mesh; K times the number of devices must divide B, and each device's share is
+    cut into microbatches in its order. Each microbatch starts with the given `batch_stats`, and
+    has a dropout key of its own. `placements` are NamedShardings like `params`, of the gradients;
+    while microbatches are summed, each device holds parameters and sums whole.
 
     Returns:
         As `jax.value_and_grad(loss_of, has_aux=True)`. Of the numbers, those with a companion

@@ -150,12 +150,8 @@ def mean_numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Means over steps of what the steps report; its rows lie on the host.
 
     A number `NAME` with a companion `NAME_weight` is averaged by that weight (a task's loss over
-    the labels seen), all others plainly.
-
-    Returns:
-        Floats by name, without the companions; NaN where the weights add up to nothing. Rows with
-        a `bad` that is not 0 are left out and counted, as `bad_steps`; of those alone there are no
-        means.
+    the labels seen; NaN where there were none), all others plainly; the companions are left out.
+    Rows with a `bad` that is not 0 are only counted, as `bad_steps`.
     """
     sound = [row for row in rows if not row.get(guard.BAD)]
     means: dict[str, float] = {}

@@ -49,15 +49,9 @@ def record(
     """The provenance of a run that starts.
 
     It is flagged `aff_wild2_pretrained` if the user says so, if the ancestor is flagged, or if any
-    ancestor was trained on Aff-Wild2.
-
-    Args:
-        training_data: names of the data sets that it trains on.
-        pretrained_on: what the initial weights were trained on, as far as the user says.
-        aff_wild2_pretrained: whether the user says that Aff-Wild2 was among them.
-        initial_weights: their file, JSON values: `file`, `sha256` and `format`; where known,
-            `trained_on` (names) and `provenance` (of an export or checkpoint), whose content is
-            inherited. None for random weights.
+    ancestor was trained on Aff-Wild2. `pretrained_on` is what the user says of the initial weights.
+    These are JSON values, None for random weights: `file`, `sha256` and `format`; where known,
+    `trained_on` (names) and `provenance` (of an export or checkpoint), whose content is inherited.
 
     Raises:
         WeightsError: the provenance of the initial weights is not sound.

@@ -233,7 +233,9 @@ def find(content: FileContent, architecture: Architecture | None, path: Path) ->
 
 
 def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, NDArray[np.float32]]:
-    """Reads the backbone from the file `path`, the first kernel's input channels turned if told to.
+    """Reads the backbone from the file `path`.
+
+    `flip_channels` turns the input channels of the first kernel.
 
     Returns:
         The network's arrays by name, as `params/conv1/kernel`, float32, kernels HWIO.
