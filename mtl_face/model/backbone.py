@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from mtl_face.config import BackboneConfig
 from mtl_face.model import remat
 from mtl_face.model.batch_norm import FROZEN, make_batch_norm
-from mtl_face.model.convolution import CONVOLUTIONS, resolve_convolution
+from mtl_face.model.convolution import CONVOLUTIONS, max_pool, resolve_convolution
 from mtl_face.model.geometry import NOTHING_FROZEN, VARIANTS
 
 # Preserves the variance of the gradient through ReLU (He et al. 2015).
@@ -113,12 +113,13 @@ class ResNet(nn.Module):
                 f"{stages}, the number of stages"
             )
         variant = VARIANTS[settings.variant]
+        convolution_name = resolve_convolution(settings.convolution)
         convolution = functools.partial(
             nn.Conv,
             use_bias=False,
             kernel_init=_KERNEL_INIT,
             dtype=self.dtype,
-            conv_general_dilated=CONVOLUTIONS[resolve_convolution(settings.convolution)],
+            conv_general_dilated=CONVOLUTIONS[convolution_name],
         )
         batch_norm_at = [
             make_batch_norm(
@@ -137,10 +138,7 @@ class ResNet(nn.Module):
             image_BHWC
         )
         map_BHWC = nn.relu(batch_norm_at[0](name="bn1")(map_BHWC))
-        # Keyword arguments, because the ONNX converter does not see positional ones.
-        map_BHWC = nn.max_pool(
-            map_BHWC, window_shape=(3, 3), strides=(2, 2), padding=variant.pool_padding
-        )
+        map_BHWC = max_pool(map_BHWC, variant.pool_padding, convolution=convolution_name)
         map_BHWC = self._boundary(map_BHWC, 0)
         for stage, size in enumerate(settings.stage_sizes, start=1):
             for block in range(1, size + 1):

@@ -1,4 +1,4 @@
-"""The matrix-product gradient equals XLA's, in float64."""
+"""The forms for a CPU equal XLA's, value and gradient, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,8 @@ import pytest
 from jax import lax
 from model_settings import resnet
 
-from mtl_face.model.convolution import convolution_with_matmul_gradient
+from mtl_face.model import convolution
+from mtl_face.model.convolution import convolution_with_matmul_gradient, max_pool
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -20,23 +21,29 @@ def float64():
 
 # Few channels leave the kernel's gradient to XLA, many do not.
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("channels", [3, 64])
+@pytest.mark.parametrize(
+    ("channels", "features", "rows_of_strip"),
+    [(3, 4, None), (3, 20, None), (64, 4, None), (64, 4, 1), (50, 160, 2)],
+)
 @pytest.mark.parametrize(
     ("kernel", "strides", "padding", "size"),
     [
-        ((7, 7), (2, 2), ((3, 3), (3, 3)), (12, 12)),
+        ((7, 7), (2, 2), ((3, 3), (3, 3)), (20, 12)),
         ((7, 7), (2, 2), "SAME", (12, 11)),
         ((1, 1), (1, 1), "VALID", (5, 6)),
         ((1, 1), (2, 2), "VALID", (6, 7)),
         ((3, 3), (1, 1), ((1, 1), (1, 1)), (5, 6)),
+        ((3, 3), (1, 1), ((1, 1), (1, 1)), (10, 6)),
         ((3, 3), (2, 2), ((1, 1), (1, 1)), (6, 7)),
         ((3, 2), (2, 1), ((0, 2), (1, 0)), (9, 5)),
     ],
 )
-def test_value_and_gradients_equal_xla(kernel, strides, padding, size, channels):
+def test_value_and_gradients_equal_xla(
+    kernel, strides, padding, size, channels, features, rows_of_strip, monkeypatch
+):
     rng = np.random.default_rng(0)
     image_BHWI = jnp.asarray(rng.normal(size=(2, *size, channels)))
-    kernel_HWIO = jnp.asarray(rng.normal(size=(*kernel, channels, 4)))
+    kernel_HWIO = jnp.asarray(rng.normal(size=(*kernel, channels, features)))
 
     def xla(image, kernel):
         return lax.conv_general_dilated(image, kernel, strides, padding, dimension_numbers=NHWC)
@@ -47,12 +54,28 @@ def test_value_and_gradients_equal_xla(kernel, strides, padding, size, channels)
         )
 
     expected, xla_vjp = jax.vjp(xla, image_BHWI, kernel_HWIO)
+    if rows_of_strip:
+        bytes_of_row = expected.shape[0] * expected.shape[2] * kernel[1] * channels * 8
+        monkeypatch.setattr(convolution, "_CACHED_BYTES", rows_of_strip * bytes_of_row)
     got, our_vjp = jax.vjp(ours, image_BHWI, kernel_HWIO)
     assert got.dtype == jnp.float64
     np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
     cotangent_BhwO = jnp.asarray(rng.normal(size=expected.shape))
     for one, other in zip(our_vjp(cotangent_BhwO), xla_vjp(cotangent_BhwO), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("size", [(8, 9), (11, 5)])
+@pytest.mark.parametrize("padding", ["VALID", "SAME", ((0, 1), (0, 1)), ((1, 1), (1, 1))])
+def test_max_pool_equals_xla_also_where_pixels_are_equal(size, padding):
+    rng = np.random.default_rng(0)
+    map_BHWC = jnp.asarray(rng.integers(-3, 3, (2, *size, 5)), jnp.float64)
+    expected, xla_vjp = jax.vjp(lambda x: max_pool(x, padding, convolution="xla"), map_BHWC)
+    got, our_vjp = jax.vjp(lambda x: max_pool(x, padding, convolution="matmul_gradient"), map_BHWC)
+    np.testing.assert_array_equal(got, expected)
+    cotangent_BhwC = jnp.asarray(rng.normal(size=expected.shape))
+    np.testing.assert_allclose(our_vjp(cotangent_BhwC)[0], xla_vjp(cotangent_BhwC)[0], atol=1e-12)
 
 
 def test_the_backbone_learns_the_same(random_variables):
