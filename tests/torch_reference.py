@@ -98,6 +98,7 @@ class Attending(nn.Module):
     def __init__(self, width, heads, mlp_ratio, norm):
         super().__init__()
         self.pre = norm == "pre"
+        self.weights = True
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
         self.attention_norm = nn.LayerNorm(width, eps=1e-6)
         self.mlp_hidden = None
@@ -112,7 +113,9 @@ class Attending(nn.Module):
     def forward(self, query, memory=None):
         asking = self.attention_norm(query) if self.pre else query
         read = asking if memory is None else memory
-        answer, weights = self.attention(asking, read, read, average_attn_weights=False)
+        answer, weights = self.attention(
+            asking, read, read, need_weights=self.weights, average_attn_weights=False
+        )
         x = query + answer
         if not self.pre:
             x = self.attention_norm(x)
@@ -158,7 +161,7 @@ class TokenDecoder(nn.Module):
             maps.append(weights)
         if self.final_norm is not None:
             tokens = self.final_norm(tokens)
-        return tokens, torch.stack(maps, dim=1)
+        return tokens, torch.stack(maps, dim=1) if maps[0] is not None else None
 
 
 class Head(nn.Module):
@@ -178,9 +181,12 @@ class Head(nn.Module):
 
 
 class PaperNetwork(nn.Module):
-    """The whole network without dropout, from the settings of ours."""
+    """The whole network without dropout, from the settings of ours.
 
-    def __init__(self, settings: ModelConfig) -> None:
+    Without `attention` the maps are None, and PyTorch takes its faster kernels.
+    """
+
+    def __init__(self, settings: ModelConfig, *, attention: bool = True) -> None:
         super().__init__()
         s = settings
         width, shared = s.embed_dim, (s.num_heads, s.mlp_ratio)
@@ -194,14 +200,19 @@ class PaperNetwork(nn.Module):
         self.decoder = TokenDecoder(s.decoder_modules, width, *shared, s.decoder_mlp, s.norm)
         for task, out in TASK_SIZES.items():
             self.add_module(f"head_{task}", Head(s.head_layers, width, s.head_width, out))
+        for module in self.modules():
+            if isinstance(module, Attending):
+                module.weights = attention
+        self.code = None
 
     def forward(self, image_bhwc):
         """Image [B, H, W, 3] in 0..255 -> `va`, `au`, `expr` and `attention` [B, M, H, T, N]."""
         mean, std = (image_bhwc.new_tensor(values) for values in (self.mean, self.std))
         features = self.backbone(((image_bhwc - mean) / std).permute(0, 3, 1, 2))
         patches = self.projection(features)
-        code = position_code(*patches.shape[1:], place=self.position).to(patches)
-        tokens, maps = self.decoder(self.encoder((patches + code).flatten(2).transpose(1, 2)))
+        if self.code is None:
+            self.code = position_code(*patches.shape[1:], place=self.position).to(patches)
+        tokens, maps = self.decoder(self.encoder((patches + self.code).flatten(2).transpose(1, 2)))
         outputs = {
             task: self.get_submodule(f"head_{task}")(tokens[:, index])
             for index, task in enumerate(TASK_SIZES)
