@@ -290,10 +290,9 @@ def _decode_bmp(content: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
 
 def find_culprit(paths: list[str], error: Exception) -> ImageError:
     """The image of a failed batch that cannot be read."""
-    for path in paths:
-        fault = images.diagnose(path)
-        if fault is not None:
-            return fault
+    fault = next(filter(None, map(images.diagnose, paths)), None)
+    if fault is not None:
+        return fault
     for path in paths:  # sound for Pillow: ask TensorFlow itself
         try:
             decode(tf.io.read_file(path), 8)

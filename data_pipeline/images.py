@@ -109,9 +109,7 @@ def drop_missing(table: FrameTable) -> tuple[FrameTable, list[str]]:
             path=dropped[0] if dropped else None,
             remedy="check the image root: it holds one folder a video",
         )
-    keep = np.ones(len(table), dtype=bool)
-    keep[missing] = False
-    return table.take(keep), dropped
+    return table.take(np.setdiff1d(np.arange(len(table)), missing)), dropped
 
 
 def check_images(

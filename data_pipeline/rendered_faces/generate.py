@@ -70,11 +70,10 @@ def _render_video(video: Video, seed: int, root: Path) -> int:
     folder.mkdir(parents=True)
     for row, frame in enumerate(course.frame_F):
         pixel_yx3 = renderer.render(course.intensity_FA[row], course.pose(row), rng)
-        content = io.BytesIO()
+        content = io.BytesIO()  # of a full disk, Pillow would not say so
         Image.fromarray(pixel_yx3).save(content, "JPEG", quality=scene.jpeg_quality)
-        (root / layout.IMAGE_FOLDER / layout.image_name(video.name, int(frame))).write_bytes(
-            content.getvalue()
-        )
+        path = root / layout.IMAGE_FOLDER / layout.image_name(video.name, int(frame))
+        path.write_bytes(content.getvalue())
     return video.index
 
 
@@ -110,7 +109,7 @@ def _write_labels(videos: list[Video], root: Path, with_noise: bool) -> None:
     """Writes labels, truth and test list; with `with_noise` also the noise of each row."""
 
     def write(name: str, header: str, lines: list[str]) -> None:
-        text = layout.file_text(header, lines)
+        text = "\n".join([header, *lines, ""])
         (root / name).write_text(text, encoding="ascii", newline="\n")
 
     for split in SPLITS:

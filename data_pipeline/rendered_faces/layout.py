@@ -6,7 +6,6 @@ AU -1. Letters: F frames and U action units as in `annotate`; R frames of a spli
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +56,17 @@ def annotation_lines(
         va = [f"{value:.6g}" for value in labels.va_F2[row]] if columns[VA][row] else ["-5", "-5"]
         expression = str(labels.expr_F[row]) if columns[EXPR][row] else "-1"
         units = [str(unit) if columns[AU][row] else "-1" for unit in labels.au_FU[row]]
-        line = ",".join([image_name(video, int(frame)), *va, expression, *units])
-        lines.extend([line] * int(repeats_F[row]))
-    return lines
+        lines.append(",".join([image_name(video, int(frame)), *va, expression, *units]))
+    return np.repeat(lines, repeats_F).tolist()
 
 
 def noise_lines(
     video: str, frame_F: np.ndarray, va_std_F: np.ndarray, repeats_F: np.ndarray
 ) -> list[str]:
     """The lines of one video with the noise of its frames; rows as in `annotation_lines`."""
-    lines = []
-    for row, frame in enumerate(frame_F):
-        line = f"{image_name(video, int(frame))},{va_std_F[row]:.6g}"
-        lines.extend([line] * int(repeats_F[row]))
-    return lines
-
-
-def file_text(header: str, lines: Sequence[str]) -> str:
-    """A whole file: header, lines, final newline."""
-    return "\n".join([header, *lines]) + "\n"
+    rows = zip(frame_F.tolist(), va_std_F.tolist(), strict=True)
+    lines = [f"{image_name(video, frame)},{std:.6g}" for frame, std in rows]
+    return np.repeat(lines, repeats_F).tolist()
 
 
 GENERATOR_VERSION = 6

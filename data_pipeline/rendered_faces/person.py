@@ -177,21 +177,19 @@ def sample_appearance(shape: Shape, rng: np.random.Generator) -> Appearance:
     if shape.masculine < 0.5 and rng.random() < 0.5:
         paint_3 = to_linear(np.array([rng.uniform(150, 205), rng.uniform(50, 95), 85]))
         lip_3 = lip_3 + rng.uniform(0.3, 0.8) * (paint_3 - lip_3)
+    iris_3 = to_linear(_IRIS_SRGB[iris_index] * rng.uniform(0.85, 1.15))
+    lash_range = (0.55, 0.95) if shape.masculine < 0.5 else (0.25, 0.5)
     return Appearance(
         albedo_HW3=np.clip(albedo_HW3, 0.004, 1).astype(np.float32),
         lip_colour_3=lip_3.astype(np.float32),
         hair_colour_3=hair_3.astype(np.float32),
-        iris_colour_3=to_linear(_IRIS_SRGB[iris_index] * rng.uniform(0.85, 1.15)).astype(
-            np.float32
-        ),
+        iris_colour_3=iris_3.astype(np.float32),
         hair_style=style,
         hairline=hairline,
         gloss=float(rng.uniform(0.05, 0.22)),
         fold_strength=float(rng.uniform(0.8, 1.15)),
         permanent_fold=float(0.0025 * shape.old * rng.uniform(0.3, 1)),
-        lash_density=float(
-            rng.uniform(0.55, 0.95) if shape.masculine < 0.5 else rng.uniform(0.25, 0.5)
-        ),
+        lash_density=float(rng.uniform(*lash_range)),
     )
 
 
