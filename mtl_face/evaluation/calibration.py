@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from mtl_face import probabilities
 from mtl_face.errors import UserError
 from mtl_face.evaluation.smoothing import Smoothing, smooth
-from mtl_face.files import write_json
 from mtl_face.tables import PredictionTable
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA_NAMES
 
@@ -178,13 +177,8 @@ def group_names(dataset_N: NDArray[Any], video_N: NDArray[Any]) -> NDArray[np.st
     return np.asarray(names, np.str_)
 
 
-def write(calibration: Calibration, path: str | os.PathLike[str]) -> None:
-    """Writes a calibration as JSON, whole or not at all; WorkdirError where that fails."""
-    write_json(path, calibration.to_dict())
-
-
 def read(path: str | os.PathLike[str]) -> Calibration:
-    """Reads a calibration that `write` wrote.
+    """Reads a file that holds a calibration's `to_dict` as JSON.
 
     Raises:
         CalibrationError: the file is missing, or no calibration of a layout known here.

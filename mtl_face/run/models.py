@@ -59,11 +59,7 @@ def is_run(path: str | Path) -> bool:
 
 
 def open_run(
-    workdir: Path,
-    config: Config,
-    say: Say,
-    *,
-    experiment: Experiment | None = None,
+    workdir: Path, config: Config, say: Say, *, experiment: Experiment | None = None
 ) -> Predictor:
     """The network of the checkpoint that the settings ask for.
 
@@ -109,7 +105,18 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
     variables, card = exported.load(path)
     _check_settings(config, card, path, say)
     forward = _forward(config, sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp))
-    _check_tensors(variables, forward.abstract_variables(), card, path)
+    found = exported.tensor_differences(
+        exported.specification(variables),
+        exported.specification(forward.abstract_variables()),
+        expected_by="the network",
+    )
+    if found:
+        raise ExportError(
+            "does not fit the network of its settings: " + "; ".join(found),
+            path=path,
+            remedy="evaluate it with the version of mtl_face that exported it "
+            f"({card['versions'].get('mtl_face', 'unknown')})",
+        )
     say(f"parameters of {path}, step {card['step']} of their run")
     recorded = card["provenance"]
     return _predictor(
@@ -147,7 +154,6 @@ def _predictor(
 
 
 def _check_settings(config: Config, card: Mapping[str, Any], path: Path, say: Say) -> None:
-
     found = model_differences(card, config.model)
     if found:
         raise ExportError(
@@ -161,22 +167,4 @@ def _check_settings(config: Config, card: Mapping[str, Any], path: Path, say: Sa
         say(
             f"note: it was trained on crops of {stored} pixels, these are read at "
             f"{config.data.image_size} (data.image_size)"
-        )
-
-
-def _check_tensors(
-    variables: Mapping[str, Any], expected: Mapping[str, Any], card: Mapping[str, Any], path: Path
-) -> None:
-
-    found = exported.tensor_differences(
-        exported.specification(variables),
-        exported.specification(expected),
-        expected_by="the network",
-    )
-    if found:
-        raise ExportError(
-            "does not fit the network of its settings: " + "; ".join(found),
-            path=path,
-            remedy="evaluate it with the version of mtl_face that exported it "
-            f"({card['versions'].get('mtl_face', 'unknown')})",
         )

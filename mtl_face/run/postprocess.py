@@ -19,7 +19,7 @@ from mtl_face.evaluation.calibration import Calibration, CalibrationError
 from mtl_face.evaluation.calibration_fit import Search
 from mtl_face.evaluation.joining import asked_rows, match
 from mtl_face.evaluation.smoothing import Scale, Smoothing, smooth
-from mtl_face.files import sha256
+from mtl_face.files import sha256, write_json
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import EPISTEMIC_COLUMNS, FrameTable, PredictionError, PredictionTable
@@ -268,5 +268,5 @@ def calibrate(source: Labelled, search: Search, output: Path, say: Say) -> Calib
     if Path(source.labels).is_file():
         files["truth_sha256"] = sha256(source.labels)
     fitted = dataclasses.replace(fitted, fitted_on={**files, **fitted.fitted_on})
-    calibrations.write(fitted, output)
+    write_json(output, fitted.to_dict())
     return fitted

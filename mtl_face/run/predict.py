@@ -127,11 +127,7 @@ def predict_table(
 
 
 def _read_list(
-    config: Config,
-    test_list: Path,
-    images: str | Path | None,
-    missing_images: str,
-    say: Say,
+    config: Config, test_list: Path, images: str | Path | None, missing_images: str, say: Say
 ) -> FrameTable:
     if images is None:
         data = datasets.evaluated(dataclasses.replace(config.data, shards=None))

@@ -67,11 +67,7 @@ class ScoredFile:
 
 
 def score_file(
-    predictions: Path,
-    how: Scoring,
-    *,
-    calibration: Path | None = None,
-    say: Say,
+    predictions: Path, how: Scoring, *, calibration: Path | None = None, say: Say
 ) -> ScoredFile:
     """Scores a file of predictions against labels; a calibration is applied before the score.
 

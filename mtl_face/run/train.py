@@ -146,7 +146,8 @@ def _start(trainer: Trainer, newest: int | None, backbone: LoadedBackbone | None
         say(f"going on from step {step}")
         return state
     backbone = backbone or initial_weights(config, say)
-    say(f"compiling on {_devices()} ...")
+    several = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    say(f"compiling on {jax.device_count()} {jax.default_backend()} device(s){several} ...")
     state = experiment.make_state()
     if backbone is not None:
         state = with_backbone(state, backbone.params, backbone.batch_stats)
@@ -172,17 +173,8 @@ def initial_weights(config: Config, say: Say) -> LoadedBackbone | None:
     return backbone
 
 
-def _devices() -> str:
-    words = f"{jax.device_count()} {jax.default_backend()} device(s)"
-    several = jax.process_count() > 1
-    return f"{words} of {jax.process_count()} processes" if several else words
-
-
 def _training_data(
-    experiment: Experiment,
-    table: FrameTable,
-    rows: order.Order,
-    say: Say,
+    experiment: Experiment, table: FrameTable, rows: order.Order, say: Say
 ) -> TrainingData:
     config = experiment.config
     batch_size = config.optimizer.batch_size

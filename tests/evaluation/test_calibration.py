@@ -11,6 +11,7 @@ from mtl_face.evaluation import calibration as calibrations
 from mtl_face.evaluation.calibration import Calibration, CalibrationError, apply
 from mtl_face.evaluation.prediction_files import read, write
 from mtl_face.evaluation.smoothing import Smoothing, smooth
+from mtl_face.files import write_json
 from mtl_face.tables import PredictionError
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
@@ -101,7 +102,7 @@ def test_a_calibration_belongs_to_one_probability(fitted, refused):
 
 def test_files_read_back(tmp_path):
     calibration = make_calibration(smoothing=Smoothing(windows={"au": 30}))
-    calibrations.write(calibration, tmp_path / "c.json")
+    write_json(tmp_path / "c.json", calibration.to_dict())
     assert calibrations.read(tmp_path / "c.json") == calibration
     calibrated = apply(make_predictions(make_labels(20)), calibration)
     write(calibrated, tmp_path / "p.parquet")
