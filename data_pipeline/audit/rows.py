@@ -207,11 +207,9 @@ def shared_between_splits(
 
 
 def _compare(table: FrameTable, rows: list[int]) -> str:
-    expression_R = table.expression[rows].astype(float)
-    expression_R[expression_R < 0] = np.nan
-    value_RK = np.column_stack(
-        [table.valence[rows], table.arousal[rows], expression_R, table.au[rows]]
-    )
+    expression_R = np.where(table.expression[rows] < 0, np.nan, table.expression[rows])
+    va_R2 = np.column_stack([table.valence[rows], table.arousal[rows]])
+    value_RK = np.column_stack([va_R2, expression_R, table.au[rows]])
     missing_RK = np.isnan(value_RK)
     low = np.where(missing_RK, np.inf, value_RK).min(axis=0)
     high = np.where(missing_RK, -np.inf, value_RK).max(axis=0)

@@ -180,9 +180,8 @@ def _drift(
     value_F = np.full(len(time_F), centre)
     for period in (rng.uniform(150, 300), rng.uniform(60, 120)):
         phase = rng.uniform(0, 2 * np.pi)
-        value_F = value_F + spread * 0.8 * rng.normal() * np.sin(
-            2 * np.pi * time_F / period + phase
-        )
+        wave_F = np.sin(2 * np.pi * time_F / period + phase)
+        value_F = value_F + spread * 0.8 * rng.normal() * wave_F
     # A soft limit keeps the movement smooth where it would leave the range.
     return limit * np.tanh(value_F / limit)
 

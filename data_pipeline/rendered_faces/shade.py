@@ -123,9 +123,7 @@ def shade(
         for x in range(width):
             found = id_YX[y, x]
             if found < 0:
-                out_YX3[y, x, 0] = background_YX3[y, x, 0]
-                out_YX3[y, x, 1] = background_YX3[y, x, 1]
-                out_YX3[y, x, 2] = background_YX3[y, x, 2]
+                out_YX3[y, x] = background_YX3[y, x]
                 continue
             w1, w2 = weight_YX2[y, x, 0], weight_YX2[y, x, 1]
             w0 = one - w1 - w2
@@ -205,9 +203,8 @@ def shade(
                 green += rim * (colours_43[1, 1] * ring - green)
                 blue += rim * (colours_43[1, 2] * ring - blue)
                 pupil = _ramp(np.float32(0.20), np.float32(0.15), off_axis)
-                red *= one - np.float32(0.96) * pupil
-                green *= one - np.float32(0.96) * pupil
-                blue *= one - np.float32(0.96) * pupil
+                keep = one - np.float32(0.96) * pupil
+                red, green, blue = red * keep, green * keep, blue * keep
                 # The lids shade the upper part of the eye.
                 openness = np.float32(0.62) + np.float32(0.38) * _ramp(
                     np.float32(0.42), np.float32(-0.1), dy
