@@ -7,6 +7,7 @@ masks and the batch norms' statistics mean the same on one device as on a thousa
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -87,12 +88,13 @@ def make_train_step(
         `weights` by task. `numbers` are float32 scalars: `loss`, `gradient_norm`,
         `gradient_norm/BLOCK` and the objective's.
     """
+    gpus = mesh if mesh.devices.flat[0].platform == "gpu" else None
 
     def loss_of(
         params: Any, batch_stats: Any, batch: dict, dropout_key: jax.Array
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
         sums = (
-            nn.intercept_methods(wide_gradients.intercept)
+            nn.intercept_methods(functools.partial(wide_gradients.intercept, gpus=gpus))
             if options.wide
             else contextlib.nullcontext()
         )

@@ -5,6 +5,11 @@ it is rounded to 8 bits on each device, and then summed over the devices in bflo
 small terms vanish beside large sums. Here the last step of that product, its sum over examples and
 pixels, is put out in float32: what the devices exchange is float32, the factors are as they were.
 
+On a GPU this holds of products alone. cuDNN sums the gradient of a convolution's kernel in float32
+too, but puts it out in the type of the factors: asked for float32, XLA would widen both factors in
+memory, activations of the whole network, and compute in float32. So each device rounds its sum, and
+the devices' sums are added up in float32.
+
 This is done from outside, for the `nn.Dense` and `nn.Conv` of any network whose `dtype` is narrower
 than float32; others are left alone.
 
@@ -15,6 +20,7 @@ Shapes: B batch, H W height and width of the input, h w of the output, I O input
 channels, r c rows and columns of a kernel.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +28,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -29,9 +36,17 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def intercept(
-    call: Callable[..., Any], arguments: Any, options: Any, context: nn.module.InterceptorContext
+    call: Callable[..., Any],
+    arguments: Any,
+    options: Any,
+    context: nn.module.InterceptorContext,
+    *,
+    gpus: Mesh | None = None,
 ) -> Any:
-    """An interceptor, as `nn.intercept_methods` takes it."""
+    """An interceptor, as `nn.intercept_methods` takes it.
+
+    `gpus` is the mesh over which the first axis of the inputs is split, if it is one of GPUs.
+    """
     module = context.module
     if (
         context.method_name != "__call__"
@@ -46,7 +61,7 @@ def intercept(
     if isinstance(module, nn.Dense):
         outputs = _product(inputs, kernel)
     else:
-        outputs = _convolution_of(module, inputs, kernel)
+        outputs = _convolution_of(module, inputs, kernel, gpus)
     if module.use_bias:
         bias = module.get_variable("params", "bias")
         outputs = _add_bias(outputs, bias)
@@ -57,7 +72,9 @@ def _is_narrow(dtype: Any) -> bool:
     return dtype is not None and jnp.finfo(dtype).bits < 32
 
 
-def _convolution_of(module: nn.Conv, image_BHWI: jax.Array, kernel_rcIO: jax.Array) -> jax.Array:
+def _convolution_of(
+    module: nn.Conv, image_BHWI: jax.Array, kernel_rcIO: jax.Array, gpus: Mesh | None
+) -> jax.Array:
     strides, padding = module.strides, module.padding
     dilations = {module.input_dilation, module.kernel_dilation} - {1, None}
     kernel_size = module.kernel_size
@@ -77,7 +94,7 @@ def _convolution_of(module: nn.Conv, image_BHWI: jax.Array, kernel_rcIO: jax.Arr
         shape = image_BHWI.shape[1:3]
         padding = lax.padtype_to_pads(shape, kernel_rcIO.shape[:2], strides, padding)
     pads = tuple((p, p) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in padding)
-    return _convolve(image_BHWI, kernel_rcIO, strides, pads)
+    return _convolve(image_BHWI, kernel_rcIO, strides, pads, gpus)
 
 
 def _narrow_product(inputs: jax.Array, kernel_IO: jax.Array) -> jax.Array:
@@ -129,8 +146,13 @@ _add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 def _narrow_convolution(
-    image_BHWI: jax.Array, kernel_rcIO: jax.Array, strides: tuple[int, int], pads: Pads
+    image_BHWI: jax.Array,
+    kernel_rcIO: jax.Array,
+    strides: tuple[int, int],
+    pads: Pads,
+    gpus: Mesh | None,
 ) -> jax.Array:
+    del gpus
     return lax.conv_general_dilated(
         image_BHWI,
         kernel_rcIO.astype(image_BHWI.dtype),
@@ -140,19 +162,20 @@ def _narrow_convolution(
     )
 
 
-_convolve = jax.custom_vjp(_narrow_convolution, nondiff_argnums=(2, 3))
+_convolve = jax.custom_vjp(_narrow_convolution, nondiff_argnums=(2, 3, 4))
 
 
 def _convolve_forward(
-    image_BHWI: jax.Array, kernel_rcIO: jax.Array, strides: tuple[int, int], pads: Pads
+    image_BHWI: jax.Array, kernel_rcIO: jax.Array, *how: Any
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    outputs = _narrow_convolution(image_BHWI, kernel_rcIO, strides, pads)
+    outputs = _narrow_convolution(image_BHWI, kernel_rcIO, *how)
     return outputs, (image_BHWI, kernel_rcIO)
 
 
 def _convolve_backward(
     strides: tuple[int, int],
     pads: Pads,
+    gpus: Mesh | None,
     saved: tuple[jax.Array, jax.Array],
     gradient_BhwO: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
@@ -175,16 +198,48 @@ def _convolve_backward(
             pads, kernel_rcIO.shape[:2], reach, image_BHWI.shape[1:3], strict=True
         )
     ]
-    kernel_gradient_rcIO = lax.conv_general_dilated(
-        image_BHWI,
-        gradient_BhwO,
-        (1, 1),
-        kernel_pads,
+    kernel_gradient = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding=kernel_pads,
         rhs_dilation=strides,
         dimension_numbers=("CHWN", "IHWO", "HWNC"),
-        preferred_element_type=jnp.float32,
     )
+    if gpus is None:
+        kernel_gradient_rcIO = kernel_gradient(
+            image_BHWI, gradient_BhwO, preferred_element_type=jnp.float32
+        )
+    else:
+        total = sum_of_devices(kernel_gradient, image_BHWI, gradient_BhwO, mesh=gpus)
+        kernel_gradient_rcIO = total.reshape(kernel_rcIO.shape)
     return image_gradient_BHWI, kernel_gradient_rcIO
+
+
+def sum_of_devices(
+    sum_of_one: Callable[[jax.Array, jax.Array], jax.Array],
+    left: jax.Array,
+    right: jax.Array,
+    *,
+    mesh: Mesh,
+) -> jax.Array:
+    """The devices' narrow sums over their examples of two arrays, added up in float32.
+
+    Flat: where the sum kept the layout in which cuDNN gives it, the optimizer would copy its
+    parameters and moments into that layout and back.
+    """
+
+    def of_device(left: jax.Array, right: jax.Array) -> jax.Array:
+        return sum_of_one(left, right).astype(jnp.float32).reshape(-1)
+
+    if jax.sharding.get_abstract_mesh().manual_axes:  # this trace sees one device already
+        return of_device(left, right)
+    axes = mesh.axis_names
+    return jax.shard_map(
+        lambda left, right: lax.psum(of_device(left, right), axes),
+        mesh=mesh,
+        in_specs=(PartitionSpec(axes), PartitionSpec(axes)),
+        out_specs=PartitionSpec(),
+    )(left, right)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)

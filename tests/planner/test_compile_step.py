@@ -18,7 +18,7 @@ def test_auto_is_settled_for_the_platform_that_is_compiled_for():
     for platform, convolution, method in [
         ("tpu", "xla", "separable"),
         ("cpu", "matmul_gradient", "gather"),
-        ("gpu", "xla", "gather"),
+        ("gpu", "cudnn", "gather"),
     ]:
         assert for_platform(settings.model, platform).backbone.convolution == convolution
         assert resolve_method(settings.augmentation.method, platform) == method

@@ -1,6 +1,7 @@
 """Gradients in float32 of a network in bfloat16: what they are, and that nothing else changes."""
 
 import contextlib
+import functools
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_face.training import wide_gradients
+from mtl_face.training import sharding, wide_gradients
 
 
 class Network(nn.Module):
@@ -97,6 +98,26 @@ def test_sums_over_examples_come_out_in_float32(wide):
     kernels = {(kind, name) for kind, name in types if kind != "reduce_sum"}
     assert {name for _, name in kernels} == expected
     assert ("reduce_sum", expected.copy().pop()) in types
+
+
+def test_on_gpus_the_sums_of_devices_are_added_up_in_float32():
+    """What the kernels' gradients are there, computed by this machine's devices."""
+    mesh = sharding.make_mesh()
+    _, params = loss_and_params(jnp.float16, wide=True)
+
+    def loss(params, image_BHWC):
+        with nn.intercept_methods(functools.partial(wide_gradients.intercept, gpus=mesh)):
+            outputs = Network(jnp.float16).apply(params, image_BHWC)
+        return jnp.mean(jnp.square(outputs.astype(jnp.float32)))
+
+    image_BHWC = jax.device_put(IMAGE, sharding.by_example(mesh))
+    step = jax.jit(jax.grad(loss)).lower(params, image_BHWC).compile()
+    found = jax.device_get(step(params, image_BHWC))
+    assert max(relative(found, gradient(jnp.float32, wide=False))) < 5e-3
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+    reduced = [line for line in step.as_text().splitlines() if " all-reduce(" in line]
+    assert reduced
+    assert not any("f16[" in line for line in reduced)
 
 
 def test_what_has_no_wide_gradient_is_refused():
