@@ -1,4 +1,4 @@
-"""`plan`: report what a train step takes on TPUs or on this machine, without data or weights.
+"""`plan`: report what a train step takes on TPUs, GPUs or this machine, without data or weights.
 
 The step is compiled, which gives its memory, arithmetic, traffic and shortest time.
 """
@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topology",
         required=True,
         metavar="KIND:SHAPE",
-        help="slice of TPUs, as v5e:4x4 or v5p:2x2x4; local: the devices of this machine",
+        help="slice of TPUs, as v5e:4x4 or v5p:2x2x4; GPUs of one host or several, as h100:8 or "
+        "h100:2x8; local: the devices of this machine",
     )
     parser.add_argument(
         "--batch",
@@ -58,10 +59,11 @@ def run(config: Config, options: argparse.Namespace) -> int:
     target = Target(options.topology, options.batch or config.optimizer.batch_size, options.effort)
     plan = planner.make(config, target, input_rate=options.input_rate, say=print)
     figures, answer = plan.figures, plan.program.answer
-    if figures["fits"]:
+    if answer["fits"]:
         print("\n".join(_lines(figures)))
-    else:
-        print(f"{target.batch_size} images a step do not fit: {answer['message']}")
+    if not figures["fits"]:
+        problem = answer.get("message") or "they need more than a step may take"
+        print(f"{target.batch_size} images a step do not fit: {problem}")
 
     def write() -> None:
         if options.output is not None:
@@ -79,7 +81,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
         write()
     earlier = " by an earlier call" if plan.program.cached else ""
     print(f"\ncompiled in {answer['seconds']:.0f} s{earlier}, effort {target.effort}")
-    print(f"program: {plan.program.hlo_file}" if figures["fits"] else "")
+    print(f"program: {plan.program.hlo_file}" if answer["fits"] else "")
     if options.output is not None:
         print(f"plan: {options.output}")
     print("next: python run.py train with this --config; docs/scaling.md explains the figures")
@@ -108,7 +110,9 @@ def _lines(plan: dict[str, Any]) -> list[str]:
     if chip is None:
         text.append("no published peaks known of this device: no roofline, no memory limit")
     text += ["", "memory a chip", *_memory(plan["memory"])]
-    text += ["", "arithmetic and memory traffic, an image", *_arithmetic(plan["arithmetic"])]
+    if "program" in plan:
+        text += ["", "program of a chip, a step", *_program(plan["program"])]
+    text += ["", "arithmetic and memory traffic, an image", *_arithmetic(plan)]
     text += ["", "exchanges between chips, a step", *_exchanges(plan)]
     if plan["roofline"] is not None:
         text += ["", "shortest time of a step by published peaks", *_roofline(plan)]
@@ -153,18 +157,57 @@ def _memory(rows: dict[str, Any]) -> list[str]:
         for name in _MEANING
         if rows[name]
     ]
-    total = f"  {'total':<12}{rows['total'] / _GIB:9.3f} GiB"
+    name = "total" if rows["needed"] == rows["total"] else "peak"
+    total = f"  {name:<12}{rows['needed'] / _GIB:9.3f} GiB"
     if rows["capacity"]:
         total += f"  of {rows['capacity'] / _GIB:.1f}: {100 * rows['share']:.0f} %"
     return [*text, total]
 
 
-def _arithmetic(rows: dict[str, Any]) -> list[str]:
+def _program(rows: dict[str, Any]) -> list[str]:
+    """What a program for GPUs is made of, and what only a GPU can tell."""
+    text = [
+        f"  {row['library']:<7}{row['count']:4} {row['target']:<26}{row['phase']:<9}"
+        f"{row['dtype']} to {row['result_dtype']:<5}{row['flops'] / 1e9:9.1f} GFLOP"
+        f"{_bytes(row['bytes']):>9}"
+        for row in rows["libraries"]
+    ]
+    text.append(
+        f"  fused: {_count(rows['fused_operations'], 'operation')} in "
+        f"{_count(rows['kernels'], 'kernel')}, {rows['single_operations']} of which hold one alone"
+    )
+    for name in ("transposes", "copies"):
+        found = rows[name]
+        total = sum(row["bytes"] for row in found)
+        text.append(
+            f"  {name} of activations from 1 MB: {sum(row['count'] for row in found)}"
+            + (f", {_bytes(total)}" if found else "")
+        )
+        text += [f"    {row['count']:4} {row['shape']}  {row['source']}" for row in found]
+    text.append(f"  transposes and copies of parameters: {_bytes(rows['parameter_copies'])}")
+    if rows["scatters"]["count"]:
+        text.append(
+            f"  additions to scattered places, atomic and slow: {rows['scatters']['count']}, "
+            f"{_bytes(rows['scatters']['bytes'])}"
+        )
+    text.append(
+        "  not known without a GPU: the algorithms that timing would choose, the kernels and "
+        "workspace of cuDNN and cuBLAS, products by Triton"
+    )
+    return text
+
+
+def _arithmetic(plan: dict[str, Any]) -> list[str]:
+    rows = plan["arithmetic"]
     text = [
         f"  compiled    {rows['flops_per_image'] / 1e9:9.3f} GFLOP, {rows['ratio']:.3f} times the "
         f"closed form's {rows['analytical_flops_per_image'] / 1e9:.3f}",
         f"  traffic     {rows['hbm_bytes_per_image'] / 1e9:9.3f} GB to and from memory",
     ]
+    if "program" in plan:
+        inside = sum(row["bytes"] for row in plan["program"]["libraries"])
+        share = inside / plan["program"]["moved_bytes"]
+        text[-1] += f", {100 * share:.0f} % of it in library calls"
     if rows["on_chip_bytes_per_image"]:
         text.append(
             f"  on the chip {rows['on_chip_bytes_per_image'] / 1e9:9.3f} GB to and from its own "

@@ -3,7 +3,7 @@
 import dataclasses
 
 LOCAL = "local"
-"""The devices of this machine, in place of the name of a slice of TPUs."""
+"""The devices of this machine, in place of the name of TPUs or GPUs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,7 +11,7 @@ class Target:
     """What a step is compiled for.
 
     Attributes:
-        topology: `local`, or a name of a slice of TPUs, see `chips.check_topology`.
+        topology: `local`, or the name of a slice of TPUs or of GPUs, see `chips.check_topology`.
         batch_size: examples over all devices.
         effort: `full`, or `low` for less of the compiler's search.
     """

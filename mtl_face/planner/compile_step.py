@@ -2,8 +2,8 @@
 
     python -m mtl_face.planner.compile_step < request.json > answer.json
 
-A plan for TPUs runs it in a process of its own, which loads the TPU's compiler: beside that library
-some of JAX fails on a machine without a TPU.
+A plan for TPUs or GPUs that are not there runs it in a process of its own, which loads their
+compiler: beside that library some of JAX fails on a machine without them.
 """
 
 import contextlib
@@ -18,12 +18,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 from jax.experimental import topologies
 
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError
 from mtl_face.model.geometry import stage_of
-from mtl_face.planner import LOCAL, Target
+from mtl_face.planner import LOCAL, Target, chips, gpus
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
 from mtl_face.training import sharding
 from mtl_face.training.experiment import Experiment
@@ -79,7 +80,7 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
             "seconds": time.perf_counter() - begin,
         }
     hlo_file.write_bytes(gzip.compress(compiled.as_text().encode(), 6))
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    memory, cost = compiled.memory_analysis(), _cost(compiled)
     return answer | {
         "fits": True,
         "memory": {
@@ -88,6 +89,7 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
             "alias": memory.alias_size_in_bytes,
             "temporaries": memory.temp_size_in_bytes,
             "code": memory.generated_code_size_in_bytes,
+            "peak": memory.peak_memory_in_bytes,
         },
         "flops": cost["flops"],
         "bytes_accessed": cost["bytes accessed"],
@@ -145,7 +147,30 @@ def trained_sizes(params: Any, frozen_stages: int) -> list[int]:
 def _devices(topology: str) -> list[jax.Device]:
     if topology == LOCAL:
         return jax.devices()
+    cards = chips.gpu_topology(topology)
+    if cards is not None:
+        kind, hosts, gpus_per_host = cards
+        return topologies.get_topology_desc(
+            platform="cuda",
+            target_config=gpus.target_config(kind),
+            # Of one partition: hosts, and GPUs of each.
+            topology=f"1x{hosts}x{gpus_per_host}",
+        ).devices
     return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+
+
+def _cost(compiled: jax.stages.Compiled) -> dict[str, float]:
+    """The compiler's count of operations and bytes of one device.
+
+    A compiler for GPUs that are not there gives none; then JAX's own analysis of the program, which
+    has nothing of library calls.
+    """
+    cost = compiled.cost_analysis()
+    if cost is None:
+        executable: Any = compiled.runtime_executable()
+        (module,) = executable.hlo_modules()
+        cost = jaxlib._jax.hlo_module_cost_analysis(jax.devices("cpu")[0].client, module)
+    return cost
 
 
 def _memory_limit(device: jax.Device) -> int | None:
@@ -156,7 +181,7 @@ def _memory_limit(device: jax.Device) -> int | None:
 def _chips(devices: list[jax.Device]) -> int:
     """A chip of some TPUs is two devices; they share its place in the slice."""
     places = [getattr(device, "coords", None) for device in devices]
-    if any(place is None for place in places):
+    if devices[0].platform != "tpu" or any(place is None for place in places):
         return len(devices)
     return len({tuple(place) for place in places if place is not None})
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mtl_face.planner import hlo, traffic
+from mtl_face.planner import gpu_program, hlo, traffic
 from mtl_face.planner.chips import Chip
 from mtl_face.planner.flops import Flops
 
@@ -33,26 +33,38 @@ def analyse(
 
     Returns:
         `memory`, `arithmetic`, `collectives`, `gradients`, `roofline` (None without a chip) and
-        `loops` (a note where the compiler counted a loop once), see the functions for each.
+        `loops` (a note where the compiler counted a loop once), see the functions for each; of GPUs
+        also `program`, see `gpu_program.summary`.
     """
     devices_per_chip = compiled["devices"] / compiled["chips"]
     images = batch_size / compiled["devices"]
-    found = traffic.collectives(module, compiled["devices"])
-    exchanged = traffic.exchanges(found, compiled["parameter_sizes"], shards=compiled["shards"])
+    exchanged = traffic.exchanges(
+        traffic.collectives(module, compiled["devices"]),
+        compiled["parameter_sizes"],
+        shards=compiled["shards"],
+    )
     loops = uncounted_loops(module)
-    flops = compiled["flops"]
-    if loops:  # counted once, so that the closed form knows better
-        flops = max(flops, analytical.training * images)
+    counted = compiled["flops"]
     # The compiler's count has what stays on the chip too: up to half of it.
     on_chip = traffic.on_chip_bytes(module)
     hbm_bytes = max(compiled["bytes_accessed"] - on_chip, 0)
+    program = {}
+    if compiled["platform"] == "gpu":  # whose compiler's count lacks the calls of libraries
+        found = gpu_program.summary(module, compiled["parameter_sizes"])
+        program["program"] = found
+        counted += sum(row["flops"] for row in found["libraries"])
+        hbm_bytes, loops = found["moved_bytes"], []
+    flops = counted
+    if loops:  # counted once, so that the closed form knows better
+        flops = max(flops, analytical.training * images)
     return {
         "images_per_chip": images * devices_per_chip,
         "memory": memory(compiled, chip, devices_per_chip),
+        **program,
         "arithmetic": {
-            "flops_per_image": compiled["flops"] / images,
+            "flops_per_image": counted / images,
             "analytical_flops_per_image": analytical.training,
-            "ratio": compiled["flops"] / images / analytical.training,
+            "ratio": counted / images / analytical.training,
             "hbm_bytes_per_image": hbm_bytes / images,
             "on_chip_bytes_per_image": on_chip / images,
             "loops": loops,
@@ -79,7 +91,8 @@ def memory(compiled: Mapping[str, Any], chip: Chip | None, devices_per_chip: flo
         Bytes on a chip: `parameters`, `optimizer`, `statistics`, `batch`, `padding` (of the
         arguments' layouts), `output` (results that do not take the place of an argument),
         `temporaries` (activations, gradients and all else that lives during the step), `code`, and
-        `total`, their sum; `capacity`, or None, and `share`, the part of it that is taken.
+        `total`, their sum; `needed`, on a GPU the compiler's peak, else the total; `capacity`, or
+        None, and `share`, the part of it that is needed.
     """
     account, kinds = compiled["memory"], compiled["arguments"]
     listed = ("parameters", "optimizer", "statistics", "batch")
@@ -89,13 +102,16 @@ def memory(compiled: Mapping[str, Any], chip: Chip | None, devices_per_chip: flo
     rows["temporaries"] = account["temporaries"]
     rows["code"] = account["code"]
     rows = {name: round(value * devices_per_chip) for name, value in rows.items()}
-    total = sum(rows.values())
+    total = needed = sum(rows.values())
+    if compiled["platform"] == "gpu":
+        needed = account["peak"]
     capacity = None if chip is None else chip.memory_bytes
     return {
         **rows,
         "total": total,
+        "needed": needed,
         "capacity": capacity,
-        "share": None if capacity is None else total / capacity,
+        "share": None if capacity is None else needed / capacity,
     }
 
 

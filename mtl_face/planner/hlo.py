@@ -49,7 +49,7 @@ class Instruction:
         source: the place in the code, as JAX names it; "" if none.
         called: computations that it runs.
         trips: how often a loop runs; 1 for all else, 0 if the compiler does not know.
-        attributes: the rest of the line; of a constant, its value.
+        attributes: the rest of the line; of a constant, its value, of a parameter, its number.
         result_type: the result as in the text, with its layout.
     """
 
@@ -128,6 +128,14 @@ def bits(dtype: str) -> int:
     return int(re.findall(r"\d+", dtype)[0])
 
 
+def shapes(text: str) -> list[tuple[str, list[int]]]:
+    """Type and sizes of each array of a result's type."""
+    return [
+        (dtype, [int(size.lstrip("<=")) for size in sizes.split(",") if size])
+        for dtype, sizes in _ARRAY.findall(text)
+    ]
+
+
 def _with_trips(item: Instruction, computations: dict[str, list[Instruction]]) -> Instruction:
     """A loop with its length where only the condition has it, as `number < constant`.
 
@@ -171,7 +179,7 @@ def _instruction(line: str) -> Instruction | None:
         source=metadata[1] if metadata else "",
         called=tuple(called),
         trips=trips,
-        attributes=operands if opcode[1] == "constant" else attributes,
+        attributes=operands if opcode[1] in ("constant", "parameter") else attributes,
     )
 
 
@@ -188,6 +196,5 @@ def _split_operands(line: str, begin: int) -> tuple[str, str]:
 
 
 def _arrays(text: str) -> Iterator[Array]:
-    for dtype, dimensions in _ARRAY.findall(text):
-        sizes = [int(n.lstrip("<=")) for n in dimensions.split(",") if n]
+    for dtype, sizes in shapes(text):
         yield Array(dtype, math.prod(sizes))

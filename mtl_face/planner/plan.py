@@ -20,10 +20,11 @@ class Plan:
 
     Attributes:
         figures: JSON values: the target, `device_kind`, `devices`, `chips`, `hosts`, `fits`,
-            `unit` (batches are multiples of it), `chip` (its published peaks) and `capacity` (bytes
-            of a chip; both None if they are not known), `parameters`, `compile_seconds`. If the
-            step fits, also all of `estimate.analyse`, and `input_rate_measured`, images/s of a
-            host.
+            `unit` (batches are multiples of it), `chip` (its published peaks, as far as a step can
+            use them) and `capacity` (bytes of a chip that a step may take; both None if they are
+            not known), `parameters`,
+            `compile_seconds`. If the step was compiled, also all of `estimate.analyse`, and
+            `input_rate_measured`, images/s of a host.
         program: the compiled step.
     """
 
@@ -46,11 +47,7 @@ def make(
     measured = None if input_rate is None else measured_input(config, input_rate)
     program = programs.compiled(config, target, say=say)
     answer = program.answer
-    chip = chips.of_device(answer["device_kind"])
-    if chip is not None and answer["memory_limit"]:
-        per_chip = answer["devices"] / answer["chips"]
-        limit = round(answer["memory_limit"] * per_chip)
-        chip = dataclasses.replace(chip, memory_bytes=min(chip.memory_bytes, limit))
+    chip = _usable(answer)
     dtype = config.model.compute_dtype
     figures: dict[str, Any] = {
         "topology": target.topology,
@@ -75,9 +72,27 @@ def make(
             compute_dtype=dtype,
             analytical=flops.total(flops.by_part(config.model)),
         )
+        if answer["platform"] == "gpu" and chip is not None:  # its compiler refuses nothing
+            figures["fits"] = figures["memory"]["needed"] <= chip.memory_bytes
         if chip is not None:
             figures["input_rate_measured"] = measured
     return Plan(figures, program)
+
+
+def _usable(answer: dict[str, Any]) -> chips.Chip | None:
+    """The peaks of the chip that was compiled for, as far as a step can use them."""
+    chip = chips.of_device(answer["device_kind"])
+    if chip is None:
+        return None
+    memory, links = chip.memory_bytes, chip.link_bandwidth
+    if answer["memory_limit"]:
+        memory = min(memory, round(answer["memory_limit"] * answer["devices"] / answer["chips"]))
+    elif answer["platform"] == "gpu":
+        memory = int(chips.USABLE_OF_GPU * memory)
+    if chip.network_bandwidth is not None and answer["hosts"] > 1:
+        # As many rings as a host has GPUs, each with one way to the next host.
+        links = min(links, chip.network_bandwidth * answer["chips"] / answer["hosts"])
+    return dataclasses.replace(chip, memory_bytes=memory, link_bandwidth=links)
 
 
 def search(
@@ -93,18 +108,18 @@ def search(
         answer = programs.compiled(config, wanted, say=say).answer
         if not answer["fits"]:
             return None
-        chip = chips.of_device(answer["device_kind"])
-        return estimate.memory(answer, chip, answer["devices"] / answer["chips"])["total"]
+        per_chip = answer["devices"] / answer["chips"]
+        return estimate.memory(answer, None, per_chip)["needed"]
 
     figures = plan.figures
-    memory = figures["memory"] if figures["fits"] else None
+    memory = figures.get("memory")
     found = estimate.largest_batch(
         needed,
         first=target.batch_size,
-        first_needed=None if memory is None else memory["total"],
+        first_needed=None if memory is None else memory["needed"],
         fixed=0 if memory is None else memory["total"] - memory["temporaries"] - memory["batch"],
         capacity=figures["capacity"],
-        # A TPU pads a batch to whole tiles of 8 anyway.
+        # A TPU pads a batch to whole tiles of 8 anyway, and a GPU likes such batches best.
         unit=math.lcm(figures["unit"], 8 * figures["devices"]),
         compiles=compiles,
     )

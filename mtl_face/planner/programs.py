@@ -1,8 +1,9 @@
-"""Where a plan gets a compiled step from: its cache, this process, or a TPU's compiler.
+"""Where a plan gets a compiled step from: its cache, this process, or a TPU's or GPU's compiler.
 
-The TPU's compiler is a library of its own, `libtpu`, and is used without a TPU. It belongs in a
-folder of its own: where it lies beside JAX, JAX takes the machine for one that has a TPU. Light: no
-JAX before it is needed.
+The TPU's compiler is a library of its own, `libtpu`, and is used without a TPU. The GPU's is JAX's
+plugin for CUDA, with NVIDIA's assembler and its library of device functions beside it, and is used
+without a GPU, driver, cuDNN or cuBLAS. Each belongs in a folder of its own: where it lies beside
+JAX, JAX takes the machine for one that has a TPU or a GPU. Light: no JAX before it is needed.
 """
 
 import ast
@@ -22,11 +23,17 @@ from typing import Any
 from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.errors import ConfigError, UserError, WorkdirError
-from mtl_face.planner import LOCAL, Target
+from mtl_face.planner import LOCAL, Target, chips
 
 FOLDER = "MTL_FACE_LIBTPU"
 """Environment variable: folder of libtpu, or a virtual environment that has it."""
 
+GPU_FOLDER = "MTL_FACE_CUDA_PLUGIN"
+"""Environment variable: folder of the plugin for CUDA, or a virtual environment that has it."""
+
+_PLUGIN = "jax_plugins/xla_cuda13/xla_cuda_plugin.so"
+_ASSEMBLER = "nvidia/cu13/bin/ptxas"
+_NO_TRITON = "--xla_gpu_enable_triton_gemm=false"
 _ROOT = Path(__file__).parents[2]
 _COMPILE_STEP = "mtl_face.planner.compile_step"
 
@@ -58,10 +65,10 @@ def compiled(config: config_lib.Config, target: Target, *, say: Callable[[str], 
     """A step, compiled now or before; it is kept in the user's cache folder.
 
     Raises:
-        CompilerError: the TPU's compiler is absent or failed, or nothing can be kept.
+        CompilerError: the chip's compiler is absent or failed, or nothing can be kept.
         ConfigError: batch or mesh do not fit the devices.
     """
-    library = None if target.topology == LOCAL else find_library()
+    library = find_compiler(target.topology)
     name = cache_key(config, target, library)
     folder = files.cache_folder() / "plans"
     answer_file, hlo_file = folder / f"{name}.json", folder / f"{name}.hlo.gz"
@@ -90,7 +97,7 @@ def compiled(config: config_lib.Config, target: Target, *, say: Callable[[str], 
 
 
 def cache_key(config: config_lib.Config, target: Target, library: Path | None) -> str:
-    """A name for all that a compiled step depends on; `library` is the TPU's compiler."""
+    """A name for all that a compiled step depends on; `library` is the chip's compiler."""
     parts: dict[str, Any] = {
         "settings": config_lib.of_step(config),
         "target": dataclasses.asdict(target),
@@ -114,7 +121,7 @@ def cache_key(config: config_lib.Config, target: Target, library: Path | None) -
         device = jax.devices()[0]
         parts["devices"] = [device.platform, device.device_kind, jax.device_count()]
     else:
-        parts["libtpu"] = [str(library), library.stat().st_size]
+        parts["compiler"] = [str(library), library.stat().st_size]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -140,6 +147,13 @@ def step_sources() -> list[Path]:
     return sorted(found)
 
 
+def find_compiler(topology: str) -> Path | None:
+    """The compiler for a topology, None for `local`; CompilerError if it is absent."""
+    if topology == LOCAL:
+        return None
+    return find_library() if chips.gpu_topology(topology) is None else find_plugin()
+
+
 def find_library(environment: Mapping[str, str] = os.environ) -> Path:
     """The TPU's compiler: where a variable says, in the user's cache folder, or beside JAX.
 
@@ -163,6 +177,39 @@ def find_library(environment: Mapping[str, str] = os.environ) -> Path:
     )
 
 
+def find_plugin(environment: Mapping[str, str] = os.environ) -> Path:
+    """The GPU's compiler: where a variable says, in the user's cache folder, or beside JAX.
+
+    Raises:
+        CompilerError: it is nowhere, is incomplete, or belongs to another jaxlib; the remedy is the
+            command that gets it.
+    """
+    version = importlib.metadata.version("jaxlib")
+    named = environment.get(GPU_FOLDER)
+    folder = Path(named).expanduser() if named else files.cache_folder() / "cuda_plugin"
+    places = [folder, *sorted(folder.glob("lib/python*/site-packages"))]
+    if not named:
+        places += [Path(place) for place in sys.path if place]
+    problem = "JAX's plugin for CUDA, which compiles for GPUs, is not here"
+    for place in places:
+        if not (place / _PLUGIN).is_file():
+            continue
+        found = {path.stem.partition("-")[2] for path in place.glob("jax_cuda13_pjrt-*.dist-info")}
+        if found and version not in found:
+            problem = f"JAX's plugin for CUDA is of version {', '.join(found)}, jaxlib of {version}"
+        elif not (place / _ASSEMBLER).is_file():
+            problem = "NVIDIA's assembler, ptxas, is not beside JAX's plugin for CUDA"
+        else:
+            return (place / _PLUGIN).absolute()
+    raise CompilerError(
+        problem + (f" ({GPU_FOLDER} names the folder)" * bool(named)),
+        path=folder,
+        remedy=f"{sys.executable} -m pip install --no-deps --target={folder} "
+        f"jax-cuda13-pjrt=={version} nvidia-cuda-nvcc nvidia-nvvm\n     (0.7 GB; needs no GPU), or "
+        "plan for --topology=local",
+    )
+
+
 def _wanted_version() -> str:
     """The requirement that the installed JAX itself names."""
     for requirement in importlib.metadata.requires("jax") or ():
@@ -174,18 +221,14 @@ def _wanted_version() -> str:
 def _compile_elsewhere(
     config: config_lib.Config, target: Target, hlo_file: Path, library: Path
 ) -> dict[str, Any]:
-    """Compiles in a process of its own: with this library loaded some of JAX needs a TPU."""
-    python_path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])]
+    """Compiles in a process of its own: with this library loaded some of JAX needs its chip."""
+    for_gpus = chips.gpu_topology(target.topology) is not None
+    own = _for_gpus(library) if for_gpus else _for_tpus(library)
+    python_path = [str(_ROOT), own.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "TPU_LIBRARY_PATH": str(library),
-        # There is no TPU to be asked what it is.
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_WORKER_ID": "0",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        "PYTHONPATH": os.pathsep.join(python_path),
+        "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
+        **own,
     }
     request = {
         "config": config_lib.to_dict(config),
@@ -202,13 +245,33 @@ def _compile_elsewhere(
     )
     if result.returncode:
         raise CompilerError(
-            f"the TPU's compiler failed with status {result.returncode}:\n"
-            + "\n".join(result.stderr.strip().splitlines()[-5:]),
+            f"the {'GPU' if for_gpus else 'TPU'}'s compiler failed with status "
+            f"{result.returncode}:\n" + "\n".join(result.stderr.strip().splitlines()[-5:]),
             path=library,
-            remedy=f"check that {_wanted_version()} is installed there, and free memory (the "
-            "paper's network takes 5 GB)",
+            remedy=f"check that {'all of it' if for_gpus else _wanted_version()} is installed "
+            "there, and free memory (the paper's network takes 5 GB)",
         )
     answer = json.loads(result.stdout)
     if "error" in answer:
         raise ConfigError(answer["error"], remedy=answer["remedy"])
     return answer
+
+
+def _for_tpus(library: Path) -> dict[str, str]:
+    return {
+        "TPU_LIBRARY_PATH": str(library),
+        # There is no TPU to be asked what it is.
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+
+
+def _for_gpus(library: Path) -> dict[str, str]:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _NO_TRITON.partition("=")[0] not in flags:
+        # Without a GPU no tile sizes can be timed, and some products have none by default.
+        flags = f"{flags} {_NO_TRITON}".strip()
+    return {"PYTHONPATH": str(library.parents[2]), "XLA_FLAGS": flags}

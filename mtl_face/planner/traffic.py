@@ -40,7 +40,8 @@ class Collective:
         count: how often a step makes it.
         phase: `forward`, `backward` or `other`, by the code that its operands come from; of
             several, the last.
-        source: place in the code. Of exchanges that the compiler merged, the first one's.
+        source: place in the code. Of exchanges that the compiler merged, the first one's; of one
+            without a name, its operands'.
         awaited: whether a convolution or matrix product of the forward pass needs its result.
     """
 
@@ -80,15 +81,17 @@ def collectives(module: Module, num_devices: int) -> list[Collective]:
         awaited = _needed_by_forward(instructions)
         for instruction in here:
             kind = instruction.opcode.removesuffix("-start")
+            sources = _sources(instruction, by_name)
+            phases = {phase(source) for source in sources}
             size = group_size(instruction.attributes, num_devices)
             found.append(
                 Collective(
                     kind=kind,
-                    arrays=tuple(_payload(instruction, kind, size)),
+                    arrays=tuple(_payload(instruction, kind, size, by_name, module)),
                     group_size=size,
                     count=runs[name],
-                    phase=_phase_of_operands(instruction, by_name),
-                    source=instruction.source,
+                    phase=next((one for one in (BACKWARD, FORWARD) if one in phases), OTHER),
+                    source=next(filter(None, sources), ""),
                     awaited=instruction.name in awaited,
                 )
             )
@@ -211,23 +214,36 @@ def _role(item: Collective, gradient_bytes: int) -> str:
     return "other"
 
 
-def _phase_of_operands(instruction: Instruction, by_name: dict[str, Instruction]) -> str:
-    """The merged gradients of a step may bear the name of a sum of the forward pass."""
-    phases = {phase(instruction.source)}
-    for operand in instruction.operands:
-        producer = by_name.get(operand)
-        while producer is not None and producer.opcode in ("get-tuple-element", "bitcast", "copy"):
-            producer = by_name.get(producer.operands[0]) if producer.operands else None
-        if producer is not None:
-            phases.add(phase(producer.source))
-    return BACKWARD if BACKWARD in phases else FORWARD if FORWARD in phases else OTHER
+def _sources(instruction: Instruction, by_name: dict[str, Instruction]) -> list[str]:
+    """Places in the code of an exchange and of what computed its operands.
+
+    The merged gradients of a step may bear the name of a sum of the forward pass. A fusion without
+    a name has put several arrays into one.
+    """
+    found = [instruction.source]
+    for name in instruction.operands:
+        producer = _producer(name, by_name)
+        if producer is not None and not producer.source:
+            producers = [_producer(before, by_name) for before in producer.operands]
+            found += [one.source for one in producers if one is not None]
+        elif producer is not None:
+            found.append(producer.source)
+    return found
+
+
+def _producer(name: str, by_name: dict[str, Instruction]) -> Instruction | None:
+    """What computed an operand, behind views and copies of it."""
+    producer = by_name.get(name)
+    while producer is not None and producer.opcode in ("get-tuple-element", "bitcast", "copy"):
+        producer = by_name.get(producer.operands[0]) if producer.operands else None
+    return producer
 
 
 def _needed_by_forward(instructions: list[Instruction]) -> set[str]:
     """What the products of the forward pass depend on; instructions stand after their operands.
 
     A product that itself depends on the backward pass does not count, whatever its name: a fusion
-    bears the name of one of its parts.
+    bears the name of one of its parts. A call of cuDNN or cuBLAS bears its own.
     """
     late: set[str] = set()
     for item in instructions:
@@ -236,22 +252,46 @@ def _needed_by_forward(instructions: list[Instruction]) -> set[str]:
     needed: set[str] = set()
     for item in reversed(instructions):
         is_product = item.source.endswith(("conv_general_dilated", "dot_general"))
-        of_forward = phase(item.source) == FORWARD and item.name not in late
+        known = 'custom_call_target="__cu' in item.attributes or item.name not in late
+        of_forward = phase(item.source) == FORWARD and known
         if item.name in needed or (is_product and of_forward):
             needed.add(item.name)
             needed.update(item.operands)
     return needed
 
 
-def _payload(instruction: Instruction, kind: str, group: int) -> Iterator[Array]:
-    """The arrays exchanged; a `-start` also lists its operands and its bookkeeping."""
+def _payload(
+    instruction: Instruction,
+    kind: str,
+    group: int,
+    by_name: dict[str, Instruction],
+    module: Module,
+) -> Iterator[Array]:
+    """The arrays exchanged; a `-start` may also list its operands and its bookkeeping."""
     arrays = list(instruction.results)
-    if instruction.opcode.endswith("-start") and kind != "all-reduce":
-        arrays = [array for array in arrays if array.elements > 1 or array.dtype[0] not in "us"]
-        arrays = arrays[len(arrays) // 2 :]
+    if instruction.opcode.endswith("-start"):
+        if kind != "all-reduce":
+            arrays = [array for array in arrays if array.elements > 1 or array.dtype[0] not in "us"]
+            arrays = arrays[len(arrays) // 2 :]
+        elif len(arrays) == 2 * len(instruction.operands):
+            arrays = arrays[len(arrays) // 2 :]
+    if len(arrays) == len(instruction.operands) == 1:
+        arrays = _before_concatenation(_producer(instruction.operands[0], by_name), module, arrays)
     if kind == "reduce-scatter":
         arrays = [Array(array.dtype, array.elements * group) for array in arrays]
     yield from arrays
+
+
+def _before_concatenation(
+    producer: Instruction | None, module: Module, arrays: list[Array]
+) -> list[Array]:
+    """The arrays that a GPU's compiler has put into one for an exchange; else `arrays` as given."""
+    called = producer.called if producer is not None and producer.opcode == "fusion" else ()
+    inside = [item for name in called for item in module.computations[name]]
+    if not inside or inside[-1].opcode != "concatenate":
+        return arrays
+    parts = {item.name: item.results[0] for item in inside}
+    return [parts[name] for name in inside[-1].operands]
 
 
 # A TPU's compiler copies what will be needed soon from the chip's large memory (HBM) into a small
@@ -262,9 +302,9 @@ def _payload(instruction: Instruction, kind: str, group: int) -> Iterator[Array]
 _LAID_OUT = re.compile(r"\b(pred|bf16|tf32|[suf]\d+\w*|c\d+)\[([\d,]*)\]\{([\d,]*)([^}]*)\}")
 _TILE = re.compile(r"T\(([\d,]+)\)")
 _ON_CHIP = "S(1)"
-_RUN_OTHERS = ("while", "conditional", "call")
+RUN_OTHERS = ("while", "conditional", "call")
 _MOVE_NOTHING = (
-    *_RUN_OTHERS,
+    *RUN_OTHERS,
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast"),
     *("after-all", "optimization-barrier"),
 )
@@ -276,20 +316,20 @@ def on_chip_bytes(module: Module) -> int:
     Loops count once, as in the compiler's count. What is copied to or from the large memory counts
     with its end on the chip alone. 0 for programs of CPUs and GPUs, which keep nothing there.
     """
-    names = _sequences(module, module.entry, set())
-    return sum(_bytes(module.computations[name]) for name in names)
+    return sum(_bytes(module.computations[name]) for name in sequences(module))
 
 
-def _sequences(module: Module, name: str, seen: set[str]) -> Iterator[str]:
+def sequences(module: Module) -> Iterator[str]:
     """The computations whose instructions run one by one: not those within a fusion."""
-    if name in seen or name not in module.computations:
-        return
-    seen.add(name)
-    yield name
-    for item in module.computations[name]:
-        if item.opcode in _RUN_OTHERS:
-            for called in item.called:
-                yield from _sequences(module, called, seen)
+    seen, waiting = set(), [module.entry]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in module.computations:
+            continue
+        seen.add(name)
+        yield name
+        for item in module.computations[name]:
+            waiting += item.called if item.opcode in RUN_OTHERS else ()
 
 
 def _bytes(instructions: list[Instruction]) -> int:

@@ -19,6 +19,7 @@ CHIP = chips.Chip(
 )
 
 COMPILED = {
+    "platform": "tpu",
     "devices": 8,
     "chips": 4,
     "hosts": 2,
@@ -64,11 +65,44 @@ def test_memory_of_a_chip_of_two_devices():
         "temporaries": 400,
         "code": 28,
         "total": 760,
+        "needed": 760,
         "capacity": 1000,
         "share": 0.76,
     }
     unknown = estimate.memory(COMPILED, None, devices_per_chip=1)
     assert (unknown["total"], unknown["capacity"], unknown["share"]) == (380, None, None)
+
+
+def test_a_gpu_needs_its_peak():
+    compiled = COMPILED | {"platform": "gpu", "memory": COMPILED["memory"] | {"peak": 300}}
+    rows = estimate.memory(compiled, CHIP, devices_per_chip=1)
+    assert (rows["total"], rows["needed"], rows["share"]) == (380, 300, 0.3)
+
+
+PRODUCT = """HloModule jit_step
+
+ENTRY %main (x: bf16[8,4]) -> bf16[8,16] {
+  %x = bf16[8,4] parameter(0)
+  %k = bf16[4,16] parameter(1)
+  ROOT %p = (bf16[8,16], s8[99]) custom-call(%x, %k), custom_call_target="__cublas$lt$matmul", \
+backend_config={"lhs_contracting_dimensions":["1"]}
+}
+"""
+
+
+def test_of_a_gpu_what_libraries_do_is_added():
+    compiled = COMPILED | {"platform": "gpu", "memory": COMPILED["memory"] | {"peak": 300}}
+    found = estimate.analyse(
+        compiled,
+        hlo.parse(PRODUCT),
+        batch_size=80,
+        chip=CHIP,
+        compute_dtype="bfloat16",
+        analytical=Flops(30, 90),
+    )
+    assert found["arithmetic"]["flops_per_image"] == (1000 + 2 * 8 * 16 * 4) / 10
+    assert found["arithmetic"]["hbm_bytes_per_image"] == 2 * (8 * 4 + 4 * 16 + 8 * 16) / 10
+    assert found["program"]["libraries"][0]["count"] == 1
 
 
 def test_figures_of_an_image():

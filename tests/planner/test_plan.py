@@ -1,6 +1,7 @@
 """`run.py plan`: a plan for this machine's devices, the input's rate, what a user may get wrong."""
 
 import dataclasses
+import gzip
 import importlib.util
 import json
 import sys
@@ -12,12 +13,17 @@ import small_experiment
 from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.errors import ConfigError
-from mtl_face.planner import compile_step, flops, plan, programs
+from mtl_face.planner import chips, compile_step, flops, plan, programs
 
 try:
     LIBTPU = programs.find_library()
 except programs.CompilerError:
     LIBTPU = None
+
+try:
+    PLUGIN = programs.find_plugin()
+except programs.CompilerError:
+    PLUGIN = None
 
 # Few operations, which is what compiling takes its time by.
 SMALLEST = (
@@ -38,6 +44,7 @@ def folder(tmp_path_factory):
 def own_cache(folder, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.delenv(programs.FOLDER, raising=False)
+    monkeypatch.delenv(programs.GPU_FOLDER, raising=False)
 
 
 def run(folder, capsys, *words):
@@ -154,12 +161,89 @@ def test_no_compiler_for_tpus(folder, capsys, monkeypatch):
     assert '"libtpu' in err
 
 
+def test_no_compiler_for_gpus(folder, capsys):
+    status, _, err = run(folder, capsys, "--topology=h100:2x8", "--batch=32")
+    assert status == 2
+    target = folder / "cache" / "mtl_face" / "cuda_plugin"
+    assert f"{sys.executable} -m pip install --no-deps --target={target}" in err
+    assert "nvidia-cuda-nvcc nvidia-nvvm" in err
+
+
+GPU_TEXT = """HloModule jit_step
+
+ENTRY %main (x: bf16[8,4], k: bf16[4,16]) -> (bf16[8,16], s8[99]) {
+  %x = bf16[8,4] parameter(0)
+  %k = bf16[4,16] parameter(1)
+  %g = f32[10] all-reduce(%k), metadata={op_name="jit(step)/transpose(jvp(N))/dot_general"}
+  ROOT %p = (bf16[8,16], s8[99]) custom-call(%x, %k), custom_call_target="__cublas$lt$matmul", \
+backend_config={"lhs_contracting_dimensions":["1"]}
+}
+"""
+
+
+@pytest.fixture
+def gpus(folder, monkeypatch):
+    """A compiler for GPUs that answers with the text above; memory grows with the batch."""
+    text = folder / "gpu.hlo.gz"
+    text.write_bytes(gzip.compress(GPU_TEXT.encode()))
+
+    def compiled(config, target, **named):
+        _, hosts, of_host = chips.gpu_topology(target.topology)
+        share = target.batch_size // (hosts * of_host)
+        answer = {
+            "platform": "gpu",
+            "device_kind": "NVIDIA H100 80GB HBM3",
+            "devices": hosts * of_host,
+            "chips": hosts * of_host,
+            "hosts": hosts,
+            "memory_limit": None,
+            "fits": True,
+            "parameters": 10,
+            "parameter_sizes": [10],
+            "shards": 1,
+            "seconds": 1.0,
+            "arguments": {"parameters": 40, "optimizer": 80, "statistics": 4, "batch": share},
+            "memory": {"arguments": 200, "output": 0, "alias": 0, "code": 0}
+            | {"temporaries": share * 10**8, "peak": share * 10**8 + 200},
+            "flops": 100.0,
+            "bytes_accessed": 100.0,
+        }
+        return programs.Program(answer, text, cached=False)
+
+    monkeypatch.setattr(programs, "compiled", compiled)
+
+
+def test_gpus_of_two_hosts(folder, capsys, gpus):
+    output = folder / "gpu.json"
+    words = ["--topology=h100:2x8", "--batch=1600", "--search=0", f"--output={output}"]
+    status, out, err = run(folder, capsys, *words)
+    assert (status, err) == (0, "")
+    found = json.loads(output.read_text())
+    assert found["capacity"] == 60 * 10**9  # three quarters
+    assert found["memory"]["needed"] == 100 * 10**8 + 200
+    # Eight adapters of a host are slower than the links of one GPU.
+    assert found["roofline"]["links"] == pytest.approx(found["sent_bytes"] / (8 * 50e9))
+    assert "peak            9.313 GiB  of 55.9: 17 %" in out
+    assert "cuBLAS    1 lt$matmul" in out
+    assert "not known without a GPU" in out
+
+
+def test_gpus_with_too_little_memory(folder, capsys, gpus):
+    """The compiler refuses nothing: what fits is worked out, and so is the largest batch."""
+    words = ["--topology=h100:8", "--batch=6400", "--search=3"]
+    status, out, _ = run(folder, capsys, *words)
+    assert status == 1
+    assert "6400 images a step do not fit: they need more than a step may take" in out
+    assert "largest batch: 4736 fits (compiled)" in out
+
+
 def test_a_step_that_does_not_fit(folder, capsys, monkeypatch):
     """What the plan says when the compiler refuses, on a chip with little memory."""
 
     def compiled(config, target, **named):
         fits = target.batch_size <= 512
         answer = {
+            "platform": "tpu",
             "device_kind": "TPU v5 lite",
             "devices": 16,
             "chips": 16,
@@ -204,6 +288,32 @@ def test_a_slice_of_tpus(folder, capsys, monkeypatch):
     assert found["gradients"]["missing_elements"] == 8 * 2
     assert found["gradients"]["dtypes"] == ["f32"]
     assert found["roofline"]["images_per_second"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PLUGIN is None, reason="no CUDA plugin; docs/scaling.md says how to get it")
+def test_two_gpus(folder, capsys, monkeypatch):
+    """With the GPU's compiler, if it is here: exchanges, library calls and peak of two GPUs."""
+    monkeypatch.setenv(programs.GPU_FOLDER, str(PLUGIN.parents[2]))
+    output = folder / "gpus.json"
+    narrow = "--config.model.compute_dtype=bfloat16"
+    words = ["--topology=h100:2", "--batch=16", "--search=0", f"--output={output}"]
+    status, _, err = run(folder, capsys, *words, narrow)
+    assert (status, err) == (0, "")
+    found = json.loads(output.read_text())
+    assert (found["chips"], found["hosts"], found["fits"]) == (2, 1, True)
+    assert found["gradients"]["bytes"] == found["gradients"]["expected_bytes"]
+    assert found["gradients"]["dtypes"] == ["f32"]
+    assert found["forward"]["count"] > 0
+    program = found["program"]
+    convolutions = [row for row in program["libraries"] if row["library"] == "cuDNN"]
+    assert {row["dtype"] for row in convolutions} == {"bf16"}
+    assert {"convForward", "convBackwardFilter"} <= {row["target"] for row in convolutions}
+    assert program["scatters"]["count"] == 0
+    flops = sum(row["flops"] for row in program["libraries"])
+    closed_form = 8 * found["arithmetic"]["analytical_flops_per_image"]
+    assert flops == pytest.approx(closed_form, rel=0.03)
+    assert 0 < found["memory"]["needed"] < found["memory"]["total"] + 1
 
 
 def test_closed_form_is_that_of_the_config(folder):

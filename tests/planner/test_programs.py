@@ -1,6 +1,7 @@
 """The key of the plan's cache, and the place of the TPU's compiler."""
 
 import dataclasses
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -88,7 +89,8 @@ def copied(tmp_path_factory):
         ("config/schema.py", False),
         ("planner/compile_step.py", False),
         ("planner/estimate.py", True),
-        ("planner/chips.py", True),
+        ("planner/gpus.py", False),
+        ("planner/chips.py", False),  # what describes a GPU to its compiler
         ("training/checkpoint.py", True),
         ("cli/plan.py", True),
         ("__init__.py", True),
@@ -123,3 +125,54 @@ def test_compiler_in_a_folder_or_an_environment(tmp_path, inside):
     library.parent.mkdir(parents=True)
     library.write_bytes(b"")
     assert programs.find_library({programs.FOLDER: str(tmp_path)}) == library
+
+
+def plugin(folder, version, *, assembler=True):
+    files = [programs._PLUGIN, f"jax_cuda13_pjrt-{version}.dist-info/METADATA"]
+    for name in [*files, *[programs._ASSEMBLER] * assembler]:
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"")
+    return {programs.GPU_FOLDER: str(folder)}
+
+
+JAXLIB = importlib.metadata.version("jaxlib")
+
+
+def test_compiler_for_gpus_in_a_folder(tmp_path):
+    assert programs.find_plugin(plugin(tmp_path, JAXLIB)) == tmp_path / programs._PLUGIN
+
+
+def test_compiler_for_gpus_in_an_environment(tmp_path):
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    plugin(packages, JAXLIB)
+    found = programs.find_plugin({programs.GPU_FOLDER: str(tmp_path)})
+    assert found == packages / programs._PLUGIN
+
+
+@pytest.mark.parametrize(
+    ("version", "assembler", "problem"),
+    [
+        ("0.1.2", True, f"is of version 0.1.2, jaxlib of {JAXLIB}"),
+        (JAXLIB, False, "ptxas, is not beside"),
+        (None, True, "is not here"),
+    ],
+)
+def test_no_compiler_for_gpus(tmp_path, version, assembler, problem):
+    environment = {programs.GPU_FOLDER: str(tmp_path)}
+    if version is not None:
+        plugin(tmp_path, version, assembler=assembler)
+    with pytest.raises(programs.CompilerError, match=problem) as error:
+        programs.find_plugin(environment)
+    command = f"-m pip install --no-deps --target={tmp_path} jax-cuda13-pjrt=={JAXLIB}"
+    assert command in error.value.remedy
+
+
+def test_flags_of_the_user_win(monkeypatch, tmp_path):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    library = tmp_path / programs._PLUGIN
+    added = programs._for_gpus(library)
+    assert added["PYTHONPATH"] == str(tmp_path)
+    assert added["XLA_FLAGS"] == f"--xla_dump_to=x {programs._NO_TRITON}"
+    own = "--xla_gpu_enable_triton_gemm=true"
+    monkeypatch.setenv("XLA_FLAGS", own)
+    assert programs._for_gpus(library)["XLA_FLAGS"] == own

@@ -46,6 +46,48 @@ def test_merged_all_reduce():
     assert found.sent_bytes == 2 * 3 / 4 * found.nbytes
 
 
+CONCATENATION = """
+%wrapped_concatenate_computation (p.0: f32[1], p.1: f32[64], p.2: f32[64]) -> f32[129] {
+  %p.0 = f32[1]{0} parameter(0)
+  %p.1 = f32[64]{0} parameter(1)
+  %p.2 = f32[64]{0} parameter(2)
+  ROOT %concatenate.1 = f32[129]{0} concatenate(%p.0, %p.1, %p.2), dimensions={0}
+}
+"""
+
+
+def test_arrays_that_a_gpus_compiler_put_into_one():
+    found = only(
+        [
+            "%x = f32[64]{0} parameter(0)",
+            "%one = f32[1]{0} parameter(1)",
+            "%late = f32[64]{0} fusion(%x), calls=%f, "
+            'metadata={op_name="jit(f)/transpose(jvp(Net))/bn1/reduce_sum"}',
+            "%wrapped_concatenate = f32[129]{0} fusion(%one, %x, %late), kind=kLoop, "
+            "calls=%wrapped_concatenate_computation",
+            "%start = f32[129]{0} all-reduce-start(%wrapped_concatenate), channel_id=109, "
+            "replica_groups=mesh['axis_0'=8] {'axis_0'}, to_apply=%add",
+            "%done = f32[129]{0} all-reduce-done(%start)",
+        ],
+        before=CONCATENATION,
+    )
+    assert found.arrays == (hlo.Array("f32", 1), hlo.Array("f32", 64), hlo.Array("f32", 64))
+    assert (found.phase, found.group_size) == ("backward", 8)
+
+
+def test_operands_among_the_results_count_once():
+    """As jax 0.12 writes an exchange's start."""
+    found = only(
+        [
+            "%x = f32[8]{0} parameter(0)",
+            "%y = f32[4]{0} parameter(1)",
+            "%start = ((f32[8]{0}, f32[4]{0}), (f32[8]{0}, f32[4]{0})) all-reduce-start(%x, %y), "
+            "replica_groups={{0,1}}, to_apply=%add",
+        ]
+    )
+    assert found.nbytes == 4 * 12
+
+
 @pytest.mark.parametrize(
     ("groups", "size"),
     [
@@ -138,11 +180,15 @@ def test_what_the_forward_pass_waits_for():
         f"%g = f32[8] negate(%n), {at('transpose(jvp())/neg')}",
         # Fused with a part of the backward pass, and named after the forward pass.
         f"%h = f32[8] fusion(%g), kind=kOutput, {at('jvp(Net)/head/dot_general')}",
+        # A library's call bears its own name, whatever it depends on does.
+        f"%o = f32[8] all-reduce(%g), to_apply=%add, {at('jvp(Net)/bn2/reduce_sum')}",
+        '%l = f32[8] custom-call(%o), custom_call_target="__cudnn$convForward", '
+        f"{at('jvp(Net)/conv3/conv_general_dilated')}",
         # The mean of running statistics goes into the new state alone.
         f"%s = f32[8] all-reduce(%c), to_apply=%add, {at('jvp(Net)/bn1/reduce_mean')}",
     ]
     found = traffic.collectives(module(body), 8)
-    assert [item.awaited for item in found] == [True, False, False]
+    assert [item.awaited for item in found] == [True, True, True, False]
 
 
 def test_gradients_are_told_from_statistics_by_their_sizes():
