@@ -50,7 +50,9 @@ def analyse(
     hbm_bytes = max(compiled["bytes_accessed"] - on_chip, 0)
     program = {}
     if compiled["platform"] == "gpu":  # whose compiler's count lacks the calls of libraries
-        found = gpu_program.summary(module, compiled["parameter_sizes"])
+        sizes = compiled["parameter_sizes"]
+        parts = [size // compiled["shards"] for size in sizes]
+        found = gpu_program.summary(module, [*sizes, *parts])
         program["program"] = found
         counted += sum(row["flops"] for row in found["libraries"])
         hbm_bytes, loops = found["moved_bytes"], []

@@ -56,8 +56,8 @@ def summary(module: Module, parameter_sizes: Iterable[int]) -> dict[str, Any]:
         (fusions of one operation); `libraries`: rows of equal `library`, `target`, `dtype`,
         `result_dtype` and `phase` with their `count`, `flops` and `bytes`; `transposes` and
         `copies` of activations of `LARGE` bytes and more: rows of equal `shape` and `source` with
-        `count` and `bytes`; `parameter_copies`: bytes of all transposes and copies of arrays as
-        large as a parameter; `scatters`: additions to scattered places, which are atomic and slow,
+        `count` and `bytes`; `parameter_copies`: bytes of all transposes and copies of arrays that
+        have one of `parameter_sizes`, the elements of parameters and their parts; `scatters`: additions to scattered places, which are atomic and slow,
         `count` and `bytes`; `moved_bytes`, see there.
     """
     fused = [

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from mtl_face.training import sharding, wide_gradients
 
@@ -118,6 +119,14 @@ def test_on_gpus_the_sums_of_devices_are_added_up_in_float32():
     reduced = [line for line in step.as_text().splitlines() if " all-reduce(" in line]
     assert reduced
     assert not any("f16[" in line for line in reduced)
+
+    # Where each device sums its own gradients, as with microbatches, nothing is added up here.
+    def of_devices(params, image_BHWC):
+        return jax.lax.pmean(jax.grad(loss)(params, image_BHWC), mesh.axis_names)
+
+    places = {"mesh": mesh, "in_specs": (P(), P(mesh.axis_names)), "out_specs": P()}
+    apart = jax.jit(jax.shard_map(of_devices, check_vma=False, **places))(params, image_BHWC)
+    assert max(relative(jax.device_get(apart), found)) < 5e-3
 
 
 def test_what_has_no_wide_gradient_is_refused():
