@@ -61,8 +61,10 @@ def run(config: Config, options: argparse.Namespace) -> int:
     figures, answer = plan.figures, plan.program.answer
     if answer["fits"]:
         print("\n".join(_lines(figures)))
+        problem = "the peak is more than a step may take"
+    else:
+        problem = answer["message"]
     if not figures["fits"]:
-        problem = answer.get("message") or "they need more than a step may take"
         print(f"{target.batch_size} images a step do not fit: {problem}")
 
     def write() -> None:

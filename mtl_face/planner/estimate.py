@@ -52,10 +52,10 @@ def analyse(
     if compiled["platform"] == "gpu":  # whose compiler's count lacks the calls of libraries
         sizes = compiled["parameter_sizes"]
         parts = [size // compiled["shards"] for size in sizes]
-        found = gpu_program.summary(module, [*sizes, *parts])
-        program["program"] = found
-        counted += sum(row["flops"] for row in found["libraries"])
-        hbm_bytes, loops = found["moved_bytes"], []
+        program["program"] = gpu_program.summary(module, [*sizes, *parts])
+        counted += sum(row["flops"] for row in program["program"]["libraries"])
+        # In loops too each call and each kernel counts as often as it runs.
+        hbm_bytes, loops = program["program"]["moved_bytes"], []
     flops = counted
     if loops:  # counted once, so that the closed form knows better
         flops = max(flops, analytical.training * images)

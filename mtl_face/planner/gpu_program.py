@@ -57,8 +57,9 @@ def summary(module: Module, parameter_sizes: Iterable[int]) -> dict[str, Any]:
         `result_dtype` and `phase` with their `count`, `flops` and `bytes`; `transposes` and
         `copies` of activations of `LARGE` bytes and more: rows of equal `shape` and `source` with
         `count` and `bytes`; `parameter_copies`: bytes of all transposes and copies of arrays that
-        have one of `parameter_sizes`, the elements of parameters and their parts; `scatters`: additions to scattered places, which are atomic and slow,
-        `count` and `bytes`; `moved_bytes`, see there.
+        have one of `parameter_sizes`, the elements of parameters and of their parts; `scatters`:
+        additions to scattered places, which are atomic and slow, `count` and `bytes`;
+        `moved_bytes`, see there.
     """
     fused = [
         [inner for inner in module.computations[item.called[0]] if inner.opcode not in _FREE]

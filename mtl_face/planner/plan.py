@@ -22,9 +22,8 @@ class Plan:
         figures: JSON values: the target, `device_kind`, `devices`, `chips`, `hosts`, `fits`,
             `unit` (batches are multiples of it), `chip` (its published peaks, as far as a step can
             use them) and `capacity` (bytes of a chip that a step may take; both None if they are
-            not known), `parameters`,
-            `compile_seconds`. If the step was compiled, also all of `estimate.analyse`, and
-            `input_rate_measured`, images/s of a host.
+            not known), `parameters`, `compile_seconds`. If the step was compiled, also all of
+            `estimate.analyse`, and `input_rate_measured`, images/s of a host.
         program: the compiled step.
     """
 

@@ -233,7 +233,7 @@ def test_gpus_with_too_little_memory(folder, capsys, gpus):
     words = ["--topology=h100:8", "--batch=6400", "--search=3"]
     status, out, _ = run(folder, capsys, *words)
     assert status == 1
-    assert "6400 images a step do not fit: they need more than a step may take" in out
+    assert "6400 images a step do not fit: the peak is more than a step may take" in out
     assert "largest batch: 4736 fits (compiled)" in out
 
 
