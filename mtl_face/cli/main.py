@@ -13,7 +13,6 @@ from typing import Any
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError, UserError
 from mtl_face.run import environment
-from mtl_face.run import workdir as workdirs
 
 COMMANDS = (
     "train",
@@ -182,8 +181,11 @@ def _load_config(
 def _workdir(options: argparse.Namespace) -> Path | None:
     """The run's folder that the flags name, if they name one."""
     model = getattr(options, "model", None)
-    if model is not None and workdirs.is_run(model):
-        return model
+    if model is not None:
+        from mtl_face.run import workdir as workdirs
+
+        if workdirs.is_run(model):
+            return model
     return getattr(options, "workdir", None)
 
 

@@ -44,7 +44,8 @@ def load_config(path_or_name: str | Path, **changes: Any) -> Config:
             `optimizer={"batch_size": 32}`, or by its dotted name,
             `**{"optimizer.batch_size": 32}`.
 
-    ConfigError if there is no such file or setting, or a value is wrong.
+    Raises:
+        ConfigError: there is no such file or setting, or a value is wrong.
     """
     path = _file_of(path_or_name)
     values = _run_config_file(path)
