@@ -233,13 +233,21 @@ def row_codes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
     Columns count from the first to the last; text compares by code point.
     """
-    code_N = np.zeros(len(columns[0]), np.int64)
+    num_rows = len(columns[0])
+    code_N = np.zeros(num_rows, np.int64)
     for column in columns:
-        values = column.tolist()
-        rank = {value: position for position, value in enumerate(sorted(set(values)))}
-        rank_N = np.fromiter((rank[value] for value in values), np.int64, len(values))
+        if column.dtype.kind in "iu":
+            distinct, rank_N = np.unique(column, return_inverse=True)
+        else:
+            # Rows of a video follow one another: text is looked up once for a run of equal rows.
+            begin = np.flatnonzero(np.append(True, column[1:] != column[:-1])[:num_rows])
+            values = column[begin].tolist()
+            distinct = sorted(set(values))
+            rank = {value: position for position, value in enumerate(distinct)}
+            ranks = np.array([rank[value] for value in values], np.int64)
+            rank_N = np.repeat(ranks, np.diff(begin, append=num_rows))
         # numbered anew after each column, so that the product cannot overflow
-        _, code_N = np.unique(code_N * len(rank) + rank_N, return_inverse=True)
+        _, code_N = np.unique(code_N * len(distinct) + rank_N, return_inverse=True)
     return code_N
 
 
@@ -368,7 +376,7 @@ class PredictionTable:
             dtype = _PREDICTION_DTYPES.get(name, np.float64)
             # "safe", so that a frame number with a fraction is refused and not truncated
             safe = name == "frame" and column.size
-            column = column.astype(dtype, casting="safe" if safe else "unsafe")
+            column = column.astype(dtype, casting="safe" if safe else "unsafe", copy=False)
             shape = (num_rows, _WIDTHS[name]) if name in _WIDTHS else (num_rows,)
             if column.shape != shape:
                 raise ValueError(f"column {name} has shape {column.shape}, expected {shape}")

@@ -3,6 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 from evaluation_tables import make_labels, make_predictions
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import expit, softmax
 
 from mtl_face import tables, tasks
@@ -187,3 +189,15 @@ def test_dataframe_of_predictions():
     alone = decisions_alone(expression_decisions=[-1, 0, 7, -1]).to_dataframe()
     assert not any("logit" in name or "probability" in name for name in alone.columns)
     assert alone["expression"].tolist() == ["", "Neutral", "Other", ""]
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "b", "a", "ä"]), st.integers(-3, 3)), max_size=30),
+    st.sampled_from([object, np.str_]),
+)
+def test_row_codes_are_in_the_order_of_the_columns(rows, kind):
+    text = np.array([word for word, _ in rows], kind)
+    number = np.array([number for _, number in rows], np.int64)
+    ranks = {row: rank for rank, row in enumerate(sorted(set(rows)))}
+    assert tables.row_codes(text, number).tolist() == [ranks[row] for row in rows]

@@ -15,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="START:COUNT",
         help="trace COUNT steps from step START on, into WORKDIR/profile",
     )
+    parser.add_argument(
+        "--timing",
+        action="store_true",
+        help="after the first step, list the seconds that each part of the start took",
+    )
     _processes(parser)
 
 
@@ -44,10 +49,15 @@ def _processes(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config, options: argparse.Namespace) -> int:
     """Trains; returns 0, or 128 + the signal that stopped the run."""
+    from mtl_face.run.timing import Timing
+
+    timing = Timing()
+    timing.lap("settings")
     from mtl_face.run import processes
     from mtl_face.run.train import train
     from mtl_face.training.monitoring import parse_steps
 
+    timing.lap("imports")
     traced = None if options.profile_steps is None else parse_steps(options.profile_steps)
     with processes.joined(
         config,
@@ -56,5 +66,10 @@ def run(config: Config, options: argparse.Namespace) -> int:
         process_id=options.process_id,
         timeout_seconds=options.join_timeout_s,
     ):
-        result = train(config, options.workdir, profile_steps=traced)
+        result = train(
+            config,
+            options.workdir,
+            profile_steps=traced,
+            timing=timing if options.timing else None,
+        )
     return 0 if result.stopped_by is None else 128 + int(result.stopped_by)

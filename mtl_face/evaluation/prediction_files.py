@@ -9,6 +9,7 @@ looked at, and `read` refuses it. Every file is written whole or not at all.
 
 import csv
 import json
+import operator
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -208,20 +209,19 @@ def _read_csv(path: str | os.PathLike[str]) -> PredictionTable:
     }
     table = PredictionTable.from_columns(columns, {})
     if rows and set(_DECISION_COLUMNS) <= cells.keys():
-        decisions = np.column_stack([cells[name] for name in _DECISION_COLUMNS])
-        _check_decisions(table, decisions, path)
+        _check_decisions(table, [cells[name] for name in _DECISION_COLUMNS], path)
     return table
 
 
 def _check_decisions(
-    table: PredictionTable, decisions: NDArray[np.str_], path: str | os.PathLike[str]
+    table: PredictionTable, written: list[Sequence[str]], path: str | os.PathLike[str]
 ) -> None:
     """Raises PredictionError if the written decisions are not those that the logits give."""
-    decided = [column.astype(np.str_) for column in table.readable_decisions().values()]
-    differ = (np.column_stack(decided) != decisions).any(axis=1)
-    if differ.any():
+    decided = [map(str, column.tolist()) for column in table.readable_decisions().values()]
+    differ = sum(map(operator.ne, zip(*decided, strict=True), zip(*written, strict=True)))
+    if differ:
         raise PredictionError(
-            f"holds {int(differ.sum())} rows whose decisions are not those of their logits: "
+            f"holds {differ} rows whose decisions are not those of their logits: "
             "the predictions were calibrated, and CSV does not carry the calibration",
             path=path,
             remedy="use the .parquet file of the same predictions",
@@ -235,15 +235,15 @@ def _values(
     if name in _TEXT_COLUMNS:
         return np.asarray(cells, np.str_)
     is_frame = name == "frame"
-    values = np.empty(len(cells), np.int64 if is_frame else np.float64)
-    for row, text in enumerate(cells):
-        try:
-            values[row] = int(text) if is_frame else float(text)
-        except (ValueError, OverflowError) as error:
-            raise PredictionError(
-                f"{text!r} is no {'frame number' if is_frame else 'number'}",
-                path=path,
-                line=lines[row],
-                remedy="restore the line, or write the file again",
-            ) from error
-    return values
+    kind = np.int64 if is_frame else np.float64
+    taken = iter(cells)
+    try:
+        return np.fromiter(map(int if is_frame else float, taken), kind, len(cells))
+    except (ValueError, OverflowError) as error:
+        row = len(cells) - sum(1 for _ in taken) - 1  # the last that was taken is at fault
+        raise PredictionError(
+            f"{cells[row]!r} is no {'frame number' if is_frame else 'number'}",
+            path=path,
+            line=lines[row],
+            remedy="restore the line, or write the file again",
+        ) from error

@@ -205,12 +205,13 @@ def _smooth_columns(
             remedy="use a checkpoint from before training diverged",
         )
     present_N = ~np.isnan(value_NC).any(axis=1)
-    kept_U, image_M, number_U = np.unique(
-        image_N[present_N], return_inverse=True, return_counts=True
-    )
-    sum_UC = np.zeros((len(kept_U), value_NC.shape[1]))
-    np.add.at(sum_UC, image_M, value_NC[present_N])
-    mean_UC = sum_UC / number_U[:, None]
+    image_M = image_N[present_N]
+    number_U = np.bincount(image_M, minlength=len(frame_U))
+    kept_U = np.flatnonzero(number_U)
+    mean_UC = np.empty((len(kept_U), value_NC.shape[1]), order="F")
+    for c, value_N in enumerate(value_NC.T):
+        sum_U = np.bincount(image_M, value_N[present_N], len(frame_U))
+        np.divide(sum_U[kept_U], number_U[kept_U], out=mean_UC[:, c])
 
     window = smoothing.windows[task]
     reach = gaussian_reach(window) if smoothing.kernel == "gaussian" else int(window)
@@ -220,8 +221,10 @@ def _smooth_columns(
         mean_UC = gaussian_means(position_U, mean_UC, window)
     else:
         mean_UC = box_means(position_U, mean_UC, int(window))
-    result_NC = value_NC.copy()
-    result_NC[present_N] = mean_UC[image_M]
+    place_M = (np.cumsum(number_U > 0) - 1)[image_M]
+    result_NC = value_NC.copy(order="F")
+    for c, mean_U in enumerate(mean_UC.T):
+        result_NC[present_N, c] = mean_U[place_M]
     return result_NC
 
 
@@ -286,25 +289,35 @@ def box_means(
     first_N = np.searchsorted(position_N, begin_N, side="left")
     last_N = np.searchsorted(position_N, begin_N + window, side="left") - 1
     block_N = position_N // window
-    from_begin_NC = _sums_within(block_N, value_NC)
-    to_end_NC = _sums_within(block_N[::-1], value_NC[::-1])[::-1]
     left_N = block_N[first_N] == begin_N // window
     right_N = block_N[last_N] == begin_N // window + 1
-    total_NC = np.where(left_N[:, None], to_end_NC[first_N], 0.0)
-    total_NC += np.where(right_N[:, None], from_begin_NC[last_N], 0.0)
-    return total_NC / (last_N - first_N + 1)[:, None]
+    number_N = last_N - first_N + 1
+    chain, chain_back = _chain(block_N), _chain(block_N[::-1])
+    mean_NC = np.empty(value_NC.shape, order="F")
+    # A column at a time: what is needed of it stays in the cache.
+    for value_N, mean_N in zip(value_NC.T, mean_NC.T, strict=True):
+        to_end_N = _running_sums(chain_back, value_N[::-1])[::-1]
+        np.multiply(to_end_N[first_N], left_N, out=mean_N)
+        mean_N += _running_sums(chain, value_N)[last_N] * right_N
+        mean_N /= number_N
+    return mean_NC
 
 
-def _sums_within(block_N: NDArray[np.int64], value_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Running sums that start anew with each block, float64 [N, C]."""
+def _chain(block_N: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Both diagonals of the system whose solution are sums that start anew with each block."""
+    # y[i] = value[i] + y[i - 1] within a block
+    diagonals = np.ones((2, len(block_N)), order="F")
+    diagonals[1, :-1] = np.where(block_N[1:] == block_N[:-1], -1.0, 0.0)
+    return diagonals
+
+
+def _running_sums(chain: NDArray[np.float64], value_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Running sums within the blocks of a `_chain`, float64 [N], in one pass."""
     from scipy.linalg import lapack
 
-    # y[i] = value[i] + y[i - 1] within a block: a system with two diagonals, solved in one pass
-    diagonals = np.ones((2, len(block_N)))
-    diagonals[1, :-1] = -(block_N[1:] == block_N[:-1]).astype(np.float64)
-    sums_NC, status = lapack.dtbtrs(diagonals, value_NC, uplo="L", diag="U")
+    sum_N, status = lapack.dtbtrs(chain, value_N, uplo="L", diag="U")
     assert status == 0, status
-    return sums_NC
+    return sum_N
 
 
 def gaussian_means(

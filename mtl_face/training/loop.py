@@ -14,6 +14,9 @@ from mtl_face.training.state import TrainState
 from mtl_face.training.step import mean_numbers
 from mtl_face.training.stop import Stop
 
+FIRST_STEP = "first step"
+"""The last part of a start, see `Loop.lap`."""
+
 Scores = dict[str, float]
 """Numbers of an evaluation by log name; `score` is what the best checkpoint is chosen by."""
 
@@ -52,6 +55,8 @@ class Loop:
         settle: called on a state before it is reported, scored or saved; see `guard.Guard`.
         input_seconds: time waited for batches so far.
         gauges: further numbers for the log, by log name.
+        lap: called when a part of the start ends, with its name: "input", "compile" and
+            `FIRST_STEP`.
     """
 
     cadence: Cadence
@@ -67,6 +72,7 @@ class Loop:
     settle: Callable[[TrainState], TrainState] = lambda state: state
     input_seconds: Callable[[], float] = lambda: 0.0
     gauges: Callable[[], dict[str, float]] = dict
+    lap: Callable[[str], None] = lambda part: None
 
     def run(self, state: TrainState) -> TrainState:
         """Trains from a state, whose arrays are donated to the first step.
@@ -80,11 +86,17 @@ class Loop:
         leaving = self.stop.requested
         while step < cadence.total_steps and not leaving:
             batch = next(self.batches)
+            if step == first_step:
+                self.lap("input")
             # a hidden transfer a step costs more than the step
             with jax.transfer_guard("disallow"):
                 state, numbers = self.train_step(state, batch)
             step += 1
             pending.append(numbers)
+            if step == first_step + 1:
+                self.lap("compile")
+                jax.block_until_ready(numbers)
+                self.lap(FIRST_STEP)
             # asked once: a signal that comes later waits for the next step
             leaving = self.stop.requested
             evaluates = step % cadence.evaluate_every == 0 or step == cadence.total_steps
@@ -94,7 +106,6 @@ class Loop:
                 self._report(step, mean_numbers(jax.device_get(pending)), meter)
                 pending = []
             elif step == first_step + 1:
-                jax.block_until_ready(numbers)
                 meter.restart(step)  # compiling is no measure of speed
             if saves:
                 with meter.paused():

@@ -52,7 +52,8 @@ class Trainer:
     """Trains an experiment on its data.
 
     `logs/`, `history.jsonl`, `profile/`, `replay/` and `parameters.txt` are written into the
-    workdir. `evaluate` turns a state into scores; `stop` is asked after each step.
+    workdir. `evaluate` turns a state into scores; `stop` is asked after each step; `lap` is that of
+    `Loop`.
     """
 
     experiment: Experiment
@@ -62,6 +63,7 @@ class Trainer:
     evaluate: Callable[[TrainState], Scores]
     stop: Stop
     say: Callable[[str], None]
+    lap: Callable[[str], None] = lambda part: None
 
     def train(
         self, state: TrainState, *, profile_steps: tuple[int, int] | None = None
@@ -133,6 +135,7 @@ class Trainer:
             settle=guard.settle,
             input_seconds=lambda: watch.waited_seconds,
             gauges=monitoring.memory,
+            lap=self.lap,
         )
         state = loop.run(state)
         tracer.close()

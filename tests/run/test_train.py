@@ -218,9 +218,12 @@ def test_a_run_from_weights(experiment, capsys):
         "--config.optimizer.backbone_learning_rate=0",
         "--config.optimizer.weight_decay=0",
     ]
-    status, out, err = experiment.run(capsys, "train", flag, *more)
+    status, out, err = experiment.run(capsys, "train", flag, "--timing", *more)
     assert (status, err) == (0, "")
     assert f"initial weights: {path}" in out
+    timed = [line[8:18].strip() for line in out.splitlines() if line.startswith("timing: ")]
+    parts = ["settings", "imports", "data", "network", "input", "compile", "first step", "all"]
+    assert timed == parts
     assert "  left out: nothing" in out
     recorded = json.loads((experiment.workdir / "provenance.json").read_text())
     assert recorded["initial_weights"]["file"] == "weights.safetensors"

@@ -127,6 +127,13 @@ def test_cadence(path):
     assert run.rows("learning_rate/rest")[8] == 3.5  # the rate that step 8 used, the eighth from 0
 
 
+@pytest.mark.parametrize("log_every", [1, 2])
+def test_laps_of_the_first_step_alone(path, log_every):
+    parts = []
+    Run(path, start=4, log_every=log_every, lap=parts.append)
+    assert parts == ["input", "compile", loop.FIRST_STEP]
+
+
 def test_last_step_is_evaluated_whatever_the_cadence(path):
     run = Run(path, evaluate_every=100, checkpoint_every=100, log_every=100)
     assert run.checkpoints.saved == [(10, 0.1)]
