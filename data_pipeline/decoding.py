@@ -7,10 +7,12 @@ Dimension letters: b batch of one process, c images decoded together, S image si
 
 import atexit
 import collections
+import contextlib
 import dataclasses
 import itertools
 import os
 import re
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,14 +25,30 @@ import numpy.typing as npt
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-import tensorflow as tf
-
 from data_pipeline import images
 from data_pipeline.batch import IndexedImages
 from data_pipeline.order import PADDING, Indices
 from data_pipeline.records import IMAGE, Records
 from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """Keeps TensorFlow from importing Keras, a quarter of its own import, until it is asked for."""
+    name = "keras.src.optimizers"  # what TensorFlow imports eagerly, and does without
+    absent = name not in sys.modules
+    if absent:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[name]
+
+
+with _without_keras():
+    import tensorflow as tf
 
 MOST_TOGETHER = 64
 """Images that one call decodes at most; several calls run at a time, so this bounds memory."""
@@ -162,6 +180,8 @@ def decoded(
             row_n = np.concatenate([_rows_to_read(index_b) for index_b in several])
             yield encoded.to_item(row_n).reshape(-1, together)
 
+    # Its branches are TensorFlow's own; to look for others in the source takes seconds.
+    @tf.autograph.experimental.do_not_convert
     def load(item_c: tf.Tensor) -> tf.Tensor:
         return decode_several(encoded.contents(item_c), image_size)
 
