@@ -238,16 +238,17 @@ def row_codes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     for column in columns:
         if column.dtype.kind in "iu":
             distinct, rank_N = np.unique(column, return_inverse=True)
+            base = len(distinct)
         else:
             # Rows of a video follow one another: text is looked up once for a run of equal rows.
             begin = np.flatnonzero(np.append(True, column[1:] != column[:-1])[:num_rows])
             values = column[begin].tolist()
-            distinct = sorted(set(values))
-            rank = {value: position for position, value in enumerate(distinct)}
+            rank = {value: position for position, value in enumerate(sorted(set(values)))}
+            base = len(rank)
             ranks = np.array([rank[value] for value in values], np.int64)
             rank_N = np.repeat(ranks, np.diff(begin, append=num_rows))
         # numbered anew after each column, so that the product cannot overflow
-        _, code_N = np.unique(code_N * len(distinct) + rank_N, return_inverse=True)
+        _, code_N = np.unique(code_N * base + rank_N, return_inverse=True)
     return code_N
 
 
