@@ -111,7 +111,7 @@ _DOUBLED = {
     "equal": (
         NOTE,
         "frames listed more than once with the same labels",
-        "none needed; such a frame counts more in training and in the score",
+        "nothing to do; such a frame counts more in training and in the score",
     ),
 }
 """Severity, meaning and remedy of rows of one frame, by what their labels say."""

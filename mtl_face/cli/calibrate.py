@@ -63,8 +63,8 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         print(line)
     print(f"results: {options.output}")
     print(
-        f"next: run.py evaluate --calibration={options.output} with --predictions and --truth of "
-        "other videos, or with --model"
+        f"next: python run.py evaluate --calibration={options.output} with --predictions and "
+        "--truth of other videos, or with --model"
     )
     return 0
 

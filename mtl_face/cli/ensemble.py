@@ -70,5 +70,6 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         f"deviations: {', '.join(spreads) or 'unknown'}"
     )
     print(f"results: {options.output}")
-    print(f"next: run.py evaluate --predictions={options.output} --truth=ANNOTATIONS scores it")
+    score_it = f"python run.py evaluate --predictions={options.output} --truth=ANNOTATIONS"
+    print(f"next: {score_it} scores it")
     return 0

@@ -26,5 +26,6 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     how = f"{smoothing.kernel}, {measure} in {smoothing.unit}: {windows}"
     print(f"smoothed {len(table)} rows: {how}")
     print(f"results: {options.output}")
-    print(f"next: run.py evaluate --predictions={options.output} --truth=ANNOTATIONS scores them")
+    score_it = f"python run.py evaluate --predictions={options.output} --truth=ANNOTATIONS"
+    print(f"next: {score_it} scores them")
     return 0
