@@ -121,22 +121,30 @@ def add_arguments(parser: argparse.ArgumentParser, *, rounds: int) -> None:
 
 def report(title: str, groups: list[Group], output: Path | None) -> None:
     """Prints environment and tables; writes them as JSON where an output is named."""
-    found = environment()
-    print(", ".join(f"{name} {value}" for name, value in found.items()))
+    values = results(title, groups)
+    print(", ".join(f"{name} {value}" for name, value in values["environment"].items()))
     for group in groups:
-        print(f"\n{group.name} ({group.unit}; ratio: how many times as fast as {group.reference})")
-        for way in group.times:
-            print(f"  {way:34s} {group.spread(way)!s:28s} ratio {group.ratio(way)}")
+        show(group)
     if output is None:
         return
-    command = f"python -m {sys.modules['__main__'].__spec__.name}"
-    values = {
-        "title": title,
-        "command": command,
-        "date": time.strftime("%Y-%m-%d"),
-        "environment": found,
-        "groups": [dataclasses.asdict(group) for group in groups],
-    }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(values, indent=1) + "\n")
     print(f"\nresults: {output}\nnext: python -m benchmarks.document")
+
+
+def show(group: Group) -> None:
+    """Prints a table of times and ratios."""
+    print(f"\n{group.name} ({group.unit}; ratio: how many times as fast as {group.reference})")
+    for way in group.times:
+        print(f"  {way:34s} {group.spread(way)!s:28s} ratio {group.ratio(way)}", flush=True)
+
+
+def results(title: str, groups: list[Group]) -> dict[str, Any]:
+    """JSON values of a run of the program, as `document` reads them."""
+    return {
+        "title": title,
+        "command": f"python -m {sys.modules['__main__'].__spec__.name}",
+        "date": time.strftime("%Y-%m-%d"),
+        "environment": environment(),
+        "groups": [dataclasses.asdict(group) for group in groups],
+    }

@@ -10,22 +10,17 @@ the one of the tests, which has our weights' outputs and gradients.
 """
 
 import argparse
+import copy
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import torch
 from torch.nn import functional
 
 import mtl_face
-from benchmarks import comparison
-from mtl_face.config import Config
-from mtl_face.training import experiment, step
+from benchmarks import comparison, jax_step
+from benchmarks.jax_step import Batch, Way
 from tests.torch_reference import PaperNetwork
-
-Batch = dict[str, Any]
 
 
 def main() -> None:
@@ -40,8 +35,8 @@ def main() -> None:
     for name in options.experiments:
         settings = mtl_face.load_config(name, **{"data.root": ".", "model.dropout": 0.0})
         for batch_size in options.batch_sizes:
-            batch = make_batch(settings.model.input_size, batch_size)
-            ways = {"mtl_face": our_ways(settings, batch)}
+            batch = jax_step.make_batch(settings.model.input_size, batch_size)
+            ways = {"mtl_face": jax_step.ways(settings, batch)}
             network = PaperNetwork(settings.model, attention=False)
             for label, compiled, layout in torch_layouts(compiled=not options.no_compiled):
                 ways[label] = torch_ways(network, batch, compiled=compiled, layout=layout)
@@ -65,56 +60,6 @@ def best_of_torch(times: dict[str, list[float]]) -> str:
     return min(others, key=lambda label: comparison.spread(times[label]).median)
 
 
-def make_batch(size: int, count: int) -> Batch:
-    """A fully labelled batch of noise, uint8 [count, size, size, 3] and float32 labels."""
-    rng = np.random.default_rng(0)
-    targets = {
-        "va": rng.uniform(-1, 1, (count, 2)),
-        "au": rng.integers(0, 2, (count, 12)),
-        "expr": np.eye(8)[rng.integers(0, 8, count)],
-    }
-    shapes = {"va": (count,), "au": (count, 12), "expr": (count,)}
-    return {
-        "image": rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
-        "targets": {task: value.astype(np.float32) for task, value in targets.items()},
-        "weights": {task: np.ones(shape, np.float32) for task, shape in shapes.items()},
-    }
-
-
-def our_ways(settings: Config, batch: Batch) -> dict[str, Callable[[], object]]:
-    """The jitted step of `training`, without its augmentation, and the network's prediction."""
-    parts = experiment.Experiment(settings, devices=jax.devices()[:1])
-
-    def as_float(key: Any, image: jax.Array, targets: Any, weights: Any) -> Any:
-        del key
-        return image.astype(jnp.float32), targets, weights
-
-    train_step = step.make_train_step(
-        parts.network,
-        parts.optimizer,
-        parts.mesh,
-        parts.state_shardings,
-        augment=as_float,
-        objective=parts.objective,
-    )
-    state = parts.make_state()
-    data = jax.device_put(batch)
-    predict = jax.jit(lambda variables, image: parts.network.apply(variables, image, train=False))
-    held = {"params": state.params["network"], "batch_stats": state.batch_stats}
-    variables = jax.tree.map(jnp.copy, held)
-    image = data["image"].astype(jnp.float32)
-
-    def train() -> None:
-        nonlocal state
-        state, _ = train_step(state, data)
-        jax.block_until_ready(state)
-
-    return {
-        "train step": train,
-        "forward": lambda: jax.block_until_ready(predict(variables, image)),
-    }
-
-
 def torch_layouts(*, compiled: bool) -> list[tuple[str, bool, torch.memory_format]]:
     """Ways to run PyTorch: its name, whether compiled, and the layout."""
     ways = [
@@ -127,14 +72,25 @@ def torch_layouts(*, compiled: bool) -> list[tuple[str, bool, torch.memory_forma
 
 
 def torch_ways(
-    network: PaperNetwork, batch: Batch, *, compiled: bool, layout: torch.memory_format
-) -> dict[str, Callable[[], object]]:
-    """The same step and prediction in PyTorch."""
-    network = network.to(memory_format=layout)
+    network: PaperNetwork,
+    batch: Batch,
+    *,
+    compiled: bool,
+    layout: torch.memory_format,
+    device: str = "cpu",
+    bfloat16: bool = False,
+) -> dict[str, Way]:
+    """The same step and prediction in PyTorch, of a copy of the network on the device.
+
+    With `bfloat16` PyTorch's autocast chooses what is computed in that type.
+    """
+    network = copy.deepcopy(network).to(device).to(memory_format=layout)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-    image = torch.from_numpy(batch["image"]).float()
-    targets = {task: torch.from_numpy(value) for task, value in batch["targets"].items()}
-    weights = {task: torch.from_numpy(value) for task, value in batch["weights"].items()}
+    image = torch.from_numpy(batch["image"]).to(device).float()
+    targets, weights = (
+        {task: torch.from_numpy(value).to(device) for task, value in batch[part].items()}
+        for part in ("targets", "weights")
+    )
 
     def loss_of(image: torch.Tensor) -> torch.Tensor:
         outputs = network(image)
@@ -153,16 +109,33 @@ def torch_ways(
         loss_of = torch.compile(loss_of)
         forward = torch.compile(network)
 
-    def train() -> None:
-        network.train()
-        optimizer.zero_grad(set_to_none=True)
-        loss_of(image).backward()
-        optimizer.step()
+    def narrow() -> torch.autocast:
+        return torch.autocast(device, torch.bfloat16, enabled=bfloat16)
 
-    def predict() -> None:
+    # The network keeps its position code from the first image on, which would compile it twice.
+    with torch.no_grad(), narrow():
+        network.eval()(image[:1])
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def train(calls: int = 1) -> None:
+        network.train()
+        for _ in range(calls):
+            optimizer.zero_grad(set_to_none=True)
+            with narrow():
+                loss = loss_of(image)
+            loss.backward()
+            optimizer.step()
+        wait()
+
+    def predict(calls: int = 1) -> None:
         network.eval()
-        with torch.inference_mode():
-            forward(image)
+        with torch.inference_mode(), narrow():
+            for _ in range(calls):
+                forward(image)
+        wait()
 
     return {"train step": train, "forward": predict}
 
