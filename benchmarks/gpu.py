@@ -126,14 +126,15 @@ def environment_of(options: argparse.Namespace, place: Path, section: str) -> di
     found = dict(os.environ)
     if options.tiny:
         found["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # they would take longer than the rest
-    found.pop("JAX_COMPILATION_CACHE_DIR", None)
+    for variable in ("JAX_COMPILATION_CACHE_DIR", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        found.pop(variable, None)
     environment.prepare(
         preset="none", compilation_cache="workdir", workdir=place, environment=found
     )
     found["JAX_PLATFORMS"] = "cuda,cpu" if options.device == "gpu" else "cpu"
     found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if section == "throughput":
-        found["XLA_PYTHON_CLIENT_MEM_FRACTION"] = "0.48"
+        found["XLA_CLIENT_MEM_FRACTION"] = "0.48"
     return found
 
 
