@@ -144,7 +144,7 @@ def summary(results: dict[str, Any], output: Path | None, seconds: float) -> int
     failed = False
     for name, section in results["sections"].items():
         wrong = [row for row in section["rows"] if row.get("passed") is False]
-        failed |= section["status"] != "done" or bool(wrong)
+        failed |= section["status"].startswith(("failed", "stopped")) or bool(wrong)
         note = f", {len(wrong)} checks FAILED" if wrong else ""
         print(f"{name:14s} {section['status']}{note}")
     if output is not None:
