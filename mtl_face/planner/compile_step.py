@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError
@@ -196,10 +197,12 @@ def _settings(effort: str) -> Iterator[None]:
     try:
         for name, value in wanted.items():
             jax.config.update(name, value)
+        compilation_cache.reset_cache()  # JAX asks once whether there is one
         yield
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 def main() -> None:

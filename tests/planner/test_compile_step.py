@@ -2,6 +2,8 @@
 
 import jax
 import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from data_pipeline import batch as batches
 from mtl_face import config as config_lib
@@ -44,3 +46,33 @@ def test_the_batch_is_what_the_input_hands_over():
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
         assert one.sharding.is_equivalent_to(other.sharding, one.ndim)
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """Compiled programs are kept in this folder."""
+    wanted = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in wanted}
+    for name, value in wanted.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_a_cache_in_use_is_set_aside(cached):
+    def compile_and_count(number):
+        jax.jit(lambda x: x * number).lower(np.float32(1)).compile()
+        return len(list(cached.iterdir()))
+
+    before = compile_and_count(2)
+    assert before > 0
+    with compile_step._settings("low"):
+        assert compile_and_count(3) == before
+    assert compile_and_count(4) > before
