@@ -16,7 +16,6 @@ from typing import Any
 from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.errors import WorkdirError, shortened
-from mtl_face.weights import exported
 
 CHECKPOINTS = "checkpoints"
 HISTORY = "history.jsonl"
@@ -98,6 +97,8 @@ def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
     path = existing(path)
     if is_run(path):
         return read_settings(path), path
+    from mtl_face.weights import exported  # needs NumPy, which a command's help does without
+
     return config_lib.of_export(exported.read_card(path)["config"]), path
 
 
