@@ -2,6 +2,10 @@
 
 import contextlib
 import os
+import time
+from pathlib import Path
+
+import pytest
 
 with contextlib.suppress(ModuleNotFoundError):
     import triton  # noqa: F401 (PyTorch for CUDA brings it; loaded after TensorFlow it crashes)
@@ -12,7 +16,57 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
 
+from mtl_face import files
+from mtl_face.run import environment
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
 jax.config.update("jax_disable_most_optimizations", True)  # halves compile time on the CPU
+
+# Programs are kept for the other tests, workers and runs. Processes that tests start keep theirs.
+COMPILED = files.cache_folder() / "tests" / environment.machine()
+KEPT_SECONDS = 30 * 24 * 3600
+if not jax.config.jax_compilation_cache_dir:
+    jax.config.update("jax_compilation_cache_dir", str(COMPILED))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+SLOWEST = (
+    "run/test_kill_and_resume.py",
+    "run/test_run_of_processes.py",
+    "run/test_faults.py",
+    "run/test_determinism.py",
+    "test_api.py",
+    "model/test_torch_parity.py",
+    "data_pipeline/test_input.py",
+    "inference/test_predictor.py",
+    "run/test_export.py",
+    "run/test_predicted_variance_run.py",
+    "training/test_step.py",
+    "training/test_accumulation.py",
+    "training/test_remat.py",
+    "training/test_fine_tuning.py",
+    "training/test_guard.py",
+    "training/test_experiment.py",
+    "planner/test_plan.py",
+    "model/test_convolution.py",
+    "data_pipeline/test_shards.py",
+    "data_pipeline/test_rendered_faces_render.py",
+)
+
+
+def pytest_configure(config):
+    """Lets `--dist loadfile` take the files in our order, and drops programs long unused."""
+    config.option.loadscopereorder = False
+    if not hasattr(config, "workerinput"):
+        for path in COMPILED.glob("*"):
+            if path.stat().st_atime < time.time() - KEPT_SECONDS:
+                path.unlink(missing_ok=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """The slowest files first, so that the workers of `-n 2 --dist loadfile` end together."""
+    tests = Path(__file__).parent
+    places = {tests / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
