@@ -224,22 +224,26 @@ def sum_of_devices(
 ) -> jax.Array:
     """The devices' narrow sums over their examples of two arrays, added up in float32.
 
-    Flat: where the sum kept the layout in which cuDNN gives it, the optimizer would copy its
-    parameters and moments into that layout and back.
+    Flat where parameters are whole: with the sum in the layout in which cuDNN gives it, the
+    optimizer would copy its parameters and moments into that layout and back. Not flat where they
+    are split: the compiler could not leave each device its part of the sum.
     """
+    whole = mesh.shape["fsdp"] == 1
 
     def of_device(left: jax.Array, right: jax.Array) -> jax.Array:
-        return sum_of_one(left, right).astype(jnp.float32).reshape(-1)
+        total = sum_of_one(left, right).astype(jnp.float32)
+        return total.reshape(-1) if whole else total
 
     if jax.sharding.get_abstract_mesh().manual_axes:  # this trace sees one device already
         return of_device(left, right)
-    axes = mesh.axis_names
-    return jax.shard_map(
-        lambda left, right: lax.psum(of_device(left, right), axes),
+    by_device = PartitionSpec(mesh.axis_names)
+    sums = jax.shard_map(
+        lambda left, right: of_device(left, right)[None],
         mesh=mesh,
-        in_specs=(PartitionSpec(axes), PartitionSpec(axes)),
-        out_specs=PartitionSpec(),
+        in_specs=(by_device, by_device),
+        out_specs=by_device,
     )(left, right)
+    return jnp.sum(sums, axis=0)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)

@@ -101,9 +101,10 @@ def test_sums_over_examples_come_out_in_float32(wide):
     assert ("reduce_sum", expected.copy().pop()) in types
 
 
-def test_on_gpus_the_sums_of_devices_are_added_up_in_float32():
+@pytest.mark.parametrize("fsdp", [1, 2])
+def test_on_gpus_the_sums_of_devices_are_added_up_in_float32(fsdp):
     """What the kernels' gradients are there, computed by this machine's devices."""
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(fsdp=fsdp)
     _, params = loss_and_params(jnp.float16, wide=True)
 
     def loss(params, image_BHWC):
