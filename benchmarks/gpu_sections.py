@@ -187,7 +187,7 @@ def parity(task: Task) -> None:
         held = jax.device_put(np.float32(0), replicated(parts.mesh))
         with jax.default_matmul_precision(products):
             state, numbers = parts.train_step()(state, jax.device_put(batch, device), held)
-        return _host_copy(state) | {"loss": np.float64(numbers["loss"])}
+        return _host_copy(state) | {"loss": float(numbers["loss"])}
 
     with ThreadPoolExecutor() as pool:
         expected = pool.submit(step_on, jax.devices("cpu")[0], "float32")
