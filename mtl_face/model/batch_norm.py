@@ -39,6 +39,107 @@ MODES = (BATCH, LOCAL, FROZEN)
 """The three sources of a training step's statistics."""
 
 
+class BatchNorm(nn.Module):
+    """Batch normalisation by the statistics of the whole batch, as `nn.BatchNorm` in training.
+
+    Its gradient is written out (Ioffe and Szegedy 2015, section 3), so that the backward pass reads
+    the map itself and nothing that was derived from it: less memory is moved and kept.
+
+    `axis_name` names the axes of a mesh whose parts of a batch are not seen here. The rest is as in
+    `GroupedBatchNorm`.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+    axis_name: Any = None
+
+    @nn.compact
+    def __call__(self, map_BHWC: jax.Array) -> jax.Array:
+        """Normalises to [B, H, W, C] of `dtype`, and updates the running statistics."""
+        channels = map_BHWC.shape[-1]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+        scale_C = self.param("scale", nn.initializers.ones, (channels,))
+        bias_C = self.param("bias", nn.initializers.zeros, (channels,))
+        axis_name = None if self.is_initializing() else self.axis_name
+        map_BHWC, mean_C, var_C = _normalise(
+            map_BHWC, scale_C, bias_C, self.epsilon, self.dtype, axis_name
+        )
+        if not self.is_initializing():
+            for running, new_C in ((running_mean, mean_C), (running_var, var_C)):
+                running.value = self.momentum * running.value + (1 - self.momentum) * new_C
+        return map_BHWC
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _normalise(
+    map_BHWC: jax.Array,
+    scale_C: jax.Array,
+    bias_C: jax.Array,
+    epsilon: float,
+    dtype: Any,
+    axis_name: Any,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The map, its mean and its variance. The gradient of the statistics is taken to be 0."""
+    return _normalise_saved(map_BHWC, scale_C, bias_C, epsilon, dtype, axis_name)[0]
+
+
+def _normalise_saved(
+    map_BHWC: jax.Array,
+    scale_C: jax.Array,
+    bias_C: jax.Array,
+    epsilon: float,
+    dtype: Any,
+    axis_name: Any,
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
+    wide_BHWC = map_BHWC.astype(jnp.promote_types(dtype, jnp.float32))
+    # In one pass over the map, as `nn.BatchNorm` does it; rounding may leave less than 0.
+    moments_2C = jnp.stack(
+        [jnp.mean(wide_BHWC, axis=(0, 1, 2)), jnp.mean(jnp.square(wide_BHWC), axis=(0, 1, 2))]
+    )
+    if axis_name is not None:
+        moments_2C = jax.lax.pmean(moments_2C, axis_name)
+    mean_C, square_C = moments_2C
+    var_C = jnp.maximum(square_C - jnp.square(mean_C), 0.0)
+    inverse_std_C = jax.lax.rsqrt(var_C + epsilon)
+    factor_C = inverse_std_C * scale_C
+    out_BHWC = (wide_BHWC - _at(mean_C)) * _at(factor_C) + _at(bias_C)
+    return (out_BHWC.astype(dtype), mean_C, var_C), (map_BHWC, mean_C, inverse_std_C, scale_C)
+
+
+def _normalise_backward(
+    epsilon: float, dtype: Any, axis_name: Any, saved: tuple[jax.Array, ...], gradients: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    del epsilon, dtype
+    map_BHWC, mean_C, inverse_std_C, scale_C = saved
+    gradient_BHWC = gradients[0].astype(mean_C.dtype)
+    centred_BHWC = map_BHWC.astype(mean_C.dtype) - _at(mean_C)
+    bias_gradient_C = jnp.sum(gradient_BHWC, axis=(0, 1, 2))
+    scale_gradient_C = jnp.sum(gradient_BHWC * centred_BHWC, axis=(0, 1, 2)) * inverse_std_C
+    means_2C = jnp.stack([bias_gradient_C, scale_gradient_C])
+    means_2C *= map_BHWC.shape[-1] / map_BHWC.size
+    if axis_name is not None:
+        means_2C = jax.lax.pmean(means_2C, axis_name)
+    along_C = inverse_std_C * means_2C[1]
+    map_gradient_BHWC = _at(scale_C * inverse_std_C) * (
+        gradient_BHWC - _at(means_2C[0]) - centred_BHWC * _at(along_C)
+    )
+    return (
+        map_gradient_BHWC.astype(map_BHWC.dtype),
+        scale_gradient_C.astype(scale_C.dtype),
+        bias_gradient_C.astype(scale_C.dtype),
+    )
+
+
+def _at(value_C: jax.Array) -> jax.Array:
+    """[1, 1, 1, C], to meet the pixels."""
+    return value_C[None, None, None]
+
+
+_normalise.defvjp(_normalise_saved, _normalise_backward)
+
+
 class GroupedBatchNorm(nn.Module):
     """Batch normalisation of each group of consecutive examples by its own statistics.
 
@@ -120,13 +221,12 @@ def make_batch_norm(
         return functools.partial(
             GroupedBatchNorm, groups=groups, momentum=momentum, epsilon=epsilon, dtype=dtype
         )
+    if mode == BATCH and train:
+        return functools.partial(
+            BatchNorm, momentum=momentum, epsilon=epsilon, dtype=dtype, axis_name=apart or None
+        )
     return functools.partial(
-        nn.BatchNorm,
-        use_running_average=not train or mode == FROZEN,
-        momentum=momentum,
-        epsilon=epsilon,
-        dtype=dtype,
-        axis_name=apart or None,
+        nn.BatchNorm, use_running_average=True, momentum=momentum, epsilon=epsilon, dtype=dtype
     )
 
 

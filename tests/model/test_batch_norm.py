@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mtl_face.model.batch_norm import MODES, GroupedBatchNorm, make_batch_norm
+from mtl_face.model.batch_norm import MODES, BatchNorm, GroupedBatchNorm, make_batch_norm
 
 MOMENTUM, EPSILON = 0.8, 1e-3
 BATCH, SIDE, CHANNELS = 8, 3, 5
@@ -89,9 +89,10 @@ def test_groups_equal_torch_on_each_group(groups, variables, map_bhwc):
         np.testing.assert_allclose(leaf, other.numpy(), rtol=1e-4, atol=1e-5 * largest)
 
 
-def test_one_group_is_the_whole_batch(variables, map_bhwc):
+@pytest.mark.parametrize("module", [grouped(1), BatchNorm(momentum=MOMENTUM, epsilon=EPSILON)])
+def test_the_whole_batch_is_that_of_flax(module, variables, map_bhwc):
     plain = nn.BatchNorm(use_running_average=False, momentum=MOMENTUM, epsilon=EPSILON)
-    found, expected = (apply(m, variables, map_bhwc) for m in (grouped(1), plain))
+    found, expected = (apply(m, variables, map_bhwc) for m in (module, plain))
     for leaf, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(leaf, other, rtol=1e-5, atol=1e-5)
 
