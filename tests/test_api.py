@@ -119,8 +119,10 @@ def test_settings_that_are_none_are_an_error(tmp_path):
 def test_what_is_no_model_is_an_error(tmp_path):
     with pytest.raises(WorkdirError, match="holds no run, and no export either"):
         mtl_face.load(tmp_path)
-    with pytest.raises(WorkdirError, match="holds no run: it is not there"):
+    with pytest.raises(WorkdirError, match="does not exist"):
         mtl_face.load(tmp_path / "nowhere")
+    with pytest.raises(WorkdirError, match="is empty"):
+        mtl_face.load("")
 
 
 def test_changes_of_a_config():

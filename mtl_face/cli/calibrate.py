@@ -21,7 +21,7 @@ _REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --model=RUN, an evalu
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.path(parser, "--predictions", "FILE", "predictions of the validation set: a .parquet")
     flags.path(parser, "--truth", "FILE", "labels: a multi-task annotation file")
-    flags.model(parser)
+    flags.model(parser, exports=False)
     flags.path(parser, "--output", "FILE.json", "the calibration to write", required=True)
     parser.add_argument(
         "--windows",

@@ -1,4 +1,4 @@
-"""`compare`: whether two runs or files of predictions differ by more than luck."""
+"""`compare`: whether two runs or files of predictions differ beyond chance."""
 
 import argparse
 

@@ -1,8 +1,10 @@
 """Parses the command line and picks a command. Imports neither JAX nor TensorFlow."""
 
 import argparse
+import difflib
 import importlib
 import os
+import re
 import select
 import signal
 import sys
@@ -74,7 +76,10 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         for override in overrides:  # before the parser takes `--config.seed 3` for two arguments
             config_lib.split_override(override)
-        options = _parser().parse_args([word for word in arguments if not _is_override(word)])
+        words = [word for word in arguments if not _is_override(word)]
+        parser = _parser()
+        _check_flags(parser, words)
+        options = parser.parse_args(words)
         command = _command(options.command)
         settings = _load_config(command, options, overrides)
         _quiet_libraries()
@@ -105,7 +110,7 @@ def _is_installed() -> bool:
 
 def _as_called(text: str) -> str:
     """A text for the user, with the program named as it was started."""
-    return text.replace("python run.py", "mtl-face") if _is_installed() else text
+    return re.sub(r"(python )?run\.py (?=[a-z])", "mtl-face ", text) if _is_installed() else text
 
 
 def _is_override(word: str) -> bool:
@@ -153,6 +158,27 @@ def _parser() -> argparse.ArgumentParser:
             )
         command.add_arguments(subparser)
     return parser
+
+
+def _check_flags(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """Ends the program at an unknown command or flag, naming the nearest one."""
+    commands: Any
+    (commands,) = (part for part in parser._actions if isinstance(part.choices, dict))
+    named = next((word for word in words if not word.startswith("-")), None)
+    if named is None:
+        return
+    if named not in COMMANDS:
+        if near := difflib.get_close_matches(named, COMMANDS, n=1):
+            parser.error(f"there is no command {named}: did you mean {near[0]}?")
+        return  # the parser lists them all
+    command = commands.choices[named]
+    known = command._option_string_actions
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag != "--" and flag not in known:
+            near = difflib.get_close_matches(flag, known, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            command.error(f"there is no flag {flag}{hint}")
 
 
 def _load_config(

@@ -33,7 +33,7 @@ def _processes(parser: argparse.ArgumentParser) -> None:
         "--num_processes",
         type=flags.positive_number,
         metavar="N",
-        help="processes in all; 1: alone, though a launcher says otherwise",
+        help="processes in all; 1 runs alone, whatever the launcher sets",
     )
     group.add_argument(
         "--process_id", type=flags.natural_number, metavar="I", help="number of this one, from 0"

@@ -121,6 +121,10 @@ def shipped() -> dict[str, Path]:
 def _file_of(name: str | Path) -> Path:
     """The config file that is meant: a shipped one by its bare name, or any by its path."""
     path, known = Path(name), shipped()
+    if not str(name):
+        raise ConfigError(
+            "no config is named", remedy=f"give a file, or a shipped one: {', '.join(known)}"
+        )
     if path.name == str(name) and not path.suffix and str(name) in known:
         return known[str(name)]
     if path.is_file():

@@ -27,9 +27,9 @@ _MEASURES = (
     ("negative log likelihood, nats", "nll"),
     ("Brier score", "brier"),
     ("calibration error, debiased", "ece_debiased"),
-    ("calibration error, plain (too large by nature)", "ece"),
+    ("calibration error, plain (biased upwards)", "ece"),
     ("area under risk-coverage", "risk_coverage.aurc"),
-    ("the same above the best order", "risk_coverage.excess_aurc"),
+    ("excess over the best order", "risk_coverage.excess_aurc"),
 )
 
 _VA_MEASURES = (

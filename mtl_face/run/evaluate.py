@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline import images
-from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.config import Config
 from mtl_face.evaluation import prediction_files, scoring
@@ -132,7 +131,7 @@ def evaluate_predictor(
             history=history,
             images=lambda row: _picture(validation, row, config.data.image_size),
             attention=predictor.cross_attention,
-            config=config_lib.to_dict(config),
+            config=predictions.metadata["config"],
             notice=_RENDERED_NOTICE if config.data.kind == "rendered_faces" else None,
             warnings=result["warnings"],
             gallery_size=config.evaluation.gallery_size,

@@ -125,6 +125,7 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
         temperatures=card["temperatures"],
         step=card["step"],
         recorded=None if recorded is None else provenance.amended(config, recorded),
+        trained_with=card["config"],
     )
 
 
@@ -141,8 +142,12 @@ def _predictor(
     temperatures: Mapping[str, float],
     step: int,
     recorded: dict[str, Any] | None,
+    trained_with: Mapping[str, Any] | None = None,
 ) -> Predictor:
-    """Puts arrays of the host whole on every device; no traffic between processes."""
+    """Puts arrays of the host whole on every device; no traffic between processes.
+
+    `trained_with` are the settings of the training, where those of the network lack them.
+    """
     assert forward.mesh is not None  # `_forward` gave it one
     place = sharding.replicated(forward.mesh)
     placed = jax.tree.map(
@@ -150,7 +155,18 @@ def _predictor(
         variables,
     )
     origin = {"weights_sha256": exported.weights_sha256(variables), "provenance": recorded}
+    if trained_with is not None:
+        used = config_lib.of_export(config_lib.to_dict(forward.config))
+        origin["config"] = _changed(trained_with, used)
     return Predictor(forward, placed, temperatures, step, origin)
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with others over them."""
+    return dict(values) | {
+        name: _changed(values.get(name, {}), value) if isinstance(value, Mapping) else value
+        for name, value in changes.items()
+    }
 
 
 def _check_settings(config: Config, card: Mapping[str, Any], path: Path, say: Say) -> None:

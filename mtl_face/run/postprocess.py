@@ -43,9 +43,10 @@ def predictions_of_run(workdir: Path, *names: str) -> Path:
         if path.is_file():
             return path
     raise WorkdirError(
-        "holds no evaluation/predictions.parquet: the run was not evaluated yet",
+        "holds no evaluation/predictions.parquet: it is no run, or was not evaluated yet",
         path=workdir,
-        remedy="evaluate the run first: python run.py evaluate --model=RUN",
+        remedy="evaluate the run first: python run.py evaluate --model=RUN; of an export, give "
+        "the files that its evaluation wrote",
     )
 
 
@@ -138,7 +139,10 @@ def _warnings(table: PredictionTable, fitted: Calibration) -> list[str]:
         )
     weights = fitted_on.get("weights_sha256"), table.metadata.get("weights_sha256")
     if None not in weights and weights[0] != weights[1]:
-        lines.append("the calibration was fitted on predictions of other weights than these")
+        lines.append(
+            "the calibration was fitted on predictions of other weights than these; fit one on "
+            "those of these weights (run.py calibrate)"
+        )
     return lines
 
 

@@ -51,6 +51,8 @@ def predict(
         UserError: the list, an image or the weights cannot be read, or no folder of images is
         known.
     """
+    if missing_images not in ("error", "skip"):
+        raise ConfigError(f"missing_images is {missing_images!r}, neither error nor skip")
     if config is None:
         config = model.config if isinstance(model, Predictor) else models.own_config(model)
     steps = PostProcessing.of_settings(config)

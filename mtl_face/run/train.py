@@ -61,6 +61,9 @@ def train(
 ) -> TrainingResult:
     """Trains, or goes on where an earlier call stopped; then evaluates the best checkpoint.
 
+    Two settings act before JAX starts, and so on the command line alone: `training.xla_preset` and
+    `training.compilation_cache`. From Python, set XLA_FLAGS and JAX_COMPILATION_CACHE_DIR.
+
     Args:
         config: the settings.
         workdir: the run's folder; everything is written there.

@@ -104,11 +104,13 @@ def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
 
 def existing(path: str | Path) -> Path:
     """The path of a run or of an export; WorkdirError if it is neither."""
+    if not str(path):
+        raise WorkdirError("the path of the model is empty", remedy="name a run or an export")
     path = Path(path).expanduser()
     if path.is_file() or is_run(path) or (path / "model.json").is_file():
         return path
     raise WorkdirError(
-        "holds no run, and no export either" if path.exists() else "holds no run: it is not there",
+        "holds no run, and no export either" if path.exists() else "does not exist",
         path=path,
         remedy=f"{TRAIN}; or give what run.py export wrote",
     )

@@ -192,7 +192,7 @@ class Checkpoints:
             step, state = self._newest_sound(lambda step: self.restore(step, like))
             return step, state
         # All processes must read the same step, and together: one that failed alone would leave
-        # the others waiting for it. So process 0 looks first, and all go by what it found.
+        # the others waiting for it. So process 0 looks first, and all use what it finds.
         found = -1
         if jax.process_index() == 0:
             found, _ = self._newest_sound(lambda step: self._read_alone(step, like))

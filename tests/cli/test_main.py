@@ -81,6 +81,27 @@ def test_wrong_words(words, capsys):
     assert captured.out == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["trian", "--workdir=x"], "did you mean train?"),
+        (["evaluate", "--modle=x"], "there is no flag --modle: did you mean --model?"),
+        (["train", "--confg", "paper", "--workdir=x"], "did you mean --config?"),
+        (["settings", "--zzz"], "there is no flag --zzz"),
+    ],
+)
+def test_misspelt_words_are_told_the_nearest(words, meant, capsys):
+    with pytest.raises(SystemExit) as left:
+        main.main(words)
+    assert left.value.code == 2
+    assert meant in capsys.readouterr().err
+
+
+def test_an_empty_config(capsys, tmp_path):
+    assert main.main(["train", "--config=", f"--workdir={tmp_path}"]) == 2
+    assert "no config is named" in capsys.readouterr().err
+
+
 def test_setting_without_equals_sign(experiment, capsys):
     result = experiment.run(capsys, "train", "--config.seed", "3")
     assert_is_users_error(result, "'seed' has no value", "--config.seed=VALUE")

@@ -128,6 +128,8 @@ def test_evaluates_without_workdir_and_config(runs, form, tmp_path, capsys):
     )
     assert after == before
     assert second.metadata["weights_sha256"] == first.metadata["weights_sha256"]
+    for section in ("optimizer", "augmentation", "training"):
+        assert second.metadata["config"][section] == first.metadata["config"][section]
 
 
 class TestParams:
