@@ -322,7 +322,7 @@ class BackboneConfig:
     convolution: str = setting(
         "auto",
         "xla: XLA's own convolutions and pooling; matmul_gradient: equal ones whose gradients are "
-        "written for a CPU, where a training step is 2 to 4 times as fast with them; cudnn: XLA's "
+        "written for a CPU, where a training step takes less time with them; cudnn: XLA's "
         "convolutions, with the pooling of matmul_gradient, without atomic additions on a GPU; "
         "auto: matmul_gradient on a CPU, cudnn on a GPU, xla elsewhere",
         choices=("auto", "xla", "matmul_gradient", "cudnn"),

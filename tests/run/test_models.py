@@ -16,7 +16,7 @@ def experiment(tmp_path):
 @pytest.mark.parametrize("command", ["evaluate", "export"])
 def test_workdir_without_run(experiment, capsys, command):
     result = experiment.run(capsys, command)
-    assert_is_users_error(result, experiment.workdir, "holds no run", "train first")
+    assert_is_users_error(result, experiment.workdir, "does not exist", "train first")
     assert not experiment.workdir.exists()
 
 

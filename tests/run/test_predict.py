@@ -124,7 +124,7 @@ def test_remedies_name_the_arguments_of_python_too(trained, listed, tmp_path):
     [
         ([], "needs the weights"),
         (["--workdir=WORKDIR", "--params=x"], "x"),
-        (["--workdir=nowhere"], "holds no run"),
+        (["--workdir=nowhere"], "does not exist"),
         (["--workdir=WORKDIR", "--output=p.txt"], "neither .parquet nor .csv"),
         (["--workdir=WORKDIR", "--images=nowhere"], "does not exist"),
     ],
