@@ -115,7 +115,7 @@ def test_calibration_is_shown_before_and_after(tmp_path):
     text, page = report(tmp_path, labels, cooler)
     assert 'class="raw"' not in text
     assert "were not smoothed" in page.text
-    assert "what they were before was not given" in page.text
+    assert "those before the calibration were not given" in page.text
 
 
 def test_warnings_stand_above_the_numbers_and_beside_the_provenance(tmp_path):
