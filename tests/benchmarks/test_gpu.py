@@ -17,14 +17,14 @@ ROOT = Path(__file__).parents[2]
 REFUSED = ("tensorflow", "clu", "pandas", "matplotlib", "pyarrow", "psutil", "h5py", "PIL", "numba")
 
 REFUSE = f"""
-import sys
+import importlib.machinery
 
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {REFUSED}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+found = importlib.machinery.PathFinder.find_spec
 
-sys.meta_path.insert(0, Refuse())
+def find_spec(cls, name, path=None, target=None):
+    return None if name.split(".")[0] in {REFUSED} else found(name, path, target)
+
+importlib.machinery.PathFinder.find_spec = classmethod(find_spec)
 """
 
 
