@@ -181,7 +181,7 @@ class Head(nn.Module):
 
 
 class PaperNetwork(nn.Module):
-    """The whole network without dropout, from the settings of ours.
+    """The whole network without dropout, built from the settings of `MtlFace`.
 
     Without `attention` the maps are None, and PyTorch takes its faster kernels.
     """

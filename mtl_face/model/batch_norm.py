@@ -40,127 +40,32 @@ MODES = (BATCH, LOCAL, FROZEN)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation by the statistics of the whole batch, as `nn.BatchNorm` in training.
-
-    Its gradient is written out (Ioffe and Szegedy 2015, section 3), so that the backward pass reads
-    the map itself and nothing that was derived from it: less memory is moved and kept.
-
-    `axis_name` names the axes of a mesh whose parts of a batch are not seen here. The rest is as in
-    `GroupedBatchNorm`.
-    """
-
-    momentum: float = 0.9
-    epsilon: float = 1e-5
-    dtype: Any = jnp.float32
-    axis_name: Any = None
-
-    @nn.compact
-    def __call__(self, map_BHWC: jax.Array) -> jax.Array:
-        """Normalises to [B, H, W, C] of `dtype`, and updates the running statistics."""
-        channels = map_BHWC.shape[-1]
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        scale_C = self.param("scale", nn.initializers.ones, (channels,))
-        bias_C = self.param("bias", nn.initializers.zeros, (channels,))
-        axis_name = None if self.is_initializing() else self.axis_name
-        map_BHWC, mean_C, var_C = _normalise(
-            map_BHWC, scale_C, bias_C, self.epsilon, self.dtype, axis_name
-        )
-        if not self.is_initializing():
-            for running, new_C in ((running_mean, mean_C), (running_var, var_C)):
-                running.value = self.momentum * running.value + (1 - self.momentum) * new_C
-        return map_BHWC
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _normalise(
-    map_BHWC: jax.Array,
-    scale_C: jax.Array,
-    bias_C: jax.Array,
-    epsilon: float,
-    dtype: Any,
-    axis_name: Any,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The map, its mean and its variance. The gradient of the statistics is taken to be 0."""
-    return _normalise_saved(map_BHWC, scale_C, bias_C, epsilon, dtype, axis_name)[0]
-
-
-def _normalise_saved(
-    map_BHWC: jax.Array,
-    scale_C: jax.Array,
-    bias_C: jax.Array,
-    epsilon: float,
-    dtype: Any,
-    axis_name: Any,
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    wide_BHWC = map_BHWC.astype(jnp.promote_types(dtype, jnp.float32))
-    # In one pass over the map, as `nn.BatchNorm` does it; rounding may leave less than 0.
-    moments_2C = jnp.stack(
-        [jnp.mean(wide_BHWC, axis=(0, 1, 2)), jnp.mean(jnp.square(wide_BHWC), axis=(0, 1, 2))]
-    )
-    if axis_name is not None:
-        moments_2C = jax.lax.pmean(moments_2C, axis_name)
-    mean_C, square_C = moments_2C
-    var_C = jnp.maximum(square_C - jnp.square(mean_C), 0.0)
-    inverse_std_C = jax.lax.rsqrt(var_C + epsilon)
-    factor_C = inverse_std_C * scale_C
-    out_BHWC = (wide_BHWC - _at(mean_C)) * _at(factor_C) + _at(bias_C)
-    return (out_BHWC.astype(dtype), mean_C, var_C), (map_BHWC, mean_C, inverse_std_C, scale_C)
-
-
-def _normalise_backward(
-    epsilon: float, dtype: Any, axis_name: Any, saved: tuple[jax.Array, ...], gradients: Any
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    del epsilon, dtype
-    map_BHWC, mean_C, inverse_std_C, scale_C = saved
-    gradient_BHWC = gradients[0].astype(mean_C.dtype)
-    centred_BHWC = map_BHWC.astype(mean_C.dtype) - _at(mean_C)
-    bias_gradient_C = jnp.sum(gradient_BHWC, axis=(0, 1, 2))
-    scale_gradient_C = jnp.sum(gradient_BHWC * centred_BHWC, axis=(0, 1, 2)) * inverse_std_C
-    means_2C = jnp.stack([bias_gradient_C, scale_gradient_C])
-    means_2C *= map_BHWC.shape[-1] / map_BHWC.size
-    if axis_name is not None:
-        means_2C = jax.lax.pmean(means_2C, axis_name)
-    along_C = inverse_std_C * means_2C[1]
-    map_gradient_BHWC = _at(scale_C * inverse_std_C) * (
-        gradient_BHWC - _at(means_2C[0]) - centred_BHWC * _at(along_C)
-    )
-    return (
-        map_gradient_BHWC.astype(map_BHWC.dtype),
-        scale_gradient_C.astype(scale_C.dtype),
-        bias_gradient_C.astype(scale_C.dtype),
-    )
-
-
-def _at(value_C: jax.Array) -> jax.Array:
-    """[1, 1, 1, C], to meet the pixels."""
-    return value_C[None, None, None]
-
-
-_normalise.defvjp(_normalise_saved, _normalise_backward)
-
-
-class GroupedBatchNorm(nn.Module):
     """Batch normalisation of each group of consecutive examples by its own statistics.
 
-    The batch is cut into equal groups in its order. That is also how a batch is split over devices
-    (`NamedSharding` of its first axis), so with as many groups as devices each group lies on one
-    device and its statistics need no traffic. The result depends on the number of groups, not on
-    the number of devices: on one device this is the "ghost" batch normalisation of Hoffer,
-    Hubara and Soudry (2017).
+    One group is the whole batch, as `nn.BatchNorm` takes it in training. More of them cut the batch
+    into equal parts in its order. That is also how a batch is split over devices (`NamedSharding`
+    of its first axis), so with as many groups as devices each group lies on one device and its
+    statistics need no traffic. The result depends on the number of groups, not on the number of
+    devices: on one device this is the "ghost" batch normalisation of Hoffer, Hubara and Soudry
+    (2017).
 
     The running mean and variance are blended with the means over the groups of the groups' means
     and variances. So they estimate what training normalised with on average; the variance between
     the groups' means is not part of them, as it was not part of any normalisation.
 
+    The gradient is written out (Ioffe and Szegedy 2015, section 3), so that the backward pass reads
+    the map and nothing that was derived from it: less memory is moved and kept.
+
     `momentum` is the share of the running statistics that a step keeps, `epsilon` is added to the
-    variance. Statistics are float32, or `dtype`, that of the result, where it is wider.
+    variance. Statistics are float32, or `dtype`, that of the result, where it is wider. `axis_name`
+    names axes of a mesh over which a group goes on, outside of what this trace sees.
     """
 
-    groups: int
+    groups: int = 1
     momentum: float = 0.9
     epsilon: float = 1e-5
     dtype: Any = jnp.float32
+    axis_name: Any = None
 
     @nn.compact
     def __call__(self, map_BHWC: jax.Array) -> jax.Array:
@@ -179,24 +84,79 @@ class GroupedBatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         scale_C = self.param("scale", nn.initializers.ones, (channels,))
         bias_C = self.param("bias", nn.initializers.zeros, (channels,))
-
-        shape = (self.groups, batch // self.groups, *map_BHWC.shape[1:])
-        map_GNHWC = map_BHWC.reshape(shape).astype(jnp.promote_types(self.dtype, jnp.float32))
-        # In one pass over the map, as `nn.BatchNorm` does it; rounding may leave less than 0.
-        mean_GC = jnp.mean(map_GNHWC, axis=(1, 2, 3))
-        square_GC = jnp.mean(jnp.square(map_GNHWC), axis=(1, 2, 3))
-        var_GC = jnp.maximum(square_GC - jnp.square(mean_GC), 0.0)
-        if not self.is_initializing():
+        initializing = self.is_initializing()
+        map_GNHWC, moments_G2C = _normalise(
+            map_BHWC.reshape(self.groups, batch // self.groups, *map_BHWC.shape[1:]),
+            scale_C,
+            bias_C,
+            (self.epsilon, self.dtype, None if initializing else self.axis_name),
+        )
+        if not initializing:
             # Side by side, so that the mean over the devices is one exchange, not two.
-            moments_2C = jnp.mean(jnp.stack([mean_GC, var_GC], axis=1), axis=0)
+            moments_2C = jnp.mean(moments_G2C, axis=0)
             for running, new_C in zip((running_mean, running_var), moments_2C, strict=True):
                 running.value = self.momentum * running.value + (1 - self.momentum) * new_C
+        return map_GNHWC.reshape(map_BHWC.shape)
 
-        factor_GC = jax.lax.rsqrt(var_GC + self.epsilon) * scale_C[None]
-        map_GNHWC = (map_GNHWC - _spread(mean_GC)) * _spread(factor_GC) + bias_C.reshape(
-            1, 1, 1, 1, channels
-        )
-        return map_GNHWC.astype(self.dtype).reshape(map_BHWC.shape)
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _normalise(
+    map_GNHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, how: tuple[float, Any, Any]
+) -> tuple[jax.Array, jax.Array]:
+    """The map, and its mean and variance [G, 2, C], whose gradient is taken to be 0.
+
+    `how` holds epsilon, the dtype of the result and the names of the mesh's axes.
+    """
+    return _normalise_saved(map_GNHWC, scale_C, bias_C, how)[0]
+
+
+def _normalise_saved(
+    map_GNHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, how: tuple[float, Any, Any]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
+    epsilon, dtype, axis_name = how
+    wide_GNHWC = map_GNHWC.astype(jnp.promote_types(dtype, jnp.float32))
+    # In one pass over the map, as `nn.BatchNorm` does it; rounding may leave less than 0.
+    mean_GC, square_GC = _means(_sums(wide_GNHWC, jnp.square(wide_GNHWC)), map_GNHWC, axis_name)
+    var_GC = jnp.maximum(square_GC - jnp.square(mean_GC), 0.0)
+    inverse_std_GC = jax.lax.rsqrt(var_GC + epsilon)
+    out_GNHWC = (wide_GNHWC - _spread(mean_GC)) * _spread(inverse_std_GC * scale_C[None])
+    out_GNHWC += _spread(bias_C[None])
+    moments_G2C = jnp.stack([mean_GC, var_GC], axis=1)
+    return (out_GNHWC.astype(dtype), moments_G2C), (map_GNHWC, mean_GC, inverse_std_GC, scale_C)
+
+
+def _normalise_backward(
+    how: tuple[float, Any, Any], saved: tuple[jax.Array, ...], gradients: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    map_GNHWC, mean_GC, inverse_std_GC, scale_C = saved
+    gradient_GNHWC = gradients[0].astype(mean_GC.dtype)
+    normal_GNHWC = (map_GNHWC.astype(mean_GC.dtype) - _spread(mean_GC)) * _spread(inverse_std_GC)
+    # Read once; the parameters' are sums over what this trace sees, the means are whole groups'.
+    sum_2GC = _sums(gradient_GNHWC, gradient_GNHWC * normal_GNHWC)
+    bias_gradient_C, scale_gradient_C = jnp.sum(sum_2GC, axis=1)
+    mean_gradient_GC, mean_product_GC = _means(sum_2GC, map_GNHWC, how[2])
+    map_gradient_GNHWC = _spread(scale_C[None] * inverse_std_GC) * (
+        gradient_GNHWC - _spread(mean_gradient_GC) - normal_GNHWC * _spread(mean_product_GC)
+    )
+    return (
+        map_gradient_GNHWC.astype(map_GNHWC.dtype),
+        scale_gradient_C.astype(scale_C.dtype),
+        bias_gradient_C.astype(scale_C.dtype),
+    )
+
+
+_normalise.defvjp(_normalise_saved, _normalise_backward)
+
+
+def _sums(one_GNHWC: jax.Array, other_GNHWC: jax.Array) -> jax.Array:
+    """Sums over each group, [2, G, C]: side by side, so that they need one exchange."""
+    return jnp.stack([jnp.sum(map_GNHWC, axis=(1, 2, 3)) for map_GNHWC in (one_GNHWC, other_GNHWC)])
+
+
+def _means(sum_2GC: jax.Array, map_GNHWC: jax.Array, axis_name: Any) -> jax.Array:
+    """Means over each group from the sums over what this trace sees of it."""
+    mean_2GC = sum_2GC / math.prod(map_GNHWC.shape[1:4])
+    return mean_2GC if axis_name is None else jax.lax.pmean(mean_2GC, axis_name)
 
 
 def make_batch_norm(
@@ -206,7 +166,7 @@ def make_batch_norm(
 
     With `train` the batch's statistics are used, as far as the mode uses any; `groups` are the
     devices over which `local` finds a batch split. Statistics and parameters are float32. The rest
-    is as in `GroupedBatchNorm`.
+    is as in `BatchNorm`.
 
     Raises:
         ValueError: `mode` is unknown.
@@ -215,18 +175,21 @@ def make_batch_norm(
         raise ValueError(f"batch_norm {mode!r} is not one of {', '.join(MODES)}")
     mesh = jax.sharding.get_abstract_mesh()
     apart = mesh.manual_axes  # of the devices whose parts this trace does not see
-    if mode == LOCAL and train:
-        if apart:
-            groups = max(groups // math.prod(mesh.shape[axis] for axis in apart), 1)
+    if not train or mode == FROZEN:
         return functools.partial(
-            GroupedBatchNorm, groups=groups, momentum=momentum, epsilon=epsilon, dtype=dtype
+            nn.BatchNorm, use_running_average=True, momentum=momentum, epsilon=epsilon, dtype=dtype
         )
-    if mode == BATCH and train:
-        return functools.partial(
-            BatchNorm, momentum=momentum, epsilon=epsilon, dtype=dtype, axis_name=apart or None
-        )
+    if mode == BATCH:
+        groups = 1
+    elif apart:
+        groups = max(groups // math.prod(mesh.shape[axis] for axis in apart), 1)
     return functools.partial(
-        nn.BatchNorm, use_running_average=True, momentum=momentum, epsilon=epsilon, dtype=dtype
+        BatchNorm,
+        groups=groups,
+        momentum=momentum,
+        epsilon=epsilon,
+        dtype=dtype,
+        axis_name=(apart or None) if mode == BATCH else None,
     )
 
 

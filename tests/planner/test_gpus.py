@@ -1,4 +1,4 @@
-"""What the compiler is told of a GPU."""
+"""The description of a GPU that the compiler reads."""
 
 import re
 

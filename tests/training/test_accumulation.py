@@ -153,7 +153,7 @@ def test_means_of_the_microbatches_would_differ():
 
 @pytest.mark.slow
 def test_a_batch_norm_over_the_batch_is_one_over_groups():
-    """On one device microbatches are neighbours, as the groups of `GroupedBatchNorm` are."""
+    """On one device microbatches are neighbours, as the groups of `BatchNorm` are."""
     rows, last = run(1, 1, 4, "batch")
     expected_rows, expected = run(1, 1, 1, "local", 4)
     np.testing.assert_allclose(
