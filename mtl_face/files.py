@@ -52,9 +52,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         WorkdirError: the folder or the file cannot be written, as on a full disk.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise WorkdirError("is a folder", path=target, remedy="name a file inside it")
+    target = _no_folder(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -125,7 +123,7 @@ def read_json(
         if not isinstance(values, dict):
             raise ValueError("it holds no object")
     except (OSError, ValueError) as error:
-        raise failure(f"cannot be read: {error}", path=path, remedy=remedy) from error
+        raise failure(f"cannot be read: {reason(error)}", path=path, remedy=remedy) from error
     return values
 
 
@@ -143,10 +141,13 @@ def make_folder(path: str | os.PathLike[str], *, otherwise: str = _ELSEWHERE) ->
     return Path(path)
 
 
-def require_writable(folder: str | os.PathLike[str]) -> Path:
+def require_writable(
+    folder: str | os.PathLike[str], *, file: str | os.PathLike[str] | None = None
+) -> Path:
     """Raises WorkdirError unless a folder takes files, or can be made to; makes nothing.
 
-    Called before work whose result goes there. Returns the absolute path.
+    Called before work whose result goes there. The error names `file`, else the folder. Returns the
+    absolute path.
     """
     folder = Path(folder).expanduser().resolve()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -154,8 +155,20 @@ def require_writable(folder: str | os.PathLike[str]) -> Path:
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(b"x")
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(file or folder, error) from error
     return folder
+
+
+def require_writable_file(path: str | os.PathLike[str]) -> Path:
+    """Raises WorkdirError unless a file can be written at a path; returns that path."""
+    require_writable(_no_folder(path).parent, file=path)
+    return Path(path)
+
+
+def _no_folder(path: str | os.PathLike[str]) -> Path:
+    if Path(path).is_dir():
+        raise WorkdirError("is a folder", path=path, remedy="name a file inside it")
+    return Path(path)
 
 
 def unwritable(
@@ -185,9 +198,14 @@ def unreadable(error: OSError, what: str) -> tuple[str, str]:
     return problem, "check the disk or the network share that holds it"
 
 
-def reason(error: OSError) -> str:
-    """What the system says, in its own words: libraries put sentences into `strerror`."""
-    return str(error) if error.errno is None else os.strerror(error.errno)
+def reason(error: Exception) -> str:
+    """What the system says, in its own words: libraries put sentences into `strerror`.
+
+    Without a path, which the message about the file has already; other errors have their own words.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return str(error)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from data_pipeline.rendered_faces import annotate, motion
 from data_pipeline.rendered_faces.annotate import Labels
 from data_pipeline.rendered_faces.plan import DUPLICATE_SHARE, SPLITS, Video
+from mtl_face import files
 from mtl_face.errors import WorkdirError
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA
 
@@ -159,7 +160,7 @@ def read_description(root: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise WorkdirError(
-            f"cannot be read as the description of a data set: {error}",
+            f"cannot be read as the description of a data set: {files.reason(error)}",
             path=path,
             remedy="delete the folder and generate the data set again",
         ) from error

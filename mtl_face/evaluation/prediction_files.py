@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import shortened
-from mtl_face.files import replacing
+from mtl_face.files import replacing, unreadable
 from mtl_face.tables import (
     KEY_COLUMNS,
     OPTIONAL_COLUMNS,
@@ -96,7 +96,7 @@ def read(path: str | os.PathLike[str]) -> PredictionTable:
         PredictionError: the file is missing, empty, of another kind, lacks a column, or holds
             something that is no number; with the line, in CSV.
     """
-    start = _first_line(path, _REMEDY)
+    start = _first_line(path)
     if not start:
         raise PredictionError("is empty", path=path, remedy=_REMEDY)
     return _read_parquet(path) if start.startswith(b"PAR1") else _read_csv(path)
@@ -108,19 +108,18 @@ def is_one(path: str | os.PathLike[str]) -> bool:
     Raises:
         PredictionError: the file cannot be read.
     """
-    header = _first_line(path, "check its permissions")
+    header = _first_line(path)
     return header.startswith(b"PAR1") or Path(path).suffix == ".parquet" or b"_logit" in header
 
 
-def _first_line(path: str | os.PathLike[str], remedy: str) -> bytes:
+def _first_line(path: str | os.PathLike[str]) -> bytes:
     """The first line, of at most 4096 bytes; PredictionError if the file cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.readline(4096)
     except OSError as error:
-        raise PredictionError(
-            f"cannot be read ({error.strerror})", path=path, remedy=remedy
-        ) from error
+        problem, remedy = unreadable(error, "file of predictions")
+        raise PredictionError(problem, path=path, remedy=remedy) from error
 
 
 def _check_columns(names: Iterable[str], path: str | os.PathLike[str], line: int | None) -> None:

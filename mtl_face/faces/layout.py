@@ -163,7 +163,9 @@ def open_output(output: Path) -> Path:
                 remedy="give a new or empty folder as --output",
             )
     except OSError as error:
-        raise WorkdirError(f"cannot be read: {error}", path=path, remedy=remedy) from error
+        raise WorkdirError(
+            f"cannot be read: {files.reason(error)}", path=path, remedy=remedy
+        ) from error
     for folder in (CROPS, RECORDS):
         files.make_folder(output / folder)
     files.write_json(path, specification, indent=1)

@@ -133,8 +133,8 @@ def read(path: Path) -> Dump:
             raise ValueError("it holds no batch")
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise WorkdirError(
-            f"is no dump of a step: {error}",
-            path=path,
+            f"is no dump of a step: {files.reason(error)}",
+            path=getattr(error, "filename", None) or path,
             remedy="give --dump=WORKDIR/replay/STEP.npz, with STEP.json beside it",
         ) from error
     return Dump(path, step, batch, images, note)

@@ -21,7 +21,7 @@ from mtl_face.model.geometry import VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
 from mtl_face.weights import safetensors_file
 from mtl_face.weights.card import ExportError
-from mtl_face.weights.file_content import Entry, FileContent, first_bytes
+from mtl_face.weights.file_content import Entry, FileContent, first_bytes, words_of
 
 PARAMS = "params"
 """Folder of the arrays in an export of the orbax form."""
@@ -207,7 +207,7 @@ def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
     start = first_bytes(file, ExportError)
     if not safetensors_file.begins_one(start):
         raise ExportError(
-            f"is neither a run nor an export: it begins with {start[:8]!r}",
+            f"is neither a run nor an export: it begins with {words_of(start)}",
             path=file,
             remedy="give the folder of a run, or what `run.py export` wrote: its folder, or its "
             f"{SAFETENSORS}",

@@ -4,7 +4,6 @@ Kernel letters: H W height and width, I O channels in and out.
 """
 
 import dataclasses
-import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
+from mtl_face.files import unreadable
 from mtl_face.model.geometry import ChannelOrder
 
 
@@ -71,14 +71,9 @@ def first_bytes(path: Path, failure: type[WeightsError] = WeightsError) -> bytes
         with path.open("rb") as file:
             start = file.read(1024)
     except OSError as error:
-        missing = error.errno == errno.ENOENT
-        raise failure(
-            "does not exist" if missing else f"cannot be read: {error.strerror}",
-            path=path,
-            remedy="check the path" if missing else "check the path and its permissions",
-        ) from error
+        problem, remedy = unreadable(error, "weights file")
+        raise failure(problem, path=path, remedy=remedy) from error
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    problem = remedy = None
     if not start:
         problem, remedy = "is empty", "copy or download it again"
     elif start.startswith(b"version https://git-lfs"):
@@ -92,6 +87,13 @@ def first_bytes(path: Path, failure: type[WeightsError] = WeightsError) -> bytes
         )
     elif start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")) or start[257:262] == b"ustar":
         problem, remedy = "is an archive", "unpack it and give the weights file in it"
-    if problem is not None:
-        raise failure(problem, path=path, remedy=remedy)
-    return start
+    else:
+        return start
+    raise failure(problem, path=path, remedy=remedy)
+
+
+def words_of(start: bytes) -> str:
+    """A file's beginning for a message: a text as it is written, else bytes in hexadecimal."""
+    text = start[:20].decode("latin1").partition("\n")[0]
+    is_text = text.strip() and text.isascii() and text.isprintable()
+    return f"the text {text!r}" if is_text else f"the bytes {start[:8].hex(' ')}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from mtl_face.errors import WeightsError
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported, keras_file, matlab_file, safetensors_file, torch_file
-from mtl_face.weights.file_content import FileContent, damaged, first_bytes
+from mtl_face.weights.file_content import FileContent, damaged, first_bytes, words_of
 from mtl_face.weights.safe_pickle import RefusedNameError
 
 FORMATS = (
@@ -67,7 +67,7 @@ def _open(path: Path, stack: contextlib.ExitStack) -> FileContent:
     if (start[0] == 0x80 and start[1:2] in _PROTOCOLS) or start.startswith(_PICKLES):
         return torch_file.open_pickle(path, stack)
     raise WeightsError(
-        f"is of no known format; it begins with {start[:8]!r}",
+        f"is of no known format; it begins with {words_of(start)}",
         path=path,
         remedy=f"give a file of one of these: {FORMATS}",
     )

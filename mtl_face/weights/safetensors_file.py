@@ -39,30 +39,25 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     Raises:
         ExportError: the file cannot be read, is cut off or damaged.
     """
-    with _explained(path), _open(path) as file:
+    with _open(path) as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return arrays, file.metadata() or {}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Reads the texts of a file's header; raises ExportError as `read`."""
-    with _explained(path), _open(path) as file:
+    with _open(path) as file:
         return file.metadata() or {}
 
 
-def _open(path: Path) -> Any:
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Opens a file; what its reader meets is the user's error, a type that NumPy lacks too."""
     import ml_dtypes  # noqa: F401  (makes bfloat16 a type of NumPy)
     import safetensors
 
-    return safetensors.safe_open(path, framework="numpy")
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns a reader's failure into the user's error; a type that NumPy lacks is one too."""
-    from safetensors import SafetensorError
-
     try:
-        yield
-    except (SafetensorError, OSError, TypeError, AttributeError) as error:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            yield file
+    except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
         raise damaged(path, error, ExportError) from error

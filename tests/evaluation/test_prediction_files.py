@@ -221,8 +221,8 @@ def write_wrong_files(folder):
 @pytest.mark.parametrize(
     ("name", "problem", "line"),
     [
-        ("missing.parquet", "cannot be read", None),
-        (".", "cannot be read", None),
+        ("missing.parquet", "the file of predictions does not exist", None),
+        (".", "this is a folder, not the file of predictions", None),
         ("empty", "is empty", None),
         ("cut.parquet", "no readable Parquet", None),
         ("only_magic.parquet", "no readable Parquet", None),

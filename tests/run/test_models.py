@@ -33,5 +33,6 @@ def test_a_file_that_is_no_export_is_no_model(tmp_path, capsys):
     path.write_text("mine, a photo or what not")
     assert main.main(["evaluate", f"--model={path}"]) == 2
     captured = capsys.readouterr()
-    assert f"{path}: is neither a run nor an export" in captured.err
+    problem = "is neither a run nor an export: it begins with the text 'mine, a photo or wha'"
+    assert f"{path}: {problem}\n" in captured.err
     assert "-> give the folder of a run, or what `run.py export` wrote" in captured.err

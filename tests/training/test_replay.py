@@ -86,8 +86,10 @@ def test_a_note_that_lacks_something(tmp_path, name):
 
 def test_no_file_at_all(tmp_path):
     for path in (Path("/"), tmp_path, tmp_path / "absent.npz"):
-        with pytest.raises(WorkdirError, match="is no dump of a step"):
+        with pytest.raises(WorkdirError, match="is no dump of a step") as caught:
             replay.read(path)
+    assert caught.value.problem == "is no dump of a step: No such file or directory"
+    assert caught.value.path == str(path)
 
 
 OPTIMIZER = optax.sgd(0.05, momentum=0.9)
