@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from mtl_face.evaluation.calibration import Calibration
     from mtl_face.evaluation.calibration_fit import Search
 
-CONFIG = "optional"
-
 _REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --model=RUN, an evaluated run"
 
 
@@ -22,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.path(parser, "--predictions", "FILE", "predictions of the validation set: a .parquet")
     flags.path(parser, "--truth", "FILE", "labels: a multi-task annotation file")
     flags.model(parser, exports=False)
-    flags.path(parser, "--output", "FILE.json", "the calibration to write", required=True)
+    meaning = "the calibration to write"
+    flags.path(parser, "--output", "FILE.json", meaning, type=flags.new_file, required=True)
     parser.add_argument(
         "--windows",
         default="0,5,10,20,30,60,120,240",
@@ -73,15 +72,9 @@ def _search(options: argparse.Namespace) -> "Search":
     """What the flags let the fit try; ConfigError if `--windows` is no list of windows."""
     from mtl_face.evaluation.calibration_fit import Search
 
-    remedy = "write --windows=0,10,30,60; --windows=0 fits no smoothing"
-    try:
-        windows = [float(part) for part in options.windows.split(",")]
-    except ValueError as error:
-        problem = f"--windows={options.windows} is no list of windows"
-        raise ConfigError(problem, remedy=remedy) from error
     try:
         return Search(
-            windows=windows,
+            windows=[float(part) for part in options.windows.split(",")],
             kernel=options.kernel,
             unit=options.unit,
             on=options.smoothed,
@@ -89,7 +82,10 @@ def _search(options: argparse.Namespace) -> "Search":
             keep_all=options.keep_all,
         )
     except ValueError as error:
-        raise ConfigError(f"--windows={options.windows}: {error}", remedy=remedy) from error
+        raise ConfigError(
+            f"--windows={options.windows} is no list of windows: {error}",
+            remedy="write --windows=0,10,30,60; --windows=0 fits no smoothing",
+        ) from error
 
 
 def _lines(fitted: "Calibration") -> list[str]:

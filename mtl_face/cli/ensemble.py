@@ -6,9 +6,6 @@ from mtl_face.cli import flags
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 
-CONFIG = "optional"
-READS_DATA = False
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.path(parser, "predictions", "FILE", "a .parquet or .csv of predictions", nargs="*")

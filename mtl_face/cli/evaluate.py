@@ -9,7 +9,6 @@ from mtl_face.cli import flags
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 
-CONFIG = "optional"
 _REMEDY = (
     "give --model=RUN to evaluate a trained run, --model=EXPORT --output=DIR for an export, or "
     "--predictions=FILE --truth=ANNOTATIONS to score a file"
@@ -26,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report",
         "FILE.html",
         "with --predictions: also write a report (a run or an export always has one)",
+        type=flags.new_file,
     )
     flags.path(
         parser,
@@ -56,16 +56,16 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     from mtl_face.run import workdir as workdirs
     from mtl_face.run.evaluate import evaluate
 
-    if not models.is_run(options.model):
-        workdirs.own_settings(options.model)  # no model at all is reported first
-        if options.output is None:
-            raise ConfigError(
-                "an export needs an --output", remedy="give --output=DIR, a folder for the results"
-            )
+    is_run = models.is_run(options.model)
+    if not is_run and options.output is None:
+        workdirs.own_config(options.model)  # no export at all is said first
+        raise ConfigError(
+            "an export needs an --output", remedy="give --output=DIR, a folder for the results"
+        )
     assert config is not None  # the model's own, if no file was given
     config = flags.with_calibration(config, options.calibration)
     evaluate(options.model, config, output=options.output)
-    if models.is_run(options.model):
+    if is_run:
         print(f"next: python run.py export --model={options.model} writes the parameters alone")
     return 0
 

@@ -5,8 +5,6 @@ import argparse
 from mtl_face.cli import flags
 from mtl_face.config import Config
 
-CONFIG = "optional"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.model(parser)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
+from mtl_face.files import require_writable_file
 from mtl_face.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -36,11 +37,16 @@ def named_path(text: str) -> Path:
     return Path(text)
 
 
+def new_file(text: str) -> Path:
+    """The path of a file to write; WorkdirError where that is impossible, before any work."""
+    return require_writable_file(named_path(text))
+
+
 def path(
     parser: argparse.ArgumentParser, name: str, metavar: str, meaning: str, **how: Any
 ) -> None:
     """A flag or an argument that names a file or a folder; `how` is as of `add_argument`."""
-    parser.add_argument(name, type=named_path, metavar=metavar, help=meaning, **how)
+    parser.add_argument(name, metavar=metavar, help=meaning, **{"type": named_path, **how})
 
 
 def scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -75,9 +81,11 @@ def scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def scoring_of(options: argparse.Namespace) -> "Scoring":
-    """What the flags of `scoring` say."""
+    """What the flags of `scoring` say; WorkdirError if the output cannot be written."""
     from mtl_face.run.score import Scoring
 
+    if options.output is not None:
+        require_writable_file(options.output)
     return Scoring(
         truth=options.truth,
         dataset=options.dataset,
@@ -99,7 +107,17 @@ def calibration(parser: argparse.ArgumentParser) -> None:
 
 def table_output(parser: argparse.ArgumentParser) -> None:
     """`--output` of a command that writes a table of predictions."""
-    path(parser, "--output", "FILE", "a .parquet or .csv to write", required=True)
+
+    def new_table(text: str) -> Path:
+        if named_path(text).suffix.lower() not in (".parquet", ".csv"):
+            raise ConfigError(
+                f"--output={text} is neither .parquet nor .csv",
+                remedy="name the file as one of them",
+            )
+        return new_file(text)
+
+    meaning = "a .parquet or .csv to write"
+    path(parser, "--output", "FILE", meaning, type=new_table, required=True)
 
 
 def smoothing(
@@ -211,15 +229,16 @@ def model(parser: argparse.ArgumentParser, *, exports: bool = True) -> None:
 
     Without `exports` it names a run, and the spelling `--params` is left out.
     """
-    run = "folder of a trained run" + (", or what `export` wrote" if exports else "")
-    settings = "with its own settings, changed by --config.NAME=VALUE, or with those of --config"
-    for name, metavar, meaning in (
-        ("model", "RUN|EXPORT" if exports else "RUN", f"{run}; {settings}"),
-        ("workdir", "RUN", "the same as --model"),
-        ("params", "EXPORT", "the same as --model"),
-    ):
-        if exports or name != "params":
-            path(parser, f"--{name}", metavar, meaning, dest="model", action=_Model)
+    parser.add_argument(
+        *("--model", "--workdir", "--params")[: 3 if exports else 2],
+        dest="model",
+        action=_Model,
+        type=named_path,
+        metavar="RUN|EXPORT" if exports else "RUN",
+        help="folder of a trained run"
+        + (", or what `export` wrote" if exports else "")
+        + "; with its own settings, changed by --config.NAME=VALUE, or with those of --config",
+    )
 
 
 def given_model(options: argparse.Namespace) -> Path:

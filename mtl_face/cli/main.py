@@ -1,6 +1,7 @@
 """Parses the command line and picks a command. Imports neither JAX nor TensorFlow."""
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import os
@@ -15,25 +16,29 @@ from typing import Any
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError, UserError
 from mtl_face.run import environment
+from mtl_face.run import workdir as workdirs
 
-COMMANDS = (
-    "train",
-    "evaluate",
-    "predict",
-    "export",
-    "compare",
-    "smooth",
-    "ensemble",
-    "calibrate",
-    "submit",
-    "validate",
-    "prepare",
-    "weights",
-    "plan",
-    "replay",
-    "settings",
-)
-"""The commands, in the order of the help: each a module of this package."""
+COMMANDS = {
+    "train": "required",
+    "evaluate": "optional",
+    "predict": "optional",
+    "export": "optional",
+    "compare": "none",
+    "smooth": "none",
+    "ensemble": "optional",
+    "calibrate": "optional",
+    "submit": "none",
+    "validate": "none",
+    "prepare": "optional",
+    "weights": "none",
+    "plan": "required",
+    "replay": "optional",
+    "settings": "optional",
+}
+"""The commands in the order of the help, each a module of this package; and its `--config`."""
+
+_READ_NO_DATA = ("ensemble", "plan", "settings")
+"""Commands whose settings need not say where the data set lies."""
 
 _EPILOG = """\
 Settings of an experiment: --config=NAME or FILE, and any of them changed by a dotted flag, as in
@@ -53,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        with contextlib.ExitStack() as stack:
+            if _is_installed():
+                stack.enter_context(contextlib.redirect_stdout(_AsInstalled(sys.stdout)))
+                stack.enter_context(contextlib.redirect_stderr(_AsInstalled(sys.stderr)))
+            return _run(sys.argv[1:] if arguments is None else arguments)
     except BrokenPipeError:
         if not _reader_is_gone():  # another pipe is broken
             raise
@@ -80,8 +89,7 @@ def _run(arguments: Sequence[str]) -> int:
         parser = _parser()
         _check_flags(parser, words)
         options = parser.parse_args(words)
-        command = _command(options.command)
-        settings = _load_config(command, options, overrides)
+        settings = _load_config(options, overrides)
         _quiet_libraries()
         if settings is not None:
             environment.prepare(
@@ -91,9 +99,9 @@ def _run(arguments: Sequence[str]) -> int:
             )
         if not environment.has_accelerator():
             environment.keep_freed_memory()
-        return command.run(settings, options)
+        return _command(options.command).run(settings, options)
     except UserError as error:
-        print(f"error: {_as_called(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -108,9 +116,19 @@ def _is_installed() -> bool:
     return Path(sys.argv[0]).stem == "mtl-face"
 
 
-def _as_called(text: str) -> str:
-    """A text for the user, with the program named as it was started."""
-    return re.sub(r"(python )?run\.py (?=[a-z])", "mtl-face ", text) if _is_installed() else text
+class _AsInstalled:
+    """A stream to the user in whose texts the program has the name of its installation's script."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes a text; a path that ends in run.py stays."""
+        own = re.sub(r"(python\s+)?(?<![\w/])run\.py(?=\s+[a-z])", "mtl-face", text)
+        return self._stream.write(own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _is_override(word: str) -> bool:
@@ -120,10 +138,8 @@ def _is_override(word: str) -> bool:
 def _command(name: str) -> Any:
     """The module of a command; its docstring is the help text.
 
-    `add_arguments(parser)` adds the flags; `run(config, options)` returns the exit status. `CONFIG`
-    says whether `--config` is required, optional or none. `READS_DATA` is False for a command
-    whose settings need not say where the data set lies. A command with `--model` gets the settings
-    of that model where no file was given.
+    `add_arguments(parser)` adds the flags; `run(config, options)` returns the exit status. A
+    command with `--model` gets the settings of that model where no file was given.
     """
     return importlib.import_module(f"mtl_face.cli.{name}")
 
@@ -132,26 +148,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mtl-face" if _is_installed() else "run.py",
         description="Valence/arousal, action units and expressions from faces, with uncertainty.",
-        epilog=_as_called(_EPILOG),
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
+    for name, config in COMMANDS.items():
         command = _command(name)
         text = (command.__doc__ or "").removeprefix(f"`{name}`: ").strip()
         subparser = subparsers.add_parser(
             name,
             help=text.partition("\n")[0].removesuffix("."),
             description=text[:1].upper() + text[1:],
-            epilog=_as_called(_EPILOG) if command.CONFIG != "none" else None,
+            epilog=_EPILOG if config != "none" else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        if command.CONFIG != "none":
+        if config != "none":
             subparser.add_argument(
                 "--config",
-                required=command.CONFIG == "required",
+                required=config == "required",
                 metavar="FILE|NAME",
                 help="a config file, or the name of a shipped one: "
                 + ", ".join(config_lib.shipped()),
@@ -181,24 +197,19 @@ def _check_flags(parser: argparse.ArgumentParser, words: list[str]) -> None:
             command.error(f"there is no flag {flag}{hint}")
 
 
-def _load_config(
-    command: Any, options: argparse.Namespace, overrides: list[str]
-) -> config_lib.Config | None:
+def _load_config(options: argparse.Namespace, overrides: list[str]) -> config_lib.Config | None:
     """The settings, or None if the command was given none."""
     file = getattr(options, "config", None)
     if file is not None:
-        reads_data = getattr(command, "READS_DATA", True)
+        reads_data = options.command not in _READ_NO_DATA
         return config_lib.load(file, overrides, reads_data=reads_data)
     if getattr(options, "model", None) is not None:
-        from mtl_face.run import workdir as workdirs
-
-        values, path = workdirs.own_settings(options.model)
-        return config_lib.load_values(values, overrides, path)
+        return workdirs.own_config(options.model, overrides)
     if overrides:
         raise ConfigError(
             f"--config.{overrides[0]} changes a setting, but no --config was given",
             remedy="add --config=FILE, or the name of a shipped one"
-            if command.CONFIG == "optional"
+            if COMMANDS[options.command] == "optional"
             else f"leave it out: {options.command} takes no settings",
         )
     return None
@@ -207,11 +218,8 @@ def _load_config(
 def _workdir(options: argparse.Namespace) -> Path | None:
     """The run's folder that the flags name, if they name one."""
     model = getattr(options, "model", None)
-    if model is not None:
-        from mtl_face.run import workdir as workdirs
-
-        if workdirs.is_run(model):
-            return model
+    if model is not None and workdirs.is_run(model):
+        return model
     return getattr(options, "workdir", None)
 
 

@@ -12,9 +12,6 @@ from mtl_face.planner import Target
 
 _GIB = 2**30
 
-CONFIG = "required"
-READS_DATA = False
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -48,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE|FILE",
         help="images/s that one host's input delivers, or what benchmarks/input.py --output wrote",
     )
-    flags.path(parser, "--output", "FILE.json", "also write the figures")
+    flags.path(parser, "--output", "FILE.json", "also write the figures", type=flags.new_file)
 
 
 def run(config: Config, options: argparse.Namespace) -> int:

@@ -4,9 +4,6 @@ import argparse
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
-from mtl_face.errors import ConfigError
-
-CONFIG = "optional"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,17 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
     from mtl_face.evaluation import prediction_files
-    from mtl_face.files import require_writable
     from mtl_face.run.predict import predict
 
     model = flags.given_model(options)
     assert config is not None  # the model's own, if no file was given
-    if options.output.suffix not in (".parquet", ".csv"):
-        raise ConfigError(
-            f"--output={options.output} is neither .parquet nor .csv",
-            remedy="name the file as one of them",
-        )
-    require_writable(options.output.parent)
     table = predict(
         model,
         options.test_list,

@@ -1,18 +1,12 @@
 """`prepare`: make the embedded data set, check or audit a real one, or cut faces out of videos."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from mtl_face import config as config_lib
 from mtl_face.cli import flags
 from mtl_face.cli.progress import Progress
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mtl_face.run.prepare import Audit
-
-CONFIG = "optional"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +65,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
 
     config = prepare.own_files(config, print)
     if options.shards is not None:
-        shards = prepare.write_shards(
+        folder = prepare.write_shards(
             config.data,
             options.shards,
             file_format=options.shard_format,
@@ -79,13 +73,10 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
             say=print,
             bar=Progress,
         )
-        print(f"wrote {shards.records} records ({shards.size / 2**20:.1f} MiB): {shards.folder}")
-        print(
-            "next: python run.py train with the same --config, "
-            f"--config.data.shards={shards.folder}"
-        )
+        print(f"next: python run.py train with the same --config, --config.data.shards={folder}")
     elif options.audit:
-        _print_audit(prepare.audit(config, options.output, say=print, bar=Progress))
+        prepare.audit(config, options.output, say=print, bar=Progress)
+        print("next: correct what is listed as error, then python run.py train with this --config")
     else:
         if options.num_videos is not None:
             config = _with_num_videos(config, options.num_videos)
@@ -145,17 +136,3 @@ def _with_num_videos(config: Config, number: int) -> Config:
     values = config_lib.to_dict(config)
     values["data"]["rendered_faces"]["num_videos"] = number
     return config_lib.validate(values)
-
-
-def _print_audit(audit: "Audit") -> None:
-    from data_pipeline.audit.findings import as_text
-
-    print(as_text(audit.report["findings"]))
-    images = audit.report["images"]
-    print(
-        f"audited {images:,} images in {audit.seconds:.1f} s"
-        + (f" ({1000 * audit.seconds / images:.2f} s per 1,000)" if images else "")
-    )
-    print(f"report: {audit.page}")
-    print(f"the same as data: {audit.data}")
-    print("next: correct what is listed as error, then python run.py train with the same --config")

@@ -1,4 +1,7 @@
-"""How far a long work is: a bar on a terminal, a line now and then elsewhere, as in a log file."""
+"""How far a long work is, and what its start took.
+
+On a terminal a bar, elsewhere, as in a log file, a line now and then.
+"""
 
 import sys
 import time
@@ -58,3 +61,25 @@ class Progress:
         elapsed = max(now - self._begin, 1e-9)
         line = tqdm.format_meter(done, total, elapsed, unit=self._things, bar_format=_LINE)
         print(line, flush=True)
+
+
+class Timing:
+    """Wall seconds by part of a start; call it with the name of a part that has ended."""
+
+    def __init__(self) -> None:
+        """Begins with the process: the first call counts what it did before this one, too."""
+        import psutil
+
+        self._last = time.perf_counter() - (time.time() - psutil.Process().create_time())
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, part: str) -> None:
+        """Adds the time since the last call to a part."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+        self._last = now
+
+    def lines(self) -> list[str]:
+        """A line a part, and one for all."""
+        rows = {**self.seconds, "all": sum(self.seconds.values())}
+        return [f"timing: {part:10} {seconds:8.2f} s" for part, seconds in rows.items()]

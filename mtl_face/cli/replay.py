@@ -10,8 +10,6 @@ from mtl_face.config import Config
 from mtl_face.errors import ConfigError, shortened
 from mtl_face.tasks import TASKS
 
-CONFIG = "optional"
-
 _SHOWN = 8
 """Examples and places listed at most."""
 

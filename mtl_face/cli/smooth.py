@@ -5,8 +5,6 @@ import argparse
 from mtl_face.cli import flags
 from mtl_face.config import Config
 
-CONFIG = "none"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.path(parser, "--predictions", "FILE", "a .parquet or .csv of predictions", required=True)

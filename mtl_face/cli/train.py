@@ -3,9 +3,8 @@
 import argparse
 
 from mtl_face.cli import flags
+from mtl_face.cli.progress import Timing
 from mtl_face.config import Config
-
-CONFIG = "required"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,27 +48,26 @@ def _processes(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config, options: argparse.Namespace) -> int:
     """Trains; returns 0, or 128 + the signal that stopped the run."""
-    from mtl_face.run.timing import Timing
-
     timing = Timing()
-    timing.lap("settings")
-    from mtl_face.run import processes
+    timing("settings")
+    from mtl_face.run.processes import digest
     from mtl_face.run.train import train
+    from mtl_face.training import distributed
+    from mtl_face.training.loop import FIRST_STEP
     from mtl_face.training.monitoring import parse_steps
 
-    timing.lap("imports")
+    timing("imports")
+
+    def lap(part: str) -> None:
+        timing(part)
+        if part == FIRST_STEP and options.timing and distributed.is_writer():
+            print("\n".join(timing.lines()))
+
     traced = None if options.profile_steps is None else parse_steps(options.profile_steps)
-    with processes.joined(
-        config,
-        coordinator=options.coordinator,
-        num_processes=options.num_processes,
-        process_id=options.process_id,
-        timeout_seconds=options.join_timeout_s,
-    ):
-        result = train(
-            config,
-            options.workdir,
-            profile_steps=traced,
-            timing=timing if options.timing else None,
-        )
+    seconds = options.join_timeout_s
+    place = distributed.find_place(
+        options.coordinator, options.num_processes, options.process_id, timeout_seconds=seconds
+    )
+    with distributed.joined(place, settings=digest(config), timeout_seconds=seconds):
+        result = train(config, options.workdir, profile_steps=traced, lap=lap)
     return 0 if result.stopped_by is None else 128 + int(result.stopped_by)

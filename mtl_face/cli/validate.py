@@ -11,8 +11,6 @@ from mtl_face.cli import flags
 if TYPE_CHECKING:
     from data_pipeline.formats.submission import Deviation
 
-CONFIG = "none"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.path(parser, "--submission", "FILE", "file or folder to check", required=True)

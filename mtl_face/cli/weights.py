@@ -5,8 +5,6 @@ import shlex
 
 from mtl_face.cli import flags
 
-CONFIG = "none"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.path(parser, "path", "PATH", "a weights file, or the folder of an export")

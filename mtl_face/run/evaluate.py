@@ -57,7 +57,7 @@ def evaluate(
         config = config or model.config
     else:
         path = Path(model).expanduser()
-        config = config or models.own_config(path)
+        config = config or workdirs.own_config(path)
         if models.is_run(path):
             history = histories.read(path / workdirs.HISTORY)
             output = output or path / workdirs.EVALUATION

@@ -56,7 +56,7 @@ def export(
     else:
         default = "export" if form == "orbax" else f"export_{form}"
         folder = files.require_writable(output or model / default)
-        predictor = models.open_run(model, config or models.own_config(model), say)
+        predictor = models.open_run(model, config or workdirs.own_config(model), say)
         variables, card = jax.device_get(predictor.variables), _card(model, predictor, say)
     exports.save(folder, variables, card, form=form)
     provenance.warn(card["provenance"], say)

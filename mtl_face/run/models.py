@@ -17,6 +17,7 @@ from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.experiment import Experiment
 from mtl_face.weights import exported
 from mtl_face.weights.card import ExportError, model_differences
+from mtl_face.weights.provenance import amend
 
 
 def load(path: str | Path) -> Predictor:
@@ -33,13 +34,7 @@ def load(path: str | Path) -> Predictor:
         ExportError: the export cannot be read.
         WorkdirError: it is neither, or the run's checkpoint is damaged or was not evaluated.
     """
-    return open_model(path, own_config(path), lambda line: None)
-
-
-def own_config(path: str | Path) -> Config:
-    """The settings that a model was trained with, checked; see `workdir.own_settings`."""
-    values, place = workdirs.own_settings(path)
-    return config_lib.load_values(values, [], place)
+    return open_model(path, workdirs.own_config(path), lambda line: None)
 
 
 def open_model(path: str | Path, config: Config, say: Say) -> Predictor:
@@ -124,7 +119,7 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
         variables,
         temperatures=card["temperatures"],
         step=card["step"],
-        recorded=None if recorded is None else provenance.amended(config, recorded),
+        recorded=None if recorded is None else amend(recorded, config.provenance),
         trained_with=card["config"],
     )
 

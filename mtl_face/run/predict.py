@@ -15,6 +15,7 @@ from mtl_face.config import Config
 from mtl_face.errors import ConfigError, ImageError, shortened
 from mtl_face.inference.predictor import Predictor
 from mtl_face.run import Say, datasets, models, provenance
+from mtl_face.run import workdir as workdirs
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.training import distributed, sharding
@@ -54,7 +55,7 @@ def predict(
     if missing_images not in ("error", "skip"):
         raise ConfigError(f"missing_images is {missing_images!r}, neither error nor skip")
     if config is None:
-        config = model.config if isinstance(model, Predictor) else models.own_config(model)
+        config = model.config if isinstance(model, Predictor) else workdirs.own_config(model)
     steps = PostProcessing.of_settings(config)
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)

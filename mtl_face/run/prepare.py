@@ -25,28 +25,6 @@ from mtl_face.tables import FrameTable
 
 Bar = Callable[[str], Progress]
 
-JSON_FILE = "audit.json"
-PAGE_FILE = "audit.html"
-
-
-@dataclasses.dataclass(frozen=True)
-class Audit:
-    """An audit that was written: the report, its HTML and JSON files, and the seconds it took."""
-
-    report: dict[str, Any]
-    page: Path
-    data: Path
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Shards:
-    """Shards that were written: their folder, number of records, and size in bytes."""
-
-    folder: Path
-    records: int
-    size: int
-
 
 def own_files(config: config_lib.Config, say: Say) -> config_lib.Config:
     """Puts the data set's own files in place of shards, aloud; ConfigError if none are named."""
@@ -79,13 +57,14 @@ def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
     return list(roots)
 
 
-def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar) -> Audit:
+def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar) -> None:
     """Audits the data that a config names, and writes the report; `bar` counts images.
 
-    The report goes to `output`, or to `audit` below the data. UserError if the data cannot be read,
-    or the report not be written.
+    The report goes to `output`, or to `audit` below the data, as audit.html and audit.json.
+    UserError if the data cannot be read, or the report not be written.
     """
     from data_pipeline import audit as auditing
+    from data_pipeline.audit.findings import as_text
     from mtl_face.report import audit_page
 
     splits, identities = _read_for_audit(config.data, say)
@@ -111,11 +90,15 @@ def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar)
         progress=bar("images"),
     )
     seconds = time.perf_counter() - begin
-    files.write_json(folder / JSON_FILE, report, indent=1)
-    audit_page.write_audit(
-        folder / PAGE_FILE, report, title=f"Audit of {config.name}", where=str(root)
-    )
-    return Audit(report, folder / PAGE_FILE, folder / JSON_FILE, seconds)
+    data, page = folder / "audit.json", folder / "audit.html"
+    files.write_json(data, report, indent=1)
+    audit_page.write_audit(page, report, title=f"Audit of {config.name}", where=str(root))
+    say(as_text(report["findings"]))
+    images = report["images"]
+    rate = f" ({1000 * seconds / images:.2f} s per 1,000)" if images else ""
+    say(f"audited {images:,} images in {seconds:.1f} s{rate}")
+    say(f"report: {page}")
+    say(f"the same as data: {data}")
 
 
 def write_shards(
@@ -126,12 +109,12 @@ def write_shards(
     beam: str | None = None,
     say: Say,
     bar: Bar,
-) -> Shards:
+) -> Path:
     """Writes the rows and images of both splits as shards, once every image has been decoded.
 
     The data set `face_frames` is made below `folder`, in a format of
     `data_pipeline.shards.FILE_FORMATS`. `beam` holds options of Apache Beam, to write through it;
-    None writes in this process. `bar` counts images, then records.
+    None writes in this process. `bar` counts images, then records. Returns the shards' folder.
 
     Raises:
         UserError: the data cannot be read, an image cannot be decoded, shards are there already, or
@@ -155,7 +138,8 @@ def write_shards(
         progress=bar("records"),
     )
     size = sum(path.stat().st_size for path in written.iterdir())
-    return Shards(written, sum(map(len, splits.values())), size)
+    say(f"wrote {sum(map(len, splits.values()))} records ({size / 2**20:.1f} MiB): {written}")
+    return written
 
 
 def _read_for_audit(

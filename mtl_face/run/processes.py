@@ -8,33 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mtl_face import config as config_lib
-from mtl_face.errors import WorkdirError
+from mtl_face.errors import UserError, WorkdirError
 from mtl_face.run import workdir as workdirs
 from mtl_face.training import distributed
 
 _PATIENCE = 60.0
 """Seconds that a network's file system may take to show a file."""
-
-
-@contextlib.contextmanager
-def joined(
-    config: config_lib.Config,
-    *,
-    coordinator: str | None,
-    num_processes: int | None,
-    process_id: int | None,
-    timeout_seconds: float,
-) -> Iterator[None]:
-    """Joins the processes that the flags or the launcher name, if there are any.
-
-    The settings must be those of every process. Arguments and errors are those of
-    `distributed.find_place` and `distributed.joined`.
-    """
-    place = distributed.find_place(
-        coordinator, num_processes, process_id, timeout_seconds=timeout_seconds
-    )
-    with distributed.joined(place, settings=digest(config), timeout_seconds=timeout_seconds):
-        yield
 
 
 def digest(config: config_lib.Config) -> str:
@@ -64,3 +43,14 @@ def open_workdir(folder: Path, config: config_lib.Config) -> Path:
     # Process 0 has checked that it belongs to these settings, and `joined` that all have the same
     # but for places of files, which may be others here.
     return folder
+
+
+@contextlib.contextmanager
+def unless_refused(folder: Path) -> Iterator[None]:
+    """Takes back what `open_workdir` wrote where the block ends in a user's mistake."""
+    try:
+        yield
+    except UserError:
+        if distributed.is_writer():
+            workdirs.forget(folder)
+        raise

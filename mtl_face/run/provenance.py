@@ -53,17 +53,6 @@ def resume(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -
     return found
 
 
-def amended(config: Config, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded provenance, and what the settings add to it."""
-    settings = config.provenance
-    return provenance.amend(
-        recorded,
-        training_data=settings.training_data or (),
-        pretrained_on=settings.pretrained_on or (),
-        aff_wild2_pretrained=settings.aff_wild2_pretrained,
-    )
-
-
 def warn(found: Mapping[str, Any] | None, say: Say) -> list[str]:
     """Says what a user must know of a provenance; returns the sentences."""
     lines = provenance.warnings(found)
@@ -83,7 +72,7 @@ def data_sets(config: Config) -> list[str]:
 
 
 def recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    """The provenance of a checkpoint, else of the folder, else of the settings; then `amended`.
+    """The provenance of a checkpoint, else of the folder, else of the settings; then amended.
 
     Versions that recorded none could start from random weights alone.
 
@@ -100,4 +89,4 @@ def recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int)
         found = read_json(path, remedy=remedy, failure=WeightsError)
     else:
         found = provenance.record(training_data=data_sets(config))
-    return amended(config, provenance.check(found, path))
+    return provenance.amend(provenance.check(found, path), config.provenance)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.formats.editions import find_edition
 from data_pipeline.formats.submission import Deviation
 from data_pipeline.formats.submission_check import validate_submission
 from data_pipeline.formats.submission_write import write_submission
@@ -14,46 +15,29 @@ from data_pipeline.formats.test_list import load_test_list
 from data_pipeline.formats.user_files import FaultList
 from mtl_face.evaluation import prediction_files
 from mtl_face.evaluation.joining import check_numbers, match
+from mtl_face.run import Say
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.weights.provenance import warnings_of_predictions
 
 Fill = Literal["none", "nearest"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Submitted:
-    """A submission that was written.
-
-    Attributes:
-        num_rows: rows of the test list, and of the submission; `num_videos` are theirs.
-        num_clipped: predicted values of valence and arousal outside [-1, 1].
-        num_filled: rows with the prediction of another frame.
-        warnings: on what the weights have seen.
-        deviations: where the submission is not as the edition asks for.
-    """
-
-    num_files: int
-    num_rows: int
-    num_videos: int
-    num_predictions: int
-    num_clipped: int
-    num_filled: int
-    warnings: list[str]
-    deviations: list[Deviation]
-
-
 def submit(
-    predictions: Path, output: Path, *, edition: str, test_list: Path, fill: Fill = "none"
-) -> Submitted:
+    predictions: Path, output: Path, *, edition: str, test_list: Path, fill: Fill, say: Say
+) -> list[Deviation]:
     """Writes a submission from a file of predictions, and validates it.
 
     `output` is a file, or the folder for tracks that ask for a file a video; `edition` is a name in
     `editions.EDITIONS`; `fill` is that of `match_list`.
 
+    Returns:
+        Where the submission is not as the edition asks for.
+
     Raises:
         UserError: a file cannot be read or written, a row of the list has no prediction, or the
             edition is unknown.
     """
+    find_edition(edition)  # an unknown one is said before anything about the files
     table = prediction_files.read(predictions)
     check_numbers(table)
     wanted = load_test_list(test_list, Path())
@@ -66,18 +50,17 @@ def submit(
         rows=rows,
         list_path=test_list,
     )
-    return Submitted(
-        num_files=len(files),
-        num_rows=len(wanted),
-        num_videos=len(set(wanted.video)),
-        num_predictions=len(table),
-        num_clipped=int((np.abs([table.valence, table.arousal]) > 1).sum()),
-        num_filled=int(filled.sum()),
-        warnings=warnings_of_predictions(table.metadata),
-        deviations=validate_submission(
-            output, edition=edition, test_list=wanted, list_path=test_list
-        ),
-    )
+    for warning in warnings_of_predictions(table.metadata):
+        say(f"warning: {warning}")
+    num_videos = len(set(wanted.video))
+    say(f"{len(wanted)} rows of {num_videos} videos, from {len(table)} predictions")
+    num_clipped = int((np.abs([table.valence, table.arousal]) > 1).sum())
+    say(f"values of valence and arousal clipped to [-1, 1]: {num_clipped}")
+    if fill == "nearest":
+        say(f"rows filled from the nearest frame of their video: {filled.sum()}")
+    what = "the submission" if len(files) == 1 else f"{len(files)} files of the submission"
+    say(f"{what}: {output}")
+    return validate_submission(output, edition=edition, test_list=wanted, list_path=test_list)
 
 
 def match_list(
@@ -131,5 +114,6 @@ def match_list(
 
 def validate(submission: Path, *, edition: str, test_list: Path) -> list[Deviation]:
     """Everything in which a submission is not as its edition asks for; UserError as `submit`."""
+    find_edition(edition)
     wanted = load_test_list(test_list, Path())
     return validate_submission(submission, edition=edition, test_list=wanted, list_path=test_list)

@@ -20,13 +20,11 @@ from mtl_face.run import workdir as workdirs
 from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
-from mtl_face.run.timing import Timing
 from mtl_face.tables import FrameTable
 from mtl_face.training import distributed, sharding
 from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.experiment import Experiment
-from mtl_face.training.loop import FIRST_STEP
 from mtl_face.training.state import TrainState, with_backbone
 from mtl_face.training.stop import AgreedStop, StopRequest
 from mtl_face.training.trainer import Trainer, TrainingData
@@ -56,7 +54,7 @@ def train(
     workdir: str | Path,
     *,
     profile_steps: tuple[int, int] | None = None,
-    timing: Timing | None = None,
+    lap: Callable[[str], None] = lambda part: None,
     say: Say = print,
 ) -> TrainingResult:
     """Trains, or goes on where an earlier call stopped; then evaluates the best checkpoint.
@@ -68,7 +66,8 @@ def train(
         config: the settings.
         workdir: the run's folder; everything is written there.
         profile_steps: number of the first step to trace, from 1, and of steps.
-        timing: gets the parts of the start; its lines are said after the first step.
+        lap: called when a part of the start ends, with its name: "data", "network", and those of
+            `training.loop`, the last of which is `FIRST_STEP`.
         say: called in process 0 with each line for the user.
 
     Raises:
@@ -82,31 +81,23 @@ def train(
         )
     begin = time.perf_counter()
     say = distributed.in_first_process(say)
-
-    def lap(part: str) -> None:
-        if timing is None:
-            return
-        timing.lap(part)
-        if part == FIRST_STEP:
-            for line in timing.lines():
-                say(line)
-
     folder = processes.open_workdir(Path(workdir), config)
-    # Whatever can fail at once does so before the data are made or read, which can take long.
-    steps = PostProcessing.of_settings(config)
-    backbone = None if workdirs.has_checkpoint(folder) else initial_weights(config, say)
-    distributed.first(lambda: datasets.ensure_all(config.data, say))
-    train_table, rows = datasets.load_training(config.data, seed=config.seed, say=say)
-    validation_table = datasets.load_split(config.data, "validation", say)
-    steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
-    lap("data")
-    experiment = Experiment(config, steps_per_epoch=steps_per_epoch)
-    experiment.check_batch(config.optimizer.batch_size, name="optimizer.batch_size")
-    sharding.check_batch(
-        config.evaluation.batch_size, experiment.mesh, name="evaluation.batch_size"
-    )
-    lap("network")
-    validation = find_pixels(config, validation_table, say)
+    with processes.unless_refused(folder):
+        # Whatever can fail at once does so before the data are made or read, which can take long.
+        steps = PostProcessing.of_settings(config)
+        backbone = None if workdirs.has_checkpoint(folder) else initial_weights(config, say)
+        distributed.first(lambda: datasets.ensure_all(config.data, say))
+        train_table, rows = datasets.load_training(config.data, seed=config.seed, say=say)
+        validation_table = datasets.load_split(config.data, "validation", say)
+        steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
+        lap("data")
+        experiment = Experiment(config, steps_per_epoch=steps_per_epoch)
+        experiment.check_batch(config.optimizer.batch_size, name="optimizer.batch_size")
+        sharding.check_batch(
+            config.evaluation.batch_size, experiment.mesh, name="evaluation.batch_size"
+        )
+        lap("network")
+        validation = find_pixels(config, validation_table, say)
     with (
         StopRequest() as own_stop,
         Checkpoints(

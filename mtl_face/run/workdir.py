@@ -10,6 +10,7 @@ DIR/replay/                  bad steps, see `training.replay`
 DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv, report.html
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
     return workdir
 
 
+def forget(workdir: Path) -> None:
+    """Takes the settings out of a folder in which no training has begun."""
+    if not has_checkpoint(workdir):
+        (workdir / _CONFIG).unlink(missing_ok=True)
+
+
 def open_for_reading(workdir: Path, config: config_lib.Config) -> Path:
     """The absolute path of a folder that holds a run with these settings; else WorkdirError."""
     workdir = workdir.expanduser().resolve()
@@ -88,18 +95,20 @@ def _check_same(workdir: Path, config: config_lib.Config) -> None:
         )
 
 
-def own_settings(path: str | Path) -> tuple[dict[str, Any], Path]:
-    """What a model was trained with, as nested settings, and the place that says so.
+def own_config(path: str | Path, overrides: Iterable[str] = ()) -> config_lib.Config:
+    """The settings that a model was trained with, changed by overrides as of `config.load`.
 
     Those of an export lack what only training uses. ExportError if the export cannot be read,
     WorkdirError if there is neither.
     """
     path = existing(path)
     if is_run(path):
-        return read_settings(path), path
-    from mtl_face.weights import exported  # needs NumPy, which a command's help does without
+        values = read_settings(path)
+    else:
+        from mtl_face.weights import exported  # needs NumPy, which a command's help does without
 
-    return config_lib.of_export(exported.read_card(path)["config"]), path
+        values = config_lib.of_export(exported.read_card(path)["config"])
+    return config_lib.load_values(values, overrides, path)
 
 
 def existing(path: str | Path) -> Path:

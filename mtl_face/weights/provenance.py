@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import mtl_face
+from mtl_face.config.schema import ProvenanceConfig
 from mtl_face.errors import WeightsError
 
 AFF_WILD2 = "Aff-Wild2"
@@ -82,18 +83,12 @@ def record(
     }
 
 
-def amend(
-    provenance: Mapping[str, Any],
-    *,
-    training_data: Iterable[str] = (),
-    pretrained_on: Iterable[str] = (),
-    aff_wild2_pretrained: bool = False,
-) -> dict[str, Any]:
+def amend(provenance: Mapping[str, Any], settings: ProvenanceConfig) -> dict[str, Any]:
     """Adds what a user says after the fact: names, and the flag. Nothing recorded is taken back."""
     changed = record(
-        training_data=[*provenance["training_data"], *training_data],
-        pretrained_on=[*provenance["pretrained_on"], *pretrained_on],
-        aff_wild2_pretrained=aff_wild2_pretrained,
+        training_data=[*provenance["training_data"], *(settings.training_data or ())],
+        pretrained_on=[*provenance["pretrained_on"], *(settings.pretrained_on or ())],
+        aff_wild2_pretrained=settings.aff_wild2_pretrained,
         initial_weights=provenance["initial_weights"],
     )
     reasons = _distinct([*provenance["reasons"], *changed["reasons"]])

@@ -13,8 +13,9 @@ from scorer_files import make_rows
 from small_experiment import ROOT, Experiment, assert_is_users_error
 
 from mtl_face.cli import main
+from mtl_face.errors import WorkdirError
 from mtl_face.evaluation import prediction_files
-from mtl_face.run import datasets
+from mtl_face.run import datasets, score
 
 EVALUATE = ("evaluate", "--predictions=a.parquet", "--truth=truth.txt", "--resamples=10")
 HEAVY = ("jax", "jaxlib", "tensorflow", "flax", "optax", "orbax", "clu", "numpy", "pandas", "scipy")
@@ -196,11 +197,52 @@ def test_results_on_a_full_disk(words, folder, monkeypatch, capsys):
 
 
 def test_a_report_that_cannot_be_written_costs_no_number(folder, tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise WorkdirError("cannot be written (No space left on device)")
+
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(score, "report_file", fail)
     output = tmp_path / "metrics.json"
-    assert main.main([*EVALUATE, f"--output={output}", f"--report={tmp_path}"]) == 2
-    assert "is a folder" in capsys.readouterr().err
+    assert main.main([*EVALUATE, f"--output={output}", f"--report={tmp_path / 'r.html'}"]) == 2
+    assert "No space left" in capsys.readouterr().err
     assert json.loads(output.read_text())["num_rows"] == 60
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*EVALUATE, "--output="],
+        [*EVALUATE, "--report="],
+        ["compare", "a.parquet", "b.parquet", "--truth=truth.txt", "--output="],
+        ["smooth", "--predictions=a.parquet", "--output="],
+        ["ensemble", "a.parquet", "b.parquet", "--output="],
+        ["calibrate", "--predictions=a.parquet", "--truth=truth.txt", "--output="],
+        ["predict", "--model=x", "--test_list=truth.txt", "--output="],
+        ["plan", "--config=paper", "--topology=local", "--output="],
+    ],
+    ids=lambda words: f"{words[0]} {words[-1]}",
+)
+def test_an_output_that_cannot_be_written_is_told_before_the_work(
+    words, folder, monkeypatch, capsys
+):
+    monkeypatch.chdir(folder)
+    assert main.main([*words[:-1], words[-1] + "/proc/new.csv"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: /proc/new.csv: cannot be written (No such file or directory)\n")
+
+
+def test_an_installed_program_calls_itself_so(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mtl-face"])
+    output = tmp_path / "run.py evaluated.csv"
+    assert main.main(["smooth", f"--predictions={folder / 'a.parquet'}", f"--output={output}"]) == 0
+    assert main.main(["settings", "--config.seed"]) == 2
+    with pytest.raises(SystemExit):
+        main.main(["calibrate", "--help"])
+    out, err = capsys.readouterr()
+    assert f"next: mtl-face evaluate --predictions={output} " in out
+    assert "as in mtl-face smooth" in " ".join(out.split())
+    assert "run.py" not in out.replace(str(output), "") + err
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

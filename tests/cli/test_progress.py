@@ -1,9 +1,13 @@
+"""A bar or lines of progress, and the seconds of the parts of a start."""
+
 import io
+import re
 import sys
+import time
 
 import pytest
 
-from mtl_face.cli.progress import Progress
+from mtl_face.cli.progress import Progress, Timing
 
 
 class Terminal(io.StringIO):
@@ -47,3 +51,26 @@ def test_a_bar_on_a_terminal(monkeypatch):
     assert text.count("\n") == 1
     assert text.endswith("\n")
     assert "90 of 90 frames" in text
+
+
+def test_laps_add_up_by_part():
+    begun = time.perf_counter()
+    timing = Timing()
+    timing("data")  # from the begin of the process on
+    assert timing.seconds["data"] > 0
+    for part in ("network", "data", "network"):
+        time.sleep(0.01)
+        timing(part)
+    assert list(timing.seconds) == ["data", "network"]
+    assert 0.02 <= timing.seconds["network"] <= time.perf_counter() - begun
+
+
+def test_lines_of_a_start():
+    timing = Timing()
+    timing("data")
+    timing("first step")
+    lines = timing.lines()
+    assert all(re.fullmatch(r"timing: [a-z ]{10} +\d+\.\d\d s", line) for line in lines)
+    assert [line[8:18].strip() for line in lines] == ["data", "first step", "all"]
+    seconds = [float(line.split()[-2]) for line in lines]
+    assert sum(seconds[:-1]) == pytest.approx(seconds[-1], abs=0.02)

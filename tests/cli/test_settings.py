@@ -10,3 +10,11 @@ def test_settings_lists_every_field(capsys):
     for name, field in config_lib.fields():
         assert f"--config.{name}=" in text
         assert field.metadata["meaning"] in text
+
+
+def test_settings_of_an_experiment(capsys):
+    mixture = ["--config.data.mixture.own.kind=manifest", "--config.data.validation=own"]
+    assert main.main(["settings", "--config=rendered_faces", *mixture]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("--config.augmentation.zoom=[0.95, 1.05] ") for line in lines)
+    assert "--config.data.mixture.own.kind=manifest" in lines

@@ -122,7 +122,10 @@ def test_the_third_submission_by_name(files, capsys):
         (["ensemble", "{}/a.parquet", "{}/out.parquet"], "is one of the members"),
         (["ensemble", "{}/a.parquet", "{}/b.parquet", "--window=1.5"], "not whole"),
         (["smooth", "--predictions={}/a.parquet", "--window=x"], "--window=x is no window"),
-        (["smooth", "--predictions={}/none.parquet"], "none.parquet: cannot be read"),
+        (
+            ["smooth", "--predictions={}/none.parquet"],
+            "none.parquet: the file of pred",
+        ),
         (["calibrate", "--predictions={}/a.parquet"], "needs predictions and their labels"),
         (["calibrate", "--model={}"], "holds no run, and no export either"),
         (

@@ -110,7 +110,7 @@ def test_a_place_that_cannot_be_written_is_noticed_first(trained, listed, capsys
     given = ("predict", f"--model={trained.workdir}", f"--test_list={listed[0]}")
     status, out, err = run(capsys, *given, f"--output={listed[0]}/p.parquet")
     assert (status, out) == (2, "")
-    assert "list.txt: cannot be written (Not a directory)" in err
+    assert "list.txt/p.parquet: cannot be written (Not a directory)" in err
 
 
 def test_remedies_name_the_arguments_of_python_too(trained, listed, tmp_path):

@@ -103,6 +103,11 @@ def test_commands(tmp_path, capsys):
     status, _, err = run(capsys, *validate[:-1], f"--test_list={tmp_path / 'none'}")
     assert status == 2
     assert "does not exist" in err
+    for command in (validate, submit):  # an unknown edition is said before what ails the files
+        words = [*command[:-2], "--edition=abaw9_mtl", f"--test_list={tmp_path / 'none'}"]
+        status, _, err = run(capsys, *words)
+        assert status == 2
+        assert "unknown edition 'abaw9_mtl'" in err
 
 
 def test_submit_warns_of_weights_that_the_rules_forbid(tmp_path, capsys):

@@ -205,6 +205,7 @@ def test_a_bad_file_ends_the_command(experiment, capsys):
     status, _, err = experiment.run(capsys, "train", f"--config.model.backbone.init_from={path}")
     assert status == 2
     assert err == f"error: {path}: is empty\n  -> copy or download it again\n"
+    assert not workdirs.is_run(experiment.workdir)  # as if it had not been asked for
 
 
 @pytest.mark.slow

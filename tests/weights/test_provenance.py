@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl_face.config.schema import ProvenanceConfig
 from mtl_face.errors import WeightsError
 from mtl_face.weights import provenance
 
@@ -197,24 +198,27 @@ class TestAmend:
     )
 
     def test_nothing(self):
-        assert provenance.amend(self.recorded) == self.recorded
+        assert provenance.amend(self.recorded, ProvenanceConfig()) == self.recorded
 
     def test_adds(self):
-        found = provenance.amend(self.recorded, training_data=["own"], pretrained_on=["MS1M"])
+        found = provenance.amend(
+            self.recorded, ProvenanceConfig(training_data=("own",), pretrained_on=("MS1M",))
+        )
         assert found["training_data"] == ["s-Aff-Wild2", "own"]
         assert found["pretrained_on"] == ["VGGFace2", "MS1M"]
         assert found["initial_weights"] == VGGFACE2
 
     def test_sets_the_flag(self):
-        assert provenance.amend(self.recorded, aff_wild2_pretrained=True)["aff_wild2_pretrained"]
-        found = provenance.amend(self.recorded, pretrained_on=["Aff-Wild2"])
-        assert found["aff_wild2_pretrained"] is True
+        for said in ({"aff_wild2_pretrained": True}, {"pretrained_on": ("Aff-Wild2",)}):
+            found = provenance.amend(self.recorded, ProvenanceConfig(**said))
+            assert found["aff_wild2_pretrained"] is True
 
     def test_never_takes_it_back(self):
-        flagged = provenance.amend(self.recorded, aff_wild2_pretrained=True)
-        assert provenance.amend(flagged) == flagged
+        said = ProvenanceConfig(aff_wild2_pretrained=True)
+        flagged = provenance.amend(self.recorded, said)
+        assert provenance.amend(flagged, ProvenanceConfig()) == flagged
         odd = {**self.recorded, "aff_wild2_pretrained": True}  # no reason was recorded
-        assert provenance.amend(odd)["aff_wild2_pretrained"] is True
+        assert provenance.amend(odd, ProvenanceConfig())["aff_wild2_pretrained"] is True
 
 
 names = st.lists(st.sampled_from(["Aff-Wild2", "s-Aff-Wild2", "VGGFace2", "own"]), max_size=3)
