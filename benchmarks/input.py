@@ -169,7 +169,7 @@ def prepare_ways(folder: Path, size: int) -> dict[str, Callable[[int], int]]:
     }
     ways = {
         "bare decode loop": bare_loop(paths, batches, size),
-        "ours, from files": ours("files"),
+        "ours, from files": ours(None),
         **{
             f"ours, from shards ({kind})": ours(records.Records(path, "train"))
             for kind, path in written.items()

@@ -6,11 +6,12 @@ floats happens on the device.
 Dimension letters: N rows, B global batch, b batch of one process, S image size in pixels.
 """
 
-import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from data_pipeline import decoding, order
 from data_pipeline.batch import Batch, IndexedImages, gather_images, to_devices, with_labels
@@ -20,12 +21,11 @@ from mtl_face.tables import FrameTable
 
 __all__ = ["Batch", "Source", "decode_all", "eval_batches", "to_devices", "train_batches"]
 
-Source = str | npt.NDArray[np.uint8] | Records
-"""Where pixels come from: "files" decodes as batches are needed; "memory" decodes all rows first,
-N * S * S * 3 bytes; an array from `decode_all` shares one decoding between several calls; `Records`
-reads the encoded images from shards. All give identical batches."""
+Source = npt.NDArray[np.uint8] | Records | None
+"""Where pixels come from: the image files (None), encoded images in shards, or an array from
+`decode_all`. All give identical batches."""
 
-_CGROUP = "/sys/fs/cgroup/memory"
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def train_batches(
@@ -35,7 +35,7 @@ def train_batches(
     image_size: int = 112,
     rows: order.Order,
     start_step: int = 0,
-    source: Source = "files",
+    source: Source = None,
     process: order.Process = order.ALONE,
 ) -> Iterator[Batch]:
     """Endless batches for training, in the order that `order.step_indices` defines.
@@ -49,8 +49,8 @@ def train_batches(
         [b, 12], `expr` int8 [b], as `batch.compact_labels`.
 
     Raises:
-        ConfigError: B does not divide, or exceeds an epoch; too little memory. Raised at once.
-        ImageError: an image cannot be decoded; from the iterator (from the call for "memory").
+        ConfigError: B does not divide, or exceeds an epoch. Raised at once.
+        ImageError: an image cannot be decoded; from the iterator.
     """
     order.steps_per_epoch(rows.length, batch_size)
     local_size = process.local_size(batch_size)
@@ -63,7 +63,7 @@ def eval_batches(
     *,
     batch_size: int,
     image_size: int = 112,
-    source: Source = "files",
+    source: Source = None,
     process: order.Process = order.ALONE,
 ) -> Iterator[Batch]:
     """Every row exactly once, in the table's order; the last batch is padded to full size.
@@ -84,7 +84,7 @@ def eval_batches(
 
 
 def decode_all(
-    table: FrameTable, *, image_size: int = 112, source: str | Records = "files"
+    table: FrameTable, *, image_size: int = 112, source: Records | None = None
 ) -> npt.NDArray[np.uint8]:
     """Decodes every row's image into one array, to be passed as `source`.
 
@@ -102,7 +102,7 @@ def decode_all(
         raise ConfigError(
             f"{len(table):,} images of {image_size} pixels take {needed / 2**30:.1f} GiB, more "
             f"than half of the {available / 2**30:.1f} GiB of memory that are free",
-            remedy='use source="files"',
+            remedy="set data.source=files",
         )
     image_NSSC = np.empty(shape, np.uint8)
     together = decoding.MOST_TOGETHER
@@ -116,27 +116,16 @@ def decode_all(
 def available_bytes() -> int:
     """Bytes of memory that can still be taken: of the machine, or of its container if less.
 
-    File caches that the system would give up count as free. On systems that do not say what is
-    free, all of the machine's memory counts.
+    File caches that the system would give up count as free.
     """
-    if os.path.exists("/proc/meminfo"):
-        free = _read_fields("/proc/meminfo")["MemAvailable:"] * 1024
-    else:
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if os.path.exists(f"{_CGROUP}.max"):
-        with open(f"{_CGROUP}.max", encoding="ascii") as file:
-            limit = file.read().strip()
-        if limit != "max":
-            with open(f"{_CGROUP}.current", encoding="ascii") as file:
-                used = int(file.read())
-            reclaimable = _read_fields(f"{_CGROUP}.stat")["inactive_file"]
-            free = min(free, max(int(limit) - used + reclaimable, 0))
+    free = psutil.virtual_memory().available
+    maximum = _CGROUP / "memory.max"
+    limit = maximum.read_text().strip() if maximum.exists() else "max"
+    if limit != "max":
+        used = int((_CGROUP / "memory.current").read_text())
+        counts = dict(map(str.split, (_CGROUP / "memory.stat").read_text().splitlines()))
+        free = min(free, max(int(limit) - used + int(counts["inactive_file"]), 0))
     return free
-
-
-def _read_fields(path: str) -> dict[str, int]:
-    with open(path, encoding="ascii") as file:
-        return {words[0]: int(words[1]) for words in map(str.split, file) if len(words) > 1}
 
 
 def _with_images(
@@ -146,18 +135,14 @@ def _with_images(
     image_size: int,
     source: Source,
 ) -> IndexedImages:
-    if isinstance(source, str) and source not in ("files", "memory"):
-        raise ConfigError(f"source is {source!r}", remedy='choose "files" or "memory"')
-    if isinstance(source, Records) and len(source) != len(table):
-        raise ValueError(f"source has {len(source)} records for {len(table)} rows")
-    if isinstance(source, str) and source == "memory":
-        source = decode_all(table, image_size=image_size)
     if isinstance(source, np.ndarray):
         if source.shape != (len(table), image_size, image_size, 3) or source.dtype != np.uint8:
             raise ValueError(f"source is {source.dtype} {source.shape}, not one image a row")
         return gather_images(source, indices)
-    if isinstance(source, Records):
+    if source is None:
+        encoded = decoding.from_files(table)
+    elif len(source) == len(table):
         encoded = decoding.from_records(table, source)
     else:
-        encoded = decoding.from_files(table)
+        raise ValueError(f"source has {len(source)} records for {len(table)} rows")
     return decoding.decoded(encoded, indices, local_size=local_size, image_size=image_size)

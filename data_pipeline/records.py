@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.formats.user_files import read_bytes
-from mtl_face import tasks
+from mtl_face import files, tasks
 from mtl_face.errors import AnnotationError, ConfigError
 from mtl_face.tables import FrameTable
 
@@ -26,6 +26,8 @@ NAME = "face_frames"
 
 IMAGE = "image"
 """Feature of a record that holds the encoded image."""
+
+_AGAIN = "copy the file again, or write the shards again"
 
 
 def table_file(split: str) -> str:
@@ -88,7 +90,9 @@ class Records:
     def __init__(self, folder: Path, split: str) -> None:
         """Opens the shards in `folder`, as `find` returned it; reads no record.
 
-        ConfigError if there are no shards of that split, or some are missing.
+        Raises:
+            ConfigError: there are no shards of that split, or some are missing.
+            AnnotationError: a file cannot be read, or is damaged.
         """
         self.folder, self.split = folder, split
         paths = sorted(folder.glob(f"{NAME}-{split}.*-?????-of-?????"))
@@ -98,9 +102,8 @@ class Records:
                 + (f" of {int(paths[0].name[-5:])}" if paths else ""),
                 remedy="write the shards again, or copy the missing ones",
             )
-        kind = paths[0].name.split(".")[1].split("-")[0]
-        open_shard = _ArrayRecords if kind == "array_record" else _TFRecords
-        self._shards: list[_ArrayRecords | _TFRecords] = [open_shard(path) for path in paths]
+        kind = _ArrayRecords if ".array_record-" in paths[0].name else _TFRecords
+        self._shards: list[_ArrayRecords | _TFRecords] = [kind(path) for path in paths]
         self._first = np.cumsum([0, *map(len, self._shards)])
         self.mean_bytes = sum(path.stat().st_size for path in paths) // max(len(self), 1)
 
@@ -119,15 +122,26 @@ class Records:
         return records
 
 
+def _open(path: Path) -> io.FileIO:
+    try:
+        return path.open("rb", buffering=0)
+    except OSError as error:
+        problem, remedy = files.unreadable(error, "file")
+        raise AnnotationError(problem, path=path, remedy=remedy) from error
+
+
 class _ArrayRecords:
     def __init__(self, path: Path) -> None:
         from array_record.python import array_record_module
 
         self._path = path
+        _open(path).close()  # the reader does not say why it cannot
         # Random access: what lies behind a record is not wanted.
         self._file = array_record_module.ArrayRecordReader(
             str(path), options="readahead_buffer_size:0"
         )
+        if not self._file.ok():
+            raise AnnotationError("is no ArrayRecord file", path=path, remedy=_AGAIN)
 
     def __len__(self) -> int:
         return int(self._file.num_records())
@@ -137,9 +151,7 @@ class _ArrayRecords:
             return self._file.read(rows)
         except RuntimeError as error:  # of damaged bytes, or of a disk that fails
             raise AnnotationError(
-                f"a record cannot be read ({error})",
-                path=self._path,
-                remedy="copy the file again, or write the shards again",
+                f"a record cannot be read ({error})", path=self._path, remedy=_AGAIN
             ) from error
 
 
@@ -147,7 +159,7 @@ class _TFRecords:
     """Length (8 bytes), checksum (4), data, checksum (4), and so on."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
+        self._file = _open(path)
         places = []  # start and length of each record's data
         size = path.stat().st_size
         start = 0
@@ -155,9 +167,7 @@ class _TFRecords:
             header = os.pread(self._file.fileno(), 8, start)
             (length,) = struct.unpack("<Q", header) if len(header) == 8 else (size,)
             if start + 16 + length > size:
-                raise AnnotationError(
-                    "ends in the middle of a record", path=path, remedy="write the shards again"
-                )
+                raise AnnotationError("ends in the middle of a record", path=path, remedy=_AGAIN)
             places.append((start + 12, length))
             start += 16 + length
         self._places = np.array(places, np.int64).reshape(-1, 2)

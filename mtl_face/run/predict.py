@@ -84,7 +84,7 @@ def find_pixels(
     `split` is the name that shards go by. ConfigError if they are not those of the table, or memory
     does not suffice.
     """
-    stored: str | Records = "files"
+    stored: Records | None = None
     if config.data.shards is not None:
         stored = Records(find_shards(Path(config.data.shards).expanduser()), split)
         if len(stored) != len(table):

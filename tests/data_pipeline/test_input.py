@@ -89,8 +89,9 @@ def assert_rows(batch, table, rows):
         assert np.abs(difference).max() <= 1  # rounding of the resized one; else equal
 
 
-@pytest.mark.parametrize("source", ["files", "memory"])
-def test_training_follows_the_order(table, source):
+@pytest.mark.parametrize("decodes_first", [False, True])
+def test_training_follows_the_order(table, decodes_first):
+    source = input.decode_all(table, image_size=SIZE) if decodes_first else None
     stream = input.train_batches(
         table, batch_size=4, image_size=SIZE, rows=permuted(5), start_step=2, source=source
     )
@@ -109,7 +110,7 @@ def test_processes_and_restarts_and_sources_agree(table):
     again = input.train_batches(table, **options, source=decoded)
     for batch, expected in zip(again, whole, strict=False):
         assert_equal(batch, expected)
-    for source in ("files", decoded):
+    for source in (None, decoded):
         parts = [
             input.train_batches(
                 table, **options, start_step=3, source=source, process=order.Process(i, 3)
@@ -121,9 +122,10 @@ def test_processes_and_restarts_and_sources_agree(table):
             assert_equal(joined, expected)
 
 
-@pytest.mark.parametrize("source", ["files", "memory"])
+@pytest.mark.parametrize("decodes_first", [False, True])
 @pytest.mark.parametrize(("batch_size", "process_count"), [(13, 1), (4, 1), (8, 2), (6, 3)])
-def test_evaluation_gives_each_row_once(table, source, batch_size, process_count):
+def test_evaluation_gives_each_row_once(table, decodes_first, batch_size, process_count):
+    source = input.decode_all(table, image_size=SIZE) if decodes_first else None
     per_process = [
         list(
             input.eval_batches(
@@ -191,9 +193,7 @@ def test_names_the_image_that_cannot_be_decoded(table, tmp_path, name):
 def test_decoding_all_at_once_names_the_image_in_the_call(table, tmp_path):
     broken, path = broken_copy(table, tmp_path, 7, None)
     with pytest.raises(ImageError, match="does not exist") as caught:
-        input.train_batches(
-            broken, batch_size=13, image_size=SIZE, rows=permuted(), source="memory"
-        )
+        input.decode_all(broken, image_size=SIZE)
     assert caught.value.path == path
 
 
@@ -246,14 +246,12 @@ def test_mistakes_are_reported_at_once(table, monkeypatch):
         input.train_batches(table, batch_size=5, rows=permuted(), process=order.Process(0, 2))
     with pytest.raises(ConfigError, match="2 processes"):
         input.eval_batches(table, batch_size=5, process=order.Process(0, 2))
-    with pytest.raises(ConfigError, match="source is 'disk'"):
-        input.eval_batches(table, batch_size=5, source="disk")
     with pytest.raises(ValueError, match="not one image a row"):
         input.eval_batches(table, batch_size=5, source=np.zeros((13, SIZE, SIZE, 3), np.uint8))
     monkeypatch.setattr(input, "available_bytes", lambda: 2 * 13 * SIZE * SIZE * 3 - 2)
     with pytest.raises(ConfigError, match="more than half") as caught:
-        input.eval_batches(table, batch_size=5, image_size=SIZE, source="memory")
-    assert "files" in str(caught.value)
+        input.decode_all(table, image_size=SIZE)
+    assert "data.source=files" in str(caught.value)
     monkeypatch.setattr(input, "available_bytes", lambda: 2 * 13 * SIZE * SIZE * 3)
     input.decode_all(table, image_size=SIZE)
 
@@ -271,8 +269,15 @@ def test_labels_cross_in_21_bytes_an_example(table):
     assert (np.isnan(labels["va"][:, 0]) == np.isnan(labels["va"][:, 1])).all()
 
 
-def test_available_memory_is_plausible():
+def test_available_memory_is_plausible(tmp_path, monkeypatch):
     assert 2**26 < input.available_bytes() < 2**50
+    monkeypatch.setattr(input, "_CGROUP", tmp_path)  # a container's limit
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 2400\ninactive_file 600\n")
+    assert input.available_bytes() == 2600
+    (tmp_path / "memory.max").write_text("max\n")
+    assert input.available_bytes() > 2**26
 
 
 _PROCESS = """

@@ -1,5 +1,6 @@
 """Shards give back the table and the pixels that they were written from, in any order."""
 
+import errno
 import itertools
 import os
 import pathlib
@@ -140,6 +141,37 @@ def test_mistakes_are_named(written, tables, tmp_path):
         records.read_table(copy, "train")
     next(copy.glob("face_frames-train.*-00001-of-*")).unlink()
     with pytest.raises(ConfigError, match="2 shards of the split train of 3"):
+        records.Records(copy, "train")
+
+
+@pytest.mark.parametrize(
+    ("failure", "problem", "remedy"),
+    [
+        (PermissionError(errno.EACCES, "denied"), "no permission to read the file", "chmod"),
+        (OSError(errno.EIO, "failed"), "cannot be read", "disk"),
+    ],
+)
+def test_a_shard_that_cannot_be_opened_is_named(written, monkeypatch, failure, problem, remedy):
+    def refuse(path, *arguments, **options):
+        raise failure
+
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    with pytest.raises(AnnotationError, match=problem) as caught:
+        records.Records(written, "train")
+    assert caught.value.path == str(min(written.glob("face_frames-train.*")))
+    assert remedy in caught.value.remedy
+
+
+def test_a_folder_or_another_file_in_place_of_a_shard_is_named(written, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(written, copy)
+    path = min(copy.glob("face_frames-train.*"))
+    path.write_bytes(b"rubbish")
+    with pytest.raises(AnnotationError, match=r"no ArrayRecord file|middle of a record"):
+        records.Records(copy, "train")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(AnnotationError, match="this is a folder"):
         records.Records(copy, "train")
 
 
