@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.formats.editions import PER_VIDEO
-from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
+from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines, text_files
 from data_pipeline.formats.values import (
     FRAME_FILE,
     MISSING_CLASS,
@@ -162,13 +162,8 @@ def read_folder(folder: Path, *, dataset: str) -> FrameTable:
     Raises:
         AnnotationError: there is no such file, or one has faults.
     """
-    files = sorted(folder.glob("*.txt"))
-    if not files:
-        raise AnnotationError(
-            "the folder holds no .txt file",
-            path=folder,
-            remedy="name the folder of one task and set, or a multi-task annotation file",
-        )
+    remedy = "name the folder of one task and set, or a multi-task annotation file"
+    files = text_files(folder, remedy=remedy)
     first = read_lines(files[0])[0]
     task = _task_of(header_names(first))
     if task is None:
@@ -213,11 +208,9 @@ def _task_of(names: list[str]) -> str | None:
 
 def _parse_quickly(lines: list[str], num_columns: int) -> FloatArray | None:
     """All values at once, or None if any line is out of the ordinary."""
-    commas = num_columns - 1
-    if any(line.count(",") != commas for line in lines):
-        return None
     text = ",".join(lines)
-    if "_" in text or not text.isascii():
+    regular = all(line.count(",") == num_columns - 1 for line in lines)
+    if not regular or "_" in text or not text.isascii():
         return None
     try:
         return np.array(text.split(","), dtype=np.float64).reshape(-1, num_columns)
@@ -273,12 +266,8 @@ def _video_files(root: Path, task: str, split_folder: str) -> dict[str, Path]:
             remedy=f"it holds {', '.join(inside[:5]) or 'no folders'}: set data.train_annotations "
             "and data.validation_annotations to the names of the sets",
         )
-    files = {path.stem: path for path in sorted(folder.glob("*.txt"))}
-    if not files:
-        raise AnnotationError(
-            "the folder holds no .txt file", path=folder, remedy="unpack the annotations into it"
-        )
-    return files
+    remedy = "unpack the annotations into it"
+    return {path.stem: path for path in text_files(folder, remedy=remedy)}
 
 
 def _list_frames(image_root: str | os.PathLike[str], video: str) -> dict[int, str] | None:

@@ -11,8 +11,7 @@ import collections
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from data_pipeline.formats.editions import COLUMNS, FORMS, Form
 from data_pipeline.formats.s_aff_wild2 import DATASET
-from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_bytes, to_text
+from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_bytes, text_files, to_text
 from data_pipeline.formats.values import ID_REMEDY, header_names, split_image_id, to_number
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError
@@ -110,28 +109,20 @@ def read_submission(
     """
     files: list[Examined] = []
     deviations: list[Deviation] = []
-    for file in _files_of(path):
+    found = [path]
+    if os.path.isdir(path):
+        found = [*text_files(path, remedy="name the submission file itself")]
+    for file in found:
         examined = examine(file, files[0].form if files else None)
-        found = examined.deviations
-        _refuse(file, found if strict else [note for note in found if not note.readable])
+        noted = examined.deviations
+        _refuse(file, noted if strict else [note for note in noted if not note.readable])
         if not examined.readable:
             raise AnnotationError(
                 "no rows below the header", path=file, line=1, remedy="write the file again"
             )
-        deviations.extend(found)
+        deviations.extend(noted)
         files.append(examined)
     return _table(files), _summarise(deviations)
-
-
-def _files_of(path: str | os.PathLike[str]) -> Sequence[str | os.PathLike[str]]:
-    if not os.path.isdir(path):
-        return [path]
-    files = sorted(Path(path).glob("*.txt"))
-    if not files:
-        raise AnnotationError(
-            "the folder holds no .txt file", path=path, remedy="name the submission file itself"
-        )
-    return files
 
 
 def _refuse(path: str | os.PathLike[str], deviations: list[Deviation]) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from mtl_face import files
 from mtl_face.errors import AnnotationError
@@ -33,6 +34,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         problem, remedy = files.unreadable(error, "file")
         raise AnnotationError(problem, path=path, remedy=remedy) from error
+
+
+def text_files(folder: str | os.PathLike[str], *, remedy: str) -> list[Path]:
+    """The files `*.txt` of a folder, by name; AnnotationError if there are none."""
+    found = sorted(Path(folder).glob("*.txt"))
+    if not found:
+        raise AnnotationError("the folder holds no .txt file", path=folder, remedy=remedy)
+    return found
 
 
 def to_text(content: bytes, path: str | os.PathLike[str]) -> str:

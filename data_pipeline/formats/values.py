@@ -134,10 +134,7 @@ def check_path(text: str) -> str:
     parts = image.split("/")
     if ".." in parts:
         raise ValueError(f"image id {image!r} leaves the image folder")
-    if "" in parts or "." in parts:
-        parts = [part for part in parts if part not in ("", ".")]
-        image = "/".join(parts)
-    return image
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _is_valid(name: str, value_N: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

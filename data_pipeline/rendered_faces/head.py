@@ -16,11 +16,10 @@ from mtl_face.tasks import AU_NUMBERS
 
 ASSET_PATH = Path(__file__).parent / "assets" / "head.npz"
 
-EXTRA_ACTION_UNITS = (5, 9, 14, 20, 45)
-"""Moved but not annotated: upper lid raiser, nose wrinkler, dimpler, lip stretcher, blink."""
+ACTION_UNITS = (*AU_NUMBERS, 5, 9, 14, 20, 45)
+"""FACS number of each of the 17 action units that move the face, in the order of intensities.
 
-ACTION_UNITS = AU_NUMBERS + EXTRA_ACTION_UNITS
-"""FACS number of each of the 17 action units that move the face, in the order of intensities."""
+The last five are not annotated: upper lid raiser, nose wrinkler, dimpler, lip stretcher, blink."""
 
 SCALP_CENTRE = (0.0, 7.55, 0.35)
 """Centre of the grid of directions in which hair is rooted, decimetres."""
@@ -82,7 +81,6 @@ class Head:
     openness_V: np.ndarray
     lips_V: np.ndarray
     ears_V: np.ndarray
-    eyelids_V: np.ndarray
     inside_mouth_V: np.ndarray
     unit_SV3: dict[str, np.ndarray]
     macro_SV3: dict[str, np.ndarray]
@@ -114,9 +112,9 @@ class Head:
 
 
 @functools.cache
-def load_head(path: Path = ASSET_PATH) -> Head:
+def load_head() -> Head:
     """Loads the head asset, once in a process."""
-    with np.load(path, allow_pickle=False) as asset:
+    with np.load(ASSET_PATH, allow_pickle=False) as asset:
         arrays = {name: asset[name] for name in asset.files}
 
     def shapes(kind: str) -> dict[str, np.ndarray]:
@@ -126,7 +124,7 @@ def load_head(path: Path = ASSET_PATH) -> Head:
             for name, offset_V3 in zip(names, offset_SV3, strict=True)
         }
 
-    fractions = ("openness_V", "lips_V", "ears_V", "eyelids_V", "inside_mouth_V")
+    fractions = ("openness_V", "lips_V", "ears_V", "inside_mouth_V")
     numbers = ("triangle_T3", "part_T", "part_V", "scalp_RC3")
     return Head(
         **{name: arrays[name] for name in ("mean_V3", "base_V3", "scalp_weight_RC3")},

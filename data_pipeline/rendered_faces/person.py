@@ -152,16 +152,16 @@ def sample_appearance(shape: Shape, rng: np.random.Generator) -> Appearance:
         beard_3 = 0.7 * hair_3 + 0.3 * 0.3 * tone_3
         albedo_HW3 += cover_HW[..., None] * (beard_3 - albedo_HW3)
 
-    brow = skin.Brow(
+    cover_HW = skin.brow_map(
         density=float(np.clip(rng.normal(0.72, 0.12), 0.45, 0.92)),
         thickness=float(rng.uniform(0.026, 0.04) * (0.85 + 0.3 * shape.masculine)),
         arch=float(rng.uniform(0.015, 0.05)),
         lift=float(rng.normal(0.0, 0.012)),
+        rng=rng,
     )
     brow_colour_3 = 0.75 * hair_3 + 0.25 * 0.4 * tone_3
     if hair_index == 8:
         brow_colour_3 = to_linear(np.array([130, 125, 120]))
-    cover_HW = skin.brow_map(brow, rng)
     albedo_HW3 += cover_HW[..., None] * (brow_colour_3 - albedo_HW3)
 
     # Short hair shows as a shade on the scalp, which also softens the edge of longer hair.
@@ -238,9 +238,9 @@ class Hair:
     grain_SG: np.ndarray
 
 
-def _smooth_circle(rng: np.random.Generator, size: int, waves: int) -> np.ndarray:
-    """Periodic noise of about unit spread with no detail finer than `waves` round the circle."""
-    angle = np.linspace(0, 2 * np.pi, size, endpoint=False)
+def _smooth_circle(rng: np.random.Generator, waves: int) -> np.ndarray:
+    """Noise of about unit spread round the circle, `[S]`, with no detail finer than `waves`."""
+    angle = np.linspace(0, 2 * np.pi, NUM_STRANDS, endpoint=False)
     amplitude = rng.normal(size=(2, waves))
     wave = np.arange(1, waves + 1)
     turn = wave[:, None] * angle
@@ -310,7 +310,7 @@ def make_hair(shape: Shape, style: str, hairline: float, rng: np.random.Generato
 
     azimuth_S = 360 * (np.arange(NUM_STRANDS) + 0.5) / NUM_STRANDS - 180
     tip_S = hairline_deg(azimuth_S)
-    ragged_S = 0.6 * _smooth_circle(rng, NUM_STRANDS, 25) + _smooth_circle(rng, NUM_STRANDS, 320)
+    ragged_S = 0.6 * _smooth_circle(rng, 25) + _smooth_circle(rng, 320)
     tip_S = tip_S + 1.1 * ragged_S
     if fringe:
         length = rng.uniform(76, 84)
@@ -321,9 +321,9 @@ def make_hair(shape: Shape, style: str, hairline: float, rng: np.random.Generato
         covers_S = np.abs(azimuth_S) + 2 * ragged_S > edge
         tip_S = np.where(covers_S, 400.0, tip_S)
 
-    grain_S1 = 1 + 0.16 * _smooth_circle(rng, NUM_STRANDS, 30)[:, None]
-    grain_S1 = grain_S1 + 0.16 * _smooth_circle(rng, NUM_STRANDS, 240)[:, None]
-    wave_SG = np.stack([_smooth_circle(rng, NUM_STRANDS, 60) for _ in range(9)], axis=1)
+    grain_S1 = 1 + 0.16 * _smooth_circle(rng, 30)[:, None]
+    grain_S1 = grain_S1 + 0.16 * _smooth_circle(rng, 240)[:, None]
+    wave_SG = np.stack([_smooth_circle(rng, 60) for _ in range(9)], axis=1)
     at_G = np.linspace(0, 8, GRAIN_STEPS)
     low_G = np.minimum(at_G.astype(int), 7)
     blend_G = at_G - low_G

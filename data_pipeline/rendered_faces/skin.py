@@ -84,12 +84,12 @@ def box_of(inside_HW: np.ndarray) -> Box:
 
 
 def distance_to_curve(
-    x_HW: np.ndarray, y_HW: np.ndarray, points: list[tuple[float, float]], samples: int = 40
+    x_HW: np.ndarray, y_HW: np.ndarray, points: list[tuple[float, float]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distance to a smooth curve through points, and the position along it in 0..1."""
     nodes = np.array(points)
     knot = np.linspace(0, 1, len(nodes))
-    at = np.linspace(0, 1, samples)
+    at = np.linspace(0, 1, 40)
     degree = min(3, len(nodes) - 1)
     curve = np.stack(
         [np.polyval(np.polyfit(knot, nodes[:, axis], degree), at) for axis in (0, 1)], axis=1
@@ -113,45 +113,35 @@ def smooth_noise(rng: np.random.Generator, rows: int, columns: int) -> np.ndarra
     return (across[low_H] * (1 - part_H) + across[low_H + 1] * part_H) * 1.5
 
 
-@dataclass(frozen=True)
-class Brow:
-    """A person's brows, painted as soft hair.
+def brow_map(
+    density: float, thickness: float, arch: float, lift: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Coverage of the skin by the soft hair of brows, `[H, W]` in 0..1.
 
-    Attributes:
-        density: 0 (none) to 1 (opaque) at the thickest.
-        thickness: half thickness at the inner end, decimetres.
-        arch: how far the arch rises above the straight line, decimetres.
-        lift: how far the whole brow lies above its usual place, decimetres.
+    `density` goes from 0 (none) to 1 (opaque) at the thickest. In decimetres: half the `thickness`
+    at the inner end; how far the `arch` rises above the straight line; the `lift` of the whole brow
+    above its usual place.
     """
-
-    density: float
-    thickness: float
-    arch: float
-    lift: float
-
-
-def brow_map(brow: Brow, rng: np.random.Generator) -> np.ndarray:
-    """Coverage of the skin by brow hair, `[H, W]` in 0..1."""
     x_HW, y_HW = texel_places()
     cover_HW = np.zeros((HEIGHT, WIDTH))
     hairs_HW = smooth_noise(rng, 72, 110)
-    base = 7.435 + brow.lift
+    base = 7.435 + lift
     # The inner end lies level with the outer third: a brow that dips inward reads as a frown.
     points = [
         (0.105, base),
-        (0.22, base + 0.55 * brow.arch + 0.012),
-        (0.35, base + brow.arch + 0.012),
-        (0.47, base + 0.15 * brow.arch - 0.02),
+        (0.22, base + 0.55 * arch + 0.012),
+        (0.35, base + arch + 0.012),
+        (0.47, base + 0.15 * arch - 0.02),
     ]
     for side in (1, -1):
         box = box_of((side * x_HW > 0.0) & (side * x_HW < 0.6) & (np.abs(y_HW - base) < 0.2))
         distance_HW, along_HW = distance_to_curve(side * x_HW[box], y_HW[box], points)
-        half_HW = brow.thickness * np.interp(along_HW, [0, 0.12, 0.6, 1], [0.75, 1.0, 0.85, 0.25])
+        half_HW = thickness * np.interp(along_HW, [0, 0.12, 0.6, 1], [0.75, 1.0, 0.85, 0.25])
         edge_HW = distance_HW / half_HW + 0.16 * hairs_HW[box]
         soft_HW = np.clip(1.45 - edge_HW, 0, 1)
         fade_HW = np.interp(along_HW, [0.0, 0.10, 0.85, 1.0], [0.35, 0.95, 0.9, 0.4])
         cover_HW[box] = np.maximum(cover_HW[box], soft_HW * fade_HW)
-    return np.clip(cover_HW * brow.density * (1 + 0.14 * hairs_HW), 0, 1)
+    return np.clip(cover_HW * density * (1 + 0.14 * hairs_HW), 0, 1)
 
 
 _GROOVE_DARKENING = 22.0
