@@ -61,9 +61,7 @@ class Experiment:
     @functools.cached_property
     def state_like(self) -> TrainState:
         """Shapes, dtypes, shardings of a state; ConfigError if `mesh.rules` do not fit."""
-        return states.abstract_state(
-            self.network, self.optimizer, self.mesh, **self._state_settings()
-        )
+        return states.abstract_state(self._initial_state, self.mesh, self.config.mesh.rules)
 
     @property
     def state_shardings(self) -> Any:
@@ -72,13 +70,7 @@ class Experiment:
 
     def make_state(self) -> TrainState:
         """The state at step 0, on the devices, with random weights."""
-        return states.make_state(
-            self.network,
-            self.optimizer,
-            self.mesh,
-            seed=self.config.seed,
-            **self._state_settings(),
-        )
+        return states.make_state(self._initial_state, self.state_like, seed=self.config.seed)
 
     def train_step(self) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
         """The jitted step `(state, batch, held) -> (state, numbers)`, see `make_train_step`."""
@@ -156,14 +148,16 @@ class Experiment:
             numbers[f"temperature_{task}"] = jnp.exp(value)
         return result.total, numbers
 
-    def _state_settings(self) -> dict[str, Any]:
-        return {
-            "input_size": self.config.model.input_size,
-            "uncertainty": uncertainty.init_uncertainty(
+    def _initial_state(self, seed: jax.Array) -> TrainState:
+        return states.initial_state(
+            self.network,
+            self.optimizer,
+            seed,
+            input_size=self.config.model.input_size,
+            uncertainty=uncertainty.init_uncertainty(
                 self.config.uncertainty.kind, fixed_temperatures(self.config)
             ),
-            "split_rules": self.config.mesh.rules,
-        }
+        )
 
 
 def fixed_temperatures(config: Config) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Everything that training changes, as one pytree."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -39,8 +39,8 @@ class TrainState:
 def initial_state(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
+    seed: jax.Array,
     *,
-    seed: jax.Array | int,
     input_size: int,
     uncertainty: Mapping[str, jax.Array],
 ) -> TrainState:
@@ -62,25 +62,14 @@ def initial_state(
     )
 
 
-def make_state(
-    network: nn.Module,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    *,
-    seed: int,
-    input_size: int,
-    uncertainty: Mapping[str, jax.Array],
-    split_rules: Sequence[str] = sharding.DEFAULT_RULES,
-) -> TrainState:
-    """`initial_state` on the devices of `mesh`; no array is ever whole where it is to be split."""
-    settings: dict[str, Any] = {"input_size": input_size, "uncertainty": uncertainty}
-    like = abstract_state(network, optimizer, mesh, **settings, split_rules=split_rules)
+Initial = Callable[[jax.Array], TrainState]
+"""`initial_state` as a function of the seed, uint32 []."""
 
-    def make(seed: jax.Array) -> TrainState:
-        return initial_state(network, optimizer, seed=seed, **settings)
 
+def make_state(initial: Initial, like: TrainState, *, seed: int) -> TrainState:
+    """A state where `abstract_state` says; no array is ever whole where it is to be split."""
     jitted = jax.jit(
-        make,
+        initial,
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, like),
         compiler_options=_QUICKLY_COMPILED if jax.default_backend() == "cpu" else None,
     )
@@ -88,20 +77,10 @@ def make_state(
 
 
 def abstract_state(
-    network: nn.Module,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    *,
-    input_size: int,
-    uncertainty: Mapping[str, jax.Array],
-    split_rules: Sequence[str] = sharding.DEFAULT_RULES,
+    initial: Initial, mesh: Mesh, split_rules: Sequence[str] = sharding.DEFAULT_RULES
 ) -> TrainState:
     """Shapes, dtypes and shardings of a state; ConfigError if a rule does not fit."""
-    abstract = jax.eval_shape(
-        lambda: initial_state(
-            network, optimizer, seed=0, input_size=input_size, uncertainty=uncertainty
-        )
-    )
+    abstract = jax.eval_shape(initial, jax.ShapeDtypeStruct((), jnp.uint32))
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         abstract,

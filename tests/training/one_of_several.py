@@ -23,7 +23,6 @@ from mtl_face.training.stop import AgreedStop, StopRequest
 
 SGD = optax.sgd(0.05, momentum=0.9)
 STEPS = 3
-OPTIONS = {"input_size": tiny_network.SIZE, "uncertainty": {}}
 
 
 def filled(like):
@@ -54,7 +53,7 @@ def local_batches():
 def train(mesh, *, steps=STEPS, after_step=lambda taken: False):
     """(losses, parameters on the host) after some steps."""
     network = tiny_network.TinyNetwork()
-    like = state.abstract_state(network, SGD, mesh, **OPTIONS)
+    like = state.abstract_state(tiny_network.initial(network, SGD), mesh)
     current = filled(like)
     train_step = step.make_train_step(
         network,

@@ -55,15 +55,14 @@ def objective(outputs, targets, weights, learned):
     return result.total, numbers | {accumulation.EXAMPLE_WEIGHT: result.example_weight}
 
 
+UNCERTAINTY = {task: jnp.zeros(()) for task in TASKS}
+
+
 @functools.cache
 def parts(data, fsdp, microbatches, batch_norm, groups=1, augment=tiny_network.augment_and_mix):
     network = Network(batch_norm, groups)
     mesh = sharding.make_mesh(data=data, fsdp=fsdp, devices=jax.devices()[: data * fsdp])
-    options = {
-        "input_size": tiny_network.SIZE,
-        "uncertainty": {task: jnp.zeros(()) for task in TASKS},
-    }
-    like = state.abstract_state(network, SGD, mesh, **options)
+    like = state.abstract_state(tiny_network.initial(network, SGD, UNCERTAINTY), mesh)
     train_step = step.make_train_step(
         network,
         SGD,
@@ -80,14 +79,7 @@ def parts(data, fsdp, microbatches, batch_norm, groups=1, augment=tiny_network.a
 def start():
     """A state on the host; made once, since compiling it is what takes the time."""
     mesh, _, _ = parts(1, 1, 1, "frozen")
-    made = state.make_state(
-        Network("frozen"),
-        SGD,
-        mesh,
-        seed=3,
-        input_size=tiny_network.SIZE,
-        uncertainty={task: jnp.zeros(()) for task in TASKS},
-    )
+    made = tiny_network.make_state(Network("frozen"), SGD, mesh, UNCERTAINTY)
     statistics = made.batch_stats["norm"]
     statistics["mean"], statistics["var"] = statistics["mean"] + 0.1, statistics["var"] * 0.7
     return made

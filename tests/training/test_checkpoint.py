@@ -158,20 +158,19 @@ def test_saving_does_not_wait_for_the_disk_nor_hold_the_arrays(folder, monkeypat
 
 
 def test_restore_onto_another_mesh(folder):
-    network, optimizer = tiny_network.TinyNetwork(), adamw(1e-3)
-    options = {"input_size": tiny_network.SIZE, "uncertainty": {"va": jnp.zeros(())}}
+    begin = tiny_network.initial(tiny_network.TinyNetwork(), adamw(1e-3), {"va": jnp.zeros(())})
     meshes = {
         shape: sharding.make_mesh(
             data=shape[0], fsdp=shape[1], devices=jax.devices()[: shape[0] * shape[1]]
         )
         for shape in ((4, 2), (8, 1), (1, 1), (2, 4))
     }
-    original = make_state(network, optimizer, meshes[4, 2], seed=1, **options)
+    original = make_state(begin, abstract_state(begin, meshes[4, 2]), seed=1)
     with Checkpoints(folder, keep=1) as checkpoints:
         checkpoints.save(7, original)
         checkpoints.wait()
         for (_, fsdp), mesh in meshes.items():
-            wanted = abstract_state(network, optimizer, mesh, **options)
+            wanted = abstract_state(begin, mesh)
             restored = checkpoints.restore(7, wanted)
             assert raw(restored) == raw(original)
             kernel = restored.params["network"]["hidden"]["kernel"]

@@ -27,9 +27,7 @@ def parts(data, fsdp, limit):
     """(function that makes a fresh state, function that places a batch, step)."""
     network = tiny_network.TinyNetwork()
     mesh = sharding.make_mesh(data=data, fsdp=fsdp, devices=jax.devices()[: data * fsdp])
-    made = state.make_state(
-        network, OPTIMIZER, mesh, seed=3, input_size=tiny_network.SIZE, uncertainty={}
-    )
+    made = tiny_network.make_state(network, OPTIMIZER, mesh)
 
     def make():
         return jax.tree.map(lambda leaf: jax.device_put(leaf, leaf.sharding, may_alias=False), made)

@@ -13,7 +13,7 @@ import pytest
 import tiny_network
 
 from mtl_face.errors import WorkdirError
-from mtl_face.training import replay, sharding, state, step
+from mtl_face.training import replay, sharding, step
 from mtl_face.training.replay import diagnose
 from mtl_face.training.state import TrainState
 
@@ -100,10 +100,7 @@ PARTS = {"augment": tiny_network.augment_and_mix, "objective": tiny_network.obje
 def setup():
     network = tiny_network.TinyNetwork()
     mesh = sharding.make_mesh(data=1, devices=jax.devices()[:1])
-    made = state.make_state(
-        network, OPTIMIZER, mesh, seed=3, input_size=tiny_network.SIZE, uncertainty={}
-    )
-    return network, mesh, made
+    return network, mesh, tiny_network.make_state(network, OPTIMIZER, mesh)
 
 
 def look(batch, change=lambda made: made):

@@ -110,13 +110,8 @@ ADAMW = make_optimizer(
 @functools.cache
 def abstract(optimizer=ADAMW):
     return jax.eval_shape(
-        lambda: state.initial_state(
-            tiny_network.TinyNetwork(),
-            optimizer,
-            seed=0,
-            input_size=tiny_network.SIZE,
-            uncertainty={"va": jnp.zeros(())},
-        )
+        tiny_network.initial(tiny_network.TinyNetwork(), optimizer, {"va": jnp.zeros(())}),
+        jnp.uint32(0),
     )
 
 
@@ -189,8 +184,7 @@ def test_a_rule_is_checked_without_fsdp_too():
 def three_steps(data, fsdp, texts):
     network = tiny_network.TinyNetwork()
     mesh = sharding.make_mesh(data=data, fsdp=fsdp, devices=jax.devices()[: data * fsdp])
-    options = {"input_size": tiny_network.SIZE, "uncertainty": {}, "split_rules": texts}
-    like = state.abstract_state(network, SGD, mesh, **options)
+    like = state.abstract_state(tiny_network.initial(network, SGD), mesh, texts)
     made = made_once()
     current = jax.tree.map(
         lambda leaf, wanted: jax.device_put(jnp.copy(leaf), wanted.sharding), made, like
@@ -213,14 +207,7 @@ def three_steps(data, fsdp, texts):
 @functools.cache
 def made_once():
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    return state.make_state(
-        tiny_network.TinyNetwork(),
-        SGD,
-        mesh,
-        seed=3,
-        input_size=tiny_network.SIZE,
-        uncertainty={},
-    )
+    return tiny_network.make_state(tiny_network.TinyNetwork(), SGD, mesh)
 
 
 @pytest.mark.slow

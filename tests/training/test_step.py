@@ -29,17 +29,14 @@ def parts(data, fsdp, *, optimizer=SGD, augmented=True, learned=False):
     network = tiny_network.TinyNetwork()
     mesh = sharding.make_mesh(data=data, fsdp=fsdp, devices=jax.devices()[: data * fsdp])
     uncertainty = {task: jnp.zeros(()) for task in ("va", "au", "expr")} if learned else {}
-    made = state.make_state(
-        network, optimizer, mesh, seed=3, input_size=tiny_network.SIZE, uncertainty=uncertainty
-    )
+    made = tiny_network.make_state(network, optimizer, mesh, uncertainty)
 
     def make():
         """A copy, to be donated: quicker than compiling the initialisation again."""
         return jax.tree.map(lambda leaf: jax.device_put(leaf, leaf.sharding, may_alias=False), made)
 
-    like = state.abstract_state(
-        network, optimizer, mesh, input_size=tiny_network.SIZE, uncertainty=uncertainty
-    )
+    initial = tiny_network.initial(network, optimizer, uncertainty)
+    like = state.abstract_state(initial, mesh)
     train_step = step.make_train_step(
         network,
         optimizer,
@@ -222,9 +219,7 @@ def test_seeds_give_other_states():
 
     @jax.jit
     def draw(seed):
-        made = state.initial_state(
-            network, SGD, seed=seed, input_size=tiny_network.SIZE, uncertainty={}
-        )
+        made = tiny_network.initial(network, SGD)(seed)
         return made.params["network"]["hidden"]["kernel"], jax.random.key_data(made.key)
 
     kernels, keys = zip(*(draw(jnp.uint32(seed)) for seed in (0, 1, 2**32 - 1)), strict=True)
@@ -236,9 +231,7 @@ def test_abstract_state_describes_the_state():
     _, make, _ = parts(4, 2)
     made = make()
     mesh = sharding.make_mesh(data=4, fsdp=2)
-    like = state.abstract_state(
-        tiny_network.TinyNetwork(), SGD, mesh, input_size=tiny_network.SIZE, uncertainty={}
-    )
+    like = state.abstract_state(tiny_network.initial(tiny_network.TinyNetwork(), SGD), mesh)
     assert jax.tree.structure(made) == jax.tree.structure(like)
     for leaf, other in zip(jax.tree.leaves(made), jax.tree.leaves(like), strict=True):
         assert (leaf.shape, leaf.dtype) == (other.shape, other.dtype)

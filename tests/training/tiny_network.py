@@ -1,5 +1,7 @@
 """A network that compiles in a second, with all that a step meets: batch norm, dropout, groups."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 from mtl_face.config import AugmentationConfig
 from mtl_face.objective import augment, losses, mixup, resample
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
+from mtl_face.training import state
 
 SIZE = 8
 BATCH = 16
@@ -26,6 +29,19 @@ class TinyNetwork(nn.Module):
         value = nn.Dense(128, name="hidden")(nn.relu(value).reshape(len(value), -1))
         value = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(value))
         return {task: nn.Dense(OUTPUT_SIZES[task], name=f"head_{task}")(value) for task in TASKS}
+
+
+def initial(network, optimizer, uncertainty=()):
+    """A state at step 0 as a function of its seed."""
+    return functools.partial(
+        state.initial_state, network, optimizer, input_size=SIZE, uncertainty=dict(uncertainty)
+    )
+
+
+def make_state(network, optimizer, mesh, uncertainty=()):
+    """A state at step 0 on the devices."""
+    begin = initial(network, optimizer, uncertainty)
+    return state.make_state(begin, state.abstract_state(begin, mesh), seed=3)
 
 
 def batch(seed=0, size=BATCH, *, labels=None):
