@@ -18,7 +18,6 @@ What an optimizer keeps for a parameter is `moments/` and the parameter's path: 
 alike (a pattern without these words), or differently. Scalars have no name and are whole.
 """
 
-import dataclasses
 import difflib
 import math
 import re
@@ -111,66 +110,44 @@ def state_shardings(mesh: Mesh, abstract: Any, rules: Sequence[str] = DEFAULT_RU
     """NamedSharding of each array of a train state (arrays or ShapeDtypeStructs), as a pytree.
 
     The rules say which arrays are split along `fsdp`; all others are replicated. ConfigError for a
-    rule that does not fit.
+    text that is no rule, and, on one device along `fsdp` too, for a rule that fits no array or
+    names an axis that is absent or does not divide.
     """
-    axes = split_axes(abstract, rules, parts=mesh.shape["fsdp"])
-    placements = [
-        replicated(mesh) if axis is None else NamedSharding(mesh, P(*([None] * axis), "fsdp"))
-        for axis in axes
-    ]
-    return jax.tree.unflatten(jax.tree.structure(abstract), placements)
-
-
-def split_axes(abstract: Any, texts: Sequence[str], *, parts: int) -> list[int | None]:
-    """The axis along which each leaf is split, in the order of the leaves; None: it is whole.
-
-    With one part along `fsdp` the rules are checked, and all is whole. ConfigError for a rule that
-    fits no array, or names an axis that is absent or does not divide.
-    """
-    rules = parse_rules(texts)
-    found = array_names(abstract)
-    named = [name for name in found if name is not None]
-    for rule in rules:
-        if named and not any(rule.pattern.search(name) for name in named):
-            nearest = difflib.get_close_matches(rule.pattern.pattern, set(named), cutoff=0)
+    parts = mesh.shape["fsdp"]
+    parsed = [(text, *_parse(text)) for text in rules]
+    names = array_names(abstract)
+    named = {name for name in names if name is not None}
+    for text, pattern, _ in parsed:
+        if named and not any(map(pattern.search, named)):
+            nearest = difflib.get_close_matches(pattern.pattern, named, cutoff=0)
             raise ConfigError(
-                f"{_FIELD} holds {rule.text!r}, which fits no array of this network",
+                f"{_FIELD} holds {text!r}, which fits no array of this network",
                 remedy="the nearest names are " + ", ".join(nearest),
             )
-    axes = []
-    for name, leaf in zip(found, jax.tree.leaves(abstract), strict=True):
-        fitting = (r for r in rules if name is not None and r.pattern.search(name))
-        first = next(fitting, None)
-        axes.append(None if first is None else _axis(first, name or "", leaf.shape, parts))
-    return axes if parts > 1 else [None] * len(axes)
+    leaves, structure = jax.tree.flatten(abstract)
+    placements = []
+    for name, leaf in zip(names, leaves, strict=True):
+        fitting = (rule for rule in parsed if name is not None and rule[1].search(name))
+        text, _, where = next(fitting, ("", None, WHOLE))
+        axis = _axis(text, where, name or "", leaf.shape, parts)
+        spec = P() if axis is None or parts == 1 else P(*([None] * axis), "fsdp")
+        placements.append(NamedSharding(mesh, spec))
+    return jax.tree.unflatten(structure, placements)
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """A rule, taken apart; `where` is `large`, `whole` or an axis."""
-
-    text: str
-    pattern: re.Pattern[str]
-    where: str | int
-
-
-def parse_rules(texts: Sequence[str]) -> list[Rule]:
-    """Takes rules apart; raises ConfigError for a text that is none."""
-    rules = []
-    for text in texts:
-        pattern, equals, where = text.strip().rpartition("=")
-        number = re.fullmatch(r"-?\d+", where)
-        if not equals or not (number or where in (LARGE, WHOLE)):
-            raise ConfigError(f"{_FIELD} holds {text!r}, which is no rule", remedy=_REMEDY)
-        try:
-            compiled = re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(
-                f"{_FIELD} holds {text!r}, whose pattern is no regular expression: {error}",
-                remedy=_REMEDY,
-            ) from error
-        rules.append(Rule(text, compiled, int(where) if number else where))
-    return rules
+def _parse(text: str) -> tuple[re.Pattern[str], str | int]:
+    """The pattern of a rule, and `large`, `whole` or an axis."""
+    pattern, equals, where = text.strip().rpartition("=")
+    number = re.fullmatch(r"-?\d+", where)
+    if not equals or not (number or where in (LARGE, WHOLE)):
+        raise ConfigError(f"{_FIELD} holds {text!r}, which is no rule", remedy=_REMEDY)
+    try:
+        return re.compile(pattern), int(where) if number else where
+    except re.error as error:
+        raise ConfigError(
+            f"{_FIELD} holds {text!r}, whose pattern is no regular expression: {error}",
+            remedy=_REMEDY,
+        ) from error
 
 
 def array_names(abstract: Any) -> list[str | None]:
@@ -190,23 +167,24 @@ def array_names(abstract: Any) -> list[str | None]:
     return found
 
 
-def _axis(rule: Rule, name: str, shape: tuple[int, ...], parts: int) -> int | None:
-    if rule.where == WHOLE:
+def _axis(text: str, where: str | int, name: str, shape: tuple[int, ...], parts: int) -> int | None:
+    """The axis along which a rule splits an array; None: the array is whole."""
+    if where == WHOLE:
         return None
-    if isinstance(rule.where, str):
+    if isinstance(where, str):
         dividing = [axis for axis, length in enumerate(shape) if length % parts == 0]
         if math.prod(shape) < SMALLEST_SPLIT or not dividing:
             return None
         return max(dividing, key=lambda axis: shape[axis])
-    if not -len(shape) <= rule.where < len(shape):
+    if not -len(shape) <= where < len(shape):
         raise ConfigError(
-            f"{_FIELD} holds {rule.text!r}, but {name} has the shape {shape}, without that axis",
+            f"{_FIELD} holds {text!r}, but {name} has the shape {shape}, without that axis",
             remedy="put a rule for such arrays before it, as bias=whole",
         )
-    axis = rule.where % len(shape)
+    axis = where % len(shape)
     if shape[axis] % parts:
         raise ConfigError(
-            f"{_FIELD} holds {rule.text!r}, but {parts} devices along fsdp do not divide the axis "
+            f"{_FIELD} holds {text!r}, but {parts} devices along fsdp do not divide the axis "
             f"{axis} of {name}, of shape {shape}",
             remedy="choose another axis, or PATTERN=large, which takes one that divides",
         )

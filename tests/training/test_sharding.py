@@ -117,13 +117,14 @@ def abstract(optimizer=ADAMW):
 
 def split(texts, parts=2, optimizer=ADAMW):
     """Axis by name, of what is split."""
-    axes = sharding.split_axes(abstract(optimizer), texts, parts=parts)
+    mesh = sharding.make_mesh(fsdp=parts, devices=jax.devices()[:parts])
+    placements = jax.tree.leaves(sharding.state_shardings(mesh, abstract(optimizer), texts))
     names = sharding.array_names(abstract(optimizer))
     return sorted(
         {
-            (name, axis)
-            for name, axis in zip(names, axes, strict=True)
-            if axis is not None and name is not None
+            (name, list(placement.spec).index("fsdp"))
+            for name, placement in zip(names, placements, strict=True)
+            if name is not None and "fsdp" in placement.spec
         }
     )
 
