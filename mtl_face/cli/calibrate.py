@@ -58,8 +58,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
             raise ConfigError("--model goes without --predictions and --truth", remedy=_REMEDY)
         assert config is not None  # the run's own, if no file was given
         source = postprocess.labelled_workdir(config, options.model, print)
-    for line in _lines(postprocess.calibrate(source, search, options.output, print)):
-        print(line)
+    print("\n".join(_lines(postprocess.calibrate(source, search, options.output, print))))
     print(f"results: {options.output}")
     print(
         f"next: python run.py evaluate --calibration={options.output} with --predictions and "

@@ -21,8 +21,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     result = compare_files(options.first, options.second, flags.scoring_of(options))
     for warning in result["warnings"]:
         print(f"warning: {warning}")
-    for line in summary(result):
-        print(line)
+    print("\n".join(summary(result)))
     if options.output is None:
         print("next: --output=FILE.json keeps all scores, also by action unit and expression")
     else:

@@ -92,8 +92,7 @@ def _score(options: argparse.Namespace) -> int:
 
     how = flags.scoring_of(options)
     scored = score.score_file(options.predictions, how, calibration=options.calibration, say=print)
-    for line in summary(scored.result):
-        print(line)
+    print("\n".join(summary(scored.result)))
     if options.output is not None:  # before the report, so that a fault of that costs no number
         write_json(options.output, scored.result)
         print(f"results: {options.output}")

@@ -7,7 +7,7 @@ from mtl_face.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    flags.model(parser)
+    flags.model(parser, required=True)
     flags.path(
         parser,
         "--output",
@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(config: Config | None, options: argparse.Namespace) -> int:
+def run(config: Config, options: argparse.Namespace) -> int:
     from mtl_face.run.export import export
 
-    folder = export(flags.given_model(options), config, form=options.format, output=options.output)
+    folder = export(options.model, config, form=options.format, output=options.output)
     print(f"next: python run.py evaluate --model={folder} --output=DIR evaluates them without")
     print("the workdir; mtl_face.load(FOLDER) reads them in Python (docs/export.md)")
     return 0

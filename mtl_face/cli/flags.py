@@ -224,7 +224,7 @@ class _Model(argparse.Action):
         namespace.model = values
 
 
-def model(parser: argparse.ArgumentParser, *, exports: bool = True) -> None:
+def model(parser: argparse.ArgumentParser, *, exports: bool = True, required: bool = False) -> None:
     """`--model`, and its older spellings `--workdir` and `--params`.
 
     Without `exports` it names a run, and the spelling `--params` is left out.
@@ -234,21 +234,12 @@ def model(parser: argparse.ArgumentParser, *, exports: bool = True) -> None:
         dest="model",
         action=_Model,
         type=named_path,
+        required=required,
         metavar="RUN|EXPORT" if exports else "RUN",
         help="folder of a trained run"
         + (", or what `export` wrote" if exports else "")
         + "; with its own settings, changed by --config.NAME=VALUE, or with those of --config",
     )
-
-
-def given_model(options: argparse.Namespace) -> Path:
-    """The path that `--model` names; ConfigError without one."""
-    if options.model is None:
-        raise ConfigError(
-            f"{options.command} needs the weights of a run or of an export",
-            remedy="give --model=RUN or --model=EXPORT",
-        )
-    return options.model
 
 
 def with_calibration(config: Config, calibration: Path | None) -> Config:

@@ -7,7 +7,7 @@ from mtl_face.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    flags.model(parser)
+    flags.model(parser, required=True)
     flags.path(
         parser,
         "--test_list",
@@ -31,14 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.table_output(parser)
 
 
-def run(config: Config | None, options: argparse.Namespace) -> int:
+def run(config: Config, options: argparse.Namespace) -> int:
     from mtl_face.evaluation import prediction_files
     from mtl_face.run.predict import predict
 
-    model = flags.given_model(options)
-    assert config is not None  # the model's own, if no file was given
     table = predict(
-        model,
+        options.model,
         options.test_list,
         config=flags.with_calibration(config, options.calibration),
         images=options.images,

@@ -7,7 +7,7 @@ from typing import Any
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
-from mtl_face.errors import ConfigError, shortened
+from mtl_face.errors import shortened
 from mtl_face.tasks import TASKS
 
 _SHOWN = 8
@@ -15,20 +15,16 @@ _SHOWN = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    flags.model(parser, exports=False)
+    flags.model(parser, exports=False, required=True)
     flags.path(parser, "--dump", "FILE", "the bad step: RUN/replay/STEP.npz", required=True)
 
 
-def run(config: Config | None, options: argparse.Namespace) -> int:
+def run(config: Config, options: argparse.Namespace) -> int:
     from mtl_face.run import replay
 
-    if options.model is None:
-        raise ConfigError("replay needs the run that the step is of", remedy="give --model=RUN")
-    assert config is not None  # the run's own, if no file was given
     found = replay.take_again(config, options.model, options.dump, say=print)
     print(f"taken again it is {'refused again' if found.refused else 'SOUND'}:")
-    for line in _numbers(found.numbers, found.dump.note["numbers"]):
-        print("  " + line)
+    print("\n".join(_numbers(found.numbers, found.dump.note["numbers"])))
 
     def name_of(example: int) -> str:
         """Its image, and the one that MixUp blends it with: its neighbour."""
@@ -58,7 +54,7 @@ def _numbers(again: dict[str, float], then: dict[str, Any]) -> list[str]:
         label = (
             f"loss of {name}" if name in TASKS else name.replace("gradient_norm", "gradient norm")
         )
-        lines.append(f"{label:28} {value:.6g}" + ("" if same else f"  (in the run {before:.6g})"))
+        lines.append(f"  {label:28} {value:.6g}" + ("" if same else f"  (in the run {before:.6g})"))
     return lines
 
 

@@ -19,10 +19,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     smoothing = flags.smoothing_asked(options)
     table = smooth(prediction_files.read(options.predictions), smoothing)
     prediction_files.write(table, options.output)
-    measure = "standard deviations" if smoothing.kernel == "gaussian" else "windows"
-    windows = ", ".join(f"{task} {window:g}" for task, window in smoothing.windows.items())
-    how = f"{smoothing.kernel}, {measure} in {smoothing.unit}: {windows}"
-    print(f"smoothed {len(table)} rows: {how}")
+    print(f"smoothed {len(table)} rows: {smoothing}")
     print(f"results: {options.output}")
     score_it = f"python run.py evaluate --predictions={options.output} --truth=ANNOTATIONS"
     print(f"next: {score_it} scores them")

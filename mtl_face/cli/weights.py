@@ -21,8 +21,7 @@ def run(config: None, options: argparse.Namespace) -> int:
 
     order = None if options.channels == "auto" else options.channels
     loaded = backbone.load_backbone(options.path, channel_order=order)
-    for line in backbone.describe(loaded, str(options.path)):
-        print(line)
+    print("\n".join(backbone.describe(loaded, str(options.path))))
     file = shlex.quote(str(options.path))
     settings = {"backbone.init_from": file, **backbone.needed_settings(loaded)}
     if order is not None:

@@ -7,10 +7,8 @@ step or matter to an export follows from that (`dotted`).
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
-
-_Schema = TypeVar("_Schema")
+from collections.abc import Mapping
+from typing import Any
 
 FEWEST_VIDEOS, FEWEST_FRAMES = 3, 2
 """Of rendered faces: a video for each split, and frames of a video."""
@@ -70,22 +68,19 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def section(
-    affects: str | None = None, *, step: bool = False, training_only: bool = False
-) -> Callable[[type[_Schema]], type[_Schema]]:
-    """States for a section what each of its settings states that does not state it itself."""
-    common = {"affects": affects, "step": step, "training_only": training_only}
+class Section:
+    """A part of the schema; its keywords state what its settings do not state themselves."""
 
-    def made(schema: type[_Schema]) -> type[_Schema]:
-        for field in dataclasses.fields(schema):  # type: ignore[arg-type]
-            if "meaning" in field.metadata:
+    def __init_subclass__(
+        cls, affects: str | None = None, step: bool = False, training_only: bool = False
+    ) -> None:
+        common = {"affects": affects, "step": step, "training_only": training_only}
+        for name, field in vars(cls).items():
+            if isinstance(field, dataclasses.Field) and "meaning" in field.metadata:
                 own = {key: value for key, value in field.metadata.items() if value is not None}
                 field.metadata = types.MappingProxyType({**field.metadata, **common, **own})
                 if field.metadata["affects"] not in AFFECTS:
-                    raise TypeError(f"{schema.__name__}.{field.name}: what does it affect?")
-        return schema
-
-    return made
+                    raise TypeError(f"{cls.__name__}.{name}: what does it affect?")
 
 
 def named_sections(schema: type) -> Any:
@@ -93,9 +88,8 @@ def named_sections(schema: type) -> Any:
     return dataclasses.field(default_factory=dict, metadata={"named": schema})
 
 
-@section("data")
 @dataclasses.dataclass(frozen=True)
-class RenderedFacesConfig:
+class RenderedFacesConfig(Section, affects="data"):
     """The embedded data set, rendered on this machine on first use (`data.kind=rendered_faces`)."""
 
     num_videos: int = setting(
@@ -116,9 +110,8 @@ class RenderedFacesConfig:
     )
 
 
-@section("data")
 @dataclasses.dataclass(frozen=True)
-class TaskSamplingConfig:
+class TaskSamplingConfig(Section, affects="data"):
     """What a row counts for having labels of a task (`data.sampling=weighted`)."""
 
     va: float = setting(1.0, "of rows with valence and arousal", minimum=0.0)
@@ -126,9 +119,8 @@ class TaskSamplingConfig:
     expr: float = setting(1.0, "of rows with an expression", minimum=0.0)
 
 
-@section("data")
 @dataclasses.dataclass(frozen=True)
-class PerVideoConfig:
+class PerVideoConfig(Section, affects="data"):
     """Files of the one-task challenges, one a video and task (`data.kind=per_video`)."""
 
     tasks: tuple[str, ...] = setting(
@@ -138,9 +130,8 @@ class PerVideoConfig:
     )
 
 
-@section("data")
 @dataclasses.dataclass(frozen=True)
-class ManifestConfig:
+class ManifestConfig(Section, affects="data"):
     """A table of anyone's own images (`data.kind=manifest`); see docs/data_formats.md."""
 
     expression_map: str = setting(
@@ -162,9 +153,8 @@ class ManifestConfig:
     )
 
 
-@section("data")
 @dataclasses.dataclass(frozen=True)
-class DataSetConfig:
+class DataSetConfig(Section, affects="data"):
     """One data set: where its frames and labels come from."""
 
     kind: str = setting(
@@ -205,9 +195,8 @@ class DataSetConfig:
     rendered_faces: RenderedFacesConfig = RenderedFacesConfig()
 
 
-@section("data")
 @dataclasses.dataclass(frozen=True)
-class MixedDataConfig(DataSetConfig):
+class MixedDataConfig(DataSetConfig, affects="data"):
     """One of several data sets that are trained on together (`data.mixture`)."""
 
     weight: float = setting(
@@ -220,9 +209,8 @@ class MixedDataConfig(DataSetConfig):
     )
 
 
-@section("data")
 @dataclasses.dataclass(frozen=True)
-class DataConfig(DataSetConfig):
+class DataConfig(DataSetConfig, affects="data"):
     """The data set to train on and to evaluate, or a mixture of several in its place."""
 
     image_size: int = setting(
@@ -269,9 +257,8 @@ class DataConfig(DataSetConfig):
     )
 
 
-@section("network", step=True)
 @dataclasses.dataclass(frozen=True)
-class BackboneConfig:
+class BackboneConfig(Section, affects="network", step=True):
     """The convolutional network (paper, section 3.1)."""
 
     stage_sizes: tuple[int, ...] = setting((3, 4, 6, 3), "residual blocks a stage", minimum=1)
@@ -330,9 +317,8 @@ class BackboneConfig:
     )
 
 
-@section("network", step=True)
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section, affects="network", step=True):
     """The network (paper, section 3.1)."""
 
     input_size: int = setting(
@@ -387,9 +373,8 @@ class ModelConfig:
     )
 
 
-@section("training", step=True)
 @dataclasses.dataclass(frozen=True)
-class TemperatureConfig:
+class TemperatureConfig(Section, affects="training", step=True):
     """Task temperatures (paper, section 3.2)."""
 
     va: float = setting(1.0, "sigma_v^2, variance of valence/arousal", above=0.0)
@@ -397,9 +382,8 @@ class TemperatureConfig:
     expr: float = setting(5.0, "T_e of the expressions", above=0.0)
 
 
-@section("training", step=True)
 @dataclasses.dataclass(frozen=True)
-class UncertaintyConfig:
+class UncertaintyConfig(Section, affects="training", step=True):
     """How the tasks are weighed (paper, section 3.2)."""
 
     kind: str = setting(
@@ -418,9 +402,8 @@ class UncertaintyConfig:
     )
 
 
-@section("training", step=True, training_only=True)
 @dataclasses.dataclass(frozen=True)
-class AugmentationConfig:
+class AugmentationConfig(Section, affects="training", step=True, training_only=True):
     """Random geometry, on the device (paper, section 4)."""
 
     rotation_degrees: float = setting(
@@ -441,9 +424,8 @@ class AugmentationConfig:
     )
 
 
-@section("training", step=True, training_only=True)
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Section, affects="training", step=True, training_only=True):
     """AdamW with two groups of parameters: the backbone, and all else."""
 
     batch_size: int = setting(
@@ -495,9 +477,8 @@ class OptimizerConfig:
     )
 
 
-@section("speed", step=True, training_only=True)
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
+class MeshConfig(Section, affects="speed", step=True, training_only=True):
     """Devices as a grid; a batch is split over both axes, large parameters over `fsdp`."""
 
     data: int = setting(-1, "devices along `data`; -1: all that `fsdp` leaves", minimum=-1)
@@ -509,9 +490,8 @@ class MeshConfig:
     )
 
 
-@section(training_only=True)
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Section, training_only=True):
     """The loop."""
 
     log_every_steps: int = setting(
@@ -573,9 +553,8 @@ class TrainingConfig:
     )
 
 
-@section("evaluation")
 @dataclasses.dataclass(frozen=True)
-class SmoothingConfig:
+class SmoothingConfig(Section, affects="evaluation"):
     """Smoothing of the predictions over time, before they are scored (paper, section 4)."""
 
     kernel: str = setting(
@@ -601,9 +580,8 @@ class SmoothingConfig:
     expr: float = setting(0.0, "of the expressions, as va", minimum=0.0, maximum=1e9)
 
 
-@section("evaluation")
 @dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Section, affects="evaluation"):
     """The official metric on the validation set."""
 
     batch_size: int = setting(64, "examples a step, over all devices and processes", minimum=1)
@@ -634,9 +612,8 @@ class EvaluationConfig:
     )
 
 
-@section("record", training_only=True)
 @dataclasses.dataclass(frozen=True)
-class ProvenanceConfig:
+class ProvenanceConfig(Section, affects="record", training_only=True):
     """What the weights have seen; kept with every checkpoint, export and table of predictions."""
 
     training_data: tuple[str, ...] | None = setting(
@@ -654,9 +631,8 @@ class ProvenanceConfig:
     )
 
 
-@section()
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Section):
     """One experiment."""
 
     name: str = setting("unnamed", "title of the run, in its report", affects="course")

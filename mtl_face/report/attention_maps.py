@@ -22,27 +22,27 @@ _HEAT = np.array([[68, 1, 84], [200, 60, 60], [253, 180, 50], [255, 255, 200]], 
 
 
 def mean_attention(
-    pictures: Sequence[NDArray[np.uint8]], maps: Sequence[NDArray[np.float64]], top: float
+    pictures: Sequence[NDArray[np.uint8]], maps: NDArray[np.float64], top: float
 ) -> dict[str, Any]:
     """Mean attention of each token in each module over K faces, on their mean face.
 
-    The pictures are uint8 [H, W, 3] of one size, their maps [M, T, h, w]; `top` is the weight of
-    the palest colour.
+    The pictures are uint8 [H, W, 3] of one size, their maps [K, M, T, h, w], or empty; `top` is the
+    weight of the palest colour.
 
     Returns:
         `num_faces`; unless that is 0, `top`, `uniform`: weight if all parts were read alike, and
         `modules`: for each the pictures of its tokens with their words.
     """
-    if not maps:
+    if not len(maps):
         return {"num_faces": 0}
-    mean_MThw = np.mean(maps, axis=0)
+    mean_MThw = maps.mean(axis=0)
     mean_face = np.mean(pictures, axis=0).astype(np.uint8)
     modules = []
     for module, maps_Thw in enumerate(mean_MThw, start=1):
         where = f" in module {module}"
         drawn = on_face(mean_face, maps_Thw, top, what="Mean attention", where=where)
-        words = [f"{t}: {in_words(m)}" for t, m in zip(TOKENS.values(), maps_Thw, strict=True)]
-        modules.append(list(zip(drawn, words, strict=True)))
+        pairs = zip(drawn, maps_Thw, strict=True)
+        modules.append([(face, f"{token}: {in_words(m)}") for (face, token), m in pairs])
     uniform = 1 / mean_MThw[0, 0].size
     return {"num_faces": len(maps), "top": top, "uniform": uniform, "modules": modules}
 
@@ -54,15 +54,18 @@ def on_face(
     *,
     what: str = "Attention",
     where: str,
-) -> list[Picture]:
-    """The face, uint8 [H, W, 3], under the attention of each token; `top` is the palest weight.
+) -> list[tuple[Picture, str]]:
+    """The face, uint8 [H, W, 3], under the attention of each token, with the token in words.
 
-    The descriptions are `WHAT of the ... tokenWHERE: ...`.
+    `top` is the palest weight. The descriptions are `WHAT of the ... tokenWHERE: ...`.
     """
     return [
-        embed(
-            overlay(picture, weight_hw, top),
-            f"{what} of the {token} token{where}: {in_words(weight_hw)}",
+        (
+            embed(
+                overlay(picture, weight_hw, top),
+                f"{what} of the {token} token{where}: {in_words(weight_hw)}",
+            ),
+            token,
         )
         for token, weight_hw in zip(TOKENS.values(), maps_Thw, strict=True)
     ]

@@ -1,6 +1,7 @@
 """Learning curves: every number of a run's history against the step."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from mtl_face.report.figures import FIRST, SECOND, THIRD, canvas, to_svg
 from mtl_face.report.page import Drawing
+from mtl_face.report.scores import TASK_WORDS
 from mtl_face.tasks import TASKS
 
 _MAX_POINTS = 400
@@ -17,6 +19,9 @@ _MAX_POINTS = 400
 
 _LINES = {"train": FIRST, "validation": SECOND, "run": THIRD}
 """Lines of a curve by colour: the two splits, and numbers of the run that belong to neither."""
+
+_WORDS = {"p": "P, the sum of the three scores", "gradient_norm": "gradient norm", **TASK_WORDS}
+"""Parts of a name in words."""
 
 _FIRST_PANELS = ("loss", "p", *(f"{task} score" for task in TASKS))
 
@@ -34,9 +39,9 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     A row of the history has `step`, optionally `epoch`, and any of the numbers.
 
     Returns:
-        `main`: scores and losses, drawings with their names as captions; loss, P and the tasks'
-        scores first. `others`: drawings of all other numbers. `kinds`: what these are, in words.
-        Each in order of appearance.
+        `main`: scores and losses, drawings with their names in words as captions; loss, P and the
+        tasks' scores first. `others`: drawings of all other numbers. `kinds`: what these are, in
+        words. Each in order of appearance.
     """
     panels: dict[str, dict[str, Points]] = {}
     for row in history:
@@ -52,13 +57,17 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     names = sorted(panels, key=lambda name: order.get(name, len(order)))
     main = [name for name in names if "validation" in panels[name] or name.endswith("loss")]
     others = [name for name in names if name not in main]
+    words = {
+        name: re.sub(r"\w+", lambda part: _WORDS.get(part[0], part[0]), name) for name in names
+    }
     drawings = {
-        name: Drawing(_curve(name, panels[name], number), name) for number, name in enumerate(names)
+        name: Drawing(_curve(words[name], panels[name], number), words[name])
+        for number, name in enumerate(names)
     }
     return {
         "main": [drawings[name] for name in main],
         "others": [drawings[name] for name in others],
-        "kinds": list(dict.fromkeys(name.partition("/")[0] for name in others)),
+        "kinds": list(dict.fromkeys(words[name].partition("/")[0] for name in others)),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mtl_face.evaluation.joining import match
 from mtl_face.report import scores
 from mtl_face.report.curves import learning_curves
-from mtl_face.report.gallery import Attention, Images, Shown, choose, examples
+from mtl_face.report.gallery import Attention, Images, choose, examples
 from mtl_face.report.page import Table, write_page
 from mtl_face.report.reliability import uncertainties
 from mtl_face.report.timelines import timelines
@@ -71,11 +71,6 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     provenance = metadata.get("provenance")
     result = scores.Scores(report.metrics)
     images = report.images
-    shown = Shown.of(
-        choose(truth, answers, num_rows=report.gallery_size),
-        None if images is None else lambda row: images(int(rows[row])),
-        report.attention,
-    )
     write_page(
         path,
         "evaluation.html",
@@ -89,9 +84,14 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
         action_units=scores.action_units(result),
         uncertainty=uncertainties(result),
         timelines=timelines(truth, answers, raw),
-        attention=shown.mean_attention(),
         gallery_size=report.gallery_size,
-        examples=examples(truth, answers, shown),
+        examples=examples(
+            truth,
+            answers,
+            choose(truth, answers, num_rows=report.gallery_size),
+            None if images is None else lambda row: images(int(rows[row])),
+            report.attention,
+        ),
         provenance=_properties("Provenance of the weights", "Property", provenance)
         if isinstance(provenance, Mapping)
         else None,

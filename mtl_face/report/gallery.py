@@ -4,8 +4,7 @@ Dimension letters: K shown rows, N rows, M decoder modules, T task tokens (3), A
 E expressions (8); pictures `[H, W, 3]`.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,76 +32,63 @@ GROUPS = {
 """Headings of the groups of rows."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Shown:
-    """The frames of the gallery with what is drawn of them.
+def examples(
+    truth: FrameTable,
+    answers: PredictionTable,
+    groups: Mapping[str, Rows],
+    images: Images | None,
+    attention: Attention | None,
+) -> dict[str, Any]:
+    """The rows of `groups`, see `choose`, as cards. Rows of both tables belong together.
 
-    Attributes:
-        groups: rows by group.
-        pictures: by row, of the rows that have one.
-        maps: attention by row, [M, T, h, w], of the rows with a picture; empty without a network.
+    Returns:
+        `groups`: cards by heading; `attention`: that of all, see `attention_maps.mean_attention`;
+        whether there are `any_labels`, `has_uncertain` rows and `has_pictures`.
     """
-
-    groups: dict[str, Rows]
-    pictures: dict[int, NDArray[np.uint8]]
-    maps: dict[int, NDArray[np.float64]]
-
-    @classmethod
-    def of(
-        cls, groups: dict[str, Rows], images: Images | None, attention: Attention | None
-    ) -> "Shown":
-        """Asks for the pictures and the attention of chosen rows."""
-        rows = [int(row) for group in groups.values() for row in group]
-        found = {row: images(row) for row in rows} if images else {}
-        pictures = {row: picture for row, picture in found.items() if picture is not None}
-        maps = {}
-        if attention is not None and pictures:
-            weights = attention(np.stack(list(pictures.values())))
-            maps = dict(zip(pictures, attention_maps.check(weights, len(pictures)), strict=True))
-        return cls(groups, pictures, maps)
-
-    @property
-    def top(self) -> float:
-        """Weight of the palest colour; 1 without maps."""
-        maps = list(self.maps.values())
-        return attention_maps.top_weight(np.stack(maps)) if maps else 1.0
-
-    def mean_attention(self) -> dict[str, Any]:
-        """See `attention_maps.mean_attention`."""
-        pictures = [self.pictures[row] for row in self.maps]
-        return attention_maps.mean_attention(pictures, list(self.maps.values()), self.top)
-
-
-def examples(truth: FrameTable, answers: PredictionTable, shown: Shown) -> dict[str, Any]:
-    """The frames of the gallery as cards. Rows of both tables belong together."""
+    rows = [int(row) for group in groups.values() for row in group]
+    found = {row: images(row) for row in rows} if images else {}
+    pictures = {row: picture for row, picture in found.items() if picture is not None}
+    maps, top = np.empty((0, 1)), 1.0
+    if attention is not None and pictures:
+        weights = attention(np.stack(list(pictures.values())))
+        maps = attention_maps.check(weights, len(pictures))
+        top = attention_maps.top_weight(maps)
+    last = dict(zip(pictures, maps[:, -1], strict=False))
     return {
-        "any_labels": len(shown.groups["best"]) > 0,
-        "has_maps": bool(shown.maps),
-        "has_uncertain": "uncertain" in shown.groups,
-        "has_pictures": bool(shown.pictures),
+        "any_labels": len(groups["best"]) > 0,
+        "has_uncertain": "uncertain" in groups,
+        "has_pictures": bool(pictures),
+        "attention": attention_maps.mean_attention(list(pictures.values()), maps, top),
         "groups": {
-            GROUPS[name]: [card(row, truth, answers, shown) for row in rows.tolist()]
-            for name, rows in shown.groups.items()
+            GROUPS[name]: [
+                card(row, truth, answers, pictures.get(row), last.get(row), top)
+                for row in rows.tolist()
+            ]
+            for name, rows in groups.items()
             if len(rows)
         },
     }
 
 
-def card(row: int, truth: FrameTable, answers: PredictionTable, shown: Shown) -> dict[str, Any]:
-    """A row of the gallery.
+def card(
+    row: int,
+    truth: FrameTable,
+    answers: PredictionTable,
+    picture: NDArray[np.uint8] | None,
+    maps_Thw: NDArray[np.float64] | None,
+    top: float,
+) -> dict[str, Any]:
+    """A row of the gallery, with its picture and its attention in the last module.
 
     Returns:
-        `name`; `face`: its picture or None; `maps`: pictures of each token's attention in the last
-        module, with the token; `lines`: task, truth, prediction, and whether that is wrong;
-        `units`: words on action units and whether they are wrong, `no_units`: those if there are
-        none.
+        `name`; `face`: its picture or None; `maps`: pictures of each token's attention, with the
+        token; `lines`: task, truth, prediction, and whether that is wrong; `units`: words on action
+        units and whether they are wrong, `no_units`: those if there are none.
     """
     name = f"{truth.dataset[row]} / {truth.video[row]}, frame {truth.frame[row]}"
-    picture, maps_MThw = shown.pictures.get(row), shown.maps.get(row)
     maps = []
-    if picture is not None and maps_MThw is not None:
-        drawn = attention_maps.on_face(picture, maps_MThw[-1], shown.top, where=f", {name}")
-        maps = list(zip(drawn, attention_maps.TOKENS.values(), strict=True))
+    if picture is not None and maps_Thw is not None:
+        maps = attention_maps.on_face(picture, maps_Thw, top, where=f", {name}")
     truth_A, answer_A = np.asarray(truth.au[row], np.float64), answers.au[row]
     nothing = "none predicted, not labelled" if np.isnan(truth_A).all() else "none, rightly"
     return {
@@ -210,9 +196,7 @@ def frame_uncertainties(answers: PredictionTable) -> NDArray[np.float64] | None:
     return np.mean(parts, axis=0) if parts else None
 
 
-def choose(
-    truth: FrameTable, answers: PredictionTable, *, num_rows: int, seed: int = 0
-) -> dict[str, Rows]:
+def choose(truth: FrameTable, answers: PredictionTable, *, num_rows: int) -> dict[str, Rows]:
     """Picks rows to show by `GROUPS`; `uncertain` is absent where only decisions are known.
 
     Only rows with the greatest number of labelled tasks are compared, or a row with one easy task
@@ -230,7 +214,7 @@ def choose(
     uncertainty_N = frame_uncertainties(answers)
     if uncertainty_N is not None:
         orders["uncertain"] = candidates[np.argsort(-uncertainty_N[candidates], kind="stable")]
-    orders["random"] = np.random.default_rng(seed).permutation(candidates)
+    orders["random"] = np.random.default_rng(0).permutation(candidates)
     groups: dict[str, Rows] = {}
     for number, (name, order) in enumerate(orders.items()):
         taken = np.concatenate([np.array([], np.int64), *groups.values()])

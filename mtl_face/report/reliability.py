@@ -1,6 +1,6 @@
 """Uncertainties: reliability, coverage of intervals, risk against coverage."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ _RISKS = {
     VA: "mean square error",
 }
 
-_MEASURES = (
+_DECISION_MEASURES = (
     ("negative log likelihood, nats", "nll"),
     ("Brier score", "brier"),
     ("calibration error, debiased", "ece_debiased"),
@@ -32,13 +32,23 @@ _MEASURES = (
     ("excess over the best order", "risk_coverage.excess_aurc"),
 )
 
-_VA_MEASURES = (
-    ("negative log likelihood, nats", "nll.{}"),
-    ("mean standard deviation", "mean_std.{}"),
-    ("inside the 50 % interval", "coverage.{}.50"),
-    ("inside the 80 % interval", "coverage.{}.80"),
-    ("inside the 95 % interval", "coverage.{}.95"),
+_VA_MEASURES = tuple(
+    (f"{name}, {words}", path.format(name))
+    for name in VA_NAMES
+    for words, path in (
+        ("negative log likelihood, nats", "nll.{}"),
+        ("mean standard deviation", "mean_std.{}"),
+        ("inside the 50 % interval", "coverage.{}.50"),
+        ("inside the 80 % interval", "coverage.{}.80"),
+        ("inside the 95 % interval", "coverage.{}.95"),
+    )
 )
+
+_TABLES = {
+    AU: ("Action units: less is better", _DECISION_MEASURES),
+    EXPR: ("Expressions: less is better", _DECISION_MEASURES),
+    VA: ("Valence and arousal, as normal predictions", _VA_MEASURES),
+}
 
 
 def uncertainties(result: Scores) -> dict[str, Any]:
@@ -49,21 +59,13 @@ def uncertainties(result: Scores) -> dict[str, Any]:
         drawings; `calibrated`: whether any of them shows the state before calibration; `tables`.
     """
     left_out: dict[str, list[str]] = {}
-    for task, words in TASK_WORDS.items():
+    tables = []
+    for task in _TABLES:
         if result.value(f"{task}.uncertainty") is None:
-            left_out.setdefault(result.why(f"{task}.uncertainty"), []).append(words.capitalize())
-    tables = [
-        _table(result, task, _MEASURES, f"{TASK_WORDS[task].capitalize()}: less is better")
-        for task in _EVENTS
-        if result.value(f"{task}.uncertainty") is not None
-    ]
-    if result.value("va.uncertainty") is not None:
-        measures = [
-            (f"{name}, {words}", path.format(name))
-            for name in VA_NAMES
-            for words, path in _VA_MEASURES
-        ]
-        tables.append(_table(result, VA, measures, "Valence and arousal, as normal predictions"))
+            names = left_out.setdefault(result.why(f"{task}.uncertainty"), [])
+            names.append(TASK_WORDS[task].capitalize())
+        else:
+            tables.append(_table(result, task))
     return {
         "left_out": left_out,
         "reliability": list(_reliability(result)),
@@ -104,8 +106,9 @@ def _reliability(result: Scores) -> Iterator[Drawing]:
         )
 
 
-def _table(result: Scores, task: str, measures: Sequence[tuple[str, str]], caption: str) -> Table:
+def _table(result: Scores, task: str) -> Table:
     """Measures of a task as scored, and before calibration where that is known."""
+    caption, measures = _TABLES[task]
     now, before = f"{task}.uncertainty", f"{task}.uncertainty_before_calibration"
     header = ["Measure", "As scored"]
     # of valence and arousal, None means that there are no labels

@@ -161,12 +161,9 @@ def _thin(points: Line) -> Line:
 
 
 def _path(points: Line, frames: NDArray[np.float64]) -> str:
-    """The `d` of a path. A point that stands alone is a short stroke."""
-    pieces = []
-    for piece in _pieces(points):
-        coordinates = _places(_thin(piece), frames)
-        pieces.append("M" + "L".join(coordinates) + ("h0.1" if len(coordinates) == 1 else ""))
-    return "".join(pieces)
+    """The `d` of a path. A point that stands alone is a line of no length, its round ends a dot."""
+    pieces = ["L".join(_places(_thin(piece), frames)) for piece in _pieces(points)]
+    return "".join(f"M{piece}" if "L" in piece else f"M{piece}h0" for piece in pieces)
 
 
 def _band(

@@ -13,7 +13,7 @@ from mtl_face.model.geometry import VARIANTS, BackboneVariant, ChannelOrder
 from mtl_face.weights import exported, resnet_in_file
 from mtl_face.weights.file_content import FileContent
 from mtl_face.weights.formats import open_weights
-from mtl_face.weights.resnet_in_file import RESNET50, Architecture, ResNetInFile
+from mtl_face.weights.resnet_in_file import RESNET50, Architecture, ResNetInFile, shape_text
 
 _VGGFACE2_CLASSES = 8631
 _IMAGENET_CLASSES = 1000
@@ -168,9 +168,7 @@ def describe(backbone: LoadedBackbone, path: str) -> list[str]:
     """What a file is, what of it is used and what is not, in lines to print."""
     source, variant = backbone.source, backbone.variant
     turned = ", turned to RGB" if variant.channel_order == "bgr" else ""
-    left_out = [
-        f"{name} {'x'.join(map(str, shape)) or 'one number'}" for name, shape in backbone.left_out
-    ]
+    left_out = [f"{name} {shape_text(shape)}" for name, shape in backbone.left_out]
     shown = ", ".join(shortened(left_out, _MOST_LEFT_OUT))
     lines = [
         f"initial weights: {path} (sha256 {source['sha256'][:12]}...)",

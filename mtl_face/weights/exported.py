@@ -22,6 +22,7 @@ from mtl_face.weights import card as cards
 from mtl_face.weights import safetensors_file
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.file_content import Entry, FileContent, first_bytes, words_of
+from mtl_face.weights.resnet_in_file import BATCH_NORM
 
 PARAMS = "params"
 """Folder of the arrays in an export of the orbax form."""
@@ -34,13 +35,7 @@ Specification = Mapping[str, tuple[tuple[int, ...], str]]
 
 _COLLECTIONS = ("params", "batch_stats")
 
-_IN_TORCH_WORDS = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
+_IN_TORCH_WORDS = {"kernel": "weight", **{ours: theirs for _, ours, theirs in BATCH_NORM}}
 
 _COPY_AGAIN = "copy it again from where it came, or export again"
 
@@ -99,12 +94,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     path = Path(path)
     card, file = _find(path)
-    if file is None:
-        variables = _load_orbax(path / PARAMS)
-        tensors = flatten(variables)
-    else:
-        tensors = safetensors_file.read(file)[0]
     place = file or path / PARAMS
+    tensors = safetensors_file.read(file)[0] if file else flatten(_load_orbax(place))
     if card["tensors"] is not None:  # an older schema lists none
         listed = {
             name: (tuple(one["shape"]), one["dtype"]) for name, one in card["tensors"].items()
@@ -117,8 +108,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
                 remedy=_COPY_AGAIN,
             )
     check_finite(tensors, place)
-    if file is not None:
-        variables = nest(tensors, file)
+    variables = nest(tensors, place)
     found = weights_sha256(variables)
     if found != card["weights_sha256"]:
         raise ExportError(

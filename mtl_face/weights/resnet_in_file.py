@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.errors import WeightsError
+from mtl_face.errors import WeightsError, shortened
 from mtl_face.weights.file_content import Entry, FileContent
 
 Scheme = Literal["caffe", "torchvision", "ours"]
@@ -155,12 +155,13 @@ def layers(architecture: Architecture, scheme: Scheme = "ours") -> list[Layer]:
 
 _COUNTER = "num_batches_tracked"
 
-_BATCH_NORM = (
+BATCH_NORM = (
     ("params", "scale", "weight"),
     ("params", "bias", "bias"),
     ("batch_stats", "mean", "running_mean"),
     ("batch_stats", "var", "running_var"),
 )
+"""Of a batch normalisation: collection and name in the network, name in PyTorch's words."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +192,7 @@ def find(content: FileContent, architecture: Architecture | None, path: Path) ->
     """
     networks = _find_networks(content.tensors)
     if not networks:
-        tensors = [f"{entry.name} {_shape(entry.shape)}" for entry in content.tensors.values()]
+        tensors = [f"{entry.name} {shape_text(entry.shape)}" for entry in content.tensors.values()]
         raise WeightsError(
             f"holds no ResNet backbone; its tensors are {_some(tensors)}",
             path=path,
@@ -251,7 +252,7 @@ def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, N
         if flip_channels and layer is found.layers[0]:
             kernel = kernel[:, :, ::-1]
         arrays[f"params/{layer.own_convolution}/kernel"] = np.ascontiguousarray(kernel)
-        for collection, ours, theirs in _BATCH_NORM:
+        for collection, ours, theirs in BATCH_NORM:
             entry = found.backbone[f"{layer.batch_norm}.{theirs}"]
             values = _read(entry, path)
             if ours == "var" and values.min() < 0:
@@ -299,7 +300,7 @@ def _fault(found: ResNetInFile) -> str | None:
         oihw = found.kernel_layout == "OIHW"
         shape = (outputs, inputs, height, width) if oihw else layer.kernel_HWIO
         expected[f"{layer.convolution}.weight"] = shape
-        expected |= {f"{layer.batch_norm}.{theirs}": (outputs,) for _, _, theirs in _BATCH_NORM}
+        expected |= {f"{layer.batch_norm}.{theirs}": (outputs,) for _, _, theirs in BATCH_NORM}
     wanted, present = found.architecture, found.backbone
     sizes = _stage_sizes(found.scheme, present)
     if found.scheme == "torchvision" and "layer1.0.conv3.weight" not in present:
@@ -310,9 +311,9 @@ def _fault(found: ResNetInFile) -> str | None:
     if sizes != wanted.stage_sizes and set(expected) & set(present):
         return f"is {dataclasses.replace(wanted, stage_sizes=sizes)}, not {wanted}"
     shapes = [
-        f"{present[name].name} has shape {_shape(present[name].shape)}, not {_shape(shape)}"
+        f"{entry.name} has shape {shape_text(entry.shape)}, not {shape_text(shape)}"
         for name, shape in expected.items()
-        if name in present and present[name].shape != shape
+        if (entry := present.get(name)) and entry.shape != shape
     ]
     if shapes:
         return f"is no {wanted}: {len(shapes)} tensors are of another size: {_some(shapes, '; ')}"
@@ -367,9 +368,10 @@ def _stage_sizes(scheme: Scheme, names: Iterable[str]) -> tuple[int, ...]:
     return tuple(len(blocks[stage]) for stage in sorted(blocks))
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape as `64x3x3x3`."""
     return "x".join(map(str, shape)) or "one number"
 
 
-def _some(words: list[str], between: str = ", ", most: int = 3) -> str:
-    return between.join(words[:most]) + (f"{between}..." if len(words) > most else "") or "none"
+def _some(words: list[str], between: str = ", ") -> str:
+    return between.join(shortened(words, 3)) or "none"

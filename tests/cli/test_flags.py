@@ -34,6 +34,12 @@ def test_an_empty_path_is_none(words, capsys):
     assert "the path is empty" in capsys.readouterr().err
 
 
-def test_replay_without_a_run(capsys):
-    assert main.main(["replay", "--dump=4.npz"]) == 2
-    assert "-> give --model=RUN" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "words",
+    [["replay", "--dump=4.npz"], ["export"], ["predict", "--test_list=x", "--output=x.csv"]],
+)
+def test_a_command_that_needs_a_model(words, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main.main(words)
+    assert raised.value.code == 2
+    assert "arguments are required: --model" in capsys.readouterr().err

@@ -54,12 +54,10 @@ def test_every_setting_says_what_it_affects():
 def test_a_setting_that_says_nothing_is_refused():
     from mtl_face.config import schema
 
-    @dataclasses.dataclass(frozen=True)
-    class Silent:
-        size: int = schema.setting(1, "of something")
-
     with pytest.raises(TypeError, match=r"Silent\.size: what does it affect"):
-        schema.section()(Silent)
+
+        class Silent(schema.Section):
+            size: int = schema.setting(1, "of something")
 
 
 def test_what_a_run_may_change():

@@ -11,6 +11,8 @@ HISTORY: list[dict[str, Any]] = [
     {"step": 30, "epoch": 0.3, "train/loss": 1.0, "validation/loss": 1.5, "validation/p": 0.7},
 ]
 
+P = "P, the sum of the three scores"
+
 
 def drawn(history):
     """Drawings by name, those that are folded away after the others."""
@@ -23,23 +25,25 @@ def test_scores_and_losses_are_not_folded_away():
     more = ("train/gradient_norm", "train/gradient_norm/stem", "train/count/va", "memory/host_mib")
     curves = learning_curves([{"step": 1, **dict.fromkeys(more, 2.0), **row}])
     names = {key: [drawing.caption for drawing in curves[key]] for key in ("main", "others")}
-    assert names["main"] == ["loss", "va score", "va loss", "other/score"]
-    assert names["others"] == ["gradient_norm", "gradient_norm/stem", "count/va", "memory/host_mib"]
-    assert curves["kinds"] == ["gradient_norm", "count", "memory"]
+    va = "valence and arousal"
+    assert names["main"] == ["loss", f"{va} score", f"{va} loss", "other/score"]
+    norms = ["gradient norm", "gradient norm/stem"]
+    assert names["others"] == [*norms, f"count/{va}", "memory/host_mib"]
+    assert curves["kinds"] == ["gradient norm", "count", "memory"]
 
 
 def test_learning_curves_are_grouped_by_name():
     curves = drawn(HISTORY)
-    assert list(curves) == ["loss", "p", "rate"]
+    assert list(curves) == ["loss", P, "rate"]
     assert "train, last 1" in curves["loss"]
     assert "validation, last 1.5" in curves["loss"]
-    assert "validation, last 0.7" in curves["p"]
+    assert f"Learning curve of {P}: validation, last 0.7." in curves[P]
 
 
 def test_losses_and_scores_of_a_task_are_not_drawn_together():
     row = {"step": 1, "train/au": 2.0, "validation/au": 0.5, "validation/score": 0.9}
     curves = drawn([{**row, "validation/p": 0.8}])
-    assert list(curves) == ["p", "au score", "au loss", "score"]
+    assert list(curves) == [P, "action units score", "action units loss", "score"]
     # "score" is what the best checkpoint is chosen by: told where it is not P itself
     assert "score" not in drawn([{**row, "validation/p": 0.9}])
 

@@ -122,7 +122,6 @@ def test_remedies_name_the_arguments_of_python_too(trained, listed, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "needs the weights"),
         (["--workdir=WORKDIR", "--params=x"], "x"),
         (["--workdir=nowhere"], "does not exist"),
         (["--workdir=WORKDIR", "--output=p.txt"], "neither .parquet nor .csv"),
