@@ -24,11 +24,11 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError
-from mtl_face.model.geometry import stage_of
 from mtl_face.planner import LOCAL, Target, chips, gpus
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
 from mtl_face.training import sharding
 from mtl_face.training.experiment import Experiment
+from mtl_face.training.optimizer import group_labels
 from mtl_face.training.state import TrainState
 
 Answer = dict[str, Any]
@@ -61,7 +61,10 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
         "devices": len(devices),
         "chips": _chips(devices),
         "hosts": len({device.process_index for device in devices}),
-        "memory_limit": _memory_limit(devices[0]) if target.topology == LOCAL else None,
+        # A CPU does not say.
+        "memory_limit": (devices[0].memory_stats() or {}).get("bytes_limit")
+        if target.topology == LOCAL
+        else None,
         "arguments": argument_bytes(state, batch),
         "parameter_sizes": trained_sizes(state.params, config.model.backbone.frozen_stages),
         "shards": config.mesh.fsdp,
@@ -136,13 +139,9 @@ def argument_bytes(state: TrainState, batch: dict[str, Any]) -> dict[str, int]:
 
 def trained_sizes(params: Any, frozen_stages: int) -> list[int]:
     """Elements of each parameter that gets a gradient."""
-
-    def trains(path: tuple[Any, ...]) -> bool:
-        keys = [str(getattr(part, "key", part)) for part in path]
-        return keys[:2] != ["network", "backbone"] or stage_of(keys[2]) > frozen_stages
-
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    return [leaf.size for path, leaf in leaves if trains(path)]
+    labels = jax.tree.leaves(group_labels(params, frozen_stages=frozen_stages))
+    leaves = zip(labels, jax.tree.leaves(params), strict=True)
+    return [leaf.size for label, leaf in leaves if label != "frozen"]
 
 
 def _devices(topology: str) -> list[jax.Device]:
@@ -172,11 +171,6 @@ def _cost(compiled: jax.stages.Compiled) -> dict[str, float]:
         (module,) = executable.hlo_modules()
         cost = jaxlib._jax.hlo_module_cost_analysis(jax.devices("cpu")[0].client, module)
     return cost
-
-
-def _memory_limit(device: jax.Device) -> int | None:
-    """Bytes that the runtime has of a device's memory; None from a CPU, which does not say."""
-    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def _chips(devices: list[jax.Device]) -> int:

@@ -6,7 +6,7 @@ of its program and the chip's published peaks. Imports no JAX.
 One device runs the program. On some TPUs a chip is two devices; a device then has half of it.
 """
 
-import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -164,41 +164,18 @@ def uncounted_loops(module: hlo.Module) -> list[int]:
     lengths = []
     for name, instructions in module.computations.items():
         for item in instructions if runs.get(name) else ():
-            if item.opcode != "while":
-                continue
             bodies = [module.computations.get(called, []) for called in item.called]
-            products = [
-                inner
-                for body in bodies
-                for inner in body
-                if inner.opcode in heavy
+            if item.opcode == "while" and any(
+                inner.opcode in heavy
                 and inner.source.endswith(("conv_general_dilated", "dot_general"))
-            ]
-            if products:
+                for inner in itertools.chain(*bodies)
+            ):
                 lengths.append(item.trips)
     return lengths
 
 
 _FURTHER = 1.25
 """Next batch to try, of the largest that fits, where the compiler trades time for memory."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """Outcome of a search for the largest batch.
-
-    Attributes:
-        fits: largest batch that was compiled and fits; None if none does.
-        too_large: smallest batch that was compiled and does not fit; None if all do.
-        estimate: where the line through the largest two fitting batches meets the capacity, or a
-            step beyond the larger where that line is flat.
-        tried: bytes that each batch takes; None where the compiler refused it.
-    """
-
-    fits: int | None
-    too_large: int | None
-    estimate: int
-    tried: dict[int, int | None]
 
 
 def largest_batch(
@@ -210,7 +187,7 @@ def largest_batch(
     capacity: int,
     unit: int,
     compiles: int,
-) -> Search:
+) -> Numbers:
     """Searches for the largest batch that fits, with few compiles.
 
     What a step needs grows almost linearly with the batch, until the compiler is short of memory
@@ -226,6 +203,13 @@ def largest_batch(
         capacity: bytes of a chip.
         unit: batches are multiples of it.
         compiles: largest number of calls of `needed`.
+
+    Returns:
+        `fits`, the largest batch that was compiled and fits, None if none does; `too_large`, the
+        smallest that was compiled and does not fit, None if all do; `estimate`, where the line
+        through the largest two fitting batches meets the capacity, or a step beyond the larger
+        where that line is flat; `tried`, bytes that each batch takes, None where the compiler
+        refused it.
     """
     tried: dict[int, int | None] = {first: first_needed}
 
@@ -266,4 +250,9 @@ def largest_batch(
             break
         tried[candidate] = needed(candidate)
     good, bad = bounds()
-    return Search(good, bad, estimate(), dict(sorted(tried.items())))
+    return {
+        "fits": good,
+        "too_large": bad,
+        "estimate": estimate(),
+        "tried": dict(sorted(tried.items())),
+    }

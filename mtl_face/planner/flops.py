@@ -10,7 +10,6 @@ Imports no JAX.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 
 from mtl_face.config import BackboneConfig, ModelConfig
 from mtl_face.model.geometry import VARIANTS
@@ -33,16 +32,9 @@ class Flops:
         return Flops(self.forward + other.forward, self.training + other.training)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Product:
-    part: str
-    flops: int
-    trains: bool = True
-    input_gradient: bool = True
-
-    def count(self) -> Flops:
-        gradients = self.trains * (1 + self.input_gradient)
-        return Flops(self.flops, self.flops * (1 + gradients))
+def _count(forward: int, *, trains: bool = True, input_gradient: bool = True) -> Flops:
+    """Operations of products, with those of their gradients."""
+    return Flops(forward, forward * (1 + trains * (1 + input_gradient)))
 
 
 def by_part(model: ModelConfig) -> dict[str, Flops]:
@@ -50,33 +42,27 @@ def by_part(model: ModelConfig) -> dict[str, Flops]:
 
     These are `stem`, `stage1` ..., `projection`, `encoder`, `decoder` and `heads`.
     """
-    products = list(_backbone(model.input_size, model.backbone))
     backbone, width, ratio = model.backbone, model.embed_dim, model.mlp_ratio
     stages = len(backbone.stage_sizes)
     side = feature_side(model.input_size, variant=backbone.variant, stages=stages)
     patches = side * side
     channels = backbone.width * 2 ** (stages - 1) * backbone.expansion
-    products.append(
-        _Product(
-            "projection",
-            2 * patches * channels * width,
-            input_gradient=backbone.frozen_stages < stages,
-        )
-    )
     tokens = len(TASKS)
-    encoder = _attention_layer(patches, patches, width, ratio)
-    products += [_Product("encoder", encoder)] * model.encoder_layers
     own = _attention_layer(tokens, tokens, width, ratio if model.decoder_mlp == "each" else 0)
     cross = _attention_layer(tokens, patches, width, ratio)
-    products += [_Product("decoder", own + cross)] * model.decoder_modules
+    heads = 0
     for task in TASKS:
         widths = [width, *[model.head_width] * (model.head_layers - 1), OUTPUT_SIZES[task]]
-        products += [_Product("heads", 2 * wide * out) for wide, out in itertools.pairwise(widths)]
-
-    total: dict[str, Flops] = {}
-    for product in products:
-        total[product.part] = total.get(product.part, Flops(0, 0)) + product.count()
-    return total
+        heads += sum(2 * wide * out for wide, out in itertools.pairwise(widths))
+    return {
+        **_backbone(model.input_size, backbone),
+        "projection": _count(
+            2 * patches * channels * width, input_gradient=backbone.frozen_stages < stages
+        ),
+        "encoder": _count(model.encoder_layers * _attention_layer(patches, patches, width, ratio)),
+        "decoder": _count(model.decoder_modules * (own + cross)),
+        "heads": _count(heads),
+    }
 
 
 def total(parts: dict[str, Flops]) -> Flops:
@@ -102,40 +88,39 @@ def _pooled(side: int, variant: str) -> int:
     return (side + before + after - 3) // 2 + 1
 
 
-def _backbone(input_size: int, backbone: BackboneConfig) -> Iterator[_Product]:
+def _backbone(input_size: int, backbone: BackboneConfig) -> dict[str, Flops]:
     width, expansion = backbone.width, backbone.expansion
     frozen_stages = backbone.frozen_stages
+    parts: dict[str, Flops] = {}
 
-    def convolution(part: str, side: int, kernel: int, wide: int, out: int) -> _Product:
-        stage = 0 if part == "stem" else int(part.removeprefix("stage"))
-        return _Product(
-            part, 2 * side * side * kernel * kernel * wide * out, trains=stage > frozen_stages
-        )
+    def convolution(
+        stage: int, side: int, kernel: int, wide: int, out: int, *, input_gradient: bool = True
+    ) -> None:
+        part = f"stage{stage}" if stage else "stem"
+        forward = 2 * side * side * kernel * kernel * wide * out
+        found = _count(forward, trains=stage > frozen_stages, input_gradient=input_gradient)
+        parts[part] = parts.get(part, Flops(0, 0)) + found
 
     side = -(-input_size // 2)
-    # No gradient with respect to the image.
-    stem = convolution("stem", side, 7, 3, width)
-    yield dataclasses.replace(stem, input_gradient=False)
+    convolution(0, side, 7, 3, width, input_gradient=False)  # not with respect to the image
     side = _pooled(side, backbone.variant)
     channels = width
     for stage, size in enumerate(backbone.stage_sizes, start=1):
-        part, inner = f"stage{stage}", width * 2 ** (stage - 1)
+        inner = width * 2 ** (stage - 1)
         for block in range(size):
             before = side
             if block == 0 and stage > 1:
                 side = -(-side // 2)
             reduced = side if VARIANTS[backbone.variant].stride_in_reduce else before
-            reduce = convolution(part, reduced, 1, channels, inner)
-            project = convolution(part, side, 1, channels, inner * expansion)
-            if block == 0 and stage - 1 == frozen_stages:
-                reduce = dataclasses.replace(reduce, input_gradient=False)
-                project = dataclasses.replace(project, input_gradient=False)
-            yield reduce
-            yield convolution(part, side, 3, inner, inner)
-            yield convolution(part, side, 1, inner, inner * expansion)
+            first_to_train = block == 0 and stage - 1 == frozen_stages
+            convolution(stage, reduced, 1, channels, inner, input_gradient=not first_to_train)
+            convolution(stage, side, 3, inner, inner)
+            convolution(stage, side, 1, inner, inner * expansion)
             if block == 0:
-                yield project
+                projected = inner * expansion
+                convolution(stage, side, 1, channels, projected, input_gradient=not first_to_train)
             channels = inner * expansion
+    return parts
 
 
 def _attention_layer(queries: int, memory: int, width: int, mlp_ratio: int) -> int:

@@ -6,13 +6,12 @@ text. Sizes are those of one device. Pure Python; imports no JAX.
 """
 
 import collections
-import dataclasses
 import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mtl_face.planner import hlo, traffic
+from mtl_face.planner import hlo
 from mtl_face.planner.hlo import Instruction, Module
 
 LARGE = 10**6
@@ -25,36 +24,15 @@ _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "afte
 _PARTIAL = ("slice", "dynamic-slice", "gather")
 
 
-@dataclasses.dataclass(frozen=True)
-class LibraryCall:
-    """One call of cuDNN or cuBLASLt.
-
-    Attributes:
-        target: as in the text, without the library: `convForward`, `lt$matmul`, ...
-        library: `cuDNN` or `cuBLAS`.
-        dtype: of the factors.
-        result_dtype: of the result.
-        flops: a multiplication and an addition as two.
-        nbytes: read and written, without the library's workspace.
-        phase: `forward`, `backward` or `other`.
-    """
-
-    target: str
-    library: str
-    dtype: str
-    result_dtype: str
-    flops: int
-    nbytes: int
-    phase: str
-
-
 def summary(module: Module, parameter_sizes: Iterable[int]) -> dict[str, Any]:
     """The program in figures.
 
     Returns:
         `kernels` (fusions that run), `fused_operations` (inside of them), `single_operations`
-        (fusions of one operation); `libraries`: rows of equal `library`, `target`, `dtype`,
-        `result_dtype` and `phase` with their `count`, `flops` and `bytes`; `transposes` and
+        (fusions of one operation); `libraries`: calls of equal `library`, `target` (as in the text:
+        `convForward`, `lt$matmul`, ...), `dtype` (of the factors), `result_dtype` and `phase`, with
+        their `count`, `flops` (a multiplication and an addition as two) and `bytes` (read and
+        written, without the library's workspace); `transposes` and
         `copies` of activations of `LARGE` bytes and more: rows of equal `shape` and `source` with
         `count` and `bytes`; `parameter_copies`: bytes of all transposes and copies of arrays that
         have one of `parameter_sizes`, the elements of parameters and of their parts; `scatters`:
@@ -63,7 +41,7 @@ def summary(module: Module, parameter_sizes: Iterable[int]) -> dict[str, Any]:
     """
     fused = [
         [inner for inner in module.computations[item.called[0]] if inner.opcode not in _FREE]
-        for _, items in _sequences(module)
+        for _, items in module.sequences()
         for item in items
         if item.opcode == "fusion"
     ]
@@ -73,26 +51,13 @@ def summary(module: Module, parameter_sizes: Iterable[int]) -> dict[str, Any]:
         "kernels": len(fused),
         "fused_operations": sum(map(len, fused)),
         "single_operations": sum(len(inside) == 1 for inside in fused),
-        "libraries": _library_rows(module),
+        "libraries": _libraries(module),
         "transposes": [row for row in activations if row["opcode"] == "transpose"],
         "copies": [row for row in activations if row["opcode"] == "copy"],
         "parameter_copies": parameter_copies,
         "scatters": {"count": len(scatters), "bytes": sum(map(_size, scatters))},
         "moved_bytes": moved_bytes(module),
     }
-
-
-def library_calls(module: Module) -> list[tuple[int, LibraryCall]]:
-    """Each call of cuDNN and cuBLASLt, with how often a step makes it."""
-    found = []
-    runs = module.runs()
-    for name, items in _sequences(module):
-        by_name = {item.name: item for item in items}
-        for item in items:
-            target = _TARGET.search(item.attributes) if item.opcode == "custom-call" else None
-            if target is not None:
-                found.append((runs[name], _library_call(item, target, by_name)))
-    return found
 
 
 def moved_bytes(module: Module) -> int:
@@ -103,14 +68,14 @@ def moved_bytes(module: Module) -> int:
     """
     runs = module.runs()
     total = 0
-    for name, items in _sequences(module):
+    for name, items in module.sequences():
         by_name = {item.name: item for item in items}
         total += runs[name] * sum(_moved(item, by_name, module) for item in items)
     return total
 
 
 def _moved(item: Instruction, by_name: dict[str, Instruction], module: Module) -> int:
-    if item.opcode in _FREE or item.opcode.endswith("-done") or item.opcode in traffic.RUN_OTHERS:
+    if item.opcode in _FREE or item.opcode.endswith("-done") or item.opcode in hlo.RUN_OTHERS:
         return 0
     sizes = [_size(by_name[name]) for name in item.operands if name in by_name]
     if item.opcode == "fusion":
@@ -153,12 +118,34 @@ def _read_by_fusion(inside: list[Instruction], sizes: list[int]) -> list[int]:
     return sizes
 
 
-def _library_call(
-    item: Instruction, target: re.Match[str], by_name: dict[str, Instruction]
-) -> LibraryCall:
-    operands = [by_name[name] for name in item.operands]
-    result = hlo.shapes(item.result_type)[0][1]
-    first, second = (hlo.shapes(one.result_type)[0][1] for one in operands[:2])
+def _libraries(module: Module) -> list[dict[str, Any]]:
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    runs = module.runs()
+    for name, items in module.sequences():
+        by_name = {item.name: item for item in items}
+        for item in items:
+            target = _TARGET.search(item.attributes) if item.opcode == "custom-call" else None
+            if target is None:
+                continue
+            operands = [by_name[operand] for operand in item.operands]
+            alike = {
+                "library": "cuDNN" if target[1] == "cudnn" else "cuBLAS",
+                "target": target[2],
+                "dtype": operands[0].results[0].dtype,
+                "result_dtype": item.results[0].dtype,
+                "phase": hlo.phase(item.source),
+            }
+            empty = {**alike, "count": 0, "flops": 0, "bytes": 0}
+            row = rows.setdefault(tuple(alike.values()), empty)
+            row["count"] += runs[name]
+            row["flops"] += runs[name] * _flops(item, target, operands)
+            row["bytes"] += runs[name] * (item.results[0].nbytes + sum(map(_size, operands)))
+    return sorted(rows.values(), key=lambda row: -row["flops"])
+
+
+def _flops(item: Instruction, target: re.Match[str], operands: list[Instruction]) -> int:
+    result = item.results[0].sizes
+    first, second = (operand.results[0].sizes for operand in operands[:2])
     if target[1] == "cudnn":
         kernel, output = second, result
         if target[2] == "convBackwardFilter":
@@ -168,32 +155,10 @@ def _library_call(
         labels = _DIM_LABELS.search(item.attributes)
         # Grouped convolutions have a kernel with fewer input channels: the formula holds.
         channels = kernel[labels[1].index("o")] if labels else 1
-        flops = 2 * math.prod(output) * math.prod(kernel) // channels
-    else:
-        contracting = _CONTRACTING.search(item.attributes)
-        places = re.findall(r"\d+", contracting[1]) if contracting else ()
-        flops = 2 * math.prod(result) * math.prod(first[int(place)] for place in places)
-    return LibraryCall(
-        target=target[2],
-        library="cuDNN" if target[1] == "cudnn" else "cuBLAS",
-        dtype=operands[0].results[0].dtype,
-        result_dtype=item.results[0].dtype,
-        flops=flops,
-        nbytes=item.results[0].nbytes + sum(map(_size, operands)),
-        phase=hlo.phase(item.source),
-    )
-
-
-def _library_rows(module: Module) -> list[dict[str, Any]]:
-    keys = ("library", "target", "dtype", "result_dtype", "phase")
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for count, call in library_calls(module):
-        alike = {key: getattr(call, key) for key in keys}
-        row = rows.setdefault(tuple(alike.values()), {**alike, "count": 0, "flops": 0, "bytes": 0})
-        row["count"] += count
-        row["flops"] += count * call.flops
-        row["bytes"] += count * call.nbytes
-    return sorted(rows.values(), key=lambda row: -row["flops"])
+        return 2 * math.prod(output) * math.prod(kernel) // channels
+    contracting = _CONTRACTING.search(item.attributes)
+    places = re.findall(r"\d+", contracting[1]) if contracting else ()
+    return 2 * math.prod(result) * math.prod(first[int(place)] for place in places)
 
 
 def _rearranged(module: Module, parameter_sizes: set[int]) -> tuple[list[dict[str, Any]], int]:
@@ -206,7 +171,8 @@ def _rearranged(module: Module, parameter_sizes: set[int]) -> tuple[list[dict[st
         if item.results[0].elements in parameter_sizes:
             of_parameters += _size(item)
         elif _size(item) >= LARGE:
-            shape = item.result_type.partition("{")[0]
+            array = item.results[0]
+            shape = f"{array.dtype}[{','.join(map(str, array.sizes))}]"
             key = (item.opcode, shape, re.sub(r"\d+", "*", item.source))
             row = rows.setdefault(
                 key,
@@ -221,14 +187,9 @@ def _size(item: Instruction) -> int:
     return sum(array.nbytes for array in item.results)
 
 
-def _sequences(module: Module) -> Iterator[tuple[str, list[Instruction]]]:
-    for name in traffic.sequences(module):
-        yield name, module.computations[name]
-
-
 def _all(module: Module) -> Iterator[Instruction]:
     """The instructions that run, with those inside of fusions."""
-    for _, items in _sequences(module):
+    for _, items in module.sequences():
         for item in items:
             yield item
             if item.opcode == "fusion":

@@ -12,8 +12,13 @@ from collections.abc import Iterator
 
 FORWARD, BACKWARD, OTHER = "forward", "backward", "other"
 
+RUN_OTHERS = ("while", "conditional", "call")
+"""Operations that run the instructions of other computations one by one."""
+
 _BITS = {"pred": 8, "token": 0, "opaque": 0, "bf16": 16, "tf32": 32}
-_ARRAY = re.compile(r"\b(pred|token|opaque|bf16|tf32|[suf]\d+\w*|c\d+)\[([\d,<=]*)\]")
+_TYPES = r"\b(pred|token|opaque|bf16|tf32|[suf]\d+\w*|c\d+)"
+_ARRAY = re.compile(_TYPES + r"\[([\d,<=]*)\](?:\{([\d,]*)([^}]*)\})?")
+_TILE = re.compile(r"T\(([\d,]+)\)")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) (?:\(.*\) -> .* )?\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = ")
 _OPCODE = re.compile(r"\s([a-z][\w-]*)\(")
@@ -26,15 +31,39 @@ _OPERAND = re.compile(r"%([\w.-]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """Type and number of elements of an array on one device."""
+    """An array on one device.
+
+    Attributes:
+        dtype: as in the text.
+        sizes: of its axes.
+        minor_to_major: its axes in the order of memory, where the text says it.
+        layout: the rest of its layout, as in the text: `:T(8,128)(2,1)S(1)`.
+    """
 
     dtype: str
-    elements: int
+    sizes: tuple[int, ...]
+    minor_to_major: tuple[int, ...] = ()
+    layout: str = ""
+
+    @property
+    def elements(self) -> int:
+        """Their number, without padding."""
+        return math.prod(self.sizes)
 
     @property
     def nbytes(self) -> int:
         """Bytes without the padding of any layout."""
-        return self.elements * bits(self.dtype) // 8
+        return self.elements * _bits(self.dtype) // 8
+
+    @property
+    def padded_nbytes(self) -> int:
+        """Bytes in whole tiles; the first tile of a layout is the largest."""
+        padded = list(self.sizes)
+        tile = _TILE.search(self.layout)
+        lengths = tile[1].split(",")[::-1] if tile else ()
+        for axis, length in zip(self.minor_to_major, lengths, strict=False):
+            padded[axis] = -(-padded[axis] // int(length)) * int(length)
+        return math.prod(padded) * _bits(self.dtype) // 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +79,6 @@ class Instruction:
         called: computations that it runs.
         trips: how often a loop runs; 1 for all else, 0 if the compiler does not know.
         attributes: the rest of the line; of a constant, its value, of a parameter, its number.
-        result_type: the result as in the text, with its layout.
     """
 
     name: str
@@ -61,7 +89,6 @@ class Instruction:
     called: tuple[str, ...]
     trips: int
     attributes: str
-    result_type: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +113,18 @@ class Module:
 
         visit(self.entry, 1)
         return dict(runs)
+
+    def sequences(self) -> Iterator[tuple[str, list[Instruction]]]:
+        """The computations whose instructions run one by one: not those within a fusion."""
+        seen, waiting = set(), [self.entry]
+        while waiting:
+            name = waiting.pop()
+            if name in seen or name not in self.computations:
+                continue
+            seen.add(name)
+            yield name, self.computations[name]
+            for item in self.computations[name]:
+                waiting += item.called if item.opcode in RUN_OTHERS else ()
 
 
 def parse(text: str) -> Module:
@@ -121,19 +160,8 @@ def phase(source: str) -> str:
     return FORWARD if "jvp(" in source else OTHER
 
 
-def bits(dtype: str) -> int:
-    """Bits of one number."""
-    if dtype in _BITS:
-        return _BITS[dtype]
-    return int(re.findall(r"\d+", dtype)[0])
-
-
-def shapes(text: str) -> list[tuple[str, list[int]]]:
-    """Type and sizes of each array of a result's type."""
-    return [
-        (dtype, [int(size.lstrip("<=")) for size in sizes.split(",") if size])
-        for dtype, sizes in _ARRAY.findall(text)
-    ]
+def _bits(dtype: str) -> int:
+    return _BITS[dtype] if dtype in _BITS else int(re.findall(r"\d+", dtype)[0])
 
 
 def _with_trips(item: Instruction, computations: dict[str, list[Instruction]]) -> Instruction:
@@ -173,8 +201,10 @@ def _instruction(line: str) -> Instruction | None:
     return Instruction(
         name=match[1],
         opcode=opcode[1],
-        results=tuple(_arrays(line[match.end() : opcode.start()])),
-        result_type=line[match.end() : opcode.start()],
+        results=tuple(
+            Array(dtype, _integers(sizes), _integers(order), layout)
+            for dtype, sizes, order, layout in _ARRAY.findall(line, match.end(), opcode.start())
+        ),
         operands=tuple(_OPERAND.findall(operands)),
         source=metadata[1] if metadata else "",
         called=tuple(called),
@@ -195,6 +225,5 @@ def _split_operands(line: str, begin: int) -> tuple[str, str]:
     return line[begin:], ""
 
 
-def _arrays(text: str) -> Iterator[Array]:
-    for dtype, sizes in shapes(text):
-        yield Array(dtype, math.prod(sizes))
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)))

@@ -97,7 +97,7 @@ def _usable(answer: dict[str, Any]) -> chips.Chip | None:
 def search(
     config: Config, target: Target, plan: Plan, *, compiles: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The values of `estimate.Search`, after at most `compiles` more compiles from `plan` on.
+    """As `estimate.largest_batch`, after at most `compiles` more compiles from `plan` on.
 
     The chip's memory must be known.
     """
@@ -112,7 +112,7 @@ def search(
 
     figures = plan.figures
     memory = figures.get("memory")
-    found = estimate.largest_batch(
+    return estimate.largest_batch(
         needed,
         first=target.batch_size,
         first_needed=None if memory is None else memory["needed"],
@@ -122,7 +122,6 @@ def search(
         unit=math.lcm(figures["unit"], 8 * figures["devices"]),
         compiles=compiles,
     )
-    return dataclasses.asdict(found)
 
 
 def measured_input(config: Config, text: str) -> float:

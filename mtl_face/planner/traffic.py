@@ -10,7 +10,16 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from mtl_face.planner.hlo import BACKWARD, FORWARD, OTHER, Array, Instruction, Module, bits, phase
+from mtl_face.planner.hlo import (
+    BACKWARD,
+    FORWARD,
+    OTHER,
+    RUN_OTHERS,
+    Array,
+    Instruction,
+    Module,
+    phase,
+)
 
 KINDS = (
     "all-reduce",
@@ -278,7 +287,7 @@ def _payload(
     if len(arrays) == len(instruction.operands) == 1:
         arrays = _before_concatenation(_producer(instruction.operands[0], by_name), module, arrays)
     if kind == "reduce-scatter":
-        arrays = [Array(array.dtype, array.elements * group) for array in arrays]
+        arrays = [Array(array.dtype, (array.elements * group,)) for array in arrays]
     yield from arrays
 
 
@@ -299,10 +308,7 @@ def _before_concatenation(
 # bytes accessed adds up both, and the copies between them. Sizes here have the padding of the
 # layout, as in that count: of a program that keeps nothing on the chip, what the instructions read
 # and write adds up to the count to a thousandth (the paper's network at low effort).
-_LAID_OUT = re.compile(r"\b(pred|bf16|tf32|[suf]\d+\w*|c\d+)\[([\d,]*)\]\{([\d,]*)([^}]*)\}")
-_TILE = re.compile(r"T\(([\d,]+)\)")
 _ON_CHIP = "S(1)"
-RUN_OTHERS = ("while", "conditional", "call")
 _MOVE_NOTHING = (
     *RUN_OTHERS,
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast"),
@@ -316,58 +322,27 @@ def on_chip_bytes(module: Module) -> int:
     Loops count once, as in the compiler's count. What is copied to or from the large memory counts
     with its end on the chip alone. 0 for programs of CPUs and GPUs, which keep nothing there.
     """
-    return sum(_bytes(module.computations[name]) for name in sequences(module))
-
-
-def sequences(module: Module) -> Iterator[str]:
-    """The computations whose instructions run one by one: not those within a fusion."""
-    seen, waiting = set(), [module.entry]
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name not in module.computations:
-            continue
-        seen.add(name)
-        yield name
-        for item in module.computations[name]:
-            waiting += item.called if item.opcode in RUN_OTHERS else ()
+    return sum(_bytes(instructions) for _, instructions in module.sequences())
 
 
 def _bytes(instructions: list[Instruction]) -> int:
-    results = {item.name: sum(_sizes(item.result_type)) for item in instructions}
+    results = {item.name: sum(_sizes(item)) for item in instructions}
     total = 0
     for item in instructions:
         if item.opcode in _MOVE_NOTHING or item.opcode.endswith("-done"):
             continue
         if item.opcode in ("copy-start", "slice-start", "async-start"):
             # Its result lists both ends; of the larger one it reads a part as large as the smaller.
-            part = min((size for size, _ in _laid_out(item.result_type) if size), default=0)
-            total += sum(min(size, part) for size in _sizes(item.result_type))
+            ends = [array.padded_nbytes for array in item.results if array.sizes]
+            part = min(filter(None, ends), default=0)
+            total += sum(min(size, part) for size in _sizes(item))
         else:
             total += results[item.name] + sum(results.get(name, 0) for name in item.operands)
     return total
 
 
-def _sizes(result_type: str) -> list[int]:
-    """Bytes of each array of a type that lies on the chip."""
-    return [size for size, layout in _laid_out(result_type) if _ON_CHIP in layout]
-
-
-def _laid_out(result_type: str) -> Iterator[tuple[int, str]]:
-    """Bytes with padding, and layout, of each array with dimensions."""
-    for dtype, dimensions, order, layout in _LAID_OUT.findall(result_type):
-        if dimensions:
-            sizes = [int(size) for size in dimensions.split(",")]
-            minor_to_major = [int(place) for place in order.split(",") if place]
-            elements = math.prod(_padded(sizes, minor_to_major, layout))
-            yield elements * bits(dtype) // 8, layout
-
-
-def _padded(sizes: list[int], minor_to_major: list[int], layout: str) -> list[int]:
-    """Sizes rounded up to whole tiles; the first tile of a layout is the largest."""
-    tile = _TILE.search(layout)
-    if tile is None:
-        return sizes
-    padded = list(sizes)
-    for place, length in zip(minor_to_major, reversed(tile[1].split(",")), strict=False):
-        padded[place] = -(-sizes[place] // int(length)) * int(length)
-    return padded
+def _sizes(item: Instruction) -> list[int]:
+    """Bytes of each array of a result that lies on the chip."""
+    return [
+        array.padded_nbytes for array in item.results if array.sizes and _ON_CHIP in array.layout
+    ]

@@ -262,11 +262,11 @@ def test_search_tells_the_truth(slope, fixed, refused, bend, unit, first, compil
     assert len(asked) <= compiles
     assert len(set(asked)) == len(asked)
     assert all(batch % unit == 0 and batch > 0 for batch in asked)
-    assert found.tried == {batch: bytes_of(batch) for batch in sorted([first * unit, *asked])}
-    for batch, taken in found.tried.items():
+    assert found["tried"] == {batch: bytes_of(batch) for batch in sorted([first * unit, *asked])}
+    for batch, taken in found["tried"].items():
         fits = taken is not None and taken <= capacity
-        assert not fits or batch <= found.fits
-        assert fits or batch >= found.too_large
+        assert not fits or batch <= found["fits"]
+        assert fits or batch >= found["too_large"]
 
 
 def test_search_on_a_line_ends_at_the_right_batch():
@@ -285,7 +285,7 @@ def test_search_on_a_line_ends_at_the_right_batch():
         unit=64,
         compiles=3,
     )
-    assert found.fits == (100_000 - 1000) // 7 // 64 * 64
+    assert found["fits"] == (100_000 - 1000) // 7 // 64 * 64
     assert len(asked) == 1
 
 
@@ -307,5 +307,5 @@ def test_search_where_the_compiler_trades_time_for_memory():
         compiles=6,
     )
     assert max(asked) < 1.3 * limit  # the line would lead to half a million
-    assert found.fits <= limit < found.too_large
-    assert found.too_large - found.fits < 0.1 * limit
+    assert found["fits"] <= limit < found["too_large"]
+    assert found["too_large"] - found["fits"] < 0.1 * limit
