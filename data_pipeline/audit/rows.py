@@ -140,6 +140,8 @@ def label_statistics(table: FrameTable) -> dict[str, Any]:
     present_NA = au_NA == 1
     of_class_EN = expression_N == np.arange(len(tasks.EXPRESSION_NAMES))[:, None]
     classes = list(zip(tasks.EXPRESSION_NAMES, of_class_EN, strict=True))
+    bins = np.linspace(-1, 1, VA_BINS + 1)
+    histogram, _, _ = np.histogram2d(table.arousal[has_va_N], table.valence[has_va_N], (bins, bins))
     return {
         "combinations": _combinations(has_va_N, has_au_NA.any(axis=1), expression_N >= 0),
         "expressions": {name: int(rows_N.sum()) for name, rows_N in classes},
@@ -165,7 +167,7 @@ def label_statistics(table: FrameTable) -> dict[str, Any]:
         "va": {
             "valence": _mean_and_std(table.valence[has_v]),
             "arousal": _mean_and_std(table.arousal[has_a]),
-            "histogram": _va_histogram(table, has_va_N),
+            "histogram": histogram.astype(int).tolist(),
         },
         "va_half_missing": int((has_v != has_a).sum()),
         "au_partly_missing": int((has_au_NA.any(axis=1) & ~has_au_NA.all(axis=1)).sum()),
@@ -246,12 +248,6 @@ def _mean(value_N: np.ndarray) -> float | None:
 def _mean_and_std(value_N: np.ndarray) -> dict[str, float | None]:
     std = _number(value_N.std(dtype=np.float64)) if len(value_N) else None
     return {"mean": _mean(value_N), "std": std}
-
-
-def _va_histogram(table: FrameTable, has_N: np.ndarray) -> list[list[int]]:
-    edges = np.linspace(-1, 1, VA_BINS + 1)
-    counts, _, _ = np.histogram2d(table.arousal[has_N], table.valence[has_N], bins=(edges, edges))
-    return counts.astype(int).tolist()
 
 
 def _share(some: Any, all_: Any) -> float | None:

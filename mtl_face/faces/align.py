@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+Floats = npt.NDArray[np.float64]
+
 LANDMARK_NAMES = ("left_eye", "right_eye", "nose_tip", "left_mouth_corner", "right_mouth_corner")
 
 _MAX_SAMPLES = 8  # a side of a pixel, when shrinking
-
 
 SIZE = 112
 """Side of a crop, in pixels."""
@@ -57,9 +58,7 @@ def specification(size: int = SIZE) -> dict[str, Any]:
     }
 
 
-def similarity(
-    source_L2: npt.NDArray[np.float64], target_L2: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def similarity(source_L2: Floats, target_L2: Floats) -> Floats:
     """Least-squares similarity between two sets of points, without reflection.
 
     With points as complex numbers a similarity is z -> a z + b, and the least-squares a and b have
@@ -79,20 +78,18 @@ def similarity(
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def invert(matrix_23: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def invert(matrix_23: Floats) -> Floats:
     """The inverse of an affine map [2, 3]."""
     linear_22 = np.linalg.inv(matrix_23[:, :2])
     return np.concatenate([linear_22, -linear_22 @ matrix_23[:, 2:]], axis=1)
 
 
-def transform(
-    matrix_23: npt.NDArray[np.float64], point_L2: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def transform(matrix_23: Floats, point_L2: Floats) -> Floats:
     """Maps points by an affine map."""
     return point_L2 @ matrix_23[:, :2].T + matrix_23[:, 2]
 
 
-def warp(frame: Image.Image, matrix_23: npt.NDArray[np.float64], size: int) -> Image.Image:
+def warp(frame: Image.Image, matrix_23: Floats, size: int) -> Image.Image:
     """Cuts a square out of a frame.
 
     Where the frame is shrunk, each pixel is the mean of several bilinear samples, so that fine
@@ -116,6 +113,6 @@ def warp(frame: Image.Image, matrix_23: npt.NDArray[np.float64], size: int) -> I
     return result.reduce(samples) if samples > 1 else result
 
 
-def crop_face(frame: Image.Image, landmark_L2: npt.NDArray[np.float64]) -> Image.Image:
+def crop_face(frame: Image.Image, landmark_L2: Floats) -> Image.Image:
     """Cuts an aligned face out of an RGB frame; `landmark_L2` in the order of `LANDMARK_NAMES`."""
     return warp(frame, similarity(landmark_L2, TEMPLATE_L2), SIZE)

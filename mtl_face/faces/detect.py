@@ -13,10 +13,10 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from mtl_face.faces import align
+from mtl_face.faces.align import Floats
 from mtl_face.faces.models import BLAZE_FACE_SIZE, MESH_SIZE, BlazeFace, FaceMesh
 
 LEAST_SCORE = 0.5
@@ -47,11 +47,11 @@ class Face:
         score: probability that it is one, 0..1.
     """
 
-    landmarks: npt.NDArray[np.float64]
+    landmarks: Floats
     score: float
 
     @property
-    def centre(self) -> npt.NDArray[np.float64]:
+    def centre(self) -> Floats:
         """Mean of the landmarks, [2]."""
         return self.landmarks.mean(axis=0)
 
@@ -84,9 +84,7 @@ class BlazeFaceDetector:
                 faces.append(face)
         return sorted(faces, key=lambda face: -face.size)
 
-    def _search(
-        self, frame: Image.Image
-    ) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    def _search(self, frame: Image.Image) -> list[tuple[Floats, Floats]]:
         """Boxes and key points of candidates in pixels of the frame, best first."""
         shrink = max(min(frame.size) / _SEARCH_SIDE, 1.0)
         small = frame
@@ -103,7 +101,7 @@ class BlazeFaceDetector:
 
     def _search_square(
         self, frame: Image.Image, left: int, top: int, side: int
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    ) -> tuple[Floats, Floats, Floats]:
         square = frame.crop((left, top, left + side, top + side))  # black outside of the frame
         square = square.resize((BLAZE_FACE_SIZE,) * 2, Image.Resampling.BILINEAR)
         score_A, box_A4, point_AK2 = self._blaze_face(np.asarray(square))
@@ -115,12 +113,7 @@ class BlazeFaceDetector:
             point_AK2[keep_A] * side + corner,
         )
 
-    def _look(
-        self,
-        frame: Image.Image,
-        box_4: npt.NDArray[np.float64],
-        keypoint_K2: npt.NDArray[np.float64],
-    ) -> Face | None:
+    def _look(self, frame: Image.Image, box_4: Floats, keypoint_K2: Floats) -> Face | None:
         """The landmarks of a candidate, or None if the mesh sees no face."""
         side = _MESH_FACTOR * max(box_4[2] - box_4[0], box_4[3] - box_4[1])
         centre_2 = (box_4[:2] + box_4[2:]) / 2 - 0.5
@@ -133,9 +126,7 @@ class BlazeFaceDetector:
         return Face(np.stack([*eyes, point_V2[_NOSE_TIP], *point_V2[list(_MOUTH)]]), score)
 
 
-def _upright(
-    centre_2: npt.NDArray[np.float64], side: float, eyes_2: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _upright(centre_2: Floats, side: float, eyes_2: Floats) -> Floats:
     """The map that cuts a square around a centre, turned so that `eyes_2` becomes horizontal."""
     direction_2 = eyes_2 / max(float(np.linalg.norm(eyes_2)), 1e-9)
     turn_22 = np.array([direction_2, [-direction_2[1], direction_2[0]]])
@@ -161,11 +152,7 @@ def squares(width: int, height: int) -> list[tuple[int, int, int]]:
     return result
 
 
-def suppress(
-    score_F: npt.NDArray[np.float64],
-    box_F4: npt.NDArray[np.float64],
-    point_FK2: npt.NDArray[np.float64],
-) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+def suppress(score_F: Floats, box_F4: Floats, point_FK2: Floats) -> list[tuple[Floats, Floats]]:
     """Merges overlapping candidates into their mean, weighted by score; best first."""
     result = []
     rest = np.argsort(-score_F, kind="stable")
@@ -178,9 +165,7 @@ def suppress(
     return result
 
 
-def _intersection_over_union(
-    box_4: npt.NDArray[np.float64], box_F4: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _intersection_over_union(box_4: Floats, box_F4: Floats) -> Floats:
     low_F2 = np.maximum(box_4[:2], box_F4[:, :2])
     high_F2 = np.minimum(box_4[2:], box_F4[:, 2:])
     shared_F = np.prod((high_F2 - low_F2).clip(0), axis=1)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_face.errors import UserError
+from mtl_face.faces.align import Floats
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -45,9 +46,7 @@ class BlazeFace:
         self._network = _load(_BLAZE_FACE)
         self._anchor_A2 = anchors()
 
-    def __call__(
-        self, pixel_128_128_3: npt.NDArray[np.uint8]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def __call__(self, pixel_128_128_3: npt.NDArray[np.uint8]) -> tuple[Floats, Floats, Floats]:
         """Searches an RGB picture.
 
         Returns:
@@ -71,9 +70,7 @@ class FaceMesh:
     def __init__(self) -> None:
         self._network = _load(_MESH)
 
-    def __call__(
-        self, pixel_192_192_3: npt.NDArray[np.uint8]
-    ) -> tuple[float, npt.NDArray[np.float64]]:
+    def __call__(self, pixel_192_192_3: npt.NDArray[np.uint8]) -> tuple[float, Floats]:
         """Looks at the RGB cut of an upright face with about a quarter of its size around it.
 
         Returns:
@@ -87,7 +84,7 @@ class FaceMesh:
         return float(score), points.reshape(-1, 3)[:, :2].astype(np.float64) - 0.5
 
 
-def anchors() -> npt.NDArray[np.float64]:
+def anchors() -> Floats:
     """Centres of BlazeFace's anchors as shares of the side, [A, 2]."""
     parts = []
     for cells, repeats in _GRIDS:

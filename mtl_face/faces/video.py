@@ -8,7 +8,6 @@ of the packets, so that a frame that cannot be decoded leaves a gap and shifts n
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,8 @@ class Video:
         start: float | None = None
         with _opened(self.path) as (av, container, stream):
             stream.thread_type = "AUTO"
-            aspect = _pixel_aspect(stream)
+            # Width of a pixel relative to its height, where the file says it.
+            ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
             for packet in _packets(av, container, stream):
                 try:
                     decoded = packet.decode()
@@ -85,7 +85,7 @@ class Video:
                     if seconds is not None:
                         start = seconds if start is None else start
                         seconds = round(seconds - start, 6)
-                    yield VideoFrame(number, seconds, self._picture(frame, aspect))
+                    yield VideoFrame(number, seconds, self._picture(frame, float(ratio or 1)))
 
     def _number(self, time_stamp: int | None, last: int) -> int:
         if not self.numbered_by_count and time_stamp is not None:
@@ -95,10 +95,10 @@ class Video:
             self.numbered_by_count = True
         return last + 1
 
-    def _picture(self, frame: Any, aspect: Fraction) -> Image.Image:
+    def _picture(self, frame: Any, aspect: float) -> Image.Image:
         picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
         if aspect != 1:
-            width = max(1, round(picture.width * float(aspect)))
+            width = max(1, round(picture.width * aspect))
             picture = picture.resize((width, picture.height), Image.Resampling.BILINEAR)
         # Quarter turns alone; phones write no others.
         turn = round(float(getattr(frame, "rotation", 0) or 0) / 90) % 4
@@ -162,11 +162,6 @@ def _packets(av: Any, container: Any, stream: Any) -> Iterator[Any]:
         flush = av.Packet()
         flush.stream = stream
         yield flush
-
-
-def _pixel_aspect(stream: Any) -> Fraction:
-    """Width of a pixel relative to its height; 1 where the file does not say."""
-    return Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
 
 
 @contextlib.contextmanager
