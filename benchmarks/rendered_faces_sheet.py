@@ -15,7 +15,7 @@ from data_pipeline.rendered_faces.head import intensities
 from data_pipeline.rendered_faces.motion import PROTOTYPES, Card, sample_motion
 from data_pipeline.rendered_faces.person import Person, make_person
 from data_pipeline.rendered_faces.render import CROP_SIZE, Renderer
-from data_pipeline.rendered_faces.scene import plain_scene, sample_scene
+from data_pipeline.rendered_faces.scene import CANVAS, Scene, sample_scene
 from mtl_face.tasks import AU_NUMBERS, EXPRESSION_NAMES
 
 COLUMNS = 13
@@ -23,6 +23,31 @@ _CAPTION_HEIGHT = 13
 
 Tile = tuple[str, np.ndarray]
 """Caption and picture."""
+
+
+def plain_scene() -> Scene:
+    """Even light before a grey wall, with a clean camera: for pictures that compare faces."""
+    key = np.array([0.35, 0.45, 0.8])
+    return Scene(
+        distance=9.0,
+        lights_63=np.array(
+            [
+                key / np.linalg.norm(key),
+                [0.80, 0.77, 0.73],
+                [-0.7, 0.1, 0.7],
+                [0.14, 0.15, 0.17],
+                [0.33, 0.34, 0.36],
+                [0.16, 0.15, 0.14],
+            ]
+        ),
+        background_YX3=np.full((CANVAS, CANVAS, 3), 0.18, np.float32),
+        exposure=1.0,
+        saturation=1.0,
+        blur=0.06,
+        noise=0.0,
+        landmark_noise_px=0.0,
+        jpeg_quality=95,
+    )
 
 
 def _person(seed: int, number: int) -> Person:

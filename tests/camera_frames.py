@@ -11,11 +11,12 @@ from unittest import mock
 
 import numpy as np
 
+from benchmarks.rendered_faces_sheet import plain_scene
 from data_pipeline.rendered_faces import render
 from data_pipeline.rendered_faces.camera import TEMPLATE_L2, Pose, project, rotation, similarity
 from data_pipeline.rendered_faces.head import ACTION_UNITS
 from data_pipeline.rendered_faces.person import make_person
-from data_pipeline.rendered_faces.scene import Scene, plain_scene
+from data_pipeline.rendered_faces.scene import Scene
 
 
 class _Backdrop(Scene):

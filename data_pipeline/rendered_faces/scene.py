@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_CANVAS = 300
+CANVAS = 300
 """Side of the background picture in samples; the crop shows 224 of them."""
 
 
@@ -45,35 +45,10 @@ class Scene:
 
     def background_at(self, yaw: float, pitch: float) -> np.ndarray:
         """The part of the background behind a head so turned, `[Y, X, 3]`."""
-        room = _CANVAS - 224
+        room = CANVAS - 224
         column = int(np.clip(room / 2 + 1.3 * yaw, 0, room))
         row = int(np.clip(room / 2 + 1.3 * pitch, 0, room))
         return np.ascontiguousarray(self.background_YX3[row : row + 224, column : column + 224])
-
-
-def plain_scene() -> Scene:
-    """Even light before a grey wall, with a clean camera: for pictures that compare faces."""
-    key = np.array([0.35, 0.45, 0.8])
-    return Scene(
-        distance=9.0,
-        lights_63=np.array(
-            [
-                key / np.linalg.norm(key),
-                [0.80, 0.77, 0.73],
-                [-0.7, 0.1, 0.7],
-                [0.14, 0.15, 0.17],
-                [0.33, 0.34, 0.36],
-                [0.16, 0.15, 0.14],
-            ]
-        ),
-        background_YX3=np.full((_CANVAS, _CANVAS, 3), 0.18, np.float32),
-        exposure=1.0,
-        saturation=1.0,
-        blur=0.06,
-        noise=0.0,
-        landmark_noise_px=0.0,
-        jpeg_quality=95,
-    )
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
@@ -117,8 +92,8 @@ def sample_scene(rng: np.random.Generator) -> Scene:
 
 def _background(rng: np.random.Generator) -> np.ndarray:
     """A wall with a few soft shapes, out of focus."""
-    y_Y = np.linspace(-1, 1, _CANVAS)[:, None]
-    x_X = np.linspace(-1, 1, _CANVAS)[None, :]
+    y_Y = np.linspace(-1, 1, CANVAS)[:, None]
+    x_X = np.linspace(-1, 1, CANVAS)[None, :]
 
     def colour() -> np.ndarray:
         grey = rng.uniform(0.02, 0.55)

@@ -54,8 +54,8 @@ def run(config: Config, options: argparse.Namespace) -> int:
     from mtl_face.planner import plan as planner
 
     target = Target(options.topology, options.batch or config.optimizer.batch_size, options.effort)
-    plan = planner.make(config, target, input_rate=options.input_rate, say=print)
-    figures, answer = plan.figures, plan.program.answer
+    figures, program = planner.make(config, target, input_rate=options.input_rate, say=print)
+    answer = program.answer
     if answer["fits"]:
         print("\n".join(_lines(figures)))
         problem = "the peak is more than a step may take"
@@ -74,13 +74,13 @@ def run(config: Config, options: argparse.Namespace) -> int:
             f"\nsearching for the largest batch that fits: up to {options.search} more compiles of "
             f"about {figures['compile_seconds']:.0f} s (--search=0: none); each is kept"
         )
-        found = planner.search(config, target, plan, compiles=options.search, say=print)
+        found = planner.search(config, target, figures, compiles=options.search, say=print)
         figures["search"] = found
         print("\n" + _search_line(found, figures["unit"]))
         write()
-    earlier = " by an earlier call" if plan.program.cached else ""
+    earlier = " by an earlier call" if program.cached else ""
     print(f"\ncompiled in {answer['seconds']:.0f} s{earlier}, effort {target.effort}")
-    print(f"program: {plan.program.hlo_file}" if answer["fits"] else "")
+    print(f"program: {program.hlo_file}" if answer["fits"] else "")
     if options.output is not None:
         print(f"plan: {options.output}")
     print("next: python run.py train with this --config; docs/scaling.md explains the figures")

@@ -5,7 +5,6 @@ source is finished or absent.
 """
 
 import collections
-import dataclasses
 import functools
 import multiprocessing
 import shutil
@@ -19,7 +18,6 @@ from typing import Any, TypeVar
 from PIL import Image, ImageOps
 
 from mtl_face import files
-from mtl_face.errors import UserError
 from mtl_face.faces import layout
 from mtl_face.faces.align import crop_face
 from mtl_face.faces.detect import BlazeFaceDetector, Detector, Face
@@ -40,21 +38,8 @@ Report = Callable[[int, int], None]
 """Called with the number of frames done and in all; the latter is an estimate."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What became of a source: a record, or the user's error."""
-
-    source: Source
-    record: dict[str, Any] | None
-    error: UserError | None
-
-    @classmethod
-    def of(cls, source: Source, work: Callable[[], dict[str, Any]]) -> "Outcome":
-        """What becomes of it by a function that returns its record or raises VideoError."""
-        try:
-            return cls(source, work(), None)
-        except VideoError as error:
-            return cls(source, None, error)
+Outcome = dict[str, Any] | VideoError
+"""What became of a source: its record, or why it cannot be read."""
 
 
 def extract(source: Source, output: Path, detector: Detector, report: Report) -> dict[str, Any]:
@@ -295,7 +280,7 @@ def extract_all(
             frames.append(len(source.photos) or estimate_frames(source.path))
         except VideoError as error:
             frames.append(0)
-            outcomes[index] = Outcome(source, None, error)
+            outcomes[index] = error
     totals = _Totals(frames, progress)
     todo = [index for index in range(len(sources)) if index not in outcomes]
     if detector is None and min(workers, len(todo)) > 1:
@@ -306,9 +291,16 @@ def extract_all(
         detector = detector or BlazeFaceDetector()
         report = functools.partial(totals.update, index)
         work = functools.partial(extract, sources[index], output, detector, report)
-        outcomes[index] = Outcome.of(sources[index], work)
+        outcomes[index] = _outcome(work)
         totals.finish(index)
     return [outcomes[index] for index in range(len(sources))]
+
+
+def _outcome(work: Callable[[], dict[str, Any]]) -> Outcome:
+    try:
+        return work()
+    except VideoError as error:
+        return error
 
 
 def _in_processes(
@@ -334,7 +326,7 @@ def _in_processes(
                     totals.update(*reports.get())
                 for future in finished:
                     index = futures[future]
-                    outcomes[index] = Outcome.of(sources[index], future.result)
+                    outcomes[index] = _outcome(future.result)
                     totals.finish(index)
         except BaseException:
             stop.set()

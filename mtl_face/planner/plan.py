@@ -14,29 +14,19 @@ from mtl_face.planner import Target, chips, estimate, flops, hlo, programs
 _REMEDY = "give a number of images/s, or a file of `python -m benchmarks.input --output=FILE.json`"
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a step takes.
-
-    Attributes:
-        figures: JSON values: the target, `device_kind`, `devices`, `chips`, `hosts`, `fits`,
-            `unit` (batches are multiples of it), `chip` (its published peaks, as far as a step can
-            use them) and `capacity` (bytes of a chip that a step may take; both None if they are
-            not known), `parameters`, `compile_seconds`. If the step was compiled, also all of
-            `estimate.analyse`, and `input_rate_measured`, images/s of a host.
-        program: the compiled step.
-    """
-
-    figures: dict[str, Any]
-    program: programs.Program
-
-
 def make(
     config: Config, target: Target, *, input_rate: str | None = None, say: Callable[[str], None]
-) -> Plan:
+) -> tuple[dict[str, Any], programs.Program]:
     """Compiles a step, unless that was done before, and works out the figures.
 
     Neither data nor weights are looked for; `input_rate` as in `measured_input`.
+
+    Returns:
+        The figures, JSON values, and the compiled step. The figures are the target, `device_kind`,
+        `devices`, `chips`, `hosts`, `fits`, `unit` (batches are multiples of it), `chip` (its
+        published peaks, as far as a step can use them) and `capacity` (bytes of a chip that a step
+        may take; both None if they are not known), `parameters`, `compile_seconds`. If the step was
+        compiled, also all of `estimate.analyse`, and `input_rate_measured`, images/s of a host.
 
     Raises:
         UserError: topology, batch or mesh are impossible, the input's rate cannot be read, or the
@@ -75,7 +65,7 @@ def make(
             figures["fits"] = figures["memory"]["needed"] <= chip.memory_bytes
         if chip is not None:
             figures["input_rate_measured"] = measured
-    return Plan(figures, program)
+    return figures, program
 
 
 def _usable(answer: dict[str, Any]) -> chips.Chip | None:
@@ -95,9 +85,14 @@ def _usable(answer: dict[str, Any]) -> chips.Chip | None:
 
 
 def search(
-    config: Config, target: Target, plan: Plan, *, compiles: int, say: Callable[[str], None]
+    config: Config,
+    target: Target,
+    figures: dict[str, Any],
+    *,
+    compiles: int,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """As `estimate.largest_batch`, after at most `compiles` more compiles from `plan` on.
+    """As `estimate.largest_batch`, after at most `compiles` more compiles than that of `figures`.
 
     The chip's memory must be known.
     """
@@ -110,7 +105,6 @@ def search(
         per_chip = answer["devices"] / answer["chips"]
         return estimate.memory(answer, None, per_chip)["needed"]
 
-    figures = plan.figures
     memory = figures.get("memory")
     return estimate.largest_batch(
         needed,

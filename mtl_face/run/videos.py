@@ -36,12 +36,14 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> tupl
     if len(todo) < len(sources):
         say(f"finished before and left alone: {len(sources) - len(todo):,} of {len(sources):,}")
     outcomes = extract.extract_all(todo, output, workers=os.cpu_count() or 1, progress=progress)
-    for outcome in outcomes:
-        records[outcome.source.name] = outcome.record
-        if outcome.record is not None:
-            say(_summary(outcome.record))
+    failed = []
+    for source, outcome in zip(todo, outcomes, strict=True):
+        if isinstance(outcome, VideoError):
+            failed.append(outcome)
+        else:
+            records[source.name] = outcome
+            say(_summary(outcome))
     count = layout.write_lists(output, [record for record in records.values() if record])
-    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     if failed:
         head = f"videos that cannot be read: {len(failed)} (crops of the others: {count:,})"
         raise VideoError(

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.rendered_faces_sheet import plain_scene
 from data_pipeline.rendered_faces.camera import TEMPLATE_L2, Pose, rotation, similarity
 from data_pipeline.rendered_faces.head import ACTION_UNITS, ASSET_PATH, intensities, load_head
 from data_pipeline.rendered_faces.person import make_person
 from data_pipeline.rendered_faces.raster import blend, rasterise, vertex_normals
 from data_pipeline.rendered_faces.render import Renderer
-from data_pipeline.rendered_faces.scene import plain_scene, sample_scene
+from data_pipeline.rendered_faces.scene import sample_scene
 from mtl_face.tasks import AU_NUMBERS
 
 # Rows and columns of a crop where each action unit acts (eyes at row 52, mouth at row 92).
