@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_face.config import Config
+from mtl_face.model.convolution import compiler_options
 from mtl_face.training import experiment, step
 
 Batch = dict[str, Any]
@@ -35,7 +36,10 @@ def make_batch(size: int, count: int) -> Batch:
 def ways(settings: Config, batch: Batch) -> dict[str, Way]:
     """The jitted step of `training`, without its augmentation, and the network's prediction."""
     parts = experiment.Experiment(settings, devices=jax.devices()[:1])
-    predict = jax.jit(lambda variables, image: parts.network.apply(variables, image, train=False))
+    predict = jax.jit(
+        lambda variables, image: parts.network.apply(variables, image, train=False),
+        compiler_options=compiler_options(jax.default_backend()),
+    )
     state = parts.make_state()
     variables = {"params": state.params["network"], "batch_stats": state.batch_stats}
     image = jax.device_put(batch["image"]).astype(jnp.float32)

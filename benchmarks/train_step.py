@@ -20,6 +20,7 @@ from torch.nn import functional
 import mtl_face
 from benchmarks import comparison, jax_step
 from benchmarks.jax_step import Batch, Way
+from mtl_face.run import environment
 from tests.torch_reference import PaperNetwork
 
 
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--no-compiled", action="store_true", help="without torch.compile")
     options = parser.parse_args()
+    environment.keep_freed_memory()  # as `run.py train` does; it holds for both sides
     groups = []
     for name in options.experiments:
         settings = mtl_face.load_config(name, **{"data.root": ".", "model.dropout": 0.0})

@@ -12,8 +12,6 @@ MAY_HAVE_MORE = {
     # constructors of a table's or a setting's columns
     "mtl_face/tables.py:from_columns",
     "mtl_face/config/schema.py:setting",
-    # the signature of lax.conv_general_dilated
-    "mtl_face/model/convolution.py:convolution_with_matmul_gradient",
     # compiled by Numba, which takes arrays
     "data_pipeline/rendered_faces/raster.py:rasterise",
     "data_pipeline/rendered_faces/shade.py:shade",

@@ -308,11 +308,10 @@ class BackboneConfig(Section, affects="network", step=True):
     )
     convolution: str = setting(
         "auto",
-        "xla: XLA's own convolutions and pooling; matmul_gradient: equal ones whose gradients are "
-        "written for a CPU, where a training step takes less time with them; cudnn: XLA's "
-        "convolutions, with the pooling of matmul_gradient, without atomic additions on a GPU; "
-        "auto: matmul_gradient on a CPU, cudnn on a GPU, xla elsewhere",
-        choices=("auto", "xla", "matmul_gradient", "cudnn"),
+        "xla: XLA's own convolutions and pooling; matmul: 1 x 1 convolutions as matrix products, "
+        "faster on a CPU; cudnn: XLA's convolutions, and a pooling without atomic additions on a "
+        "GPU; auto: matmul on a CPU, cudnn on a GPU, xla elsewhere",
+        choices=("auto", "xla", "matmul", "cudnn"),
         affects="speed",
     )
 

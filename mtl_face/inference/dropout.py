@@ -27,7 +27,7 @@ def make_dropout_step(
     prepare: Callable[[jax.Array], jax.Array],
     samples: int,
     seed: int,
-    out_shardings: Any = None,
+    **how: Any,
 ) -> Callable[..., dict[str, jax.Array]]:
     """Builds a prediction step that samples.
 
@@ -62,7 +62,7 @@ def make_dropout_step(
         outputs = jax.vmap(sample)(sample_keys(seed, index_B[0], samples))
         return {**combine_samples(outputs, divisors), "index": index_B}
 
-    return jax.jit(predict, out_shardings=out_shardings)
+    return jax.jit(predict, **how)
 
 
 def sample_keys(seed: int, first_row: jax.Array | int, samples: int) -> jax.Array:

@@ -21,6 +21,7 @@ from mtl_face import probabilities
 from mtl_face.config import Config
 from mtl_face.errors import ImageError
 from mtl_face.inference.dropout import EPISTEMIC, make_dropout_step
+from mtl_face.model.convolution import compiler_options
 from mtl_face.model.network import ATTENTION, PER_EXAMPLE, MtlFace, for_platform
 from mtl_face.objective import augment, resample
 from mtl_face.objective.uncertainty import FIXED
@@ -45,6 +46,9 @@ class Forward:
         self.config = config
         self.mesh = mesh
         self._resampling = resample.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
+        self._how: dict[str, Any] = {"compiler_options": compiler_options(platform)}
+        if mesh is not None:
+            self._how["out_shardings"] = NamedSharding(mesh, PartitionSpec())
         devices = 1 if mesh is None else mesh.size
         self.network = MtlFace(for_platform(config.model, platform), devices=devices)
 
@@ -61,7 +65,7 @@ class Forward:
     @functools.cached_property
     def plain(self) -> Step:
         """Jitted `(params, batch_stats, image, index) -> outputs`, see `make_predict_step`."""
-        return make_predict_step(self.network, prepare=self.prepare, out_shardings=self._whole)
+        return make_predict_step(self.network, prepare=self.prepare, **self._how)
 
     @functools.cached_property
     def sampled(self) -> Step | None:
@@ -74,7 +78,7 @@ class Forward:
             prepare=self.prepare,
             samples=samples,
             seed=self.config.seed,
-            out_shardings=self._whole,
+            **self._how,
         )
 
     def abstract_variables(self) -> dict[str, Any]:
@@ -90,10 +94,6 @@ class Forward:
             return jax.device_put(batch)
         by_example = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
         return jax.device_put(batch, by_example)
-
-    @property
-    def _whole(self) -> NamedSharding | None:
-        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -273,11 +273,12 @@ class Predictor:
 
 
 def make_predict_step(
-    network: MtlFace, *, prepare: Callable[[jax.Array], jax.Array], out_shardings: Any = None
+    network: MtlFace, *, prepare: Callable[[jax.Array], jax.Array], **how: Any
 ) -> Step:
     """Builds the prediction step.
 
-    `prepare` makes the network's input, float32, of an image uint8 [B, H, W, 3].
+    `prepare` makes the network's input, float32, of an image uint8 [B, H, W, 3]; `how` is handed to
+    `jax.jit`.
 
     Returns:
         Jitted `(network parameters, batch_stats, image, index) -> outputs`: `va` [B, 2], `au`
@@ -293,7 +294,7 @@ def make_predict_step(
         )
         return {**outputs, "index": index_B}
 
-    return jax.jit(predict, out_shardings=out_shardings)
+    return jax.jit(predict, **how)
 
 
 def predict_rows(

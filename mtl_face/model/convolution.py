@@ -1,18 +1,14 @@
-"""Convolution and max pooling, each in two forms of equal value and gradient but different speed.
+"""Convolution and max pooling in the form that each platform computes fastest; values are equal.
 
-What XLA compiles for a CPU is slow in three places; the second form avoids them there:
-
-- the gradient of a convolution with respect to its kernel: written as one matrix product for each
-  row of the kernel it is up to ten times faster;
-- a convolution from 3 to 17..63 channels: a fourth input channel of zeros makes it up to 15 times
-  faster;
-- the gradient of max pooling: read from the positions of the maxima it is ten times faster.
-
-On a GPU or a TPU XLA's own convolutions are the better ones. A GPU too takes the second form of max
-pooling: XLA's gradient becomes four arrays of 32-bit indices and atomic additions there.
+- CPU: a 1 x 1 convolution is a matrix product, and so are both of its gradients. XLA convolves
+  larger kernels, but not through YNNPACK, its choice: with that a gradient with respect to a
+  kernel takes up to four times as long (`compiler_options`).
+- GPU: the gradient of max pooling is read from the positions of the maxima. XLA's becomes four
+  arrays of 32-bit indices and atomic additions there.
+- TPU: XLA's own forms.
 
 Shapes: B batch, H W height and width of the input, h w of the output, I O input and output
-channels, R columns of the kernel times I.
+channels.
 """
 
 import functools
@@ -24,165 +20,47 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-
-_SMALLEST_PRODUCT = 128
-"""Rows of a matrix product below which XLA's own kernel gradient is the faster one: with few
-channels, a 7 x 7 stem above all, putting the factors together costs more than the product saves.
-The 1 x 1 kernels need no putting together and are products at any size."""
-
-_CACHED_BYTES = 2**20
-"""Size up to which the factors of a product are put together at a time, about a core's cache."""
-
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
-def convolution_with_matmul_gradient(
+def pointwise_by_matmul(
     lhs: jax.Array,
     rhs: jax.Array,
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
     *,
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
     precision: Any = None,
+    **settings: Any,
 ) -> jax.Array:
-    """Convolves images; a drop-in for `lax.conv_general_dilated` in `nn.Conv`.
+    """Convolves, with a 1 x 1 kernel by a matrix product; for `nn.Conv(conv_general_dilated=...)`.
 
-    From `lhs` [B, H, W, I] and the kernel `rhs` [height, width, I, O] to [B, h, w, O], without
-    dilation or groups.
-
-    Raises:
-        ValueError: the convolution is dilated, grouped, or laid out otherwise.
+    Takes what `lax.conv_general_dilated` takes: `lhs` [B, H, W, I] and the kernel `rhs` [height,
+    width, I, O] to [B, h, w, O].
     """
-    expected = lax.conv_dimension_numbers(lhs.shape, rhs.shape, _DIMENSIONS)
-    given = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    if given != expected or feature_group_count != 1 or any(d != 1 for d in dilations):
-        raise ValueError("only plain NHWC convolutions have the matrix-product gradient")
-    strides = (window_strides[0], window_strides[1])
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-    (top, bottom), (left, right) = padding
-    pads = ((int(top), int(bottom)), (int(left), int(right)))
-    return _convolve(lhs, rhs, strides, pads, precision)
-
-
-def _xla(
-    image_BHWI: jax.Array,
-    kernel_HWIO: jax.Array,
-    strides: tuple[int, int],
-    pads: Pads,
-    precision: Any,
-) -> jax.Array:
-    return lax.conv_general_dilated(
-        image_BHWI, kernel_HWIO, strides, pads, dimension_numbers=_DIMENSIONS, precision=precision
-    )
-
-
-def _forward_only(image_BHWI: jax.Array, kernel_HWIO: jax.Array, *how: Any) -> jax.Array:
-    if image_BHWI.shape[-1] == 3 and 16 < kernel_HWIO.shape[-1] < 64:
-        image_BHWI = jnp.pad(image_BHWI, ((0, 0), (0, 0), (0, 0), (0, 1)))
-        kernel_HWIO = jnp.pad(kernel_HWIO, ((0, 0), (0, 0), (0, 1), (0, 0)))
-    return _xla(image_BHWI, kernel_HWIO, *how)
-
-
-_convolve = jax.custom_vjp(_forward_only, nondiff_argnums=(2, 3, 4))
-
-
-def _forward(image_BHWI: jax.Array, kernel_HWIO: jax.Array, *how: Any) -> tuple[jax.Array, Any]:
-    return _forward_only(image_BHWI, kernel_HWIO, *how), (image_BHWI, kernel_HWIO)
-
-
-def _backward(
-    strides: tuple[int, int], pads: Pads, precision: Any, saved: Any, gradient_BhwO: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    image_BHWI, kernel_HWIO = saved
-    rows, columns, channels = kernel_HWIO.shape[:3]
-    if rows * columns > 1 and columns * channels < _SMALLEST_PRODUCT:
-        _, vjp = jax.vjp(lambda x, k: _xla(x, k, strides, pads, precision), image_BHWI, kernel_HWIO)
-        return vjp(gradient_BhwO)
-    # The gradient with respect to the image is a convolution again, and XLA is good at those.
-    _, image_vjp = jax.vjp(lambda x: _xla(x, kernel_HWIO, strides, pads, precision), image_BHWI)
-    (image_gradient_BHWI,) = image_vjp(gradient_BhwO)
-    kernel_gradient_HWIO = _kernel_gradient(
-        jnp.pad(image_BHWI, ((0, 0), *pads, (0, 0))),
-        gradient_BhwO,
-        (rows, columns),
-        strides,
-        precision,
-    )
-    return image_gradient_BHWI, kernel_gradient_HWIO.astype(kernel_HWIO.dtype)
-
-
-_convolve.defvjp(_forward, _backward)
-
-
-def _kernel_gradient(
-    padded_BHWI: jax.Array,
-    gradient_BhwO: jax.Array,
-    kernel_size: tuple[int, int],
-    strides: tuple[int, int],
-    precision: Any,
-) -> jax.Array:
-    """The sum over examples and pixels, [rows, columns, I, O], from strip to strip of the map.
-
-    The strips cut the map across its height, and not the batch, which may lie on several devices.
-    """
-    batch, height, width, features = gradient_BhwO.shape
-    rows, columns = kernel_size
-    row_stride, column_stride = strides
-    channels = padded_BHWI.shape[-1]
-    # XLA transposes the first factor of these products, so that is the narrower one.
-    gradient_first = features < columns * channels
-    product = "bhwo,bhwr->or" if gradient_first else "bhwr,bhwo->ro"
-
-    def products(strip_BHWI: jax.Array, strip_gradient_BhwO: jax.Array) -> list[jax.Array]:
-        """One product for each row of the kernel."""
-        span = (strip_gradient_BhwO.shape[1] - 1) * row_stride + 1
-        reach = (width - 1) * column_stride + 1
-        found = []
-        for row in range(rows):
-            # The pixels that the taps of this row met, side by side for each output pixel.
-            seen = strip_BHWI[:, row : row + span : row_stride]
-            taps = [
-                seen[:, :, column : column + reach : column_stride] for column in range(columns)
-            ]
-            factors = (jnp.concatenate(taps, axis=-1), strip_gradient_BhwO)
-            if gradient_first:
-                factors = factors[::-1]
-            found.append(jnp.einsum(product, *factors, precision=precision))
-        return found
-
-    height_of_strip = height
-    row_bytes = batch * width * columns * channels * padded_BHWI.dtype.itemsize
-    if rows * columns > 1 and height * row_bytes > 4 * _CACHED_BYTES:
-        fitting = max(_CACHED_BYTES // row_bytes, 1)
-        height_of_strip = max(n for n in range(1, height + 1) if height % n == 0 and n <= fitting)
-    if height_of_strip == height:
-        sums = products(padded_BHWI, gradient_BhwO)
-    else:
-        reach = (height_of_strip - 1) * row_stride + rows
-
-        def add_strip(start: Any, sums: list[jax.Array]) -> list[jax.Array]:
-            strip_BHWI = lax.dynamic_slice_in_dim(padded_BHWI, start * row_stride, reach, axis=1)
-            strip_gradient = lax.dynamic_slice_in_dim(gradient_BhwO, start, height_of_strip, axis=1)
-            return [a + b for a, b in zip(sums, products(strip_BHWI, strip_gradient), strict=True)]
-
-        shape = (features, columns * channels)
-        zeros = jnp.zeros(shape if gradient_first else shape[::-1], gradient_BhwO.dtype)
-        sums = lax.fori_loop(
-            0,
-            height // height_of_strip,
-            lambda strip, sums: add_strip(strip * height_of_strip, sums),
-            [zeros] * rows,
+    pads = padding if isinstance(padding, str) else tuple(map(tuple, padding))
+    if rhs.shape[:2] != (1, 1) or pads not in ("VALID", "SAME", ((0, 0), (0, 0))):
+        return lax.conv_general_dilated(
+            lhs, rhs, window_strides, padding, precision=precision, **settings
         )
-    stacked = jnp.stack(sums)
-    if gradient_first:
-        stacked = jnp.swapaxes(stacked, 1, 2)
-    return stacked.reshape(rows, columns, channels, features)
+    rows, columns = window_strides
+    seen_BhwI = lhs[:, ::rows, ::columns]
+    # Two axes, not four: XLA then transposes no factor of the kernel's gradient.
+    out_NO = jnp.dot(seen_BhwI.reshape(-1, lhs.shape[-1]), rhs[0, 0], precision=precision)
+    return out_NO.reshape(*seen_BhwI.shape[:-1], -1)
+
+
+@functools.cache
+def compiler_options(platform: str) -> dict[str, str]:
+    """What `jax.jit(compiler_options=...)` takes for programs that convolve on a platform."""
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    if platform != "cpu":
+        return {}
+    try:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}  # an XLA that does not know the option
+    return options
 
 
 def max_pool(map_BHWC: jax.Array, padding: str | Pads, *, convolution: str) -> jax.Array:
@@ -191,7 +69,7 @@ def max_pool(map_BHWC: jax.Array, padding: str | Pads, *, convolution: str) -> j
     `convolution` is a key of `CONVOLUTIONS`, the form to take. The gradient goes to the first of
     several maxima.
     """
-    if convolution == "xla":
+    if convolution != "cudnn":
         # Keyword arguments, because the ONNX converter does not see positional ones.
         return nn.max_pool(map_BHWC, window_shape=(3, 3), strides=(2, 2), padding=padding)
     if isinstance(padding, str):
@@ -261,7 +139,7 @@ _pool.defvjp(_pool_saved, _pool_backward)
 CONVOLUTIONS: dict[str, Callable[..., jax.Array] | None] = {
     "xla": None,  # nn.Conv's own default
     "cudnn": None,  # which XLA calls on a GPU
-    "matmul_gradient": convolution_with_matmul_gradient,
+    "matmul": pointwise_by_matmul,
 }
 """Implementations by name, as `nn.Conv(conv_general_dilated=...)` takes them."""
 
@@ -275,7 +153,7 @@ def resolve_convolution(name: str, platform: str | None = None) -> str:
         ValueError: the name is unknown.
     """
     if name == "auto":
-        faster = {"cpu": "matmul_gradient", "gpu": "cudnn"}
+        faster = {"cpu": "matmul", "gpu": "cudnn"}
         return faster.get(platform or jax.default_backend(), "xla")
     if name not in CONVOLUTIONS:
         raise ValueError(f"{name!r} is not one of {', '.join(CONVOLUTIONS)}")

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from mtl_face.model.convolution import compiler_options
 from mtl_face.training import accumulation, guard, sharding, wide_gradients
 from mtl_face.training.state import TrainState
 
@@ -88,7 +89,8 @@ def make_train_step(
         `weights` by task. `numbers` are float32 scalars: `loss`, `gradient_norm`,
         `gradient_norm/BLOCK` and the objective's.
     """
-    gpus = mesh if mesh.devices.flat[0].platform == "gpu" else None
+    platform = mesh.devices.flat[0].platform
+    gpus = mesh if platform == "gpu" else None
 
     def loss_of(
         params: Any, batch_stats: Any, batch: dict, dropout_key: jax.Array
@@ -144,7 +146,11 @@ def make_train_step(
         taken = guard.hold_bad_steps(step, loss_limit=options.loss_limit)
         placements += (whole,)
     return jax.jit(
-        taken, in_shardings=placements, out_shardings=(state_shardings, whole), donate_argnums=0
+        taken,
+        in_shardings=placements,
+        out_shardings=(state_shardings, whole),
+        donate_argnums=0,
+        compiler_options=compiler_options(platform),
     )
 
 

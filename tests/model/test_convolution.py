@@ -1,4 +1,4 @@
-"""The forms for a CPU equal XLA's, value and gradient, in float64."""
+"""The forms for CPU and GPU equal XLA's, value and gradient, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,7 @@ import pytest
 from jax import lax
 from model_settings import resnet
 
-from mtl_face.model import convolution
-from mtl_face.model.convolution import convolution_with_matmul_gradient, max_pool
+from mtl_face.model.convolution import compiler_options, max_pool, pointwise_by_matmul
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -30,50 +29,63 @@ def value_and_gradients(function, cotangent, *inputs):
     return compute(cotangent, *inputs)
 
 
-# Few channels leave the kernel's gradient to XLA, many do not.
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
-    ("channels", "features", "rows_of_strip"),
-    [(3, 4, None), (3, 20, None), (64, 4, None), (64, 4, 1), (50, 160, 2)],
-)
-@pytest.mark.parametrize(
-    ("kernel", "strides", "padding", "size"),
+    ("kernel", "strides", "padding"),
     [
-        ((7, 7), (2, 2), ((3, 3), (3, 3)), (8, 6)),
-        ((7, 7), (2, 2), "SAME", (8, 7)),
-        ((1, 1), (1, 1), "VALID", (5, 6)),
-        ((1, 1), (2, 2), "VALID", (6, 7)),
-        ((3, 3), (1, 1), ((1, 1), (1, 1)), (5, 6)),
-        ((3, 3), (1, 1), ((1, 1), (1, 1)), (10, 6)),
-        ((3, 3), (2, 2), ((1, 1), (1, 1)), (6, 7)),
-        ((3, 2), (2, 1), ((0, 2), (1, 0)), (9, 5)),
+        ((1, 1), (1, 1), "VALID"),
+        ((1, 1), (2, 2), "SAME"),
+        ((1, 1), (2, 1), ((0, 0), (0, 0))),
+        ((1, 1), (2, 2), ((1, 0), (0, 2))),
+        ((3, 3), (1, 1), "SAME"),
+        ((3, 2), (2, 1), ((0, 2), (1, 0))),
     ],
 )
-def test_value_and_gradients_equal_xla(
-    kernel, strides, padding, size, channels, features, rows_of_strip, monkeypatch
-):
+def test_value_and_gradients_equal_xla(kernel, strides, padding):
     rng = np.random.default_rng(0)
-    image_BHWI = jnp.asarray(rng.normal(size=(2, *size, channels)))
-    kernel_HWIO = jnp.asarray(rng.normal(size=(*kernel, channels, features)))
+    image_BHWI = jnp.asarray(rng.normal(size=(2, 6, 7, 5)))
+    kernel_HWIO = jnp.asarray(rng.normal(size=(*kernel, 5, 4)))
 
-    def xla(image, kernel):
-        return lax.conv_general_dilated(image, kernel, strides, padding, dimension_numbers=NHWC)
-
-    def ours(image, kernel):
-        return convolution_with_matmul_gradient(
+    def convolved(convolve):
+        return lambda image, kernel: convolve(
             image, kernel, strides, padding, dimension_numbers=NHWC
         )
 
+    xla = convolved(lax.conv_general_dilated)
     shape = jax.eval_shape(xla, image_BHWI, kernel_HWIO).shape
     cotangent_BhwO = jnp.asarray(rng.normal(size=shape))
-    if rows_of_strip:
-        bytes_of_row = shape[0] * shape[2] * kernel[1] * channels * 8
-        monkeypatch.setattr(convolution, "_CACHED_BYTES", rows_of_strip * bytes_of_row)
     expected = value_and_gradients(xla, cotangent_BhwO, image_BHWI, kernel_HWIO)
-    got = value_and_gradients(ours, cotangent_BhwO, image_BHWI, kernel_HWIO)
+    got = value_and_gradients(
+        convolved(pointwise_by_matmul), cotangent_BhwO, image_BHWI, kernel_HWIO
+    )
     assert got[0].dtype == jnp.float64
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_no_product_of_a_pointwise_convolution_transposes_a_factor():
+    def loss(image, kernel):
+        return pointwise_by_matmul(image, kernel, (1, 1), "VALID").sum()
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    compiled = gradient.lower(jnp.zeros((2, 4, 4, 8)), jnp.zeros((1, 1, 8, 16))).compile()
+    assert " transpose(" not in compiled.as_text()
+    assert " convolution(" not in compiled.as_text()
+
+
+def test_programs_for_a_cpu_are_compiled_with_options_that_this_xla_knows():
+    assert compiler_options("cpu")
+    assert compiler_options("gpu") == compiler_options("tpu") == {}
+
+
+def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
+    compiled = jax.jit
+
+    def renamed(function, compiler_options):
+        return compiled(function, compiler_options={"xla_no_such_option": "1"})
+
+    monkeypatch.setattr(jax, "jit", renamed)
+    assert compiler_options.__wrapped__("cpu") == {}
 
 
 @pytest.mark.usefixtures("float64")
@@ -88,7 +100,7 @@ def test_max_pool_equals_xla_also_where_pixels_are_equal(size, padding):
 
     cotangent_BhwC = jnp.asarray(rng.normal(size=jax.eval_shape(pooled("xla"), map_BHWC).shape))
     expected, expected_gradient = value_and_gradients(pooled("xla"), cotangent_BhwC, map_BHWC)
-    got, gradient = value_and_gradients(pooled("matmul_gradient"), cotangent_BhwC, map_BHWC)
+    got, gradient = value_and_gradients(pooled("cudnn"), cotangent_BhwC, map_BHWC)
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-12)
 
@@ -97,7 +109,7 @@ def test_the_backbone_learns_the_same(random_variables):
     rng = np.random.default_rng(1)
     image_BHWC = jnp.asarray(rng.normal(size=(2, 16, 16, 3)), jnp.float32)
     slow = resnet((1, 1), 4, 2)
-    fast = resnet((1, 1), 4, 2, convolution="matmul_gradient")
+    fast = resnet((1, 1), 4, 2, convolution="matmul")
     variables = random_variables(slow, image_BHWC, train=False)
 
     def gradient(network):
@@ -114,20 +126,3 @@ def test_the_backbone_learns_the_same(random_variables):
         gradient(fast),
         gradient(slow),
     )
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"rhs_dilation": (2, 2)},
-        {"lhs_dilation": (2, 2)},
-        {"feature_group_count": 3},
-        {"dimension_numbers": ("NCHW", "HWIO", "NCHW")},
-    ],
-)
-def test_other_convolutions_are_refused(options):
-    settings = {"dimension_numbers": NHWC} | options
-    with pytest.raises(ValueError, match="only plain NHWC"):
-        convolution_with_matmul_gradient(
-            jnp.zeros((1, 3, 3, 3)), jnp.zeros((1, 1, 3, 3)), (1, 1), "VALID", **settings
-        )

@@ -299,7 +299,7 @@ def test_every_setting_changes_the_program():
         "expansion": 3,
         "variant": "keras",
         "batch_norm_momentum": 0.5,
-        "convolution": "matmul_gradient",
+        "convolution": "matmul",
         "batch_norm": "frozen",
         "frozen_stages": 0,
     }

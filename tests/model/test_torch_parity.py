@@ -236,7 +236,7 @@ def check(
 
 def test_paper_arrangement_in_float32():
     """As it trains on a CPU."""
-    check(changed(SHALLOW, **PLACES[0]), jnp.float32, convolution="matmul_gradient")
+    check(changed(SHALLOW, **PLACES[0]), jnp.float32, convolution="matmul")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ def test_auto_is_settled_for_the_platform_that_is_compiled_for():
     assert settings.model.backbone.convolution == settings.augmentation.method == "auto"
     for platform, convolution, method in [
         ("tpu", "xla", "separable"),
-        ("cpu", "matmul_gradient", "gather"),
+        ("cpu", "matmul", "gather"),
         ("gpu", "cudnn", "gather"),
     ]:
         assert for_platform(settings.model, platform).backbone.convolution == convolution

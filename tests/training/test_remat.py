@@ -164,7 +164,7 @@ def products(jaxpr):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("convolution", ["xla", "matmul_gradient"])
+@pytest.mark.parametrize("convolution", ["xla", "matmul"])
 def test_elementwise_computes_no_product_twice(dtype, convolution):
     """Nor where gradients are put out in float32, by rules of their own."""
 
