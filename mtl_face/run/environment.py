@@ -98,7 +98,7 @@ def has_accelerator(devices: Path = Path("/dev")) -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Lets glibc serve all sizes from one heap, and shrink it only past 2 GiB of free top.
+    """Lets glibc serve all sizes from one heap, and never shrink it.
 
     For training on a CPU: XLA allocates the buffers of a step anew each time, and glibc hands large
     ones back to the system at once: 23,000 page faults a step of the embedded default, and a
@@ -117,7 +117,7 @@ def keep_freed_memory() -> bool:
     settings = (
         (_ARENA_MAX, 1),
         (_MMAP_MAX, 0),
-        (_TRIM_THRESHOLD, 2**31 - 1),
+        (_TRIM_THRESHOLD, -1),  # never
         (_TOP_PAD, 2**29),
     )
     return all(mallopt(name, value) == 1 for name, value in settings)
