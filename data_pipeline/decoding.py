@@ -7,7 +7,6 @@ Dimension letters: b batch of one process, c images decoded together, S image si
 
 import atexit
 import collections
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -33,22 +32,17 @@ from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
 
 
-@contextlib.contextmanager
-def _without_keras() -> Iterator[None]:
-    """Keeps TensorFlow from importing Keras, a quarter of its own import, until it is asked for."""
-    name = "keras.src.optimizers"  # what TensorFlow imports eagerly, and does without
-    absent = name not in sys.modules
-    if absent:
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if absent:
-            del sys.modules[name]
-
-
-with _without_keras():
+_KERAS = "keras.src.optimizers"
+# TensorFlow imports it eagerly, does without, and then leaves Keras, a quarter of its own import,
+# for when it is asked for.
+_defers_keras = _KERAS not in sys.modules
+if _defers_keras:
+    sys.modules[_KERAS] = None  # type: ignore[assignment]
+try:
     import tensorflow as tf
+finally:
+    if _defers_keras:
+        del sys.modules[_KERAS]
 
 MOST_TOGETHER = 64
 """Images that one call decodes at most; several calls run at a time, so this bounds memory."""

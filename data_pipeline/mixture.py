@@ -108,10 +108,8 @@ def make_order(
 
     With `per_row` a positive weight says how often each row of a data set comes, in proportion to
     those of others; else it is the share of examples that the data set gives. Within a data set,
-    rows are drawn as in `sampling.make_order`, and uniformly if they have no labels to go by.
-
-    Raises:
-        ConfigError: no data set has the labels that `sampling` goes by.
+    rows are drawn as in `sampling.make_order`, and uniformly if they have no labels to go by;
+    ConfigError if no data set has them.
     """
     parts: list[order.Order] = []
     unsuited: list[ConfigError] = []

@@ -31,10 +31,9 @@ PADDING = -1
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """One of several processes; each loads a contiguous part, of equal size, of a global batch.
+    """One of several processes, `index` of `count`; ValueError if it is none of them.
 
-    Raises:
-        ValueError: not 0 <= index < count.
+    Each loads a contiguous part, of equal size, of a global batch.
     """
 
     index: int = 0
@@ -154,10 +153,9 @@ def step_indices(order: Order, batch_size: int, *, step: int) -> Indices:
 def batches(
     order: Order, batch_size: int, *, start_step: int = 0, process: Process = ALONE
 ) -> Iterator[Indices]:
-    """Rows that one process loads at `start_step`, `start_step + 1`, ...; endless.
+    """Rows [b] that one process loads at `start_step`, `start_step + 1`, ...; endless.
 
-    Yields:
-        int64 [b], b = batch_size / process.count; ConfigError if that does not divide.
+    ConfigError if the number of processes does not divide the batch.
     """
     part = process.part(batch_size)
     for step in itertools.count(start_step):

@@ -36,8 +36,7 @@ class Draws:
     def __init__(self, weight_N: npt.ArrayLike, seed: int, stream: int = 0) -> None:
         """Keeps the weights [N], in any unit; `stream` < 2**63 tells apart orders of one seed.
 
-        Raises:
-            ValueError: a weight is negative or not finite, or none is positive.
+        ValueError if a weight is negative or not finite, or none is positive.
         """
         weight_N = np.asarray(weight_N, np.float64)
         if not np.isfinite(weight_N).all() or (weight_N < 0).any() or not weight_N.any():
@@ -72,10 +71,8 @@ def make_order(
     """The order of a table's rows in training; uniform gives every row exactly once per epoch.
 
     `kind` is one of `KINDS`; `task_weights` are for `weighted`. Seed and epoch decide the order,
-    `stream` tells apart several orders of one seed.
-
-    Raises:
-        ConfigError: the table has no label that the kind goes by.
+    `stream` tells apart several orders of one seed. ConfigError if the table has no label that the
+    kind goes by.
     """
     if kind == UNIFORM:
         return order.Permutations(len(table), seed, stream)

@@ -120,10 +120,9 @@ def check_image_path(text: str) -> str:
 
 
 def check_path(text: str) -> str:
-    """Checks that a path from a file stays below the folder it is joined to; ValueError if not.
+    """A path with forward slashes, without blanks around it, empty parts and `.`.
 
-    Returns:
-        The path with forward slashes, without blanks around it, empty parts and `.`.
+    ValueError if it does not stay below the folder that it is joined to.
     """
     image = text.strip(WHITESPACE)
     if _CONTROL.search(image):

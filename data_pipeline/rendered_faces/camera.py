@@ -65,12 +65,10 @@ def similarity(source_L2: np.ndarray, target_L2: np.ndarray) -> tuple[complex, c
 
 
 def project(place_V3: np.ndarray, turn_33: np.ndarray, distance: float) -> np.ndarray:
-    """Perspective view of places in the axes of a head that `turn_33` turns.
+    """Perspective view of places in the axes of a head that `turn_33` turns, float64 `[V, 3]`.
 
-    `distance` is that from the camera to `HEAD_CENTRE`, decimetres.
-
-    Returns:
-        float64 `[V, 3]`: image-plane x (right), y (down), and nearness (inverse depth).
+    The columns are image-plane x (right), y (down), and nearness (inverse depth). `distance` is
+    that from the camera to `HEAD_CENTRE`, decimetres.
     """
     turned_V3 = (place_V3 - HEAD_CENTRE) @ turn_33.T
     depth_V = distance - turned_V3[:, 2]

@@ -149,10 +149,7 @@ def sample_frame_numbers(count: int, rng: np.random.Generator) -> np.ndarray:
     """Draws the numbers of the frames in which a face was found and labelled.
 
     Gaps are log-normal with median 4 and mean 8, so that most neighbours are close and a few lie
-    many frames apart, as where a detector loses the face.
-
-    Returns:
-        int64 `[count]`, rising, from 1 on.
+    many frames apart, as where a detector loses the face. int64 `[count]`, rising, from 1 on.
     """
     gap_F = np.maximum(1, np.rint(rng.lognormal(np.log(GAP_MEDIAN), _GAP_SIGMA, count)))
     return np.cumsum(np.minimum(gap_F, 400)).astype(np.int64)

@@ -76,10 +76,7 @@ def draw_shares(key: jax.Array, batch_size: int, *, alpha: float) -> jax.Array:
     `jax.random.beta` draws by rejection: on a sharded batch all devices would have to agree, in
     every round, whether to go on. Here the quantiles are tabulated when the function is traced. The
     distribution function is exact at 4097 equally probable knots and linear between them, so
-    nowhere off by more than 1/4096.
-
-    Returns:
-        float32 `[B]` in [0, 1].
+    nowhere off by more than 1/4096. The result is float32 `[B]` in [0, 1].
     """
     quantile_T = jnp.asarray(_beta_quantiles(alpha), jnp.float32)
     position_B = jax.random.uniform(key, (batch_size,)) * _TABLE_INTERVALS

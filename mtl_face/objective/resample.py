@@ -43,10 +43,7 @@ METHODS: tuple[Method, ...] = ("auto", "gather", "separable")
 def resolve_method(method: Method, platform: str | None = None) -> Method:
     """Turns `auto` into the way that suits a platform (cpu, gpu, tpu): `separable` on a TPU.
 
-    None is the platform of the default backend.
-
-    Raises:
-        ValueError: not one of `METHODS`.
+    None is the platform of the default backend. ValueError for a method not in `METHODS`.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -108,11 +105,7 @@ def resample(
 
 
 def source_coordinates(transform_B23: jax.Array, *, input_size: int) -> tuple[jax.Array, jax.Array]:
-    """Maps every output pixel's centre into the stored picture.
-
-    Returns:
-        x and y of the stored picture, float32 `[B, input_size, input_size]`, pixels.
-    """
+    """Where output pixels lie in the stored picture: x and y, float32 `[B, V, U]`, pixels."""
     centre = jnp.arange(input_size, dtype=jnp.float32)
     column_11U, row_1V1 = centre[None, None, :], centre[None, :, None]
     entry_23B11 = transform_B23.transpose(1, 2, 0)[..., None, None]

@@ -50,13 +50,9 @@ KINDS = (FIXED, LEARNED, LIKELIHOOD)
 
 
 def init_uncertainty(kind: str, temperatures: Mapping[str, float]) -> dict[str, jax.Array]:
-    """Makes the parameters to be learned beside the network's, starting at T of each task.
+    """The parameters to be learned beside the network's: log T of each task, float32 scalars.
 
-    Returns:
-        log T of each task, float32 scalars; empty if nothing is learned.
-
-    Raises:
-        ValueError: `kind` is unknown.
+    They start at `temperatures`; none if nothing is learned. ValueError for an unknown kind.
     """
     _check_kind(kind)
     if kind == FIXED:
@@ -93,10 +89,9 @@ def scored_logits(
 
 
 def task_objective(kind: str, task: str, error_B: jax.Array, temperature: jax.Array) -> jax.Array:
-    """Turns each example's MSE, BCE or CCE of `scored_logits` into its loss, by the module's table.
+    """Loss of each example from its MSE, BCE or CCE of `scored_logits`, by the module's table.
 
-    Returns:
-        [B] float32; below 0 where a likelihood's density is above 1.
+    float32 [B]; below 0 where a likelihood's density is above 1.
     """
     if kind == LIKELIHOOD and task != VA:
         return error_B

@@ -73,16 +73,11 @@ CHIPS = {row[0]: Chip(*row) for row in _ROWS}
 """Chips by name."""
 
 _PLANES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_CUBOIDS = (
+_CUBOIDS = tuple(
     "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16".split()  # noqa: SIM905
 )
 
-TOPOLOGIES = {
-    "v4": tuple(_CUBOIDS),
-    "v5e": _PLANES,
-    "v5p": tuple(_CUBOIDS),
-    "v6e": _PLANES,
-}
+TOPOLOGIES = {"v4": _CUBOIDS, "v5e": _PLANES, "v5p": _CUBOIDS, "v6e": _PLANES}
 """Shapes of slices by kind of TPU; the compiler knows each of them."""
 
 GPUS = ("a100", "h100", "h200")

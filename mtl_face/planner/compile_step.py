@@ -102,11 +102,7 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
 
 
 def abstract_batch(batch_size: int, *, image_size: int, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Shapes, dtypes and places of a training batch, as the input hands it to the step.
-
-    Returns:
-        `image` uint8 [B, S, S, 3]; `targets` and `weights`, float32 by task.
-    """
+    """Shapes, dtypes and places of a training batch, as the input hands it to the step."""
 
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         place = sharding.by_example(mesh)

@@ -54,10 +54,7 @@ class Checkpoints:
 
         `keep` is the number of newest steps kept besides the best. `read_only` never writes nor
         deletes. A save that the disk refuses is an error, or, with `on_save_failure="continue"`, a
-        sentence for `warn`.
-
-        Raises:
-            WorkdirError: it cannot be opened.
+        sentence for `warn`. WorkdirError if the folder cannot be opened.
         """
         files.quiet_orbax()
         self.metadata: dict[str, Any] = {}
@@ -183,14 +180,11 @@ class Checkpoints:
 
         Newer, damaged ones are set aside as `STEP.damaged`, with a warning; but only once an older
         one was read, so that what fails for another reason stays where it is. Of several processes
-        the first decides, which reads the state once more for that.
-
-        Raises:
-            WorkdirError: none is sound; the message is that of the newest.
+        the first decides, which reads the state once more for that. WorkdirError, that of the
+        newest, if none is sound.
         """
         if jax.process_count() == 1:
-            step, state = self._newest_sound(lambda step: self.restore(step, like))
-            return step, state
+            return self._newest_sound(lambda step: self.restore(step, like))
         # All processes must read the same step, and together: one that failed alone would leave
         # the others waiting for it. So process 0 looks first, and all use what it finds.
         found = -1

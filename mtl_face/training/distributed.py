@@ -53,13 +53,8 @@ def find_place(
 ) -> Place | None:
     """This process's place in a run: as given, or as a TPU pod, SLURM or Open MPI name it.
 
-    `coordinator` is `HOST:PORT` of process 0; `num_processes=1` runs alone, wherever that is.
-
-    Returns:
-        The place; None for a process that runs alone.
-
-    Raises:
-        UserError: only a part of the place is known.
+    `coordinator` is `HOST:PORT` of process 0; `num_processes=1` runs alone, wherever that is. None
+    for a process that runs alone; UserError if only a part of the place is known.
     """
     if num_processes == 1:
         return None
@@ -95,11 +90,8 @@ def joined(place: Place | None, *, settings: str, timeout_seconds: float) -> Ite
 
     Must come before anything that touches the devices. If one process fails, all end with its
     message and exit status 2; at once, since the clean-up of an interpreter would wait for the
-    devices of the others. A process without a place runs alone. The arguments are those of
+    devices of the others. A process without a place runs alone. Arguments and errors are those of
     `roll_call.meet`.
-
-    Raises:
-        UserError: some process did not come, see `roll_call.meet`.
     """
     if place is None:
         yield

@@ -45,12 +45,7 @@ class InputWatch:
         return self
 
     def __next__(self) -> Any:
-        """The next batch.
-
-        Raises:
-            UserError: none came in time; the message names the host and the step.
-            Exception: whatever the batches raise.
-        """
+        """The next batch; UserError, which names the host and the step, if none came in time."""
         begin = time.perf_counter()
         try:
             batch = next(self._source) if self._timeout <= 0 else self._fetched()

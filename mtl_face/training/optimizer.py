@@ -5,6 +5,7 @@ encoder, decoder, heads, uncertainties), whose rate warms up and then falls. For
 first stages of the backbone can be frozen, and its rate can differ from stage to stage.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -92,11 +93,9 @@ def decayed(params: Any) -> Any:
     It does not apply to biases and norm scales (one axis), to scalars (uncertainties) and to the
     task tokens.
     """
-
-    def decays(path: tuple[Any, ...], leaf: Any) -> bool:
-        return leaf.ndim > 1 and "tokens" not in path_keys(path)
-
-    return jax.tree_util.tree_map_with_path(decays, params)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.ndim > 1 and "tokens" not in path_keys(path), params
+    )
 
 
 def make_optimizer(
@@ -111,20 +110,15 @@ def make_optimizer(
     not change at all: no step, no decay, no moments in the state, no part in the clipped norm; -1
     for none, 0 for the stem, k for the stem and the first k stages.
     """
-
-    def adamw(schedule: Schedule) -> optax.GradientTransformation:
-        return optax.adamw(
-            schedule,
-            b1=settings.beta1,
-            b2=settings.beta2,
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-            mask=decayed,
-        )
-
-    def labels(params: Any) -> Any:
-        return group_labels(params, frozen_stages=frozen_stages)
-
+    adamw = functools.partial(
+        optax.adamw,
+        b1=settings.beta1,
+        b2=settings.beta2,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        mask=decayed,
+    )
+    labels = functools.partial(group_labels, frozen_stages=frozen_stages)
     backbone = adamw(rates["backbone"])
     if set(settings.backbone_stage_multipliers) != {1.0}:
         backbone = optax.chain(backbone, _scale_by_stage(settings.backbone_stage_multipliers))

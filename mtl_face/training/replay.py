@@ -39,25 +39,6 @@ _STATES_KEPT = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class BadStep:
-    """A step that the devices refused, while the run still has it.
-
-    Attributes:
-        taken: steps taken before it.
-        state: the state that it began with.
-        batch: its global batch, on the devices.
-        rows: rows of the batch in the training table, [B]; `images` are their files.
-    """
-
-    taken: int
-    state: TrainState
-    batch: dict[str, Any]
-    numbers: dict[str, float]
-    rows: NDArray[np.int64]
-    images: Sequence[str]
-
-
-@dataclasses.dataclass(frozen=True)
 class Dump:
     """A bad step, read from its files.
 
@@ -75,40 +56,44 @@ class Dump:
     note: dict[str, Any]
 
 
-def write(folder: Path, bad: BadStep, *, seed: int, policy: str, mesh: jax.sharding.Mesh) -> str:
+def write(
+    folder: Path,
+    state: TrainState,
+    batch: dict[str, Any],
+    note: dict[str, Any],
+    *,
+    mesh: jax.sharding.Mesh,
+) -> str:
     """Writes a dump into WORKDIR/replay, made if absent; every process must call.
 
-    `policy`, what is done about the step, is only noted. Returns where the dump lies, as a part of
-    a sentence; or why it could not be written, which is no reason to end a run.
+    `state` is the one that the bad step began with, `batch` its global batch, on the devices.
+    `note` holds what else goes into the .json: `seed`, `policy` (what is done about the step),
+    `numbers`, `rows` of the batch in the training table and `images`, their files.
+
+    Returns where the dump lies, as a part of a sentence; or why it could not be written, which is
+    no reason to end a run.
     """
-    path = folder / f"{bad.taken + 1}.npz"
-    whole = sharding.whole(bad.batch, mesh)
-    key = np.asarray(jax.random.key_data(bad.state.key)).tolist()
+    taken = int(jax.device_get(state.step))
+    path = folder / f"{taken + 1}.npz"
+    whole = sharding.whole(batch, mesh)
+    key = np.asarray(jax.random.key_data(state.key)).tolist()
     problem: WorkdirError | None = None
     if jax.process_index() == 0:
-        arrays = {"rows": bad.rows, **traverse_util.flatten_dict(whole, sep="/")}
-        note = {
-            "step": bad.taken + 1,
-            "seed": seed,
-            "key": key,
-            "policy": policy,
-            "host": socket.gethostname(),
-            "numbers": {
-                name: value if np.isfinite(value) else str(value)
-                for name, value in bad.numbers.items()
-            },
-            "rows": bad.rows.tolist(),
-            "images": list(bad.images),
+        arrays = {"rows": np.array(note["rows"]), **traverse_util.flatten_dict(whole, sep="/")}
+        numbers = {
+            name: value if np.isfinite(value) else str(value)
+            for name, value in note["numbers"].items()
         }
+        note = note | {"numbers": numbers, "key": key, "host": socket.gethostname()}
         try:
             with files.replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
-            files.write_json(path.with_suffix(".json"), note, indent=1)
+            files.write_json(path.with_suffix(".json"), {"step": taken + 1, **note}, indent=1)
         except WorkdirError as error:
             problem = error  # reported below: all processes save the state together
     try:
         with Checkpoints(folder / STATES, keep=_STATES_KEPT) as states:
-            states.save(bad.taken, bad.state, replace=True)
+            states.save(taken, state, replace=True)
     except WorkdirError as error:
         problem = problem or error
     if problem is not None:

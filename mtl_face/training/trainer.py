@@ -160,15 +160,16 @@ class Trainer:
     def _keep_evidence(
         self, taken: int, state: TrainState, batch: dict, numbers: dict[str, float]
     ) -> str:
-        rows = self.data.rows(taken)
-        images = self.data.image[rows].tolist()
-        return replay.write(
-            self.workdir / replay.FOLDER,
-            replay.BadStep(taken, state, batch, numbers, rows, images),
-            seed=self.experiment.config.seed,
-            policy=self.experiment.config.training.on_bad_step,
-            mesh=self.experiment.mesh,
-        )
+        rows, config = self.data.rows(taken), self.experiment.config
+        note = {
+            "seed": config.seed,
+            "policy": config.training.on_bad_step,
+            "numbers": numbers,
+            "rows": rows.tolist(),
+            "images": self.data.image[rows].tolist(),
+        }
+        folder = self.workdir / replay.FOLDER
+        return replay.write(folder, state, batch, note, mesh=self.experiment.mesh)
 
     def _write_overview(self, state: TrainState) -> None:
         """Names, shapes and sizes of the parameters, in `parameters.txt`."""

@@ -34,16 +34,15 @@ def written(folder):
     }
     words = replay.write(
         folder,
-        replay.BadStep(
-            taken=3,
-            state=jax.device_put(made, sharding.replicated(mesh)),
-            batch=jax.device_put(batch, sharding.by_example(mesh)),
-            numbers={"loss": float("inf"), "gradient_norm": 1.0},
-            rows=np.array([8, 2]),
-            images=["a.jpg", "b.jpg"],
-        ),
-        seed=5,
-        policy="stop",
+        jax.device_put(made, sharding.replicated(mesh)),
+        jax.device_put(batch, sharding.by_example(mesh)),
+        {
+            "seed": 5,
+            "policy": "stop",
+            "numbers": {"loss": float("inf"), "gradient_norm": 1.0},
+            "rows": [8, 2],
+            "images": ["a.jpg", "b.jpg"],
+        },
         mesh=mesh,
     )
     return batch, words
