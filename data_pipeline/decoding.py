@@ -31,7 +31,6 @@ from data_pipeline.records import IMAGE, Records
 from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
 
-
 _KERAS = "keras.src.optimizers"
 # TensorFlow imports it eagerly, does without, and then leaves Keras, a quarter of its own import,
 # for when it is asked for.

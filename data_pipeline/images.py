@@ -10,6 +10,7 @@ what the file is instead.
 Dimension letters: H height, W width, C channels (3).
 """
 
+import functools
 import io
 import os
 import stat
@@ -78,14 +79,11 @@ def find_missing(table: FrameTable) -> npt.NDArray[np.int64]:
     for root in sorted(set(table.root)):
         require_root(root)
         real_roots[root] = os.path.realpath(root)
-    folders: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
+    listed = functools.cache(_list)
     missing = []
-    for row, path in enumerate(table.paths()):
+    for row, (root, path) in enumerate(zip(table.root, table.paths(), strict=True)):
         folder, name = os.path.split(path)
-        root = table.root[row]
-        if (root, folder) not in folders:
-            folders[root, folder] = _list(folder, real_roots[root])
-        names, outside = folders[root, folder]
+        names, outside = listed(folder, real_roots[root])
         if name in outside:
             raise _leaves_root(path)
         if name not in names:

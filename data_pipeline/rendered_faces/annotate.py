@@ -88,13 +88,12 @@ def valence_arousal(intensity_FA: np.ndarray) -> np.ndarray:
 
 def true_labels(motion: Motion) -> Labels:
     """Labels without noise, nothing missing."""
-    count = len(motion.frame_F)
     shows_F = motion.envelope_F >= EXPRESSION_VISIBLE
     return Labels(
         va_F2=valence_arousal(motion.intensity_FA),
         au_FU=(motion.intensity_FA[:, : len(AU_NUMBERS)] >= AU_VISIBLE).astype(np.int64),
         expr_F=np.where(shows_F, motion.episode_F, EXPRESSION_NAMES.index("Neutral")),
-        has_FK=np.ones((count, len(TASKS)), bool),
+        has_FK=np.ones((len(shows_F), len(TASKS)), bool),
     )
 
 

@@ -97,8 +97,7 @@ def memory(compiled: Mapping[str, Any], chip: Chip | None, devices_per_chip: flo
         None, and `share`, the part of it that is needed.
     """
     account, kinds = compiled["memory"], compiled["arguments"]
-    listed = ("parameters", "optimizer", "statistics", "batch")
-    rows = {kind: kinds[kind] for kind in listed}
+    rows = {kind: kinds[kind] for kind in ("parameters", "optimizer", "statistics", "batch")}
     rows["padding"] = max(account["arguments"] - sum(rows.values()), 0)
     rows["output"] = max(account["output"] - account["alias"], 0)
     rows["temporaries"] = account["temporaries"]
