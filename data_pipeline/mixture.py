@@ -9,17 +9,16 @@ Dimension letters: N rows, B global batch.
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from data_pipeline import order
 from data_pipeline.sampling import UNIFORM
 from data_pipeline.sampling import make_order as make_part
 from mtl_face.errors import ConfigError
 from mtl_face.tables import FrameTable
-from mtl_face.tasks import AU, EXPR, TASKS, VA
+from mtl_face.tasks import TASKS
 
 
 def join(tables: Mapping[str, FrameTable]) -> FrameTable:
@@ -40,18 +39,6 @@ def join(tables: Mapping[str, FrameTable]) -> FrameTable:
     }
     names = [name for name, table in tables.items() for _ in range(len(table))]
     return FrameTable.from_columns(dataset=names, **columns, sort=False)
-
-
-def only_tasks(table: FrameTable, tasks: Collection[str]) -> FrameTable:
-    """The same rows with the labels of these tasks alone; all others are missing."""
-    missing: dict[str, npt.NDArray] = {}
-    if VA not in tasks:
-        missing["valence"] = missing["arousal"] = np.full(len(table), np.nan, np.float32)
-    if AU not in tasks:
-        missing["au"] = np.full_like(table.au, np.nan)
-    if EXPR not in tasks:
-        missing["expression"] = np.full_like(table.expression, -1)
-    return dataclasses.replace(table, **missing)
 
 
 class MixedOrder:

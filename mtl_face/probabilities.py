@@ -11,23 +11,15 @@ expressions are the softmax of theirs. A logit is a network output u over a divi
 
 A divisor changes no decision of one network: the logit is above 0, or the largest, either way.
 A table's metadata and an export's card hold the `statement` of what was chosen.
-
-Dimension letters: N rows, A action units (12), E expressions (8).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mtl_face.tasks import AU, EXPR
 
 FITTED = "fitted"
 PAPER = "paper"
-
-SMALLEST = 1e-15
-"""Probabilities below this are raised to it before they become logits, which thus stay finite."""
 
 
 def divisors(
@@ -65,48 +57,3 @@ def stated(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     if kind is None or not metadata.get("temperatures"):
         return None
     return statement(kind, metadata["temperatures"], FITTED)
-
-
-def agree(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
-    """Whether two statements mean the same probability; an unknown one is taken to."""
-    if one is None or other is None or one["definition"] == other["definition"]:
-        return True
-    return one["divisors"] is not None and one["divisors"] == other["divisors"]
-
-
-def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of each action unit; NaN stays NaN."""
-    from scipy.special import expit
-
-    return expit(logits)
-
-
-def softmax(logits_NE: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of each expression, [N, E]; a NaN spreads over its row."""
-    from scipy import special
-
-    return special.softmax(logits_NE, axis=1)
-
-
-def log_softmax(logits_NE: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithms of `softmax`, [N, E], without overflow."""
-    from scipy import special
-
-    return special.log_softmax(logits_NE, axis=1)
-
-
-def au_logits(
-    present_NA: NDArray[np.float64], absent_NA: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Logits of probabilities, float64 [N, A].
-
-    Args:
-        present_NA: probability of presence.
-        absent_NA: probability of absence: 1 - `present_NA` without its rounding.
-    """
-    return np.log(np.maximum(present_NA, SMALLEST)) - np.log(np.maximum(absent_NA, SMALLEST))
-
-
-def expression_logits(probability_NE: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits whose softmax gives the probabilities, [N, E]: their logarithms."""
-    return np.log(np.maximum(probability_NE, SMALLEST))

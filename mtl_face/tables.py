@@ -16,21 +16,20 @@ Dimension letters: N rows, A action units (12), E expressions (8).
 
 import dataclasses
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
-from numpy.typing import NDArray
+import scipy
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mtl_face import probabilities, tasks
 from mtl_face.errors import UserError
-from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
+from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA, VA_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_DTYPES: dict[str, npt.DTypeLike] = {
+_DTYPES: dict[str, DTypeLike] = {
     "dataset": object,
     "video": object,
     "frame": np.int64,
@@ -65,23 +64,23 @@ class FrameTable:
         row: int64 [N], line number in the file that the row was read from, from 1.
     """
 
-    dataset: npt.NDArray[np.object_]
-    video: npt.NDArray[np.object_]
-    frame: npt.NDArray[np.int64]
-    image: npt.NDArray[np.object_]
-    root: npt.NDArray[np.object_]
-    valence: npt.NDArray[np.float32]
-    arousal: npt.NDArray[np.float32]
-    expression: npt.NDArray[np.int8]
-    au: npt.NDArray[np.float32]
-    duplicate: npt.NDArray[np.bool_]
-    row: npt.NDArray[np.int64]
+    dataset: NDArray[np.object_]
+    video: NDArray[np.object_]
+    frame: NDArray[np.int64]
+    image: NDArray[np.object_]
+    root: NDArray[np.object_]
+    valence: NDArray[np.float32]
+    arousal: NDArray[np.float32]
+    expression: NDArray[np.int8]
+    au: NDArray[np.float32]
+    duplicate: NDArray[np.bool_]
+    row: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         num_rows = len(self.frame)
         for name, dtype in _DTYPES.items():
             column = getattr(self, name)
-            shape = (num_rows, len(tasks.AU_NAMES)) if name == "au" else (num_rows,)
+            shape = (num_rows, len(AU_NAMES)) if name == "au" else (num_rows,)
             if column.dtype != dtype or column.shape != shape:
                 found = f"{column.dtype} {column.shape}"
                 raise ValueError(f"column {name} is {found}, expected {np.dtype(dtype)} {shape}")
@@ -92,14 +91,14 @@ class FrameTable:
         *,
         dataset: str | Iterable[str],
         video: Iterable[str],
-        frame: npt.ArrayLike,
+        frame: ArrayLike,
         image: Iterable[str],
         root: str | Iterable[str],
-        valence: npt.ArrayLike | None = None,
-        arousal: npt.ArrayLike | None = None,
-        expression: npt.ArrayLike | None = None,
-        au: npt.ArrayLike | None = None,
-        row: npt.ArrayLike | None = None,
+        valence: ArrayLike | None = None,
+        arousal: ArrayLike | None = None,
+        expression: ArrayLike | None = None,
+        au: ArrayLike | None = None,
+        row: ArrayLike | None = None,
         sort: bool = True,
     ) -> Self:
         """Builds a table from columns as the class has them: sets dtypes, marks duplicates.
@@ -123,13 +122,13 @@ class FrameTable:
             "valence": _label_column(valence, (num_rows,), np.nan, np.float32),
             "arousal": _label_column(arousal, (num_rows,), np.nan, np.float32),
             "expression": _label_column(expression, (num_rows,), -1, np.int8),
-            "au": _label_column(au, (num_rows, len(tasks.AU_NAMES)), np.nan, np.float32),
+            "au": _label_column(au, (num_rows, len(AU_NAMES)), np.nan, np.float32),
             "row": np.arange(1, num_rows + 1) if row is None else np.array(row, dtype=np.int64),
         }
-        for name in tasks.VA_NAMES:
+        for name in VA_NAMES:
             if (np.abs(columns[name]) > 1).any():  # a comparison with NaN is false
                 raise ValueError(f"{name} outside [-1, 1]")
-        if not np.isin(columns["expression"], range(-1, len(tasks.EXPRESSION_NAMES))).all():
+        if not np.isin(columns["expression"], range(-1, len(EXPRESSION_NAMES))).all():
             raise ValueError("expression outside -1..7")
         if not (np.isnan(columns["au"]) | np.isin(columns["au"], (0, 1))).all():
             raise ValueError("an action unit that is neither 0, 1 nor NaN")
@@ -144,7 +143,7 @@ class FrameTable:
         return len(self.frame)
 
     @property
-    def va(self) -> npt.NDArray[np.float32]:
+    def va(self) -> NDArray[np.float32]:
         """Valence and arousal side by side, float32 [N, 2]."""
         return np.column_stack([self.valence, self.arousal])
 
@@ -155,7 +154,7 @@ class FrameTable:
             for root, image in zip(self.root, self.image, strict=True)
         ]
 
-    def take(self, rows: npt.ArrayLike) -> Self:
+    def take(self, rows: ArrayLike) -> Self:
         """Rows by a boolean mask [N] or by integer indices, in the order asked for.
 
         `duplicate` is marked afresh: a row whose earlier twin was left out is no duplicate.
@@ -169,6 +168,17 @@ class FrameTable:
         columns["duplicate"][np.unique(keys, return_index=True)[1]] = False
         return type(self)(**columns)
 
+    def only_tasks(self, names: Collection[str]) -> Self:
+        """The same rows with the labels of these tasks alone; those of the others are missing."""
+        missing: dict[str, NDArray[Any]] = {}
+        if VA not in names:
+            missing["valence"] = missing["arousal"] = np.full_like(self.valence, np.nan)
+        if AU not in names:
+            missing["au"] = np.full_like(self.au, np.nan)
+        if EXPR not in names:
+            missing["expression"] = np.full_like(self.expression, -1)
+        return dataclasses.replace(self, **missing)
+
     def to_dataframe(self) -> "pd.DataFrame":
         """The table as a DataFrame: the same columns, with `au` spread over `au1` ... `au26`."""
         import pandas as pd
@@ -176,17 +186,17 @@ class FrameTable:
         columns: dict[str, Any] = {}
         for name in _DTYPES:
             if name == "au":
-                columns |= zip(tasks.AU_NAMES, self.au.T, strict=True)
+                columns |= zip(AU_NAMES, self.au.T, strict=True)
             else:
                 columns[name] = getattr(self, name)
         return pd.DataFrame(columns)
 
-    def labelled(self) -> dict[str, npt.NDArray[np.bool_]]:
+    def labelled(self) -> dict[str, NDArray[np.bool_]]:
         """Which rows are labelled: bool [N] by task (`au`: for at least one of the twelve)."""
         return {
-            tasks.VA: np.all(~np.isnan(self.va), axis=1),
-            tasks.AU: np.any(~np.isnan(self.au), axis=1),
-            tasks.EXPR: self.expression >= 0,
+            VA: np.all(~np.isnan(self.va), axis=1),
+            AU: np.any(~np.isnan(self.au), axis=1),
+            EXPR: self.expression >= 0,
         }
 
     def counts(self) -> dict[str, int]:
@@ -210,25 +220,25 @@ class FrameTable:
         }
 
 
-def _text_column(values: str | Iterable[str], num_rows: int) -> npt.NDArray[np.object_]:
+def _text_column(values: str | Iterable[str], num_rows: int) -> NDArray[np.object_]:
     # Object columns: rows of one video share one string, and one long path costs only itself.
     if isinstance(values, str):
         return np.full(num_rows, values, dtype=object)
     return np.array(list(values), dtype=object)
 
 
-def _absolute(root_N: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+def _absolute(root_N: NDArray[np.object_]) -> NDArray[np.object_]:
     absolute = {root: os.path.abspath(root) for root in set(root_N)}
     return _text_column([absolute[root] for root in root_N], len(root_N))
 
 
 def _label_column(
-    values: npt.ArrayLike | None, shape: tuple[int, ...], missing: float, dtype: npt.DTypeLike
-) -> npt.NDArray[Any]:
+    values: ArrayLike | None, shape: tuple[int, ...], missing: float, dtype: DTypeLike
+) -> NDArray[Any]:
     return np.full(shape, missing, dtype) if values is None else np.array(values, dtype=dtype)
 
 
-def row_codes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def row_codes(*columns: NDArray[Any]) -> NDArray[np.int64]:
     """A number for each row, int64 [N]: equal where all columns [N] are, and in their order.
 
     Columns count from the first to the last; text compares by code point.
@@ -252,45 +262,55 @@ def row_codes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return code_N
 
 
+def row_name(table: "FrameTable | PredictionTable", row: int) -> str:
+    """What a row is about, in words."""
+    return f"{table.dataset[row]}/{table.video[row]} frame {table.frame[row]}"
+
+
 KEY_COLUMNS = ("dataset", "video", "frame", "image")
 """Columns that say which image a row is about."""
 
 STD_COLUMNS = ("valence_std", "arousal_std")
 """Optional columns: the predicted standard deviations of valence and arousal."""
 
-AU_LOGIT_COLUMNS = tuple(f"{name}_logit" for name in AU_NAMES)
-"""Columns of the action units' logits, in the order of `mtl_face.tasks.AU_NAMES`."""
+VALUE_FIELDS = {VA: VA_NAMES, AU: ("au_logits",), EXPR: ("expression_logits",)}
+"""Fields of a `PredictionTable` that hold what a network says, by task."""
 
-EXPRESSION_LOGIT_COLUMNS = tuple(f"expr_{name.lower()}_logit" for name in EXPRESSION_NAMES)
-"""Columns of the expressions' logits, in the order of `mtl_face.tasks.EXPRESSION_NAMES`."""
-
-EPISTEMIC_COLUMNS = (
-    "valence_epistemic_std",
-    "arousal_epistemic_std",
-    *(f"{name}_epistemic_std" for name in AU_NAMES),
-    *(f"expr_{name.lower()}_epistemic_std" for name in EXPRESSION_NAMES),
-)
-"""Optional columns: how far members of an ensemble, or samples of dropout, differ, by task."""
-
-OPTIONAL_COLUMNS = {
-    "predicted standard deviations": STD_COLUMNS,
-    "ensemble spreads": EPISTEMIC_COLUMNS,
+EPISTEMIC_FIELDS = {
+    VA: ("valence_epistemic_std", "arousal_epistemic_std"),
+    AU: ("au_epistemic_std",),
+    EXPR: ("expression_epistemic_std",),
 }
-"""Groups of optional columns; a table has all of a group or none of it."""
+"""Optional fields: how far members of an ensemble, or samples of dropout, differ, by task."""
 
-_FIELDS = {
-    **{name: (name,) for name in (*KEY_COLUMNS, *tasks.VA_NAMES, *STD_COLUMNS)},
-    "au_logits": AU_LOGIT_COLUMNS,
-    "expression_logits": EXPRESSION_LOGIT_COLUMNS,
-    "valence_epistemic_std": EPISTEMIC_COLUMNS[:1],
-    "arousal_epistemic_std": EPISTEMIC_COLUMNS[1:2],
-    "au_epistemic_std": EPISTEMIC_COLUMNS[2 : 2 + len(AU_NAMES)],
-    "expression_epistemic_std": EPISTEMIC_COLUMNS[2 + len(AU_NAMES) :],
+_EXPRESSIONS = [f"expr_{name.lower()}" for name in EXPRESSION_NAMES]
+_COLUMNS = {
+    **{name: (name,) for name in (*KEY_COLUMNS, *VA_NAMES, *STD_COLUMNS)},
+    "au_logits": tuple(f"{name}_logit" for name in AU_NAMES),
+    "expression_logits": tuple(f"{name}_logit" for name in _EXPRESSIONS),
+    **{name: (name,) for name in EPISTEMIC_FIELDS[VA]},
+    "au_epistemic_std": tuple(f"{name}_epistemic_std" for name in AU_NAMES),
+    "expression_epistemic_std": tuple(f"{name}_epistemic_std" for name in _EXPRESSIONS),
 }
 """Columns on disk of each field of `PredictionTable`, in their order."""
 
-_OPTIONAL_FIELDS = (STD_COLUMNS, [name for name in _FIELDS if name.endswith("_epistemic_std")])
-_PREDICTION_DTYPES: dict[str, npt.DTypeLike] = {
+
+def _columns(fields: Iterable[str]) -> tuple[str, ...]:
+    return tuple(column for field in fields for column in _COLUMNS[field])
+
+
+REQUIRED_COLUMNS = _columns((*KEY_COLUMNS, *VA_NAMES, "au_logits", "expression_logits"))
+"""Columns that every file of predictions has."""
+
+_OPTIONAL_FIELDS = {
+    "predicted standard deviations": STD_COLUMNS,
+    "ensemble spreads": [field for field in _COLUMNS if field.endswith("_epistemic_std")],
+}
+
+OPTIONAL_COLUMNS = {meaning: _columns(fields) for meaning, fields in _OPTIONAL_FIELDS.items()}
+"""Groups of optional columns; a table has all of a group or none of it."""
+
+_PREDICTION_DTYPES: dict[str, DTypeLike] = {
     **dict.fromkeys(("dataset", "video", "image"), np.str_),
     "frame": np.int64,
     "au_decisions": np.int8,
@@ -299,12 +319,24 @@ _PREDICTION_DTYPES: dict[str, npt.DTypeLike] = {
 """Dtypes of the columns of predictions that are not float64."""
 
 _WIDTHS = {
-    **dict.fromkeys(("au_logits", "au_decisions", "au_epistemic_std"), len(AU_NAMES)),
-    **dict.fromkeys(("expression_logits", "expression_epistemic_std"), len(EXPRESSION_NAMES)),
+    "au_decisions": len(AU_NAMES),
+    **{field: len(columns) for field, columns in _COLUMNS.items() if len(columns) > 1},
 }
 
-REQUIRED_COLUMNS = (*KEY_COLUMNS, *tasks.VA_NAMES, *AU_LOGIT_COLUMNS, *EXPRESSION_LOGIT_COLUMNS)
-"""Columns that every file of predictions has."""
+Scale = Literal["logits", "probabilities", "values"]
+"""What is averaged of action units and expressions; valence and arousal are averaged as they are.
+
+`logits`, or its other name `values`: the logits. `probabilities`: the probabilities, and their
+mean is turned back into logits.
+"""
+
+_SMALLEST = 1e-15
+"""Probabilities below this are raised to it before they become logits, which thus stay finite."""
+
+
+def as_fields(names: Sequence[str], value_NC: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """A matrix as fields of a `PredictionTable`: one, or one a column."""
+    return {names[0]: value_NC} if len(names) == 1 else dict(zip(names, value_NC.T, strict=True))
 
 
 class PredictionError(UserError):
@@ -382,7 +414,7 @@ class PredictionTable:
             if column.shape != shape:
                 raise ValueError(f"column {name} has shape {column.shape}, expected {shape}")
             object.__setattr__(self, name, column)
-        for group in _OPTIONAL_FIELDS:
+        for group in _OPTIONAL_FIELDS.values():
             if len({getattr(self, name) is None for name in group}) > 1:
                 raise ValueError(f"{', '.join(group)} come together or not at all")
         for task, end in (("au", 2), ("expression", len(EXPRESSION_NAMES))):
@@ -397,6 +429,11 @@ class PredictionTable:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def __repr__(self) -> str:
+        num_videos = len(np.unique(row_codes(self.dataset, self.video)))
+        columns = ", ".join(self._columns_given()[len(KEY_COLUMNS) :])
+        return f"PredictionTable({len(self):,} rows of {num_videos:,} videos: {columns})"
 
     @property
     def au_thresholds(self) -> NDArray[np.float64]:
@@ -436,23 +473,23 @@ class PredictionTable:
     @property
     def au_probabilities(self) -> NDArray[np.float64] | None:
         """Probability of each action unit, sigmoid of its logit, float64 [N, 12], or None."""
-        return None if self.au_logits is None else probabilities.sigmoid(self.au_logits)
+        return None if self.au_logits is None else scipy.special.expit(self.au_logits)
 
     @property
     def expression_probabilities(self) -> NDArray[np.float64] | None:
         """Probability of each expression, softmax of the logits, float64 [N, 8], or None."""
         logits_NE = self.expression_logits
-        return None if logits_NE is None else probabilities.softmax(logits_NE)
+        return None if logits_NE is None else scipy.special.softmax(logits_NE, axis=1)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that the table answers, in the order of `mtl_face.tasks.TASKS`."""
         answered = {
-            tasks.VA: bool(self.answered(tasks.VA).any()) or not len(self),
-            tasks.AU: self.au_logits is not None or self.au_decisions is not None,
-            tasks.EXPR: self.expression_logits is not None or self.expression_decisions is not None,
+            VA: bool(self.answered(VA).any()) or not len(self),
+            AU: self.au_logits is not None or self.au_decisions is not None,
+            EXPR: self.expression_logits is not None or self.expression_decisions is not None,
         }
-        return tuple(task for task in tasks.TASKS if answered[task])
+        return tuple(task for task in TASKS if answered[task])
 
     @property
     def va(self) -> NDArray[np.float64]:
@@ -471,11 +508,21 @@ class PredictionTable:
         """Whether a calibration was applied."""
         return bool(self.metadata.get("calibration") or self.metadata.get("decisions"))
 
+    def stands_for(self, probability: Mapping[str, Any] | None) -> bool:
+        """Whether the logits stand for a probability, as `probabilities.statement` states it.
+
+        What states nothing is taken to agree.
+        """
+        own = self.metadata.get("probability")
+        if not own or not probability or own["definition"] == probability["definition"]:
+            return True
+        return own["divisors"] is not None and own["divisors"] == probability["divisors"]
+
     def answered(self, task: str) -> NDArray[np.bool_]:
         """Which rows answer a task, bool [N]; for action units which of them, [N, 12]."""
-        if task == tasks.VA:
+        if task == VA:
             return np.all(~np.isnan(self.va), axis=1)
-        return (self.au if task == tasks.AU else self.expression) >= 0
+        return (self.au if task == AU else self.expression) >= 0
 
     def logits(self, task: str) -> NDArray[np.float64]:
         """Logits of action units, [N, 12], or of expressions, [N, 8], where they are needed.
@@ -483,13 +530,74 @@ class PredictionTable:
         Raises:
             PredictionError: the table holds decisions alone.
         """
-        logits = self.au_logits if task == tasks.AU else self.expression_logits
+        logits = self.au_logits if task == AU else self.expression_logits
         if logits is None:
             raise PredictionError(
                 "the predictions are decisions alone, and this needs logits",
                 remedy="use a .parquet or .csv of predictions that this program wrote",
             )
         return logits
+
+    def averaged(self, task: str, on: Scale) -> NDArray[np.float64]:
+        """What is averaged of a task over frames or over tables, float64 [N, C], see `Scale`.
+
+        Raises:
+            PredictionError: the table holds decisions alone.
+        """
+        if task == VA:
+            return self.va
+        logits_NC = self.logits(task)
+        if on != "probabilities":
+            return logits_NC
+        if task == EXPR:
+            return scipy.special.softmax(logits_NC, axis=1)
+        # with the probability of absence, which 1 - p does not give near 1
+        return scipy.special.expit(np.column_stack([logits_NC, -logits_NC]))
+
+    @staticmethod
+    def of_averaged(
+        mean_NC: NDArray[np.float64], task: str, on: Scale
+    ) -> dict[str, NDArray[np.float64]]:
+        """Means of what `averaged` gives, as fields by name."""
+        if on == "probabilities" and task != VA:
+            mean_NC = np.log(np.maximum(mean_NC, _SMALLEST))
+            if task == AU:
+                present_NA, absent_NA = np.hsplit(mean_NC, 2)
+                mean_NC = present_NA - absent_NA
+        return as_fields(VALUE_FIELDS[task], mean_NC)
+
+    def numbers(self) -> NDArray[np.float64]:
+        """Everything that each row says side by side, [N, C]: logits, or else decisions."""
+        au = self.au if self.au_logits is None else self.au_logits
+        logits = self.expression_logits
+        return np.column_stack([self.va, au, self.expression if logits is None else logits])
+
+    def check_numbers(self) -> None:
+        """Refuses predictions that are no finite numbers.
+
+        In a table of decisions alone, a valence or arousal of NaN is a row without an answer.
+
+        Raises:
+            PredictionError: a value is NaN or infinite, or a standard deviation is not positive.
+        """
+        has_logits = self.au_logits is not None or self.expression_logits is not None
+        bad_NC = ~np.isfinite(self.numbers()) if has_logits else np.isinf(self.numbers())
+        self._refuse(bad_NC, "are not finite", "use a checkpoint from before training diverged")
+        if (std_N2 := self.va_std) is not None:
+            self._refuse(
+                ~(np.isfinite(std_N2) & (std_N2 > 0.0)),
+                "have a standard deviation that is not a positive number",
+                "write the predictions again, or leave out valence_std and arousal_std",
+            )
+
+    def _refuse(self, bad_NC: NDArray[np.bool_], fault: str, remedy: str) -> None:
+        bad = np.flatnonzero(bad_NC.any(axis=1))
+        if len(bad):
+            first = row_name(self, int(bad[0]))
+            raise PredictionError(
+                f"{len(bad)} of {len(self)} predictions {fault}, the first at {first}",
+                remedy=remedy,
+            )
 
     def _of_metadata(self, name: str, length: int) -> NDArray[np.float64]:
         """One entry of the metadata's `decisions`, or zeros; ValueError if it is malformed."""
@@ -514,10 +622,10 @@ class PredictionTable:
         Raises:
             PredictionError: the table has no logits, and a file of predictions has.
         """
-        for task in (tasks.AU, tasks.EXPR):
+        for task in (AU, EXPR):
             self.logits(task)
         columns: dict[str, NDArray[Any]] = {}
-        for field, names in _FIELDS.items():
+        for field, names in _COLUMNS.items():
             if (values := getattr(self, field)) is not None:
                 columns |= dict(zip(names, np.atleast_2d(values.T), strict=True))
         return columns
@@ -529,7 +637,7 @@ class PredictionTable:
         Other columns are ignored.
         """
         fields: dict[str, NDArray[Any]] = {}
-        for field, names in _FIELDS.items():
+        for field, names in _COLUMNS.items():
             if names[0] in columns or names[0] in REQUIRED_COLUMNS:
                 values = [columns[name] for name in names]
                 fields[field] = np.stack(values, axis=1) if field in _WIDTHS else values[0]
@@ -556,17 +664,15 @@ class PredictionTable:
         """
         import pandas as pd
 
-        columns: dict[str, Any] = {
-            name: getattr(self, name) for name in (*KEY_COLUMNS, *tasks.VA_NAMES)
-        }
+        columns: dict[str, Any] = {name: getattr(self, name) for name in (*KEY_COLUMNS, *VA_NAMES)}
         if self.au_logits is not None and self.expression_logits is not None:
             columns = dict(self.columns())
         columns |= self.readable_decisions()
-        for names, probability_NC in (
-            (AU_LOGIT_COLUMNS, self.au_probabilities),
-            (EXPRESSION_LOGIT_COLUMNS, self.expression_probabilities),
+        for field, probability_NC in (
+            ("au_logits", self.au_probabilities),
+            ("expression_logits", self.expression_probabilities),
         ):
             if probability_NC is not None:
-                renamed = [name.replace("_logit", "_probability") for name in names]
+                renamed = [name.replace("_logit", "_probability") for name in _COLUMNS[field]]
                 columns |= dict(zip(renamed, probability_NC.T, strict=True))
         return pd.DataFrame(columns)

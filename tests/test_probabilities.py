@@ -83,32 +83,6 @@ def test_what_tables_state():
         assert probabilities.stated(unknown) is None
 
 
-def test_when_statements_agree():
-    fitted = {"definition": "fitted", "divisors": AS_IT_IS}
-    paper = {"definition": "paper", "divisors": OVER_T}
-    assert probabilities.agree(fitted, {**fitted, "divisors": OVER_T})
-    assert probabilities.agree(paper, {"definition": "fitted", "divisors": OVER_T})
-    assert probabilities.agree(None, paper)
-    assert not probabilities.agree(fitted, paper)
-    assert not probabilities.agree({**fitted, "divisors": None}, {**paper, "divisors": None})
-
-
-def test_logits_of_probabilities():
-    logits = np.random.default_rng(0).normal(0, 5, (40, 8))
-    present, absent = (probabilities.sigmoid(sign * logits) for sign in (1.0, -1.0))
-    np.testing.assert_allclose(present, 1 / (1 + np.exp(-logits)), rtol=1e-12)
-    np.testing.assert_allclose(probabilities.au_logits(present, absent), logits, rtol=1e-9)
-    share = probabilities.softmax(logits)
-    np.testing.assert_allclose(share.sum(axis=1), 1.0)
-    np.testing.assert_allclose(np.exp(probabilities.log_softmax(logits)), share)
-    np.testing.assert_allclose(
-        probabilities.softmax(probabilities.expression_logits(share)), share, rtol=1e-9
-    )
-    sure = np.array([[1.0] + [0.0] * 7])
-    assert np.isfinite(probabilities.expression_logits(sure)).all()
-    assert np.isfinite(probabilities.au_logits(sure, 1.0 - sure)).all()
-
-
 def test_light():
     code = "import sys, mtl_face.probabilities\nassert not {'jax', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -81,6 +81,17 @@ def test_select_by_mask_and_by_index():
         table.take([True, False])
 
 
+def test_only_tasks_takes_labels_away():
+    table = make_table(expression=[1, 7, 0, 2], au=np.ones((4, 12)))
+    names = ("va", "au", "expr")
+    assert [table.counts()[name] for name in names] == [2, 4, 4]
+    kept = table.only_tasks(("au",))
+    assert [kept.counts()[name] for name in names] == [0, 4, 0]
+    assert (kept.valence.dtype, kept.expression.dtype) == (np.float32, np.int8)
+    both = table.only_tasks({"va", "expr"}).counts()
+    assert [both[name] for name in names] == [2, 0, 4]
+
+
 def test_to_dataframe():
     frame = make_table().to_dataframe()
     assert list(frame["frame"]) == [9, 9, 10, 1]
@@ -148,6 +159,58 @@ def test_probabilities_are_those_of_the_logits():
     )
     assert decisions_alone().au_probabilities is None
     assert decisions_alone().expression_probabilities is None
+
+
+def test_what_is_averaged_turns_back_into_logits():
+    table = make_predictions(make_labels(40), noise=5.0)
+    for on in ("logits", "probabilities", "values"):
+        for task in tasks.TASKS:
+            fields = table.of_averaged(table.averaged(task, on), task, on)
+            for name, column in fields.items():
+                expected = getattr(table, name)
+                if (task, on) == ("expr", "probabilities"):
+                    column, expected = (softmax(values, axis=1) for values in (column, expected))
+                np.testing.assert_allclose(column, expected, rtol=1e-9)
+    np.testing.assert_allclose(table.averaged("expr", "probabilities").sum(axis=1), 1.0)
+    present, absent = np.hsplit(table.averaged("au", "probabilities"), 2)
+    np.testing.assert_array_equal(present, table.au_probabilities)
+    np.testing.assert_allclose(present + absent, 1.0)
+
+
+def test_logits_of_certain_probabilities_are_finite():
+    one, zero = np.ones((1, 12)), np.zeros((1, 12))
+    for mean, task in ((np.hstack([one, zero]), "au"), (np.eye(8), "expr")):
+        (logits,) = tables.PredictionTable.of_averaged(mean, task, "probabilities").values()
+        assert np.isfinite(logits).all()
+
+
+def test_when_probabilities_agree():
+    ones, others = {"au": 1.0, "expr": 1.0}, {"au": 2.0, "expr": 5.0}
+
+    def agree(one, other):
+        table = dataclasses.replace(decisions_alone(), metadata={"probability": one})
+        return table.stands_for(other)
+
+    fitted = {"definition": "fitted", "divisors": ones}
+    paper = {"definition": "paper", "divisors": others}
+    assert agree(fitted, {**fitted, "divisors": others})
+    assert agree(paper, {"definition": "fitted", "divisors": others})
+    assert agree(None, paper)
+    assert agree(paper, None)
+    assert not agree(fitted, paper)
+    assert not agree({**fitted, "divisors": None}, {**paper, "divisors": None})
+
+
+def test_a_table_of_predictions_in_a_line():
+    table = make_predictions(make_labels(25))
+    assert repr(table) == (
+        "PredictionTable(25 rows of 3 videos: valence, arousal, au_logits, expression_logits)"
+    )
+    alone = decisions_alone(au_decisions=None, valence_std=np.ones(4), arousal_std=np.ones(4))
+    assert repr(alone.take(np.arange(0))) == (
+        "PredictionTable(0 rows of 0 videos: valence, arousal, expression_decisions, valence_std, "
+        "arousal_std)"
+    )
 
 
 def test_logits_that_are_needed_and_absent():

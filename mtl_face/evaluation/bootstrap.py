@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
 from mtl_face.evaluation.joining import Joined
 from mtl_face.evaluation.measures import Floats
@@ -189,16 +190,12 @@ def _bca(sample: Resampling, path: str, values: NDArray[np.float64]) -> tuple[fl
 
 def _expanded(num_videos: int) -> float:
     """How many deviations of the resamples an interval reaches: more with few videos."""
-    from scipy.special import stdtrit
-
     t = float(stdtrit(num_videos - 1, (1.0 + LEVEL) / 2.0))
     return t * math.sqrt(num_videos / (num_videos - 1))
 
 
 def _two_sided(z: float, num_videos: int) -> float:
     """Probability of lying further out than z deviations of the resamples; inverts `_expanded`."""
-    from scipy.special import stdtr
-
     return 2.0 * float(stdtr(num_videos - 1, -abs(z) * math.sqrt((num_videos - 1) / num_videos)))
 
 

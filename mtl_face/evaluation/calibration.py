@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mtl_face import probabilities
 from mtl_face.errors import UserError
-from mtl_face.evaluation.smoothing import Smoothing, smooth
+from mtl_face.evaluation.smoothing import Smoothing
 from mtl_face.tables import PredictionTable
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA_NAMES
 
@@ -35,7 +35,7 @@ class Calibration:
     """What to do to predictions.
 
     Attributes:
-        smoothing: applied first, or None.
+        smoothing: what predictions are smoothed with before, or None.
         temperatures: what the logits of `au` and of `expr` are divided by.
         std_scales: of `valence` and `arousal`: factor of the predicted standard deviations, or
             the standard deviations themselves where the predictions have none.
@@ -95,7 +95,7 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
     """Applies a calibration.
 
     The epistemic columns stay as they are: they tell how the members differed before. The table
-    must be smoothed as the one of the fit, and no more.
+    must be smoothed already, with `calibration.smoothing` or else as the one of the fit was.
 
     Returns:
         The same rows; logits are divided by the temperatures, `valence_std` and `arousal_std` are
@@ -108,26 +108,22 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
             reverse.
     """
     _check_fits(table, calibration)
-    metadata = dict(table.metadata)
-    if calibration.smoothing is not None:
-        table = smooth(table, calibration.smoothing)
-        metadata["smoothing"] = table.metadata["smoothing"]
     stds: dict[str, Any] = {}
     for name in VA_NAMES:
         own = getattr(table, f"{name}_std")
         base = np.ones(len(table)) if own is None else own
         stds[f"{name}_std"] = calibration.std_scales[name] * base
-    metadata["calibration"] = calibration.to_dict()
-    metadata["decisions"] = {
+    decisions = {
         "au_thresholds": [calibration.au_thresholds[name] for name in AU_NAMES],
         "expression_biases": [calibration.expression_biases[name] for name in EXPRESSION_NAMES],
     }
+    applied = {"calibration": calibration.to_dict(), "decisions": decisions}
     return dataclasses.replace(
         table,
         au_logits=table.logits(AU) / calibration.temperatures[AU],
         expression_logits=table.logits(EXPR) / calibration.temperatures[EXPR],
         **stds,
-        metadata=metadata,
+        metadata={**table.metadata, **applied},
     )
 
 
@@ -143,22 +139,23 @@ def check_uncalibrated(table: PredictionTable) -> None:
 def _check_fits(table: PredictionTable, calibration: Calibration) -> None:
     """Raises CalibrationError unless the table is like the one that the calibration is of."""
     check_uncalibrated(table)
-    had, has = calibration.fitted_on.get("smoothing"), table.metadata.get("smoothing")
+    own, has = calibration.smoothing, table.metadata.get("smoothing")
+    had = calibration.fitted_on.get("smoothing")
+    if own is not None and not own.changes_nothing:
+        had = own.to_dict()
     if (had or None) != (has or None):
         raise CalibrationError(
             f"the calibration was fitted on predictions with smoothing {had or 'none'}, these "
             f"have {has or 'none'}",
-            remedy="smooth both alike, or calibrate anew; a calibration may hold a smoothing of "
-            "its own, and predictions must not be smoothed twice",
+            remedy="smooth both alike, or calibrate anew",
         )
     # calibrations from before there was a choice were fitted on `fitted`
     past = {"definition": probabilities.FITTED, "divisors": None}
     fitted = calibration.fitted_on.get("probability", past)
-    stated = probabilities.stated(table.metadata)
-    if fitted and stated and not probabilities.agree(fitted, stated):
+    if not table.stands_for(fitted):
         raise CalibrationError(
             f"the calibration was fitted on the probability {fitted['definition']}, these "
-            f"predictions have {stated['definition']}",
+            f"predictions have {table.metadata['probability']['definition']}",
             remedy="calibrate anew, or evaluate with evaluation.probability="
             + fitted["definition"],
         )

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
-from mtl_face import probabilities
 from mtl_face.evaluation import calibration_optima as optima
 from mtl_face.evaluation.calibration import (
     Calibration,
@@ -26,7 +26,7 @@ from mtl_face.evaluation.calibration import (
     check_uncalibrated,
     group_names,
 )
-from mtl_face.evaluation.joining import check_numbers, match, valid_au
+from mtl_face.evaluation.joining import match, valid_au
 from mtl_face.evaluation.measures import binary_f1, concordance, macro_f1
 from mtl_face.evaluation.smoothing import Kernel, Scale, Smoothing, Unit, smooth
 from mtl_face.tables import FrameTable, PredictionTable
@@ -135,7 +135,7 @@ def calibrate(
             "num_folds": search.num_folds,
             "videos": data.videos,
             "smoothing": table.metadata.get("smoothing") or None,
-            "probability": probabilities.stated(table.metadata),
+            "probability": table.metadata.get("probability"),
             "weights_sha256": table.metadata.get("weights_sha256"),
             "windows_tried": data.windows,
             "kept_all": search.keep_all,
@@ -174,7 +174,7 @@ class _Data:
         """Joins labels and predictions, and smooths with every window."""
         index = match(truth, table)
         candidates = {0.0: table.take(index)}
-        check_numbers(candidates[0.0])
+        candidates[0.0].check_numbers()
         windows = () if table.metadata.get("smoothing") else search.windows
         for window in windows:
             smoothing = search.smoothing(dict.fromkeys(TASKS, window))
@@ -196,11 +196,7 @@ class _Data:
             truth=truth,
             labelled={**truth.labelled(), AU: valid_au(truth)[:, 0]},
             windows=sorted(candidates),
-            values={
-                VA: np.stack([t.va for t in tables]),
-                AU: np.stack([t.logits(AU) for t in tables]),
-                EXPR: np.stack([t.logits(EXPR) for t in tables]),
-            },
+            values={task: np.stack([t.averaged(task, "logits") for t in tables]) for task in TASKS},
             std=np.stack(stds) if stds else None,
             group=group_N.astype(np.int64),
             videos=videos.tolist(),
@@ -218,28 +214,21 @@ class _Data:
                 yield np.concatenate([*labelled[:k], *labelled[k + 1 :]]), test
 
 
-@dataclasses.dataclass
 class _Fit:
     """What was found. Thresholds and biases count in logits before the temperature."""
 
-    keep_all: bool
-    frozen: frozenset[str]
-    """Tasks whose decisions stay as they are."""
-    window: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(TASKS, 0))
-    """Number of each task's window."""
-    temperatures: dict[str, float] = dataclasses.field(default_factory=lambda: {AU: 1.0, EXPR: 1.0})
-    std_scales: dict[str, float] = dataclasses.field(default_factory=dict)
-    au_thresholds: NDArray[np.float64] = dataclasses.field(
-        default_factory=lambda: np.zeros(len(AU_NAMES))
-    )
-    expression_biases: NDArray[np.float64] = dataclasses.field(
-        default_factory=lambda: np.zeros(len(EXPRESSION_NAMES))
-    )
-    gains: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Cross-fitted gain of each part that was tried, in the score; of temperatures in the negative
-    log-likelihood."""
-    refused: list[str] = dataclasses.field(default_factory=list)
-    """Parts that lost, in words."""
+    def __init__(self, keep_all: bool, frozen: frozenset[str]) -> None:
+        """`frozen` are tasks whose decisions stay as they are."""
+        self.keep_all, self.frozen = keep_all, frozen
+        self.window = dict.fromkeys(TASKS, 0)  # number of each task's window
+        self.temperatures = {AU: 1.0, EXPR: 1.0}
+        self.std_scales: dict[str, float] = {}
+        self.au_thresholds = np.zeros(len(AU_NAMES))
+        self.expression_biases = np.zeros(len(EXPRESSION_NAMES))
+        # cross-fitted gain of each part that was tried, in the score; of temperatures in the
+        # negative log-likelihood
+        self.gains: dict[str, float] = {}
+        self.refused: list[str] = []  # parts that lost, in words
 
     def keeps(self, part: str, gain: float, *, decides: str | None = None) -> bool:
         """Notes the gain of a part, and says whether the part is kept."""
@@ -341,7 +330,9 @@ def _fit_temperature(data: _Data, task: str, labelled: Rows, splits: Splits, fou
     def drop(test: Rows, temperature: float) -> NDArray[np.float64]:
         truth_M, logits_MC = classes(test)
         own = np.arange(len(truth_M)), truth_M
-        before, after = (probabilities.log_softmax(logits_MC / t)[own] for t in (1.0, temperature))
+        before, after = (
+            scipy.special.log_softmax(logits_MC / t, axis=1)[own] for t in (1.0, temperature)
+        )
         return after - before
 
     drops = [drop(test, optima.best_temperature(*classes(train))) for train, test in splits]

@@ -7,9 +7,9 @@ Dimension letters: N rows, E classes, A action units.
 """
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
-from mtl_face import probabilities
 from mtl_face.evaluation.measures import f1_per_class, macro_f1
 
 HOTTEST = 1e3
@@ -169,22 +169,20 @@ def best_temperature(truth_N: NDArray[np.int64], logits_NE: NDArray[np.float64])
     Returns:
         A number in 1 / `HOTTEST` .. `HOTTEST`; 1 without rows.
     """
-    from scipy.optimize import brentq
-
     if not len(truth_N):
         return 1.0
     own_N = logits_NE[np.arange(len(truth_N)), truth_N]
 
     def slope(log_inverse: float) -> float:
-        mean_N = (probabilities.softmax(np.exp(log_inverse) * logits_NE) * logits_NE).sum(axis=1)
-        return float(np.mean(mean_N - own_N))
+        probability_NE = scipy.special.softmax(np.exp(log_inverse) * logits_NE, axis=1)
+        return float(np.mean((probability_NE * logits_NE).sum(axis=1) - own_N))
 
     longest = np.log(HOTTEST)
     if slope(-longest) >= 0.0:  # the logits say nothing, or the opposite
         return HOTTEST
     if slope(longest) <= 0.0:  # the logits are never wrong
         return 1.0 / HOTTEST
-    return float(np.exp(-brentq(slope, -longest, longest, xtol=1e-10)))
+    return float(np.exp(-scipy.optimize.brentq(slope, -longest, longest, xtol=1e-10)))
 
 
 def residual_std(

@@ -13,13 +13,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face import probabilities
 from mtl_face.evaluation.joining import find_discrepancies, match
 from mtl_face.evaluation.measures import mean_of_defined
-from mtl_face.evaluation.smoothing import Scale, averaged, of_averaged
-from mtl_face.probabilities import sigmoid, softmax
-from mtl_face.tables import KEY_COLUMNS, STD_COLUMNS, PredictionError, PredictionTable
-from mtl_face.tasks import AU, EXPR, TASKS
+from mtl_face.tables import (
+    EPISTEMIC_FIELDS,
+    KEY_COLUMNS,
+    STD_COLUMNS,
+    PredictionError,
+    PredictionTable,
+    Scale,
+    as_fields,
+)
+from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA
 
 Missing = Literal["error", "available"]
 """A row that some members lack: an error, or the mean of the members that have it."""
@@ -87,26 +92,18 @@ def combine(
             value_NC[np.isnan(value_NC).any(axis=1)] = np.nan
         return gathered_MNC
 
-    changes: dict[str, Any] = dict.fromkeys(STD_COLUMNS)
-    for task in TASKS:
-        mean_NC = _mean(gather([averaged(member, task, on) for member in members]))
-        changes |= of_averaged(mean_NC, task, on)
-    va_std_NC = _spread(gather([member.va for member in members]))
+    changes: dict[str, Any] = {"metadata": metadata, **dict.fromkeys(STD_COLUMNS)}
     stds = [member.va_std for member in members if member.va_std is not None]
-    if len(stds) == len(members):
-        variance_NC = _mean(gather(stds) ** 2) + np.nan_to_num(va_std_NC) ** 2
-        changes |= dict(zip(STD_COLUMNS, np.sqrt(variance_NC).T, strict=True))
-    return dataclasses.replace(
-        rows,
-        **changes,
-        valence_epistemic_std=va_std_NC[:, 0],
-        arousal_epistemic_std=va_std_NC[:, 1],
-        au_epistemic_std=_spread(gather([sigmoid(member.logits(AU)) for member in members])),
-        expression_epistemic_std=_spread(
-            gather([softmax(member.logits(EXPR)) for member in members])
-        ),
-        metadata=metadata,
-    )
+    for task in TASKS:
+        mean_NC = _mean(gather([member.averaged(task, on) for member in members]))
+        changes |= rows.of_averaged(mean_NC, task, on)
+        said = [member.averaged(task, "probabilities") for member in members]
+        spread_NC = _spread(gather(said))[:, : OUTPUT_SIZES[task]]  # without those of absence
+        changes |= as_fields(EPISTEMIC_FIELDS[task], spread_NC)
+        if task == VA and len(stds) == len(members):
+            variance_NC = _mean(gather(stds) ** 2) + np.nan_to_num(spread_NC) ** 2
+            changes |= as_fields(STD_COLUMNS, np.sqrt(variance_NC))
+    return dataclasses.replace(rows, **changes)
 
 
 def _mean(value_MNC: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -179,13 +176,18 @@ def _probability(members: Sequence[PredictionTable], names: Sequence[str]) -> di
 
     Members of one definition may have different divisors, and those of the mean are then None.
     """
-    stated = [probabilities.stated(member.metadata) for member in members]
-    known = [(statement, name) for statement, name in zip(stated, names, strict=True) if statement]
-    for statement, name in known:
-        first, first_name = known[0]
-        if not probabilities.agree(first, statement):
+    known = [
+        (member, name, probability)
+        for member, name in zip(members, names, strict=True)
+        if (probability := member.metadata.get("probability"))
+    ]
+    if not known:
+        return {}
+    _, first_name, first = known[0]
+    for member, name, probability in known:
+        if not member.stands_for(first):
             raise PredictionError(
-                f"has the probability {statement['definition']}, {first_name} has "
+                f"has the probability {probability['definition']}, {first_name} has "
                 f"{first['definition']}",
                 path=name,
                 remedy="evaluate or predict one of them again with the other's "
@@ -193,6 +195,5 @@ def _probability(members: Sequence[PredictionTable], names: Sequence[str]) -> di
             )
     if len(known) < len(members):
         return {}
-    same = all(statement == stated[0] for statement in stated)
-    mixed = {"definition": known[0][0]["definition"], "divisors": None}
-    return {"probability": stated[0] if same else mixed}
+    same = all(probability == first for _, _, probability in known)
+    return {"probability": first if same else {**first, "divisors": None}}

@@ -8,14 +8,14 @@ Dimension letters: N rows, A action units (12).
 
 import dataclasses
 import os
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import shortened
-from mtl_face.tables import FrameTable, PredictionError, PredictionTable, row_codes
-from mtl_face.tasks import AU, EXPR, TASKS, VA
+from mtl_face.tables import FrameTable, PredictionError, PredictionTable, row_codes, row_name
+from mtl_face.tasks import AU, TASKS
 
 AuMask = Literal["all", "any"]
 """Which rows count for action units.
@@ -40,17 +40,6 @@ def valid_au(truth: FrameTable, rule: AuMask = "all") -> NDArray[np.bool_]:
     return labelled_NA & (labelled_NA.all(axis=1, keepdims=True) | (rule == "any"))
 
 
-def only_tasks(truth: FrameTable, tasks: tuple[str, ...]) -> FrameTable:
-    """The labels of some tasks; those of the others become missing."""
-    return dataclasses.replace(
-        truth,
-        valence=truth.valence if VA in tasks else np.full_like(truth.valence, np.nan),
-        arousal=truth.arousal if VA in tasks else np.full_like(truth.arousal, np.nan),
-        au=truth.au if AU in tasks else np.full_like(truth.au, np.nan),
-        expression=truth.expression if EXPR in tasks else np.full_like(truth.expression, -1),
-    )
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Joined:
     """N rows that have labels and predictions.
@@ -71,11 +60,6 @@ class Joined:
 
     def __len__(self) -> int:
         return len(self.truth)
-
-    def restrict(self, other: Self) -> Self:
-        """The same rows, of which count only those that count in `other`, of as many rows, too."""
-        both = {task: counted & other.counted[task] for task, counted in self.counted.items()}
-        return dataclasses.replace(self, counted=both)
 
 
 def join(
@@ -107,18 +91,14 @@ def join_both(
     Raises:
         PredictionError: as in `join`.
     """
-    tables = (first, second)
-    indices = [match(truth, table, lenient=lenient) for table in tables]
-    rows = np.flatnonzero((indices[0] >= 0) & (indices[1] >= 0))
-    labels = truth.take(rows)
-    a, b = (
-        dataclasses.replace(
-            _pair(labels, table, index[rows], lenient=lenient),
-            num_unpredicted=len(truth) - len(rows),
-        )
-        for table, index in zip(tables, indices, strict=True)
+    indices = np.stack([match(truth, table, lenient=lenient) for table in (first, second)])
+    indices[:, (indices < 0).any(axis=0)] = -1
+    one, other = (
+        _pair(truth, table, index, lenient=lenient)
+        for table, index in zip((first, second), indices, strict=True)
     )
-    return a.restrict(b), b.restrict(a)
+    counted = {task: one.counted[task] & other.counted[task] for task in TASKS}
+    return dataclasses.replace(one, counted=counted), dataclasses.replace(other, counted=counted)
 
 
 def join_file(
@@ -209,7 +189,7 @@ def match(
         )
     contradicting = found & (num_predictions > 1) & (num_predictions != num_rows)
     if contradicting.any():
-        values = _numbers(predictions)
+        values = predictions.numbers()
         firsts = values[order[first[prediction_code]]]
         close = np.isclose(values, firsts, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
         differs = np.bincount(prediction_code, ~close.all(axis=1), minlength=len(first)) > 0
@@ -274,45 +254,6 @@ def find_discrepancies(
     )
 
 
-def check_numbers(table: PredictionTable) -> None:
-    """Refuses predictions that are no finite numbers.
-
-    In a table of decisions alone, a valence or arousal of NaN is a row without an answer.
-
-    Raises:
-        PredictionError: a value is NaN or infinite, or a standard deviation is not positive.
-    """
-    number_NC = _numbers(table)
-    has_logits = table.au_logits is not None or table.expression_logits is not None
-    bad_NC = ~np.isfinite(number_NC) if has_logits else np.isinf(number_NC)
-    _refuse(table, bad_NC, "are not finite", "use a checkpoint from before training diverged")
-    if (std_N2 := table.va_std) is not None:
-        _refuse(
-            table,
-            ~(np.isfinite(std_N2) & (std_N2 > 0.0)),
-            "have a standard deviation that is not a positive number",
-            "write the predictions again, or leave out valence_std and arousal_std",
-        )
-
-
-def _refuse(table: PredictionTable, bad_NC: NDArray[np.bool_], fault: str, remedy: str) -> None:
-    bad_N = bad_NC.any(axis=1)
-    if bad_N.any():
-        first = _name(table, int(np.argmax(bad_N)))
-        raise PredictionError(
-            f"{int(bad_N.sum())} of {len(table)} predictions {fault}, the first at {first}",
-            remedy=remedy,
-        )
-
-
-def _numbers(table: PredictionTable) -> NDArray[np.float64]:
-    """Everything that each row says side by side, [N, ...]: logits, or else decisions."""
-    au = table.au if table.au_logits is None else table.au_logits
-    logits = table.expression_logits
-    expression = table.expression[:, None] if logits is None else logits
-    return np.column_stack([table.va, au, expression])
-
-
 def _pair(
     truth: FrameTable,
     predictions: PredictionTable,
@@ -325,7 +266,7 @@ def _pair(
     rows = np.flatnonzero(index >= 0)
     labels = truth if len(rows) == len(truth) else truth.take(rows)
     table = predictions.take(index[rows])
-    check_numbers(table)
+    table.check_numbers()
     counted = {**labels.labelled(), AU: valid_au(labels, au_mask)}
     num_unanswered = {}
     for task in TASKS:
@@ -366,8 +307,4 @@ def _codes(
 
 def _examples(table: FrameTable | PredictionTable, rows: NDArray[np.int64]) -> str:
     """The first few of these rows in words."""
-    return ", ".join(shortened(rows.tolist(), 3, lambda row: _name(table, row)))
-
-
-def _name(table: FrameTable | PredictionTable, row: int) -> str:
-    return f"{table.dataset[row]}/{table.video[row]} frame {table.frame[row]}"
+    return ", ".join(shortened(rows.tolist(), 3, lambda row: row_name(table, row)))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_face import probabilities
 from mtl_face.errors import shortened
 from mtl_face.files import replacing, unreadable
 from mtl_face.tables import (
@@ -40,7 +41,7 @@ _TEXT_COLUMNS = tuple(name for name in KEY_COLUMNS if name != "frame")
 
 
 def write(table: PredictionTable, path: str | os.PathLike[str]) -> None:
-    """Writes a table by the ending of its path: `.parquet`, or `.csv` as `write_csv` does.
+    """Writes a table by the ending of its path: `.parquet`, or `.csv` (UTF-8, comma, header line).
 
     The metadata go into the Parquet schema as JSON. A file that exists is replaced, missing folders
     are made.
@@ -51,44 +52,32 @@ def write(table: PredictionTable, path: str | os.PathLike[str]) -> None:
         TypeError: the metadata hold something that is no JSON value.
     """
     suffix = Path(path).suffix.lower()
-    if suffix == ".csv":
-        write_csv(table, path)
-        return
-    if suffix != ".parquet":
+    if suffix not in (".parquet", ".csv"):
         raise PredictionError(
             f"ends in {suffix!r}, which is no format of predictions",
             path=path,
             remedy="let the name end in .parquet or .csv",
         )
+    columns = table.columns()
+    if suffix == ".csv":
+        columns |= table.readable_decisions()
+        with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            # tolist gives Python floats, whose text is the shortest that reads back the same
+            writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+        return
     import pyarrow
     import pyarrow.parquet
 
     metadata = {_SCHEMA_KEY: json.dumps(table.metadata, sort_keys=True).encode()}
-    arrow = pyarrow.table(
-        {name: pyarrow.array(column) for name, column in table.columns().items()},
-        metadata=metadata,
-    )
-    with replacing(path) as temporary:
-        pyarrow.parquet.write_table(arrow, temporary, compression="zstd")
-
-
-def write_csv(table: PredictionTable, path: str | os.PathLike[str]) -> None:
-    """Writes a table as CSV (UTF-8, comma, header line), without its metadata.
-
-    Raises:
-        PredictionError: the table has no logits.
-        WorkdirError: the place cannot be written.
-    """
-    columns = {**table.columns(), **table.readable_decisions()}
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        # tolist gives Python floats, whose text is the shortest that reads back to the same number
-        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    arrow = pyarrow.table(columns, metadata=metadata)
+    with replacing(path) as part:
+        pyarrow.parquet.write_table(arrow, part, compression="zstd")
 
 
 def read(path: str | os.PathLike[str]) -> PredictionTable:
-    """Reads a table that `write` or `write_csv` wrote, whatever its name ends in.
+    """Reads a table that `write` wrote, whatever its name ends in.
 
     The metadata of a table from CSV are empty.
 
@@ -176,8 +165,10 @@ def _read_parquet(path: str | os.PathLike[str]) -> PredictionTable:
         columns[name] = column.to_numpy()
     try:
         metadata = json.loads((schema.metadata or {}).get(_SCHEMA_KEY, b"{}"))
+        if stated := probabilities.stated(metadata):
+            metadata["probability"] = stated
         return PredictionTable.from_columns(columns, metadata)
-    except (ValueError, AttributeError, TypeError) as error:  # no JSON, or of another shape
+    except (ValueError, AttributeError, KeyError, TypeError) as error:  # no JSON, or another shape
         raise PredictionError("has damaged metadata", path=path, remedy=_REMEDY) from error
 
 

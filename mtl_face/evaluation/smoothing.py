@@ -21,30 +21,25 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
+import scipy
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from mtl_face import probabilities
-from mtl_face.tables import PredictionError, PredictionTable, row_codes
-from mtl_face.tasks import AU, EXPR, TASKS, VA
+from mtl_face.tables import (
+    EPISTEMIC_FIELDS,
+    STD_COLUMNS,
+    PredictionError,
+    PredictionTable,
+    Scale,
+    as_fields,
+    row_codes,
+)
+from mtl_face.tasks import TASKS, VA
 
 Kernel = Literal["box", "gaussian"]
 Unit = Literal["frames", "samples"]
-Scale = Literal["logits", "probabilities", "values"]
-"""What is averaged of action units and expressions; valence and arousal are averaged as they are.
-
-`logits`, or its other name `values`: the logits. `probabilities`: the probabilities, and their
-mean is turned back into logits.
-"""
 
 LONGEST_WINDOW = 1_000_000_000
-
-_COLUMNS = {VA: ("valence", "arousal"), AU: ("au_logits",), EXPR: ("expression_logits",)}
-_SPREADS = {
-    VA: (("valence_std", "arousal_std"), ("valence_epistemic_std", "arousal_epistemic_std")),
-    AU: (("au_epistemic_std",),),
-    EXPR: (("expression_epistemic_std",),),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,63 +126,28 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
         )
     if smoothing.changes_nothing:
         return dataclasses.replace(table, metadata={**table.metadata, "smoothing": None})
-    images = _distinct_images(table)
-    changes: dict[str, Any] = {"metadata": {**table.metadata, "smoothing": smoothing.to_dict()}}
-    for task in filter(smoothing.changes, TASKS):
-        values_NC = averaged(table, task, smoothing.on)
-        smoothed_NC = _smooth_columns(values_NC, images, task, smoothing)
-        missing_N = np.isnan(values_NC).any(axis=1)
-        for name, column in of_averaged(smoothed_NC, task, smoothing.on).items():
-            # a softmax spreads one NaN over its row, which is to stay as it was
-            column[missing_N] = getattr(table, name)[missing_N]
-            changes[name] = column
-        for names in _SPREADS[task]:
-            if getattr(table, names[0]) is not None:
-                spread_NC = np.column_stack([getattr(table, name) for name in names])
-                changes |= _split(names, _smooth_columns(spread_NC, images, task, smoothing))
-    return dataclasses.replace(table, **changes)
-
-
-def averaged(table: PredictionTable, task: str, on: Scale) -> NDArray[np.float64]:
-    """What is averaged for a task, float64 [N, C]: values, logits, or probabilities."""
-    if task == VA:
-        return table.va
-    logits_NC = table.logits(task)
-    if on != "probabilities":
-        return logits_NC
-    if task == EXPR:
-        return probabilities.softmax(logits_NC)
-    # with the probability of absence, which 1 - p does not give near 1
-    return np.column_stack([probabilities.sigmoid(logits_NC), probabilities.sigmoid(-logits_NC)])
-
-
-def of_averaged(
-    value_NC: NDArray[np.float64], task: str, on: Scale
-) -> dict[str, NDArray[np.float64]]:
-    """Inverse of `averaged`: columns of the table by name."""
-    if on == "probabilities" and task == AU:
-        half = value_NC.shape[1] // 2
-        value_NC = probabilities.au_logits(value_NC[:, :half], value_NC[:, half:])
-    if on == "probabilities" and task == EXPR:
-        value_NC = probabilities.expression_logits(value_NC)
-    return _split(_COLUMNS[task], value_NC)
-
-
-def _split(names: tuple[str, ...], value_NC: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """One matrix as one column, or as two."""
-    return {names[0]: value_NC} if len(names) == 1 else dict(zip(names, value_NC.T, strict=True))
-
-
-def _distinct_images(table: PredictionTable) -> tuple[NDArray[np.int64], ...]:
-    """Number of each row's image, [N]; number of each image's video, and its frame, [U]."""
     if np.abs(table.frame.astype(np.float64)).max(initial=0.0) > 2.0**61:
         raise PredictionError(
             f"there is a frame number beyond 2^61: {table.frame[np.argmax(abs(table.frame))]}",
             remedy="number the frames of each video from 0 or 1",
         )
     image_N = row_codes(table.dataset, table.video, table.frame)
-    _, first_U = np.unique(image_N, return_index=True)
-    return image_N, row_codes(table.dataset, table.video)[first_U], table.frame[first_U]
+    images = image_N, row_codes(table.dataset, table.video), table.frame
+    changes: dict[str, Any] = {"metadata": {**table.metadata, "smoothing": smoothing.to_dict()}}
+    for task in filter(smoothing.changes, TASKS):
+        value_NC = table.averaged(task, smoothing.on)
+        smoothed_NC = _smooth_columns(value_NC, images, task, smoothing)
+        missing_N = np.isnan(value_NC).any(axis=1)
+        for name, column in table.of_averaged(smoothed_NC, task, smoothing.on).items():
+            # a softmax spreads one NaN over its row, which is to stay as it was
+            column[missing_N] = getattr(table, name)[missing_N]
+            changes[name] = column
+        stds = [STD_COLUMNS] if task == VA else []
+        for fields in (*stds, EPISTEMIC_FIELDS[task]):
+            if getattr(table, fields[0]) is not None:
+                std_NC = np.column_stack([getattr(table, name) for name in fields])
+                changes |= as_fields(fields, _smooth_columns(std_NC, images, task, smoothing))
+    return dataclasses.replace(table, **changes)
 
 
 def _smooth_columns(
@@ -196,8 +156,10 @@ def _smooth_columns(
     task: str,
     smoothing: Smoothing,
 ) -> NDArray[np.float64]:
-    """Smooths columns [N, C] with the window of a task; rows keep their order."""
-    image_N, video_U, frame_U = images
+    """Smooths columns [N, C] with the window of a task; rows keep their order.
+
+    `images` are the number of each row's image, that of its video, and its frame, [N] each.
+    """
     if np.isinf(value_NC).any():
         row = int(np.argmax(np.isinf(value_NC).any(axis=1)))
         raise PredictionError(
@@ -205,23 +167,22 @@ def _smooth_columns(
             remedy="use a checkpoint from before training diverged",
         )
     present_N = ~np.isnan(value_NC).any(axis=1)
-    image_M = image_N[present_N]
-    number_U = np.bincount(image_M, minlength=len(frame_U))
-    kept_U = np.flatnonzero(number_U)
-    mean_UC = np.empty((len(kept_U), value_NC.shape[1]), order="F")
+    image_M, video_M, frame_M = (column[present_N] for column in images)
+    _, first_U, place_M, number_U = np.unique(
+        image_M, return_index=True, return_inverse=True, return_counts=True
+    )
+    mean_UC = np.empty((len(first_U), value_NC.shape[1]), order="F")
     for c, value_N in enumerate(value_NC.T):
-        sum_U = np.bincount(image_M, value_N[present_N], len(frame_U))
-        np.divide(sum_U[kept_U], number_U[kept_U], out=mean_UC[:, c])
+        mean_UC[:, c] = np.bincount(place_M, value_N[present_N], len(first_U)) / number_U
 
     window = smoothing.windows[task]
     reach = gaussian_reach(window) if smoothing.kernel == "gaussian" else int(window)
-    frame_U = np.arange(len(kept_U)) if smoothing.unit == "samples" else frame_U[kept_U]
-    position_U = axis_positions(video_U[kept_U], frame_U, reach)
+    frame_U = np.arange(len(first_U)) if smoothing.unit == "samples" else frame_M[first_U]
+    position_U = axis_positions(video_M[first_U], frame_U, reach)
     if smoothing.kernel == "gaussian":
         mean_UC = gaussian_means(position_U, mean_UC, window)
     else:
         mean_UC = box_means(position_U, mean_UC, int(window))
-    place_M = (np.cumsum(number_U > 0) - 1)[image_M]
     result_NC = value_NC.copy(order="F")
     for c, mean_U in enumerate(mean_UC.T):
         result_NC[present_N, c] = mean_U[place_M]
@@ -263,7 +224,7 @@ def axis_positions(
     """
     step_N = np.minimum(np.diff(frame_N), reach + 1)
     step_N[np.diff(group_N) != 0] = reach + 1
-    return np.concatenate([[0], np.cumsum(step_N)]) if len(frame_N) else np.zeros(0, np.int64)
+    return np.append(0, step_N).cumsum()[: len(frame_N)]
 
 
 def box_means(
@@ -313,9 +274,7 @@ def _chain(block_N: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _running_sums(chain: NDArray[np.float64], value_N: NDArray[np.float64]) -> NDArray[np.float64]:
     """Running sums within the blocks of a `_chain`, float64 [N], in one pass."""
-    from scipy.linalg import lapack
-
-    sum_N, status = lapack.dtbtrs(chain, value_N, uplo="L", diag="U")
+    sum_N, status = scipy.linalg.lapack.dtbtrs(chain, value_N, uplo="L", diag="U")
     assert status == 0, status
     return sum_N
 
@@ -368,8 +327,6 @@ def _interpolated_sums(
     their box, boxes act on boxes, and each sample reads the outcome off the nodes of its own. Only
     boxes with samples exist, so this is linear in N.
     """
-    from scipy import sparse
-
     num_samples = len(position_N)
     width = max(1, round(2.0 * std))
     box_N = position_N // width
@@ -380,7 +337,7 @@ def _interpolated_sums(
     basis_NP = chebyshev.chebvander(2.0 * (position_N % width) / width - 1.0, _NODES - 1)
     basis_NP = basis_NP @ np.linalg.inv(chebyshev.chebvander(node_P, _NODES - 1))
     column_NP = index_N[:, None] + num_boxes * np.arange(_NODES)
-    gather = sparse.csr_array(
+    gather = scipy.sparse.csr_array(
         (basis_NP.ravel(), column_NP.ravel(), _NODES * np.arange(num_samples + 1)),
         shape=(num_samples, _NODES * num_boxes),
     )

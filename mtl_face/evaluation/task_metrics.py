@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, log_softmax
 
 from mtl_face.evaluation.joining import Joined
 from mtl_face.evaluation.measures import (
@@ -51,7 +52,6 @@ from mtl_face.evaluation.uncertainty_measures import (
     reliability,
     reliability_points,
 )
-from mtl_face.probabilities import log_softmax, sigmoid
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA, VA_NAMES
 
 LOGITS_REASON = "there are decisions only: this needs logits, as in a .parquet or .csv of ours"
@@ -203,7 +203,7 @@ class ActionUnits:
         assert self._logits_NA is not None
         histograms = []
         for i, rows in enumerate(self._mask_NA.T):
-            probability_M = sigmoid(self._logits_NA[rows, i])
+            probability_M = expit(self._logits_NA[rows, i])
             parts = (np.ones_like(probability_M), probability_M, self._truth_NA[rows, i])
             bins_M = adaptive_bins(probability_M)
             histograms.append(self._videos.histograms(rows, bins_M, NUM_BINS, parts))
@@ -213,7 +213,7 @@ class ActionUnits:
         """Of all decisions that count, action unit by action unit."""
         assert self._logits_NA is not None
         mask_AN, present_AN = self._mask_NA.T, self._present_NA.T
-        probability_AN = sigmoid(self._logits_NA.T)
+        probability_AN = expit(self._logits_NA.T)
         confidence_AN = np.where(present_AN, probability_AN, 1.0 - probability_AN)
         return confidence_AN[mask_AN], (present_AN != (self._truth_NA.T == 1))[mask_AN]
 
@@ -254,7 +254,7 @@ class ActionUnits:
                 for i, name in enumerate(AU_NAMES)
             },
             "reliability": reliability_points(
-                reliability(sigmoid(self._logits_NA[self._mask_NA]), self._truth_NA[self._mask_NA])
+                reliability(expit(self._logits_NA[self._mask_NA]), self._truth_NA[self._mask_NA])
             ),
             "risk_coverage": risk_coverage(*self._confidence_and_loss()),
         }
@@ -284,7 +284,7 @@ class Expressions:
         """F1 with its parts, accuracy, and average precisions of each against the rest."""
         yield Statistic(self._confusion(), _expression_scores)
         if self._logits_ME is not None:
-            log_probability_ME = log_softmax(self._logits_ME)
+            log_probability_ME = log_softmax(self._logits_ME, axis=1)
             for i, name in enumerate(EXPRESSION_NAMES):
                 yield _ranking(
                     self._videos,
@@ -311,7 +311,7 @@ class Expressions:
     def _confidence_and_loss(self) -> tuple[Floats, NDArray[np.bool_]]:
         """Probability of the class decided for, and whether it is another than the true one."""
         assert self._logits_ME is not None
-        log_ME = log_softmax(self._logits_ME)
+        log_ME = log_softmax(self._logits_ME, axis=1)
         decided_M = np.take_along_axis(log_ME, self._decision_M[:, None], axis=1)[:, 0]
         return np.exp(decided_M), self._decision_M != self._truth_M
 

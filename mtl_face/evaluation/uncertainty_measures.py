@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erf, expit, log_softmax
 
 from mtl_face.evaluation.measures import Floats, ratio
-from mtl_face.probabilities import log_softmax, sigmoid
 
 INTERVAL_LEVELS = {"50": 0.5, "80": 0.8, "95": 0.95}
 """Nominal probabilities of the central intervals whose coverage is counted, by name in percent."""
@@ -41,12 +41,12 @@ def inside_interval(
 def binary_losses(truth: Floats, logits: Floats) -> tuple[Floats, Floats]:
     """Negative log likelihood in nats and Brier score ``(p - y)^2`` of each decision."""
     nll = np.logaddexp(0.0, logits) - truth * logits
-    return nll, (sigmoid(logits) - truth) ** 2
+    return nll, (expit(logits) - truth) ** 2
 
 
 def class_losses(truth_N: NDArray[np.int64], logits_NE: Floats) -> tuple[Floats, Floats]:
     """Negative log likelihood in nats and Brier score ``sum_k (p_k - y_k)^2``, [N] each."""
-    log_NE = log_softmax(logits_NE)
+    log_NE = log_softmax(logits_NE, axis=1)
     one_hot_NE = np.arange(logits_NE.shape[1])[None, :] == truth_N[:, None]
     nll_N = -np.take_along_axis(log_NE, truth_N[:, None], axis=1)[:, 0]
     return nll_N, ((np.exp(log_NE) - one_hot_NE) ** 2).sum(axis=1)
@@ -117,8 +117,6 @@ def debiased_calibration_error(sums: Floats) -> Floats:
     variable is known, so nothing is drawn here. Bins that are all hits or all misses have no
     estimated scatter. Arguments and result are those of `expected_calibration_error`.
     """
-    from scipy.special import erf
-
     weight, distance, deviation = _bins(sums)
     scaled = ratio(distance, deviation * np.sqrt(2.0))
     folded = np.where(

@@ -6,6 +6,7 @@ tokens (3), P patches.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,14 @@ from mtl_face.model.convolution import compiler_options
 from mtl_face.model.network import ATTENTION, PER_EXAMPLE, MtlFace, for_platform
 from mtl_face.objective import augment, resample
 from mtl_face.objective.uncertainty import FIXED
-from mtl_face.tables import FrameTable, PredictionTable
+from mtl_face.tables import (
+    EPISTEMIC_FIELDS,
+    STD_COLUMNS,
+    VALUE_FIELDS,
+    FrameTable,
+    PredictionTable,
+    as_fields,
+)
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA, VA_LOG_VARIANCE
 from mtl_face.weights.provenance import versions
 
@@ -320,23 +328,15 @@ def predict_rows(
     """
     outputs = {name: np.full((num_rows, size), np.nan, np.float32) for name, size in sizes.items()}
     done_N = np.zeros(num_rows, bool)
-
-    def keep(result: dict[str, jax.Array]) -> None:
+    results = (predict_step(params, batch_stats, b["image"], b["index"]) for b in batches)
+    # A batch behind: the devices work on the next one meanwhile.
+    for result, _ in itertools.pairwise(itertools.chain(results, [None])):
         host = jax.device_get(result)
         valid_B = host["index"] >= 0
         index_B = host["index"][valid_B]
         for name, output in outputs.items():
             output[index_B] = host[name][valid_B]
         done_N[index_B] = True
-
-    waiting: dict[str, jax.Array] | None = None
-    for batch in batches:
-        result = predict_step(params, batch_stats, batch["image"], batch["index"])
-        if waiting is not None:
-            keep(waiting)  # the devices work on the next batch meanwhile
-        waiting = result
-    if waiting is not None:
-        keep(waiting)
     if not done_N.all():
         raise ValueError(f"{(~done_N).sum()} of {num_rows} rows were in no batch")
     return outputs
@@ -375,29 +375,20 @@ def table_columns(
     part e (how far samples differ) is 0 without sampling; it has columns of its own.
     """
     wide = {name: np.asarray(value, np.float64) for name, value in outputs.items()}
-    columns = {
-        "valence": wide[VA][:, 0],
-        "arousal": wide[VA][:, 1],
-        "au_logits": wide[AU] / divisors[AU],
-        "expression_logits": wide[EXPR] / divisors[EXPR],
-    }
+    columns = as_fields(VALUE_FIELDS[VA], wide[VA])
+    for task in (AU, EXPR):
+        columns |= as_fields(VALUE_FIELDS[task], wide[task] / divisors[task])
     variance_N2 = None
     if VA_LOG_VARIANCE in wide:
         variance_N2 = temperatures[VA] * np.exp(wide[VA_LOG_VARIANCE])
     elif kind != FIXED:
         variance_N2 = np.full_like(wide[VA], temperatures[VA])
     if EPISTEMIC[VA] in wide:
-        spread_N2 = wide[EPISTEMIC[VA]]
-        columns |= {
-            "valence_epistemic_std": spread_N2[:, 0],
-            "arousal_epistemic_std": spread_N2[:, 1],
-            "au_epistemic_std": wide[EPISTEMIC[AU]],
-            "expression_epistemic_std": wide[EPISTEMIC[EXPR]],
-        }
-        variance_N2 = None if variance_N2 is None else variance_N2 + spread_N2**2
+        for task, fields in EPISTEMIC_FIELDS.items():
+            columns |= as_fields(fields, wide[EPISTEMIC[task]])
+        variance_N2 = None if variance_N2 is None else variance_N2 + wide[EPISTEMIC[VA]] ** 2
     if variance_N2 is not None:
-        std_N2 = np.sqrt(variance_N2)
-        columns |= {"valence_std": std_N2[:, 0], "arousal_std": std_N2[:, 1]}
+        columns |= as_fields(STD_COLUMNS, np.sqrt(variance_N2))
     return columns
 
 

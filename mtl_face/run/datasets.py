@@ -69,7 +69,7 @@ def load_training(data: DataConfig, *, seed: int, say: Say) -> tuple[FrameTable,
             table = load_split(entry, "train", say)
         else:
             table = stored.take(stored.dataset == name)
-        parts[name] = mixture.only_tasks(table, entry.tasks)
+        parts[name] = table.only_tasks(entry.tasks)
     mixed = mixture.join(parts)
     rows = mixture.make_order(
         parts,

@@ -5,10 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from data_pipeline import images
 from mtl_face import files
 from mtl_face.config import Config
 from mtl_face.evaluation import prediction_files, scoring
@@ -18,7 +14,7 @@ from mtl_face.inference.predictor import Predictor
 from mtl_face.report import Report, write_report
 from mtl_face.run import Say, datasets, models, provenance
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.postprocess import RAW, PostProcessing
+from mtl_face.run.postprocess import RAW, SCORED, PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
 from mtl_face.tasks import TASKS
 from mtl_face.training import distributed
@@ -116,12 +112,12 @@ def evaluate_predictor(
     if folder is not None:
         say("writing the report ...")
         files.write_json(folder / "metrics.json", result)
-        prediction_files.write(predictions, folder / "predictions.parquet")
-        prediction_files.write_csv(predictions, folder / "predictions.csv")
+        (folder / RAW).unlink(missing_ok=True)  # one of an earlier evaluation would pass for these
+        written = {SCORED: predictions, "predictions.csv": predictions}
         if predictions is not raw:
-            prediction_files.write(raw, folder / RAW)
-        else:  # one of an earlier evaluation would be taken for these
-            (folder / RAW).unlink(missing_ok=True)
+            written[RAW] = raw
+        for name, table in written.items():
+            prediction_files.write(table, folder / name)
         report = Report(
             title=config.name,
             metrics=result,
@@ -129,7 +125,7 @@ def evaluate_predictor(
             truth=validation.table,
             raw=raw if predictions is not raw else None,
             history=history,
-            images=lambda row: _picture(validation, row, config.data.image_size),
+            images=validation.picture,
             attention=predictor.cross_attention,
             config=predictions.metadata["config"],
             notice=_RENDERED_NOTICE if config.data.kind == "rendered_faces" else None,
@@ -142,16 +138,6 @@ def evaluate_predictor(
     if folder is not None:
         say(f"results: {folder}{os.sep}  (open report.html; metrics.json, predictions.parquet)")
     return result
-
-
-def _picture(validation: Pixels, row: int, image_size: int) -> NDArray[np.uint8] | None:
-    """A row's image; None where shards took the place of the files and these are absent."""
-    if isinstance(validation.source, np.ndarray):
-        return validation.source[row]
-    path = validation.table.paths()[row]
-    if validation.source != "files" and not Path(path).is_file():
-        return None
-    return images.read_image(path, image_size)
 
 
 def scores_for_log(result: Mapping[str, Any]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from mtl_face.evaluation.smoothing import Scale, Smoothing, smooth
 from mtl_face.files import sha256, write_json
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
-from mtl_face.tables import EPISTEMIC_COLUMNS, FrameTable, PredictionError, PredictionTable
+from mtl_face.tables import EPISTEMIC_FIELDS, FrameTable, PredictionError, PredictionTable
 
 if TYPE_CHECKING:
     from mtl_face.config import Config
@@ -67,7 +67,10 @@ def smoothing_of_settings(settings: Any) -> Smoothing | None:
 
 @dataclasses.dataclass(frozen=True)
 class PostProcessing:
-    """What is done to predictions: smoothing, then a calibration, read from a file; or neither."""
+    """What is done to predictions: smoothing, then a calibration, read from a file; or neither.
+
+    A calibration with a smoothing of its own brings that along where none is asked for.
+    """
 
     smoothing: Smoothing | None = None
     calibration: Calibration | None = None
@@ -79,9 +82,8 @@ class PostProcessing:
         if calibration is None:
             return cls(smoothing)
         fitted = calibrations.read(calibration)
-        return cls(
-            smoothing, fitted, {"file": str(calibration), "file_sha256": sha256(calibration)}
-        )
+        file = {"file": str(calibration), "file_sha256": sha256(calibration)}
+        return cls(smoothing or fitted.smoothing, fitted, file)
 
     @classmethod
     def of_settings(cls, config: "Config") -> Self:
@@ -103,13 +105,12 @@ class PostProcessing:
             CalibrationError: the calibration does not fit the predictions.
             PredictionError: the predictions cannot be smoothed.
         """
-        warnings = []
+        warnings = [] if self.calibration is None else _warnings(table, self.calibration)
         if self.smoothing is not None:
             table = smooth(table, self.smoothing)
             say(f"smoothed: {self.smoothing}")
         if self.calibration is not None:
             path = self.file["file"]
-            warnings = _warnings(table, self.calibration)
             try:
                 table = calibrations.apply(table, self.calibration)
             except CalibrationError as error:
@@ -190,12 +191,13 @@ def spreads(mean: PredictionTable) -> dict[str, float]:
 
     Tasks of which nothing is known are left out.
     """
-    columns = mean.columns()
-    ends = np.cumsum([tasks.OUTPUT_SIZES[task] for task in tasks.TASKS])[:-1]
-    spreads = np.split([columns[name] for name in EPISTEMIC_COLUMNS], ends)
+    spreads = {
+        task: np.array([getattr(mean, field) for field in fields])
+        for task, fields in EPISTEMIC_FIELDS.items()
+    }
     return {
         task: float(np.sqrt(np.nanmean(np.square(spread))))
-        for task, spread in zip(tasks.TASKS, spreads, strict=True)
+        for task, spread in spreads.items()
         if not np.isnan(spread).all()
     }
 

@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import numpy as np
+from numpy.typing import NDArray
 
 from data_pipeline import images as image_files
 from data_pipeline import input as data_input
@@ -74,6 +76,16 @@ class Pixels:
 
     table: FrameTable
     source: data_input.Source
+    image_size: int
+
+    def picture(self, row: int) -> NDArray[np.uint8] | None:
+        """A row's image; None where shards took the place of the files and these are absent."""
+        if isinstance(self.source, np.ndarray):
+            return self.source[row]
+        path = self.table.paths()[row]
+        if self.source is not None and not Path(path).is_file():
+            return None
+        return image_files.read_image(path, self.image_size)
 
 
 def find_pixels(
@@ -84,6 +96,7 @@ def find_pixels(
     `split` is the name that shards go by. ConfigError if they are not those of the table, or memory
     does not suffice.
     """
+    size = config.data.image_size
     stored: Records | None = None
     if config.data.shards is not None:
         stored = Records(find_shards(Path(config.data.shards).expanduser()), split)
@@ -95,10 +108,10 @@ def find_pixels(
                 remedy="copy table and shards of one writing, or write them again",
             )
     if config.data.source == "files":
-        return Pixels(table, stored)
-    image_NSSC = data_input.decode_all(table, image_size=config.data.image_size, source=stored)
+        return Pixels(table, stored, size)
+    image_NSSC = data_input.decode_all(table, image_size=size, source=stored)
     say(f"decoded {len(table)} images into memory ({image_NSSC.nbytes / 2**20:.0f} MiB)")
-    return Pixels(table, image_NSSC)
+    return Pixels(table, image_NSSC, size)
 
 
 def predict_table(
@@ -114,7 +127,7 @@ def predict_table(
         data_input.eval_batches(
             data.table,
             batch_size=config.evaluation.batch_size,
-            image_size=config.data.image_size,
+            image_size=data.image_size,
             source=data.source,
             process=order.Process(jax.process_index(), jax.process_count()),
         ),

@@ -19,7 +19,7 @@ from data_pipeline.formats.submission import read_submission
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import comparison, prediction_files, scoring
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
-from mtl_face.evaluation.joining import asked_rows, check_rows, join_both, join_file, only_tasks
+from mtl_face.evaluation.joining import asked_rows, check_rows, join_both, join_file
 from mtl_face.report import Report, write_report
 from mtl_face.run import Say, postprocess
 from mtl_face.run import workdir as workdirs
@@ -89,7 +89,7 @@ def score_file(
             )
         raw = table
         table, cautions = postprocess.PostProcessing.of(None, calibration).apply(table, say)
-    truth = only_tasks(read_labels(how.truth, dataset=_data_set(path, table)), table.tasks)
+    truth = read_labels(how.truth, dataset=_data_set(path, table)).only_tasks(table.tasks)
     say(f"{path}: {kind_of(table)}, {len(table)} rows")
     say(f"{how.truth}: {len(truth)} rows of labels")
     joined, found = join_file(truth, table, path=path, lenient=how.lenient)
@@ -134,7 +134,7 @@ def compare_files(first: Path, second: Path, how: Scoring) -> dict[str, Any]:
     dataset = _data_set(first, one)
     if _data_set(second, two) != dataset:  # a submission names none
         two = dataclasses.replace(two, dataset=np.full(len(two), dataset))
-    truth = only_tasks(read_labels(how.truth, dataset=dataset), common)
+    truth = read_labels(how.truth, dataset=dataset).only_tasks(common)
     predicted, warnings = [], []
     for (path, _, notes), table in zip(read, (one, two), strict=True):
         rows, found = check_rows(truth, table, path=path, lenient=how.lenient)

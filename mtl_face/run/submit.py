@@ -14,7 +14,7 @@ from data_pipeline.formats.submission_write import write_submission
 from data_pipeline.formats.test_list import load_test_list
 from data_pipeline.formats.user_files import FaultList
 from mtl_face.evaluation import prediction_files
-from mtl_face.evaluation.joining import check_numbers, match
+from mtl_face.evaluation.joining import match
 from mtl_face.run import Say
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.weights.provenance import warnings_of_predictions
@@ -39,7 +39,7 @@ def submit(
     """
     find_edition(edition)  # an unknown one is said before anything about the files
     table = prediction_files.read(predictions)
-    check_numbers(table)
+    table.check_numbers()
     wanted = load_test_list(test_list, Path())
     rows, filled = match_list(wanted, table, list_path=test_list, fill=fill)
     files = write_submission(

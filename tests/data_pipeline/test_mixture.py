@@ -178,14 +178,6 @@ def test_lacking_labels_give_no_gradient(tables):
         assert np.asarray(gradient[task])[data_set == "c"].any(axis=1).all()
 
 
-def test_only_tasks_takes_labels_away(tables):
-    kept = mixture.only_tasks(tables["c"], ("au",))
-    assert kept.counts() | {"va": 0, "au": 5, "expr": 0, "all_tasks": 0} == kept.counts()
-    assert tables["c"].counts()["all_tasks"] == 5
-    both = mixture.only_tasks(tables["c"], ("va", "expr")).counts()
-    assert (both["va"], both["au"], both["expr"]) == (5, 0, 5)
-
-
 def test_balancing_within_data_sets(tables):
     rows = make_order(tables, (1.0, 1.0, 1.0), sampling="expression_balanced")
     assert sorted(row for row in rows.epoch(0) if row < 30) == list(

@@ -32,8 +32,8 @@ def make_calibration(**changes):
 def test_apply():
     table = make_predictions(make_labels(60))
     smoothing = Smoothing(windows={"va": 5, "au": 5, "expr": 5})
-    calibrated = apply(table, make_calibration(smoothing=smoothing))
     smoothed = smooth(table, smoothing)
+    calibrated = apply(smoothed, make_calibration(smoothing=smoothing))
     np.testing.assert_array_equal(calibrated.valence, smoothed.valence)
     np.testing.assert_array_equal(calibrated.au_logits, smoothed.au_logits / 2)
     np.testing.assert_array_equal(calibrated.expression_logits, smoothed.expression_logits / 4)
@@ -70,8 +70,12 @@ def test_what_a_calibration_does_not_fit():
         apply(smoothed, make_calibration())
     fits = make_calibration(fitted_on={"smoothing": smoothing.to_dict()})
     assert apply(smoothed, fits).metadata["smoothing"] == smoothing.to_dict()
-    with pytest.raises(CalibrationError, match="these have none"):
-        apply(table, fits)
+    for calibration in (fits, make_calibration(smoothing=smoothing)):
+        with pytest.raises(CalibrationError, match="these have none"):
+            apply(table, calibration)
+    other = make_calibration(smoothing=Smoothing(windows={"va": 7}))
+    with pytest.raises(CalibrationError, match=r"'va': 7.*these have .*'va': 5"):
+        apply(smoothed, other)
     with pytest.raises(PredictionError, match="calibrated before"):
         smooth(once, smoothing)
 
@@ -104,7 +108,8 @@ def test_files_read_back(tmp_path):
     calibration = make_calibration(smoothing=Smoothing(windows={"au": 30}))
     write_json(tmp_path / "c.json", calibration.to_dict())
     assert calibrations.read(tmp_path / "c.json") == calibration
-    calibrated = apply(make_predictions(make_labels(20)), calibration)
+    table = smooth(make_predictions(make_labels(20)), calibration.smoothing)
+    calibrated = apply(table, calibration)
     write(calibrated, tmp_path / "p.parquet")
     again = read(tmp_path / "p.parquet")
     np.testing.assert_array_equal(again.au, calibrated.au)

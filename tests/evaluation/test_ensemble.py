@@ -8,6 +8,7 @@ from evaluation_tables import make_labels, make_predictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl_face.evaluation import prediction_files
 from mtl_face.evaluation.ensemble import combine
 from mtl_face.evaluation.smoothing import Smoothing, smooth
 from mtl_face.tables import PredictionError
@@ -163,12 +164,13 @@ def test_the_mean_states_its_probability():
     assert "probability" not in combine([fitted[0], members[1]], names="ab").metadata
 
 
-def test_members_of_different_probabilities_are_refused():
+def test_members_of_different_probabilities_are_refused(tmp_path):
     """Also where one is from before there was a choice, which its settings tell."""
     first, second = make_members(2)
     paper = with_probability(second, definition="paper", divisors={"au": 1.0, "expr": 5.0})
     old = {"config": {"uncertainty": {"kind": "fixed"}}, "temperatures": {"au": 1.0, "expr": 5.0}}
-    first = dataclasses.replace(first, metadata=old)
+    prediction_files.write(dataclasses.replace(first, metadata=old), tmp_path / "old.parquet")
+    first = prediction_files.read(tmp_path / "old.parquet")
     with pytest.raises(PredictionError, match="has the probability paper, a has fitted") as error:
         combine([first, paper], names=["a", "b"])
     assert error.value.path == "b"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mtl_face.errors import UserError, WorkdirError
-from mtl_face.evaluation.prediction_files import read, write, write_csv
+from mtl_face.evaluation.prediction_files import read, write
 from mtl_face.tables import PredictionTable
 
 
@@ -87,7 +87,7 @@ def test_columns_on_disk(tmp_path):
 
 def test_csv_carries_the_decisions(tmp_path):
     table = make_predictions(make_labels(20))
-    write_csv(table, tmp_path / "p.csv")
+    write(table, tmp_path / "p.csv")
     with open(tmp_path / "p.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 20
@@ -168,6 +168,15 @@ def test_places_that_cannot_be_written(tmp_path):
 def test_unknown_ending(tmp_path):
     with pytest.raises(UserError, match=r"\.xlsx"):
         write(make_predictions(make_labels(3)), tmp_path / "p.xlsx")
+
+
+def test_a_file_from_before_there_was_a_choice_of_probability(tmp_path):
+    temperatures = {"va": 0.3, "au": 2.0, "expr": 5.0}
+    old = {"config": {"uncertainty": {"kind": "likelihood"}}, "temperatures": temperatures}
+    fitted = {"definition": "fitted", "divisors": {"au": 2.0, "expr": 5.0}}
+    table = make_predictions(make_labels(3))
+    write(dataclasses.replace(table, metadata=old), tmp_path / "p.parquet")
+    assert read(tmp_path / "p.parquet").metadata == {**old, "probability": fitted}
 
 
 def test_a_renamed_file_is_recognised(tmp_path):

@@ -1,5 +1,6 @@
 """smooth, ensemble, calibrate and evaluate --calibration, as a user calls them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,13 @@ import pytest
 from evaluation_tables import make_labels, make_predictions
 
 from mtl_face.cli import main
+from mtl_face.evaluation.calibration import CalibrationError
+from mtl_face.evaluation.calibration_fit import Search
 from mtl_face.evaluation.prediction_files import read, write
+from mtl_face.evaluation.smoothing import Smoothing, smooth
+from mtl_face.run import postprocess
+from mtl_face.run.postprocess import PostProcessing
+from mtl_face.tables import PredictionError
 
 
 def annotation_lines(labels):
@@ -76,6 +83,24 @@ def test_from_predictions_to_a_calibrated_score(files, capsys):
     status, said = run(capsys, *score, f"--predictions={smoothed}")
     assert status == 2
     assert "calibration.json: the calibration was fitted on predictions with smoothing" in said
+
+
+def test_a_calibration_brings_its_own_smoothing(files):
+    a, output = files / "a.parquet", files / "calibration.json"
+    source = postprocess.labelled_files(a, files / "truth.txt")
+    found = postprocess.calibrate(source, Search(num_folds=2), output, print)
+    own, other = (Smoothing(windows={"va": window}) for window in (9, 3))
+    output.write_text(json.dumps(dataclasses.replace(found, smoothing=own).to_dict()))
+    lines = []
+    table, _ = PostProcessing.of(None, output).apply(read(a), lines.append)
+    np.testing.assert_array_equal(table.valence, smooth(read(a), own).valence)
+    assert lines[0] == f"smoothed: {own}"
+    assert lines[1] == f"calibrated with {output}"
+    with pytest.raises(PredictionError, match="smoothed before"):
+        PostProcessing.of(None, output).apply(smooth(read(a), own), print)
+    with pytest.raises(CalibrationError, match="was fitted on predictions with smoothing") as error:
+        PostProcessing.of(other, output).apply(read(a), print)
+    assert error.value.path == str(output)
 
 
 def test_workdirs_are_members(files, capsys):
