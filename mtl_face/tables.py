@@ -524,47 +524,40 @@ class PredictionTable:
             return np.all(~np.isnan(self.va), axis=1)
         return (self.au if task == AU else self.expression) >= 0
 
-    def logits(self, task: str) -> NDArray[np.float64]:
-        """Logits of action units, [N, 12], or of expressions, [N, 8], where they are needed.
+    def values(self, task: str, on: Scale = "logits") -> NDArray[np.float64]:
+        """What a network says of a task, on a scale, float64 [N, C].
 
-        Raises:
-            PredictionError: the table holds decisions alone.
-        """
-        logits = self.au_logits if task == AU else self.expression_logits
-        if logits is None:
-            raise PredictionError(
-                "the predictions are decisions alone, and this needs logits",
-                remedy="use a .parquet or .csv of predictions that this program wrote",
-            )
-        return logits
-
-    def averaged(self, task: str, on: Scale) -> NDArray[np.float64]:
-        """What is averaged of a task over frames or over tables, float64 [N, C], see `Scale`.
+        Valence and arousal; logits; or probabilities, to which those of the absence of action units
+        are joined (C = 24), since 1 - p does not give them where p is near 1.
 
         Raises:
             PredictionError: the table holds decisions alone.
         """
         if task == VA:
             return self.va
-        logits_NC = self.logits(task)
+        logits_NC = self.au_logits if task == AU else self.expression_logits
+        if logits_NC is None:
+            raise PredictionError(
+                "the predictions are decisions alone, and this needs logits",
+                remedy="use a .parquet or .csv of predictions that this program wrote",
+            )
         if on != "probabilities":
             return logits_NC
         if task == EXPR:
             return scipy.special.softmax(logits_NC, axis=1)
-        # with the probability of absence, which 1 - p does not give near 1
         return scipy.special.expit(np.column_stack([logits_NC, -logits_NC]))
 
     @staticmethod
-    def of_averaged(
-        mean_NC: NDArray[np.float64], task: str, on: Scale
+    def from_values(
+        value_NC: NDArray[np.float64], task: str, on: Scale
     ) -> dict[str, NDArray[np.float64]]:
-        """Means of what `averaged` gives, as fields by name."""
+        """Fields of what `values` gives, or of means of it."""
         if on == "probabilities" and task != VA:
-            mean_NC = np.log(np.maximum(mean_NC, _SMALLEST))
+            value_NC = np.log(np.maximum(value_NC, _SMALLEST))
             if task == AU:
-                present_NA, absent_NA = np.hsplit(mean_NC, 2)
-                mean_NC = present_NA - absent_NA
-        return as_fields(VALUE_FIELDS[task], mean_NC)
+                present_NA, absent_NA = np.hsplit(value_NC, 2)
+                value_NC = present_NA - absent_NA
+        return as_fields(VALUE_FIELDS[task], value_NC)
 
     def numbers(self) -> NDArray[np.float64]:
         """Everything that each row says side by side, [N, C]: logits, or else decisions."""
@@ -623,7 +616,7 @@ class PredictionTable:
             PredictionError: the table has no logits, and a file of predictions has.
         """
         for task in (AU, EXPR):
-            self.logits(task)
+            self.values(task)
         columns: dict[str, NDArray[Any]] = {}
         for field, names in _COLUMNS.items():
             if (values := getattr(self, field)) is not None:

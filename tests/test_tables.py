@@ -161,18 +161,18 @@ def test_probabilities_are_those_of_the_logits():
     assert decisions_alone().expression_probabilities is None
 
 
-def test_what_is_averaged_turns_back_into_logits():
+def test_values_on_every_scale_turn_back_into_logits():
     table = make_predictions(make_labels(40), noise=5.0)
     for on in ("logits", "probabilities", "values"):
         for task in tasks.TASKS:
-            fields = table.of_averaged(table.averaged(task, on), task, on)
+            fields = table.from_values(table.values(task, on), task, on)
             for name, column in fields.items():
                 expected = getattr(table, name)
                 if (task, on) == ("expr", "probabilities"):
                     column, expected = (softmax(values, axis=1) for values in (column, expected))
                 np.testing.assert_allclose(column, expected, rtol=1e-9)
-    np.testing.assert_allclose(table.averaged("expr", "probabilities").sum(axis=1), 1.0)
-    present, absent = np.hsplit(table.averaged("au", "probabilities"), 2)
+    np.testing.assert_allclose(table.values("expr", "probabilities").sum(axis=1), 1.0)
+    present, absent = np.hsplit(table.values("au", "probabilities"), 2)
     np.testing.assert_array_equal(present, table.au_probabilities)
     np.testing.assert_allclose(present + absent, 1.0)
 
@@ -180,7 +180,7 @@ def test_what_is_averaged_turns_back_into_logits():
 def test_logits_of_certain_probabilities_are_finite():
     one, zero = np.ones((1, 12)), np.zeros((1, 12))
     for mean, task in ((np.hstack([one, zero]), "au"), (np.eye(8), "expr")):
-        (logits,) = tables.PredictionTable.of_averaged(mean, task, "probabilities").values()
+        (logits,) = tables.PredictionTable.from_values(mean, task, "probabilities").values()
         assert np.isfinite(logits).all()
 
 
@@ -215,8 +215,8 @@ def test_a_table_of_predictions_in_a_line():
 
 def test_logits_that_are_needed_and_absent():
     for read in (
-        lambda table: table.logits("au"),
-        lambda table: table.logits("expr"),
+        lambda table: table.values("au"),
+        lambda table: table.values("expr"),
         lambda table: table.columns(),
     ):
         with pytest.raises(UserError, match="decisions alone") as error:

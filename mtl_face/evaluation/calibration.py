@@ -120,8 +120,8 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
     applied = {"calibration": calibration.to_dict(), "decisions": decisions}
     return dataclasses.replace(
         table,
-        au_logits=table.logits(AU) / calibration.temperatures[AU],
-        expression_logits=table.logits(EXPR) / calibration.temperatures[EXPR],
+        au_logits=table.values(AU) / calibration.temperatures[AU],
+        expression_logits=table.values(EXPR) / calibration.temperatures[EXPR],
         **stds,
         metadata={**table.metadata, **applied},
     )

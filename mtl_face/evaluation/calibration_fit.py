@@ -196,7 +196,7 @@ class _Data:
             truth=truth,
             labelled={**truth.labelled(), AU: valid_au(truth)[:, 0]},
             windows=sorted(candidates),
-            values={task: np.stack([t.averaged(task, "logits") for t in tables]) for task in TASKS},
+            values={task: np.stack([t.values(task) for t in tables]) for task in TASKS},
             std=np.stack(stds) if stds else None,
             group=group_N.astype(np.int64),
             videos=videos.tolist(),

@@ -95,9 +95,9 @@ def combine(
     changes: dict[str, Any] = {"metadata": metadata, **dict.fromkeys(STD_COLUMNS)}
     stds = [member.va_std for member in members if member.va_std is not None]
     for task in TASKS:
-        mean_NC = _mean(gather([member.averaged(task, on) for member in members]))
-        changes |= rows.of_averaged(mean_NC, task, on)
-        said = [member.averaged(task, "probabilities") for member in members]
+        mean_NC = _mean(gather([member.values(task, on) for member in members]))
+        changes |= rows.from_values(mean_NC, task, on)
+        said = [member.values(task, "probabilities") for member in members]
         spread_NC = _spread(gather(said))[:, : OUTPUT_SIZES[task]]  # without those of absence
         changes |= as_fields(EPISTEMIC_FIELDS[task], spread_NC)
         if task == VA and len(stds) == len(members):

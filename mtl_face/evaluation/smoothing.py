@@ -135,10 +135,10 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
     images = image_N, row_codes(table.dataset, table.video), table.frame
     changes: dict[str, Any] = {"metadata": {**table.metadata, "smoothing": smoothing.to_dict()}}
     for task in filter(smoothing.changes, TASKS):
-        value_NC = table.averaged(task, smoothing.on)
+        value_NC = table.values(task, smoothing.on)
         smoothed_NC = _smooth_columns(value_NC, images, task, smoothing)
         missing_N = np.isnan(value_NC).any(axis=1)
-        for name, column in table.of_averaged(smoothed_NC, task, smoothing.on).items():
+        for name, column in table.from_values(smoothed_NC, task, smoothing.on).items():
             # a softmax spreads one NaN over its row, which is to stay as it was
             column[missing_N] = getattr(table, name)[missing_N]
             changes[name] = column
