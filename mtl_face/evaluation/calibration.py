@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from mtl_face import probabilities
 from mtl_face.errors import UserError
 from mtl_face.evaluation.smoothing import Smoothing
-from mtl_face.tables import PredictionTable
+from mtl_face.files import unreadable
+from mtl_face.tables import STD_COLUMNS, PredictionTable, as_fields
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA_NAMES
 
 SCHEMA = 1
@@ -76,9 +77,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, as in the file."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields["smoothing"] = None if self.smoothing is None else self.smoothing.to_dict()
-        return {"schema": SCHEMA, **fields}
+        smoothing = None if self.smoothing is None else self.smoothing.to_dict()
+        return {"schema": SCHEMA, **vars(self), "smoothing": smoothing}
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Calibration":
@@ -108,11 +108,8 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
             reverse.
     """
     _check_fits(table, calibration)
-    stds: dict[str, Any] = {}
-    for name in VA_NAMES:
-        own = getattr(table, f"{name}_std")
-        base = np.ones(len(table)) if own is None else own
-        stds[f"{name}_std"] = calibration.std_scales[name] * base
+    std_N2 = np.ones((len(table), 2)) if table.va_std is None else table.va_std
+    std_N2 = std_N2 * [calibration.std_scales[name] for name in VA_NAMES]
     decisions = {
         "au_thresholds": [calibration.au_thresholds[name] for name in AU_NAMES],
         "expression_biases": [calibration.expression_biases[name] for name in EXPRESSION_NAMES],
@@ -122,7 +119,7 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
         table,
         au_logits=table.values(AU) / calibration.temperatures[AU],
         expression_logits=table.values(EXPR) / calibration.temperatures[EXPR],
-        **stds,
+        **as_fields(STD_COLUMNS, std_N2),
         metadata={**table.metadata, **applied},
     )
 
@@ -184,8 +181,7 @@ def read(path: str | os.PathLike[str]) -> Calibration:
     try:
         return Calibration.of(json.loads(Path(path).read_text(encoding="utf-8")))
     except OSError as error:
-        raise CalibrationError(
-            f"cannot be read ({error.strerror})", path=path, remedy=remedy
-        ) from error
+        problem, way_out = unreadable(error, "calibration")
+        raise CalibrationError(problem, path=path, remedy=way_out) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise CalibrationError(f"is no calibration ({error})", path=path, remedy=remedy) from error

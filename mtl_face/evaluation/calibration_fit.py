@@ -96,7 +96,7 @@ def calibrate(
     """
     search = search or Search()
     check_uncalibrated(table)
-    data = _Data.of(truth, table, search)
+    data = _Data(truth, table, search)
     rows = np.arange(len(data.group))
     plain = {task: data.values[task][0] for task in TASKS}
     before = _task_scores(data, plain, rows)
@@ -157,20 +157,10 @@ def _named(names: Sequence[str], values: Any) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class _Data:
     """Labels, and their predictions under each smoothing that is tried."""
 
-    truth: FrameTable
-    labelled: Mapping[str, NDArray[np.bool_]]  # by task: whether a row counts, [N]
-    windows: list[float]  # ascending, the first 0: the predictions as they are
-    values: Mapping[str, NDArray[np.float64]]  # by task, [W, N, C]
-    std: NDArray[np.float64] | None  # of valence and arousal, [W, N, 2]
-    group: NDArray[np.int64]  # number of each row's video, [N]
-    videos: list[str]
-
-    @classmethod
-    def of(cls, truth: FrameTable, table: PredictionTable, search: Search) -> "_Data":
+    def __init__(self, truth: FrameTable, table: PredictionTable, search: Search) -> None:
         """Joins labels and predictions, and smooths with every window."""
         index = match(truth, table)
         candidates = {0.0: table.take(index)}
@@ -192,15 +182,15 @@ class _Data:
                 remedy=f"give predictions and labels of {_FEWEST_VIDEOS} videos or more (two "
                 "persons of one video count once), or use the predictions without a calibration",
             )
-        return cls(
-            truth=truth,
-            labelled={**truth.labelled(), AU: valid_au(truth)[:, 0]},
-            windows=sorted(candidates),
-            values={task: np.stack([t.values(task) for t in tables]) for task in TASKS},
-            std=np.stack(stds) if stds else None,
-            group=group_N.astype(np.int64),
-            videos=videos.tolist(),
-        )
+        self.truth = truth
+        # by task: whether a row counts, [N]
+        self.labelled = {**truth.labelled(), AU: valid_au(truth)[:, 0]}
+        self.windows = sorted(candidates)  # the first is 0: the predictions as they are
+        # by task, [W, N, C]
+        self.values = {task: np.stack([t.values(task) for t in tables]) for task in TASKS}
+        self.std = np.stack(stds) if stds else None  # of valence and arousal, [W, N, 2]
+        self.group: NDArray[np.int64] = group_N.astype(np.int64)  # number of each row's video, [N]
+        self.videos: list[str] = videos.tolist()
 
     def of_task(self, task: str, rows: Rows) -> Rows:
         """Those of the rows whose labels count for a task."""

@@ -114,26 +114,24 @@ def join_file(
     Raises:
         PredictionError: as in `join` and `check_rows`.
     """
-    predicted_N, found = check_rows(truth, predictions, path=path, lenient=lenient)
-    asked = truth.take(asked_rows(truth, predicted_N))
-    return join(asked, predictions, lenient=lenient), found
+    rows, found = check_rows(truth, predictions, path=path, lenient=lenient)
+    return join(truth.take(rows), predictions, lenient=lenient), found
 
 
 def check_rows(
     truth: FrameTable, predictions: PredictionTable, *, path: str | os.PathLike[str], lenient: bool
-) -> tuple[NDArray[np.bool_], "Discrepancies"]:
+) -> tuple[NDArray[np.int64], "Discrepancies"]:
     """Checks that the rows of a file are those of the labels; see `join_file`.
 
     Returns:
-        Which rows of labels have a prediction, bool [N], and what is missing, extra or repeated.
+        The `asked_rows` of the labels, and what is missing, extra or repeated.
 
     Raises:
         PredictionError: something is (unless lenient), or nothing fits.
     """
-    predicted_N = match(truth, predictions, lenient=True) >= 0
-    asked = truth.take(asked_rows(truth, predicted_N))
-    found = find_discrepancies(asked, predictions)
-    if found.num_missing == len(asked):
+    rows = asked_rows(truth, predictions)
+    found = find_discrepancies(truth.take(rows), predictions)
+    if found.num_missing == len(rows):
         raise PredictionError(
             "has no row in common with the labels; it has "
             f"{found.extra or 'no rows'}, they have {found.missing}",
@@ -146,11 +144,12 @@ def check_rows(
             path=path,
             remedy="check that both are of the same set, or score what fits with --lenient",
         )
-    return predicted_N, found
+    return rows, found
 
 
-def asked_rows(truth: FrameTable, predicted_N: NDArray[np.bool_]) -> NDArray[np.int64]:
+def asked_rows(truth: FrameTable, predictions: PredictionTable) -> NDArray[np.int64]:
     """Rows that have a label or a prediction, int64 [M]; the others need neither."""
+    predicted_N = match(truth, predictions, lenient=True) >= 0
     return np.flatnonzero(np.any([*truth.labelled().values(), predicted_N], axis=0))
 
 

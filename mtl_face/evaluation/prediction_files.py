@@ -8,6 +8,7 @@ looked at, and `read` refuses it. Every file is written whole or not at all.
 """
 
 import csv
+import itertools
 import json
 import operator
 import os
@@ -32,10 +33,7 @@ from mtl_face.tasks import AU_NAMES
 
 _SCHEMA_KEY = b"mtl_face.predictions"
 _REMEDY = "use a file of predictions that this program wrote (.parquet or .csv)"
-_READ_COLUMNS = (
-    *REQUIRED_COLUMNS,
-    *(name for group in OPTIONAL_COLUMNS.values() for name in group),
-)
+_READ_COLUMNS = (*REQUIRED_COLUMNS, *itertools.chain(*OPTIONAL_COLUMNS.values()))
 _DECISION_COLUMNS = ("expression", *(f"{name}_present" for name in AU_NAMES))
 _TEXT_COLUMNS = tuple(name for name in KEY_COLUMNS if name != "frame")
 

@@ -84,7 +84,7 @@ class Smoothing:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `Smoothing(**values)` is the inverse."""
-        return {**dataclasses.asdict(self), "windows": dict(self.windows)}
+        return dataclasses.asdict(self)
 
     def changes(self, task: str) -> bool:
         """Whether the task is smoothed at all."""
@@ -171,21 +171,21 @@ def _smooth_columns(
     _, first_U, place_M, number_U = np.unique(
         image_M, return_index=True, return_inverse=True, return_counts=True
     )
-    mean_UC = np.empty((len(first_U), value_NC.shape[1]), order="F")
-    for c, value_N in enumerate(value_NC.T):
-        mean_UC[:, c] = np.bincount(place_M, value_N[present_N], len(first_U)) / number_U
-
+    sum_CU = np.array([np.bincount(place_M, value_N[present_N]) for value_N in value_NC.T])
+    mean_UC = (sum_CU / number_U).T
     window = smoothing.windows[task]
-    reach = gaussian_reach(window) if smoothing.kernel == "gaussian" else int(window)
+    reach = int(window)
+    if smoothing.kernel == "gaussian":
+        # a pair of boxes is kept if it may hold a pair of samples within reach, and is 2 boxes wide
+        reach = math.ceil((_REACH + 4.0) * window) + 1
     frame_U = np.arange(len(first_U)) if smoothing.unit == "samples" else frame_M[first_U]
     position_U = axis_positions(video_M[first_U], frame_U, reach)
     if smoothing.kernel == "gaussian":
         mean_UC = gaussian_means(position_U, mean_UC, window)
     else:
         mean_UC = box_means(position_U, mean_UC, int(window))
-    result_NC = value_NC.copy(order="F")
-    for c, mean_U in enumerate(mean_UC.T):
-        result_NC[present_N, c] = mean_U[place_M]
+    result_NC = value_NC.copy()
+    result_NC[present_N] = mean_UC[place_M]
     return result_NC
 
 
@@ -198,12 +198,6 @@ _DIRECT = 24
 
 _COLUMNS_AT_ONCE = 8
 """Bounds the memory of the values at nodes."""
-
-
-def gaussian_reach(std: float) -> int:
-    """The shortest distance at which `gaussian_means` never mixes two samples."""
-    # a pair of boxes is kept if it may hold a pair of samples within reach, and is 2 boxes wide
-    return math.ceil((_REACH + 4.0) * std) + 1
 
 
 def axis_positions(

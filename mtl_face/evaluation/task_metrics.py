@@ -71,7 +71,7 @@ class ValenceArousal:
         self._truth_M2 = joined.truth.va[self._rows].astype(np.float64)
         self._mean_M2 = table.va[self._rows]
         self._clipped_M2 = np.clip(self._mean_M2, -1.0, 1.0)
-        self._std_M2 = None if table.va_std is None else table.va_std[self._rows]
+        self._std_M2: Any = None if table.va_std is None else table.va_std[self._rows]
         self.num_valid = len(self._truth_M2)
         self.without_uncertainty = STD_REASON if self._std_M2 is None else None
         if not (np.abs(self._truth_M2) <= 1.0).all():
@@ -121,7 +121,6 @@ class ValenceArousal:
         yield _risk(self._videos, [self._rows], *self._confidence_and_loss(), VA)
 
     def _confidence_and_loss(self) -> tuple[Floats, Floats]:
-        assert self._std_M2 is not None
         loss_M = ((self._clipped_M2 - self._truth_M2) ** 2).mean(axis=1)
         return -(self._std_M2**2).sum(axis=1), loss_M
 
@@ -141,7 +140,6 @@ class ValenceArousal:
 
     def uncertainty_details(self) -> dict[str, Any]:
         """Mean standard deviations, and the curve of risk, which is the mean square error."""
-        assert self._std_M2 is not None
         return {
             "mean_std": dict(zip(VA_NAMES, self._std_M2.mean(axis=0).tolist(), strict=True)),
             "risk_coverage": risk_coverage(*self._confidence_and_loss()),
@@ -157,7 +155,7 @@ class ActionUnits:
         truth_NA = np.where(self._mask_NA, joined.truth.au, 0.0)
         self._truth_NA = as_classes(truth_NA, 2).astype(np.float64)
         self._present_NA = joined.predictions.au == 1
-        self._logits_NA = joined.predictions.au_logits
+        self._logits_NA: Any = joined.predictions.au_logits
         self.num_valid = int(self._mask_NA.any(axis=1).sum())
         self.without_uncertainty = LOGITS_REASON if self._logits_NA is None else None
 
@@ -188,19 +186,15 @@ class ActionUnits:
 
     def _losses(self) -> Floats:
         """Number of labels, negative log likelihood, Brier score: sums [V, A, 3]."""
-        assert self._logits_NA is not None
-        everything = np.ones(len(self._mask_NA), np.bool_)
         losses = binary_losses(self._truth_NA, self._logits_NA)
-        columns = [
-            part_NA[:, i] * self._mask_NA[:, i]
-            for i in range(len(AU_NAMES))
-            for part_NA in (np.ones_like(self._truth_NA), *losses)
-        ]
+        part_NA3 = np.stack([np.ones_like(self._truth_NA), *losses], axis=-1)
+        part_NA3 *= self._mask_NA[..., None]
+        everything = np.ones(len(part_NA3), np.bool_)
+        columns = list(part_NA3.reshape(-1, 3 * len(AU_NAMES)).T)
         return self._videos.sums(everything, columns).reshape(-1, len(AU_NAMES), 3)
 
     def _bins(self) -> Floats:
         """Sums of `reliability` over bins of each action unit by itself, [V, A, 3, B]."""
-        assert self._logits_NA is not None
         histograms = []
         for i, rows in enumerate(self._mask_NA.T):
             probability_M = expit(self._logits_NA[rows, i])
@@ -211,7 +205,6 @@ class ActionUnits:
 
     def _confidence_and_loss(self) -> tuple[Floats, NDArray[np.bool_]]:
         """Of all decisions that count, action unit by action unit."""
-        assert self._logits_NA is not None
         mask_AN, present_AN = self._mask_NA.T, self._present_NA.T
         probability_AN = expit(self._logits_NA.T)
         confidence_AN = np.where(present_AN, probability_AN, 1.0 - probability_AN)
@@ -238,7 +231,6 @@ class ActionUnits:
 
     def uncertainty_details(self) -> dict[str, Any]:
         """Calibration errors of each action unit; reliability and risk of all pooled."""
-        assert self._logits_NA is not None
         bins = self._bins().sum(axis=0)
         errors = {
             "ece": expected_calibration_error(bins),
@@ -269,7 +261,7 @@ class Expressions:
         self._truth_M = as_classes(joined.truth.expression[self._rows], len(EXPRESSION_NAMES))
         self._decision_M = joined.predictions.expression[self._rows]
         logits_NE = joined.predictions.expression_logits
-        self._logits_ME = None if logits_NE is None else logits_NE[self._rows]
+        self._logits_ME: Any = None if logits_NE is None else logits_NE[self._rows]
         self.num_valid = len(self._truth_M)
         self.without_uncertainty = LOGITS_REASON if logits_NE is None else None
 
@@ -310,7 +302,6 @@ class Expressions:
 
     def _confidence_and_loss(self) -> tuple[Floats, NDArray[np.bool_]]:
         """Probability of the class decided for, and whether it is another than the true one."""
-        assert self._logits_ME is not None
         log_ME = log_softmax(self._logits_ME, axis=1)
         decided_M = np.take_along_axis(log_ME, self._decision_M[:, None], axis=1)[:, 0]
         return np.exp(decided_M), self._decision_M != self._truth_M

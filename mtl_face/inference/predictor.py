@@ -272,11 +272,10 @@ class Predictor:
         if self.forward.mesh is not None:
             size = -(-size // self.forward.mesh.size) * self.forward.mesh.size
         for start in range(0, count, size):
-            part = image_NSSC[start : start + size]
-            image_BSSC = np.zeros((size, *part.shape[1:]), np.uint8)
-            image_BSSC[: len(part)] = part
-            index_B = np.full(size, -1, np.int32)
-            index_B[: len(part)] = np.arange(start, start + len(part))
+            image_BSSC = np.zeros((size, *image_NSSC.shape[1:]), np.uint8)
+            image_BSSC[: count - start] = image_NSSC[start : start + size]
+            index_B = np.arange(start, start + size, dtype=np.int32)
+            index_B[count - start :] = -1
             yield self.forward.place({"image": image_BSSC, "index": index_B})
 
 
@@ -316,8 +315,8 @@ def predict_rows(
 ) -> dict[str, NDArray[np.float32]]:
     """Runs the network over batches and puts the outputs in the order of the rows.
 
-    A batch holds `image` uint8 [B, H, W, 3] and `index` int32 [B], the row that each image belongs
-    to (-1: padding). `sizes` are the widths of the outputs to keep, by name.
+    Batches are those of `Predictor.predict_batches`; `sizes` are the widths of the outputs to keep,
+    by name.
 
     Returns:
         [num_rows, size] by name: `va` [num_rows, 2], `au` [num_rows, 12] and `expr` [num_rows, 8]

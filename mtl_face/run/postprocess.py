@@ -17,12 +17,18 @@ from mtl_face.evaluation import calibration as calibrations
 from mtl_face.evaluation import calibration_fit, ensemble, prediction_files
 from mtl_face.evaluation.calibration import Calibration, CalibrationError
 from mtl_face.evaluation.calibration_fit import Search
-from mtl_face.evaluation.joining import asked_rows, match
+from mtl_face.evaluation.joining import asked_rows
 from mtl_face.evaluation.smoothing import Scale, Smoothing, smooth
 from mtl_face.files import sha256, write_json
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
-from mtl_face.tables import EPISTEMIC_FIELDS, FrameTable, PredictionError, PredictionTable
+from mtl_face.tables import (
+    EPISTEMIC_FIELDS,
+    FrameTable,
+    PredictionError,
+    PredictionTable,
+    row_codes,
+)
 
 if TYPE_CHECKING:
     from mtl_face.config import Config
@@ -127,9 +133,8 @@ def _warnings(table: PredictionTable, fitted: Calibration) -> list[str]:
     """Where a score of these predictions would not mean what it seems to."""
     lines = []
     fitted_on = fitted.fitted_on
-    pairs = sorted(set(zip(table.dataset.tolist(), table.video.tolist(), strict=True)))
-    datasets, videos = np.array(pairs).reshape(-1, 2).T
-    groups = set(calibrations.group_names(datasets, videos).tolist())
+    _, rows = np.unique(row_codes(table.dataset, table.video), return_index=True)
+    groups = set(calibrations.group_names(table.dataset[rows], table.video[rows]).tolist())
     shared = groups & set(fitted_on.get("videos", ()))
     if shared:
         measured = fitted_on.get("scores", {}).get("cross_fitted", {}).get("p")
@@ -191,15 +196,12 @@ def spreads(mean: PredictionTable) -> dict[str, float]:
 
     Tasks of which nothing is known are left out.
     """
-    spreads = {
-        task: np.array([getattr(mean, field) for field in fields])
-        for task, fields in EPISTEMIC_FIELDS.items()
-    }
-    return {
-        task: float(np.sqrt(np.nanmean(np.square(spread))))
-        for task, spread in spreads.items()
-        if not np.isnan(spread).all()
-    }
+    found = {}
+    for task, fields in EPISTEMIC_FIELDS.items():
+        spread = np.array([getattr(mean, field) for field in fields])
+        if not np.isnan(spread).all():
+            found[task] = float(np.sqrt(np.nanmean(np.square(spread))))
+    return found
 
 
 def data_set_of(table: PredictionTable, path: Path, *, remedy: str) -> str:
@@ -235,7 +237,7 @@ def labelled_files(predictions: Path, labels: Path) -> Labelled:
         )
     name = data_set_of(table, predictions, remedy="calibrate on predictions of one")
     truth = read_labels(labels, dataset=name)
-    truth = truth.take(asked_rows(truth, match(truth, table, lenient=True) >= 0))
+    truth = truth.take(asked_rows(truth, table))
     return Labelled(predictions, table, str(labels), truth)
 
 

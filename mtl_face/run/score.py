@@ -19,7 +19,7 @@ from data_pipeline.formats.submission import read_submission
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import comparison, prediction_files, scoring
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
-from mtl_face.evaluation.joining import asked_rows, check_rows, join_both, join_file
+from mtl_face.evaluation.joining import check_rows, join_both, join_file
 from mtl_face.report import Report, write_report
 from mtl_face.run import Say, postprocess
 from mtl_face.run import workdir as workdirs
@@ -135,12 +135,12 @@ def compare_files(first: Path, second: Path, how: Scoring) -> dict[str, Any]:
     if _data_set(second, two) != dataset:  # a submission names none
         two = dataclasses.replace(two, dataset=np.full(len(two), dataset))
     truth = read_labels(how.truth, dataset=dataset).only_tasks(common)
-    predicted, warnings = [], []
+    asked, warnings = [], []
     for (path, _, notes), table in zip(read, (one, two), strict=True):
         rows, found = check_rows(truth, table, path=path, lenient=how.lenient)
-        predicted.append(rows)
+        asked.append(rows)
         warnings += [f"{path}: {line}" for line in (*notes, *found.lines())]
-    truth = truth.take(asked_rows(truth, predicted[0] & predicted[1]))
+    truth = truth.take(np.intersect1d(asked[0], asked[1]))
     joined = join_both(truth, one, two, lenient=how.lenient)
     result = comparison.compare(*joined, num_resamples=how.num_resamples, seed=how.seed)
     result["files"] = {"first": str(first), "second": str(second), "truth": str(how.truth)}

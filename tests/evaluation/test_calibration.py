@@ -143,5 +143,5 @@ def test_files_of_another_kind(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(CalibrationError, match="no calibration"):
         calibrations.read(tmp_path / "c.json")
-    with pytest.raises(CalibrationError, match="cannot be read"):
+    with pytest.raises(CalibrationError, match="the calibration does not exist"):
         calibrations.read(tmp_path / "absent.json")
