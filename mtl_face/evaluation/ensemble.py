@@ -134,8 +134,14 @@ def _all_rows(members: Sequence[PredictionTable]) -> PredictionTable:
 def _metadata(
     members: Sequence[PredictionTable], names: Sequence[str], on: Scale, missing: Missing
 ) -> dict[str, Any]:
-    """Metadata of the mean; PredictionError if the members cannot be averaged."""
-    first = members[0].metadata.get("smoothing")
+    """Metadata of the mean; PredictionError if the members cannot be averaged.
+
+    Members of one definition of a probability may have different divisors, and those of the mean
+    are then None.
+    """
+    smoothing = members[0].metadata.get("smoothing")
+    probability: dict[str, Any] = {}  # of the first member that states one
+    stated_by = ""
     for member, name in zip(members, names, strict=True):
         if member.is_calibrated:
             raise PredictionError(
@@ -143,22 +149,34 @@ def _metadata(
                 path=name,
                 remedy="average uncalibrated predictions, then calibrate the mean",
             )
-        if (member.metadata.get("smoothing") or None) != (first or None):
+        if (member.metadata.get("smoothing") or None) != (smoothing or None):
             raise PredictionError(
                 f"was smoothed differently ({member.metadata.get('smoothing')}) from {names[0]} "
-                f"({first})",
+                f"({smoothing})",
                 path=name,
                 remedy="average unsmoothed predictions, and smooth them on the way: --window=30",
             )
+        own = member.metadata.get("probability") or {}
+        if not member.stands_for(probability):
+            raise PredictionError(
+                f"has the probability {own['definition']}, {stated_by} has "
+                f"{probability['definition']}",
+                path=name,
+                remedy="evaluate or predict one of them again with the other's "
+                "evaluation.probability",
+            )
+        if not probability:
+            probability, stated_by = own, name
     shared = {
         key: value
         for key, value in members[0].metadata.items()
         if all(member.metadata.get(key) == value for member in members)
     }
+    if all(member.metadata.get("probability") for member in members):
+        shared.setdefault("probability", {**members[0].metadata["probability"], "divisors": None})
     kept = ("step", "weights_sha256", "provenance", "probability")
     return {
         **shared,
-        **_probability(members, names),
         "ensemble": {
             "on": "logits" if on == "values" else on,
             "missing": missing,
@@ -169,31 +187,3 @@ def _metadata(
             ],
         },
     }
-
-
-def _probability(members: Sequence[PredictionTable], names: Sequence[str]) -> dict[str, Any]:
-    """The statement of the mean, empty if a member has none; PredictionError if they disagree.
-
-    Members of one definition may have different divisors, and those of the mean are then None.
-    """
-    known = [
-        (member, name, probability)
-        for member, name in zip(members, names, strict=True)
-        if (probability := member.metadata.get("probability"))
-    ]
-    if not known:
-        return {}
-    _, first_name, first = known[0]
-    for member, name, probability in known:
-        if not member.stands_for(first):
-            raise PredictionError(
-                f"has the probability {probability['definition']}, {first_name} has "
-                f"{first['definition']}",
-                path=name,
-                remedy="evaluate or predict one of them again with the other's "
-                "evaluation.probability",
-            )
-    if len(known) < len(members):
-        return {}
-    same = all(probability == first for _, _, probability in known)
-    return {"probability": first if same else {**first, "divisors": None}}

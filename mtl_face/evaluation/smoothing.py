@@ -203,18 +203,11 @@ _COLUMNS_AT_ONCE = 8
 def axis_positions(
     group_N: NDArray[np.int64], frame_N: NDArray[np.int64], reach: int
 ) -> NDArray[np.int64]:
-    """Lays the frames of all groups on one axis.
+    """Lays the frames of all groups on one axis: int64 [N], strictly increasing, from 0.
 
-    Distances within a group are kept up to `reach`; a longer gap, and the step from one group to
-    the next, become just longer than that. So positions stay small, whatever the frame numbers.
-
-    Args:
-        group_N: group of each sample, int [N], in blocks.
-        frame_N: frame number, int [N], strictly increasing within a group.
-        reach: the longest distance that matters.
-
-    Returns:
-        int64 [N], strictly increasing, from 0.
+    Distances within a group are kept up to `reach`, the longest that matters; a longer gap, and the
+    step from one group to the next, become just longer than that. So positions stay small, whatever
+    the frame numbers. Groups lie in blocks, and frame numbers strictly increase within one.
     """
     step_N = np.minimum(np.diff(frame_N), reach + 1)
     step_N[np.diff(group_N) != 0] = reach + 1
@@ -224,19 +217,13 @@ def axis_positions(
 def box_means(
     position_N: NDArray[np.int64], value_NC: NDArray[np.float64], window: int
 ) -> NDArray[np.float64]:
-    """Mean over the samples at position - window // 2 ... position + (window - 1) // 2.
+    """Mean over the samples at position - window // 2 ... position + (window - 1) // 2, [N, C].
+
+    Positions strictly increase, values are finite, and the window is at least 1.
 
     The axis is cut into blocks as long as the window, so that a window is the end of one block
     and the beginning of the next. A window's sum is that of two running sums, from a block's begin
     and to its end. Nothing is subtracted, so no digit is lost, however long the axis.
-
-    Args:
-        position_N: positions, int64 [N], strictly increasing.
-        value_NC: finite values, float64 [N, C].
-        window: length of the window, at least 1.
-
-    Returns:
-        float64 [N, C].
     """
     if not len(position_N):
         return value_NC.copy()
@@ -276,15 +263,10 @@ def _running_sums(chain: NDArray[np.float64], value_N: NDArray[np.float64]) -> N
 def gaussian_means(
     position_N: NDArray[np.int64], value_NC: NDArray[np.float64], std: float
 ) -> NDArray[np.float64]:
-    """Mean with the weights exp(-distance^2 / (2 std^2)) of all samples within 8 std.
+    """Mean with the weights exp(-distance^2 / (2 std^2)) of all samples within 8 std, [N, C].
 
-    Args:
-        position_N: positions, int64 [N], strictly increasing.
-        value_NC: finite values, float64 [N, C].
-        std: standard deviation, in the unit of the positions, above 0.
-
-    Returns:
-        float64 [N, C]; exact to about 1e-11 of the largest value.
+    Positions strictly increase, values are finite, and `std`, in the unit of the positions, is
+    above 0. Exact to about 1e-11 of the largest value.
     """
     weighted_NC = np.column_stack([value_NC, np.ones(len(position_N))])
     within_N = np.searchsorted(position_N, position_N + _REACH * std) - np.arange(len(position_N))

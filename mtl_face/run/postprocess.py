@@ -133,8 +133,9 @@ def _warnings(table: PredictionTable, fitted: Calibration) -> list[str]:
     """Where a score of these predictions would not mean what it seems to."""
     lines = []
     fitted_on = fitted.fitted_on
-    _, rows = np.unique(row_codes(table.dataset, table.video), return_index=True)
-    groups = set(calibrations.group_names(table.dataset[rows], table.video[rows]).tolist())
+    pairs = sorted(set(zip(table.dataset.tolist(), table.video.tolist(), strict=True)))
+    datasets, videos = np.array(pairs).reshape(-1, 2).T
+    groups = set(calibrations.group_names(datasets, videos).tolist())
     shared = groups & set(fitted_on.get("videos", ()))
     if shared:
         measured = fitted_on.get("scores", {}).get("cross_fitted", {}).get("p")
