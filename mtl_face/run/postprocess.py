@@ -22,13 +22,7 @@ from mtl_face.evaluation.smoothing import Scale, Smoothing, smooth
 from mtl_face.files import sha256, write_json
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
-from mtl_face.tables import (
-    EPISTEMIC_FIELDS,
-    FrameTable,
-    PredictionError,
-    PredictionTable,
-    row_codes,
-)
+from mtl_face.tables import EPISTEMIC_FIELDS, FrameTable, PredictionError, PredictionTable
 
 if TYPE_CHECKING:
     from mtl_face.config import Config
