@@ -176,7 +176,8 @@ def _smooth_columns(
     window = smoothing.windows[task]
     reach = int(window)
     if smoothing.kernel == "gaussian":
-        # a pair of boxes is kept if it may hold a pair of samples within reach, and is 2 boxes wide
+        # Beyond this nothing is mixed: a pair of boxes is kept if it may hold a pair of samples
+        # within reach, and is 2 boxes wide.
         reach = math.ceil((_REACH + 4.0) * window) + 1
     frame_U = np.arange(len(first_U)) if smoothing.unit == "samples" else frame_M[first_U]
     position_U = axis_positions(video_M[first_U], frame_U, reach)
