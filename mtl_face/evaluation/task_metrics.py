@@ -54,7 +54,7 @@ from mtl_face.evaluation.uncertainty_measures import (
 )
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA, VA_NAMES
 
-LOGITS_REASON = "there are decisions only: this needs logits, as in a .parquet or .csv of ours"
+LOGITS_REASON = "there are decisions only: this needs logits, as in a file of predictions"
 STD_REASON = "the predictions have no valence_std and arousal_std"
 
 
