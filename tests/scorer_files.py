@@ -83,3 +83,12 @@ def write_va_folder(folder: Path, labels: FrameTable) -> Path:
 def write_predictions(path: Path, table: PredictionTable) -> Path:
     prediction_files.write(table, path)
     return path
+
+
+def write_files(folder: Path, num_rows: int, *names: str) -> PredictionTable:
+    """Writes `truth.txt`, and predictions of its rows, which are returned, under each name."""
+    labels, table = make_rows(num_rows)
+    write_truth(folder / "truth.txt", labels)
+    for name in names:
+        prediction_files.write(table, folder / name)
+    return table

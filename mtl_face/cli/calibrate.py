@@ -11,7 +11,6 @@ from mtl_face.tasks import TASKS
 
 if TYPE_CHECKING:
     from mtl_face.evaluation.calibration import Calibration
-    from mtl_face.evaluation.calibration_fit import Search
 
 _REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --model=RUN, an evaluated run"
 
@@ -46,9 +45,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
+    from mtl_face.evaluation.calibration_fit import Search
     from mtl_face.run import postprocess
 
-    search = _search(options)
+    try:
+        search = Search(
+            windows=[float(part) for part in options.windows.split(",")],
+            kernel=options.kernel,
+            unit=options.unit,
+            on=options.smoothed,
+            num_folds=options.folds,
+            keep_all=options.keep_all,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"--windows={options.windows} is no list of windows: {error}",
+            remedy="write --windows=0,10,30,60; --windows=0 fits no smoothing",
+        ) from error
     if options.model is None:
         if options.predictions is None or options.truth is None or config is not None:
             raise ConfigError("calibrate needs predictions and their labels", remedy=_REMEDY)
@@ -65,26 +78,6 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         "--truth of other videos, or with --model"
     )
     return 0
-
-
-def _search(options: argparse.Namespace) -> "Search":
-    """What the flags let the fit try; ConfigError if `--windows` is no list of windows."""
-    from mtl_face.evaluation.calibration_fit import Search
-
-    try:
-        return Search(
-            windows=[float(part) for part in options.windows.split(",")],
-            kernel=options.kernel,
-            unit=options.unit,
-            on=options.smoothed,
-            num_folds=options.folds,
-            keep_all=options.keep_all,
-        )
-    except ValueError as error:
-        raise ConfigError(
-            f"--windows={options.windows} is no list of windows: {error}",
-            remedy="write --windows=0,10,30,60; --windows=0 fits no smoothing",
-        ) from error
 
 
 def _lines(fitted: "Calibration") -> list[str]:

@@ -156,34 +156,29 @@ def kernel(parser: argparse.ArgumentParser, on: str) -> None:
     )
 
 
-_EXAMPLES = "--window=30 for all tasks, or --window=va:30,au:30,expr:60"
-
-
 def smoothing_asked(options: argparse.Namespace) -> "Smoothing":
     """What the flags of `smoothing` say; ConfigError for a bad window."""
     from mtl_face.evaluation.smoothing import Smoothing
 
-    windows = windows_by_task(options.window)
     how = {"kernel": options.kernel, "unit": options.unit, "on": options.smoothed}
     try:
-        return Smoothing(**how, windows=windows)
+        return Smoothing(**how, windows=windows_by_task(options.window))
     except ValueError as error:
-        raise ConfigError(f"--window={options.window}: {error}", remedy=_EXAMPLES) from error
+        raise ConfigError(
+            f"--window={options.window} is no window: {error}",
+            remedy="write --window=30 for all tasks, or --window=va:30,au:30,expr:60",
+        ) from error
 
 
 def windows_by_task(text: str) -> dict[str, float]:
-    """The windows in `30` or `va:30,au:30,expr:60`, by task; ConfigError for another text."""
+    """The windows in `30` or `va:30,au:30,expr:60`, by task; ValueError for another text."""
     windows: dict[str, float] = {}
     for part in text.split(","):
         name, colon, number = part.strip().rpartition(":")
         names = TASKS if not colon and "," not in text else (name,)
-        try:
-            if windows.keys() & names or not set(names) <= set(TASKS):
-                raise ValueError(name)
-            windows |= dict.fromkeys(names, float(number))
-        except ValueError as error:
-            problem = f"--window={text} is no window"
-            raise ConfigError(problem, remedy=f"write {_EXAMPLES}") from error
+        if windows.keys() & names or not set(names) <= set(TASKS):
+            raise ValueError(f"{part!r} names no task or repeats one")
+        windows |= dict.fromkeys(names, float(number))
     return windows
 
 
@@ -205,35 +200,27 @@ def challenge(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class _Model(argparse.Action):
-    """Stores the path of a model; a second one is an error, whatever its spelling."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        del parser
-        if namespace.model is not None:
-            raise ConfigError(
-                f"{option_string}={values} names a second model, besides {namespace.model}",
-                remedy="give one --model=RUN or --model=EXPORT",
-            )
-        namespace.model = values
-
-
 def model(parser: argparse.ArgumentParser, *, exports: bool = True, required: bool = False) -> None:
     """`--model`, and its older spellings `--workdir` and `--params`.
 
-    Without `exports` it names a run, and the spelling `--params` is left out.
+    Without `exports` it names a run, and the spelling `--params` is left out. A second one is an
+    error, whatever its spelling.
     """
+    named: list[Path] = []
+
+    def only_one(text: str) -> Path:
+        named.append(named_path(text))
+        if len(named) > 1:
+            raise ConfigError(
+                f"{named[1]} is a second model, besides {named[0]}",
+                remedy="give one --model=RUN or --model=EXPORT",
+            )
+        return named[0]
+
     parser.add_argument(
         *("--model", "--workdir", "--params")[: 3 if exports else 2],
         dest="model",
-        action=_Model,
-        type=named_path,
+        type=only_one,
         required=required,
         metavar="RUN|EXPORT" if exports else "RUN",
         help="folder of a trained run"

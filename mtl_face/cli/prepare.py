@@ -79,7 +79,9 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         print("next: correct what is listed as error, then python run.py train with this --config")
     else:
         if options.num_videos is not None:
-            config = _with_num_videos(config, options.num_videos)
+            values = config_lib.to_dict(config)
+            values["data"]["rendered_faces"]["num_videos"] = options.num_videos
+            config = config_lib.validate(values)
         roots = prepare.check(config.data, say=print, bar=Progress)
         print(f"all rows and images are sound: {', '.join(map(str, roots))}")
         print("next: python run.py train with the same --config and --workdir=DIR")
@@ -130,9 +132,3 @@ def _check_flags(options: argparse.Namespace) -> None:
             "--num_videos goes with neither --audit nor --shards",
             remedy="give --config.data.rendered_faces.num_videos=N",
         )
-
-
-def _with_num_videos(config: Config, number: int) -> Config:
-    values = config_lib.to_dict(config)
-    values["data"]["rendered_faces"]["num_videos"] = number
-    return config_lib.validate(values)

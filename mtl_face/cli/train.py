@@ -19,10 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="after the first step, list the seconds that each part of the start took",
     )
-    _processes(parser)
-
-
-def _processes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "several processes",
         "the same line on every host; TPU pods, SLURM (srun) and Open MPI (mpirun) need no flags",

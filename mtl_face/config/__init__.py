@@ -9,7 +9,6 @@ overrides, checks every field and returns a frozen `Config`. The network takes i
 
 from mtl_face.config.check import parse_value, validate
 from mtl_face.config.dotted import (
-    affects,
     common,
     default,
     differences,
@@ -40,7 +39,6 @@ __all__ = [
     "DataSetConfig",
     "ModelConfig",
     "OptimizerConfig",
-    "affects",
     "common",
     "default",
     "differences",

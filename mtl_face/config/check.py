@@ -50,26 +50,25 @@ def parse_value(name: str, text: str) -> Any:
     field = find(name)
     if field is None:
         raise _unknown(name)
-    return _check(name, field, _parse(name, field, text))
-
-
-def _parse(name: str, field: dataclasses.Field, text: str) -> Any:
     kind, may_be_none = kind_of(field)
     if may_be_none and text.lower() in ("none", "null", ""):
         return None
+    value: Any
     try:
         if typing.get_origin(kind) is tuple:
             item = typing.get_args(kind)[0]
             parts = text.strip("()[] ").split(",")
-            return tuple(item(part) for part in (parts if parts[-1].strip() else parts[:-1]))
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        return kind(text)
+            value = tuple(item(part) for part in (parts if parts[-1].strip() else parts[:-1]))
+        elif kind is bool:
+            value = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        else:
+            value = kind(text)
     except (ValueError, KeyError):
         raise ConfigError(
             f"{name} is {_shown(text)}, expected {describe(kind)}",
             remedy=f"{name}: {field.metadata['meaning']} (default {field.default!r})",
         ) from None
+    return _check(name, field, value)
 
 
 def _shown(value: Any) -> str:

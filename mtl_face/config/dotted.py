@@ -13,8 +13,6 @@ from mtl_face.config.schema import Config
 ANY_NAME = "NAME"
 """Stands in a dotted name for one that the experiment chooses."""
 
-_INITIAL_WEIGHTS = "model.backbone.init_from"
-
 _KEPT_BY_A_RUN = ("network", "training", "data", "course")
 """What the settings affect that a run keeps from its start to its end."""
 
@@ -84,7 +82,7 @@ def differences(saved: Mapping[str, Any], config: Config) -> list[str]:
         and (
             affects(name) in (*_KEPT_BY_A_RUN, None)
             # Initial weights may move; whether there are any may not change.
-            or (name == _INITIAL_WEIGHTS and None in (old.get(name), new.get(name)))
+            or (name == "model.backbone.init_from" and None in (old.get(name), new.get(name)))
         )
     ]
 
@@ -99,9 +97,10 @@ def of_step(config: Config) -> dict[str, Any]:
 
     The size of the batch is not among them: the step takes it from its arguments.
     """
-    fields_by_name = ((name, find(name), value) for name, value in flat(config).items())
     return {
-        name: value for name, field, value in fields_by_name if field and field.metadata["step"]
+        name: value
+        for name, value in flat(config).items()
+        if (field := find(name)) and field.metadata["step"]
     }
 
 

@@ -1,12 +1,10 @@
 """Reads a config file of `configs/` and applies the command line's overrides."""
 
-import contextlib
 import difflib
 import importlib.util
 import sys
 import traceback
-import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ from mtl_face.config.check import build, parse_value, section_expected, validate
 from mtl_face.config.schema import Config
 from mtl_face.errors import ConfigError
 
-_PACKAGE = "mtl_face_config_files"
-"""Stands for the folder of a config file while the file runs."""
+_PACKAGE = "mtl_face_config_file"
+"""Name of a config file while it runs: a package of its folder, so that it imports neighbours."""
 
 
 def load(path: str | Path, overrides: Iterable[str] = (), *, reads_data: bool = True) -> Config:
@@ -142,21 +140,21 @@ def _file_of(name: str | Path) -> Path:
 
 
 def _run_config_file(path: Path) -> dict[str, Any]:
-    name = f"{_PACKAGE}.{path.stem.replace('.', '_')}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    folder = [str(path.parent)]
+    spec = importlib.util.spec_from_file_location(_PACKAGE, path, submodule_search_locations=folder)
     if spec is None or spec.loader is None:
         raise ConfigError("is not a Python file", path=path, remedy="give a file of configs/")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[_PACKAGE] = module
     try:
-        with _relative_imports(path.parent):
-            spec.loader.exec_module(module)
-            if not callable(getattr(module, "get_config", None)):
-                raise ConfigError(
-                    "has no function get_config()",
-                    path=path,
-                    remedy="copy a file of configs/ and change what your experiment changes",
-                )
-            settings = module.get_config()
+        spec.loader.exec_module(module)
+        if not callable(getattr(module, "get_config", None)):
+            raise ConfigError(
+                "has no function get_config()",
+                path=path,
+                remedy="copy a file of configs/ and change what your experiment changes",
+            )
+        settings = module.get_config()
         if isinstance(settings, config_dict.ConfigDict):
             return settings.to_dict()
     except ConfigError:
@@ -169,24 +167,14 @@ def _run_config_file(path: Path) -> dict[str, Any]:
             line=line,
             remedy="correct it; `python run.py settings` lists fields and types",
         ) from error
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]:
+            del sys.modules[name]
     raise ConfigError(
         f"get_config() returned {type(settings).__name__}, not a ConfigDict",
         path=path,
         remedy="start from mtl_face.config.default()",
     )
-
-
-@contextlib.contextmanager
-def _relative_imports(folder: Path) -> Iterator[None]:
-    """Lets a config file import its neighbours with `from . import NAME`, wherever it lies."""
-    package = types.ModuleType(_PACKAGE)
-    package.__path__ = [str(folder)]
-    sys.modules[_PACKAGE] = package
-    try:
-        yield
-    finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]:
-            del sys.modules[name]
 
 
 def _line_in(path: Path, error: BaseException) -> int | None:

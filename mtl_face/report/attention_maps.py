@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.report.page import Picture, embed
+from mtl_face.report.scores import TASK_WORDS
 from mtl_face.tasks import TASKS
-
-TOKENS = {"va": "valence/arousal", "au": "action units", "expr": "expression"}
-"""What each token is for, in words, in the order of `mtl_face.tasks.TASKS`."""
 
 _HEAT = np.array([[68, 1, 84], [200, 60, 60], [253, 180, 50], [255, 255, 200]], np.float64)
 """Colours of the overlay from no weight to much: dark, then warm, then pale."""
@@ -67,7 +65,7 @@ def on_face(
             ),
             token,
         )
-        for token, weight_hw in zip(TOKENS.values(), maps_Thw, strict=True)
+        for token, weight_hw in zip(TASK_WORDS.values(), maps_Thw, strict=True)
     ]
 
 

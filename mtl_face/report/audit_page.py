@@ -13,12 +13,13 @@ import numpy as np
 
 from mtl_face import tasks
 from mtl_face.report.page import Cell, Picture, Row, Table, embed, write_page
+from mtl_face.report.scores import AU_LABELS
 
 _PAIRS_SHOWN = 24
 _CONFLICTS_SHOWN = 12
 _VIDEOS_SHOWN = 20
 
-_UNITS = [f"AU{number}" for number in tasks.AU_NUMBERS]
+_UNITS = [name.upper() for name in tasks.AU_NAMES]
 _SHARED = {"videos": "Videos", "recordings": "Recordings (by name)", "identities": "People"}
 
 Report = dict[str, Any]
@@ -100,11 +101,9 @@ def _expressions(split: str, labels: Report) -> Table:
 
 def _units(split: str, units: Report) -> Table:
     rows = []
-    for name, unit, words in zip(tasks.AU_NAMES, _UNITS, tasks.AU_DESCRIPTIONS, strict=True):
+    for name, label in AU_LABELS.items():
         present, absent, share = (units[name][key] for key in ("present", "absent", "share"))
-        rows.append(
-            [f"{unit} {words}", present, absent, _percent(share, 1), Cell(bar=share or 0.0)]
-        )
+        rows.append([label, present, absent, _percent(share, 1), Cell(bar=share or 0.0)])
     return Table(
         f"{split}: rows with each unit; the bar is the share of the labelled rows.",
         ["Action unit", "Present", "Absent", "Share", ""],

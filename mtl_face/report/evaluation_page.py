@@ -70,6 +70,8 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     metadata = report.predictions.metadata
     provenance = metadata.get("provenance")
     result = scores.Scores(report.metrics)
+    reasons = report.metrics.get("unavailable")
+    caption = "Numbers that could not be computed, by their place in metrics.json"
     images = report.images
     write_page(
         path,
@@ -96,7 +98,9 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
         if isinstance(provenance, Mapping)
         else None,
         settings=_settings(report.config or {}, metadata),
-        absent=_absent(report.metrics),
+        absent=Table(caption, ("Number", "Reason"), list(reasons.items()), kind="words")
+        if reasons
+        else None,
     )
 
 
@@ -114,15 +118,6 @@ def _settings(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[Ta
     if others:
         tables.append(_properties("Where the predictions come from", "Property", others))
     return tables
-
-
-def _absent(metrics: Mapping[str, Any]) -> Table | None:
-    """Numbers that metrics.json holds no value for, and why."""
-    reasons = metrics.get("unavailable")
-    if not reasons:
-        return None
-    caption = "Numbers that could not be computed, by their place in metrics.json"
-    return Table(caption, ("Number", "Reason"), list(reasons.items()), kind="words")
 
 
 def _properties(caption: str, what: str, values: Mapping[str, Any]) -> Table:

@@ -23,14 +23,6 @@ Images = Callable[[int], NDArray[np.uint8] | None]
 Attention = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Pictures uint8 [K, H, W, 3] -> cross-attention weights [K, modules, heads, 3, patches]."""
 
-GROUPS = {
-    "best": "Best frames",
-    "worst": "Worst frames",
-    "uncertain": "Most uncertain frames",
-    "random": "Frames at random",
-}
-"""Headings of the groups of rows."""
-
 
 def examples(
     truth: FrameTable,
@@ -42,7 +34,7 @@ def examples(
     """The rows of `groups`, see `choose`, as cards. Rows of both tables belong together.
 
     Returns:
-        `groups`: cards by heading; `attention`: that of all, see `attention_maps.mean_attention`;
+        `groups`: cards by group; `attention`: that of all, see `attention_maps.mean_attention`;
         whether there are `any_labels`, `has_uncertain` rows and `has_pictures`.
     """
     rows = [int(row) for group in groups.values() for row in group]
@@ -56,11 +48,11 @@ def examples(
     last = dict(zip(pictures, maps[:, -1], strict=False))
     return {
         "any_labels": len(groups["best"]) > 0,
-        "has_uncertain": "uncertain" in groups,
+        "has_uncertain": "most uncertain" in groups,
         "has_pictures": bool(pictures),
         "attention": attention_maps.mean_attention(list(pictures.values()), maps, top),
         "groups": {
-            GROUPS[name]: [
+            name: [
                 card(row, truth, answers, pictures.get(row), last.get(row), top)
                 for row in rows.tolist()
             ]
@@ -197,7 +189,7 @@ def frame_uncertainties(answers: PredictionTable) -> NDArray[np.float64] | None:
 
 
 def choose(truth: FrameTable, answers: PredictionTable, *, num_rows: int) -> dict[str, Rows]:
-    """Picks rows to show by `GROUPS`; `uncertain` is absent where only decisions are known.
+    """Picks rows to show: `best`, `worst`, `most uncertain` (not of mere decisions) and `random`.
 
     Only rows with the greatest number of labelled tasks are compared, or a row with one easy task
     would pass for the best. Each group takes its rows from different videos while it can, since
@@ -213,7 +205,7 @@ def choose(truth: FrameTable, answers: PredictionTable, *, num_rows: int) -> dic
     }
     uncertainty_N = frame_uncertainties(answers)
     if uncertainty_N is not None:
-        orders["uncertain"] = candidates[np.argsort(-uncertainty_N[candidates], kind="stable")]
+        orders["most uncertain"] = candidates[np.argsort(-uncertainty_N[candidates], kind="stable")]
     orders["random"] = np.random.default_rng(0).permutation(candidates)
     groups: dict[str, Rows] = {}
     for number, (name, order) in enumerate(orders.items()):

@@ -98,7 +98,20 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
         ConfigError: the batch or the mesh does not fit the devices.
     """
     variables, card = exported.load(path)
-    _check_settings(config, card, path, say)
+    found = model_differences(card, config.model)
+    if found:
+        raise ExportError(
+            "is another network than that of the settings: " + "; ".join(found),
+            path=path,
+            remedy="leave config (--config) out: the export knows its settings, of which those of "
+            "the data may change (--config.data.NAME=VALUE)",
+        )
+    stored = card["input"]["stored_size"]
+    if stored != config.data.image_size:
+        say(
+            f"note: it was trained on crops of {stored} pixels, these are read at "
+            f"{config.data.image_size} (data.image_size)"
+        )
     forward = _forward(config, sharding.make_mesh(data=config.mesh.data, fsdp=config.mesh.fsdp))
     found = exported.tensor_differences(
         exported.specification(variables),
@@ -162,20 +175,3 @@ def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
         name: _changed(values.get(name, {}), value) if isinstance(value, Mapping) else value
         for name, value in changes.items()
     }
-
-
-def _check_settings(config: Config, card: Mapping[str, Any], path: Path, say: Say) -> None:
-    found = model_differences(card, config.model)
-    if found:
-        raise ExportError(
-            "is another network than that of the settings: " + "; ".join(found),
-            path=path,
-            remedy="leave config (--config) out: the export knows its settings, of which those of "
-            "the data may change (--config.data.NAME=VALUE)",
-        )
-    stored = card["input"]["stored_size"]
-    if stored != config.data.image_size:
-        say(
-            f"note: it was trained on crops of {stored} pixels, these are read at "
-            f"{config.data.image_size} (data.image_size)"
-        )

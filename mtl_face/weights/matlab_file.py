@@ -50,8 +50,10 @@ def _tensors(params: dict[str, NDArray[Any]]) -> dict[str, Entry]:
         name = name.replace("/", "_")
         if name.endswith(_MOMENTS_ENDING) and value.ndim == 2 and value.shape[1] == 2:
             layer = name.removesuffix(_MOMENTS_ENDING)
-            mean, variance = _moments(name, value)
-            tensors |= {f"{layer}.running_mean": mean, f"{layer}.running_var": variance}
+            # In float64: the square and the difference cost digits where the variance is small.
+            variance = np.maximum(value[:, 1].astype(np.float64) ** 2 - _EPSILON, 0.0)
+            tensors[f"{layer}.running_mean"] = Entry.of(name, value[:, 0])
+            tensors[f"{layer}.running_var"] = Entry.of(name, variance)
             continue
         ending = next((ending for ending in _ENDINGS if name.endswith(ending)), None)
         if ending is None:
@@ -65,17 +67,6 @@ def _tensors(params: dict[str, NDArray[Any]]) -> dict[str, Entry]:
         layer = name.removesuffix(ending)
         tensors[f"{layer}.{_ENDINGS[ending]}"] = Entry.of(name, value)
     return tensors
-
-
-def _moments(name: str, value: NDArray[Any]) -> tuple[Entry, Entry]:
-    """Mean and variance, each [C], of the [C, 2] that the file has."""
-
-    def variance() -> NDArray[Any]:
-        # In float64: the square and the difference cost digits where the variance is small.
-        return np.maximum(value[:, 1].astype(np.float64) ** 2 - _EPSILON, 0.0)
-
-    shape = (value.shape[0],)
-    return Entry(name, shape, lambda: value[:, 0]), Entry(name, shape, variance)
 
 
 def _order(mean: NDArray[Any] | None) -> ChannelOrder | None:

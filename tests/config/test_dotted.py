@@ -176,7 +176,7 @@ def test_what_two_cards_may_differ_in():
         "model.backbone.init_channels",
     }
     of_model = {name for name in FIELDS if name.startswith("model.")}
-    assert {name for name in of_model if config.affects(name) != "network"} == free
+    assert {name for name in of_model if dotted.affects(name) != "network"} == free
 
 
 def test_what_an_export_keeps():

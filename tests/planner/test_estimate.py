@@ -42,7 +42,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 """
 
 
-def analysed(**more):
+def analysed(compiled=COMPILED, text=TEXT, **more):
     arguments = {
         "batch_size": 80,
         "chip": CHIP,
@@ -50,7 +50,7 @@ def analysed(**more):
         "analytical": Flops(30, 90),
         **more,
     }
-    return estimate.analyse(COMPILED, hlo.parse(TEXT), **arguments)
+    return estimate.analyse(compiled, hlo.parse(text), **arguments)
 
 
 def test_memory_of_a_chip_of_two_devices():
@@ -92,14 +92,7 @@ backend_config={"lhs_contracting_dimensions":["1"]}
 
 def test_of_a_gpu_what_libraries_do_is_added():
     compiled = COMPILED | {"platform": "gpu", "memory": COMPILED["memory"] | {"peak": 300}}
-    found = estimate.analyse(
-        compiled,
-        hlo.parse(PRODUCT),
-        batch_size=80,
-        chip=CHIP,
-        compute_dtype="bfloat16",
-        analytical=Flops(30, 90),
-    )
+    found = analysed(compiled, PRODUCT)
     assert found["arithmetic"]["flops_per_image"] == (1000 + 2 * 8 * 16 * 4) / 10
     assert found["arithmetic"]["hbm_bytes_per_image"] == 2 * (8 * 4 + 4 * 16 + 8 * 16) / 10
     assert found["program"]["libraries"][0]["count"] == 1
@@ -118,14 +111,7 @@ def test_figures_of_an_image():
 
 def test_what_stays_on_the_chip_is_no_traffic():
     text = TEXT.replace("%c = f32[8] fusion", "%c = f32[8]{0:S(1)} fusion")
-    found = estimate.analyse(
-        COMPILED,
-        hlo.parse(text),
-        batch_size=80,
-        chip=CHIP,
-        compute_dtype="bfloat16",
-        analytical=Flops(30, 90),
-    )
+    found = analysed(text=text)
     # written once, and read twice by the all-reduce
     assert found["arithmetic"]["on_chip_bytes_per_image"] == 3 * 32 / 10
     assert found["arithmetic"]["hbm_bytes_per_image"] == (400 - 3 * 32) / 10
@@ -269,43 +255,34 @@ def test_search_tells_the_truth(slope, fixed, refused, bend, unit, first, compil
         assert fits or batch >= found["too_large"]
 
 
-def test_search_on_a_line_ends_at_the_right_batch():
+def searched(bytes_of, first, **more):
+    """What a search finds over a curve of bytes, and the batches that it asked for."""
     asked = []
 
     def needed(batch):
         asked.append(batch)
-        return 1000 + 7 * batch
+        return bytes_of(batch)
 
     found = estimate.largest_batch(
-        needed,
-        first=64,
-        first_needed=1000 + 7 * 64,
-        fixed=1000,
-        capacity=100_000,
-        unit=64,
-        compiles=3,
+        needed, first=first, first_needed=bytes_of(first), fixed=1000, unit=64, **more
     )
+    return found, asked
+
+
+def test_search_on_a_line_ends_at_the_right_batch():
+    found, asked = searched(lambda batch: 1000 + 7 * batch, 64, capacity=100_000, compiles=3)
     assert found["fits"] == (100_000 - 1000) // 7 // 64 * 64
     assert len(asked) == 1
 
 
 def test_search_where_the_compiler_trades_time_for_memory():
     """From a batch on it needs hardly more memory, until it gives up: as seen of a real network."""
-    limit, asked = 20_000, []
+    limit = 20_000
 
-    def needed(batch):
-        asked.append(batch)
+    def bytes_of(batch):
         return None if batch > limit else min(1000 + 20 * batch, 100_000 + batch // 10)
 
-    found = estimate.largest_batch(
-        needed,
-        first=1024,
-        first_needed=1000 + 20 * 1024,
-        fixed=1000,
-        capacity=160_000,
-        unit=64,
-        compiles=6,
-    )
+    found, asked = searched(bytes_of, 1024, capacity=160_000, compiles=6)
     assert max(asked) < 1.3 * limit  # the line would lead to half a million
     assert found["fits"] <= limit < found["too_large"]
     assert found["too_large"] - found["fits"] < 0.1 * limit

@@ -66,12 +66,12 @@ def test_chosen_frames_are_ordered_different_and_from_different_videos():
     assert (np.diff(error[groups["worst"]]) <= 0).all()
     uncertainty = frame_uncertainties(answers)
     assert uncertainty is not None
-    assert (np.diff(uncertainty[groups["uncertain"]]) <= 0).all()
+    assert (np.diff(uncertainty[groups["most uncertain"]]) <= 0).all()
     full = np.flatnonzero(num_tasks == 3)
     assert error[groups["best"][0]] == error[full].min()
     assert error[groups["worst"][0]] == error[full].max()
     rest = np.setdiff1d(full, np.concatenate([groups["best"], groups["worst"]]))
-    assert uncertainty[groups["uncertain"][0]] == uncertainty[rest].max()
+    assert uncertainty[groups["most uncertain"][0]] == uncertainty[rest].max()
     for chosen in groups.values():
         assert len(set(labels.video[chosen])) == 6
 

@@ -61,6 +61,12 @@ def test_a_timeline_breaks_where_frames_are_missing_for_long():
     assert [len(piece) for piece in pieces] == [3, 1, 2]
 
 
+def test_a_frame_alone_at_the_end_is_a_dot():
+    labels, answers = one_video([1, 2, 3, 201], [0.0, 0.0, 0.0, 1.0])
+    path = dict(draw(labels, answers)["strips"][0]["paths"])["truth"]
+    assert path == "M0 50.0L5 50.0L10 50.0M1000 0.0h0"
+
+
 def test_the_band_is_the_interval_of_95_percent_inside_the_range():
     labels, answers = one_video([0, 1], [0.0, 0.0])
     answers = dataclasses.replace(

@@ -193,7 +193,7 @@ class TestParams:
         params = f"--params={runs.export('orbax')}"
         for words, problem in [
             ([params], "an export needs an --output"),
-            ([params, "--output=x", f"--workdir={runs.parent}"], "names a second model"),
+            ([params, "--output=x", f"--workdir={runs.parent}"], "is a second model"),
             ([params, "--predictions=x", "--truth=y"], "--model evaluates a run or an export"),
             ([params, "--output=x", "--config.data.rot=y"], "did you mean data.root?"),
             ([f"--params={tmp_path}", "--output=x"], "no export either"),

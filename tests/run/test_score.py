@@ -2,33 +2,21 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import own_process
 import pytest
 import scorer_files
 from PIL import Image
 from scorer_files import make_rows
 
 from mtl_face.cli import main
-from mtl_face.evaluation import prediction_files
 from mtl_face.evaluation.scoring import score
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "--config=configs/rendered_faces.py"
 HEAVY = {"jax", "jaxlib", "flax", "tensorflow", "torch", "orbax", "optax", "clu"}
-
-_RUN = """
-import runpy, sys
-sys.argv = ["run.py", *sys.argv[1:]]
-try:
-    runpy.run_path("run.py", run_name="__main__")
-except SystemExit as exit:
-    print("STATUS", exit.code)
-print("HEAVY", *sorted(set(sys.modules) & {heavy!r}))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +66,7 @@ def test_scoring_imports_nothing_heavy(command, rows, truth, tmp_path):
         "evaluate": ["evaluate", f"--predictions={file}", f"--truth={truth}"],
         "compare": ["compare", str(file), str(submission), f"--truth={truth}"],
     }[command]
-    result = subprocess.run(
-        [sys.executable, "-c", _RUN.format(heavy=HEAVY | {"matplotlib"}), *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    *_, status, heavy = result.stdout.splitlines()
-    assert status == "STATUS 0", result.stderr
-    assert heavy.split() == ["HEAVY"]
+    own_process.run(words, HEAVY | {"matplotlib"})
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p.csv"])
@@ -307,9 +285,7 @@ def test_truth_that_is_missing_or_broken(rows, truth, tmp_path, capsys):
 def files(tmp_path_factory):
     """A folder with labels, predictions with logits, a submission, and one picture."""
     folder = tmp_path_factory.mktemp("files")
-    labels, table = make_rows(100)
-    scorer_files.write_truth(folder / "truth.txt", labels)
-    prediction_files.write(table, folder / "ours.parquet")
+    table = scorer_files.write_files(folder, 100, "ours.parquet")
     scorer_files.write_submission(folder / "theirs.txt", table)
     for name in table.image:
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -370,15 +346,7 @@ def test_without_jax_and_tensorflow(files, tmp_path):
         f"--report={tmp_path / 'report.html'}",
         "--resamples=10",
     ]
-    result = subprocess.run(
-        [sys.executable, "-c", _RUN.format(heavy=HEAVY), *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "STATUS 0" in result.stdout
-    assert result.stdout.rstrip().endswith("HEAVY")
+    own_process.run(words, HEAVY)
     assert (tmp_path / "report.html").is_file()
 
 
