@@ -63,12 +63,8 @@ def run(config: Config, options: argparse.Namespace) -> int:
         problem = answer["message"]
     if not figures["fits"]:
         print(f"{target.batch_size} images a step do not fit: {problem}")
-
-    def write() -> None:
-        if options.output is not None:
-            files.write_json(options.output, figures, indent=1)
-
-    write()  # already now: the search can take long
+    if options.output is not None:  # already now: the search can take long
+        files.write_json(options.output, figures, indent=1)
     if options.search and figures["capacity"] is not None:
         print(
             f"\nsearching for the largest batch that fits: up to {options.search} more compiles of "
@@ -77,7 +73,8 @@ def run(config: Config, options: argparse.Namespace) -> int:
         found = planner.search(config, target, figures, compiles=options.search, say=print)
         figures["search"] = found
         print("\n" + _search_line(found, figures["unit"]))
-        write()
+        if options.output is not None:
+            files.write_json(options.output, figures, indent=1)
     earlier = " by an earlier call" if program.cached else ""
     print(f"\ncompiled in {answer['seconds']:.0f} s{earlier}, effort {target.effort}")
     print(f"program: {program.hlo_file}" if answer["fits"] else "")

@@ -154,8 +154,7 @@ def _start(trainer: Trainer, newest: int | None, backbone: LoadedBackbone | None
     config = experiment.config
     if newest is not None:
         step, state = checkpoints.restore_newest(experiment.state_like)
-        recorded = provenance.resume(config, trainer.workdir, checkpoints, step)
-        provenance.warn(recorded, say)
+        provenance.warn(provenance.resume(config, trainer.workdir, checkpoints, step), say)
         say(f"going on from step {step}")
         return state
     backbone = backbone or initial_weights(config, say)

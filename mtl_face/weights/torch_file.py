@@ -81,7 +81,7 @@ def open_pickle(path: Path, stack: contextlib.ExitStack) -> FileContent:
     value = safe_pickle.load(file)
     if isinstance(value, int) and value == MAGIC_NUMBER:
         return _legacy_content(file, path)
-    return _content("pickle of NumPy arrays", "numpy", value, _no_storage)
+    return _content("pickle of NumPy arrays", "numpy", value, None)
 
 
 def _legacy_content(file: BinaryIO, path: Path) -> FileContent:
@@ -136,10 +136,11 @@ def _content(
     format_name: str,
     family: Literal["numpy", "torch"],
     value: Any,
-    read: Callable[[Storage], bytes],
+    read: Callable[[Storage], bytes] | None,
 ) -> FileContent:
     def array(tensor: StoredTensor | NDArray[Any]) -> NDArray[Any]:
         if isinstance(tensor, StoredTensor):
+            assert read is not None  # whoever resolves storages can read them
             return tensor.array(read(tensor.storage))
         return tensor
 
@@ -171,7 +172,3 @@ def _big_endian(path: Path) -> WeightsError:
     return WeightsError(
         "was written by a big-endian machine", path=path, remedy="save it as .safetensors"
     )
-
-
-def _no_storage(storage: Storage) -> bytes:
-    raise MalformedError(f"storage {storage.key} is missing")

@@ -13,6 +13,7 @@ from small_experiment import Experiment
 from mtl_face import config as config_lib
 from mtl_face import export
 from mtl_face.cli import main
+from mtl_face.config.schema import ProvenanceConfig
 from mtl_face.errors import WeightsError, WorkdirError
 from mtl_face.evaluation import prediction_files
 from mtl_face.run import export as export_command
@@ -287,7 +288,9 @@ class TestProvenance:
         assert FORBIDDEN in said
         results = workdir / "evaluation"
         metrics = read_json(results / "metrics.json")
-        assert metrics["provenance"] == provenance.amend(found, pretrained_on=["VGGFace2"])
+        assert metrics["provenance"] == provenance.amend(
+            found, ProvenanceConfig(pretrained_on=("VGGFace2",))
+        )
         assert metrics["provenance"]["pretrained_on"] == ["Aff-Wild2", "own faces", "VGGFace2"]
         assert metrics["provenance"]["aff_wild2_pretrained"] is True
         assert metrics["warnings"] == provenance.warnings(metrics["provenance"])
