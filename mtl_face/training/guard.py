@@ -56,12 +56,15 @@ def hold_bad_steps(
         state: TrainState, batch: dict, held: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         new_state, numbers = step(state, batch)
-        sound = jnp.isfinite(numbers["loss"]) & jnp.isfinite(numbers[_NORM])
         # A variance can overflow behind a loss that is finite: what it normalises becomes 0.
-        sound &= jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(new_state.batch_stats)))
+        sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(new_state.batch_stats)]
+        finite = jnp.isfinite(jnp.stack([numbers["loss"], numbers[_NORM], *sums]))
+        sound = [finite, held[None] == 0]
         if loss_limit > 0:
-            sound &= numbers["loss"] <= loss_limit
-        keep = (held != 0) | ~sound
+            sound.append(numbers["loss"][None] <= loss_limit)
+        # One reduction at the end: XLA repeats whatever is cheaper in each of the kernels that
+        # write the state, and compiling them takes a fifth longer.
+        keep = ~jnp.all(jnp.concatenate(sound))
         kept = jax.tree.map(lambda old, new: jnp.where(keep, old, new), state, new_state)
         return kept, numbers | {HELD: keep.astype(jnp.float32)}
 
