@@ -148,16 +148,22 @@ class Experiment:
             numbers[f"temperature_{task}"] = jnp.exp(value)
         return result.total, numbers
 
-    def _initial_state(self, seed: jax.Array) -> TrainState:
-        return states.initial_state(
-            self.network,
-            self.optimizer,
-            seed,
-            input_size=self.config.model.input_size,
-            uncertainty=uncertainty.init_uncertainty(
-                self.config.uncertainty.kind, fixed_temperatures(self.config)
-            ),
-        )
+    @functools.cached_property
+    def _initial_state(self) -> states.Initial:
+        """One object, which JAX traces once for the shapes and the state."""
+
+        def initial(seed: jax.Array) -> TrainState:
+            return states.initial_state(
+                self.network,
+                self.optimizer,
+                seed,
+                input_size=self.config.model.input_size,
+                uncertainty=uncertainty.init_uncertainty(
+                    self.config.uncertainty.kind, fixed_temperatures(self.config)
+                ),
+            )
+
+        return initial
 
 
 def fixed_temperatures(config: Config) -> dict[str, float]:
