@@ -333,7 +333,7 @@ def _sum_of_bits(array: Any) -> Any:
     bits = array.view(f"uint{8 * array.dtype.itemsize}")
     if bits.dtype.itemsize > 4:
         bits = bits ^ (bits >> 32)
-    return bits.astype("uint32").sum(dtype="uint32")
+    return bits.astype("uint32", copy=False).sum(dtype="uint32")
 
 
 _sum_on_device = jax.jit(_sum_of_bits)
