@@ -146,13 +146,8 @@ def decoded(
 ) -> IndexedImages:
     """Decodes the images of each batch of indices, several at a time, keeping the order.
 
-    An image is black where the index is `PADDING`. `local_size` is b, `image_size` S.
-
-    Yields:
-        Indices [b] and images [b, S, S, 3].
-
-    Raises:
-        ImageError: an image cannot be read.
+    An image is black where the index is `PADDING`. `local_size` is b, `image_size` S. Yields
+    indices [b] and images [b, S, S, 3]; ImageError if an image cannot be read.
     """
     # A whole batch, if it is not too large, is decoded by one call: nothing handles single images,
     # and their pixels are copied once.

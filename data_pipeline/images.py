@@ -44,11 +44,7 @@ def read_image(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8]
     Resizing uses a triangle filter, widened when shrinking so that it averages; it does not keep
     the aspect ratio.
 
-    Returns:
-        uint8 [size, size, C], 0..255.
-
-    Raises:
-        ImageError: the file is missing or no readable image.
+    uint8 [size, size, C], 0..255; ImageError if the file is missing or no readable image.
     """
     image = _decode(path)
     if image.size != (size, size):

@@ -121,13 +121,9 @@ def read_per_video(
 
 
 def read_video_file(path: str | os.PathLike[str], task: str) -> FloatArray:
-    """Reads the annotation file of one video for one task.
+    """Reads the annotation file of one video for one task; AnnotationError for faults.
 
-    Returns:
-        float64 [F, C], row i for frame i + 1, NaN where missing.
-
-    Raises:
-        AnnotationError: the file cannot be read or has faults; names path, line and remedy.
+    float64 [F, C], row i for frame i + 1, NaN where missing.
     """
     form = PER_VIDEO[task]
     lines = read_lines(path)
@@ -154,13 +150,10 @@ def read_folder(folder: Path, *, dataset: str) -> FrameTable:
     """Reads the labels of one task and set for scoring, without any images.
 
     The folder holds a file `<video>.txt` for each video; the header of the first says which task
-    they are of.
+    they are of. AnnotationError if there is no such file, or one has faults.
 
     Returns:
         A row for every frame, images as `<video>/<frame>.jpg`; `row` is the line in its file.
-
-    Raises:
-        AnnotationError: there is no such file, or one has faults.
     """
     remedy = "name the folder of one task and set, or a multi-task annotation file"
     files = text_files(folder, remedy=remedy)

@@ -60,15 +60,10 @@ _ID_REMEDY = "a test list has image ids only; read labelled rows as an annotatio
 def read_annotations(
     path: str | os.PathLike[str], *, image_root: str | os.PathLike[str], dataset: str = DATASET
 ) -> tables.FrameTable:
-    """Reads a training or validation annotation file.
+    """Reads a training or validation annotation file; AnnotationError for faults.
 
-    The images below `image_root` are not looked at: labels can be read where images are not.
-
-    Returns:
-        The sorted frame table; `row` is the line in the file.
-
-    Raises:
-        AnnotationError: the file cannot be read or has faults; names path, line and remedy.
+    The images below `image_root` are not looked at: labels can be read where images are not. The
+    table is sorted; `row` is the line in the file.
     """
     lines = read_lines(path)
     first = _first_line(lines)
@@ -94,10 +89,7 @@ def read_test_list(
 
     Returns:
         A table without labels, in the order of the list with its duplicates: the order that a
-        submission must have. It is not sorted.
-
-    Raises:
-        AnnotationError: the file cannot be read or has faults; names path, line and remedy.
+        submission must have. It is not sorted. AnnotationError for faults.
     """
     lines = read_lines(path)
     first = _first_line(lines)
