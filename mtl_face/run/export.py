@@ -68,11 +68,7 @@ def export(
 def _card(workdir: Path, predictor: Predictor, say: Say) -> dict[str, Any]:
     """The card of a run's network, with the evaluation of its checkpoint if there is one."""
     config = predictor.config
-    file = workdir / workdirs.EVALUATION / "metrics.json"
-    remedy = "evaluate the run again (run.py evaluate), or delete the file"
-    metrics = files.read_json(file, remedy=remedy) if file.is_file() else None
-    if metrics is not None and metrics.get("checkpoint_step") != predictor.step:
-        metrics = None  # of another checkpoint
+    metrics = _metrics(workdir, predictor.step)
     scored = (metrics or {}).get("probability", {"definition": probabilities.FITTED})["definition"]
     defined = predictor.probability["definition"]
     if metrics is not None and scored != defined:
@@ -88,3 +84,13 @@ def _card(workdir: Path, predictor: Predictor, say: Say) -> dict[str, Any]:
         metrics=metrics,
         provenance=predictor.origin["provenance"],
     )
+
+
+def _metrics(workdir: Path, step: int) -> dict[str, Any] | None:
+    """The evaluation of this checkpoint; None if there is none."""
+    file = workdir / workdirs.EVALUATION / "metrics.json"
+    if not file.is_file():
+        return None
+    remedy = "evaluate the run again (run.py evaluate), or delete the file"
+    metrics = files.read_json(file, remedy=remedy)
+    return metrics if metrics.get("checkpoint_step") == step else None

@@ -17,10 +17,8 @@ FORMATS = (
 )
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_PICKLES = (
-    *(b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
-    *(b"(dp", b"(d", b"}q", b"ccollections\n", b"(lp", b"cnumpy"),
-)
+_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
+_PICKLES = (b"(dp", b"(d", b"}q", b"ccollections\n", b"(lp", b"cnumpy")
 
 
 @contextlib.contextmanager
@@ -66,7 +64,7 @@ def _open(path: Path, stack: contextlib.ExitStack) -> FileContent:
     if safetensors_file.begins_one(start):
         content, metadata = safetensors_file.open_tensors(path, stack)
         return exported.content(path) if cards.KEY in metadata else content
-    if start.startswith(_PICKLES):
+    if (start[0] == 0x80 and start[1:2] in _PROTOCOLS) or start.startswith(_PICKLES):
         return torch_file.open_pickle(path, stack)
     raise WeightsError(
         f"is of no known format; it begins with {words_of(start)}",
