@@ -20,7 +20,7 @@ def test_an_output_that_cannot_be_written_is_noticed_first(tmp_path, capsys):
         capsys, "evaluate", "--calibration=none.json", f"--output={tmp_path / 'results'}"
     )
     assert (status, out) == (2, "")
-    assert "none.json: cannot be read" in err
+    assert "none.json: the calibration does not exist" in err
     assert not (tmp_path / "results").exists()
 
 

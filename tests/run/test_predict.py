@@ -96,7 +96,7 @@ def test_images_that_are_absent(trained, listed, tmp_path, capsys):
 
 def test_a_wrong_calibration_is_noticed_before_any_image_is_read(trained, listed, capsys):
     (listed[0].parent / "wrong.json").write_text("{}")
-    for name, words in (("none", "cannot be read"), ("wrong", "is no calibration")):
+    for name, words in (("none", "the calibration does not exist"), ("wrong", "is no calibration")):
         status, out, err = run(
             capsys,
             *("predict", f"--model={trained.workdir}", f"--test_list={listed[0]}"),
