@@ -22,6 +22,8 @@ def run(config: None, options: argparse.Namespace) -> int:
     from mtl_face.run.submit import validate
 
     deviations = validate(options.submission, edition=options.edition, test_list=options.test_list)
+    if any(found.kind == "header" and not found.readable for found in deviations):
+        print(f"the header is not that of {options.edition}: is it the right --edition?")
     print_deviations(deviations, options.submission)
     if deviations:
         print("next: correct the lines above, or write the file again with python run.py submit")
