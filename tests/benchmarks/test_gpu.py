@@ -53,7 +53,7 @@ def test_every_section_on_a_processor(tmp_path):
     figures = {"batch_size": 4, "compute_dtype": "float32", "memory": {"total": 2**30}}
     plan.write_text(json.dumps(figures))
     kept = tmp_path / "gpu.json"
-    words = ("--device=cpu", "--tiny", "--minutes=15", "--rounds=2", "--batch-sizes", "4")
+    words = ("--device=cpu", "--tiny", "--minutes=60", "--rounds=2", "--batch-sizes", "4")
     outcome = run(tmp_path, *words, f"--plan={plan}", f"--output={kept}")
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     results = json.loads(kept.read_text())
