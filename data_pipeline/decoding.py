@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import os
 import re
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,20 +27,13 @@ from data_pipeline import images
 from data_pipeline.batch import IndexedImages
 from data_pipeline.order import PADDING, Indices
 from data_pipeline.records import IMAGE, Records
+from mtl_face import libraries
 from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
 
-_KERAS = "keras.src.optimizers"
-# TensorFlow imports it eagerly, does without, and then leaves Keras, a quarter of its own import,
-# for when it is asked for.
-_defers_keras = _KERAS not in sys.modules
-if _defers_keras:
-    sys.modules[_KERAS] = None  # type: ignore[assignment]
-try:
+# Without it TensorFlow leaves Keras, a quarter of its own import, for when it is asked for.
+with libraries.without("keras.src.optimizers"):
     import tensorflow as tf
-finally:
-    if _defers_keras:
-        del sys.modules[_KERAS]
 
 MOST_TOGETHER = 64
 """Images that one call decodes at most; several calls run at a time, so this bounds memory."""

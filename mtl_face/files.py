@@ -7,12 +7,10 @@ renames that when all went well, so that a reader never sees half of a file.
 import errno
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -236,18 +234,3 @@ def first_words(error: BaseException, longest: int = 400) -> str:
     """The beginning of a message; the storage driver's goes on with its internals."""
     text = (str(error) or type(error).__name__).splitlines()[0].split(" [tensorstore_spec")[0]
     return text if len(text) <= longest else text[:longest] + "..."
-
-
-def quiet_orbax(*, after_failure: bool = False) -> None:
-    """Keeps away orbax's logs: a page a save, and the traceback of each error that it raises.
-
-    After a failure its other tasks complain one by one of the same thing; they are silenced too.
-    """
-    logging.getLogger("absl").addFilter(_not_from_orbax)
-    if after_failure:
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-
-
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face import files
+from mtl_face import files, libraries
 from mtl_face.errors import WorkdirError
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported
@@ -86,12 +86,12 @@ def write_safetensors(
 def _write_orbax(folder: Path, variables: dict[str, Any]) -> None:
     import orbax.checkpoint as ocp
 
-    files.quiet_orbax()
+    libraries.quiet_orbax()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(folder, variables)
     except Exception:
-        files.quiet_orbax(after_failure=True)
+        libraries.quiet_orbax(after_failure=True)
         raise
 
 

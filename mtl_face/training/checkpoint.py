@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from mtl_face import files
+from mtl_face import files, libraries
 from mtl_face.errors import WorkdirError
 
 _T = TypeVar("_T")
@@ -56,7 +56,7 @@ class Checkpoints:
         deletes. A save that the disk refuses is an error, or, with `on_save_failure="continue"`, a
         sentence for `warn`. WorkdirError if the folder cannot be opened.
         """
-        files.quiet_orbax()
+        libraries.quiet_orbax()
         self.metadata: dict[str, Any] = {}
         self._directory = directory
         self._continues = on_save_failure == "continue"
@@ -261,7 +261,7 @@ class Checkpoints:
         return aside
 
     def _damaged(self, step: int, what: str, error: Exception) -> WorkdirError:
-        files.quiet_orbax(after_failure=True)
+        libraries.quiet_orbax(after_failure=True)
         return WorkdirError(
             f"{what} cannot be read: {files.first_words(error)}",
             path=self._directory / str(step),
@@ -292,7 +292,7 @@ class Checkpoints:
             if failure is None:
                 raise
             reason = files.reason(failure)
-            files.quiet_orbax(after_failure=True)
+            libraries.quiet_orbax(after_failure=True)
             if self._continues:
                 self._manager.reload()  # it counts the step that failed as saved
                 self._warn(

@@ -1,11 +1,8 @@
 """A training run: the experiment, its data and its folder, put together and set going."""
 
-import contextlib
 import dataclasses
 import itertools
 import math
-import sys
-import types
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +13,7 @@ import numpy as np
 from clu import parameter_overview
 from numpy.typing import NDArray
 
-from mtl_face import files
+from mtl_face import files, libraries
 from mtl_face.training import distributed, history, monitoring, replay, sharding
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.experiment import Experiment
@@ -25,24 +22,8 @@ from mtl_face.training.loop import Cadence, Loop, Scores
 from mtl_face.training.state import TrainState
 from mtl_face.training.stop import Stop
 
-
-@contextlib.contextmanager
-def _without_keras() -> Iterator[None]:
-    """Keeps clu's writers from importing Keras: two seconds, for a callback that nobody calls."""
-    name = "tensorboard.plugins.hparams._keras"
-    absent = name not in sys.modules
-    if absent:
-        stand_in: Any = types.ModuleType(name)
-        stand_in.Callback = None
-        sys.modules[name] = stand_in
-    try:
-        yield
-    finally:
-        if absent:
-            del sys.modules[name]
-
-
-with _without_keras():
+# clu's writers import Keras, which takes two seconds, for the sake of a callback.
+with libraries.without("tensorboard.plugins.hparams._keras", libraries.NOTHING):
     from clu import metric_writers
 
 LOGS = "logs"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face import files
+from mtl_face import files, libraries
 from mtl_face.errors import WeightsError, shortened
 from mtl_face.model.geometry import VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
@@ -249,7 +249,7 @@ def _load_orbax(folder: Path) -> dict[str, Any]:
     import jax
     import orbax.checkpoint as ocp
 
-    files.quiet_orbax()
+    libraries.quiet_orbax()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             path = folder.absolute()
@@ -257,7 +257,7 @@ def _load_orbax(folder: Path) -> dict[str, Any]:
             like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)
             return checkpointer.restore(path, like)
     except Exception as error:  # damaged files fail in whatever part of orbax meets them
-        files.quiet_orbax(after_failure=True)
+        libraries.quiet_orbax(after_failure=True)
         raise ExportError(
             f"cannot be read: {files.first_words(error)}", path=folder, remedy=_COPY_AGAIN
         ) from error
