@@ -1,8 +1,8 @@
 """Convolution and max pooling in the form that each platform computes fastest; values are equal.
 
-- CPU: a 1 x 1 convolution is a matrix product, and so are both of its gradients. XLA convolves
-  larger kernels, but not through YNNPACK, its choice: with that a gradient with respect to a
-  kernel takes up to four times as long (`compiler_options`).
+- CPU: a 1 x 1 convolution is a matrix product, and so are both of its gradients. Larger kernels
+  are left to XLA, with YNNPACK switched off (`compiler_options`): through that, XLA's default, the
+  gradient with respect to a kernel takes up to four times as long.
 - GPU: the gradient of max pooling is read from the positions of the maxima. XLA's becomes four
   arrays of 32-bit indices and atomic additions there.
 - TPU: XLA's own forms.
@@ -32,13 +32,18 @@ def pointwise_by_matmul(
     precision: Any = None,
     **settings: Any,
 ) -> jax.Array:
-    """Convolves, with a 1 x 1 kernel by a matrix product; for `nn.Conv(conv_general_dilated=...)`.
+    """`lax.conv_general_dilated`, with a 1 x 1 kernel by a matrix product; for `nn.Conv`.
 
-    Takes what `lax.conv_general_dilated` takes: `lhs` [B, H, W, I] and the kernel `rhs` [height,
-    width, I, O] to [B, h, w, O].
+    From `lhs` [B, H, W, I] and the kernel `rhs` [height, width, I, O] to [B, h, w, O].
     """
     pads = padding if isinstance(padding, str) else tuple(map(tuple, padding))
-    if rhs.shape[:2] != (1, 1) or pads not in ("VALID", "SAME", ((0, 0), (0, 0))):
+    product = (
+        rhs.shape[:2] == (1, 1)
+        and pads in ("VALID", "SAME", ((0, 0), (0, 0)))
+        and set(settings.get("lhs_dilation") or ()) <= {1}
+        and settings.get("feature_group_count", 1) == 1
+    )
+    if not product:
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, precision=precision, **settings
         )
@@ -52,9 +57,9 @@ def pointwise_by_matmul(
 @functools.cache
 def compiler_options(platform: str) -> dict[str, str]:
     """What `jax.jit(compiler_options=...)` takes for programs that convolve on a platform."""
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
     if platform != "cpu":
         return {}
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
     try:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             jax.jit(lambda: 0, compiler_options=options).lower().compile()

@@ -63,6 +63,21 @@ def test_value_and_gradients_equal_xla(kernel, strides, padding):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("settings", [{"lhs_dilation": (2, 2)}, {"feature_group_count": 5}])
+def test_dilated_and_grouped_convolutions_are_left_to_xla(settings):
+    rng = np.random.default_rng(0)
+    image_BHWI = jnp.asarray(rng.normal(size=(2, 4, 3, 5)))
+    inputs = 5 // settings.get("feature_group_count", 1)
+    kernel_HWIO = jnp.asarray(rng.normal(size=(1, 1, inputs, 10)))
+    arguments = (image_BHWI, kernel_HWIO, (1, 1), ((0, 0), (0, 0)))
+    settings = {"dimension_numbers": NHWC, **settings}
+    np.testing.assert_allclose(
+        pointwise_by_matmul(*arguments, **settings),
+        lax.conv_general_dilated(*arguments, **settings),
+        rtol=1e-6,
+    )
+
+
 def test_no_product_of_a_pointwise_convolution_transposes_a_factor():
     def loss(image, kernel):
         return pointwise_by_matmul(image, kernel, (1, 1), "VALID").sum()
