@@ -4,12 +4,12 @@
     python -m benchmarks.augment --batch-size 8 --input-size 112
 
 On the default device. The share is what geometry and MixUp take by themselves, jitted as one
-program, of a train step that holds them. The other ways do what ours does with a batch: each crop
-is turned, shifted, zoomed and mirrored by its own affine map, with bilinear interpolation and black
-around it. dm-pix (`pip install '.[benchmarks]'`, left out where it is absent) makes pictures of
-the size of the crops, so all ways do so beside it; it does so by one map, or by one operation after
-the other, as it is commonly used. Their results are compared with ours in grey levels. Colours are
-left alone: this project does not change them.
+program, of a train step that holds them. The other ways do the same with a batch: each crop is
+turned, shifted, zoomed and mirrored by its own affine map, with bilinear interpolation and black
+around it. dm-pix (`pip install '.[benchmarks]'`, left out where it is absent) keeps the size of a
+picture, and beside it all ways do. It is timed by one map, and by one operation after the other, as
+it is commonly used. Differences between the results are printed in grey levels. Colours stay as
+they are: this project does not change them.
 """
 
 import argparse

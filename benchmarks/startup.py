@@ -93,8 +93,11 @@ def starts(settings: list[str], folder: Path, rounds: int) -> list[comparison.Gr
                     [*python, "import jax; (jax.numpy.ones(3) + 1).block_until_ready()"]
                 ),
                 **{
-                    f"{form}, warm": lambda path=path: ran([*python, PREDICT, str(path)], cache)
+                    f"{form}, {kind}": lambda path=path, kept=kept: ran(
+                        [*python, PREDICT, str(path)], kept
+                    )
                     for form, path in models.items()
+                    for kind, kept in (("cold", None), ("warm", cache))
                 },
             },
             rounds,

@@ -433,7 +433,7 @@ class PredictionTable:
     def __repr__(self) -> str:
         num_videos = len(np.unique(row_codes(self.dataset, self.video)))
         columns = ", ".join(self._columns_given()[len(KEY_COLUMNS) :])
-        return f"PredictionTable({len(self):,} rows of {num_videos:,} videos: {columns})"
+        return f"PredictionTable(rows: {len(self):,}, videos: {num_videos:,}; {columns})"
 
     @property
     def au_thresholds(self) -> NDArray[np.float64]:

@@ -204,11 +204,11 @@ def test_when_probabilities_agree():
 def test_a_table_of_predictions_in_a_line():
     table = make_predictions(make_labels(25))
     assert repr(table) == (
-        "PredictionTable(25 rows of 3 videos: valence, arousal, au_logits, expression_logits)"
+        "PredictionTable(rows: 25, videos: 3; valence, arousal, au_logits, expression_logits)"
     )
     alone = decisions_alone(au_decisions=None, valence_std=np.ones(4), arousal_std=np.ones(4))
     assert repr(alone.take(np.arange(0))) == (
-        "PredictionTable(0 rows of 0 videos: valence, arousal, expression_decisions, valence_std, "
+        "PredictionTable(rows: 0, videos: 0; valence, arousal, expression_decisions, valence_std, "
         "arousal_std)"
     )
 

@@ -89,7 +89,10 @@ def read_test_list(
 
     Returns:
         A table without labels, in the order of the list with its duplicates: the order that a
-        submission must have. It is not sorted. AnnotationError for faults.
+        submission must have. It is not sorted.
+
+    Raises:
+        AnnotationError: the file cannot be read or has faults; names path, line and remedy.
     """
     lines = read_lines(path)
     first = _first_line(lines)

@@ -24,7 +24,10 @@ def load_test_list(path: str | os.PathLike[str], root: str | os.PathLike[str]) -
 
     Returns:
         A table without labels, in the order of the list with its duplicates, not sorted. `row` is
-        the line of the list. AnnotationError for faults.
+        the line of the list.
+
+    Raises:
+        AnnotationError: the file cannot be read or has faults; names path, line and remedy.
     """
     lines = read_lines(path)
     rows = [(n, line) for n, line in enumerate(lines, start=1) if line.strip(WHITESPACE)]

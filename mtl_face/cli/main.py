@@ -35,7 +35,7 @@ COMMANDS = {
     "replay": "optional",
     "settings": "optional",
 }
-"""The commands in the order of the help, each a module of this package; and its `--config`."""
+"""Commands in the order of the help, modules of this package; whether each takes `--config`."""
 
 _READ_NO_DATA = ("ensemble", "plan", "settings")
 """Commands whose settings need not say where the data set lies."""

@@ -106,7 +106,7 @@ def test_commands(tmp_path, capsys):
     status, out, _ = run(capsys, *validate[:2], "--edition=abaw5_va", common[1])
     assert status == 1
     assert out.startswith("the header is not that of abaw5_va: is it the right --edition?\n")
-    for command in (validate, submit):  # an unknown edition is said before what ails the files
+    for command in (validate, submit):  # an unknown edition is reported before faults of the files
         words = [*command[:-2], "--edition=abaw9_mtl", f"--test_list={tmp_path / 'none'}"]
         status, _, err = run(capsys, *words)
         assert status == 2
