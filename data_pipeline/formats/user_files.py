@@ -12,6 +12,9 @@ from mtl_face.errors import AnnotationError
 
 MAX_FAULTS_SHOWN = 10
 
+LONGEST_LINE = 100_000
+"""Characters. Messages quote lines; a longer one is of a file of another kind."""
+
 WHITESPACE = " \t\v\f"
 """Stripped around a value. Unicode's other blanks may belong to a file name."""
 
@@ -47,7 +50,7 @@ def text_files(folder: str | os.PathLike[str], *, remedy: str) -> list[Path]:
 def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
     """Decodes UTF-8 without a byte order mark; every line end becomes a line feed.
 
-    AnnotationError if `content` is empty or not UTF-8.
+    AnnotationError if `content` is empty, not UTF-8, or has a line above `LONGEST_LINE`.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -63,7 +66,17 @@ def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
         raise AnnotationError(
             "the file is empty", path=path, line=1, remedy="download or write it again"
         )
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if len(text) > LONGEST_LINE:
+        for number, line in enumerate(text.split("\n"), start=1):
+            if len(line) > LONGEST_LINE:
+                raise AnnotationError(
+                    f"the line has {len(line):,} characters: this is no table in lines of text",
+                    path=path,
+                    line=number,
+                    remedy="give a file with one row a line",
+                )
+    return text
 
 
 class FaultList:

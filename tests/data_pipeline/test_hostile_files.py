@@ -135,6 +135,16 @@ def read_or_refuse(folder, name, data):
         assert 1 <= fault.line <= num_lines
 
 
+@pytest.mark.parametrize("name", [name for name in READERS if name != "parquet"])
+def test_a_large_file_of_another_kind_is_refused_in_few_words(tmp_path, name):
+    for content in (b"\0" * 1_000_000, b"image\n" + b"a" * 1_000_000):
+        (tmp_path / "file.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"1,000,000 characters") as error:
+            READERS[name][0](tmp_path / "file.json")
+        assert len(str(error.value)) < 400
+        assert error.value.line == 1 + content.count(b"\n")
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_valid_files_are_read(tmp_path, name):
     """The properties above speak of files that were sound before they were changed."""
