@@ -59,8 +59,24 @@ def read_manifest(
         ConfigError: the expression map is unknown.
         AnnotationError: the file cannot be read or has faults; names path, line and remedy.
     """
+    columns = read_columns(path, lambda name: known_name(name) is not None)
+    return to_table(columns, settings, path=path, image_root=image_root, dataset=dataset, say=say)
+
+
+def to_table(
+    columns: Columns,
+    settings: ManifestConfig,
+    *,
+    path: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
+    dataset: str,
+    say: Callable[[str], None],
+) -> tables.FrameTable:
+    """The table of columns that are named as a manifest's; as `read_manifest`, without a file.
+
+    `path` is named in errors.
+    """
     classes = find_map(settings.expression_map)
-    columns = read_columns(path, lambda name: _known_name(name) is not None)
     names = _name_columns(columns, path, say)
     faults = FaultList(path)
     images = []
@@ -90,8 +106,8 @@ def read_manifest(
     )
 
 
-def _known_name(column: str) -> str | None:
-    """The name of `_KNOWN` or of the action unit that a column gives, or None."""
+def known_name(column: str) -> str | None:
+    """What a manifest's column of this name gives: `image`, `au1` and the like; None for others."""
     name = column.strip(WHITESPACE).lower()
     unit = _AU_COLUMN.fullmatch(name)
     if unit and int(unit[1]) in tasks.AU_NUMBERS:
@@ -105,7 +121,7 @@ def _name_columns(
     """The file's name of each known column."""
     names: dict[str, str] = {}
     for column in columns.cells:
-        name = _known_name(column)
+        name = known_name(column)
         assert name is not None
         if name in names:
             raise AnnotationError(
