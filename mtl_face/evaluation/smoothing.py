@@ -17,7 +17,7 @@ in a box (18).
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -131,12 +131,11 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
             f"there is a frame number beyond 2^61: {table.frame[np.argmax(abs(table.frame))]}",
             remedy="number the frames of each video from 0 or 1",
         )
-    image_N = row_codes(table.dataset, table.video, table.frame)
-    images = image_N, row_codes(table.dataset, table.video), table.frame
+    axis = _Axis(row_codes(table.dataset, table.video), table.frame, smoothing)
     changes: dict[str, Any] = {"metadata": {**table.metadata, "smoothing": smoothing.to_dict()}}
     for task in filter(smoothing.changes, TASKS):
         value_NC = table.values(task, smoothing.on)
-        smoothed_NC = _smooth_columns(value_NC, images, task, smoothing)
+        smoothed_NC = axis.smoothed(value_NC, task)
         missing_N = np.isnan(value_NC).any(axis=1)
         for name, column in table.from_values(smoothed_NC, task, smoothing.on).items():
             # a softmax spreads one NaN over its row, which is to stay as it was
@@ -146,49 +145,76 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
         for fields in (*stds, EPISTEMIC_FIELDS[task]):
             if getattr(table, fields[0]) is not None:
                 std_NC = np.column_stack([getattr(table, name) for name in fields])
-                changes |= as_fields(fields, _smooth_columns(std_NC, images, task, smoothing))
+                changes |= as_fields(fields, axis.smoothed(std_NC, task))
     return dataclasses.replace(table, **changes)
 
 
-def _smooth_columns(
-    value_NC: NDArray[np.float64],
-    images: tuple[NDArray[np.int64], ...],
-    task: str,
-    smoothing: Smoothing,
-) -> NDArray[np.float64]:
-    """Smooths columns [N, C] with the window of a task; rows keep their order.
+class _Axis:
+    """The rows of a table in time, and the means of windows of a task over them.
 
-    `images` are the number of each row's image, that of its video, and its frame, [N] each.
+    What depends on the window and on the rows that lack a prediction is kept until one of the two
+    changes: the columns of all tasks mostly share both.
     """
-    if np.isinf(value_NC).any():
-        row = int(np.argmax(np.isinf(value_NC).any(axis=1)))
-        raise PredictionError(
-            f"the prediction of row {row} (from 0) is infinite",
-            remedy="use a checkpoint from before training diverged",
-        )
-    present_N = ~np.isnan(value_NC).any(axis=1)
-    image_M, video_M, frame_M = (column[present_N] for column in images)
-    _, first_U, place_M, number_U = np.unique(
-        image_M, return_index=True, return_inverse=True, return_counts=True
-    )
-    sum_CU = np.array([np.bincount(place_M, value_N[present_N]) for value_N in value_NC.T])
-    mean_UC = (sum_CU / number_U).T
-    window = smoothing.windows[task]
-    reach = int(window)
-    if smoothing.kernel == "gaussian":
-        # Beyond this nothing is mixed: a pair of boxes is kept if it may hold a pair of samples
-        # within reach, and is 2 boxes wide.
-        reach = math.ceil((_REACH + 4.0) * window) + 1
-    frame_U = np.arange(len(first_U)) if smoothing.unit == "samples" else frame_M[first_U]
-    position_U = axis_positions(video_M[first_U], frame_U, reach)
-    if smoothing.kernel == "gaussian":
-        mean_UC = gaussian_means(position_U, mean_UC, window)
-    else:
-        mean_UC = box_means(position_U, mean_UC, int(window))
-    result_NC = value_NC.copy()
-    result_NC[present_N] = mean_UC[place_M]
-    return result_NC
 
+    def __init__(
+        self, video_N: NDArray[np.int64], frame_N: NDArray[np.int64], smoothing: Smoothing
+    ) -> None:
+        self._video_N, self._frame_N, self._smoothing = video_N, frame_N, smoothing
+        self._image_N = row_codes(video_N, frame_N)
+        self._kept: tuple[float, NDArray[np.bool_], Means, NDArray[np.int64] | None] | None = None
+
+    def smoothed(self, value_NC: NDArray[np.float64], task: str) -> NDArray[np.float64]:
+        """Columns [N, C] smoothed with the window of a task; rows keep their order."""
+        if np.isinf(value_NC).any():
+            row = int(np.argmax(np.isinf(value_NC).any(axis=1)))
+            raise PredictionError(
+                f"the prediction of row {row} (from 0) is infinite",
+                remedy="use a checkpoint from before training diverged",
+            )
+        present_N = ~np.isnan(value_NC).any(axis=1)
+        means, place_M = self._means(self._smoothing.windows[task], present_N)
+        result_NC = np.array(value_NC, order="F")
+        if place_M is None:
+            result_NC[present_N] = means(value_NC[present_N])
+        else:
+            number_U = np.bincount(place_M)
+            sum_CU = [np.bincount(place_M, value_N[present_N]) for value_N in value_NC.T]
+            result_NC[present_N] = means((np.array(sum_CU) / number_U).T)[place_M]
+        return result_NC
+
+    def _means(
+        self, window: float, present_N: NDArray[np.bool_]
+    ) -> tuple["Means", NDArray[np.int64] | None]:
+        """Means over the present images, and the image of each present row.
+
+        The second is None where each row is an image of its own, and rows lie in their order.
+        """
+        kept = self._kept
+        if kept and kept[0] == window and np.array_equal(kept[1], present_N):
+            return kept[2:]
+        smoothing = self._smoothing
+        image_M, video_M, frame_M = (
+            column[present_N] for column in (self._image_N, self._video_N, self._frame_N)
+        )
+        place_M = None
+        if (np.diff(image_M) <= 0).any():
+            _, first_U, place_M = np.unique(image_M, return_index=True, return_inverse=True)
+            video_M, frame_M = video_M[first_U], frame_M[first_U]
+        if smoothing.unit == "samples":
+            frame_M = np.arange(len(frame_M))
+        if smoothing.kernel == "gaussian":
+            # Beyond this nothing is mixed: a pair of boxes is kept if it may hold a pair of samples
+            # within reach, and is 2 boxes wide.
+            reach = math.ceil((_REACH + 4.0) * window) + 1
+            means = gaussian_means(axis_positions(video_M, frame_M, reach), window)
+        else:
+            means = box_means(axis_positions(video_M, frame_M, int(window)), int(window))
+        self._kept = window, present_N, means, place_M
+        return means, place_M
+
+
+Means = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Takes finite values of samples, [N, C], to weighted means around each sample, [N, C]."""
 
 _REACH = 8.0
 """Standard deviations beyond which a Gaussian's weight (below 2e-14) is left out."""
@@ -215,19 +241,17 @@ def axis_positions(
     return np.append(0, step_N).cumsum()[: len(frame_N)]
 
 
-def box_means(
-    position_N: NDArray[np.int64], value_NC: NDArray[np.float64], window: int
-) -> NDArray[np.float64]:
-    """Mean over the samples at position - window // 2 ... position + (window - 1) // 2, [N, C].
+def box_means(position_N: NDArray[np.int64], window: int) -> Means:
+    """Means over the samples at position - window // 2 ... position + (window - 1) // 2.
 
-    Positions strictly increase, values are finite, and the window is at least 1.
+    Positions, [N], strictly increase, and the window is at least 1.
 
     The axis is cut into blocks as long as the window, so that a window is the end of one block
     and the beginning of the next. A window's sum is that of two running sums, from a block's begin
     and to its end. Nothing is subtracted, so no digit is lost, however long the axis.
     """
     if not len(position_N):
-        return value_NC.copy()
+        return np.copy
     begin_N = position_N - window // 2
     first_N = np.searchsorted(position_N, begin_N, side="left")
     last_N = np.searchsorted(position_N, begin_N + window, side="left") - 1
@@ -236,14 +260,18 @@ def box_means(
     right_N = block_N[last_N] == begin_N // window + 1
     number_N = last_N - first_N + 1
     chain, chain_back = _chain(block_N), _chain(block_N[::-1])
-    mean_NC = np.empty(value_NC.shape, order="F")
-    # A column at a time: what is needed of it stays in the cache.
-    for value_N, mean_N in zip(value_NC.T, mean_NC.T, strict=True):
-        to_end_N = _running_sums(chain_back, value_N[::-1])[::-1]
-        np.multiply(to_end_N[first_N], left_N, out=mean_N)
-        mean_N += _running_sums(chain, value_N)[last_N] * right_N
-        mean_N /= number_N
-    return mean_NC
+
+    def means(value_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+        mean_NC = np.empty(value_NC.shape, order="F")
+        # A column at a time: what is needed of it stays in the cache.
+        for value_N, mean_N in zip(value_NC.T, mean_NC.T, strict=True):
+            to_end_N = _running_sums(chain_back, value_N[::-1])[::-1]
+            np.multiply(to_end_N[first_N], left_N, out=mean_N)
+            mean_N += _running_sums(chain, value_N)[last_N] * right_N
+            mean_N /= number_N
+        return mean_NC
+
+    return means
 
 
 def _chain(block_N: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -261,42 +289,42 @@ def _running_sums(chain: NDArray[np.float64], value_N: NDArray[np.float64]) -> N
     return sum_N
 
 
-def gaussian_means(
-    position_N: NDArray[np.int64], value_NC: NDArray[np.float64], std: float
-) -> NDArray[np.float64]:
-    """Mean with the weights exp(-distance^2 / (2 std^2)) of all samples within 8 std, [N, C].
+def gaussian_means(position_N: NDArray[np.int64], std: float) -> Means:
+    """Means with the weights exp(-distance^2 / (2 std^2)) of all samples within 8 std.
 
-    Positions strictly increase, values are finite, and `std`, in the unit of the positions, is
-    above 0. Exact to about 1e-11 of the largest value.
+    Positions, [N], strictly increase, and `std`, in their unit, is above 0. Exact to about 1e-11 of
+    the largest value.
     """
-    weighted_NC = np.column_stack([value_NC, np.ones(len(position_N))])
     within_N = np.searchsorted(position_N, position_N + _REACH * std) - np.arange(len(position_N))
-    if within_N.max(initial=0) <= _DIRECT:
-        sums_NC = _direct_sums(position_N, weighted_NC, std)
-    else:
-        sums_NC = _interpolated_sums(position_N, weighted_NC, std)
-    return sums_NC[:, :-1] / sums_NC[:, -1:]
+    sums = _direct_sums if within_N.max(initial=0) <= _DIRECT else _interpolated_sums
+    weighted_sums = sums(position_N, std)
+
+    def means(value_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums_NC = weighted_sums(np.column_stack([value_NC, np.ones(len(position_N))]))
+        return sums_NC[:, :-1] / sums_NC[:, -1:]
+
+    return means
 
 
-def _direct_sums(
-    position_N: NDArray[np.int64], value_NC: NDArray[np.float64], std: float
-) -> NDArray[np.float64]:
+def _direct_sums(position_N: NDArray[np.int64], std: float) -> Means:
     """Weighted sums, neighbour by neighbour."""
-    sums_NC = value_NC.copy()
-    for k in range(1, len(position_N)):
-        distance_N = position_N[k:] - position_N[:-k]
-        weight_N = np.exp(-0.5 * (distance_N / std) ** 2)
-        weight_N[distance_N > _REACH * std] = 0.0
-        if not weight_N.any():
-            break
-        sums_NC[:-k] += weight_N[:, None] * value_NC[k:]
-        sums_NC[k:] += weight_N[:, None] * value_NC[:-k]
-    return sums_NC
+
+    def sums(value_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums_NC = value_NC.copy()
+        for k in range(1, len(position_N)):
+            distance_N = position_N[k:] - position_N[:-k]
+            weight_N = np.exp(-0.5 * (distance_N / std) ** 2)
+            weight_N[distance_N > _REACH * std] = 0.0
+            if not weight_N.any():
+                break
+            sums_NC[:-k] += weight_N[:, None] * value_NC[k:]
+            sums_NC[k:] += weight_N[:, None] * value_NC[:-k]
+        return sums_NC
+
+    return sums
 
 
-def _interpolated_sums(
-    position_N: NDArray[np.int64], value_NC: NDArray[np.float64], std: float
-) -> NDArray[np.float64]:
+def _interpolated_sums(position_N: NDArray[np.int64], std: float) -> Means:
     """Weighted sums by a fast Gauss transform.
 
     The axis is cut into boxes about two standard deviations long. Within a pair of boxes the
@@ -327,14 +355,17 @@ def _interpolated_sums(
         distance_PP = width * (away + (node_P[None, :] - node_P[:, None]) / 2.0)
         steps.append((other_K, np.exp(-0.5 * (distance_PP / std) ** 2)))
 
-    sums_NC = np.empty(value_NC.shape)
-    for begin in range(0, value_NC.shape[1], _COLUMNS_AT_ONCE):
-        some_NC = value_NC[:, begin : begin + _COLUMNS_AT_ONCE]
-        num_columns = some_NC.shape[1]
-        source_PKC = np.zeros((_NODES, num_boxes + 1, num_columns))
-        source_PKC[:, :num_boxes] = (gather.T @ some_NC).reshape(_NODES, num_boxes, num_columns)
-        target = np.zeros((_NODES, num_boxes * num_columns))
-        for other_K, weight_PP in steps:
-            target += weight_PP @ source_PKC.take(other_K, axis=1).reshape(_NODES, -1)
-        sums_NC[:, begin : begin + _COLUMNS_AT_ONCE] = gather @ target.reshape(-1, num_columns)
-    return sums_NC
+    def sums(value_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums_NC = np.empty(value_NC.shape)
+        for begin in range(0, value_NC.shape[1], _COLUMNS_AT_ONCE):
+            some_NC = value_NC[:, begin : begin + _COLUMNS_AT_ONCE]
+            num_columns = some_NC.shape[1]
+            source_PKC = np.zeros((_NODES, num_boxes + 1, num_columns))
+            source_PKC[:, :num_boxes] = (gather.T @ some_NC).reshape(_NODES, num_boxes, num_columns)
+            target = np.zeros((_NODES, num_boxes * num_columns))
+            for other_K, weight_PP in steps:
+                target += weight_PP @ source_PKC.take(other_K, axis=1).reshape(_NODES, -1)
+            sums_NC[:, begin : begin + _COLUMNS_AT_ONCE] = gather @ target.reshape(-1, num_columns)
+        return sums_NC
+
+    return sums

@@ -120,12 +120,12 @@ def test_means_of_dense_and_sparse_samples(num, spacing, size, seed):
     away = position[None] - position[:, None]
     weight = np.exp(-0.5 * (away / size) ** 2)
     expected = weight @ value / weight.sum(axis=1)[:, None]
-    actual = gaussian_means(position, value, size)
+    actual = gaussian_means(position, size)(value)
     np.testing.assert_allclose(actual, expected, rtol=1e-10)
     window = math.ceil(size)
     inside = (away >= -(window // 2)) & (away <= (window - 1) // 2)
     expected = inside @ value / inside.sum(axis=1)[:, None]
-    np.testing.assert_allclose(box_means(position, value, window), expected, 1e-13)
+    np.testing.assert_allclose(box_means(position, window)(value), expected, 1e-13)
 
 
 def row_of_frames(frames, valence, **changes):
