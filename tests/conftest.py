@@ -1,7 +1,9 @@
 """Eight fake CPU devices and strict JAX settings for every test, set before JAX is first used."""
 
 import contextlib
+import importlib.util
 import os
+import re
 import time
 from pathlib import Path
 
@@ -55,6 +57,26 @@ SLOWEST = (
 )
 
 
+# PyTorch is a reference, and its wheel for Linux brings gigabytes of CUDA: tests that compare with
+# it are left out where it is missing.
+_IMPORTS_TORCH = re.compile(
+    r"^(import|from) (torch|torch_reference|reference_resnet|weight_files)\b", re.MULTILINE
+)
+WITH_TORCH = [
+    path.parent if path.name == "conftest.py" else path
+    for path in Path(__file__).parent.rglob("*.py")
+    if _IMPORTS_TORCH.search(path.read_text(encoding="utf-8"))
+]
+collect_ignore = [] if importlib.util.find_spec("torch") else [str(path) for path in WITH_TORCH]
+
+
+def pytest_report_header():
+    """Says what is left out."""
+    if collect_ignore:
+        return "PyTorch is not installed: tests that compare with it are left out (docs/install.md)"
+    return None
+
+
 def pytest_configure(config):
     """Lets `--dist loadfile` take the files in our order, and drops programs long unused."""
     config.option.loadscopereorder = False
@@ -69,4 +91,7 @@ def pytest_collection_modifyitems(items):
     """The slowest files first, so that the workers of `-n 2 --dist loadfile` end together."""
     tests = Path(__file__).parent
     places = {tests / name: place for place, name in enumerate(SLOWEST)}
+    for item in items:
+        if not {item.path, *item.path.parents}.isdisjoint(WITH_TORCH):
+            item.add_marker("torch")
     items.sort(key=lambda item: places.get(item.path, len(places)))

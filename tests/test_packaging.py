@@ -1,8 +1,12 @@
 """What an installation puts where: a wheel unpacked, and an editable installation."""
 
+import ast
+import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -96,3 +100,47 @@ def test_an_editable_installation(source, tmp_path):
     build(source, "install", f"--target={target}", "--editable", ".")
     (finder,) = target.glob("__editable___*_finder.py")
     check(target, source / "configs", target, finder=finder.stem)
+
+
+def distribution(requirement):
+    """The normalised name in `Name[extra]>=1; marker`."""
+    return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-").replace(".", "-")
+
+
+def imported_libraries():
+    """Names of top-level modules that are not Python's, with a file that imports each."""
+    found = {}
+    for package in ("mtl_face", "data_pipeline", "configs"):
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                else:
+                    continue
+                found |= {name.partition(".")[0]: file for name in names}
+    ours = {"mtl_face", "data_pipeline", "configs", ""}
+    return {
+        name: file for name, file in found.items() if name not in ours | sys.stdlib_module_names
+    }
+
+
+def test_what_is_imported_is_declared():
+    """Not left to come through a requirement of a requirement, which may drop it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {distribution(line) for line in project["dependencies"]}
+    for lines in project["optional-dependencies"].values():
+        declared |= {distribution(line) for line in lines}
+    providers = importlib.metadata.packages_distributions()
+    for name, file in imported_libraries().items():
+        by = {distribution(provider) for provider in providers.get(name, [name])}
+        # jax pins its own jaxlib
+        assert by & declared or name == "jaxlib", f"{file} imports {name}, of {sorted(by)}"
+
+
+def test_requirements_of_prediction_are_those_of_the_package():
+    lines = (ROOT / "requirements-predict.txt").read_text().splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = set(project["dependencies"] + project["optional-dependencies"]["video"])
+    assert {line for line in lines if line and not line.startswith("#")} <= declared
