@@ -6,10 +6,9 @@ import difflib
 import importlib
 import os
 import re
-import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,28 +55,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The exit status is 0, 2 for a user's mistake, or 128 + signal if stopped by one, or if whoever
     read the output (`head`, say) went away.
     """
+    _open_closed_streams()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    try:
-        with contextlib.ExitStack() as stack:
-            if _is_installed():
-                stack.enter_context(contextlib.redirect_stdout(_AsInstalled(sys.stdout)))
-                stack.enter_context(contextlib.redirect_stderr(_AsInstalled(sys.stderr)))
-            return _run(sys.argv[1:] if arguments is None else arguments)
-    except BrokenPipeError:
-        if not _reader_is_gone():  # another pipe is broken
-            raise
-        # what still waits to be written would fail once more at the end
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        return 128 + signal.SIGPIPE
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(_Output(sys.stdout)))
+        if _is_installed():
+            stack.enter_context(contextlib.redirect_stderr(_AsInstalled(sys.stderr)))
+        return _run(sys.argv[1:] if arguments is None else arguments)
 
 
-def _reader_is_gone() -> bool:
-    """Whether standard output is a pipe that nobody reads any more."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # errors are reported whatever is asked for
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+def _open_closed_streams() -> None:
+    """Sends what a process that was started without its streams (`>&-`) prints to nowhere.
+
+    Otherwise the next file that it opens takes their place, and what is printed is written there.
+    """
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -126,6 +127,45 @@ class _AsInstalled:
         """Writes a text; a path that ends in run.py stays."""
         own = re.sub(r"(python\s+)?(?<![\w/])run\.py(?=\s+[a-z])", "mtl-face", text)
         return self._stream.write(own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Output:
+    """Standard output that ends the command in one sentence where it cannot be written."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = _AsInstalled(stream) if _is_installed() else stream
+
+    def write(self, text: str) -> int:
+        """Writes a text.
+
+        Raises:
+            UserError: the disk is full, say.
+            SystemExit: nobody reads the pipe any more.
+        """
+        return self._or_end(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        """Writes what waits; errors as for `write`."""
+        self._or_end(self._stream.flush)
+
+    def _or_end(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except OSError as error:
+            # what still waits to be written would fail once more at the end
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            if isinstance(error, BrokenPipeError):
+                raise SystemExit(128 + signal.SIGPIPE) from None
+            raise UserError(
+                f"standard output cannot be written: {error.strerror}",
+                remedy="send it elsewhere, or make room, and give the same command again: "
+                "a training goes on from its newest checkpoint",
+            ) from error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -64,6 +64,8 @@ def run(config: Config, options: argparse.Namespace) -> int:
     place = distributed.find_place(
         options.coordinator, options.num_processes, options.process_id, timeout_seconds=seconds
     )
+    if place is not None and place.process_id == 0:
+        print(f"{place}; --num_processes=1 runs alone")
     with distributed.joined(place, settings=digest(config), timeout_seconds=seconds):
         result = train(config, options.workdir, profile_steps=traced, lap=lap)
     return 0 if result.stopped_by is None else 128 + int(result.stopped_by)

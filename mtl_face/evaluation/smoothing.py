@@ -171,7 +171,7 @@ class _Axis:
                 f"the prediction of row {row} (from 0) is infinite",
                 remedy="use a checkpoint from before training diverged",
             )
-        present_N = ~np.isnan(value_NC).any(axis=1)
+        present_N = np.asarray(~np.isnan(value_NC).any(axis=1))
         means, place_M = self._means(self._smoothing.windows[task], present_N)
         result_NC = np.array(value_NC, order="F")
         if place_M is None:

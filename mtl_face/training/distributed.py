@@ -17,7 +17,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -41,6 +42,7 @@ _GRACE = 3.0
 """Seconds that an ending process leaves for its message to spread."""
 
 _leaving = threading.Lock()
+_all_done = threading.Event()
 _counter = itertools.count()
 
 
@@ -59,8 +61,10 @@ def find_place(
     if num_processes == 1:
         return None
     given = (coordinator, num_processes, process_id)
-    devices = None
+    devices, launcher = None, None
     if None in given:
+        names = [kind.name for kind in clusters.ClusterEnv._cluster_types if _is_present(kind)]
+        launcher = _LAUNCHERS.get(names[0], names[0]) if names else None
         found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
             coordinator, num_processes, process_id, None, None, max(1, round(timeout_seconds))
         )
@@ -79,9 +83,60 @@ def find_place(
             remedy="give --coordinator=HOST:PORT --num_processes=N --process_id=I; "
             "TPU pods, SLURM (srun) and Open MPI (mpirun) need no flags",
         )
-    return Place(
-        coordinator, num_processes, process_id, None if devices is None else tuple(devices)
+    if devices is not None:
+        devices = _own_gpu(devices[0], os.environ)
+    return Place(coordinator, num_processes, process_id, devices, launcher)
+
+
+_LAUNCHERS = {
+    "slurm": "SLURM (srun)",
+    "ompi": "Open MPI (mpirun)",
+    "k8s": "Kubernetes",
+    "gcetpu": "the TPU pod",
+    "gketpu": "the TPU pod",
+}
+"""JAX's names of what starts processes, and those that users know."""
+
+
+def _is_present(kind: Any) -> bool:
+    return not kind.opt_in_only_method and kind.is_env_present()
+
+
+def _own_gpu(number: int, environment: Mapping[str, str]) -> tuple[int, ...] | None:
+    """GPUs of the process with a number on its host, one each; None for all that it sees.
+
+    Raises:
+        UserError: this host has fewer GPUs than processes.
+    """
+    shown = environment.get("CUDA_VISIBLE_DEVICES")
+    if shown is not None:
+        visible = len([name for name in shown.split(",") if name.strip()])
+    else:
+        visible = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    processes = max(_processes_on_this_host(environment), number + 1)
+    if visible == 0 or visible >= processes or environment.get("JAX_PLATFORMS") == "cpu":
+        return (number,)
+    if visible == 1 and int(environment.get("SLURM_GPUS_ON_NODE", 1)) >= processes:
+        return None  # each process sees its own alone
+    raise UserError(
+        f"this host ({socket.gethostname()}) is to run {processes} processes, one for each GPU, "
+        f"and {visible} GPU{'s are' * (visible > 1) or ' is'} visible",
+        remedy="ask for as many GPUs as tasks (SLURM: --ntasks-per-node=N --gpus-per-node=N), or "
+        "give --num_processes=1, which runs alone on all that are visible",
     )
+
+
+def _processes_on_this_host(environment: Mapping[str, str]) -> int:
+    """As SLURM and Open MPI say; 1 if they do not."""
+    counts: list[int] = []
+    for words in environment.get("SLURM_STEP_TASKS_PER_NODE", "").split(","):  # as 4(x2),3
+        count, _, times = words.partition("(x")
+        if count.isdigit():
+            counts += [int(count)] * int(times.removesuffix(")") or 1)
+    node = int(environment.get("SLURM_NODEID", 0))
+    if node < len(counts):
+        return counts[node]
+    return int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", 1))
 
 
 @contextlib.contextmanager
@@ -96,21 +151,25 @@ def joined(place: Place | None, *, settings: str, timeout_seconds: float) -> Ite
     if place is None:
         yield
         return
-    roll_call.meet(place, settings=settings, timeout_seconds=timeout_seconds)
+    peers = roll_call.meet(place, settings=settings, timeout_seconds=timeout_seconds)
+    address = place.listens_at() or "::"
     jax.distributed.initialize(
         place.coordinator,
         place.num_processes,
         place.process_id,
         local_device_ids=place.local_devices,
         cluster_detection_method="deactivate",  # `find_place` has done it
+        coordinator_bind_address=f"{f'[{address}]' if ':' in address else address}:{place.port}",
     )
     # JAX takes the first SIGTERM for itself, and a process in its preparations would not end.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     watcher = threading.Thread(target=_watch, name="other processes", daemon=True)
     watcher.start()
+    threading.Thread(target=_watch_peers, args=(peers,), name="their ends", daemon=True).start()
     try:
         yield
         wait_for_all()
+        _all_done.set()
     except BaseException as error:
         _give_up(error)
     if jax.process_index() == 0:
@@ -173,24 +232,49 @@ def _client() -> Any:
 
 def _watch() -> None:
     """Ends this process when another one has failed; runs in a thread."""
-    words = _client().blocking_key_value_get(_END, _LONGEST)
+    try:
+        words = _client().blocking_key_value_get(_END, _LONGEST)
+    except jax.errors.JaxRuntimeError:
+        return  # process 0 is gone: `_watch_peers` says so
     if words != _FAREWELL:
         _leave(words)
 
 
+def _watch_peers(peers: roll_call.Peers) -> None:
+    """Ends all processes when one has ended without a word; runs in a thread."""
+    who = peers.wait_until_one_is_gone()
+    if _all_done.is_set():
+        return
+    words = (
+        f"error: {who} of {jax.process_count()} is gone: killed, short of memory, or its host is "
+        "lost\n  -> start all processes again: the run goes on from its newest checkpoint"
+    )
+    if jax.process_index() == 0:
+        _send(words)
+        time.sleep(_GRACE)
+    _leave(words)
+
+
+def _send(words: str) -> None:
+    # Refused if another one was earlier: its message is the cause, and the watcher prints it.
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        _client().key_value_set(_END, words)
+
+
 def _give_up(error: BaseException) -> None:
     """Sends all the reason, and ends this process."""
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        time.sleep(_GRACE)  # if it is the end of another process, the watchers name that
     where = f"process {jax.process_index()} of {jax.process_count()} ({socket.gethostname()})"
     if isinstance(error, UserError):
         words = f"error: {where}: {error}"
     elif isinstance(error, KeyboardInterrupt):
         words = f"interrupted: {where}"
     else:
-        sys.excepthook(type(error), error, error.__traceback__)
+        with _leaving:  # held by a watcher that is ending this process: it says why
+            sys.excepthook(type(error), error, error.__traceback__)
         words = f"error: {where} failed: {type(error).__name__}: {error}"
-    # Refused if another one was earlier: its message is the cause, and the watcher prints it.
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-        _client().key_value_set(_END, words)
+    _send(words)
     time.sleep(_GRACE)  # the watcher is to hear of it first
     _leave(words)
 

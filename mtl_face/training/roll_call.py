@@ -3,10 +3,14 @@
 JAX's own start does not name a missing process. So the processes first meet at the address where
 JAX's coordinator will listen: process 0 takes the names down, all others report to it, and either
 all go on or all learn who is missing. A message is one line of JSON each way.
+
+Their connections stay open as long as they run: the system closes those of a process that is
+killed, so that the others learn at once which one is gone.
 """
 
 import contextlib
 import dataclasses
+import ipaddress
 import json
 import selectors
 import socket
@@ -33,6 +37,7 @@ class Place:
         process_id: of this one, from 0.
         local_devices: numbers of the devices of this host that the launcher gives to this process;
             None for all.
+        launcher: what started the processes and told their places, in words; None: the flags did.
 
     Raises:
         ConfigError: `coordinator` is no address, or `process_id` out of range.
@@ -42,6 +47,7 @@ class Place:
     num_processes: int
     process_id: int
     local_devices: tuple[int, ...] | None = None
+    launcher: str | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         host, _, port = self.coordinator.rpartition(":")
@@ -56,8 +62,52 @@ class Place:
                 remedy=f"number the processes 0 to {self.num_processes - 1}",
             )
 
+    def __str__(self) -> str:
+        by = "" if self.launcher is None else f", as {self.launcher} says"
+        return f"process {self.process_id} of {self.num_processes}{by}, at {self.coordinator}"
 
-def meet(place: Place, *, settings: str, timeout_seconds: float) -> None:
+    @property
+    def port(self) -> int:
+        """Where process 0 listens."""
+        return int(self.coordinator.rpartition(":")[2])
+
+    def listens_at(self) -> str:
+        """The address at which process 0 listens; "" for all of its host.
+
+        That of the coordinator, if it is one of this host. A name may stand for another one here
+        than on other hosts (many give their own name to the loopback), and one of a gateway or a
+        container's service for none of this host.
+        """
+        host = self.coordinator.rpartition(":")[0].strip("[]")
+        try:
+            address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+            loopback = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+            if loopback and host != "localhost" and host != address:
+                return ""
+            with socket.create_server((address, 0), family=_family(address)):
+                return address
+        except OSError:
+            return ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """Open connections to other processes of a run: of process 0 to all, of the others to it.
+
+    Attributes:
+        connections: by the number of the process, its host and the connection.
+    """
+
+    connections: dict[int, tuple[str, socket.socket]]
+
+    def wait_until_one_is_gone(self) -> str:
+        """Returns, once a process has ended, which one it was, in words."""
+        # A process says nothing more: what can be read of it is its end.
+        number = min(_readable(self.connections, None))
+        return f"process {number} ({self.connections[number][0]})"
+
+
+def meet(place: Place, *, settings: str, timeout_seconds: float) -> Peers:
     """Returns when all processes are there; `settings` is a digest of what all must share.
 
     Raises:
@@ -65,17 +115,18 @@ def meet(place: Place, *, settings: str, timeout_seconds: float) -> None:
             process that did come raises it.
     """
     if place.process_id == 0:
-        _take_down(place, settings, timeout_seconds)
-    else:
-        _report(place, settings, timeout_seconds)
+        return Peers(_take_down(place, settings, timeout_seconds))
+    return Peers({0: _report(place, settings, timeout_seconds)})
 
 
-def _take_down(place: Place, settings: str, timeout_seconds: float) -> None:
+def _take_down(
+    place: Place, settings: str, timeout_seconds: float
+) -> dict[int, tuple[str, socket.socket]]:
     deadline = time.monotonic() + timeout_seconds
     connections: list[socket.socket] = []
     present: dict[int, tuple[str, socket.socket]] = {}
     problem = None
-    with _listen(int(place.coordinator.rpartition(":")[2])) as server:
+    with _listen(place) as server:
         try:
             while problem is None and not _all_here(place, present):
                 server.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -94,15 +145,18 @@ def _take_down(place: Place, settings: str, timeout_seconds: float) -> None:
                 problem = _objection(place, settings, said, present)
                 present[number] = str(said["host"]), connection
         finally:
-            answer = {"problem": problem} if problem else {"here": place.num_processes}
+            answer = {"problem": problem} if problem else {"here": socket.gethostname()}
             for connection in connections:
                 _say(connection, answer)
+            kept = [] if problem else [connection for _, connection in present.values()]
             for connection in connections:
-                # The others close first: then this side's port is free at once.
-                _hear(connection)
-                connection.close()
+                if connection not in kept:
+                    # The others close first: then this side's port is free at once.
+                    _hear(connection)
+                    connection.close()
     if problem:
         raise _refused(problem)
+    return present
 
 
 def _missing(
@@ -136,8 +190,8 @@ def _objection(
     return None
 
 
-def _report(place: Place, settings: str, timeout_seconds: float) -> None:
-    host, _, port = place.coordinator.rpartition(":")
+def _report(place: Place, settings: str, timeout_seconds: float) -> tuple[str, socket.socket]:
+    host = place.coordinator.rpartition(":")[0].strip("[]")
     deadline = time.monotonic() + timeout_seconds
     words = {
         "greeting": _GREETING,
@@ -148,20 +202,23 @@ def _report(place: Place, settings: str, timeout_seconds: float) -> None:
     }
     reason = "nothing answers there"
     while (left := deadline - time.monotonic()) > 0:
-        try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=left) as line:
-                _say(line, words)
+        with contextlib.ExitStack() as stack:
+            try:
+                connection = socket.create_connection((host, place.port), timeout=left)
+                stack.enter_context(connection)
+                _say(connection, words)
                 # Process 0 may have begun to wait later than this one: it decides.
-                answer = _hear(line, timeout_seconds + _PATIENCE)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            answer = None
-        if answer is None:
-            time.sleep(min(0.2, max(left, 0)))
-        elif "problem" in answer:
-            raise _refused(str(answer["problem"]))
-        else:
-            return
+                answer = _hear(connection, timeout_seconds + _PATIENCE)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                answer = None
+            if answer is None:
+                time.sleep(min(0.2, max(left, 0)))
+            elif "problem" in answer:
+                raise _refused(str(answer["problem"]))
+            else:
+                stack.pop_all()
+                return str(answer["here"]), connection
     raise _refused(
         f"process 0 did not join within {timeout_seconds:g} s: process {place.process_id} "
         f"({socket.gethostname()}) waited for it at {place.coordinator} ({reason})"
@@ -176,20 +233,25 @@ def _refused(problem: str) -> UserError:
     )
 
 
-def _listen(port: int) -> socket.socket:
-    both = socket.has_dualstack_ipv6()
+def _listen(place: Place) -> socket.socket:
+    address = place.listens_at()
+    both = not address and socket.has_dualstack_ipv6()
     try:
         return socket.create_server(
-            ("", port),
-            family=socket.AF_INET6 if both else socket.AF_INET,
+            (address, place.port),
+            family=socket.AF_INET6 if both else _family(address),
             dualstack_ipv6=both,
             backlog=1024,
         )
     except OSError as error:
         raise UserError(
-            f"port {port} cannot be opened: {error.strerror}",
+            f"port {place.port} cannot be opened: {error.strerror}",
             remedy="choose another port in --coordinator, on every host",
         ) from error
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _all_here(place: Place, present: dict[int, tuple[str, socket.socket]]) -> bool:
@@ -201,12 +263,18 @@ def _all_here(place: Place, present: dict[int, tuple[str, socket.socket]]) -> bo
 
 def _forget_those_gone(present: dict[int, tuple[str, socket.socket]]) -> None:
     """A process that waits says nothing more: what can be read of it is its end."""
-    with selectors.DefaultSelector() as selector:
-        for number, (_, connection) in present.items():
-            selector.register(connection, selectors.EVENT_READ, number)
-        gone = [key.data for key, _ in selector.select(_LAST_WORDS)] if present else []
-    for number in gone:
+    for number in _readable(present, _LAST_WORDS) if present else []:
         del present[number]
+
+
+def _readable(
+    connections: dict[int, tuple[str, socket.socket]], timeout_seconds: float | None
+) -> list[int]:
+    """Numbers of the processes of which something can be read, within a time."""
+    with selectors.DefaultSelector() as selector:
+        for number, (_, connection) in connections.items():
+            selector.register(connection, selectors.EVENT_READ, number)
+        return [key.data for key, _ in selector.select(timeout_seconds)]
 
 
 def _say(connection: socket.socket, words: dict) -> None:

@@ -237,8 +237,7 @@ def test_a_reader_that_went_away_ends_a_command_quietly(words, unbuffered, folde
     finally:
         os.close(writing)
     assert result.stderr == ""
-    # without a buffer, the parser itself passes over a help text that nobody takes
-    assert result.returncode == (0 if words == ("--help",) and unbuffered else 128 + 13)
+    assert result.returncode == 128 + 13
 
 
 def test_another_broken_pipe_is_a_defect(monkeypatch):
@@ -248,3 +247,28 @@ def test_another_broken_pipe_is_a_defect(monkeypatch):
     monkeypatch.setattr(main, "_run", fail)
     with pytest.raises(BrokenPipeError):
         main.main(["settings"])
+
+
+@pytest.mark.parametrize("words", [("--help",), ("settings",), EVALUATE], ids=lambda w: w[0])
+def test_a_full_disk_under_the_output_is_said(words, folder):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *words],
+            cwd=folder,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert result.returncode == 2
+    lines = result.stderr.splitlines()
+    assert lines[0] == "error: standard output cannot be written: No space left on device"
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_mistake(closed, folder):
+    """Nor does a file that is opened next take the place of one."""
+    command = f"exec {sys.executable} {ROOT / 'run.py'} {' '.join(EVALUATE)} {closed}"
+    result = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, b"")

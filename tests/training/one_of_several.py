@@ -1,6 +1,6 @@
 """A program: one process of several takes training steps. And the steps, for one process alone.
 
-python one_of_several.py PORT PROCESSES PROCESS DEVICES FSDP OUTPUT [leave|fail]
+python one_of_several.py PORT PROCESSES PROCESS DEVICES FSDP OUTPUT [leave|fail|killed0|killed1]
 """
 
 import json
@@ -101,6 +101,8 @@ def main(port, processes, process, devices, fsdp, output, mode="stay"):
             if mode == "leave" and process == 1 and taken == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(0.2)
+            if mode == f"killed{process}":
+                os.kill(os.getpid(), signal.SIGKILL)
             return stop.requested
 
         losses, params = train(mesh, after_step=after_step, steps=10 if mode == "leave" else STEPS)

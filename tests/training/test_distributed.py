@@ -95,6 +95,17 @@ def test_one_fails_and_all_end(tmp_path):
         assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_killed_process_is_named(tmp_path, killed):
+    """By the system, which closes its connections; not only when its heartbeat is missed."""
+    statuses, errors = run(tmp_path, 4, 1, mode=f"killed{killed}")
+    assert statuses == [-9 if process == killed else 2 for process in range(4)], errors
+    for error in errors[:killed] + errors[killed + 1 :]:
+        assert f"error: process {killed} ({socket.gethostname()}) of 4 is gone" in error
+        assert "start all processes again" in error
+        assert "Traceback" not in error, error
+
+
 def test_one_process_alone(monkeypatch):
     for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
@@ -132,7 +143,47 @@ def test_launchers_tell_the_place(monkeypatch, launcher):
     host = "node007:61441" if launcher == "slurm" else "10.0.0.7:61442"
     device = 0 if launcher == "slurm" else 1
     assert place == distributed.Place(host, 3, 2, local_devices=(device,))
+    name = "SLURM (srun)" if launcher == "slurm" else "Open MPI (mpirun)"
+    assert str(place) == f"process 2 of 3, as {name} says, at {host}"
     # One task alone is no run of several.
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
     assert distributed.find_place(None, None, None, timeout_seconds=1) is None
+
+
+SLURM = {
+    "SLURM_JOB_ID": "1",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+    "SLURM_NTASKS": "8",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "0",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+    "JAX_PLATFORMS": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("visible", "on_node", "devices"),
+    [
+        ("0,1,2,3", "4", (1,)),  # all see all: the second takes the second
+        ("0", "4", None),  # bound: each sees its own alone
+        ("", "0", (1,)),  # no GPU at all
+    ],
+)
+def test_gpus_of_a_task(monkeypatch, visible, on_node, devices):
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", on_node)
+    assert distributed.find_place(None, None, None, timeout_seconds=1).local_devices == devices
+
+
+@pytest.mark.parametrize("visible", ["0", "0,1"])
+def test_fewer_gpus_than_tasks(monkeypatch, visible):
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UserError, match=r"is to run 4 processes.* GPUs? (is|are) visible") as error:
+        distributed.find_place(None, None, None, timeout_seconds=1)
+    assert "--num_processes=1" in error.value.remedy

@@ -1,5 +1,7 @@
 """The meeting of the processes before a run, each in a thread: who comes, and who is missed."""
 
+import concurrent.futures
+import functools
 import socket
 import threading
 import time
@@ -123,3 +125,31 @@ def test_strangers_and_restarts(port):
 def test_places_that_are_none(coordinator, process_id, words):
     with pytest.raises(ConfigError, match=words):
         Place(coordinator, 2, process_id)
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "address"),
+    [
+        ("127.0.0.1:1", {"127.0.0.1"}),
+        ("localhost:1", {"127.0.0.1", "::1"}),
+        ("[::1]:1", {"::1", ""}),  # where there is no IPv6, that is none of this host
+        ("192.0.2.1:1", {""}),  # of no host: reserved for documentation (RFC 5737)
+        ("no-such-host.invalid:1", {""}),
+    ],
+)
+def test_process_0_listens_where_it_is_named(coordinator, address):
+    assert Place(coordinator, 2, 0).listens_at() in address
+
+
+def test_one_that_is_gone_is_named(port):
+    places = [Place(f"127.0.0.1:{port}", 3, process_id) for process_id in range(3)]
+    meeting = functools.partial(meet, settings="same", timeout_seconds=20)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        peers = list(pool.map(meeting, places))
+        gone = pool.submit(peers[0].wait_until_one_is_gone)
+        assert not concurrent.futures.wait([gone], timeout=0.2).done
+        peers[2].connections[0][1].close()  # as the system does for a process that is killed
+        assert gone.result(timeout=10) == f"process 2 ({socket.gethostname()})"
+        for _, connection in peers[0].connections.values():
+            connection.close()
+        assert peers[1].wait_until_one_is_gone() == f"process 0 ({socket.gethostname()})"
