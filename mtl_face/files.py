@@ -120,7 +120,7 @@ def read_json(
         values = json.loads(Path(path).read_bytes())
         if not isinstance(values, dict):
             raise ValueError("it holds no object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise failure(f"cannot be read: {reason(error)}", path=path, remedy=remedy) from error
     return values
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mtl_face import config as config_lib
 from mtl_face.errors import UserError, WorkdirError
+from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.training import distributed
 
@@ -22,12 +23,12 @@ def digest(config: config_lib.Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def open_workdir(folder: Path, config: config_lib.Config) -> Path:
+def open_workdir(folder: Path, config: config_lib.Config, say: Say = print) -> Path:
     """`workdir.open_for_training` in process 0; the others check that they see the same folder.
 
     WorkdirError as there, or if the folder is not shared.
     """
-    opened = distributed.first(lambda: workdirs.open_for_training(folder, config))
+    opened = distributed.first(lambda: workdirs.open_for_training(folder, config, say))
     if opened is not None:
         return opened
     folder = folder.expanduser().resolve()

@@ -40,7 +40,7 @@ def begin(
         aff_wild2_pretrained=settings.aff_wild2_pretrained,
         initial_weights=source,
     )
-    checkpoints.metadata = {_KEY: found}
+    checkpoints.metadata[_KEY] = found
     if distributed.is_writer():
         write_json(workdir / FILE, found)
     return found
@@ -49,7 +49,7 @@ def begin(
 def resume(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -> dict[str, Any]:
     """`recorded`, for a run that goes on from `step`: further checkpoints will have it too."""
     found = recorded(config, workdir, checkpoints, step)
-    checkpoints.metadata = {_KEY: found}
+    checkpoints.metadata[_KEY] = found
     return found
 
 

@@ -11,6 +11,7 @@ import jax
 
 from data_pipeline import input as data_input
 from data_pipeline import mixture, order
+from mtl_face import config as config_lib
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import scoring
@@ -21,7 +22,7 @@ from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
 from mtl_face.tables import FrameTable
-from mtl_face.training import distributed, sharding
+from mtl_face.training import distributed, metadata, sharding
 from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.experiment import Experiment
@@ -81,7 +82,7 @@ def train(
         )
     begin = time.perf_counter()
     say = distributed.in_first_process(say)
-    folder = processes.open_workdir(Path(workdir), config)
+    folder = processes.open_workdir(Path(workdir), config, say)
     with processes.unless_refused(folder):
         # Whatever can fail at once does so before the data are made or read, which can take long.
         steps = PostProcessing.of_settings(config)
@@ -107,6 +108,7 @@ def train(
             warn=distributed.warn,
         ) as checkpoints,
     ):
+        checkpoints.metadata[metadata.SETTINGS] = config_lib.to_dict(config)
         stop = own_stop if jax.process_count() == 1 else AgreedStop(own_stop, experiment.mesh)
         newest = checkpoints.newest()
         if newest is None or newest < order.total_steps(config.optimizer.epochs, steps_per_epoch):

@@ -1,6 +1,6 @@
 """The folder of a run: what lies where, and whose it is.
 
-DIR/config.json              the settings, written once
+DIR/config.json              the settings, written once; also with each checkpoint
 DIR/provenance.json          what the weights have seen, written once
 DIR/checkpoints/STEP/        states (orbax)
 DIR/logs/                    TensorBoard
@@ -17,6 +17,8 @@ from typing import Any
 from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.errors import WorkdirError, shortened
+from mtl_face.run import Say
+from mtl_face.training import metadata
 
 CHECKPOINTS = "checkpoints"
 HISTORY = "history.jsonl"
@@ -27,26 +29,27 @@ TRAIN = "train first: mtl_face.train, or run.py train with the same --config and
 """What helps where a folder holds no run, or no checkpoint."""
 
 
-def open_for_training(workdir: Path, config: config_lib.Config) -> Path:
+def open_for_training(
+    workdir: Path, config: config_lib.Config, say: Say = lambda line: None
+) -> Path:
     """Makes the folder, or checks that it is writable and this run's; returns its absolute path.
 
     As long as it holds no checkpoint, it is nobody's: a command that failed on a wrong setting
-    can be given again with the right one. Raises WorkdirError.
+    can be given again with the right one. Settings that were lost are written again from those of
+    a checkpoint, which is said. Raises WorkdirError.
     """
     workdir = workdir.expanduser().resolve()
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if has_checkpoint(workdir):
-            if not (workdir / _CONFIG).exists():
-                raise WorkdirError(
-                    f"holds checkpoints but no {_CONFIG}",
-                    path=workdir,
-                    remedy="give an empty or new folder as workdir (--workdir)",
-                )
-            _check_same(workdir, config)
-            files.require_writable(workdir)
-        else:
+        if not has_checkpoint(workdir):
             files.write_json(workdir / _CONFIG, config_lib.to_dict(config))
+            return workdir
+        saved, lost = _settings(workdir)
+        _check_same(workdir, saved, config)
+        files.require_writable(workdir)
+        if lost is not None:
+            files.write_json(workdir / _CONFIG, saved)
+            say(f"warning: {workdir / _CONFIG} {lost}; written again from {CHECKPOINTS}")
     except OSError as error:
         raise files.unwritable(workdir, error) from error
     return workdir
@@ -61,31 +64,50 @@ def forget(workdir: Path) -> None:
 def open_for_reading(workdir: Path, config: config_lib.Config) -> Path:
     """The absolute path of a folder that holds a run with these settings; else WorkdirError."""
     workdir = workdir.expanduser().resolve()
-    _check_same(workdir, config)
+    _check_same(workdir, read_settings(workdir), config)
     return workdir
 
 
 def is_run(workdir: Path) -> bool:
     """Whether the folder is that of a run."""
-    return (workdir / _CONFIG).is_file()
+    return (workdir / _CONFIG).is_file() or has_checkpoint(workdir)
 
 
 def has_checkpoint(workdir: Path) -> bool:
     """Whether a run is there to go on with."""
-    folder = workdir / CHECKPOINTS
-    return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+    return bool(metadata.steps(workdir / CHECKPOINTS))
 
 
 def read_settings(workdir: Path) -> dict[str, Any]:
-    """The settings that a run was started with, from its config.json; WorkdirError without one."""
-    path = workdir.expanduser() / _CONFIG
-    if not path.is_file():
+    """The settings that a run was started with: of its config.json, else of its checkpoints.
+
+    WorkdirError if neither has them.
+    """
+    workdir = workdir.expanduser()
+    if not is_run(workdir):
         raise WorkdirError("holds no run", path=workdir, remedy=TRAIN)
-    return files.read_json(path, remedy="choose another workdir (--workdir)")
+    return _settings(workdir)[0]
 
 
-def _check_same(workdir: Path, config: config_lib.Config) -> None:
-    saved = read_settings(workdir)
+def _settings(workdir: Path) -> tuple[dict[str, Any], str | None]:
+    """The settings of a run, and what is wrong with its config.json, if they are not from there."""
+    path = workdir / _CONFIG
+    remedy = (
+        "give its command another --workdir, stop that run after its first step, and copy its "
+        f"{_CONFIG} here: then this one goes on from its checkpoints"
+    )
+    try:
+        if not path.exists():
+            raise WorkdirError(f"holds checkpoints but no {_CONFIG}", path=workdir, remedy=remedy)
+        return files.read_json(path, remedy=remedy), None
+    except WorkdirError as error:
+        kept = metadata.settings(workdir / CHECKPOINTS)
+        if kept is None:
+            raise
+        return kept, error.problem if path.exists() else "is missing"
+
+
+def _check_same(workdir: Path, saved: dict[str, Any], config: config_lib.Config) -> None:
     differences = config_lib.differences(saved, config)
     if differences:
         raise WorkdirError(

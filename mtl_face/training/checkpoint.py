@@ -2,7 +2,8 @@
 
 Two kinds of steps are kept: the newest, from which a run goes on, and the best by the official
 score. Saving is asynchronous and atomic: a step that was cut short is never seen. With each state
-goes its fingerprint, so that a bit that a disk lost is noticed when the state is read.
+go its fingerprint, so that a bit that a disk lost is noticed when the state is read, and its score,
+which orbax keeps in another file.
 """
 
 import contextlib
@@ -22,12 +23,12 @@ from orbax.checkpoint import checkpoint_managers
 
 from mtl_face import files, libraries
 from mtl_face.errors import WorkdirError
+from mtl_face.training import distributed, metadata
 
 _T = TypeVar("_T")
 
 _SCORE = "score"
 _FINGERPRINT = "fingerprint"
-_METADATA = "_CHECKPOINT_METADATA"
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
@@ -73,11 +74,7 @@ class Checkpoints:
         )
         try:
             if not read_only:
-                directory.mkdir(parents=True, exist_ok=True)
-                if jax.process_index() == 0:
-                    # What a kill left. Orbax would do it in a thread that outlives an early exit.
-                    for folder in directory.glob(_UNFINISHED):
-                        shutil.rmtree(folder)
+                distributed.first(self._tidy)
             self._manager = ocp.CheckpointManager(
                 directory,
                 options=ocp.CheckpointManagerOptions(
@@ -89,13 +86,28 @@ class Checkpoints:
                     enable_async_checkpointing=not read_only,
                 ),
             )
-        except (OSError, ValueError) as error:  # ValueError: a score that is no JSON
+        except Exception as error:  # damaged files fail in whatever part of orbax meets them
             raise WorkdirError(
                 f"checkpoints cannot be opened: {files.first_words(error)}",
                 path=directory,
-                remedy="correct the permissions, delete the damaged step's folder, "
-                "or choose another workdir (--workdir)",
+                remedy="correct the permissions; or give the run's own train command again, which "
+                "mends what it can; or move the damaged step's folder away",
             ) from error
+
+    def _tidy(self) -> None:
+        """Removes what a kill left, and what would keep orbax from opening the folder."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        # Orbax would do it in a thread that outlives an early exit.
+        for folder in self._directory.glob(_UNFINISHED):
+            shutil.rmtree(folder)
+        for step in metadata.steps(self._directory):
+            metadata.put_out_of_the_way(self._directory / str(step))
+            path = self._directory / str(step) / "metrics" / "metrics"
+            with contextlib.suppress(OSError, ValueError):  # damaged: `restore` says so
+                score = metadata.read(self._directory / str(step)).get(_SCORE)
+                if score is not None and path.parent.is_dir() and not _holds(path, score):
+                    files.write_json(path, {_SCORE: score})
+                    self._warn(f"{path} was damaged; the score is written again")
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -120,13 +132,15 @@ class Checkpoints:
             if not replace:
                 return
             self._manager.delete(step)
-        metrics = None if score is None else {_SCORE: float(score)}
+        metrics = {} if score is None else {_SCORE: float(score)}
         with self._explained():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state)),
-                metrics=metrics,
-                custom_metadata=self.metadata | {_FINGERPRINT: fingerprint(state)},
+                metrics=metrics or None,
+                custom_metadata=metadata.seal(
+                    self.metadata | metrics | {_FINGERPRINT: fingerprint(state)}
+                ),
                 force=True,
             )
 
@@ -141,16 +155,12 @@ class Checkpoints:
     def read_metadata(self, step: int) -> dict[str, Any]:
         """What was kept beside a state, or nothing; raises WorkdirError if it is damaged."""
         found = self._all_metadata(step)
-        found.pop(_FINGERPRINT, None)
-        return found
+        return {key: found[key] for key in found if key not in (_FINGERPRINT, _SCORE)}
 
     def _all_metadata(self, step: int) -> dict[str, Any]:
         try:
-            path = self._directory / str(step) / _METADATA
-            if path.exists():
-                json.loads(path.read_bytes())  # orbax takes a damaged one for an absent one
-            return dict(self._manager.metadata(step).custom_metadata or {})
-        except Exception as error:  # damaged files fail in whatever part of orbax meets them
+            return metadata.read(self._directory / str(step))
+        except (OSError, ValueError) as error:
             raise self._damaged(step, "the checkpoint's metadata", error) from error
 
     def restore(self, step: int, like: Any) -> Any:
@@ -308,6 +318,14 @@ class Checkpoints:
                     "then run the same command again: it goes on from the last good checkpoint",
                 ),
             ) from error
+
+
+def _holds(path: Path, score: float) -> bool:
+    """Whether orbax's file of a score holds this one."""
+    try:
+        return json.loads(path.read_bytes()) == {_SCORE: score}
+    except (OSError, ValueError):
+        return False
 
 
 def fingerprint(state: Any) -> str:

@@ -8,6 +8,7 @@ from small_experiment import Experiment, assert_is_users_error
 from mtl_face import config as config_lib
 from mtl_face.errors import WorkdirError
 from mtl_face.run import workdir as workdirs
+from mtl_face.training import metadata
 
 
 @pytest.fixture
@@ -103,16 +104,49 @@ class TestWorkdirOwner:
                 owned.workdir, self.config(owned, "model.backbone.frozen_stages=0")
             )
 
-    @pytest.mark.parametrize("content", ["{", "\x00\x01", "[]", "3"])
+    @pytest.mark.parametrize("content", ["{", "\x00\x01", "[]", "3", "", "[" * 100_000])
     def test_config_that_cannot_be_read(self, owned, content):
+        """Of a run whose checkpoints do not have it either: the message tells the way back."""
         (owned.workdir / "config.json").write_text(content)
-        with pytest.raises(WorkdirError, match=r"config\.json"):
+        with pytest.raises(WorkdirError, match=r"config\.json: cannot be read") as raised:
             workdirs.open_for_training(owned.workdir, self.config(owned))
+        assert "give its command another --workdir" in raised.value.remedy
 
     def test_checkpoints_without_config(self, owned):
         (owned.workdir / "config.json").unlink()
-        with pytest.raises(WorkdirError, match=r"holds checkpoints but no config\.json"):
-            workdirs.open_for_training(owned.workdir, self.config(owned))
+        for open_ in (workdirs.open_for_training, workdirs.open_for_reading):
+            with pytest.raises(WorkdirError, match=r"holds checkpoints but no config\.json"):
+                open_(owned.workdir, self.config(owned))
+
+    @pytest.mark.parametrize("content", [None, "", "{", "[]"])
+    def test_settings_that_a_checkpoint_has(self, owned, content):
+        path = owned.workdir / "config.json"
+        whole = path.read_text()
+        checkpoints = owned.workdir / workdirs.CHECKPOINTS
+        kept = metadata.seal({metadata.SETTINGS: json.loads(whole)})
+        (checkpoints / "3").mkdir()
+        (checkpoints / "3" / "_CHECKPOINT_METADATA").write_text(
+            json.dumps({"custom_metadata": kept})
+        )
+        (checkpoints / "12").mkdir()  # the newest is damaged too
+        (checkpoints / "12" / "_CHECKPOINT_METADATA").write_text("{")
+        if content is None:
+            path.unlink()
+        else:
+            path.write_text(content)
+        config = self.config(owned)
+        assert workdirs.open_for_reading(owned.workdir, config) == owned.workdir
+        assert workdirs.own_config(owned.workdir) == config
+        with pytest.raises(WorkdirError, match="seed was 0, is 3"):
+            workdirs.open_for_training(owned.workdir, self.config(owned, "seed=3"))
+        said = []
+        workdirs.open_for_training(owned.workdir, config, said.append)
+        (line,) = said
+        assert line.startswith(f"warning: {path} ")
+        assert line.endswith("; written again from checkpoints")
+        assert path.read_text() == whole
+        workdirs.open_for_training(owned.workdir, config, said.append)
+        assert len(said) == 1
 
     def test_nothing_but_the_config_is_left_behind(self, owned):
         workdirs.open_for_training(owned.workdir, self.config(owned))

@@ -253,7 +253,12 @@ def test_absent_step(saved):
 
 
 def test_damaged_score(saved):
+    """A reader writes nothing; who trains mends it, if the score is kept in its second place."""
     (saved / "5" / "metrics" / "metrics").write_text("{")
+    with pytest.raises(WorkdirError, match="cannot be opened") as raised:
+        Checkpoints(saved, keep=1, read_only=True)
+    assert "train command again" in raised.value.remedy
+    (saved / "5" / "_CHECKPOINT_METADATA").unlink()
     with pytest.raises(WorkdirError, match="cannot be opened"):
         Checkpoints(saved, keep=1)
 

@@ -1,5 +1,6 @@
 """What becomes of a damaged checkpoint, of a flipped bit, and of a save that the disk refuses."""
 
+import json
 import shutil
 
 import jax
@@ -32,12 +33,65 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("damage", [*DAMAGES, "own metadata"])
+def changed_metadata(step):
+    """Still JSON: only its check sum tells."""
+    path = step / "_CHECKPOINT_METADATA"
+    path.write_text(path.read_text().replace("fingerprint", "fingerprins"))
+
+
+OWN = {
+    "cut own metadata": lambda step: (step / "_CHECKPOINT_METADATA").write_text('{"custom'),
+    "own metadata a list": lambda step: (step / "_CHECKPOINT_METADATA").write_text("[1]"),
+    "no own metadata": lambda step: (step / "_CHECKPOINT_METADATA").unlink(),
+    "changed own metadata": changed_metadata,
+    "no commit marker": lambda step: (step / "commit_success.txt").unlink(),
+    "no commit marker of the state": lambda step: (step / "state/commit_success.txt").unlink(),
+}
+"""Damages of what lies beside a sound state."""
+
+
+@pytest.mark.parametrize("damage", OWN)
+def test_no_state_is_read_unchecked(saved, damage):
+    OWN[damage](saved / "12")
+    with (
+        Checkpoints(saved, keep=3) as checkpoints,
+        pytest.raises(WorkdirError, match="the checkpoint's metadata cannot be read: ") as raised,
+    ):
+        checkpoints.restore(12, like(small_state()))
+    assert raised.value.path == str(saved / "12")
+
+
+def test_what_older_versions_wrote_is_read(saved):
+    """No marker, and metadata without a check sum."""
+    for marker in (saved / "12").rglob("commit_success.txt"):
+        marker.unlink()
+    path = saved / "12" / "_CHECKPOINT_METADATA"
+    values = json.loads(path.read_text())
+    values["custom_metadata"] = {"provenance": {}}
+    path.write_text(json.dumps(values))
+    with Checkpoints(saved, keep=3, read_only=True) as checkpoints:
+        assert raw(checkpoints.restore(12, like(small_state()))) == raw(small_state(12))
+        assert checkpoints.read_metadata(12) == {"provenance": {}}
+
+
+@pytest.mark.parametrize("content", ["{", "", '{"score": "high"}', "[]", '{"score": 0.25}'])
+def test_a_damaged_score_is_mended(folder, content):
+    """Orbax keeps it in a file of its own, without which it opens no step of the folder."""
+    with Checkpoints(folder, keep=3) as checkpoints:
+        checkpoints.save(5, small_state(5), score=0.5)
+        checkpoints.save(10, small_state(10), score=0.3)
+    path = folder / "5" / "metrics" / "metrics"
+    path.write_text(content)
+    warnings = []
+    with Checkpoints(folder, keep=3, warn=warnings.append) as checkpoints:
+        assert (checkpoints.best(), checkpoints.newest()) == (5, 10)
+    assert warnings == [f"{path} was damaged; the score is written again"]
+    assert json.loads(path.read_text()) == {"score": 0.5}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, *OWN])
 def test_the_one_before_is_taken(saved, damage):
-    if damage == "own metadata":
-        (saved / "12" / "_CHECKPOINT_METADATA").write_text('{"custom')
-    else:
-        DAMAGES[damage](saved / "12")
+    (DAMAGES | OWN)[damage](saved / "12")
     warnings = []
     with Checkpoints(saved, keep=3, warn=warnings.append) as checkpoints:
         step, state = checkpoints.restore_newest(like(small_state()))
