@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mtl_face import config as config_lib
@@ -21,6 +21,17 @@ def digest(config: config_lib.Config) -> str:
     """A digest that is the same for settings that processes of one run may have."""
     text = json.dumps(config_lib.common(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def own_workdir(folder: Path, say: Say) -> Iterator[Callable[[], None]]:
+    """`workdir.locked` in process 0, for all of them.
+
+    Gives a function that raises WorkdirError once another run has taken the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        held = distributed.first(lambda: stack.enter_context(workdirs.locked(folder, say)))
+        yield (lambda: None) if held is None else held.require
 
 
 def open_workdir(folder: Path, config: config_lib.Config, say: Say = print) -> Path:

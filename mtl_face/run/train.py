@@ -72,8 +72,8 @@ def train(
         say: called in process 0 with each line for the user.
 
     Raises:
-        UserError: data, weights or settings are at fault, the disk refuses a write, or the
-            training diverged.
+        UserError: data, weights or settings are at fault, another training is under way in the
+            workdir, the disk refuses a write, or the training diverged.
     """
     if not isinstance(config, Config):
         raise ConfigError(
@@ -82,72 +82,75 @@ def train(
         )
     begin = time.perf_counter()
     say = distributed.in_first_process(say)
-    folder = processes.open_workdir(Path(workdir), config, say)
-    with processes.unless_refused(folder):
-        # Whatever can fail at once does so before the data are made or read, which can take long.
-        steps = PostProcessing.of_settings(config)
-        backbone = None if workdirs.has_checkpoint(folder) else initial_weights(config, say)
-        distributed.first(lambda: datasets.ensure_all(config.data, say))
-        train_table, rows = datasets.load_training(config.data, seed=config.seed, say=say)
-        validation_table = datasets.load_split(config.data, "validation", say)
-        steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
-        lap("data")
-        experiment = Experiment(config, steps_per_epoch=steps_per_epoch)
-        experiment.check_batch(config.optimizer.batch_size, name="optimizer.batch_size")
-        sharding.check_batch(
-            config.evaluation.batch_size, experiment.mesh, name="evaluation.batch_size"
-        )
-        lap("network")
-        validation = find_pixels(config, validation_table, say)
-    with (
-        StopRequest() as own_stop,
-        Checkpoints(
-            folder / workdirs.CHECKPOINTS,
-            keep=config.training.keep_checkpoints,
-            on_save_failure=config.training.on_save_failure,  # type: ignore[arg-type]
-            warn=distributed.warn,
-        ) as checkpoints,
-    ):
-        checkpoints.metadata[metadata.SETTINGS] = config_lib.to_dict(config)
-        stop = own_stop if jax.process_count() == 1 else AgreedStop(own_stop, experiment.mesh)
-        newest = checkpoints.newest()
-        if newest is None or newest < order.total_steps(config.optimizer.epochs, steps_per_epoch):
-            trainer = Trainer(
-                experiment,
-                _training_data(experiment, train_table, rows, say),
-                folder,
-                checkpoints,
-                evaluate=_scorer(experiment, validation, say),
-                stop=stop,
-                say=say,
-                lap=lap,
-            )
+    with processes.own_workdir(Path(workdir), say) as require_workdir:
+        folder = processes.open_workdir(Path(workdir), config, say)
+        with processes.unless_refused(folder):
+            # Whatever can fail at once does so before data are made or read, which can take long.
+            steps = PostProcessing.of_settings(config)
+            backbone = None if workdirs.has_checkpoint(folder) else initial_weights(config, say)
+            distributed.first(lambda: datasets.ensure_all(config.data, say))
+            train_table, rows = datasets.load_training(config.data, seed=config.seed, say=say)
+            validation_table = datasets.load_split(config.data, "validation", say)
+            steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
             lap("data")
-            state = _start(trainer, newest, backbone)
+            experiment = Experiment(config, steps_per_epoch=steps_per_epoch)
+            experiment.check_batch(config.optimizer.batch_size, name="optimizer.batch_size")
+            sharding.check_batch(
+                config.evaluation.batch_size, experiment.mesh, name="evaluation.batch_size"
+            )
             lap("network")
-            trainer.train(state, profile_steps=profile_steps)
-        else:
-            say(f"training is complete ({newest} steps)")
-        newest = checkpoints.newest()
-        stopped_by = stop.conclude()
-    assert newest is not None  # the state at step 0 is saved before the first step
-    if stopped_by is not None:
-        say(
-            f"stopped by {stopped_by.name} at step {newest}, saved; "
-            "run the same command again to go on"
+            validation = find_pixels(config, validation_table, say)
+        with (
+            StopRequest(require_workdir) as own_stop,
+            Checkpoints(
+                folder / workdirs.CHECKPOINTS,
+                keep=config.training.keep_checkpoints,
+                on_save_failure=config.training.on_save_failure,  # type: ignore[arg-type]
+                warn=distributed.warn,
+            ) as checkpoints,
+        ):
+            checkpoints.metadata[metadata.SETTINGS] = config_lib.to_dict(config)
+            stop = own_stop if jax.process_count() == 1 else AgreedStop(own_stop, experiment.mesh)
+            newest = checkpoints.newest()
+            if newest is None or newest < order.total_steps(
+                config.optimizer.epochs, steps_per_epoch
+            ):
+                trainer = Trainer(
+                    experiment,
+                    _training_data(experiment, train_table, rows, say),
+                    folder,
+                    checkpoints,
+                    evaluate=_scorer(experiment, validation, say),
+                    stop=stop,
+                    say=say,
+                    lap=lap,
+                )
+                lap("data")
+                state = _start(trainer, newest, backbone)
+                lap("network")
+                trainer.train(state, profile_steps=profile_steps)
+            else:
+                say(f"training is complete ({newest} steps)")
+            newest = checkpoints.newest()
+            stopped_by = stop.conclude()
+        assert newest is not None  # the state at step 0 is saved before the first step
+        if stopped_by is not None:
+            say(
+                f"stopped by {stopped_by.name} at step {newest}, saved; "
+                "run the same command again to go on"
+            )
+            return TrainingResult(folder, newest, {}, stopped_by)
+        result = evaluate_predictor(
+            models.open_run(folder, config, say, experiment=experiment),
+            validation,
+            folder / workdirs.EVALUATION,
+            steps,
+            history=histories.read(folder / workdirs.HISTORY),
+            say=say,
         )
-        return TrainingResult(folder, newest, {}, stopped_by)
-    result = evaluate_predictor(
-        models.open_run(folder, config, say, experiment=experiment),
-        validation,
-        folder / workdirs.EVALUATION,
-        steps,
-        history=histories.read(folder / workdirs.HISTORY),
-        say=say,
-    )
-    say(f"next: python run.py export --model={folder} writes the parameters alone")
-    say(f"all done in {(time.perf_counter() - begin) / 60:.1f} minutes")
-    return TrainingResult(folder, newest, result)
+        say(f"next: python run.py export --model={folder} writes the parameters alone")
+        say(f"all done in {(time.perf_counter() - begin) / 60:.1f} minutes")
+        return TrainingResult(folder, newest, result)
 
 
 def _start(trainer: Trainer, newest: int | None, backbone: LoadedBackbone | None) -> TrainState:

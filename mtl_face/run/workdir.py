@@ -7,15 +7,17 @@ DIR/logs/                    TensorBoard
 DIR/history.jsonl            learning curves
 DIR/profile/                 traces of `train --profile_steps`
 DIR/replay/                  bad steps, see `training.replay`
+DIR/training.lock            who trains here at the moment
 DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv, report.html
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mtl_face import config as config_lib
-from mtl_face import files
+from mtl_face import files, locks
 from mtl_face.errors import WorkdirError, shortened
 from mtl_face.run import Say
 from mtl_face.training import metadata
@@ -24,9 +26,26 @@ CHECKPOINTS = "checkpoints"
 HISTORY = "history.jsonl"
 EVALUATION = "evaluation"
 _CONFIG = "config.json"
+_LOCK = "training.lock"
 
 TRAIN = "train first: mtl_face.train, or run.py train with the same --config and --workdir"
 """What helps where a folder holds no run, or no checkpoint."""
+
+
+@contextlib.contextmanager
+def locked(workdir: Path, say: Say) -> Iterator[locks.Held]:
+    """Makes the folder, and keeps other trainings out of it until the block ends.
+
+    WorkdirError if one is under way, on this host or another, or the folder cannot be written.
+    """
+    workdir = workdir.expanduser().resolve()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.unwritable(workdir, error) from error
+    remedy = "wait for it, stop it, or choose another workdir (--workdir)"
+    with locks.hold(workdir / _LOCK, what="is in use", remedy=remedy, say=say) as held:
+        yield held
 
 
 def open_for_training(

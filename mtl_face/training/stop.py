@@ -3,6 +3,7 @@
 import collections
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import jax
@@ -19,7 +20,9 @@ class StopRequest:
     Outside of the main thread, where Python has no signals, it notes nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+        """`check` is called at each question; what it raises ends the run."""
+        self.check = check
         self.signal: signal.Signals | None = None
         self._old: dict[signal.Signals, object] = {}
 
@@ -38,6 +41,7 @@ class StopRequest:
     @property
     def requested(self) -> bool:
         """Whether to leave after this step."""
+        self.check()
         return self.signal is not None
 
     def conclude(self) -> signal.Signals | None:
@@ -73,6 +77,7 @@ class AgreedStop:
     @property
     def requested(self) -> bool:
         """Whether all are to leave after this step; every process must ask equally often."""
+        self._own.check()
         if self.signal is None:
             own = self._own.signal
             flags = self._calm if own is None else self._place(int(own))

@@ -198,6 +198,22 @@ def test_killed_and_goes_on(runs, undisturbed):
     assert drawn(workdir) == drawn(undisturbed)
 
 
+@pytest.mark.slow
+def test_a_second_run_in_the_same_workdir(runs, undisturbed):
+    """It is refused with the name of the first, which goes on as if nothing had been."""
+    workdir = runs.experiment.folder / "twice"
+    first = runs.start(workdir)
+    assert first.wait_for(r"^step 4/")
+    status, _, err = runs.start(workdir).finish()
+    assert status == 2
+    assert f"error: {workdir}: is in use by process {first.process.pid} of " in err
+    status, _, err = first.finish()
+    assert (status, err) == (0, "")
+    assert_same_state(workdir, undisturbed)
+    assert curves(workdir) == curves(undisturbed)
+    assert not (workdir / "training.lock").exists()
+
+
 @pytest.fixture(scope="module")
 def completed(runs, undisturbed):
     """A copy to be worked on."""

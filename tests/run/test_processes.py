@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from mtl_face import config as config_lib
+from mtl_face import locks
 from mtl_face.errors import WorkdirError
 from mtl_face.run import processes
 from mtl_face.run import workdir as workdirs
@@ -42,3 +43,20 @@ def test_a_folder_that_is_not_shared(tmp_path, later_process, monkeypatch):
     monkeypatch.setattr(processes, "_PATIENCE", 0.0)
     with pytest.raises(WorkdirError, match="not the folder that process 0 has written to"):
         processes.open_workdir(tmp_path, CONFIG)
+
+
+def test_process_0_holds_the_folder_for_all(tmp_path, later_process):
+    with processes.own_workdir(tmp_path / "run", print) as require:
+        require()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_another_run_has_taken(tmp_path, monkeypatch):
+    with processes.own_workdir(tmp_path, print) as require:
+        (lock,) = tmp_path.iterdir()
+        lock.write_text("{}")
+        require()
+        monkeypatch.setattr(locks.time, "time", lambda: 4e9)  # its heartbeat stood still
+        with pytest.raises(WorkdirError, match="was taken over"):
+            require()
+    assert list(tmp_path.iterdir()) == [lock]

@@ -1,6 +1,7 @@
 """The folder of a run: to which settings it belongs, and where there can be none."""
 
 import json
+import os
 
 import pytest
 from small_experiment import Experiment, assert_is_users_error
@@ -28,6 +29,24 @@ def test_workdir_below_a_file(experiment, capsys):
     (experiment.folder / "file").write_text("mine")
     result = experiment.run(capsys, "train", workdir=experiment.folder / "file" / "run")
     assert_is_users_error(result, experiment.folder / "file" / "run", "Not a directory")
+
+
+def test_another_training_is_under_way(experiment, capsys):
+    """Nothing of it is touched, not even by a command whose settings fit."""
+    with workdirs.locked(experiment.workdir, print):
+        before = sorted(experiment.workdir.iterdir())
+        result = experiment.run(capsys, "train")
+        assert_is_users_error(
+            result, f"{experiment.workdir}: is in use by process {os.getpid()} of ", "--workdir"
+        )
+        assert sorted(experiment.workdir.iterdir()) == before
+    assert list(experiment.workdir.iterdir()) == []
+
+
+def test_a_refused_command_leaves_no_lock(experiment, capsys):
+    result = experiment.run(capsys, "train", "--config.optimizer.batch_size=64")
+    assert_is_users_error(result, "64 is larger than the 40 rows")
+    assert list(experiment.workdir.iterdir()) == []
 
 
 class TestWorkdirOwner:
