@@ -99,7 +99,8 @@ def hold(
         path: the lock file.
         what: what it stands for, to begin a sentence with, as "it is in use".
         remedy: of the error.
-        wait: wait for a living holder, however long, instead of raising.
+        wait: wait for a living holder, however long, instead of raising, unless it is the process
+            that started this one.
         say: called with a line before a wait.
 
     Raises:
@@ -252,7 +253,8 @@ def _wait_for_end(path: Path, wait: bool, say: Callable[[str], None]) -> bytes |
         name = str(holder) if holder else "an unknown process"
         if ended or (ended is None and time.monotonic() > deadline):
             return found[0]
-        if ended is False and not wait:
+        # A process that started this one may be waiting for it.
+        if ended is False and not (wait and holder and holder.process != os.getppid()):
             raise _InUseError(name)
         if not told:
             told = True

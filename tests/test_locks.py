@@ -194,6 +194,24 @@ def test_waiting_for_the_end(path, quick):
         assert line.endswith(f", which holds {path}")
 
 
+def test_no_waiting_for_the_process_that_waits_for_this_one(path):
+    code = (
+        "import sys, pathlib; from mtl_face import locks\n"
+        "with locks.hold(pathlib.Path(sys.argv[1]), what='is used', remedy='', wait=True): pass"
+    )
+    with hold(path):
+        result = subprocess.run(
+            [sys.executable, "-c", code, str(path)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert f"is used by process {os.getpid()} of " in result.stderr
+
+
 def test_many_at_once(path, quick):
     """One holds it at a time, over a stale lock and those that follow."""
     write_lock(path, machine=locks._machine())

@@ -4,6 +4,7 @@
 arguments give the same bytes whatever the number of workers.
 """
 
+import glob
 import io
 import json
 import multiprocessing
@@ -21,7 +22,7 @@ import numpy as np
 from data_pipeline.rendered_faces import layout, plan
 from data_pipeline.rendered_faces.layout import GENERATOR_VERSION
 from data_pipeline.rendered_faces.plan import SPLITS, Video
-from mtl_face import files
+from mtl_face import files, locks
 from mtl_face.config.schema import FEWEST_FRAMES, FEWEST_VIDEOS, VA_NOISES
 from mtl_face.errors import ConfigError, UserError, WorkdirError
 
@@ -170,18 +171,12 @@ def generate(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers!r}; expected at least 1", remedy="leave it out")
     root = Path(root).absolute()
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise WorkdirError(
-            "exists already and is not an empty folder",
-            path=root,
-            remedy="choose another folder, or delete this one",
-        )
+    _require_empty(root)
     if workers is None and hasattr(os, "sched_getaffinity"):
         workers = len(os.sched_getaffinity(0))
     workers = workers or os.cpu_count() or 1
     videos = plan.make_plan(**arguments)
     counts = layout.count_labels(videos)
-    # Another process may make the same data set: each has a folder of its own.
     partial = root.parent / f".{root.name}.partial-{uuid.uuid4().hex[:12]}"
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -195,9 +190,13 @@ def generate(
         _write_labels(videos, partial, with_noise=va_noise != "constant")
         text = json.dumps(layout.describe(videos, arguments, counts), indent=1) + "\n"
         (partial / layout.DESCRIPTION_FILE).write_text(text, encoding="ascii", newline="\n")
-        if root.exists():
-            root.rmdir()
-        partial.rename(root)
+        try:
+            if root.exists():
+                root.rmdir()
+            partial.rename(root)
+        except OSError:  # another process may have made the same data set meanwhile
+            if layout.read_description(root) != json.loads(text):
+                raise
     except OSError as error:
         raise files.unwritable(
             error.filename or root,
@@ -209,25 +208,59 @@ def generate(
     return counts
 
 
+def _require_empty(root: Path) -> None:
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise WorkdirError(
+            "exists already and is not an empty folder",
+            path=root,
+            remedy="choose another folder, or delete this one",
+        )
+
+
 def ensure(
     root: Path,
     *,
     workers: int | None = None,
     progress: Progress = lambda done, total: None,
+    say: Callable[[str], None] = lambda line: None,
     **arguments: Any,
 ) -> dict[str, Any]:
     """Generates the data set unless the folder already holds exactly this one.
 
-    Arguments and result are those of `generate`.
+    Of several processes, on one host or on several that share the folder, one draws it while the
+    others wait, which `say` is told. What a killed one left is removed.
+
+    Other arguments and the result are those of `generate`.
 
     Raises:
         ConfigError: an argument is out of range.
         WorkdirError: the folder holds something else, or cannot be written.
     """
     arguments = _arguments(**arguments)
-    found = layout.read_description(root) if Path(root).is_dir() else None
-    if found is None:
+    root = Path(root).absolute()
+    counts = _present(root, arguments)
+    if counts is not None:
+        return counts
+    _require_empty(root)
+    files.make_folder(root.parent)
+    lock = root.with_name(f".{root.name}.lock")
+    with locks.hold(lock, what="is being written", remedy="wait for it", wait=True, say=say):
+        counts = _present(root, arguments)  # it may have appeared during the wait
+        if counts is not None:
+            return counts
+        for left in root.parent.glob(f".{glob.escape(root.name)}.partial-*"):
+            shutil.rmtree(left, ignore_errors=True)
         return generate(root, **arguments, workers=workers, progress=progress)
+
+
+def _present(root: Path, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """The counts of the data set that a folder holds; None if it holds none.
+
+    WorkdirError if it holds another one.
+    """
+    found = layout.read_description(root) if root.is_dir() else None
+    if found is None:
+        return None
     wanted = {"generator_version": GENERATOR_VERSION, "va_noise": "constant", **arguments}
     present = {"va_noise": "constant", **(found.get("arguments") or {}), **found}
     differing = [

@@ -157,6 +157,7 @@ def ensure_data(data: DataSetConfig, say: Say) -> Path:
         va_noise=faces.va_noise,
         workers=faces.workers,
         progress=progress,
+        say=say,
     )
     return root
 

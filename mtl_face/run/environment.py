@@ -39,6 +39,7 @@ FLAG_PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
 """Flags of `training.xla_preset` by environment variable."""
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
+_CACHES_OF_XLA = "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # of glibc's malloc.h
 _ACCELERATORS = ("nvidiactl", "kfd", "accel*", "vfio/[0-9]*")
@@ -69,7 +70,11 @@ def prepare(
     if compilation_cache == "off":
         # An empty value would not do: JAX reads it as a folder of that name.
         environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-    elif not environment.get(_CACHE):
+        return
+    # XLA's own caches lie in the folder too, and JAX hashes their path with each program: none
+    # would be found again after the workdir has moved.
+    environment.setdefault(_CACHES_OF_XLA, "none")
+    if not environment.get(_CACHE):
         if compilation_cache == "user" or workdir is None:
             workdir = files.cache_folder(environment)
         environment[_CACHE] = str(workdir.expanduser().absolute() / "compiled" / machine())

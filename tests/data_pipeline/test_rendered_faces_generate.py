@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from data_pipeline.rendered_faces import generate as generate_module
 from data_pipeline.rendered_faces.generate import ensure, generate
+from mtl_face import locks
 from mtl_face.errors import ConfigError, WorkdirError
 
 ARGUMENTS: dict[str, Any] = {"num_videos": 9, "frames_per_video": 5, "seed": 1}
@@ -175,6 +177,52 @@ def test_a_killed_generation_never_looks_complete(tmp_path):
     arguments: dict[str, Any] = {"num_videos": 3, "frames_per_video": 2, "seed": 0}
     assert ensure(root, **arguments, workers=1)["train"]["videos"] == 1
     assert (root / "dataset.json").exists()
+    assert list(tmp_path.iterdir()) == [root]  # what the killed one left is gone
+
+
+def test_the_second_of_two_processes_uses_what_the_first_has_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(generate_module, "_render_all", lambda *arguments: None)
+    monkeypatch.setattr(locks, "_LOOK", 0.02)
+    root, made, said, found = tmp_path / "set", [], [], []
+    waits = threading.Event()
+
+    def say(line):
+        said.append(line)
+        waits.set()
+
+    def counted(*arguments, **options):
+        made.append(arguments)
+        return generate(*arguments, **options)
+
+    monkeypatch.setattr(generate_module, "generate", counted)
+    second = threading.Thread(target=lambda: found.append(ensure(root, **ARGUMENTS, say=say)))
+    with locks.hold(tmp_path / ".set.lock", what="", remedy=""):
+        second.start()
+        assert waits.wait(30)
+        counts = generate(root, **ARGUMENTS, workers=1)
+    second.join(30)
+    assert found == [counts]
+    assert made == []
+    assert said[0].startswith(f"waiting for process {os.getpid()} of ")
+    assert list(tmp_path.iterdir()) == [root]
+
+
+def test_a_set_that_appeared_during_the_work_is_used(tmp_path, monkeypatch):
+    """Of a process that held no lock, as an older version."""
+    root, others = tmp_path / "set", []
+
+    def meanwhile(*arguments):
+        if not others:
+            others.append(None)
+            others.append(generate(root, **{**ARGUMENTS, **changes}, workers=1))
+
+    monkeypatch.setattr(generate_module, "_render_all", meanwhile)
+    changes: dict[str, Any] = {}
+    assert generate(root, **ARGUMENTS, workers=1) == others[1]
+    assert list(tmp_path.iterdir()) == [root]
+    root, others, changes = tmp_path / "other", [], {"seed": 5}
+    with pytest.raises(WorkdirError, match="cannot be written"):
+        generate(root, **ARGUMENTS, workers=1)
 
 
 def test_ensure_reuses_what_matches(dataset, monkeypatch):
@@ -242,16 +290,17 @@ def test_wrong_arguments_are_named(tmp_path, wrong):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_script_that_its_processes_read_again_is_told_how_to_prevent_that(tmp_path):
+@pytest.mark.parametrize("function", ["generate", "ensure"])
+def test_a_script_that_its_processes_read_again_is_told_how_to_prevent_that(tmp_path, function):
     """Each process imports the script that started it, and would start to render as well."""
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
         "from data_pipeline.rendered_faces import generate\n"
-        f"generate.generate(Path({str(tmp_path / 'faces')!r}), num_videos=3, frames_per_video=2,"
+        f"generate.{function}(Path({str(tmp_path / 'faces')!r}), num_videos=3, frames_per_video=2,"
         " seed=0, workers=2)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert 'below `if __name__ == "__main__":`' in done.stderr
-    assert not (tmp_path / "faces").exists()
+    assert list(tmp_path.iterdir()) == [script]

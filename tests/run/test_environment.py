@@ -72,7 +72,37 @@ class TestCache:
         assert "/.cache/mtl_face/" in applied()["JAX_COMPILATION_CACHE_DIR"]
 
     def test_the_users_own_folder_wins(self):
-        assert applied(JAX_COMPILATION_CACHE_DIR="/mine") == {"JAX_COMPILATION_CACHE_DIR": "/mine"}
+        assert applied(JAX_COMPILATION_CACHE_DIR="/mine") == {
+            "JAX_COMPILATION_CACHE_DIR": "/mine",
+            "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
+        }
+        own = applied(JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES="all")
+        assert own["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] == "all"
+
+    def test_a_program_is_found_again_after_the_workdir_has_moved(self, tmp_path):
+        code = (
+            "import sys, pathlib; from mtl_face.run import environment\n"
+            "environment.prepare(preset='none', compilation_cache='workdir', "
+            "workdir=pathlib.Path(sys.argv[1]))\n"
+            "import jax; jax.jit(lambda x: x * x + 3)(5.0)\n"
+        )
+        variables = {
+            name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name
+        } | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+
+        def programs(workdir):
+            command = [sys.executable, "-c", code, str(workdir)]
+            subprocess.run(command, env=variables, check=True, timeout=120)
+            return {path.name for path in (workdir / "compiled").rglob("*-cache")}
+
+        before = programs(tmp_path / "run")
+        assert len(before) >= 1
+        (tmp_path / "run").rename(tmp_path / "moved")
+        assert programs(tmp_path / "moved") == before
 
     def test_off(self):
         assert applied(cache="off") == {"JAX_ENABLE_COMPILATION_CACHE": "false"}
