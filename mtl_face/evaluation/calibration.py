@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face import probabilities
-from mtl_face.errors import UserError
+from mtl_face.errors import UserError, quoted
 from mtl_face.evaluation.smoothing import Smoothing
 from mtl_face.files import unreadable
 from mtl_face.tables import STD_COLUMNS, PredictionTable, as_fields
@@ -71,7 +71,7 @@ class Calibration:
             for key, value in values.items():
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 if not number or not np.isfinite(value):
-                    raise ValueError(f"{key} of {name} is {value!r}, expected a number")
+                    raise ValueError(f"{key} of {name} is {quoted(str(value))}, expected a number")
                 if name in ("temperatures", "std_scales") and value <= 0:
                     raise ValueError(f"{key} of {name} is {value!r}, expected more than 0")
 
@@ -85,7 +85,7 @@ class Calibration:
         """Inverse of `to_dict`; ValueError or TypeError for another mapping."""
         fields = dict(values)
         if (schema := fields.pop("schema", None)) != SCHEMA:
-            raise ValueError(f"schema is {schema!r}, this program reads {SCHEMA}")
+            raise ValueError(f"schema is {quoted(str(schema))}, this program reads {SCHEMA}")
         if fields.get("smoothing") is not None:
             fields["smoothing"] = Smoothing(**fields["smoothing"])
         return cls(**fields)

@@ -25,6 +25,7 @@ import scipy
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
+from mtl_face.errors import exact
 from mtl_face.tables import (
     EPISTEMIC_FIELDS,
     STD_COLUMNS,
@@ -77,9 +78,9 @@ class Smoothing:
         windows = {task: float(self.windows.get(task, 0)) for task in TASKS}
         for task, window in windows.items():
             if not 0 <= window <= LONGEST_WINDOW:
-                raise ValueError(f"window {window:g} of {task} is not in 0..{LONGEST_WINDOW}")
+                raise ValueError(f"window {exact(window)} of {task} is not in 0..{LONGEST_WINDOW}")
             if self.kernel == "box" and window != round(window):
-                raise ValueError(f"window {window:g} of {task} is not whole")
+                raise ValueError(f"window {exact(window)} of {task} is not whole")
         object.__setattr__(self, "windows", windows)
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from mtl_face.errors import escaped
 from mtl_face.files import write_text
 
 _MAX_SIDE_PX = 160
@@ -98,16 +99,9 @@ def write_page(path: str | os.PathLike[str], template: str, **values: Any) -> No
 
 
 def printable(value: object) -> str:
-    """A value as text, control characters and lone surrogates, which HTML forbids, replaced."""
+    """A value as text, `errors.escaped`: HTML forbids control characters and lone surrogates."""
     text = value if isinstance(value, str) else str(value)
-    if text.isprintable() or isinstance(text, Markup):
-        return text
-    return "".join(
-        character
-        if character.isprintable() or character in "\n\t "
-        else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
+    return text if isinstance(text, Markup) else escaped(text)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 from mtl_face.faces import align
 from mtl_face.inference.predictor import Predictor
-from mtl_face.run import Say, models, provenance
+from mtl_face.run import Say, models, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported
@@ -23,7 +23,7 @@ def export(
     *,
     form: exports.Format = "orbax",
     output: str | Path | None = None,
-    say: Say = print,
+    say: Say = show,
 ) -> Path:
     """Writes the network of a run, at the checkpoint that the settings ask for, for use elsewhere.
 

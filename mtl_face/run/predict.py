@@ -16,7 +16,7 @@ from data_pipeline.records import find as find_shards
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError, ImageError, shortened
 from mtl_face.inference.predictor import Predictor
-from mtl_face.run import Say, datasets, models, provenance
+from mtl_face.run import Say, datasets, models, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import FrameTable, PredictionTable
@@ -31,7 +31,7 @@ def predict(
     config: Config | None = None,
     images: str | Path | None = None,
     missing_images: str = "error",
-    say: Say = print,
+    say: Say = show,
 ) -> PredictionTable:
     """Predicts every image of a list, as of a challenge's test set.
 

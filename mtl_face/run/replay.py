@@ -105,7 +105,9 @@ def _numbers(again: dict[str, float], then: dict[str, Any]) -> list[str]:
         label = (
             f"loss of {name}" if name in TASKS else name.replace("gradient_norm", "gradient norm")
         )
-        lines.append(f"  {label:28} {value:.6g}" + ("" if same else f"  (in the run {before:.6g})"))
+        digits = 6 if same else 9  # of float32, nine tell any two apart
+        other = "" if same else f"  (in the run {before:.{digits}g})"
+        lines.append(f"  {label:28} {value:.{digits}g}{other}")
     return lines
 
 

@@ -274,3 +274,8 @@ def test_a_million_frames_in_seconds():
         begin = time.process_time()
         smooth(table, Smoothing(kernel=kernel, windows=dict.fromkeys(TASKS, window)))
         assert time.process_time() - begin < 60, (kernel, window)
+
+
+def test_a_window_is_named_with_the_digits_that_matter():
+    with pytest.raises(ValueError, match=r"window 2\.0000001 of va is not whole"):
+        Smoothing(windows={"va": 2.0000001})

@@ -20,7 +20,7 @@ def test_values_are_escaped_in_texts_and_attributes():
     out = table(caption='a"<b>', header=["<h>"], rows=[("<i>", "&amp;", "\x00\ud800é\n")])
     assert 'aria-label="a&#34;&lt;b&gt;"' in out
     assert '<th scope="col">&lt;h&gt;</th>' in out
-    assert "<td>&amp;amp;</td><td>\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}é\n</td>" in out
+    assert r"<td>&amp;amp;</td><td>\x00\ud800é" + "\n</td>" in out
 
 
 def test_markup_is_kept():
