@@ -4,6 +4,7 @@ No module opens a result for writing by itself: `replacing` gives a temporary pa
 renames that when all went well, so that a reader never sees half of a file.
 """
 
+import csv
 import errno
 import hashlib
 import json
@@ -11,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,38 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 2) -> None:
     """Writes values as JSON; raises WorkdirError as `replacing`, ValueError for NaN."""
     write_text(path, json.dumps(values, indent=indent, allow_nan=False) + "\n")
+
+
+_STARTS_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\r\n]")
+
+
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[Any]]) -> None:
+    r"""Writes rows as CSV (RFC 4180, UTF-8), each text in them as a `safe_cell`.
+
+    Bytes of a file's name that are not UTF-8 are written as `\udcff`. Raises WorkdirError as
+    `replacing`.
+    """
+    with (
+        replacing(path) as part,
+        part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        csv.writer(file).writerows(
+            [safe_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+        )
+
+
+def safe_cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: `'` before =, +, -, @, tab or a line's end.
+
+    Further quotation marks at the beginning stay, so that `plain_cell` gives every text back.
+    """
+    return f"'{text}" if _STARTS_FORMULA.match(text) else text
+
+
+def plain_cell(text: str) -> str:
+    """Inverse of `safe_cell`."""
+    return text[1:] if _QUOTED_FORMULA.match(text) else text
 
 
 def read_json(

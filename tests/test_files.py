@@ -1,18 +1,24 @@
+import csv
 import errno
 import tempfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mtl_face.errors import WorkdirError
 from mtl_face.files import (
     disk_failure,
     make_folder,
+    plain_cell,
     reason,
     replacing,
     replacing_folder,
+    safe_cell,
     sha256,
     unreadable,
     unwritable,
+    write_csv,
 )
 
 
@@ -152,3 +158,32 @@ def test_sha256(tmp_path):
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
     assert sha256(path).startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")  # FIPS 180-4
+
+
+@given(st.text("'=+-@\t\r\n ab1", max_size=6))
+def test_no_spreadsheet_takes_a_cell_for_a_formula(text):
+    cell = safe_cell(text)
+    assert plain_cell(cell) == text
+    assert cell[:1] not in [*"=+-@\t\r\n"]
+    if text[:1] not in [*"'=+-@\t\r\n"]:
+        assert cell == text
+
+
+def test_csv_holds_numbers_as_they_are_and_names_as_safe_cells(tmp_path):
+    rows = [
+        ("name", "value"),
+        ("=HYPERLINK(1)", -0.5),
+        ("-1", -1),
+        ('a,"b"\r', 1e-7),
+        ("\udcff", 0),
+    ]
+    write_csv(tmp_path / "table.csv", rows)
+    with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
+        found = list(csv.reader(file))
+    assert found == [
+        ["name", "value"],
+        ["'=HYPERLINK(1)", "-0.5"],
+        ["'-1", "-1"],
+        ['a,"b"\r', "1e-07"],
+        ["\\udcff", "0"],
+    ]

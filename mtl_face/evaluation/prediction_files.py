@@ -1,10 +1,11 @@
 """Prediction tables as files: Parquet to keep, CSV to look at.
 
 Parquet holds the table and its metadata exactly. CSV holds the same columns (every number reads
-back bit for bit) without the metadata, followed by the decisions in readable form: `expression`
-(a name) and `au1_present` ... `au26_present` (0 or 1). `read` takes both and ignores columns that
-it does not know. The decisions of a calibrated table depend on its metadata: such a CSV can be
-looked at, and `read` refuses it. Every file is written whole or not at all.
+back bit for bit, names are written by `files.safe_cell`) without the metadata, followed by the
+decisions in readable form: `expression` (a name) and `au1_present` ... `au26_present` (0 or 1).
+`read` takes both and ignores columns that it does not know. The decisions of a calibrated table
+depend on its metadata: such a CSV can be looked at, and `read` refuses it. Every file is written
+whole or not at all.
 """
 
 import csv
@@ -20,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face import probabilities
-from mtl_face.errors import shortened
-from mtl_face.files import replacing, unreadable
+from mtl_face.errors import quoted, shortened
+from mtl_face.files import plain_cell, replacing, unreadable, write_csv
 from mtl_face.tables import (
     KEY_COLUMNS,
     OPTIONAL_COLUMNS,
@@ -59,11 +60,9 @@ def write(table: PredictionTable, path: str | os.PathLike[str]) -> None:
     columns = table.columns()
     if suffix == ".csv":
         columns |= table.readable_decisions()
-        with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            # tolist gives Python floats, whose text is the shortest that reads back the same
-            writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+        # tolist gives Python floats, whose text is the shortest that reads back the same
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        write_csv(path, itertools.chain([tuple(columns)], rows))
         return
     import pyarrow
     import pyarrow.parquet
@@ -119,7 +118,7 @@ def _check_columns(names: Iterable[str], path: str | os.PathLike[str], line: int
     repeated = sorted({name for name in found if found.count(name) > 1})
     if repeated:
         raise PredictionError(
-            f"has column {repeated[0]} more than once", path=path, line=line, remedy=_REMEDY
+            f"has column {quoted(repeated[0])} more than once", path=path, line=line, remedy=_REMEDY
         )
     for meaning, group in OPTIONAL_COLUMNS.items():
         if 0 < len(set(group) & set(found)) < len(group):
@@ -221,7 +220,7 @@ def _values(
 ) -> NDArray[Any]:
     """A column's text as values; PredictionError if a cell is no number."""
     if name in _TEXT_COLUMNS:
-        return np.asarray(cells, np.str_)
+        return np.asarray([plain_cell(cell) for cell in cells], np.str_)
     is_frame = name == "frame"
     kind = np.int64 if is_frame else np.float64
     taken = iter(cells)
@@ -230,7 +229,7 @@ def _values(
     except (ValueError, OverflowError) as error:
         row = len(cells) - sum(1 for _ in taken) - 1  # the last that was taken is at fault
         raise PredictionError(
-            f"{cells[row]!r} is no {'frame number' if is_frame else 'number'}",
+            f"{quoted(cells[row])} is no {'frame number' if is_frame else 'number'}",
             path=path,
             line=lines[row],
             remedy="restore the line, or write the file again",

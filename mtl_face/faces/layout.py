@@ -11,9 +11,7 @@ This is the layout of s-Aff-Wild2. VIDEO is the name of a source, or of a person
 of a video get `_left` and `_right`, further faces of photos `_face2` and on.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import os
 import re
@@ -214,13 +212,7 @@ def write_lists(output: Path, records: Iterable[dict[str, Any]]) -> int:
         if not record["people"]:
             last = record["frames"]
             gaps.append([record["name"], 1, last, last, "no face in any frame", record["source"]])
-    files.write_text(output / MANIFEST, _csv(crops))
-    files.write_text(output / GAPS, _csv(gaps))
+    files.write_csv(output / MANIFEST, crops)
+    files.write_csv(output / GAPS, gaps)
     files.write_text(output / TEST_LIST, "".join(f"{row[0]}\n" for row in crops))
     return len(crops) - 1
-
-
-def _csv(rows: list[list[Any]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

@@ -85,6 +85,19 @@ def test_columns_on_disk(tmp_path):
     assert names[-1] == "expr_other_logit"
 
 
+def test_names_in_csv_are_no_formulas(tmp_path):
+    names = ["=cmd|'/c calc'!A0", "+1", "-1", "@x", "'=y", "plain"]
+    table = make_predictions(make_labels(20))
+    table = table.take(np.arange(len(names)))
+    table = dataclasses.replace(table, video=np.array(names), image=np.array(names))
+    write(table, tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["video"][0] not in "=+-@" for row in rows)
+    assert [float(row["valence"]) for row in rows] == table.valence.tolist()
+    assert_equal_tables(read(tmp_path / "table.csv"), table, metadata=False)
+
+
 def test_csv_carries_the_decisions(tmp_path):
     table = make_predictions(make_labels(20))
     write(table, tmp_path / "p.csv")
@@ -240,7 +253,7 @@ def write_wrong_files(folder):
         ("short.csv", "fields, the header has", 4),
         ("word.csv", "is no number", 3),
         ("far.csv", "is no frame number", 3),
-        ("twice.csv", "video more than once", 1),
+        ("twice.csv", "'video' more than once", 1),
         ("quote.csv", "neither Parquet nor CSV", None),
         ("lacks.parquet", "no column au7_logit", None),
         ("text.parquet", "valence has type string", None),
