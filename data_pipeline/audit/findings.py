@@ -128,7 +128,15 @@ def _in_rows(split: str, part: dict[str, Any]) -> Iterator[Finding]:
                 if example["kind"] == kind
             )
             yield _finding(severity, f"{split}: {meaning}: {doubled[kind]:,}", remedy, examples)
-    if unlabelled := part["counts"]["unlabelled"]:
+    counts = part["counts"]
+    if 1 < counts["unique_images"] == counts["videos"]:
+        yield _finding(
+            NOTE,
+            f"{split}: each image is a video of its own: {counts['videos']:,}",
+            "name videos or people, if images share them: else people in two splits are not found, "
+            "intervals are too narrow, and nothing is smoothed",
+        )
+    if unlabelled := counts["unlabelled"]:
         yield _finding(
             NOTE,
             f"{split}: rows without any label: {unlabelled:,}",

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from data_pipeline import images
 from data_pipeline.formats import manifest, per_video, s_aff_wild2
+from data_pipeline.formats.user_files import BadRow
 from mtl_face.config import DataSetConfig
 from mtl_face.errors import ConfigError, ImageError, shortened
 from mtl_face.tables import FrameTable
+from mtl_face.tasks import VA
 
 SPLITS = ("train", "validation")
 
@@ -21,6 +23,9 @@ USUAL_NAMES: dict[str, tuple[str, str]] = {
 }
 """Kinds of data sets, and what their annotations are called: a file below the root for each of
 `SPLITS`, or for `per_video` a folder below that of each task."""
+
+
+_FEWEST_DOUBTED = 10  # rows: fewer may be so by chance
 
 
 def annotations_name(data: DataSetConfig, split: str) -> str:
@@ -36,13 +41,16 @@ def load(
     root: str | os.PathLike[str] | None = None,
     missing_images: str | None = None,
     say: Callable[[str], None] = lambda line: None,
+    keep: Callable[[list[BadRow]], None] = lambda rows: None,
 ) -> FrameTable:
     """Reads one of `SPLITS` of a data set, and looks which of its images are there.
 
     A row whose image is absent is an error, is left out and counted (`missing_images` skip), or is
     taken as it is (keep). For `per_video` this is about videos without a folder; frames without an
     image are left out and counted in any case. `root` and `missing_images` go before the settings.
-    `say` is given one line on each thing that was left out or translated.
+    With `skip_bad_rows` rows that cannot be read are left out and counted; an error if they are
+    more than half of a file. `say` is given one line on each thing that was left out or translated,
+    `keep` the rows that could not be read, if there are any.
 
     Returns:
         The sorted table; column `dataset` holds the kind.
@@ -65,6 +73,7 @@ def load(
     name = annotations_name(data, split)
     image_root = Path(root) / data.image_folder
     missing_images = data.missing_images if missing_images is None else missing_images
+    skipped: list[BadRow] | None = [] if data.skip_bad_rows else None
     if data.kind == "per_video":
         table = per_video.read_per_video(
             root,
@@ -74,15 +83,26 @@ def load(
             say=say,
             image_root=image_root,
             dataset=data.kind,
+            skipped=skipped,
         )
     elif data.kind == "manifest":
         table = manifest.read_manifest(
-            Path(root) / name, data.manifest, image_root=image_root, dataset=data.kind, say=say
+            Path(root) / name,
+            data.manifest,
+            image_root=image_root,
+            dataset=data.kind,
+            say=say,
+            skipped=skipped,
         )
     else:
         table = s_aff_wild2.read_annotations(
-            Path(root) / name, image_root=image_root, dataset=data.kind
+            Path(root) / name, image_root=image_root, dataset=data.kind, skipped=skipped
         )
+    if skipped:
+        say(_left_out(skipped))
+        keep(skipped)
+    for question in _doubts(table):
+        say(question)
     if missing_images == "skip":
         table, dropped = images.drop_missing(table)
         if dropped:
@@ -93,17 +113,54 @@ def load(
         raise ImageError(
             f"the image file of row {table.row[missing[0]]}{others} does not exist",
             path=table.paths()[missing[0]],
-            remedy="put the crops there, or leave such rows out with data.missing_images=skip "
-            "(--config.data.missing_images=skip)",
+            remedy="put the crops there, or leave such rows out with data.missing_images=skip",
         )
     return table
 
 
-def read_labels(path: str | os.PathLike[str], *, dataset: str) -> FrameTable:
+def _left_out(rows: list[BadRow]) -> str:
+    """How many rows were left out, and the first of them, a line each."""
+    listed = shortened(
+        rows, 10, lambda row: f"{Path(row.path).name}, line {row.line}: {row.problem}"
+    )
+    return "\n  ".join([f"left out {len(rows):,} bad rows (skip_bad_rows):", *listed])
+
+
+def _doubts(table: FrameTable) -> list[str]:
+    """Questions about valence and arousal that lie in their range and yet seem to be misread."""
+    va_N2 = table.va[table.labelled()[VA]]
+    both_lowest = int((va_N2 == -1).all(axis=1).sum())
+    questions = []
+    if both_lowest >= max(_FEWEST_DOUBTED, 0.01 * len(va_N2)):
+        questions.append(
+            f"valence and arousal are both -1 in {both_lowest:,} of {len(va_N2):,} rows: does that "
+            "mark a missing label? Its mark is -5, in a manifest an empty cell"
+        )
+    if len(va_N2) >= 10 * _FEWEST_DOUBTED and (va_N2 >= 0).all():
+        questions.append(
+            f"no valence or arousal of {len(va_N2):,} rows is below 0: is their scale 0 to 1? In a "
+            "manifest that is data.manifest.va_range=0,1"
+        )
+    return questions
+
+
+def read_labels(
+    path: str | os.PathLike[str],
+    *,
+    dataset: str,
+    skip_bad_rows: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> FrameTable:
     """Reads labels of a challenge, without any image; AnnotationError for faults.
 
     They are a multi-task annotation file, or for one task the folder of files `<video>.txt`.
+    `skip_bad_rows` and `say` are as for `load`.
     """
+    skipped: list[BadRow] | None = [] if skip_bad_rows else None
     if os.path.isdir(path):
-        return per_video.read_folder(Path(path), dataset=dataset)
-    return s_aff_wild2.read_annotations(path, image_root=".", dataset=dataset)
+        table = per_video.read_folder(Path(path), dataset=dataset, skipped=skipped)
+    else:
+        table = s_aff_wild2.read_annotations(path, image_root=".", dataset=dataset, skipped=skipped)
+    if skipped:
+        say(_left_out(skipped))
+    return table

@@ -12,7 +12,7 @@ import json
 import os
 
 from data_pipeline.formats.user_files import read_bytes, to_text
-from mtl_face.errors import AnnotationError, ConfigError
+from mtl_face.errors import AnnotationError, ConfigError, quoted
 from mtl_face.tasks import EXPRESSION_NAMES
 
 ExpressionMap = dict[str, str | None]
@@ -66,7 +66,7 @@ def find_map(name: str) -> ExpressionMap:
         return MAPS[name]
     if not name.lower().endswith(".json"):
         raise ConfigError(
-            f"unknown expression map {name!r}",
+            f"unknown expression map {quoted(name)}",
             remedy=f"choose one of {', '.join(MAPS)}, or name a .json file",
         )
     return _read_map(name)
@@ -89,7 +89,7 @@ def _read_map(path: str | os.PathLike[str]) -> ExpressionMap:
         expression = known.get(name.lower()) if isinstance(name, str) else None
         if expression is None and name is not None:
             raise AnnotationError(
-                f"label {label!r} stands for {name!r}, which is no expression",
+                f"label {quoted(label)} stands for {quoted(str(name))}, which is no expression",
                 path=path,
                 remedy=f"expressions are {', '.join(EXPRESSION_NAMES)}; null is none of them",
             )

@@ -3,19 +3,23 @@
 Columns, by name (in any order, upper or lower case, others are named and ignored):
 
     image       path of the image below the image folder (required)
-    video       name of the video; without it, each image is a video of its own
-    frame       number of the frame in its video; without it, the image's file name must be one
+    video       name of the video; without it, see `places`
+    frame       number of the frame in its video; without it, the number at the end of the image's
+                name
     valence     number in the range that the setting `va_range` gives
     arousal     the same
     expression  class number or word, translated by an expression map
     au1 ... au26  any subset of the twelve action units, also written AU01, AU01_r or AU01_c
 
-An empty cell is a missing label; `nan`, `na`, `none` and `null` as well.
+An empty cell is a missing label; `nan`, `na`, `none` and `null` as well. What would give wrong
+labels without a word is refused: action units that are counted by position, classes that the
+expression map does not know, a threshold above all values.
 
 Dimension letters: N rows, A action units (12).
 """
 
 import collections
+import itertools
 import os
 import re
 from collections.abc import Callable
@@ -23,17 +27,25 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.formats.expression_maps import ExpressionMap, find_map
-from data_pipeline.formats.user_files import WHITESPACE, Columns, FaultList, read_columns
-from data_pipeline.formats.values import check_image_path, to_number
+from data_pipeline.formats.expression_maps import MAPS, ExpressionMap, find_map
+from data_pipeline.formats.places import find_places
+from data_pipeline.formats.user_files import WHITESPACE, BadRow, Columns, FaultList, read_columns
+from data_pipeline.formats.values import (
+    MISSING_CLASS,
+    NUMBER_REMEDY,
+    CellError,
+    check_image_path,
+    to_number,
+)
 from mtl_face import tables, tasks
 from mtl_face.config.schema import ManifestConfig
-from mtl_face.errors import AnnotationError
+from mtl_face.errors import AnnotationError, exact, quoted, shortened
 
 _KNOWN = ("image", "video", "frame", *tasks.VA_NAMES, "expression")
 _AU_COLUMN = re.compile(r"au0*([1-9][0-9]?)(?:_[rc])?", re.ASCII)
-_FRAME_NAME = re.compile(r"[0-9]{1,18}", re.ASCII)
-_FRAME_REMEDY = "add a column frame, with whole numbers that do not go below 0"
+_NO_UNIT = re.compile(r"au0*(?:0|3)(?:_[rc])?", re.ASCII)
+"""Names that no action unit has: FACS has neither 0 nor 3."""
+_SCARCE = 20  # ones below a threshold that may be all there are in a small file
 _MISSING_WORDS = frozenset(("", "nan", "na", "n/a", "none", "null"))
 
 
@@ -44,13 +56,15 @@ def read_manifest(
     image_root: str | os.PathLike[str],
     dataset: str = "manifest",
     say: Callable[[str], None] = lambda line: None,
+    skipped: list[BadRow] | None = None,
 ) -> tables.FrameTable:
     """Reads a manifest: CSV (comma, semicolon or tab, a header line, UTF-8) or Parquet.
 
     The settings say what its labels mean. Valence and arousal are mapped linearly from `va_range`
     to [-1, 1]; an action unit of an intensity is present from `au_threshold` on; `missing_values`
-    count where they are no valid label: outside `va_range`, below 0 in action units. The images are
-    not looked at. `say` is given one line on each thing that was left out or translated.
+    count where they are no valid label: outside `va_range`, neither 0 nor 1 in action units,
+    unknown to the map. The images are not looked at. `say` is given one line on each thing that was
+    left out, translated or taken. `skipped` is as for `FaultList`.
 
     Returns:
         The sorted table; `row` is the line in the file (of a Parquet file, the row from 1).
@@ -59,50 +73,54 @@ def read_manifest(
         ConfigError: the expression map is unknown.
         AnnotationError: the file cannot be read or has faults; names path, line and remedy.
     """
-    columns = read_columns(path, lambda name: known_name(name) is not None)
-    return to_table(columns, settings, path=path, image_root=image_root, dataset=dataset, say=say)
+    faults = FaultList(path, skipped)
+    columns = read_columns(path, lambda name: known_name(name) is not None, faults)
+    return to_table(
+        columns, settings, faults=faults, image_root=image_root, dataset=dataset, say=say
+    )
 
 
 def to_table(
     columns: Columns,
     settings: ManifestConfig,
     *,
-    path: str | os.PathLike[str],
+    faults: FaultList,
     image_root: str | os.PathLike[str],
     dataset: str,
     say: Callable[[str], None],
 ) -> tables.FrameTable:
     """The table of columns that are named as a manifest's; as `read_manifest`, without a file.
 
-    `path` is named in errors.
+    `faults` are those that were met already.
     """
     classes = find_map(settings.expression_map)
-    names = _name_columns(columns, path, say)
-    faults = FaultList(path)
+    names = _name_columns(columns, faults.path, say)
     images = []
     for line, cell in zip(columns.lines, columns.cells[names["image"]], strict=True):
         try:
             images.append(check_image_path(cell))
-        except ValueError as error:
-            faults.add(line, str(error), "name each image by its path below the image folder")
+        except CellError as error:
+            faults.add(line, str(error), error.remedy)
             images.append("")
-    videos, numbers = _places(columns, names, images, faults)
+    videos, numbers = find_places(
+        columns, names, images, video_from=settings.video_from, faults=faults, say=say
+    )
     labels = _Labels(columns, names, settings, faults)
     va_N2 = np.stack([labels.affect(name) for name in tasks.VA_NAMES], axis=1)
     expression_N = labels.expressions(classes, say)
-    au_NA = np.stack([labels.action_unit(name) for name in tasks.AU_NAMES], axis=1)
-    faults.raise_if_any()
+    au_NA = labels.action_units(say)
+    sound_N = faults.sound_rows(columns.lines)
     return tables.FrameTable.from_columns(
         dataset=dataset,
-        video=videos,
-        frame=numbers,
-        image=images,
+        video=itertools.compress(videos, sound_N),
+        frame=np.array(numbers)[sound_N],
+        image=itertools.compress(images, sound_N),
         root=os.fspath(image_root),
-        valence=va_N2[:, 0],
-        arousal=va_N2[:, 1],
-        expression=expression_N,
-        au=au_NA,
-        row=columns.lines,
+        valence=va_N2[sound_N, 0],
+        arousal=va_N2[sound_N, 1],
+        expression=expression_N[sound_N],
+        au=au_NA[sound_N],
+        row=np.array(columns.lines)[sound_N],
     )
 
 
@@ -125,7 +143,7 @@ def _name_columns(
         assert name is not None
         if name in names:
             raise AnnotationError(
-                f"columns {names[name]!r} and {column!r} both give {name}",
+                f"columns {quoted(names[name])} and {quoted(column)} both give {name}",
                 path=path,
                 line=1,
                 remedy="keep one of the two",
@@ -133,47 +151,29 @@ def _name_columns(
         names[name] = column
     if "image" not in names:
         raise AnnotationError(
-            f"no column image among {', '.join([*columns.cells, *columns.others])[:200]}",
+            f"no column image among {_listed([*columns.cells, *columns.others])}",
             path=path,
             line=1,
             remedy="the first line names the columns; docs/data_formats.md lists them",
         )
+    positions = [name for name in columns.others if _NO_UNIT.fullmatch(name.strip().lower())]
+    if positions:
+        raise AnnotationError(
+            f"column {quoted(positions[0])} names no action unit: the numbers seem to be positions",
+            path=path,
+            line=1,
+            remedy="name each column by its unit's FACS number; the twelve are "
+            + ", ".join(tasks.AU_NAMES),
+        )
     if columns.others:
-        say(f"columns that are not read: {', '.join(columns.others)[:200]}")
+        say(f"columns that are not read: {_listed(columns.others)}")
     if set(names) <= {"image", "video", "frame"}:
         say("the manifest has no labels")
     return names
 
 
-def _places(
-    columns: Columns, names: dict[str, str], images: list[str], faults: FaultList
-) -> tuple[list[str], list[int]]:
-    """Video and frame of each row."""
-    stems = [os.path.splitext(image)[0] for image in images]
-    if "video" not in names:
-        videos = stems
-    else:
-        videos = [cell.strip(WHITESPACE) for cell in columns.cells[names["video"]]]
-        for line, video in zip(columns.lines, videos, strict=True):
-            if not video or not video.isprintable():
-                problem = f"{video[:40]!r} is no name of a video"
-                faults.add(line, problem, "name it, or leave the column out")
-    if "frame" in names:
-        cells: list[str] = [cell.strip(WHITESPACE) for cell in columns.cells[names["frame"]]]
-    elif "video" in names:
-        cells = [stem.rsplit("/", 1)[-1] for stem in stems]
-    else:
-        return videos, [1] * len(videos)
-    numbers = []
-    for line, cell, image in zip(columns.lines, cells, images, strict=True):
-        whole = cell.removesuffix(".0")  # tables with gaps turn whole numbers into 3.0
-        if _FRAME_NAME.fullmatch(whole):
-            numbers.append(int(whole))
-            continue
-        numbers.append(0)
-        if image:  # else it has a fault already
-            faults.add(line, f"{cell[:40]!r} is no frame number", _FRAME_REMEDY)
-    return videos, numbers
+def _listed(names: list[str]) -> str:
+    return ", ".join(shortened(names, 20, lambda name: name[:40]))
 
 
 class _Labels:
@@ -189,33 +189,55 @@ class _Labels:
         """Valence or arousal, float64 [N] in [-1, 1], NaN where missing."""
         low, high = self._settings.va_range
         value_N = self._numbers(name)
-        self._check(
-            name,
-            value_N,
-            (value_N >= low) & (value_N <= high),
-            f"outside [{low:g}, {high:g}]",
-            "set data.manifest.va_range to the scale of the file, or "
-            "data.manifest.missing_values to the numbers that mark a missing label",
-        )
+        valid_N = (value_N >= low) & (value_N <= high)
+        wrong_N = self._take_out_missing(value_N, valid_N)
+        values = np.unique(value_N[wrong_N])
+        remedy = f"correct the value; {name} goes from {exact(low)} to {exact(high)} here"
+        if len(values) == 1 and values[0].is_integer():
+            remedy = self._mark_remedy(values[0])
+        elif len(values) > 1:
+            remedy = (
+                "set data.manifest.va_range to the scale of the file, as data.manifest.va_range="
+                f"1,9; {name} goes from {exact(np.nanmin(value_N))} to {exact(np.nanmax(value_N))}"
+            )
+        for row in np.flatnonzero(wrong_N).tolist():
+            outside = f"outside [{exact(low)}, {exact(high)}]"
+            self._fault(row, name, value_N[row], outside, remedy)
         # Scaling may round past the ends by one bit.
         return np.clip((value_N - low) / (high - low) * 2 - 1, -1.0, 1.0)
 
-    def action_unit(self, name: str) -> npt.NDArray[np.float64]:
-        """One action unit, float64 [N] of 0 and 1, NaN where missing."""
+    def action_units(self, say: Callable[[str], None]) -> npt.NDArray[np.float64]:
+        """All action units, float64 [N, A] of 0 and 1, NaN where missing."""
         threshold = self._settings.au_threshold
-        value_N = self._numbers(name)
+        value_NA = np.stack([self._numbers(name) for name in tasks.AU_NAMES], axis=1)
+        for name, value_N in zip(tasks.AU_NAMES, value_NA.T, strict=True):
+            if threshold is None:
+                valid_N, allowed = np.isin(value_N, (0, 1)), "neither 0 nor 1"
+            else:
+                valid_N, allowed = (value_N >= 0) & (value_N <= 5), "no intensity from 0 to 5"
+            wrong_N = self._take_out_missing(value_N, valid_N)
+            for row in np.flatnonzero(wrong_N).tolist():
+                value = value_N[row]
+                remedy = self._mark_remedy(value)
+                if 0 < value < 1:
+                    remedy = "data.manifest.au_threshold=0.5 takes scores from 0.5 on as present"
+                elif 1 < value <= 5:
+                    remedy = "data.manifest.au_threshold=2 takes intensities from 2 on as present"
+                self._fault(row, name, value, allowed, remedy)
         if threshold is None:
-            valid_N = np.isin(value_N, (0, 1))
-            allowed = "neither 0 nor 1"
-            remedy = "set data.manifest.au_threshold if the file holds intensities"
-        else:
-            valid_N = (value_N >= 0) & (value_N <= 5)
-            allowed = "no intensity from 0 to 5"
-            remedy = "set data.manifest.missing_values to the numbers that mark a missing label"
-        self._check(name, value_N, valid_N, allowed, remedy)
-        if threshold is None:
-            return value_N
-        return np.where(np.isnan(value_N), np.nan, value_N >= threshold)
+            return value_NA
+        known = value_NA[~np.isnan(value_NA)]
+        if known.size and (known < threshold).all():
+            problem = f"no action unit reaches data.manifest.au_threshold={exact(threshold)}"
+            if (known == 1).sum() >= _SCARCE and np.isin(known, (0, 1)).all():
+                raise AnnotationError(
+                    f"{problem}: each is 0 or 1",
+                    path=self._faults.path,
+                    line=1,
+                    remedy="use data.manifest.au_threshold=none, they are no intensities",
+                )
+            say(f"{problem}: the largest value is {exact(known.max())}")
+        return np.where(np.isnan(value_NA), np.nan, value_NA >= threshold)
 
     def expressions(
         self, classes: ExpressionMap, say: Callable[[str], None]
@@ -223,36 +245,66 @@ class _Labels:
         """Classes of this project, int8 [N], -1 where missing or without counterpart."""
         expression_N = np.full(len(self._columns.lines), -1, np.int8)
         index = {name: number for number, name in enumerate(tasks.EXPRESSION_NAMES)}
+        name_of_map = self._settings.expression_map
+        numbers: collections.Counter[tuple[str, str]] = collections.Counter()
         unmapped: collections.Counter[str] = collections.Counter()
+        marks = (*self._settings.missing_values, MISSING_CLASS)
         for row, cell in enumerate(self._cells("expression")):
             label = cell.strip(WHITESPACE).lower()
+            if label in _MISSING_WORDS:
+                continue
             whole = label.removesuffix(".0")
             name = classes.get(label, classes.get(whole))
             if name is not None:
                 expression_N[row] = index[name]
-            elif label not in _MISSING_WORDS and whole != "-1":
+                if whole.isdigit():
+                    numbers[whole, name] += 1
+            elif label in classes or whole in classes or not _is_number(label):
                 unmapped[whole] += 1
+            elif float(label) not in marks:
+                self._faults.add(
+                    self._columns.lines[row],
+                    f"expression is {whole[:20]}, which the map {name_of_map} does not know",
+                    "set data.manifest.expression_map to the map of these numbers, or "
+                    + self._mark_remedy(float(label)),
+                )
+        if numbers:
+            by_number = sorted(numbers.items(), key=lambda entry: int(entry[0][0]))
+            taken = ", ".join(f"{' '.join(key)} {count:,}" for key, count in by_number)
+            say(f"expressions, as the map {name_of_map} (data.manifest.expression_map): {taken}")
         if unmapped:
-            shown = ", ".join(f"{label[:20]!r} {count}" for label, count in unmapped.most_common(8))
-            say(
-                f"{sum(unmapped.values())} expressions have no counterpart in the map "
-                f"{self._settings.expression_map} and count as missing: {shown}"
-            )
+            # The null of a user's own map is a decision.
+            decided = () if name_of_map in MAPS else classes
+            num_wrong = sum(n for label, n in unmapped.items() if label not in decided)
+            num_right = int((expression_N >= 0).sum())
+            shown = ", ".join(f"{quoted(label, 20)} {n:,}" for label, n in unmapped.most_common(8))
+            problem = f"have no counterpart in the map {name_of_map}"
+            if num_wrong > num_right:
+                raise AnnotationError(
+                    f"{num_wrong:,} of {num_wrong + num_right:,} expressions {problem}: {shown}",
+                    path=self._faults.path,
+                    line=1,
+                    remedy="set data.manifest.expression_map to the map of these labels, or to a "
+                    "JSON file that says null for each that is to count as missing",
+                )
+            say(f"{unmapped.total():,} expressions {problem} and count as missing: {shown}")
         return expression_N
 
-    def _check(
-        self,
-        name: str,
-        value_N: npt.NDArray[np.float64],
-        valid_N: npt.NDArray[np.bool_],
-        problem: str,
-        remedy: str,
-    ) -> None:
-        """Sets marks of missing labels to NaN, and adds a fault for each other invalid value."""
+    def _take_out_missing(
+        self, value_N: npt.NDArray[np.float64], valid_N: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """Sets marks of missing labels to NaN; which of the other values are wrong, bool [N]."""
         value_N[~valid_N & np.isin(value_N, self._settings.missing_values)] = np.nan
-        for row in np.flatnonzero(~valid_N & ~np.isnan(value_N)).tolist():
-            line = self._columns.lines[row]
-            self._faults.add(line, f"{name} is {value_N[row]:g}, {problem}", remedy)
+        return ~valid_N & ~np.isnan(value_N)
+
+    def _fault(self, row: int, name: str, value: float, problem: str, remedy: str) -> None:
+        if not np.isfinite(value):
+            problem, remedy = "not a finite number", NUMBER_REMEDY
+        self._faults.add(self._columns.lines[row], f"{name} is {exact(value)}, {problem}", remedy)
+
+    def _mark_remedy(self, value: float) -> str:
+        marks = ",".join(map(exact, (*self._settings.missing_values, value)))
+        return f"if {exact(value)} marks a missing label, data.manifest.missing_values={marks}"
 
     def _cells(self, name: str) -> list[str]:
         return self._columns.cells[self._names[name]] if name in self._names else []
@@ -269,7 +321,15 @@ class _Labels:
             except ValueError:
                 self._faults.add(
                     self._columns.lines[row],
-                    f"{name} is {text[:40]!r}, not a number",
+                    f"{name} is {quoted(text, 40)}, not a number",
                     "write numbers with a decimal point; leave the cell of a missing label empty",
                 )
         return value_N
+
+
+def _is_number(text: str) -> bool:
+    try:
+        to_number(text)
+    except ValueError:
+        return False
+    return True

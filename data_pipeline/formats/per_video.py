@@ -20,19 +20,25 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.formats.editions import PER_VIDEO
-from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines, text_files
+from data_pipeline.formats.user_files import (
+    WHITESPACE,
+    BadRow,
+    FaultList,
+    read_lines,
+    text_files,
+)
 from data_pipeline.formats.values import (
     FRAME_FILE,
     MISSING_CLASS,
     MISSING_VA,
-    NUMBER_REMEDY,
+    CellError,
     check_ranges,
     header_names,
     to_numbers,
 )
 from data_pipeline.images import list_files, require_root
 from mtl_face import tasks
-from mtl_face.errors import AnnotationError, ImageError, shortened
+from mtl_face.errors import AnnotationError, ImageError, quoted, shortened
 from mtl_face.tables import FrameTable
 
 TASK_FOLDERS = {
@@ -61,13 +67,15 @@ def read_per_video(
     missing_videos: Literal["error", "skip"] = "error",
     dataset: str = "aff-wild2",
     say: Callable[[str], None] = lambda line: None,
+    skipped: list[BadRow] | None = None,
 ) -> FrameTable:
     """Reads one set of the one-task challenges as one table.
 
     `root` holds a folder for each of `read_tasks`, named as in `TASK_FOLDERS`, and each of these
     the set's, for instance `Train_Set`. The image folder `<video>/<frame>.jpg` is listed, because
     the images decide which frames there are; `missing_videos` is about videos with labels and no
-    image folder. `say` is given one line on each thing that was left out.
+    image folder. `say` is given one line on each thing that was left out. `skipped` is as for
+    `read_video_file`.
 
     Returns:
         The sorted table: a row for every frame with an image and at least one label; a task whose
@@ -87,7 +95,7 @@ def read_per_video(
     images: list[str] = []
     for video in sorted({video for found in files.values() for video in found}):
         own = {task: found[video] for task, found in files.items() if video in found}
-        label_FL, differ = _read_tasks(own)
+        label_FL, differ = _read_tasks(own, skipped)
         names = _list_frames(image_root, video)
         if names is None:
             if missing_videos == "error":
@@ -120,13 +128,19 @@ def read_per_video(
     return _to_table(images, np.concatenate(frames), np.concatenate(labels), image_root, dataset)
 
 
-def read_video_file(path: str | os.PathLike[str], task: str) -> FloatArray:
+def read_video_file(
+    path: str | os.PathLike[str], task: str, skipped: list[BadRow] | None = None
+) -> FloatArray:
     """Reads the annotation file of one video for one task; AnnotationError for faults.
+
+    `skipped` is as for `FaultList`: the labels of a line that is left out are missing, and no other
+    line moves. A blank line stays an error.
 
     float64 [F, C], row i for frame i + 1, NaN where missing.
     """
     form = PER_VIDEO[task]
-    lines = read_lines(path)
+    faults = FaultList(path, skipped)
+    lines = read_lines(path, faults)
     _check_header(lines[0], task, path)
     lines = lines[1:]
     while lines and not lines[-1].strip(WHITESPACE):
@@ -135,22 +149,29 @@ def read_video_file(path: str | os.PathLike[str], task: str) -> FloatArray:
         raise AnnotationError(
             "no lines below the header", path=path, line=1, remedy="download it again"
         )
+    blank = next((n for n, line in enumerate(lines, start=2) if not line.strip(WHITESPACE)), None)
+    if blank is not None:
+        raise AnnotationError(
+            "a blank line within the file", path=path, line=blank, remedy=_HEADER_REMEDY
+        )
     value_FC = _parse_quickly(lines, len(form.columns))
-    faults = FaultList(path)
     line_numbers: Sequence[int] = range(2, len(lines) + 2)
     if value_FC is None:
-        value_FC, line_numbers = _parse_carefully(lines, form.columns, faults)
-    check_ranges(form.columns, value_FC, line_numbers, faults)
-    faults.raise_if_any()
+        value_FC, parsed = _parse_carefully(lines, form.columns, faults)
+        check_ranges(form.columns, value_FC[parsed], (np.flatnonzero(parsed) + 2).tolist(), faults)
+    else:
+        check_ranges(form.columns, value_FC, line_numbers, faults)
     missing = MISSING_VA if task == tasks.VA else MISSING_CLASS
-    return np.where(value_FC == missing, np.nan, value_FC)
+    value_FC[(value_FC == missing) | ~faults.sound_rows(line_numbers)[:, None]] = np.nan
+    return value_FC
 
 
-def read_folder(folder: Path, *, dataset: str) -> FrameTable:
+def read_folder(folder: Path, *, dataset: str, skipped: list[BadRow] | None = None) -> FrameTable:
     """Reads the labels of one task and set for scoring, without any images.
 
     The folder holds a file `<video>.txt` for each video; the header of the first says which task
-    they are of. AnnotationError if there is no such file, or one has faults.
+    they are of. AnnotationError if there is no such file, or one has faults. `skipped` is as for
+    `read_video_file`.
 
     Returns:
         A row for every frame, images as `<video>/<frame>.jpg`; `row` is the line in its file.
@@ -161,13 +182,13 @@ def read_folder(folder: Path, *, dataset: str) -> FrameTable:
     task = _task_of(header_names(first))
     if task is None:
         raise AnnotationError(
-            f"unknown header {first[:100]!r}",
+            f"unknown header {quoted(first, 100)}",
             path=files[0],
             line=1,
             remedy="the first line of a one-task file is one of "
             + "; ".join(form.header for form in PER_VIDEO.values()),
         )
-    labels = [_read_tasks({task: file})[0] for file in files]
+    labels = [_read_tasks({task: file}, skipped)[0] for file in files]
     frames = [np.arange(1, len(label_FL) + 1) for label_FL in labels]
     images = [
         f"{file.stem}/{frame:05d}.jpg"
@@ -189,7 +210,10 @@ def _check_header(line: str, task: str, path: str | os.PathLike[str]) -> None:
     elif names == expected.lower().split(",")[:-1]:
         remedy = "this is a file of an earlier edition, with other classes: use a later one"
     raise AnnotationError(
-        f"the first line is {line[:80]!r}, expected {expected}", path=path, line=1, remedy=remedy
+        f"the first line is {quoted(line, 80)}, expected {expected}",
+        path=path,
+        line=1,
+        remedy=remedy,
     )
 
 
@@ -213,24 +237,22 @@ def _parse_quickly(lines: list[str], num_columns: int) -> FloatArray | None:
 
 def _parse_carefully(
     lines: list[str], names: Sequence[str], faults: FaultList
-) -> tuple[FloatArray, list[int]]:
-    """The values of the lines that hold numbers, and these lines' numbers."""
-    values: list[list[float]] = []
-    line_numbers: list[int] = []
-    for number, line in enumerate(lines, start=2):
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """The values, and which lines hold numbers; those of the others are 0."""
+    value_FC = np.zeros((len(lines), len(names)))
+    parsed_F = np.zeros(len(lines), bool)
+    for row, line in enumerate(lines):
         cells = line.rstrip(WHITESPACE + ",").split(",")
-        if not line.strip(WHITESPACE):
-            faults.add(number, "a blank line within the file", _HEADER_REMEDY)
-        elif len(cells) != len(names):
+        if len(cells) != len(names):
             remedy = f"a line holds {', '.join(shortened(names, 3))}"
-            faults.add(number, f"{len(cells)} values, expected {len(names)}", remedy)
-        else:
-            try:
-                values.append(to_numbers(names, cells))
-                line_numbers.append(number)
-            except ValueError as error:
-                faults.add(number, str(error), NUMBER_REMEDY)
-    return np.array(values, dtype=np.float64).reshape(-1, len(names)), line_numbers
+            faults.add(row + 2, f"{len(cells)} values, expected {len(names)}", remedy)
+            continue
+        try:
+            value_FC[row] = to_numbers(names, cells)
+            parsed_F[row] = True
+        except CellError as error:
+            faults.add(row + 2, str(error), error.remedy)
+    return value_FC, parsed_F
 
 
 def _video_files(root: Path, task: str, split_folder: str) -> dict[str, Path]:
@@ -290,9 +312,11 @@ def _list_frames(image_root: str | os.PathLike[str], video: str) -> dict[int, st
     return names
 
 
-def _read_tasks(files: Mapping[str, Path]) -> tuple[FloatArray, bool]:
+def _read_tasks(
+    files: Mapping[str, Path], skipped: list[BadRow] | None = None
+) -> tuple[FloatArray, bool]:
     """The labels of a video, float64 [F, L] with NaN where missing; whether lengths differ."""
-    values = {task: read_video_file(file, task) for task, file in files.items()}
+    values = {task: read_video_file(file, task, skipped) for task, file in files.items()}
     lengths = {len(value_FC) for value_FC in values.values()}
     label_FL = np.full((max(lengths), 15), np.nan)
     for task, value_FC in values.items():
@@ -353,7 +377,7 @@ def _absent_video(image_root: str | os.PathLike[str], video: str) -> ImageError:
         if whole == video and os.path.isdir(os.path.join(image_root, video + person)):
             remedy += f"; the folder {video + person} shows one of two persons, not taken for it"
     return ImageError(
-        f"video {video!r} has annotations, but no image folder",
+        f"video {quoted(video)} has annotations, but no image folder",
         path=os.path.join(image_root, video),
         remedy=remedy,
     )

@@ -15,6 +15,7 @@ has no weight for the valence/arousal task, which needs both.
 """
 
 import array
+import itertools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -23,19 +24,18 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.formats.editions import MULTI_TASK, ONE_TASK
-from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
+from data_pipeline.formats.user_files import WHITESPACE, BadRow, FaultList, read_lines
 from data_pipeline.formats.values import (
-    ID_REMEDY,
     MISSING_CLASS,
     MISSING_VA,
-    NUMBER_REMEDY,
+    CellError,
     check_ranges,
     header_names,
     split_image_id,
     to_numbers,
 )
 from mtl_face import tables, tasks
-from mtl_face.errors import AnnotationError
+from mtl_face.errors import AnnotationError, quoted
 
 DATASET = "s-aff-wild2"
 """Name of the data set where nothing else names it, as in test lists and submissions."""
@@ -58,17 +58,22 @@ _ID_REMEDY = "a test list has image ids only; read labelled rows as an annotatio
 
 
 def read_annotations(
-    path: str | os.PathLike[str], *, image_root: str | os.PathLike[str], dataset: str = DATASET
+    path: str | os.PathLike[str],
+    *,
+    image_root: str | os.PathLike[str],
+    dataset: str = DATASET,
+    skipped: list[BadRow] | None = None,
 ) -> tables.FrameTable:
     """Reads a training or validation annotation file; AnnotationError for faults.
 
-    The images below `image_root` are not looked at: labels can be read where images are not. The
-    table is sorted; `row` is the line in the file.
+    The images below `image_root` are not looked at: labels can be read where images are not.
+    `skipped` is as for `FaultList`. The table is sorted; `row` is the line in the file.
     """
-    lines = read_lines(path)
+    faults = FaultList(path, skipped)
+    lines = read_lines(path, faults)
     first = _first_line(lines)
     _check_header(lines[first], path, first + 1)
-    columns, value_NC = _read_rows(path, lines, first + 1, _VALUE_NAMES)
+    columns, value_NC = _read_rows(faults, lines, first + 1, _VALUE_NAMES)
     va_N2, au_NA = value_NC[:, :2], value_NC[:, 3:]
     va_N2 = np.where(va_N2 == MISSING_VA, np.nan, va_N2)
     return tables.FrameTable.from_columns(
@@ -97,14 +102,14 @@ def read_test_list(
     lines = read_lines(path)
     first = _first_line(lines)
     start = first + 1 if header_names(lines[first]) in _LIST_HEADERS else first
-    columns, _ = _read_rows(path, lines, start, ())
+    columns, _ = _read_rows(FaultList(path), lines, start, ())
     return tables.FrameTable.from_columns(
         dataset=DATASET, root=os.fspath(image_root), sort=False, **columns
     )
 
 
 def _read_rows(
-    path: str | os.PathLike[str], lines: list[str], start: int, names: Sequence[str]
+    faults: FaultList, lines: list[str], start: int, names: Sequence[str]
 ) -> tuple[dict[str, Any], npt.NDArray[np.float64]]:
     """Rows of an image id and the named values, from `lines[start]` on; AnnotationError if none.
 
@@ -112,7 +117,6 @@ def _read_rows(
         The columns `image`, `video`, `frame` and `row` of a frame table, and float64 values [N, C].
     """
     num_columns = 1 + len(names)
-    faults = FaultList(path)
     found: list[tuple[str, str, int, int]] = []
     flat_values = array.array("d")
     for line_number, line in enumerate(lines[start:], start=start + 1):
@@ -126,26 +130,26 @@ def _read_rows(
             expected, remedy = (num_columns, _ROW_REMEDY) if names else ("one image id", _ID_REMEDY)
             faults.add(line_number, f"{len(cells)} values, expected {expected}", remedy)
             continue
-        remedy = ID_REMEDY
         try:
             image_id = split_image_id(cells[0])
-            remedy = NUMBER_REMEDY
             flat_values.extend(to_numbers(names, cells[1:]))
-        except ValueError as error:
-            faults.add(line_number, str(error), remedy)
+        except CellError as error:
+            faults.add(line_number, str(error), error.remedy)
             continue
         found.append((*image_id, line_number))
     value_NC = np.frombuffer(flat_values, np.float64).reshape(len(found), len(names))
+    line_numbers = [row for *_, row in found]
     if names:
-        check_ranges(names, value_NC, [row for *_, row in found], faults)
-    faults.raise_if_any()
+        check_ranges(names, value_NC, line_numbers, faults)
+    sound_N = faults.sound_rows(line_numbers)
     if not found:
         what = "rows" if names else "image ids"
         raise AnnotationError(
-            f"no {what} below the header", path=path, line=start, remedy="download it again"
+            f"no {what} below the header", path=faults.path, line=start, remedy="download it again"
         )
+    found = list(itertools.compress(found, sound_N))
     columns = zip(("image", "video", "frame", "row"), zip(*found, strict=True), strict=True)
-    return dict(columns), value_NC
+    return dict(columns), value_NC[sound_N]
 
 
 def _first_line(lines: list[str]) -> int:
@@ -167,5 +171,5 @@ def _check_header(line: str, path: str | os.PathLike[str], line_number: int) -> 
     elif "\t" in line or ";" in line:
         remedy += ", with commas between the names"
     raise AnnotationError(
-        f"unknown header {line[:100]!r}", path=path, line=line_number, remedy=remedy
+        f"unknown header {quoted(line, 100)}", path=path, line=line_number, remedy=remedy
     )

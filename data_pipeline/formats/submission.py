@@ -20,11 +20,18 @@ import numpy.typing as npt
 from data_pipeline.formats.editions import COLUMNS, FORMS, Form
 from data_pipeline.formats.s_aff_wild2 import DATASET
 from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_bytes, text_files, to_text
-from data_pipeline.formats.values import ID_REMEDY, header_names, split_image_id, to_number
+from data_pipeline.formats.values import (
+    ID_REMEDY,
+    CellError,
+    header_names,
+    split_image_id,
+    to_number,
+)
 from mtl_face import tasks
-from mtl_face.errors import AnnotationError
+from mtl_face.errors import AnnotationError, quoted
 from mtl_face.tables import PredictionTable
 
+_LONGEST_NUMBER = 40  # characters of a number that a message shows
 _BINARY = ("0", "1")
 _CLASSES = tuple(str(index) for index in range(len(tasks.EXPRESSION_NAMES)))
 
@@ -130,7 +137,7 @@ def _refuse(path: str | os.PathLike[str], deviations: list[Deviation]) -> None:
     for deviation in deviations:
         remedy = "correct the file; docs/submissions.md shows each form"
         if deviation.readable:
-            remedy += ", or read it with strict=False"
+            remedy += ", or read it leniently (--lenient)"
         faults.add(deviation.line, deviation.problem, remedy)
     faults.raise_if_any()
 
@@ -197,9 +204,13 @@ def examine(path: str | os.PathLike[str], form: Form | None) -> Examined:
     if start == first:
         note(first + 1, "header", f"the header is missing, expected {form.header}", True)
     elif lines[first] != form.header:
-        shown = lines[first][:120]
         # Two names for one thing are readable; the columns of another form are not.
-        note(first + 1, "header", f"the header is {shown!r}, expected {form.header}", named == form)
+        note(
+            first + 1,
+            "header",
+            f"the header is {quoted(lines[first], 120)}, expected {form.header}",
+            named == form,
+        )
     for blank in range(first):
         note(blank + 1, "blank line", "a blank line", readable=True)
     places, readable, values = _read_rows(path, lines, start, form, note)
@@ -280,14 +291,16 @@ def _image_id(cell: str, number: int, note: Note) -> Place | None:
     """What the image id of a row names, or None if the cell holds none."""
     try:
         image, video, frame = split_image_id(cell)
-    except ValueError as error:
+    except CellError as error:
         try:
             image, video, frame = split_image_id(cell + ".jpg")
-        except ValueError:
+        except CellError:
             note(number, "image id", f"{error}: {ID_REMEDY}")
             return None
     if image != cell:
-        note(number, "image id", f"image id {cell!r}, expected {image}", readable=True)
+        note(
+            number, "image id", f"image id {quoted(cell)}, expected {quoted(image)}", readable=True
+        )
     return Place(number, cell, image, video, frame)
 
 
@@ -298,7 +311,7 @@ def _values(cells: list[str], number: int, form: Form, note: Note) -> list[float
     for name, cell in zip(form.columns, cells, strict=True):
         value = _number(cell)
         if value is None:
-            shown = repr(cell[:40]) if cell else "empty"
+            shown = quoted(cell, 40) if cell else "empty"
             note(number, "number", f"{name} is {shown}, not a number")
             sound = False
             continue
@@ -309,26 +322,27 @@ def _values(cells: list[str], number: int, form: Form, note: Note) -> list[float
 
 def _says_something(name: str, cell: str, value: float, number: int, note: Note) -> bool:
     """Whether it is clear what a value means; notes what is wrong with it."""
+    shown = cell if len(cell) <= _LONGEST_NUMBER else f"{cell[:_LONGEST_NUMBER]}..."
     if not math.isfinite(value):
-        note(number, "not finite", f"{name} is {cell}, not a finite number")
+        note(number, "not finite", f"{name} is {shown}, not a finite number")
         return False
     if name in tasks.VA_NAMES:
         if not -1.0 <= value <= 1.0:
-            note(number, "range", f"{name} is {cell}, outside [-1, 1]", readable=True)
+            note(number, "range", f"{name} is {shown}, outside [-1, 1]", readable=True)
         return True
     is_expression = name == "expression"
     allowed = _CLASSES if is_expression else _BINARY
     if cell in allowed:
         return True
     if value == -1:
-        note(number, "range", f"{name} is {cell}, the mark of a missing label", readable=True)
+        note(number, "range", f"{name} is {shown}, the mark of a missing label", readable=True)
         return True
     if value in range(len(allowed)):
-        note(number, "spelling", f"{name} is {cell}, write {int(value)}", readable=True)
+        note(number, "spelling", f"{name} is {shown}, write {int(value)}", readable=True)
         return True
     is_score = not is_expression and 0.0 < value < 1.0
     expected = "a class from 0 to 7" if is_expression else "0 or 1"
-    note(number, "range", f"{name} is {cell}, expected {expected}", readable=is_score)
+    note(number, "range", f"{name} is {shown}, expected {expected}", readable=is_score)
     return is_score
 
 
@@ -375,7 +389,7 @@ def _form_of_row(line: str, path: str | os.PathLike[str], number: int) -> Form:
         if form.image_column == image_column and form.num_fields == len(cells):
             return form
     raise AnnotationError(
-        f"{line[:120]!r} is neither the header nor a row of a submission",
+        f"{quoted(line, 120)} is neither the header nor a row of a submission",
         path=path,
         line=number,
         remedy=f"a multi-task file starts with {FORMS[0].header}; docs/submissions.md shows all",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_pipeline.formats.editions import Form, find_edition
 from data_pipeline.formats.submission import Deviation, Examined, Place, examine
-from mtl_face.errors import AnnotationError
+from mtl_face.errors import AnnotationError, quoted
 from mtl_face.tables import FrameTable
 
 
@@ -54,7 +54,7 @@ def frame_counts(test_list: FrameTable, list_path: str | os.PathLike[str]) -> di
         expected = counts.get(video, 0) + 1
         if frame != expected:
             raise AnnotationError(
-                f"frame {frame} of video {video!r} comes where frame {expected} is expected",
+                f"frame {frame} of video {quoted(video)} comes where frame {expected} is expected",
                 path=list_path,
                 line=int(line),
                 remedy="files of one video have a line for every frame of it: list all, in order, "
@@ -86,25 +86,25 @@ def _compare(
             found.append((place, positions[nth]))
             expected = test_list.image[positions[nth]]
             if expected != written:
-                problem = f"image id {written!r}, the list has {expected!r}"
+                problem = f"image id {quoted(written)}, the list has {quoted(expected)}"
                 yield Deviation(path, line, "image id", problem)
         elif positions:
             times = "once" if len(positions) == 1 else f"{len(positions)} times"
-            problem = f"duplicate of {written!r}, which the list has {times}"
+            problem = f"duplicate of {quoted(written)}, which the list has {times}"
             yield Deviation(path, line, "duplicate", problem)
         else:
-            yield Deviation(path, line, "surplus", f"{written!r} is not in the list")
+            yield Deviation(path, line, "surplus", f"{quoted(written)} is not in the list")
     in_order = set(longest_ascent([position for _, position in found]))
     for index, (place, position) in enumerate(found):
         if index not in in_order:
             there = f"line {test_list.row[position]} there ({list_path})"
-            problem = f"{place.written!r} is out of order: it is {there}"
+            problem = f"{quoted(place.written)} is out of order: it is {there}"
             yield Deviation(path, place.line, "order", problem)
     present = {position for _, position in found}
     for position, image in enumerate(test_list.image):
         if position not in present:
             line = int(test_list.row[position])
-            yield Deviation(list_path, line, "missing", f"{image!r} has no row in {path}")
+            yield Deviation(list_path, line, "missing", f"{quoted(image)} has no row in {path}")
     if len(file.places) != len(test_list):
         problem = f"{len(file.places)} rows with an image id, the list has {len(test_list)}"
         yield Deviation(path, file.line_count, "row count", problem)
@@ -120,7 +120,7 @@ def _compare_folder(folder: Path, form: Form, counts: dict[str, int]) -> Iterato
     for video, count in counts.items():
         path = folder / f"{video}.txt"
         if not path.is_file():
-            yield Deviation(str(path), 1, "missing", f"no file for video {video!r}")
+            yield Deviation(str(path), 1, "missing", f"no file for video {quoted(video)}")
             continue
         file = examine(path, form)
         yield from file.deviations

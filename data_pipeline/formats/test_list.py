@@ -5,7 +5,7 @@ import os
 from data_pipeline.formats import s_aff_wild2
 from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
 from mtl_face import tables
-from mtl_face.errors import AnnotationError
+from mtl_face.errors import AnnotationError, quoted
 
 _MOST_FRAMES = 10_000_000  # 92 hours of video: more is no number of frames
 _COUNT_REMEDY = (
@@ -46,15 +46,15 @@ def _read_counts(
     for number, line in rows:
         cells = [cell.strip(WHITESPACE) for cell in line.rstrip(WHITESPACE + ",").split(",")]
         if len(cells) == 1:
-            faults.add(number, f"{cells[0][:80]!r} has no number of frames", _COUNT_REMEDY)
+            faults.add(number, f"{quoted(cells[0])} has no number of frames", _COUNT_REMEDY)
         elif len(cells) != 2 or not (cells[1].isascii() and cells[1].isdigit()):
-            faults.add(number, f"{line[:80]!r} is no video and number of frames", _COUNT_REMEDY)
+            faults.add(number, f"{quoted(line)} is no video and number of frames", _COUNT_REMEDY)
         elif len(cells[1]) > 8 or not 1 <= int(cells[1]) <= _MOST_FRAMES:
-            faults.add(number, f"{cells[1]} frames", f"1 to {_MOST_FRAMES:,} are possible")
+            faults.add(number, f"{cells[1][:40]} frames", f"1 to {_MOST_FRAMES:,} are possible")
         elif not _is_file_name(cells[0]):
-            faults.add(number, f"{cells[0]!r} is no name of a video", _COUNT_REMEDY)
+            faults.add(number, f"{quoted(cells[0])} is no name of a video", _COUNT_REMEDY)
         elif cells[0] in counts:
-            problem = f"video {cells[0]!r} stands on line {counts[cells[0]][0]} already"
+            problem = f"video {quoted(cells[0])} stands on line {counts[cells[0]][0]} already"
             faults.add(number, problem, "name each video once")
         else:
             counts[cells[0]] = (number, int(cells[1]))

@@ -4,11 +4,16 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from mtl_face import files
-from mtl_face.errors import AnnotationError
+from mtl_face.errors import AnnotationError, quoted
 
 MAX_FAULTS_SHOWN = 10
 
@@ -19,14 +24,35 @@ WHITESPACE = " \t\v\f"
 """Stripped around a value. Unicode's other blanks may belong to a file name."""
 
 
-def read_lines(path: str | os.PathLike[str]) -> list[str]:
+_UNDECODED = re.compile("[\udc80-\udcff]")
+"""What bytes become that are not UTF-8, where lines with such bytes may be left out."""
+
+
+def read_lines(path: str | os.PathLike[str], faults: "FaultList | None" = None) -> list[str]:
     """Reads a UTF-8 text file as lines without line ends.
 
     A byte order mark and Windows or old Macintosh line ends are accepted. Line i of an editor is
     element i - 1: unlike `str.splitlines`, rare separators such as U+2028 do not end a line.
-    Errors are those of `read_bytes` and `to_text`.
+    Errors are those of `read_bytes` and `to_text`; where `faults` skips, a line that is not UTF-8
+    below the first is a fault of its own.
     """
-    return to_text(read_bytes(path), path).split("\n")
+    skips = faults is not None and faults.skips
+    lines = to_text(read_bytes(path), path, keep_undecodable=skips).split("\n")
+    for number, line in enumerate(lines, start=1) if skips else ():
+        if problem := _not_utf8(line):
+            assert faults is not None
+            faults.add(number, problem, _UTF8_REMEDY)
+    return lines
+
+
+def _not_utf8(text: str) -> str | None:
+    """The first byte that is not UTF-8, in words, of a text that keeps such bytes."""
+    if text.isascii() or not (found := _UNDECODED.search(text)):
+        return None
+    return f"byte 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8 text"
+
+
+_UTF8_REMEDY = "save it as plain text in UTF-8; an archive or spreadsheet must be exported"
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -47,20 +73,24 @@ def text_files(folder: str | os.PathLike[str], *, remedy: str) -> list[Path]:
     return found
 
 
-def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
+def to_text(content: bytes, path: str | os.PathLike[str], *, keep_undecodable: bool = False) -> str:
     """Decodes UTF-8 without a byte order mark; every line end becomes a line feed.
 
     AnnotationError if `content` is empty, not UTF-8, or has a line above `LONGEST_LINE`.
+    `keep_undecodable` turns bytes that are not UTF-8 into lone surrogates below the first line.
     """
     try:
-        text = content.decode("utf-8-sig")
+        if keep_undecodable:
+            begin = len(content) - len(content.lstrip())
+            content[: content.find(b"\n", begin)].decode("utf-8-sig")
+        text = content.decode("utf-8-sig", "surrogateescape" if keep_undecodable else "strict")
     except UnicodeDecodeError as error:
         before = content[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         raise AnnotationError(
             f"byte 0x{content[error.start]:02x} is not UTF-8 text",
             path=path,
             line=before.count(b"\n") + 1,
-            remedy="save it as plain text in UTF-8; an archive or spreadsheet must be exported",
+            remedy=_UTF8_REMEDY,
         ) from error
     if not text.strip():
         raise AnnotationError(
@@ -79,22 +109,62 @@ def to_text(content: bytes, path: str | os.PathLike[str]) -> str:
     return text
 
 
-class FaultList:
-    """Faults of one file, gathered so that a user corrects the file once."""
+class BadRow(NamedTuple):
+    """A row that was left out: its file, its line there (from 1), and what is wrong with it."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    path: str
+    line: int
+    problem: str
+
+
+class FaultList:
+    """Faults of one file, gathered so that a user corrects the file once.
+
+    Args:
+        path: the file.
+        skipped: None where every fault is an error; a list takes the rows with faults, which are
+            then left out.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], skipped: list[BadRow] | None = None) -> None:
         self.path = path
         self.total = 0
         self._shown: list[tuple[int, str, str]] = []
+        self._skipped = skipped
+        self._faulty: dict[int, str] = {}
+
+    @property
+    def skips(self) -> bool:
+        """Whether rows with faults are left out."""
+        return self._skipped is not None
 
     def add(self, line: int, problem: str, remedy: str) -> None:
         """Notes that line `line` (from 1) has `problem`, and what helps."""
         self.total += 1
+        if self.skips:
+            self._faulty.setdefault(line, problem)
         self._shown.append((line, problem, remedy))
         if len(self._shown) > 2 * MAX_FAULTS_SHOWN:  # a file of 170,000 faults stays cheap
             self._trim()
 
-    def raise_if_any(self) -> None:
+    def sound_rows(self, lines: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which of the N rows on these lines have no fault, bool [N]; the others are skipped.
+
+        AnnotationError as `raise_if_any` unless faulty rows are skipped, and then if they are more
+        than half of all rows.
+        """
+        if not self.skips:
+            self.raise_if_any()
+        if not self._faulty:
+            return np.ones(len(lines), bool)
+        total = len(self._faulty.keys() | set(lines))
+        if 2 * len(self._faulty) > total:
+            self.raise_if_any(f"{len(self._faulty):,} of {total:,} rows, too many to skip: ")
+        assert self._skipped is not None
+        self._skipped += [BadRow(str(self.path), *row) for row in sorted(self._faulty.items())]
+        return np.array([line not in self._faulty for line in lines], bool)
+
+    def raise_if_any(self, beginning: str = "") -> None:
         """Raises one `AnnotationError` for the faults, first line first; none: returns.
 
         The error's `line` is that of the first fault; its message lists up to ten.
@@ -103,6 +173,7 @@ class FaultList:
             return
         self._trim()
         (line, problem, _), *others = self._shown
+        problem = beginning + problem
         listed = [problem, *(f"  line {number}: {text}" for number, text, _ in others)]
         if self.total > len(self._shown):
             listed.append(f"  and {self.total - len(self._shown)} more faults")
@@ -131,29 +202,44 @@ class Columns:
     lines: list[int]
 
 
-def read_columns(path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Columns:
+def read_columns(
+    path: str | os.PathLike[str],
+    wanted: Callable[[str], bool],
+    faults: FaultList | None = None,
+) -> Columns:
     """Reads the wanted columns of a CSV (comma, semicolon or tab) or Parquet file, by its content.
+
+    A cell of CSV is read as `files.plain_cell` gives it. Where `faults` skips, a row of CSV that
+    cannot be read is noted there and left out.
 
     Raises:
         AnnotationError: the file cannot be read as either, has no rows, repeats a column's name,
             or a row has more or fewer cells than the header.
     """
     content = read_bytes(path)
-    read = _parquet if content[:4] == b"PAR1" else _csv
-    columns = read(content, path, wanted)
+    if content[:4] == b"PAR1":
+        columns = _parquet(content, path, wanted)
+    else:
+        columns = _csv(content, path, wanted, faults or FaultList(path))
     if not columns.lines:
+        if faults is not None:
+            faults.raise_if_any()
         raise AnnotationError(
             "no rows below the header", path=path, line=1, remedy="write one row an image"
         )
     return columns
 
 
-def _csv(content: bytes, path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Columns:
-    text = to_text(content, path)
+def _csv(
+    content: bytes,
+    path: str | os.PathLike[str],
+    wanted: Callable[[str], bool],
+    faults: FaultList,
+) -> Columns:
+    text = to_text(content, path, keep_undecodable=faults.skips)
     header_line = text.lstrip("\n").split("\n", 1)[0]
     separator = next((mark for mark in ",;\t" if mark in header_line), ",")
     reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=separator, strict=True)
-    faults = FaultList(path)
     header: list[str] = []
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -170,6 +256,8 @@ def _csv(content: bytes, path: str | os.PathLike[str], wanted: Callable[[str], b
                     f"{len(row)} cells, the header has {len(header)}",
                     "give each row as many cells as the header; quote text with commas",
                 )
+            elif faults.skips and (problem := _not_utf8("".join(row))):
+                faults.add(reader.line_num, problem, _UTF8_REMEDY)
             else:
                 rows.append(row)
                 lines.append(reader.line_num)
@@ -180,9 +268,10 @@ def _csv(content: bytes, path: str | os.PathLike[str], wanted: Callable[[str], b
             line=max(reader.line_num, 1),
             remedy="close every quotation mark, and double those within quoted text",
         ) from error
-    faults.raise_if_any()
+    if not faults.skips:
+        faults.raise_if_any()
     cells = {
-        name: [row[position] for row in rows]
+        name: [files.plain_cell(row[position]) for row in rows]
         for position, name in enumerate(header)
         if wanted(name)
     }
@@ -221,7 +310,7 @@ def _check_names(names: list[str], path: str | os.PathLike[str], line: int | Non
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise AnnotationError(
-            f"column {repeated[0]!r} appears more than once",
+            f"column {quoted(repeated[0])} appears more than once",
             path=path,
             line=line,
             remedy="keep one of them",

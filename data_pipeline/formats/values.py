@@ -6,6 +6,7 @@ action unit 0 or 1, missing is -1. An image id is `<video>/<frame>.jpg`.
 Dimension letters: N rows, C columns.
 """
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from data_pipeline.formats.user_files import WHITESPACE, FaultList
 from mtl_face import tasks
+from mtl_face.errors import exact, quoted
 
 MISSING_VA = -5.0
 MISSING_CLASS = -1.0  # of the expression and of action units
@@ -31,6 +33,14 @@ _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
+class CellError(ValueError):
+    """What is wrong with a cell, as its text, and what helps."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.remedy = remedy
+
+
 def to_number(cell: str) -> float:
     """A number as files write it; ValueError for all else, 1_0 and digits of other scripts too."""
     if "_" in cell or not cell.isascii():
@@ -39,15 +49,15 @@ def to_number(cell: str) -> float:
 
 
 def to_numbers(names: Sequence[str], cells: Sequence[str]) -> list[float]:
-    """The numbers of a row; ValueError, which names the first cell that is none."""
+    """The numbers of a row; CellError, which names the first cell that is none."""
     values = []
     for name, cell in zip(names, cells, strict=True):
         try:
             values.append(to_number(cell))
         except ValueError:
-            shown = cell.strip(WHITESPACE)[:40]
-            problem = f"{name} is {repr(shown) if shown else 'empty'}, not a number"
-            raise ValueError(problem) from None
+            shown = cell.strip(WHITESPACE)
+            problem = f"{name} is {quoted(shown, 40) if shown else 'empty'}, not a number"
+            raise CellError(problem, NUMBER_REMEDY) from None
     return values
 
 
@@ -80,7 +90,7 @@ def check_ranges(
         else:
             allowed = "neither 0 nor 1"
             remedy = "action units are 0 (absent) or 1 (present); a missing one is -1"
-        faults.add(line_numbers[row], f"{name} is {value:g}, {allowed}", remedy)
+        faults.add(line_numbers[row], f"{name} is {exact(value)}, {allowed}", remedy)
 
 
 def header_names(line: str) -> list[str]:
@@ -92,7 +102,7 @@ def header_names(line: str) -> list[str]:
 
 
 def split_image_id(text: str) -> tuple[str, str, int]:
-    """Takes an image id `<video>/<frame>.<extension>` apart; ValueError with its fault.
+    """Takes an image id `<video>/<frame>.<extension>` apart; CellError with its fault.
 
     Returns:
         The id as `check_path` returns it, the video's name with the folders that it lies in, and
@@ -101,12 +111,13 @@ def split_image_id(text: str) -> tuple[str, str, int]:
     image = check_path(text)
     parts = image.split("/")
     if len(parts) < 2:
-        raise ValueError(f"image id {image!r} names no video")
+        raise CellError(f"image id {quoted(image)} names no video", ID_REMEDY)
     match = FRAME_FILE.fullmatch(parts[-1])
     if match is None:
-        raise ValueError(
-            f"image id {image!r} has no frame number: its file name must be digits and end in "
-            "jpg, jpeg, png or bmp"
+        raise CellError(
+            f"image id {quoted(image)} has no frame number: its file name must be digits and end "
+            "in jpg, jpeg, png or bmp",
+            ID_REMEDY,
         )
     return image, image[: -len(parts[-1]) - 1], int(match[1])
 
@@ -114,25 +125,38 @@ def split_image_id(text: str) -> tuple[str, str, int]:
 def check_image_path(text: str) -> str:
     """As `check_path`, of a JPEG, PNG or BMP file whose name need not be a frame number."""
     image = check_path(text)
-    if not image.lower().endswith(_EXTENSIONS) or image.rsplit("/", 1)[-1].startswith("."):
-        raise ValueError(f"image {image!r} does not end in jpg, jpeg, png or bmp")
+    ending = os.path.splitext(image)[1]
+    if ending.lower() not in _EXTENSIONS:
+        raise CellError(
+            f"image {quoted(image)} does not end in jpg, jpeg, png or bmp",
+            "convert images of other kinds to JPEG or PNG"
+            if ending
+            else "name each image by its path below the image folder, with the file's ending",
+        )
     return image
 
 
 def check_path(text: str) -> str:
     """A path with forward slashes, without blanks around it, empty parts and `.`.
 
-    ValueError if it does not stay below the folder that it is joined to.
+    CellError if it does not stay below the folder that it is joined to.
     """
     image = text.strip(WHITESPACE)
     if _CONTROL.search(image):
-        raise ValueError(f"image id {image!r} holds a control character")
+        raise CellError(
+            f"image id {quoted(image)} holds a control character", "rename the file or its folder"
+        )
     image = image.replace("\\", "/")
     if image.startswith("/") or image[1:3] == ":/":
-        raise ValueError(f"image id {image!r} is an absolute path")
+        raise CellError(
+            f"image id {quoted(image)} is an absolute path", "write paths below the image folder"
+        )
     parts = image.split("/")
     if ".." in parts:
-        raise ValueError(f"image id {image!r} leaves the image folder")
+        raise CellError(
+            f"image id {quoted(image)} leaves the image folder",
+            "write paths below the image folder, without ..",
+        )
     return "/".join(part for part in parts if part not in ("", "."))
 
 

@@ -18,6 +18,7 @@ _REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --model=RUN, an evalu
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.path(parser, "--predictions", "FILE", "predictions of the validation set: a .parquet")
     flags.path(parser, "--truth", "FILE", "labels: a multi-task annotation file")
+    flags.skip_bad_rows(parser)
     flags.model(parser, exports=False)
     meaning = "the calibration to write"
     flags.path(parser, "--output", "FILE.json", meaning, type=flags.new_file, required=True)
@@ -65,7 +66,9 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     if options.model is None:
         if options.predictions is None or options.truth is None or config is not None:
             raise ConfigError("calibrate needs predictions and their labels", remedy=_REMEDY)
-        source = postprocess.labelled_files(options.predictions, options.truth)
+        source = postprocess.labelled_files(
+            options.predictions, options.truth, skip_bad_rows=options.skip_bad_rows, say=print
+        )
     else:
         if options.predictions is not None or options.truth is not None:
             raise ConfigError("--model goes without --predictions and --truth", remedy=_REMEDY)

@@ -64,6 +64,7 @@ def scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
         help="score a file that lacks labelled rows, has others, or departs from its form, and "
         "say so",
     )
+    skip_bad_rows(parser)
     parser.add_argument(
         "--dataset", metavar="NAME", help="the data set to score, if the predictions are of several"
     )
@@ -90,9 +91,30 @@ def scoring_of(options: argparse.Namespace) -> "Scoring":
         truth=options.truth,
         dataset=options.dataset,
         lenient=options.lenient,
+        skip_bad_rows=options.skip_bad_rows,
         num_resamples=options.resamples,
         seed=options.seed,
     )
+
+
+def skip_bad_rows(parser: argparse.ArgumentParser) -> None:
+    """`--skip_bad_rows`, which changes the settings as `with_bad_rows_skipped` does."""
+    parser.add_argument(
+        "--skip_bad_rows",
+        action="store_true",
+        help="leave out, count and list rows of labels that cannot be read (default: an error), as "
+        "--config.data.skip_bad_rows=true of each data set",
+    )
+
+
+def with_bad_rows_skipped(config: Config) -> Config:
+    """The settings with `skip_bad_rows` for each data set."""
+    data = config.data
+    mixture = {
+        name: dataclasses.replace(entry, skip_bad_rows=True) for name, entry in data.mixture.items()
+    }
+    data = dataclasses.replace(data, mixture=mixture, skip_bad_rows=not mixture)
+    return dataclasses.replace(config, data=data)
 
 
 def calibration(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import functools
 import importlib
 import os
 import re
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mtl_face import config as config_lib
-from mtl_face.errors import ConfigError, UserError
+from mtl_face.cli import flags
+from mtl_face.errors import ConfigError, UserError, escaped
 from mtl_face.run import environment
 from mtl_face.run import workdir as workdirs
 
@@ -59,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(_Output(sys.stdout)))
-        if _is_installed():
-            stack.enter_context(contextlib.redirect_stderr(_AsInstalled(sys.stderr)))
+        stack.enter_context(contextlib.redirect_stderr(_ToTheUser(sys.stderr)))
         return _run(sys.argv[1:] if arguments is None else arguments)
 
 
@@ -91,6 +92,8 @@ def _run(arguments: Sequence[str]) -> int:
         _check_flags(parser, words)
         options = parser.parse_args(words)
         settings = _load_config(options, overrides)
+        if settings is not None and getattr(options, "skip_bad_rows", False):
+            settings = flags.with_bad_rows_skipped(settings)
         _quiet_libraries()
         if settings is not None:
             environment.prepare(
@@ -117,15 +120,25 @@ def _is_installed() -> bool:
     return Path(sys.argv[0]).stem == "mtl-face"
 
 
-class _AsInstalled:
-    """A stream to the user in whose texts the program has the name of its installation's script."""
+class _ToTheUser:
+    """A stream to the user, in whose texts names cannot act on the terminal.
+
+    Settings that a text gives a value are written as flags. The program has the name of its
+    installation's script, where that started it.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._installed = _is_installed()
 
     def write(self, text: str) -> int:
-        """Writes a text; a path that ends in run.py stays."""
-        own = re.sub(r"(python\s+)?(?<![\w/])run\.py(?=\s+[a-z])", "mtl-face", text)
+        """Writes a text; a path that ends in run.py stays, and so does a bar's carriage return."""
+        begin = "\r" if text.startswith("\r") else ""
+        own = begin + escaped(text[len(begin) :])
+        if "=" in own:
+            own = _setting_with_value().sub(r"--config.\1", own)
+        if self._installed:
+            own = re.sub(r"(python\s+)?(?<![\w/])run\.py(?=\s+[a-z])", "mtl-face", own)
         return self._stream.write(own)
 
     def __getattr__(self, name: str) -> Any:
@@ -136,7 +149,7 @@ class _Output:
     """Standard output that ends the command in one sentence where it cannot be written."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = _AsInstalled(stream) if _is_installed() else stream
+        self._stream = _ToTheUser(stream)
 
     def write(self, text: str) -> int:
         """Writes a text.
@@ -169,6 +182,13 @@ class _Output:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+@functools.cache
+def _setting_with_value() -> re.Pattern[str]:
+    names = "|".join(re.escape(name) for name, _ in config_lib.fields() if "." in name)
+    names = names.replace(rf"\.{config_lib.ANY_NAME}\.", r"\.[\w-]+\.")
+    return re.compile(rf"(?<![\w./-])({names})(?==)")
 
 
 def _is_override(word: str) -> bool:

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="report on rows, labels and images of the data that --config names",
     )
+    flags.skip_bad_rows(parser)
     flags.path(
         parser,
         "--videos",
@@ -94,10 +95,11 @@ def _videos(config: Config | None, options: argparse.Namespace) -> int:
             "--videos needs --output", remedy="add --output=DIR, a new folder for the crops"
         )
     others = (config, options.num_videos, options.shards, options.beam)
-    if options.audit or any(other is not None for other in others):
+    if options.audit or options.skip_bad_rows or any(other is not None for other in others):
         raise ConfigError(
             "--videos goes with --output alone",
-            remedy="leave out --config, --audit, --num_videos, --shards and --beam",
+            remedy="leave out --config, --audit, --num_videos, --skip_bad_rows, --shards and "
+            "--beam",
         )
     from mtl_face.faces import layout
     from mtl_face.run import videos

@@ -9,6 +9,7 @@ from mtl_face.config import Config
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.path(parser, "--workdir", "DIR", "folder of the run", required=True)
+    flags.skip_bad_rows(parser)
     parser.add_argument(
         "--profile_steps",
         metavar="START:COUNT",

@@ -9,6 +9,7 @@ overrides, checks every field and returns a frozen `Config`. The network takes i
 
 from mtl_face.config.check import parse_value, validate
 from mtl_face.config.dotted import (
+    ANY_NAME,
     common,
     default,
     differences,
@@ -32,6 +33,7 @@ from mtl_face.config.schema import (
 
 __all__ = [
     "AFFECTS",
+    "ANY_NAME",
     "AugmentationConfig",
     "BackboneConfig",
     "Config",

@@ -134,6 +134,13 @@ class PerVideoConfig(Section, affects="data"):
 class ManifestConfig(Section, affects="data"):
     """A table of anyone's own images (`data.kind=manifest`); see docs/data_formats.md."""
 
+    video_from: str = setting(
+        "auto",
+        "what a video is where no column says it: each folder; images whose paths differ in the "
+        "number at the end (name); each image alone (image); auto: as the paths show it, and an "
+        "error where they do not",
+        choices=("auto", "folder", "name", "image"),
+    )
     expression_map: str = setting(
         "aff_wild2",
         "what its expressions mean: aff_wild2, affectnet, affectnet_contempt_as_other, fer2013, or "
@@ -189,6 +196,11 @@ class DataSetConfig(Section, affects="data"):
         "a row whose image file is absent: error, or skip (each is counted and reported); "
         "per_video: a video without a folder (its frames without an image are always skipped)",
         choices=("error", "skip"),
+    )
+    skip_bad_rows: bool = setting(
+        False,
+        "whether rows of labels that cannot be read are left out, counted and listed (also "
+        "--skip_bad_rows); false: they are an error",
     )
     per_video: PerVideoConfig = PerVideoConfig()
     manifest: ManifestConfig = ManifestConfig()

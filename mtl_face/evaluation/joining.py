@@ -184,7 +184,7 @@ def match(
         raise PredictionError(
             f"{len(missing)} of {len(found)} labelled rows have no prediction: "
             f"{_examples(truth, missing)}",
-            remedy="predict those images too, or ask for a lenient score that leaves them out",
+            remedy="predict those images too, or leave them out of the score (--lenient)",
         )
     contradicting = found & (num_predictions > 1) & (num_predictions != num_rows)
     if contradicting.any():
@@ -278,7 +278,7 @@ def _pair(
             raise PredictionError(
                 f"{int(silent_N.sum())} labelled rows have no answer for {task}, the first "
                 f"{table.video[row]} frame {table.frame[row]}",
-                remedy="answer every row, or ask for a lenient score that leaves them out",
+                remedy="answer every row, or leave them out of the score (--lenient)",
             )
         counted[task] = counted[task] & answered
         num_unanswered[task] = int(silent_N.sum())

@@ -3,29 +3,56 @@
 Every function that reads or makes data takes `say`, which gets one line for the user at a time.
 """
 
+import contextlib
 import dataclasses
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_pipeline import formats, images, mixture, order, records, sampling
+from data_pipeline.formats.user_files import BadRow
 from mtl_face import files
 from mtl_face.config import DataConfig, DataSetConfig
-from mtl_face.errors import ConfigError, ImageError, shortened
+from mtl_face.errors import ConfigError, ImageError, UserError, shortened
 from mtl_face.run import Progress, Say
 from mtl_face.tables import FrameTable
 
 TRAIN, VALIDATION = SPLITS = formats.SPLITS
 
+BAD_ROWS = "bad_rows.csv"
+"""Name of the list of rows that `skip_bad_rows` left out, beside the results."""
+
+Keep = Callable[[list[BadRow]], None]
+
+
+def keep_none(rows: list[BadRow]) -> None:
+    """Keeps no list of rows that were left out."""
+
+
+def write_bad_rows(folder: Path, rows: Sequence[BadRow]) -> None:
+    """Lists rows that were left out in `BAD_ROWS`; takes an older list away if there are none.
+
+    Raises WorkdirError.
+    """
+    if rows:
+        files.write_csv(folder / BAD_ROWS, [BadRow._fields, *rows])
+    else:
+        (folder / BAD_ROWS).unlink(missing_ok=True)
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split of a data set; `label` names both, if there are several data sets."""
+    """One split of a data set.
+
+    `label` names both, if there are several data sets; `section` holds the data set's settings.
+    """
 
     label: str
     name: str
+    section: str
     settings: DataSetConfig
     root: Path
     split: str
@@ -46,8 +73,30 @@ def evaluated(data: DataSetConfig) -> DataSetConfig:
     return data
 
 
-def load_training(data: DataConfig, *, seed: int, say: Say) -> tuple[FrameTable, order.Order]:
+@contextlib.contextmanager
+def naming(section: str) -> Iterator[None]:
+    """Errors of the block name a data set's settings where they are: in `data.mixture.NAME`, say.
+
+    Readers know a data set alone, and call its settings `data.root` and the like.
+    """
+    try:
+        yield
+    except UserError as error:
+        if section == "data":
+            raise
+        problem, remedy = (
+            text and re.sub(r"(?<![\w./])data\.(?=[a-z])(?!mixture)", f"{section}.", text)
+            for text in (error.problem, error.remedy)
+        )
+        raise type(error)(problem or "", remedy=remedy, path=error.path, line=error.line) from error
+
+
+def load_training(
+    data: DataConfig, *, seed: int, say: Say, keep: Keep = keep_none
+) -> tuple[FrameTable, order.Order]:
     """Reads the training split, of every data set of a mixture, and decides the order of its rows.
+
+    `keep` is as for `load_split`.
 
     Raises:
         UserError: as `load_split`, for a kind of sampling that nothing can be balanced by, and for
@@ -55,7 +104,7 @@ def load_training(data: DataConfig, *, seed: int, say: Say) -> tuple[FrameTable,
     """
     task_weights = dataclasses.asdict(data.task_sampling)
     if not data.mixture:
-        table = load_split(data, "train", say)
+        table = load_split(data, "train", say, keep)
         return table, sampling.make_order(
             table, kind=data.sampling, task_weights=task_weights, seed=seed
         )
@@ -66,7 +115,8 @@ def load_training(data: DataConfig, *, seed: int, say: Say) -> tuple[FrameTable,
     for name, entry in data.mixture.items():
         say(f"{name}, of weight {entry.weight:g}:")
         if stored is None:
-            table = load_split(entry, "train", say)
+            with naming(f"data.mixture.{name}"):
+                table = load_split(entry, "train", say, keep)
         else:
             table = stored.take(stored.dataset == name)
         parts[name] = table.only_tasks(entry.tasks)
@@ -98,7 +148,8 @@ def load_all(data: DataConfig, say: Say) -> dict[str, FrameTable]:
     for name, entry in data_sets(data).items():
         if data.mixture:
             say(f"{name}:")
-        parts[name] = load_split(entry, "train", say)
+        with naming(_section(data, name)):
+            parts[name] = load_split(entry, "train", say)
     validation = load_split(evaluated(data), "validation", say)
     if not data.mixture:
         return {"train": parts.popitem()[1], "validation": validation}
@@ -169,12 +220,12 @@ def ensure_all(data: DataConfig, say: Say) -> None:
             ensure_data(entry, say)
 
 
-def load_split(data: DataSetConfig, split: str, say: Say) -> FrameTable:
+def load_split(data: DataSetConfig, split: str, say: Say, keep: Keep = keep_none) -> FrameTable:
     """Reads a split's annotations, and checks that its image files are there.
 
     The embedded data set is rendered first if it is absent. Of a mixture, the data set that is
     evaluated is read. With `missing_images=skip` the rows without a file are gone, and counted
-    aloud.
+    aloud. With `skip_bad_rows` `keep` is given the rows that cannot be read, if there are any.
 
     Raises:
         AnnotationError: for a bad annotation file.
@@ -186,9 +237,13 @@ def load_split(data: DataSetConfig, split: str, say: Say) -> FrameTable:
             _check_names(table, "data.validation", [data.validation], path=data.shards)
         return table
     root = ensure_data(data, say)
-    table = formats.load(
-        evaluated(data), split, root=root, say=lambda line: say(f"{split}: {line}")
-    )
+    section = "data"
+    if isinstance(data, DataConfig) and data.validation is not None:
+        section = _section(data, data.validation)
+    with naming(section):
+        table = formats.load(
+            evaluated(data), split, root=root, say=lambda line: say(f"{split}: {line}"), keep=keep
+        )
     say(f"{split}: {describe_counts(table.counts())}")
     return table
 
@@ -205,7 +260,13 @@ def every_split(data: DataConfig, say: Say) -> Iterator[Split]:
             if not needed and not _has_validation(settings, root):
                 say(f"{name}: has no validation split")
                 continue
-            yield Split(f"{name} {split}" if data.mixture else split, name, settings, root, split)
+            label = f"{name} {split}" if data.mixture else split
+            yield Split(label, name, _section(data, name), settings, root, split)
+
+
+def _section(data: DataConfig, name: str) -> str:
+    """Where the settings of a data set stand."""
+    return f"data.mixture.{name}" if data.mixture else "data"
 
 
 def _has_validation(settings: DataSetConfig, root: Path) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.formats.user_files import BadRow
 from mtl_face import files
 from mtl_face.config import Config
 from mtl_face.evaluation import prediction_files, scoring
@@ -12,7 +13,7 @@ from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.scoring import summary
 from mtl_face.inference.predictor import Predictor
 from mtl_face.report import Report, write_report
-from mtl_face.run import Say, datasets, models, provenance
+from mtl_face.run import Say, datasets, models, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.postprocess import RAW, SCORED, PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
@@ -31,7 +32,7 @@ def evaluate(
     config: Config | None = None,
     *,
     output: str | Path | None = None,
-    say: Say = print,
+    say: Say = show,
 ) -> dict[str, Any]:
     """Scores a model on the validation set that the settings name.
 
@@ -62,13 +63,20 @@ def evaluate(
     folder = None if output is None else files.require_writable(output)
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)
-    validation = load_validation(config, say)
-    return evaluate_predictor(model, validation, folder, steps, history=history, say=say)
+    bad: list[BadRow] = []
+    validation = load_validation(config, say, bad.extend)
+    result = evaluate_predictor(model, validation, folder, steps, history=history, say=say)
+    if folder is not None and distributed.is_writer():
+        datasets.write_bad_rows(folder, bad)
+    return result
 
 
-def load_validation(config: Config, say: Say) -> Pixels:
-    """The validation set that the settings name; renders the embedded one first if absent."""
-    table = datasets.load_split(config.data, "validation", say)
+def load_validation(config: Config, say: Say, keep: datasets.Keep = datasets.keep_none) -> Pixels:
+    """The validation set that the settings name; renders the embedded one first if absent.
+
+    `keep` is as for `datasets.load_split`.
+    """
+    table = datasets.load_split(config.data, "validation", say, keep)
     return find_pixels(config, table, say)
 
 

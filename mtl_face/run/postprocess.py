@@ -218,8 +218,16 @@ class Labelled:
     truth: FrameTable
 
 
-def labelled_files(predictions: Path, labels: Path) -> Labelled:
+def labelled_files(
+    predictions: Path,
+    labels: Path,
+    *,
+    skip_bad_rows: bool = False,
+    say: Say = lambda line: None,
+) -> Labelled:
     """Predictions with the labels of an annotation file.
+
+    `skip_bad_rows` leaves out rows of labels that cannot be read, and says so.
 
     Raises:
         PredictionError: the predictions cannot be read, are none, or of several data sets.
@@ -231,7 +239,7 @@ def labelled_files(predictions: Path, labels: Path) -> Labelled:
             "holds no predictions", path=predictions, remedy="give those of the validation set"
         )
     name = data_set_of(table, predictions, remedy="calibrate on predictions of one")
-    truth = read_labels(labels, dataset=name)
+    truth = read_labels(labels, dataset=name, skip_bad_rows=skip_bad_rows, say=say)
     truth = truth.take(asked_rows(truth, table))
     return Labelled(predictions, table, str(labels), truth)
 

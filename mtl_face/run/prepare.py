@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import formats
+from data_pipeline.formats.user_files import BadRow
 from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.errors import ConfigError
@@ -47,27 +48,30 @@ def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
     roots: dict[Path, None] = {}
     for part in datasets.every_split(data, say):
         roots[part.root] = None
-        table = datasets.load_split(part.settings, part.split, say)
-        datasets.require_sound_images(
-            table,
-            label=part.label,
-            folder=part.root / part.settings.image_folder,
-            progress=bar(f"{part.label} images"),
-        )
+        with datasets.naming(part.section):
+            table = datasets.load_split(part.settings, part.split, say)
+            datasets.require_sound_images(
+                table,
+                label=part.label,
+                folder=part.root / part.settings.image_folder,
+                progress=bar(f"{part.label} images"),
+            )
     return list(roots)
 
 
 def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar) -> None:
     """Audits the data that a config names, and writes the report; `bar` counts images.
 
-    The report goes to `output`, or to `audit` below the data, as audit.html and audit.json.
+    The report goes to `output`, or to `audit` below the data, as audit.html and audit.json; beside
+    it a list of the rows that `skip_bad_rows` left out.
     UserError if the data cannot be read, or the report not be written.
     """
     from data_pipeline import audit as auditing
     from data_pipeline.audit.findings import as_text
     from mtl_face.report import audit_page
 
-    splits, identities = _read_for_audit(config.data, say)
+    bad: list[BadRow] = []
+    splits, identities = _read_for_audit(config.data, say, bad.extend)
     for split, table in splits.items():
         say(f"{split}: {datasets.describe_counts(table.counts())}")
     root = datasets.ensure_data(config.data, say)
@@ -91,6 +95,7 @@ def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar)
     )
     seconds = time.perf_counter() - begin
     data, page = folder / "audit.json", folder / "audit.html"
+    datasets.write_bad_rows(folder, bad)
     files.write_json(data, report, indent=1)
     audit_page.write_audit(page, report, title=f"Audit of {config.name}", where=str(root))
     say(as_text(report["findings"]))
@@ -143,7 +148,7 @@ def write_shards(
 
 
 def _read_for_audit(
-    data: config_lib.DataConfig, say: Say
+    data: config_lib.DataConfig, say: Say, keep: datasets.Keep
 ) -> tuple[dict[str, FrameTable], dict[tuple[str, str], str]]:
     """The splits of every data set, and who is seen in their videos as far as known."""
     splits: dict[str, FrameTable] = {}
@@ -153,9 +158,15 @@ def _read_for_audit(
         def say_of_split(line: str, label: str = part.label) -> None:
             say(f"{label}: {line}")
 
-        table = formats.load(
-            part.settings, part.split, root=part.root, missing_images="keep", say=say_of_split
-        )
+        with datasets.naming(part.section):
+            table = formats.load(
+                part.settings,
+                part.split,
+                root=part.root,
+                missing_images="keep",
+                say=say_of_split,
+                keep=keep,
+            )
         names = np.full(len(table), part.name, object)  # two may be of one kind
         splits[part.label] = dataclasses.replace(table, dataset=names)
         for video, identity in _identities(part.root).items():

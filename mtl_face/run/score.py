@@ -38,12 +38,14 @@ class Scoring:
         dataset: score the predictions of this data set alone; None: there is one only.
         lenient: score what fits, instead of refusing a file that departs from its form or whose
             rows are not those of the labels.
+        skip_bad_rows: leave out rows of labels that cannot be read, and say so.
         num_resamples: resamples of the videos for intervals, 0 for none.
     """
 
     truth: Path
     dataset: str | None = None
     lenient: bool = False
+    skip_bad_rows: bool = False
     num_resamples: int = NUM_RESAMPLES
     seed: int = 0
 
@@ -89,7 +91,9 @@ def score_file(
             )
         raw = table
         table, cautions = postprocess.PostProcessing.of(None, calibration).apply(table, say)
-    truth = read_labels(how.truth, dataset=_data_set(path, table)).only_tasks(table.tasks)
+    truth = read_labels(
+        how.truth, dataset=_data_set(path, table), skip_bad_rows=how.skip_bad_rows, say=say
+    ).only_tasks(table.tasks)
     say(f"{path}: {kind_of(table)}, {len(table)} rows")
     say(f"{how.truth}: {len(truth)} rows of labels")
     joined, found = join_file(truth, table, path=path, lenient=how.lenient)
@@ -134,8 +138,11 @@ def compare_files(first: Path, second: Path, how: Scoring) -> dict[str, Any]:
     dataset = _data_set(first, one)
     if _data_set(second, two) != dataset:  # a submission names none
         two = dataclasses.replace(two, dataset=np.full(len(two), dataset))
-    truth = read_labels(how.truth, dataset=dataset).only_tasks(common)
-    asked, warnings = [], []
+    asked: list[NDArray[np.int64]] = []
+    warnings: list[str] = []
+    truth = read_labels(
+        how.truth, dataset=dataset, skip_bad_rows=how.skip_bad_rows, say=warnings.append
+    ).only_tasks(common)
     for (path, _, notes), table in zip(read, (one, two), strict=True):
         rows, found = check_rows(truth, table, path=path, lenient=how.lenient)
         asked.append(rows)

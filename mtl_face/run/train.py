@@ -11,12 +11,13 @@ import jax
 
 from data_pipeline import input as data_input
 from data_pipeline import mixture, order
+from data_pipeline.formats.user_files import BadRow
 from mtl_face import config as config_lib
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.run import Say, datasets, models, processes, provenance
+from mtl_face.run import Say, datasets, models, processes, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
 from mtl_face.run.postprocess import PostProcessing
@@ -56,7 +57,7 @@ def train(
     *,
     profile_steps: tuple[int, int] | None = None,
     lap: Callable[[str], None] = lambda part: None,
-    say: Say = print,
+    say: Say = show,
 ) -> TrainingResult:
     """Trains, or goes on where an earlier call stopped; then evaluates the best checkpoint.
 
@@ -89,8 +90,13 @@ def train(
             steps = PostProcessing.of_settings(config)
             backbone = None if workdirs.has_checkpoint(folder) else initial_weights(config, say)
             distributed.first(lambda: datasets.ensure_all(config.data, say))
-            train_table, rows = datasets.load_training(config.data, seed=config.seed, say=say)
-            validation_table = datasets.load_split(config.data, "validation", say)
+            bad: list[BadRow] = []
+            train_table, rows = datasets.load_training(
+                config.data, seed=config.seed, say=say, keep=bad.extend
+            )
+            validation_table = datasets.load_split(config.data, "validation", say, bad.extend)
+            if distributed.is_writer():
+                datasets.write_bad_rows(folder, bad)
             steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
             lap("data")
             experiment = Experiment(config, steps_per_epoch=steps_per_epoch)
@@ -224,11 +230,12 @@ def _scorer(
     """Scores of a state on the validation set, and on the others of a mixture by their names."""
     forward = Forward(experiment.config, mesh=experiment.mesh)
     mixed = experiment.config.data
-    others = {
-        name: find_pixels(experiment.config, datasets.load_split(entry, "validation", say), say)
-        for name, entry in mixed.mixture.items()
-        if mixed.validate_each and name != mixed.validation
-    }
+    others = {}
+    for name, entry in mixed.mixture.items() if mixed.validate_each else ():
+        if name != mixed.validation:
+            with datasets.naming(f"data.mixture.{name}"):
+                table = datasets.load_split(entry, "validation", say)
+            others[name] = find_pixels(experiment.config, table, say)
 
     def scores_on(state: TrainState, data: Pixels) -> dict[str, float]:
         predictor = Predictor(

@@ -3,6 +3,7 @@
 DIR/config.json              the settings, written once; also with each checkpoint
 DIR/provenance.json          what the weights have seen, written once
 DIR/checkpoints/STEP/        states (orbax)
+DIR/bad_rows.csv             rows of labels that were left out (`data.skip_bad_rows`)
 DIR/logs/                    TensorBoard
 DIR/history.jsonl            learning curves
 DIR/profile/                 traces of `train --profile_steps`

@@ -219,6 +219,40 @@ def test_an_installed_program_calls_itself_so(folder, tmp_path, monkeypatch, cap
     assert "run.py" not in out.replace(str(output), "") + err
 
 
+def test_names_do_not_act_on_the_terminal(tmp_path, capsys):
+    path = tmp_path / "\x1b[2Jpredictions.parquet"
+    scorer_files.write_files(tmp_path, 60, "a.parquet")
+    (tmp_path / "a.parquet").rename(path)
+    output = tmp_path / "\u202esmooth.csv"
+    assert main.main(["smooth", f"--predictions={path}", f"--output={output}"]) == 0
+    assert output.exists()
+    assert main.main(["smooth", f"--predictions={path}\x07", f"--output={output}"]) == 2
+    with pytest.raises(SystemExit):
+        main.main(["smooth", "--\x1b[31m"])
+    out, err = capsys.readouterr()
+    assert not {*"\x1b\x07\u202e"} & {*out, *err}
+    assert r"\u202esmooth.csv" in out
+    assert r"\x1b[2Jpredictions.parquet\x07" in err
+    assert r"there is no flag --\x1b[31m" in err
+
+
+def test_a_bar_may_begin_its_line_anew(capsys):
+    with contextlib.redirect_stdout(main._ToTheUser(sys.stdout)):
+        print("\r1 of 2", end="")
+        print("a\rb")
+    assert capsys.readouterr().out == "\r1 of 2a\\rb\n"
+
+
+def test_settings_in_messages_are_flags(experiment, capsys):
+    data = experiment.data / "mine"
+    (data / "cropped_aligned").mkdir(parents=True)
+    (data / "train.csv").write_text("image,au1\na.jpg,9\n")
+    arguments = ["--config.data.kind=manifest", f"--config.data.root={data}"]
+    result = experiment.run(capsys, "prepare", *arguments)
+    assert_is_users_error(result, " --config.data.manifest.missing_values=-1,-5,9")
+    assert "config.config" not in result[2]
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [("--help",), ("settings",), EVALUATE], ids=lambda w: w[0])
 def test_a_reader_that_went_away_ends_a_command_quietly(words, unbuffered, folder):

@@ -23,7 +23,9 @@ def root(tmp_path):
     (tmp_path / "data" / "MTL_Challenge").mkdir()
     (tmp_path / "data" / "training_set_annotations.txt").write_text(rows)
     (tmp_path / "data" / "MTL_Challenge" / "train_set.txt").write_text(rows)
-    (tmp_path / "data" / "train.csv").write_text("image,au1\na/00001.jpg,1\na/00002.jpg,0\n")
+    (tmp_path / "data" / "train.csv").write_text(
+        "image,video,au1\na/00001.jpg,a,1\na/00002.jpg,a,0\n"
+    )
     return tmp_path / "data"
 
 
@@ -139,3 +141,46 @@ def test_paths_that_leave_the_folder_are_refused(root, kind):
         ) as caught:
             formats.load(settings(kind, root), "train", missing_images="keep")
         assert caught.value.line == 2
+
+
+def test_bad_rows_are_left_out_counted_and_listed(root):
+    rows = (root / "training_set_annotations.txt").read_text()
+    bad = "".join(f"a/{n:05}.jpg,{n},0,0,{AUS}\n" for n in range(2, 14))
+    good = "".join(f"a/{n:05}.jpg,0,0,0,{AUS}\n" for n in range(14, 30))
+    (root / "training_set_annotations.txt").write_text(rows + bad + good)
+    with pytest.raises(AnnotationError, match="valence is 2, outside"):
+        formats.load(settings("s_aff_wild2", root), "train", missing_images="keep")
+    said, kept = [], []
+    table = formats.load(
+        settings("s_aff_wild2", root, skip_bad_rows=True),
+        "train",
+        missing_images="keep",
+        say=said.append,
+        keep=kept.extend,
+    )
+    assert table.frame.tolist() == [1, 2, *range(14, 30)]
+    lines = said[0].splitlines()
+    assert lines[0] == "left out 12 bad rows (skip_bad_rows):"
+    assert lines[1] == "  training_set_annotations.txt, line 4: valence is 2, outside [-1, 1]"
+    assert lines[-1] == "  and 2 more"
+    assert [row.line for row in kept] == list(range(4, 16))
+    labels = formats.read_labels(
+        root / "training_set_annotations.txt", dataset="x", skip_bad_rows=True, say=said.append
+    )
+    assert (len(labels), said[1]) == (18, said[0])
+
+
+def test_labels_that_seem_misread_are_asked_about(root):
+    path = root / "training_set_annotations.txt"
+
+    def asked(*values):
+        rows = (f"a/{n:05}.jpg,{v},{a},-1,{AUS}" for n, (v, a) in enumerate(values))
+        path.write_text("\n".join([HEADER, *rows]) + "\n")
+        said = []
+        data = settings("s_aff_wild2", root)
+        formats.load(data, "train", missing_images="keep", say=said.append)
+        return said
+
+    assert asked(*[(0.5, 0)] * 20, (-0.5, 0.25)) == []
+    assert "both -1 in 10 of 110 rows" in asked(*[(-1, -1)] * 10, *[(-0.5, 0.5)] * 100)[0]
+    assert "of 120 rows is below 0" in asked(*[(0.5, 0)] * 120)[0]

@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 
 from data_pipeline.formats import manifest
 from data_pipeline.formats.expression_maps import MAPS, find_map
-from mtl_face import tasks
+from mtl_face import files, tasks
 from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import AnnotationError, ConfigError
 
 
-def read(tmp_path, text, name="manifest.csv", **kwargs):
+def read(tmp_path, text, name="manifest.csv", skipped=None, **kwargs):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     said = []
     table = manifest.read_manifest(
-        path, ManifestConfig(**kwargs), image_root="/images", say=said.append
+        path, ManifestConfig(**kwargs), image_root="/images", say=said.append, skipped=skipped
     )
-    return table, said
+    return table, [line for line in said if not line.startswith("no column video")]
 
 
 def test_all_columns_in_any_order(tmp_path):
@@ -42,7 +42,10 @@ def test_all_columns_in_any_order(tmp_path):
     np.testing.assert_array_equal(table.au[:, au12], np.float32([np.nan, 0, 1]))
     others = np.delete(table.au, [au1, au12], axis=1)
     assert np.isnan(others).all()
-    assert said == ["columns that are not read: age"]
+    assert said == [
+        "columns that are not read: age",
+        "expressions, as the map aff_wild2 (data.manifest.expression_map): 7 Other 1",
+    ]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -79,17 +82,163 @@ def test_named_maps():
 
 
 def test_unmapped_classes_are_missing_and_counted(tmp_path):
+    labels = ["3", "7", "7.0", "Contempt", "bored", "-1", "", "3.0", "1", "10", "-2", "3", "0"]
     text = "image,expression\n" + "".join(
-        f"{n}.jpg,{label}\n"
-        for n, label in enumerate(["3", "7", "7.0", "Contempt", "12", "-1", ""])
+        f"{name}.jpg,{label}\n" for name, label in zip("abcdefghijklm", labels, strict=True)
     )
-    table, said = read(tmp_path, text, expression_map="affectnet")
-    by_name = dict(zip(table.video, table.expression, strict=True))
-    assert by_name == {"0": 6, "1": -1, "2": -1, "3": -1, "4": -1, "5": -1, "6": -1}
+    table, said = read(tmp_path, text, expression_map="affectnet", missing_values=(-2,))
+    assert list(table.expression) == [6, -1, -1, -1, -1, -1, -1, 6, 4, -1, -1, 6, 0]
     assert said == [
-        "4 expressions have no counterpart in the map affectnet and count as missing: "
-        "'7' 2, 'contempt' 1, '12' 1"
+        "expressions, as the map affectnet (data.manifest.expression_map): 0 Neutral 1, "
+        "1 Happiness 1, 3 Surprise 3",
+        "5 expressions have no counterpart in the map affectnet and count as missing: "
+        "'7' 2, 'contempt' 1, 'bored' 1, '10' 1",
     ]
+
+
+def test_a_number_that_the_map_does_not_know_shows_another_map(tmp_path):
+    """All the others would be read as wrong classes without a word."""
+    text = "image,expression\na.jpg,1\nb.jpg,8\nc.jpg,3\n"
+    with pytest.raises(AnnotationError, match="expression is 8, which the map aff_wild2") as caught:
+        read(tmp_path, text)
+    assert caught.value.line == 3
+    assert "data.manifest.expression_map" in caught.value.remedy
+    assert "data.manifest.missing_values=-1,-5,8" in caught.value.remedy
+    table, _ = read(tmp_path, text, missing_values=(8,))
+    assert list(table.expression) == [1, -1, 3]
+
+
+def test_a_map_that_leaves_most_rows_without_a_class_is_refused(tmp_path):
+    text = "image,expression\na.jpg,froh\nb.jpg,traurig\nc.jpg,neutral\nd.jpg,\n"
+    with pytest.raises(AnnotationError, match="2 of 3 expressions have no counterpart") as caught:
+        read(tmp_path, text)
+    assert "data.manifest.expression_map" in caught.value.remedy
+    own = tmp_path / "map.json"
+    own.write_text('{"neutral": "Neutral", "froh": null, "traurig": null}')
+    table, said = read(tmp_path, text, expression_map=str(own))  # these are decided
+    assert list(table.expression) == [-1, -1, 0, -1]
+    assert "2 expressions have no counterpart" in said[0]
+
+
+@pytest.mark.parametrize(
+    "columns", ["au1,au2,au3", "AU0,AU1", "au01_c,AU03_c", ",".join(f"au{n}" for n in range(1, 13))]
+)
+def test_action_units_by_position_are_refused(tmp_path, columns):
+    """Seven of the twelve positions are numbers of units, and would get the labels of others."""
+    text = f"image,{columns}\na.jpg{',1' * (columns.count(',') + 1)}\n"
+    with pytest.raises(AnnotationError, match=r"names no action unit: .* positions") as caught:
+        read(tmp_path, text)
+    assert "au1, au2, au4, au6" in caught.value.remedy
+
+
+def test_a_threshold_that_nothing_reaches_is_told(tmp_path):
+    text = "image,au1,au2\n" + "".join(f"{name}.jpg,1,0\n" for name in "abcdefghij")
+    _, said = read(tmp_path, text, au_threshold=2.0)
+    assert said == ["no action unit reaches data.manifest.au_threshold=2: the largest value is 1"]
+    with pytest.raises(AnnotationError, match=r"au_threshold=2: each is 0 or 1") as caught:
+        read(tmp_path, text.replace("0", "1"), au_threshold=2.0)
+    assert "data.manifest.au_threshold=none" in caught.value.remedy
+    assert read(tmp_path, text.replace("0", "1"), au_threshold=1.0)[0].au[:, 0].all()
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy", "shown"),
+    [
+        ("9", "if 9 marks a missing label, data.manifest.missing_values=-1,-5,9", "9"),
+        ("-2", "if -2 marks a missing label, data.manifest.missing_values=-1,-5,-2", "-2"),
+        ("3.5", "data.manifest.au_threshold=2", "3.5"),
+        ("0.25", "data.manifest.au_threshold=0.5", "0.25"),
+        ("1.0000001", "data.manifest.au_threshold=2", "1.0000001"),
+        ("inf", "write numbers", "inf"),
+    ],
+)
+def test_the_remedy_fits_the_action_unit(tmp_path, value, remedy, shown):
+    with pytest.raises(AnnotationError, match=f"au1 is {shown}, ") as caught:
+        read(tmp_path, f"image,au1\na.jpg,{value}\nb.jpg,1\n")
+    assert remedy in caught.value.remedy
+    others = {"missing_values", "au_threshold=2", "au_threshold=0.5"}
+    assert sum(other in caught.value.remedy for other in others) == (value != "inf")
+
+
+@pytest.mark.parametrize(
+    ("values", "remedy"),
+    [
+        (("-2", "-2", "0.5"), "data.manifest.missing_values=-1,-5,-2"),
+        (("3", "8.5", "1"), "data.manifest.va_range=1,9; valence goes from 1 to 8.5"),
+        (("1.0000001", "0", "1"), "correct the value"),
+    ],
+)
+def test_the_remedy_fits_the_valence(tmp_path, values, remedy):
+    rows = "".join(f"{name}.jpg,{value}\n" for name, value in zip("abc", values, strict=True))
+    with pytest.raises(AnnotationError, match=f"valence is {values[0]}, outside") as caught:
+        read(tmp_path, f"image,valence\n{rows}")
+    assert remedy in caught.value.remedy
+
+
+def test_the_remedy_fits_the_image(tmp_path):
+    for image, remedy in (("a.tif", "convert"), ("a", "ending"), ("/a.jpg", "below the image")):
+        with pytest.raises(AnnotationError) as caught:
+            read(tmp_path, f"image\n{image}\n")
+        assert remedy in caught.value.remedy
+
+
+def test_long_cells_are_cut(tmp_path):
+    long = "x" * 5_000
+    for text in (
+        f"image\n{long}.tif\n",
+        f"image,au1\na.jpg,{long}\n",
+        f"image,video\na.jpg,{long}\n",
+        f"image,expression\na.jpg,{long}\n",
+        f"image,expression\na.jpg,{'1' * 5_000}\n",
+        f"image,frame\na.jpg,{long}\n",
+        f"image,{long},{long}\na.jpg,1,1\n",
+        f"{long},au1\na.jpg,1\n",
+    ):
+        with pytest.raises(AnnotationError) as caught:
+            read(tmp_path, text)
+        assert len(str(caught.value)) < 700
+
+
+def test_bad_rows_can_be_left_out(tmp_path):
+    """Each kind of bad row, among good ones: those that are left have the labels they had."""
+    bad = [
+        b"b.jpg,9,1",
+        b"c.jpg,1",
+        b"d\xff.jpg,1,1",
+        b"e.tif,1,1",
+        b"../f.jpg,1,1",
+        b"g.jpg,yes,1",
+        b"h.jpg,1,12",
+    ]
+    good = [f"{name}.jpg,{n % 2},{n % 8}".encode() for n, name in enumerate("klmnopqr")]
+    text = b"\n".join([b"image,au1,expression", *good[:4], *bad, *good[4:], b""])
+    skipped = []
+    table, _ = read(tmp_path, text, skipped=skipped)
+    assert [row.line for row in skipped] == [6, 7, 8, 9, 10, 11, 12]
+    assert {row.path for row in skipped} == {str(tmp_path / "manifest.csv")}
+    assert skipped[0].problem == "au1 is 9, neither 0 nor 1"
+    assert skipped[2].problem == "byte 0xff is not UTF-8 text"
+    assert list(table.video) == list("klmnopqr")
+    np.testing.assert_array_equal(table.au[:, 0], [0, 1] * 4)
+    assert list(table.expression) == list(range(8))
+    assert list(table.row) == [2, 3, 4, 5, 13, 14, 15, 16]
+    with pytest.raises(AnnotationError, match="not UTF-8"):
+        read(tmp_path, text)
+    with pytest.raises(AnnotationError, match="7 of 12 rows, too many to skip: au1 is 9") as caught:
+        read(tmp_path, b"\n".join([b"image,au1,expression", *bad, *good[:5]]), skipped=[])
+    assert caught.value.line == 2
+
+
+@pytest.mark.parametrize("name", ["=cmd()", "+1", "-clip", "@a", "'=b", "''-c"])
+def test_names_that_were_made_safe_for_spreadsheets_read_back(tmp_path, name):
+    path = tmp_path / "manifest.csv"
+    files.write_csv(
+        path, [("image", "video", "frame", "valence"), (f"{name}/1.jpg", name, 1, -0.5)]
+    )
+    assert f"'{name}" in path.read_text()
+    table = manifest.read_manifest(path, ManifestConfig(), image_root="/images")
+    assert (table.video[0], table.image[0]) == (name, f"{name}/1.jpg")
+    assert table.valence[0] == -0.5
 
 
 def test_map_from_a_file(tmp_path):
@@ -101,6 +250,8 @@ def test_map_from_a_file(tmp_path):
     )
     assert list(table.expression) == [4, -1]
     assert "1 expressions have no counterpart" in said[0]
+    with pytest.raises(AnnotationError, match="expression is 3, which the map"):
+        read(tmp_path, "image,expression\na.jpg,3\nb.jpg,0\n", expression_map=str(path))
     for text, words in [
         ("{", "no JSON"),
         ("[" * 100_000, "no JSON"),
@@ -189,7 +340,7 @@ def test_parquet_gives_what_csv_gives(tmp_path):
             "frame": [1, 2, 1],
             "valence": [0.1, np.nan, -0.3],
             "arousal": np.float32([0.25, np.nan, 1]),
-            "expression": pd.array([3, None, 8], dtype="Int64"),
+            "expression": pd.array([3, None, 7], dtype="Int64"),
             "au1": [1, 0, 1],
             "photo": [b"\x00", b"\xff", b""],
         }

@@ -222,3 +222,20 @@ def test_load_reads_a_set(tmp_path):
     )
     table = formats.load(data, "validation")
     assert (list(table.dataset), list(table.frame)) == (["per_video"], [2])
+
+
+def test_bad_lines_can_be_left_out_and_move_no_other(tmp_path):
+    lines = ["0.1,0.1", "0.2,x", "0.3,0.3", "0.4", "7,0.5", "0.6,0.6", "0.7,0.7", "0.8,0.8"]
+    path = annotate(tmp_path, "va", "a", lines)
+    annotate(tmp_path, "expr", "a", ["1"] * 8)
+    crops(tmp_path, "a", range(1, 9))
+    skipped = []
+    table, _ = read(tmp_path, read_tasks=("va", "expr"), skipped=skipped)
+    assert [(row.path, row.line) for row in skipped] == [(str(path), n) for n in (3, 5, 6)]
+    expected = [0.1, np.nan, 0.3, np.nan, np.nan, 0.6, 0.7, 0.8]
+    np.testing.assert_array_equal(table.valence, np.float32(expected))
+    np.testing.assert_array_equal(table.arousal, np.float32(expected))
+    assert list(table.expression) == [1] * 8  # the other task's lines are sound
+    path.write_text("\n".join([HEADERS["va"], *lines[:3], "", *lines[3:]]))
+    with pytest.raises(AnnotationError, match="a blank line within the file"):
+        read(tmp_path, read_tasks=("va",), skipped=[])  # else every label below would move

@@ -303,3 +303,28 @@ def test_a_large_file_takes_seconds(tmp_path):
     table = read(tmp_path, "\n".join([HEADER, *rows]))
     assert len(table) == 170_000
     assert table.counts()["videos"] == 170
+
+
+def test_bad_rows_can_be_left_out(tmp_path):
+    bad = ["x", "341/face.jpg" + ROW[13:], ROW.replace("0.25", "1.0000001"), ROW + ",1"]
+    good = [ROW.replace("00008", f"{n:05}") for n in range(20, 26)]
+    skipped = []
+    table = read(tmp_path, "\n".join([HEADER, *good[:3], *bad, *good[3:]]), skipped=skipped)
+    assert table.frame.tolist() == list(range(20, 26))
+    assert table.row.tolist() == [2, 3, 4, 9, 10, 11]
+    assert [row.line for row in skipped] == [5, 6, 7, 8]
+    assert skipped[2].problem == "valence is 1.0000001, outside [-1, 1]"
+    undecodable = "\n".join([HEADER, *good, ROW.replace("341", "\xe9")]).encode("latin1")
+    table = read(tmp_path, undecodable, skipped=skipped)
+    assert (len(table), skipped[-1].problem) == (6, "byte 0xe9 is not UTF-8 text")
+    with pytest.raises(AnnotationError, match="4 of 7 rows, too many to skip"):
+        read(tmp_path, "\n".join([HEADER, *bad, *good[:3]]), skipped=[])
+    with pytest.raises(AnnotationError, match="unknown header"):  # never left out
+        read(tmp_path, "\n".join(good), skipped=[])
+
+
+def test_long_cells_are_cut(tmp_path):
+    for cell in ("9" * 5_000 + "/face.jpg", "1/1.jpg," + "9" * 300 + "x" * 5_000):
+        with pytest.raises(AnnotationError) as caught:
+            read(tmp_path, f"{HEADER}\n{cell}{ROW[ROW.index(',') :]}\n")
+        assert len(str(caught.value)) < 400

@@ -162,3 +162,23 @@ def test_forms_are_those_of_the_challenges():
     assert EDITIONS["abaw6_va"].header == "image_location,valence,arousal"
     assert not EDITIONS["abaw3_au"].image_column
     assert EDITIONS["abaw8_expr"].num_fields == 2  # eight names, one value
+
+
+def test_the_remedy_is_the_flag_of_the_command_line(tmp_path):
+    with pytest.raises(AnnotationError) as caught:
+        read(tmp_path, f"{HEADER}\n{ROW},\n")
+    assert "--lenient" in caught.value.remedy
+    assert "strict" not in caught.value.remedy
+
+
+def test_long_cells_are_cut(tmp_path):
+    long = "9" * 5_000
+    for row in (
+        f"a/{long}.jpg{ROW[13:]}",
+        ROW.replace("0.25", long),
+        ROW.replace("0.25", "1" + "0" * 300 + ".5"),
+        ROW.replace(",3,", f",{long},"),
+    ):
+        with pytest.raises(AnnotationError) as caught:
+            read(tmp_path, f"{HEADER}\n{row}\n")
+        assert len(str(caught.value)) < 500

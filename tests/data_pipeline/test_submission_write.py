@@ -86,3 +86,21 @@ def test_places_that_cannot_be_written(tmp_path):
         write_submission(path / "x.txt", edition="abaw4_mtl", **arguments)
     with pytest.raises(WorkdirError, match="no empty folder"):
         write_submission(tmp_path, edition="abaw3_va", **arguments)
+
+
+def test_names_are_written_exactly_as_the_list_has_them(tmp_path):
+    """What a spreadsheet would take for a formula included: a server compares the bytes."""
+    keys = [("=1+1", 1), ("-b", 2), ("@c", 3)]
+    path = listing(tmp_path, keys)
+    wanted = load_test_list(path, "")
+    write_submission(
+        tmp_path / "predictions.txt",
+        edition="abaw5_va",
+        test_list=wanted,
+        predictions=prediction_table(keys),
+        rows=np.arange(3),
+        list_path=path,
+    )
+    rows = (tmp_path / "predictions.txt").read_bytes().split(b"\n")[1:-1]
+    assert [row.split(b",")[0].decode() for row in rows] == list(wanted.image)
+    assert rows[0].startswith(b"=1+1/")

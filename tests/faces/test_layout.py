@@ -1,9 +1,12 @@
 """Names of sources and of people in them, and the folder that crops are written to."""
 
+import csv
 import json
 
 import pytest
 
+from data_pipeline.formats import manifest
+from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import ImageError, UserError, WorkdirError
 from mtl_face.faces import layout
 from mtl_face.faces.layout import Source, find_sources
@@ -80,3 +83,32 @@ def test_a_source_replaces_folders_of_its_own_people_alone(tmp_path):
     assert [photos.person(place, 2) for place in range(2)] == ["faces", "faces_face2"]
     assert [video.person(place, 2) for place in range(2)] == ["talk_left", "talk_right"]
     assert video.person(0, 1) == "talk"
+
+
+def test_lists_hold_no_formulas_and_read_back(tmp_path):
+    """`-clip` is a name that a spreadsheet would compute with."""
+    row = {
+        "frame": 1,
+        "seconds": None,
+        "source": "=1+1.mp4",
+        "score": 0.5,
+        "landmarks": [[-1, 2]] * 5,
+    }
+    record = {
+        "name": "-clip",
+        "source": "=1+1.mp4",
+        "frames": 2,
+        "people": [{"video": "-clip", "rows": [row], "gaps": [[2, 2, "no face"]]}],
+    }
+    assert layout.write_lists(tmp_path, [record]) == 1
+    for name in (layout.MANIFEST, layout.GAPS):
+        with (tmp_path / name).open(newline="") as file:
+            cells = [cell for cells in csv.reader(file) for cell in cells]
+        assert [cell for cell in cells if cell[:1] in ("=", "@")] == []
+        assert [cell for cell in cells if cell[:1] == "-"] == ["-1"] * 5 * (name == layout.MANIFEST)
+        assert "'=1+1.mp4" in cells
+    assert (tmp_path / layout.TEST_LIST).read_text() == "image\n-clip/00001.jpg\n"
+    table = manifest.read_manifest(
+        tmp_path / layout.MANIFEST, ManifestConfig(), image_root=tmp_path
+    )
+    assert (table.video[0], table.image[0]) == ("-clip", "-clip/00001.jpg")

@@ -1,11 +1,14 @@
-"""Rows whose images are missing: an error, or skipped and counted."""
+"""Rows without an image, or that cannot be read: an error, or skipped and counted."""
+
+import csv
 
 import pytest
 from small_experiment import Experiment, assert_is_users_error
 
 from mtl_face import config as config_lib
+from mtl_face.cli import flags
 from mtl_face.errors import ImageError
-from mtl_face.run import datasets
+from mtl_face.run import datasets, train
 
 
 @pytest.fixture
@@ -50,3 +53,68 @@ def test_all_images_missing(experiment, capsys):
         path.unlink()
     result = experiment.run(capsys, "prepare", "--config.data.missing_images=skip")
     assert_is_users_error(result, "none of the 40 images exists")
+
+
+def spoil(annotations):
+    """Makes three rows unreadable; returns their lines."""
+    lines = annotations.read_text().splitlines()
+    for row, value in ((5, "7"), (9, "=1+1"), (20, "")):
+        image, _, *others = lines[row].split(",")
+        lines[row] = ",".join([image, value, *others])
+    annotations.write_text("\n".join(lines) + "\n")
+    return [6, 10, 21]
+
+
+def test_bad_rows(experiment, capsys, tmp_path):
+    lines = spoil(experiment.data / "training_set_annotations.txt")
+    result = experiment.run(capsys, "prepare")
+    assert_is_users_error(result, "valence is 7, outside", "line 10: valence is '=1+1'")
+    for words in (["--skip_bad_rows"], ["--config.data.skip_bad_rows=true"]):
+        status, out, err = experiment.run(capsys, "prepare", *words)
+        assert (status, err) == (0, "")
+        assert "train: left out 3 bad rows (skip_bad_rows):\n  training_set_annotations.txt" in out
+        assert "train: 37 rows" in out
+    audit = tmp_path / "audit"
+    words = ["--audit", "--skip_bad_rows", f"--output={audit}"]
+    assert experiment.run(capsys, "prepare", *words)[0] == 0
+    with (audit / datasets.BAD_ROWS).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["line"]) for row in rows] == lines
+    assert rows[1]["problem"] == "valence is '=1+1', not a number"
+
+
+def test_a_run_lists_the_rows_that_it_left_out(experiment, capsys, monkeypatch):
+    spoil(experiment.data / "training_set_annotations.txt")
+
+    def refuse(*arguments, **settings):
+        raise ImageError("far enough")
+
+    monkeypatch.setattr(train, "Experiment", refuse)
+    status, _, err = experiment.run(capsys, "train", "--skip_bad_rows")
+    assert (status, "far enough" in err) == (2, True)
+    assert len((experiment.workdir / datasets.BAD_ROWS).read_text().splitlines()) == 4
+
+
+def test_the_flag_is_the_setting_of_each_data_set():
+    two = {"a": {"root": "x"}, "b": {"root": "y"}}
+    config = config_lib.load_config("rendered_faces")
+    assert flags.with_bad_rows_skipped(config).data.skip_bad_rows
+    changes = {"data.mixture": two, "data.validation": "a"}
+    config = flags.with_bad_rows_skipped(config_lib.load_config("rendered_faces", **changes))
+    assert all(entry.skip_bad_rows for entry in config.data.mixture.values())
+
+
+def test_a_message_names_the_setting_of_its_data_set(tmp_path, experiment, capsys):
+    """The settings of `data` itself have no effect on a mixture."""
+    own = tmp_path / "own"
+    (own / "cropped_aligned").mkdir(parents=True)
+    (own / "train.csv").write_text("image,au1\na.jpg,9\n")
+    mixture = [
+        f"--config.data.mixture.wild.root={experiment.data}",
+        f"--config.data.mixture.own.root={own}",
+        "--config.data.mixture.own.kind=manifest",
+        "--config.data.validation=wild",
+    ]
+    result = experiment.run(capsys, "prepare", *mixture)
+    setting = "--config.data.mixture.own.manifest.missing_values=-1,-5,9"
+    assert_is_users_error(result, f" marks a missing label, {setting}")
