@@ -102,13 +102,13 @@ def to_table(
         except CellError as error:
             faults.add(line, str(error), error.remedy)
             images.append("")
-    videos, numbers = find_places(
-        columns, names, images, video_from=settings.video_from, faults=faults, say=say
-    )
     labels = _Labels(columns, names, settings, faults)
     va_N2 = np.stack([labels.affect(name) for name in tasks.VA_NAMES], axis=1)
     expression_N = labels.expressions(classes, say)
     au_NA = labels.action_units(say)
+    videos, numbers = find_places(
+        columns, names, images, video_from=settings.video_from, faults=faults, say=say
+    )
     sound_N = faults.sound_rows(columns.lines)
     return tables.FrameTable.from_columns(
         dataset=dataset,

@@ -137,6 +137,8 @@ def _are_classes(parts: Sequence[_Name], expressions: Sequence[str] | None) -> b
 
 
 def _ask(images: Sequence[str], parts: Sequence[_Name], faults: FaultList) -> str:
+    if not faults.skips:  # what is wrong with labels is said first
+        faults.raise_if_any()
     folders = Counter(part.folder or "." for part in parts)
     shown = shortened(folders.most_common(), 3, lambda entry: f"{quoted(entry[0])} {entry[1]:,}")
     raise AnnotationError(

@@ -5,7 +5,7 @@ import dataclasses
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -239,35 +239,43 @@ def _csv(
     text = to_text(content, path, keep_undecodable=faults.skips)
     header_line = text.lstrip("\n").split("\n", 1)[0]
     separator = next((mark for mark in ",;\t" if mark in header_line), ",")
-    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=separator, strict=True)
+    source = _Lines(text)
+    reader = csv.reader(source, delimiter=separator, strict=True)
     header: list[str] = []
     rows: list[list[str]] = []
     lines: list[int] = []
-    try:
-        for row in reader:
-            if not any(row):
-                continue
-            if not header:
-                header = [name.strip() for name in row]
-                _check_names(header, path, reader.line_num)
-            elif len(row) != len(header):
-                faults.add(
-                    reader.line_num,
-                    f"{len(row)} cells, the header has {len(header)}",
-                    "give each row as many cells as the header; quote text with commas",
-                )
-            elif faults.skips and (problem := _not_utf8("".join(row))):
-                faults.add(reader.line_num, problem, _UTF8_REMEDY)
-            else:
-                rows.append(row)
-                lines.append(reader.line_num)
-    except csv.Error as error:
-        raise AnnotationError(
-            f"no CSV ({error})",
-            path=path,
-            line=max(reader.line_num, 1),
-            remedy="close every quotation mark, and double those within quoted text",
-        ) from error
+    while True:
+        begin = source.taken
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            problem = f"no CSV ({error})"
+            remedy = "close every quotation mark, and double those within quoted text"
+            if not (header and faults.skips):
+                raise AnnotationError(problem, path=path, line=begin + 1, remedy=remedy) from error
+            faults.add(begin + 1, problem, remedy)
+            source.taken = begin + 1  # an open quotation mark reads on over sound rows
+            continue
+        if not any(row):
+            continue
+        if not header:
+            header = [name.strip() for name in row]
+            _check_names(header, path, source.taken)
+        elif len(row) != len(header):
+            faults.add(
+                begin + 1,
+                f"{len(row)} cells, the header has {len(header)}",
+                "give each row as many cells as the header; quote text with commas",
+            )
+            if faults.skips:
+                source.taken = begin + 1
+        elif faults.skips and (bad_byte := _not_utf8("".join(row))):
+            faults.add(source.taken, bad_byte, _UTF8_REMEDY)
+        else:
+            rows.append(row)
+            lines.append(source.taken)
     if not faults.skips:
         faults.raise_if_any()
     cells = {
@@ -276,6 +284,23 @@ def _csv(
         if wanted(name)
     }
     return Columns(cells, [name for name in header if name not in cells], lines)
+
+
+class _Lines:
+    """The lines of a text one by one, each with its end; `taken` of them, which may be set back."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = text.split("\n")
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self.taken == len(self._lines):
+            raise StopIteration
+        self.taken += 1
+        return self._lines[self.taken - 1] + "\n"
 
 
 def _parquet(

@@ -182,6 +182,18 @@ def test_the_remedy_fits_the_image(tmp_path):
         assert remedy in caught.value.remedy
 
 
+def test_an_open_quotation_mark_costs_one_row(tmp_path):
+    lines = ["image,au1", "a.jpg,1", '"b.jpg,1', "c.jpg,0", '"d"x.jpg,0', 'e.jpg,"1"', '"f.jpg,"1']
+    lines += [f"{name}.jpg,1" for name in "ghij"]
+    skipped = []
+    table, _ = read(tmp_path, "\n".join(lines), skipped=skipped)
+    assert list(table.video) == list("aceghij")
+    assert [row.line for row in skipped] == [3, 5, 7]
+    with pytest.raises(AnnotationError, match="no CSV") as caught:
+        read(tmp_path, "\n".join(lines))
+    assert caught.value.line == 3
+
+
 def test_long_cells_are_cut(tmp_path):
     long = "x" * 5_000
     for text in (

@@ -75,7 +75,7 @@ def test_photos_are_videos_of_their_own(tmp_path, header, rows):
     table, said = read(tmp_path, header, rows)
     for image, place in videos(table).items():
         assert place == (image.rsplit(".", 1)[0], 1)
-    assert said[0].startswith("no column video: each image is a video of its own")
+    assert said[-1].startswith("no column video: each image is a video of its own")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,8 @@ def test_what_paths_do_not_tell_is_asked(tmp_path, images):
         read(tmp_path, "image,au1", rows)
     for choice in ("folder", "name", "image"):
         assert f"data.manifest.video_from={choice} " in caught.value.remedy
+    with pytest.raises(AnnotationError, match="au1 is 9"):  # wrong labels come first
+        read(tmp_path, "image,au1", [*rows, f"{images[0]},9"])
     table, _ = read(tmp_path, "image,au1", rows, video_from="image")
     assert len(set(table.video)) == len(images)
 
