@@ -317,7 +317,7 @@ def test_bad_rows_can_be_left_out(tmp_path):
     undecodable = "\n".join([HEADER, *good, ROW.replace("341", "\xe9")]).encode("latin1")
     table = read(tmp_path, undecodable, skipped=skipped)
     assert (len(table), skipped[-1].problem) == (6, "byte 0xe9 is not UTF-8 text")
-    with pytest.raises(AnnotationError, match="4 of 7 rows, too many to skip"):
+    with pytest.raises(AnnotationError, match="4 of 7 rows are bad, too many to skip"):
         read(tmp_path, "\n".join([HEADER, *bad, *good[:3]]), skipped=[])
     with pytest.raises(AnnotationError, match="unknown header"):  # never left out
         read(tmp_path, "\n".join(good), skipped=[])
