@@ -58,7 +58,7 @@ def find_places(
         AnnotationError: `video_from` is auto, and the paths do not tell what a video is.
     """
     parts = [_split(image) for image in images]
-    cells = {
+    cells: dict[str, list[str]] = {
         name: [cell.strip(WHITESPACE) for cell in columns.cells[names[name]]]
         for name in ("video", "frame", "expression")
         if name in names
@@ -182,12 +182,12 @@ def _refuse_two_of_one_frame(
     faults: FaultList,
 ) -> None:
     first: dict[tuple[str, int], str] = {}
-    for line, image, *place in zip(columns.lines, images, videos, numbers, strict=True):
-        other = first.setdefault((place[0], place[1]), image)
+    for row, (image, video, number) in enumerate(zip(images, videos, numbers, strict=True)):
+        other = first.setdefault((video, number), image)
         if other != image and image and other:
             faults.add(
-                line,
-                f"{quoted(image)} and {quoted(other)} are both frame {place[1]} of the video "
-                f"{quoted(place[0])}",
+                columns.lines[row],
+                f"{quoted(image)} and {quoted(other)} are both frame {number} of the video "
+                f"{quoted(video)}",
                 "add columns video and frame",
             )

@@ -159,7 +159,9 @@ class FaultList:
             return np.ones(len(lines), bool)
         total = len(self._faulty.keys() | set(lines))
         if 2 * len(self._faulty) > total:
-            self.raise_if_any(f"{len(self._faulty):,} of {total:,} rows are bad, too many to skip: ")
+            self.raise_if_any(
+                f"{len(self._faulty):,} of {total:,} rows are bad, too many to skip: "
+            )
         assert self._skipped is not None
         self._skipped += [BadRow(str(self.path), *row) for row in sorted(self._faulty.items())]
         return np.array([line not in self._faulty for line in lines], bool)

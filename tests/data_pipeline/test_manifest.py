@@ -236,7 +236,9 @@ def test_bad_rows_can_be_left_out(tmp_path):
     assert list(table.row) == [2, 3, 4, 5, 13, 14, 15, 16]
     with pytest.raises(AnnotationError, match="not UTF-8"):
         read(tmp_path, text)
-    with pytest.raises(AnnotationError, match="7 of 12 rows are bad, too many to skip: au1 is 9") as caught:
+    with pytest.raises(
+        AnnotationError, match="7 of 12 rows are bad, too many to skip: au1 is 9"
+    ) as caught:
         read(tmp_path, b"\n".join([b"image,au1,expression", *bad, *good[:5]]), skipped=[])
     assert caught.value.line == 2
 
