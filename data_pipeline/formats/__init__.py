@@ -82,7 +82,6 @@ def load(
             missing_videos="error" if missing_images == "error" else "skip",
             say=say,
             image_root=image_root,
-            dataset=data.kind,
             skipped=skipped,
         )
     elif data.kind == "manifest":

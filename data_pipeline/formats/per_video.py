@@ -41,6 +41,9 @@ from mtl_face import tasks
 from mtl_face.errors import AnnotationError, ImageError, quoted, shortened
 from mtl_face.tables import FrameTable
 
+DATASET = "per_video"
+"""Name of the data set where nothing else names it."""
+
 TASK_FOLDERS = {
     tasks.VA: ("VA_Estimation_Challenge",),
     tasks.AU: ("AU_Detection_Challenge",),
@@ -65,7 +68,6 @@ def read_per_video(
     image_root: str | os.PathLike[str],
     read_tasks: Sequence[str] = tasks.TASKS,
     missing_videos: Literal["error", "skip"] = "error",
-    dataset: str = "aff-wild2",
     say: Callable[[str], None] = lambda line: None,
     skipped: list[BadRow] | None = None,
 ) -> FrameTable:
@@ -125,7 +127,7 @@ def read_per_video(
             path=root,
             remedy=f"check that {image_root} holds the crops, one folder a video",
         )
-    return _to_table(images, np.concatenate(frames), np.concatenate(labels), image_root, dataset)
+    return _to_table(images, np.concatenate(frames), np.concatenate(labels), image_root, DATASET)
 
 
 def read_video_file(
