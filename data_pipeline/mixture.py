@@ -32,13 +32,11 @@ def join(tables: Mapping[str, FrameTable]) -> FrameTable:
                 f"the data set {name} has no rows to train on",
                 remedy="leave it out of data.mixture",
             )
-    columns = {
-        field.name: np.concatenate([getattr(table, field.name) for table in tables.values()])
-        for field in dataclasses.fields(FrameTable)
-        if field.name not in ("dataset", "duplicate")
-    }
-    names = [name for name, table in tables.items() for _ in range(len(table))]
-    return FrameTable.from_columns(dataset=names, **columns, sort=False)
+    named = [
+        dataclasses.replace(table, dataset=np.full(len(table), name, object))
+        for name, table in tables.items()
+    ]
+    return FrameTable.joined(named, sort=False)
 
 
 class MixedOrder:

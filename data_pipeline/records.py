@@ -19,7 +19,7 @@ import numpy.typing as npt
 from data_pipeline.formats.user_files import read_bytes
 from mtl_face import files, tasks
 from mtl_face.errors import AnnotationError, ConfigError
-from mtl_face.tables import FrameTable
+from mtl_face.tables import VOTE_NAMES, FrameTable
 
 NAME = "face_frames"
 """Name of the data set in the folder that holds the shards."""
@@ -74,6 +74,8 @@ def read_table(folder: Path, split: str) -> FrameTable:
         names = ("dataset", "video", "frame", "image", *tasks.VA_NAMES, "expression", "row")
         columns: dict[str, Any] = {name: frame[name].to_numpy() for name in names}
         columns["au"] = frame[list(tasks.AU_NAMES)].to_numpy()
+        if VOTE_NAMES[0] in frame:
+            columns["votes"] = frame[list(VOTE_NAMES)].to_numpy()
         return FrameTable.from_columns(root=str(folder), **columns, sort=False)
     except (OSError, KeyError, ValueError) as error:
         raise AnnotationError(

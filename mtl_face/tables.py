@@ -29,6 +29,9 @@ from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA, VA_N
 if TYPE_CHECKING:
     import pandas as pd
 
+VOTE_NAMES = tuple(f"votes_{name.lower()}" for name in EXPRESSION_NAMES)
+"""Names of the columns of votes: `votes_neutral` ... `votes_other`."""
+
 _DTYPES: dict[str, DTypeLike] = {
     "dataset": object,
     "video": object,
@@ -38,10 +41,15 @@ _DTYPES: dict[str, DTypeLike] = {
     "valence": np.float32,
     "arousal": np.float32,
     "expression": np.int8,
+    "votes": np.float32,
     "au": np.float32,
     "duplicate": bool,
     "row": np.int64,
 }
+
+
+_MATRICES = {"au": AU_NAMES, "votes": VOTE_NAMES}
+"""Columns of a `FrameTable` that are matrices, and the names of their columns in a DataFrame."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +67,7 @@ class FrameTable:
         root: object [N] of str, absolute path of the data set's image folder.
         valence, arousal: float32 [N] in [-1, 1], NaN where missing.
         expression: int8 [N] in 0..7, -1 where missing.
+        votes: float32 [N, E], how many annotators chose each expression; NaN where none is known.
         au: float32 [N, A] of 0 and 1, NaN where missing.
         duplicate: bool [N], true where an earlier row has the same (dataset, video, frame).
         row: int64 [N], line number in the file that the row was read from, from 1.
@@ -72,6 +81,7 @@ class FrameTable:
     valence: NDArray[np.float32]
     arousal: NDArray[np.float32]
     expression: NDArray[np.int8]
+    votes: NDArray[np.float32]
     au: NDArray[np.float32]
     duplicate: NDArray[np.bool_]
     row: NDArray[np.int64]
@@ -80,7 +90,7 @@ class FrameTable:
         num_rows = len(self.frame)
         for name, dtype in _DTYPES.items():
             column = getattr(self, name)
-            shape = (num_rows, len(AU_NAMES)) if name == "au" else (num_rows,)
+            shape = (num_rows, len(_MATRICES[name])) if name in _MATRICES else (num_rows,)
             if column.dtype != dtype or column.shape != shape:
                 found = f"{column.dtype} {column.shape}"
                 raise ValueError(f"column {name} is {found}, expected {np.dtype(dtype)} {shape}")
@@ -97,6 +107,7 @@ class FrameTable:
         valence: ArrayLike | None = None,
         arousal: ArrayLike | None = None,
         expression: ArrayLike | None = None,
+        votes: ArrayLike | None = None,
         au: ArrayLike | None = None,
         row: ArrayLike | None = None,
         sort: bool = True,
@@ -122,6 +133,7 @@ class FrameTable:
             "valence": _label_column(valence, (num_rows,), np.nan, np.float32),
             "arousal": _label_column(arousal, (num_rows,), np.nan, np.float32),
             "expression": _label_column(expression, (num_rows,), -1, np.int8),
+            "votes": _label_column(votes, (num_rows, len(VOTE_NAMES)), np.nan, np.float32),
             "au": _label_column(au, (num_rows, len(AU_NAMES)), np.nan, np.float32),
             "row": np.arange(1, num_rows + 1) if row is None else np.array(row, dtype=np.int64),
         }
@@ -130,6 +142,8 @@ class FrameTable:
                 raise ValueError(f"{name} outside [-1, 1]")
         if not np.isin(columns["expression"], range(-1, len(EXPRESSION_NAMES))).all():
             raise ValueError("expression outside -1..7")
+        if (columns["votes"] < 0).any():
+            raise ValueError("votes below 0")
         if not (np.isnan(columns["au"]) | np.isin(columns["au"], (0, 1))).all():
             raise ValueError("an action unit that is neither 0, 1 nor NaN")
         columns["duplicate"] = np.zeros(num_rows, dtype=bool)  # `take` marks them
@@ -138,6 +152,16 @@ class FrameTable:
         if sort:
             order = np.argsort(row_codes(table.dataset, table.video, table.frame), kind="stable")
         return table.take(order)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self], *, sort: bool = True) -> Self:
+        """Tables one behind the other; sorted as `from_columns`. There must be one."""
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in _DTYPES
+            if name != "duplicate"
+        }
+        return cls.from_columns(**columns, sort=sort)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -177,16 +201,22 @@ class FrameTable:
             missing["au"] = np.full_like(self.au, np.nan)
         if EXPR not in names:
             missing["expression"] = np.full_like(self.expression, -1)
+            missing["votes"] = np.full_like(self.votes, np.nan)
         return dataclasses.replace(self, **missing)
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """The table as a DataFrame: the same columns, with `au` spread over `au1` ... `au26`."""
+        """The table as a DataFrame: the same columns, with `au` spread over `au1` ... `au26`.
+
+        The columns of votes, `VOTE_NAMES`, are there if any vote is known.
+        """
         import pandas as pd
 
         columns: dict[str, Any] = {}
         for name in _DTYPES:
-            if name == "au":
-                columns |= zip(AU_NAMES, self.au.T, strict=True)
+            if name == "votes" and np.isnan(self.votes).all():
+                continue
+            if name in _MATRICES:
+                columns |= zip(_MATRICES[name], getattr(self, name).T, strict=True)
             else:
                 columns[name] = getattr(self, name)
         return pd.DataFrame(columns)

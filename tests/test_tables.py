@@ -100,9 +100,32 @@ def test_to_dataframe():
     assert frame["expression"].tolist() == [0, -1, 7, -1]
 
 
+def test_votes_are_a_column_where_there_are_any():
+    assert not any(name.startswith("votes") for name in make_table().to_dataframe())
+    votes = np.full((4, 8), np.nan)
+    votes[0] = range(8)
+    table = make_table(votes=votes)
+    frame = table.to_dataframe()
+    row = frame[frame["votes_other"].notna()].iloc[0]
+    assert [row[name] for name in tables.VOTE_NAMES] == list(range(8))
+    assert tables.VOTE_NAMES[0] == "votes_neutral"
+    assert np.isnan(table.only_tasks(("au",)).votes).all()
+    assert not np.isnan(table.only_tasks(("expr",)).votes).all()
+
+
+def test_joined_tables_are_sorted():
+    first, second = make_table(dataset="b"), make_table(dataset="a")
+    both = tables.FrameTable.joined([first, second])
+    assert list(both.dataset) == ["a"] * 4 + ["b"] * 4
+    np.testing.assert_array_equal(both.frame[:4], second.frame)
+    kept = tables.FrameTable.joined([first, second], sort=False)
+    assert list(kept.dataset) == ["b"] * 4 + ["a"] * 4
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"votes": np.full((4, 8), -1.0)}, "votes below 0"),
         ({"valence": [0, 0, 0, 1.5]}, "valence outside"),
         ({"expression": [0, 1, 2, 8]}, "expression outside"),
         ({"au": np.full((4, 12), 0.5)}, "action unit"),
