@@ -2,7 +2,7 @@
 
 Columns, by name (in any order, upper or lower case, others are named and ignored):
 
-    image       path of the image below the image folder (required)
+    image       path of the image below the image folder (required); also called as `IMAGE_NAMES`
     video       name of the video; without it, see `places`
     frame       number of the frame in its video; without it, the number at the end of the image's
                 name
@@ -10,6 +10,7 @@ Columns, by name (in any order, upper or lower case, others are named and ignore
     arousal     the same
     expression  class number or word, translated by an expression map
     au1 ... au26  any subset of the twelve action units, also written AU01, AU01_r or AU01_c
+    votes_neutral ... votes_other  how many annotators chose each expression
 
 An empty cell is a missing label; `nan`, `na`, `none` and `null` as well. What would give wrong
 labels without a word is refused: action units that are counted by position, classes that the
@@ -41,7 +42,15 @@ from mtl_face import tables, tasks
 from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import AnnotationError, exact, quoted, shortened
 
-_KNOWN = ("image", "video", "frame", *tasks.VA_NAMES, "expression")
+IMAGE_NAMES = (
+    *("image", "images", "image_path", "img_path", "imagepath", "imgpath", "filepath"),
+    *("file_path", "path", "image_file", "image_location", "subdirectory_filepath", "img"),
+    *("image_name", "image name", "imagename", "img_name", "filename", "file_name", "file"),
+    "image_id",
+)
+"""Names of the column of images, the plainest first: where there are two, the first here counts."""
+
+_KNOWN = ("image", "video", "frame", *tasks.VA_NAMES, "expression", *tables.VOTE_NAMES)
 _AU_COLUMN = re.compile(r"au0*([1-9][0-9]?)(?:_[rc])?", re.ASCII)
 _NO_UNIT = re.compile(r"au0*(?:0|3)(?:_[rc])?", re.ASCII)
 """Names that no action unit has: FACS has neither 0 nor 3."""
@@ -104,7 +113,11 @@ def to_table(
             images.append("")
     labels = _Labels(columns, names, settings, faults)
     va_N2 = np.stack([labels.affect(name) for name in tasks.VA_NAMES], axis=1)
-    expression_N = labels.expressions(classes, say)
+    votes_NE = np.stack([labels.votes(name) for name in tables.VOTE_NAMES], axis=1)
+    if "expression" in names or np.isnan(votes_NE).all():
+        expression_N = labels.expressions(classes, say)
+    else:
+        expression_N = majority(votes_NE, say)
     au_NA = labels.action_units(say)
     videos, numbers = find_places(
         columns, names, images, video_from=settings.video_from, faults=faults, say=say
@@ -119,9 +132,25 @@ def to_table(
         valence=va_N2[sound_N, 0],
         arousal=va_N2[sound_N, 1],
         expression=expression_N[sound_N],
+        votes=votes_NE[sound_N],
         au=au_NA[sound_N],
         row=np.array(columns.lines)[sound_N],
     )
+
+
+def majority(
+    votes_NK: npt.NDArray[np.float64], say: Callable[[str], None]
+) -> npt.NDArray[np.int64]:
+    """The class with most votes, int64 [N]; -1 where two share the first place or none has votes.
+
+    K classes; NaN is no vote. Rows without one are counted through `say`.
+    """
+    votes_NK = np.nan_to_num(votes_NK)
+    most_N = votes_NK.max(axis=1)
+    tied_N = (votes_NK == most_N[:, None]).sum(axis=1) > 1
+    if tied := int((tied_N & (most_N > 0)).sum()):
+        say(f"{tied} rows have two or more expressions with equally many votes: no label")
+    return np.where(tied_N | (most_N == 0), -1, votes_NK.argmax(axis=1))
 
 
 def known_name(column: str) -> str | None:
@@ -130,7 +159,15 @@ def known_name(column: str) -> str | None:
     unit = _AU_COLUMN.fullmatch(name)
     if unit and int(unit[1]) in tasks.AU_NUMBERS:
         return f"au{int(unit[1])}"
+    if name in IMAGE_NAMES:
+        return "image"
     return name if name in _KNOWN else None
+
+
+def _plainness(column: str) -> int:
+    """Place of a column's name in `IMAGE_NAMES`; 0 for all others."""
+    name = column.strip(WHITESPACE).lower()
+    return IMAGE_NAMES.index(name) if name in IMAGE_NAMES else 0
 
 
 def _name_columns(
@@ -138,9 +175,13 @@ def _name_columns(
 ) -> dict[str, str]:
     """The file's name of each known column."""
     names: dict[str, str] = {}
-    for column in columns.cells:
+    unread = list(columns.others)
+    for column in sorted(columns.cells, key=_plainness):
         name = known_name(column)
         assert name is not None
+        if name == "image" and name in names and _plainness(column) > _plainness(names[name]):
+            unread.append(column)
+            continue
         if name in names:
             raise AnnotationError(
                 f"columns {quoted(names[name])} and {quoted(column)} both give {name}",
@@ -165,8 +206,8 @@ def _name_columns(
             remedy="name each column by its unit's FACS number; the twelve are "
             + ", ".join(tasks.AU_NAMES),
         )
-    if columns.others:
-        say(f"columns that are not read: {_listed(columns.others)}")
+    if unread:
+        say(f"columns that are not read: {_listed(unread)}")
     if set(names) <= {"image", "video", "frame"}:
         say("the manifest has no labels")
     return names
@@ -238,6 +279,15 @@ class _Labels:
                 )
             say(f"{problem}: the largest value is {exact(known.max())}")
         return np.where(np.isnan(value_NA), np.nan, value_NA >= threshold)
+
+    def votes(self, name: str) -> npt.NDArray[np.float64]:
+        """The votes for one expression, float64 [N], NaN where missing."""
+        value_N = self._numbers(name)
+        wrong_N = self._take_out_missing(value_N, np.isfinite(value_N) & (value_N >= 0))
+        for row in np.flatnonzero(wrong_N).tolist():
+            remedy = "a vote is a number from 0 on; leave the cell of a missing one empty"
+            self._fault(row, name, value_N[row], "no number of votes", remedy)
+        return value_N
 
     def expressions(
         self, classes: ExpressionMap, say: Callable[[str], None]

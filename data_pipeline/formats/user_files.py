@@ -17,8 +17,13 @@ from mtl_face.errors import AnnotationError, quoted
 
 MAX_FAULTS_SHOWN = 10
 
+PEEKED = 2**20
+"""Bytes of a file that `peek` reads: the header and the first rows of any table."""
+
 LONGEST_LINE = 100_000
 """Characters. Messages quote lines; a longer one is of a file of another kind."""
+
+_IMAGE_THEN_BLANK = re.compile(r"\S+\.(?:jpe?g|png|bmp) ", re.IGNORECASE)
 
 WHITESPACE = " \t\v\f"
 """Stripped around a value. Unicode's other blanks may belong to a file name."""
@@ -204,15 +209,44 @@ class Columns:
     lines: list[int]
 
 
+def peek(path: str | os.PathLike[str], rows: int = 3) -> list[list[str]]:
+    """The first rows of a table as cells without blanks around them, the header among them.
+
+    Of a Parquet file, the names of its columns alone. Nothing is checked: what is no table gives
+    cells of whatever it is.
+
+    Raises:
+        AnnotationError: the file cannot be opened, or says that it is Parquet and is none.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(PEEKED)
+    except OSError as error:
+        problem, remedy = files.unreadable(error, "file")
+        raise AnnotationError(problem, path=path, remedy=remedy) from error
+    if start[:4] == b"PAR1":
+        return [[*_parquet(read_bytes(path), path, lambda name: False).others]]
+    lines = start.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    full = [line for line in lines.split("\n") if line.strip(WHITESPACE)][:rows]
+    mark = _separator(full[0]) if full else ","
+    return [
+        [cell.strip() for cell in row]
+        for line in full
+        for row in csv.reader([line[:LONGEST_LINE]], delimiter=mark, skipinitialspace=True)
+    ]
+
+
 def read_columns(
     path: str | os.PathLike[str],
     wanted: Callable[[str], bool],
     faults: FaultList | None = None,
+    header: Sequence[str] | None = None,
 ) -> Columns:
     """Reads the wanted columns of a CSV (comma, semicolon or tab) or Parquet file, by its content.
 
     A cell of CSV is read as `files.plain_cell` gives it. Where `faults` skips, a row of CSV that
-    cannot be read is noted there and left out.
+    cannot be read is noted there and left out. `header` names the columns of a CSV file whose first
+    line is a row; blanks may separate its cells too.
 
     Raises:
         AnnotationError: the file cannot be read as either, has no rows, repeats a column's name,
@@ -222,7 +256,7 @@ def read_columns(
     if content[:4] == b"PAR1":
         columns = _parquet(content, path, wanted)
     else:
-        columns = _csv(content, path, wanted, faults or FaultList(path))
+        columns = _csv(content, path, wanted, faults or FaultList(path), header)
     if not columns.lines:
         if faults is not None:
             faults.raise_if_any()
@@ -232,18 +266,25 @@ def read_columns(
     return columns
 
 
+def _separator(line: str) -> str:
+    """What separates the cells of a table's first line; a blank only where that is an image's."""
+    blank = " " if _IMAGE_THEN_BLANK.match(line) else ","
+    return next((mark for mark in ",;\t" if mark in line), blank)
+
+
 def _csv(
     content: bytes,
     path: str | os.PathLike[str],
     wanted: Callable[[str], bool],
     faults: FaultList,
+    names: Sequence[str] | None,
 ) -> Columns:
     text = to_text(content, path, keep_undecodable=faults.skips)
-    header_line = text.lstrip("\n").split("\n", 1)[0]
-    separator = next((mark for mark in ",;\t" if mark in header_line), ",")
+    separator = _separator(text.lstrip("\n").split("\n", 1)[0])
     source = _Lines(text)
-    reader = csv.reader(source, delimiter=separator, strict=True)
-    header: list[str] = []
+    reader = csv.reader(source, delimiter=separator, skipinitialspace=separator == " ", strict=True)
+    header = list(names or ())
+    _check_names(header, path, None)
     rows: list[list[str]] = []
     lines: list[int] = []
     while True:

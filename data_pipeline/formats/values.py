@@ -29,7 +29,7 @@ EXPRESSION = "expression"
 FRAME_FILE = re.compile(r"([0-9]{1,18})\.(?:jpg|jpeg|png|bmp)", re.IGNORECASE | re.ASCII)
 """Name of an image file that is a frame's number."""
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -126,7 +126,7 @@ def check_image_path(text: str) -> str:
     """As `check_path`, of a JPEG, PNG or BMP file whose name need not be a frame number."""
     image = check_path(text)
     ending = os.path.splitext(image)[1]
-    if ending.lower() not in _EXTENSIONS:
+    if ending.lower() not in EXTENSIONS:
         raise CellError(
             f"image {quoted(image)} does not end in jpg, jpeg, png or bmp",
             "convert images of other kinds to JPEG or PNG"

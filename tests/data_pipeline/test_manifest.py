@@ -58,6 +58,37 @@ def test_separators_and_line_ends(tmp_path, separator, end):
     assert list(table.row) == [2, 5]
 
 
+@pytest.mark.parametrize("name", manifest.IMAGE_NAMES)
+def test_names_of_the_image_column(tmp_path, name):
+    table, said = read(tmp_path, f"{name.upper()},age\na.jpg,3\n")
+    assert list(table.image) == ["a.jpg"]
+    assert said[0] == "columns that are not read: age"
+
+
+def test_the_plainest_name_of_an_image_counts(tmp_path):
+    table, said = read(tmp_path, "image_id,file,path\n7,b.jpg,a/b.jpg\n")
+    assert list(table.image) == ["a/b.jpg"]
+    assert said[0] == "columns that are not read: file, image_id"
+    with pytest.raises(AnnotationError, match="'Path' and 'path' both give image"):
+        read(tmp_path, "Path,path\na.jpg,b.jpg\n")
+
+
+def test_votes(tmp_path):
+    text = "image,votes_fear,votes_other,votes_anger\na.jpg,3,1,\nb.jpg,2,2,0\nc.jpg,,,\n"
+    table, said = read(tmp_path, text)
+    assert list(table.expression) == [3, -1, -1]
+    fear, other, anger = (tasks.EXPRESSION_NAMES.index(n) for n in ("Fear", "Other", "Anger"))
+    np.testing.assert_array_equal(
+        table.votes[:, [fear, other, anger]],
+        np.float32([[3, 1, np.nan], [2, 2, 0], [np.nan] * 3]),
+    )
+    assert said == ["1 rows have two or more expressions with equally many votes: no label"]
+    table, _ = read(tmp_path, "image,expression,votes_fear\na.jpg,0,9\n")
+    assert table.expression[0] == 0  # a label goes before the votes
+    with pytest.raises(AnnotationError, match="votes_fear is -2, no number of votes"):
+        read(tmp_path, "image,votes_fear\na.jpg,-2\n")
+
+
 def test_frame_from_the_file_name(tmp_path):
     table, _ = read(tmp_path, "image,video\nx/00012.jpg,v\nx/00003.jpg,v\n")
     assert list(table.frame) == [3, 12]
@@ -315,7 +346,7 @@ def test_other_scales_of_valence_and_arousal(tmp_path):
     [
         ("", 1, "empty"),
         ("image\n", 1, "no rows"),
-        ("path,label\na.jpg,1\n", 1, "no column image among path, label"),
+        ("photo,label\na.jpg,1\n", 1, "no column image among photo, label"),
         ("image,image\na.jpg,a.jpg\n", 1, "'image' appears more than once"),
         ("image,AU1,au01\na.jpg,1,1\n", 1, "both give au1"),
         ("image,au1\na.jpg,1\nb.jpg\n", 3, "1 cells, the header has 2"),
