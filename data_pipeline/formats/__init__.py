@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_pipeline import images
-from data_pipeline.formats import manifest, per_video, s_aff_wild2
+from data_pipeline.formats import layouts, per_video, s_aff_wild2
 from data_pipeline.formats.user_files import BadRow
 from mtl_face.config import DataSetConfig
 from mtl_face.errors import ConfigError, ImageError, shortened
@@ -85,14 +85,16 @@ def load(
             skipped=skipped,
         )
     elif data.kind == "manifest":
-        table = manifest.read_manifest(
+        table = layouts.read(
             Path(root) / name,
             data.manifest,
+            split=split,
             image_root=image_root,
             dataset=data.kind,
             say=say,
             skipped=skipped,
         )
+        _warn_of_one_set(data, Path(root) / name, split, say)
     else:
         table = s_aff_wild2.read_annotations(
             Path(root) / name, image_root=image_root, dataset=data.kind, skipped=skipped
@@ -115,6 +117,19 @@ def load(
             remedy="put the crops there, or leave such rows out with data.missing_images=skip",
         )
     return table
+
+
+def _warn_of_one_set(
+    data: DataSetConfig, path: Path, split: str, say: Callable[[str], None]
+) -> None:
+    """Says so where training and validation are about to be the same rows of a manifest."""
+    names = {annotations_name(data, each) for each in SPLITS}
+    shared = split == "train" and len(names) == 1 and data.manifest.validation_videos is None
+    if shared and not layouts.find(path, data.manifest).has_split:
+        say(
+            "the validation set has the same rows: its scores are of what was trained on. "
+            "data.manifest.validation_videos divides them"
+        )
 
 
 def _left_out(rows: list[BadRow]) -> str:

@@ -46,11 +46,21 @@ MAPS: dict[str, ExpressionMap] = {
         **_numbered((*_AFFECTNET, "Other", None, None, None)),
         "contempt": "Other",
     },
+    "affectnet_alphabetical": _numbered(
+        ("Anger", None, "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
+    ),
     "fer2013": _numbered(
         ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Neutral")
     ),
+    # from 1
+    "raf_db": _numbered(
+        (None, "Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
+    ),
 }
-"""The maps by name: the class numbers of Aff-Wild2, AffectNet and FER2013."""
+"""The maps by name: the class numbers of Aff-Wild2, AffectNet, FER2013 and RAF-DB.
+
+`affectnet_alphabetical`: AffectNet's eight classes in the order of their English names.
+"""
 
 
 def find_map(name: str) -> ExpressionMap:

@@ -167,7 +167,10 @@ def _check_header(line: str, path: str | os.PathLike[str], line_number: int) -> 
     elif names[:1] == ["image_location"]:
         remedy = "this is a file of a one-task challenge: read it in that format"
     elif names and (".jp" in names[0] or ".png" in names[0]):  # none: a line of commas
-        remedy = f"this line is data: put the line {HEADER} above it"
+        remedy = (
+            f"this line is data: put the line {HEADER} above it, or use data.kind=manifest, which "
+            "reads rows without a header"
+        )
     elif "\t" in line or ";" in line:
         remedy += ", with commas between the names"
     raise AnnotationError(

@@ -1,4 +1,4 @@
-"""`prepare`: make the embedded data set, check or audit a real one, or cut faces out of videos."""
+"""`prepare`: make the embedded data set, check or audit a real one, or write images for one."""
 
 import argparse
 
@@ -28,11 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "PATH",
         "a video, a photo, or a folder of them: find the faces and write aligned crops",
     )
+    parser.add_argument(
+        "--from",
+        dest="layout",
+        choices=("fer2013", "ferplus"),
+        help="write the images that a list of this layout holds as text, and manifests of them",
+    )
+    flags.path(parser, "--source", "PATH", "the list that --from reads, or its folder")
     flags.path(
         parser,
         "--output",
         "DIR",
-        "where --audit (default: DATA/audit) and --videos (must be given) write",
+        "where --audit (default: DATA/audit), --videos and --from (must be given) write",
     )
     flags.path(
         parser,
@@ -56,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: Config | None, options: argparse.Namespace) -> int:
     if options.videos is not None:
         return _videos(config, options)
+    if options.layout is not None or options.source is not None:
+        return _images(config, options)
     if config is None:
         raise ConfigError(
             "prepare needs --config, which names the data",
@@ -89,17 +98,46 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     return 0
 
 
+def _images(config: Config | None, options: argparse.Namespace) -> int:
+    if options.layout is None or options.source is None or options.output is None:
+        raise ConfigError(
+            "--from, --source and --output go together",
+            remedy="as in --from=fer2013 --source=fer2013.csv --output=DIR",
+        )
+    others = (config, options.num_videos, options.shards, options.beam)
+    if options.audit or options.skip_bad_rows or any(other is not None for other in others):
+        raise ConfigError(
+            "--from goes with --source and --output alone",
+            remedy="leave out --config, --audit, --num_videos, --skip_bad_rows, --shards and "
+            "--beam",
+        )
+    from mtl_face.run import prepare
+
+    folder = prepare.write_images(
+        options.layout, options.source, options.output, say=print, bar=Progress
+    )
+    print(f"images and manifests: {folder}")
+    print(
+        "next: python run.py prepare --config=configs/paper.py --config.data.kind=manifest "
+        f"--config.data.root={folder}"
+    )
+    return 0
+
+
 def _videos(config: Config | None, options: argparse.Namespace) -> int:
     if options.output is None:
         raise ConfigError(
             "--videos needs --output", remedy="add --output=DIR, a new folder for the crops"
         )
-    others = (config, options.num_videos, options.shards, options.beam)
+    others = (
+        *(config, options.num_videos, options.shards, options.beam),
+        *(options.layout, options.source),
+    )
     if options.audit or options.skip_bad_rows or any(other is not None for other in others):
         raise ConfigError(
             "--videos goes with --output alone",
-            remedy="leave out --config, --audit, --num_videos, --skip_bad_rows, --shards and "
-            "--beam",
+            remedy="leave out --config, --audit, --num_videos, --skip_bad_rows, --from, --shards "
+            "and --beam",
         )
     from mtl_face.faces import layout
     from mtl_face.run import videos
@@ -126,7 +164,7 @@ def _check_flags(options: argparse.Namespace) -> None:
         raise ConfigError("--audit and --shards do two things", remedy="run one after the other")
     if options.output is not None and not options.audit:
         raise ConfigError(
-            "--output goes with --audit or --videos",
+            "--output goes with --audit, --videos or --from",
             remedy="add one of them, or leave --output out",
         )
     if options.num_videos is not None and (options.audit or options.shards is not None):

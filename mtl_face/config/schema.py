@@ -130,10 +130,37 @@ class PerVideoConfig(Section, affects="data"):
     )
 
 
+LAYOUTS = (
+    *("manifest", "openface", "openface3", "py_feat", "affectnet", "affectnet_words"),
+    *("affectnet_folders", "fer2013", "ferplus", "raf_db", "class_folders", "disfa", "bp4d"),
+    "challenge_rows",
+)
+"""Layouts of labels that others made: see docs/layouts.md."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ManifestConfig(Section, affects="data"):
     """A table of anyone's own images (`data.kind=manifest`); see docs/data_formats.md."""
 
+    layout: str = setting(
+        "auto",
+        "what the file or folder is: auto: as its content says; manifest: a table of the user's "
+        "own; or a layout of docs/layouts.md",
+        choices=("auto", *LAYOUTS),
+    )
+    columns: tuple[str, ...] | None = setting(
+        None, "names of the columns, in their order, of a file without a header line"
+    )
+    image_pattern: str | None = setting(
+        None,
+        "path of an image where rows name a video and a frame, as {video}/{frame:05}.jpg; {face} "
+        "numbers the faces of a frame; None: the layout's own",
+    )
+    validation_videos: tuple[str, ...] | None = setting(
+        None,
+        "videos of the validation set, as F001*,F002*, where one file or folder holds both sets; "
+        "the training set has the others",
+    )
     video_from: str = setting(
         "auto",
         "what a video is where no column says it: each folder; images whose paths differ in the "
@@ -143,12 +170,14 @@ class ManifestConfig(Section, affects="data"):
     )
     expression_map: str = setting(
         "aff_wild2",
-        "what its expressions mean: aff_wild2, affectnet, affectnet_contempt_as_other, fer2013, or "
-        "the path of a JSON file",
+        "what its expressions mean: aff_wild2, affectnet, affectnet_contempt_as_other, "
+        "affectnet_alphabetical, fer2013, raf_db, or the path of a JSON file; a layout brings its "
+        "own in place of aff_wild2",
     )
     au_threshold: float | None = setting(
         None,
-        "intensity (0 to 5) from which on an action unit is present; None: they are 0 or 1",
+        "intensity (0 to 5) from which on an action unit is present; None: they are 0 or 1, or as "
+        "the layout says",
         above=0.0,
         maximum=5.0,
     )

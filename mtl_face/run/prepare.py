@@ -106,6 +106,22 @@ def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar)
     say(f"the same as data: {data}")
 
 
+def write_images(layout: str, source: Path, output: Path, *, say: Say, bar: Bar) -> Path:
+    """Writes the images that a list of FER2013 holds as text, and manifests of them.
+
+    `layout` is fer2013, or ferplus for the labels and votes of FERPlus.
+
+    Returns the folder, which is a data set of the kind `manifest`. AnnotationError for faults of
+    the source, WorkdirError where the folder is not new or cannot be written.
+    """
+    from data_pipeline.formats.layouts import fer_images
+
+    source = source.expanduser()
+    return fer_images.write(
+        source, output, with_votes=layout == "ferplus", say=say, progress=bar("images")
+    )
+
+
 def write_shards(
     data: config_lib.DataConfig,
     folder: Path,

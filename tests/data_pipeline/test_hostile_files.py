@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.formats import manifest, per_video, s_aff_wild2, submission, submission_check
+from data_pipeline.formats import (
+    layouts,
+    manifest,
+    per_video,
+    s_aff_wild2,
+    submission,
+    submission_check,
+)
 from data_pipeline.formats.expression_maps import find_map
 from data_pipeline.formats.test_list import load_test_list
 from mtl_face.config.schema import ManifestConfig
@@ -44,6 +51,28 @@ def read_manifest(path):
     return manifest.read_manifest(path, ManifestConfig(), image_root="/images")
 
 
+def read_layout(path):
+    return layouts.read(
+        path, ManifestConfig(), split="train", image_root="/images", dataset="hostile"
+    )
+
+
+LAYOUTS = {
+    "own": "image,video,frame,valence,AU01,votes_fear\na/1.jpg,a,1,0.5,9,2\n",
+    "openface": "frame, face_id, confidence, success, AU01_r, AU01_c\n1, 0, 0.9, 1, 2.5, 1\n",
+    "openface3": "video_path,frame_index,face_id,face_detection,emotion,action_units\n"
+    'a/b.mp4,0,0.0,"[1.0, 2.0, 3.0, 4.0, 0.5]",1.0,"[[0.1, 0.2]]"\n',
+    "py_feat": "frame,FaceRectX,FaceScore,AU01,anger,Neutral,input\n0,1,0.9,0.5,.1,.2,a/b.mp4\n",
+    "affectnet": "subDirectory_filePath,face_x,expression,valence,arousal\n1/a.jpg,3,1,0.5,-2\n",
+    "affectnet_words": ",pth,label,relFCs\n0,anger/a.jpg,surprise,0.8\n",
+    "ferplus": "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,"
+    "unknown,NF\nTraining,fer0.png,4,0,0,1,3,2,0,0,0,0\n",
+    "raf_db": "train_00001.jpg 5\ntest_0001.jpg 1\n",
+    "bp4d": "0,1,2,4,5,6,7,10\n2440,0,1,9,0,0,1,1\n",
+    "challenge_rows": f"341/00008.jpg,0.25,-0.5,3,{AUS}\n",
+}
+
+
 def read_strictly(path):
     return submission.read_submission(path, strict=True)
 
@@ -70,9 +99,10 @@ READERS = {
     "submission, leniently": (read_leniently, MULTI_TASK),
     "one task": (read_leniently, f"image_location,{NAMES}\na/00001.jpg,3\n"),
     "no header": (read_leniently, f"a/00001.jpg,{AUS}\n"),
+    **{f"layout {name}": (read_layout, text) for name, text in LAYOUTS.items()},
 }
 
-WITHOUT_LINE = {"parquet", "map"}
+WITHOUT_LINE = {"parquet", "map", "layout ferplus", "layout raf_db"}
 """Readers of files that need not have a line to name."""
 
 

@@ -95,7 +95,7 @@ def test_wrong_combinations(experiment, capsys):
     assert "prepare needs --config" in capsys.readouterr().err
     status, _, err = experiment.run(capsys, "prepare", "--output=x")
     assert status == 2
-    assert "--output goes with --audit or --videos" in err
+    assert "--output goes with --audit, --videos or --from" in err
     for words in (
         ["--audit", "--shards=x"],
         ["--audit", "--num_videos=4"],
@@ -104,6 +104,35 @@ def test_wrong_combinations(experiment, capsys):
         status, _, err = experiment.run(capsys, "prepare", *words)
         assert status == 2
         assert words[0] in err or words[1].split("=")[0] in err
+
+
+def test_images_of_fer2013(tmp_path, capsys):
+    source, output = tmp_path / "fer2013.csv", tmp_path / "new"
+    pixels = " ".join(["7"] * 64)
+    rows = [f"3,{pixels},{usage}" for usage in ("Training", "PublicTest", "PrivateTest")]
+    source.write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    command = ["prepare", "--from=fer2013", f"--source={source}", f"--output={output}"]
+    assert main.main(command) == 0
+    out = capsys.readouterr().out
+    assert "3 of 3 images" in out
+    assert f"--config.data.kind=manifest --config.data.root={output}" in out
+    data = config_lib.DataConfig(kind="manifest", root=str(output))
+    table = datasets.load_split(data, "train", lambda line: None)
+    assert (list(table.image), list(table.expression)) == (["FER2013Train/00000.png"], [4])
+    assert main.main(command) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_flags_of_images_go_together(tmp_path, capsys):
+    for words, message in (
+        (["--from=fer2013"], "--from, --source and --output go together"),
+        (["--source=x", "--output=y"], "--from, --source and --output go together"),
+        (["--from=ferplus", "--source=x", "--output=y", "--audit"], "goes with --source and"),
+        (["--videos=v", "--output=y", "--from=fer2013"], "--videos goes with --output alone"),
+        (["--from=ferplus", f"--source={tmp_path}", "--output=y"], "fer2013.csv: the file does"),
+    ):
+        assert main.main(["prepare", *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_audit_of_a_folder_that_is_not_there(experiment, capsys, tmp_path):

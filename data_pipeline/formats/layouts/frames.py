@@ -1,0 +1,129 @@
+"""Labels of the faces that a tool found in frames: which image each is about, and one a frame.
+
+Such tables name a video and a frame in place of an image, and may hold several faces of a frame.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from data_pipeline.formats.layouts.layout import Place
+from data_pipeline.formats.user_files import WHITESPACE, Columns, FaultList
+from data_pipeline.formats.values import to_number
+from mtl_face.errors import ConfigError, quoted
+
+CROPS = "{video}/{frame:05}.jpg"
+"""Where `run.py prepare --videos` puts the crop of a frame, counted from 1."""
+
+OTHER_FACES = "rows of further faces in a frame are left out: the surest face is taken"
+
+VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts")
+
+_FIELD = re.compile(r"\{(video|frame|face)(?::0?([0-9]{1,2}))?\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """Where faces were seen, one entry a row.
+
+    Attributes:
+        videos: name of the video.
+        frames: number of the frame.
+        faces: number of the face in its frame.
+        scores: how sure the tool is of the face.
+    """
+
+    videos: Sequence[str]
+    frames: Sequence[int]
+    faces: Sequence[int]
+    scores: Sequence[float]
+
+
+def fill(pattern: str, video: str, frame: int, face: int = 0) -> str:
+    """An image's path by the setting `image_pattern`; ConfigError for a pattern that is none."""
+    values = {"video": video, "frame": str(frame), "face": str(face)}
+    rest = _FIELD.sub("", pattern)
+    if "{" in rest or "}" in rest or "{frame" not in pattern:
+        raise ConfigError(
+            f"data.manifest.image_pattern is {pattern!r}",
+            remedy="write {video}, {frame} and {face} where their values go, {frame:06} for six "
+            f"digits, as in {CROPS}",
+        )
+    return _FIELD.sub(lambda match: values[match[1]].zfill(int(match[2] or 0)), pattern)
+
+
+def cells(place: Place, found: Faces, pattern: str) -> tuple[list[int], dict[str, list[str]]]:
+    """Which rows to keep, and the cells image, video and frame of all rows.
+
+    A pattern without {face} stands for one image a frame, so that of several faces the one with
+    the highest score is kept. With it all are, and each face is a video of its own.
+    """
+    pattern = place.settings.image_pattern or pattern
+    rows = range(len(found.frames))
+    several = len(set(found.faces)) > 1 and "{face" in pattern
+    best: dict[tuple[str, int, int], int] = {}
+    for row in rows:
+        key = (found.videos[row], found.frames[row], found.faces[row] if several else 0)
+        if key not in best or found.scores[row] > found.scores[best[key]]:
+            best[key] = row
+    images = [fill(pattern, found.videos[i], found.frames[i], found.faces[i]) for i in rows]
+    names = [f"{found.videos[i]}_face{found.faces[i]}" for i in rows]
+    return sorted(best.values()), {
+        "image": images,
+        "video": names if several else list(found.videos),
+        "frame": [str(frame) for frame in found.frames],
+    }
+
+
+def whole_numbers(name: str, columns: Columns, faults: FaultList) -> list[int]:
+    """A column of whole numbers from 0; an empty cell is 0. Others are faults, and 0."""
+    numbers = []
+    for line, cell in zip(columns.lines, columns.cells[name], strict=True):
+        text = cell.strip(WHITESPACE)
+        whole = text.removesuffix(".0") or "0"
+        if not whole.isascii() or not whole.isdigit() or len(whole) > 18:
+            faults.add(
+                line, f"{name} is {quoted(text, 40)}, no whole number", "write the file again"
+            )
+            whole = "0"
+        numbers.append(int(whole))
+    return numbers
+
+
+def number_or(cell: str, otherwise: float) -> float:
+    """The number in a cell; `otherwise` where there is none, or NaN."""
+    try:
+        value = to_number(cell.strip(WHITESPACE))
+    except ValueError:
+        return otherwise
+    return otherwise if value != value else value
+
+
+def below(paths: Sequence[str], image_root: Path) -> list[str]:
+    """Paths of images as below the image folder.
+
+    Those below `image_root` lose it. Other absolute paths, of the machine on which a tool ran,
+    lose the folder that they have in common.
+    """
+    slashed = [path.strip(WHITESPACE).replace("\\", "/") for path in paths]
+    root = image_root.absolute().as_posix().rstrip("/") + "/"
+    if all(path.startswith(root) for path in slashed):
+        return [path.removeprefix(root) for path in slashed]
+    if not all(path.startswith("/") or path[1:3] == ":/" for path in slashed):
+        return slashed
+    parents = [PurePosixPath(path).parent.parts for path in slashed]
+    shared = 0
+    while all(len(parts) > shared and parts[shared] == parents[0][shared] for parts in parents):
+        shared += 1
+    return ["/".join(PurePosixPath(path).parts[shared:]) for path in slashed]
+
+
+def is_video(path: str) -> bool:
+    """Whether a path names a video, by its ending."""
+    return path.strip(WHITESPACE).lower().endswith(VIDEO_ENDINGS)
+
+
+def stem(path: str) -> str:
+    """Name of a file without its folders and its ending."""
+    return PurePosixPath(path.strip(WHITESPACE).replace("\\", "/")).stem

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.formats.layouts import frames
+from data_pipeline.formats.layouts.layout import Place
+from data_pipeline.formats.user_files import Columns, FaultList
+from mtl_face.config.schema import ManifestConfig
+from mtl_face.errors import AnnotationError, ConfigError
+
+
+def test_patterns_of_images():
+    assert frames.fill("{video}/{frame:05}.jpg", "P1/a", 7) == "P1/a/00007.jpg"
+    assert frames.fill("{frame}.png", "a", 7) == "7.png"
+    assert frames.fill("{video}_aligned/d_{face:02}_{frame:06}.bmp", "a", 7, 1) == (
+        "a_aligned/d_01_000007.bmp"
+    )
+    for pattern in ("{video}.jpg", "{frame.__class__}", "{0}/{frame}", "{frame}}", "{frame:>5}"):
+        with pytest.raises(ConfigError, match="image_pattern"):
+            frames.fill(pattern, "a", 7)
+
+
+def place(**settings):
+    return Place(Path("/l.csv"), "train", ManifestConfig(**settings), Path("/images"))
+
+
+FACES = frames.Faces(["a", "a", "a"], [1, 1, 2], [0, 1, 0], [0.5, 0.9, 0.1])
+
+
+def test_one_face_a_frame():
+    rows, cells = frames.cells(place(), FACES, frames.CROPS)
+    assert rows == [1, 2]  # the surer one of the first frame
+    assert cells["image"] == ["a/00001.jpg", "a/00001.jpg", "a/00002.jpg"]
+    assert cells["video"] == ["a", "a", "a"]
+
+
+def test_a_pattern_with_the_face_keeps_all():
+    rows, cells = frames.cells(place(image_pattern="{video}/{face}_{frame}.jpg"), FACES, "")
+    assert rows == [0, 1, 2]
+    assert cells["image"] == ["a/0_1.jpg", "a/1_1.jpg", "a/0_2.jpg"]
+    assert cells["video"] == ["a_face0", "a_face1", "a_face0"]
+
+
+def test_paths_of_another_machine():
+    root = Path("/data/images")
+    assert frames.below(["/data/images/x/a.jpg", "/data/images/b.jpg"], root) == [
+        "x/a.jpg",
+        "b.jpg",
+    ]
+    assert frames.below(["/home/me/p/x/a.jpg", "/home/me/p/y/a.jpg"], root) == [
+        "x/a.jpg",
+        "y/a.jpg",
+    ]
+    assert frames.below(["C:\\p\\a.jpg", "C:\\p\\b.jpg"], root) == ["a.jpg", "b.jpg"]
+    assert frames.below(["x/a.jpg", "/etc/b.jpg"], root) == ["x/a.jpg", "/etc/b.jpg"]
+
+
+def test_whole_numbers():
+    columns = Columns({"frame": [" 3", "4.0", "", "1.5", "-1"]}, [], [2, 3, 4, 5, 6])
+    faults = FaultList("l.csv")
+    assert frames.whole_numbers("frame", columns, faults) == [3, 4, 0, 0, 0]
+    with pytest.raises(AnnotationError, match=r"frame is '1\.5'") as caught:
+        faults.raise_if_any()
+    assert caught.value.line == 5
+    assert "line 6: frame is '-1'" in caught.value.problem
