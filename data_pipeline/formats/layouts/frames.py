@@ -44,7 +44,7 @@ def fill(pattern: str, video: str, frame: int, face: int = 0) -> str:
     """An image's path by the setting `image_pattern`; ConfigError for a pattern that is none."""
     values = {"video": video, "frame": str(frame), "face": str(face)}
     rest = _FIELD.sub("", pattern)
-    if "{" in rest or "}" in rest or "{frame" not in pattern:
+    if "{" in rest or "}" in rest:
         raise ConfigError(
             f"data.manifest.image_pattern is {pattern!r}",
             remedy="write {video}, {frame} and {face} where their values go, {frame:06} for six "
@@ -57,7 +57,8 @@ def cells(place: Place, found: Faces, pattern: str) -> tuple[list[int], dict[str
     """Which rows to keep, and the cells image, video and frame of all rows.
 
     A pattern without {face} stands for one image a frame, so that of several faces the one with
-    the highest score is kept. With it all are, and each face is a video of its own.
+    the highest score is kept. With it all are, and each face is a video of its own. ConfigError if
+    the pattern gives two frames one image.
     """
     pattern = place.settings.image_pattern or pattern
     rows = range(len(found.frames))
@@ -69,7 +70,13 @@ def cells(place: Place, found: Faces, pattern: str) -> tuple[list[int], dict[str
             best[key] = row
     images = [fill(pattern, found.videos[i], found.frames[i], found.faces[i]) for i in rows]
     names = [f"{found.videos[i]}_face{found.faces[i]}" for i in rows]
-    return sorted(best.values()), {
+    kept = sorted(best.values())
+    if len({images[row] for row in kept}) < len(kept):
+        raise ConfigError(
+            f"data.manifest.image_pattern={pattern} gives one image to several frames",
+            remedy=f"write {{video}} and {{frame}} where their values go, as in {CROPS}",
+        )
+    return kept, {
         "image": images,
         "video": names if several else list(found.videos),
         "frame": [str(frame) for frame in found.frames],

@@ -23,6 +23,9 @@ from mtl_face.errors import AnnotationError
 ALIGNED = "{video}_aligned/frame_det_{face:02}_{frame:06}.bmp"
 """Where OpenFace 2 itself puts the aligned face of a frame."""
 
+PHOTO, ALIGNED_PHOTO = "{video}.jpg", "{video}_aligned/face_det_{face:06}.bmp"
+"""A photo, and where OpenFace 2 puts the aligned faces in it."""
+
 _UNIT = re.compile(r"au0*([1-9][0-9]?)_([rc])", re.ASCII)
 _NOT_PEOPLE = "labels are what OpenFace says, not what people saw"
 
@@ -65,7 +68,9 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
         own = {name: table[name] for name in ("video", "frame") if name in table}
         rows, places = list(range(len(lines))), {"image": table[image], **own}
     else:
-        rows, places = frames.cells(place, _faces(columns, faults, place), _pattern(path, place))
+        rows, places = frames.cells(
+            place, _faces(columns, faults, place), _pattern(path, place, photo="frame" not in table)
+        )
         counts[frames.OTHER_FACES] = len(lines) - len(rows)
     what = "occurrences (AU01_c)" if kind == "c" else "intensities (AU01_r) over the threshold"
     return Labels(
@@ -93,11 +98,14 @@ def _faces(columns: Columns, faults: FaultList, place: Place) -> frames.Faces:
     )
 
 
-def _pattern(path: Path, place: Place) -> str:
+def _pattern(path: Path, place: Place, *, photo: bool) -> str:
+    """Where the images are: OpenFace's own, if they are there and others are not."""
+    own, usual = (ALIGNED_PHOTO, PHOTO) if photo else (ALIGNED, frames.CROPS)
     video = place.video_of(path)
-    if (place.image_root / f"{video}_aligned").is_dir() and not (place.image_root / video).is_dir():
-        return ALIGNED
-    return frames.CROPS
+    others = place.image_root / (frames.fill(PHOTO, video, 0) if photo else video)
+    return (
+        own if (place.image_root / f"{video}_aligned").is_dir() and not others.exists() else usual
+    )
 
 
 def _is_openface3(names: set[str]) -> bool:
@@ -111,7 +119,7 @@ def _convert3(columns: Columns, faults: FaultList, place: Place) -> Labels:
         rows = range(len(lines))
         images = frames.below(table["image_path"], place.image_root)
         found = frames.Faces(images, [0] * len(lines), [0] * len(lines), _scores(table))
-        rows, _ = frames.cells(place, found, "{frame}")
+        rows, _ = frames.cells(place, found, "{video}")
         places = photos(images)
     else:
         found = frames.Faces(

@@ -35,7 +35,7 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
     else:
         images = frames.below(sources, place.image_root)
         found = frames.Faces(images, [0] * len(lines), [0] * len(lines), scores)
-        rows, _ = frames.cells(place, found, "{frame}")
+        rows, _ = frames.cells(place, found, "{video}")
         places = photos(images)
     labels = {name: table[name] for name in tasks.VA_NAMES if name in table}
     for name, cells in table.items():

@@ -15,7 +15,8 @@ def test_patterns_of_images():
     assert frames.fill("{video}_aligned/d_{face:02}_{frame:06}.bmp", "a", 7, 1) == (
         "a_aligned/d_01_000007.bmp"
     )
-    for pattern in ("{video}.jpg", "{frame.__class__}", "{0}/{frame}", "{frame}}", "{frame:>5}"):
+    assert frames.fill("{video}.jpg", "a", 7) == "a.jpg"
+    for pattern in ("{frame.__class__}", "{0}/{frame}", "{frame}}", "{frame:>5}"):
         with pytest.raises(ConfigError, match="image_pattern"):
             frames.fill(pattern, "a", 7)
 
@@ -39,6 +40,11 @@ def test_a_pattern_with_the_face_keeps_all():
     assert rows == [0, 1, 2]
     assert cells["image"] == ["a/0_1.jpg", "a/1_1.jpg", "a/0_2.jpg"]
     assert cells["video"] == ["a_face0", "a_face1", "a_face0"]
+
+
+def test_a_pattern_without_the_frame_is_refused():
+    with pytest.raises(ConfigError, match="one image to several frames"):
+        frames.cells(place(image_pattern="{video}.jpg"), FACES, "")
 
 
 def test_paths_of_another_machine():

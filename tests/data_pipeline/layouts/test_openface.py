@@ -87,6 +87,22 @@ def test_a_folder_of_videos_and_their_aligned_faces(read, tmp_path):
     assert len(said) == 2  # once for all files
 
 
+def test_photos(read, tmp_path):
+    text = "face, confidence, AU01_r, AU01_c\n0, 0.9, 2, 1\n1, 0.8, 0, 0\n"
+    for name in ("a", "b"):
+        read(text, f"out/{name}.csv")
+    table, _ = read(name="out")
+    assert (list(table.image), units(table, 1)) == (["a.jpg", "b.jpg"], [1, 1])
+    (tmp_path / "out" / "b_aligned").mkdir()
+    table, _ = read(name="out", images=tmp_path / "out")
+    assert list(table.image) == [
+        "a.jpg",
+        "b_aligned/face_det_000000.bmp",
+        "b_aligned/face_det_000001.bmp",
+    ]
+    assert units(table, 1) == [1, 1, 0]
+
+
 def test_an_image_column_of_the_user(read):
     text = "image,AU01_r,AU01_c,success\nx/a.jpg,2.5,1,1\nx/b.jpg,0,0,0\n"
     found, _ = read(text)
