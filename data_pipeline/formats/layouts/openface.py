@@ -27,6 +27,7 @@ PHOTO, ALIGNED_PHOTO = "{video}.jpg", "{video}_aligned/face_det_{face:06}.bmp"
 """A photo, and where OpenFace 2 puts the aligned faces in it."""
 
 _UNIT = re.compile(r"au0*([1-9][0-9]?)_([rc])", re.ASCII)
+_PLACES = ("image", "video", "frame")
 _NOT_PEOPLE = "labels are what OpenFace says, not what people saw"
 
 
@@ -63,6 +64,11 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
     for name, cells in units.items():
         units[name] = ["" if no else cell for cell, no in zip(cells, failed, strict=True)]
     counts = {"rows of success 0, without a tracked face, have no labels": sum(failed)}
+    added = {
+        known: table[name]
+        for name in table
+        if (known := known_name(name)) not in (None, *_PLACES) and not _UNIT.fullmatch(name)
+    }
     image = next((name for name in table if known_name(name) == "image"), None)
     if image is not None:
         own = {name: table[name] for name in ("video", "frame") if name in table}
@@ -75,7 +81,7 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
     what = "occurrences (AU01_c)" if kind == "c" else "intensities (AU01_r) over the threshold"
     return Labels(
         faults,
-        take(columns, rows, **places, **units),
+        take(columns, rows, **places, **{**units, **added}),
         au_threshold=place.settings.au_threshold,
         remarks=(f"action units are the {what}; {_NOT_PEOPLE}",),
         counts=counts,

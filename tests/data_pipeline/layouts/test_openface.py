@@ -104,9 +104,11 @@ def test_photos(read, tmp_path):
 
 
 def test_an_image_column_of_the_user(read):
-    text = "image,AU01_r,AU01_c,success\nx/a.jpg,2.5,1,1\nx/b.jpg,0,0,0\n"
-    found, _ = read(text)
+    text = "path,AU01_r,AU01_c,success,valence,au24\nx/a.jpg,2.5,1,1,0.5,1\nx/b.jpg,0,0,0,,\n"
+    found, _ = read(text, video_from="image")
     assert list(found.image) == ["x/a.jpg", "x/b.jpg"]
+    assert list(found.valence) == pytest.approx([0.5, np.nan], nan_ok=True)  # added by the user
+    assert units(found, 24) == pytest.approx([1, np.nan], nan_ok=True)
     assert units(found, 1) == pytest.approx([1, np.nan], nan_ok=True)
 
 
