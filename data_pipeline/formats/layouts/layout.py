@@ -152,7 +152,7 @@ def folder_below(folder: Path, image_root: Path) -> str:
     if below.startswith(".."):
         raise ConfigError(
             f"the images are in {folder}, which is not below {image_root}",
-            remedy="set data.image_folder to a folder above them: --config.data.image_folder=.",
+            remedy="set data.image_folder to a folder above them, as data.image_folder=.",
         )
     return below
 

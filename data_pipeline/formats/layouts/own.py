@@ -44,7 +44,7 @@ def _read(place: Place) -> Iterator[Labels]:
                 path=file,
                 line=1,
                 remedy="name its columns in their order, as in "
-                "--config.data.manifest.columns=image,expression, or put a header line above it",
+                "data.manifest.columns=image,expression, or put a header line above it",
             )
         if header is not None and not is_row(first):
             raise AnnotationError(
