@@ -83,6 +83,7 @@ def read(
         counts.update(labels.counts)
         remarks |= dict.fromkeys(labels.remarks)
         if not labels.columns.lines:
+            labels.faults.raise_if_any()
             continue
         lines: list[str] = []
         parts.append(
