@@ -197,7 +197,8 @@ class DataSetConfig(Section, affects="data"):
         "s_aff_wild2",
         "s_aff_wild2: a folder in the layout of the multi-task challenge of ABAW 4, 7 and 11; "
         "abaw3_mtl: of ABAW 3; per_video: of the one-task challenges; "
-        "manifest: a CSV or Parquet table of any images; "
+        "manifest: a CSV or Parquet table of any images, or labels as other data sets and tools "
+        "have them (docs/layouts.md); "
         "rendered_faces: the embedded data set, made if absent",
         choices=("s_aff_wild2", "abaw3_mtl", "per_video", "manifest", "rendered_faces"),
     )

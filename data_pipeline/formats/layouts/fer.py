@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from data_pipeline.formats.expression_maps import find_map
 from data_pipeline.formats.layouts.layout import (
@@ -98,7 +99,7 @@ def _convert_votes(columns: Columns, faults: FaultList, place: Place) -> Labels:
 
 def count_votes(
     columns: Columns, faults: FaultList, expression_map: str, rows: list[int]
-) -> tuple[np.ndarray, list[str], dict[str, int]]:
+) -> tuple[npt.NDArray[np.float64], list[str], dict[str, int]]:
     """Votes for the eight expressions, the winner of each row, and why rows have none.
 
     Float64 [N, E] and N words, of all rows; counts of `rows` alone. A cell that is no number of
@@ -129,7 +130,7 @@ def count_votes(
     return votes_NE, words, counts
 
 
-def _votes(columns: Columns, faults: FaultList) -> np.ndarray:
+def _votes(columns: Columns, faults: FaultList) -> npt.NDArray[np.float64]:
     """The ten columns of votes, float64 [N, 10], 0 where they have a fault."""
     votes_NK = np.zeros((len(columns.lines), len(VOTES)))
     for column, name in enumerate(VOTES):

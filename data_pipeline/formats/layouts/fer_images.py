@@ -10,7 +10,7 @@ Dimension letters: K kinds of votes.
 """
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,8 @@ def write(
     """
     pixel_list = source / PIXEL_LIST if source.is_dir() else source
     first = (peek(pixel_list) or [[]])[0]
-    names = [cell.lower() for cell in first]
-    if not {"emotion", "pixels", "usage"} <= set(names):
+    header = [cell.lower() for cell in first]
+    if not {"emotion", "pixels", "usage"} <= set(header):
         raise AnnotationError(
             "no list of FER2013: it has the columns emotion, pixels and Usage",
             path=pixel_list,
@@ -64,7 +64,7 @@ def write(
         raise WorkdirError(
             "exists and is not an empty folder", path=output, remedy="name a new one as --output"
         )
-    wanted = {name for name, low in zip(first, names, strict=True) if low in ("emotion", "usage")}
+    wanted = {name for name, low in zip(first, header, strict=True) if low in ("emotion", "usage")}
     columns = read_columns(pixel_list, lambda name: name in wanted)
     columns = Columns(
         {name.lower(): cells for name, cells in columns.cells.items()}, [], columns.lines
@@ -72,18 +72,18 @@ def write(
     faults = FaultList(pixel_list)
     usage = usages(columns, faults)
     faults.raise_if_any()
-    labels = (
-        _votes(pixel_list.parent, len(usage), say) if with_votes else _classes(columns, pixel_list)
-    )
+    if with_votes:
+        names, labels = _votes(pixel_list.parent, usage, say)
+    else:
+        names, labels = _classes(columns, pixel_list)
     images = [
-        "" if name is None else f"{FOLDERS[said]}/{name or f'{row:05}.png'}"
-        for row, (name, said) in enumerate(zip(labels.pop("name"), usage, strict=True))
+        f"{FOLDERS[said]}/{name}" if name else "" for name, said in zip(names, usage, strict=True)
     ]
     with files.replacing_folder(output, otherwise="or name another folder as --output") as folder:
         crops = folder / DataSetConfig.image_folder
         for name in FOLDERS.values():
             (crops / name).mkdir(parents=True)
-        for row, pixels in _pictures(pixel_list, names.index("pixels")):
+        for row, pixels in _pictures(pixel_list, header.index("pixels")):
             if images[row]:
                 Image.fromarray(pixels).save(crops / images[row])
             if row % _REPORT_EVERY == 0 or row == len(usage) - 1:
@@ -97,28 +97,30 @@ def write(
     return output
 
 
-def _classes(columns: Columns, path: Path) -> dict[str, list[str | None]]:
-    """The expression of each row as a word; `name` is empty: the row's number names its image."""
+def _classes(columns: Columns, path: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """Name of each row's image, its number from 0, and the column `expression` in words."""
     faults = FaultList(path)
-    words: list[str | None] = []
+    words = []
     for line, cell in zip(columns.lines, columns.cells["emotion"], strict=True):
         label = cell.strip()
         word = MAPS["fer2013"].get(label) if label.isdigit() else None
-        words.append(word)
+        words.append(word or "")
         if word is None:
             faults.add(line, f"emotion is {quoted(label, 40)}", "it is a class from 0 to 6")
     faults.raise_if_any()
-    return {"name": [""] * len(words), "expression": words}
+    return [f"{row:05}.png" for row in range(len(words))], {"expression": words}
 
 
-def _votes(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, list[str | None]]:
-    """FERPlus's name of each row's image, None without one; its winner, and its votes."""
+def _votes(
+    folder: Path, usage: Sequence[str], say: Callable[[str], None]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """FERPlus's name of each row's image, empty without one; the columns of labels and votes."""
     path = folder / VOTE_LIST
     columns = read_columns(path, lambda name: name.lower() in ("usage", "image name", *VOTES))
     columns = Columns(
         {name.lower(): cells for name, cells in columns.cells.items()}, [], columns.lines
     )
-    absent = [name for name in ("image name", *VOTES) if name not in columns.cells]
+    absent = [name for name in ("usage", "image name", *VOTES) if name not in columns.cells]
     if absent:
         raise AnnotationError(
             f"no votes of FERPlus: there is no column {absent[0]}",
@@ -126,14 +128,18 @@ def _votes(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, li
             line=1,
             remedy=f"name the folder that holds {PIXEL_LIST} and {VOTE_LIST} as --source",
         )
-    if len(columns.lines) != count:
+    together = "the two lists belong together row by row: take both as they were handed out"
+    if len(columns.lines) != len(usage):
         raise AnnotationError(
-            f"{len(columns.lines):,} rows, {PIXEL_LIST} has {count:,}",
+            f"{len(columns.lines):,} rows, {PIXEL_LIST} has {len(usage):,}",
             path=path,
-            remedy="the two lists belong together row by row: take both as they were handed out",
+            remedy=together,
         )
     names = [cell.strip() for cell in columns.cells["image name"]]
     faults = FaultList(path)
+    for line, own, other in zip(columns.lines, usages(columns, faults), usage, strict=True):
+        if own != other:
+            faults.add(line, f"Usage is {own} here, and {other} in {PIXEL_LIST}", together)
     for line, name in zip(columns.lines, names, strict=True):
         if name and not (name.isascii() and name.removesuffix(".png").isalnum()):
             faults.add(line, f"{quoted(name, 40)} is no name of an image", "as in fer0000001.png")
@@ -142,18 +148,15 @@ def _votes(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, li
     faults.raise_if_any()
     for what, number in {
         **counts,
-        "rows without an image name are left out": count - len(rows),
+        "rows without an image name are left out": len(usage) - len(rows),
     }.items():
         if number:
             say(f"{number:,} {what}")
-    return {
-        "name": [name or None for name in names],
-        "expression": [*words],
-        **{
-            name: [f"{votes:g}" for votes in votes_NE[:, column]]
-            for column, name in enumerate(VOTE_NAMES)
-        },
+    cells = {
+        name: [f"{votes:g}" for votes in votes_NE[:, column]]
+        for column, name in enumerate(VOTE_NAMES)
     }
+    return names, {"expression": words, **cells}
 
 
 def _pictures(path: Path, column: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:

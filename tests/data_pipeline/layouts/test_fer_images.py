@@ -120,6 +120,10 @@ def test_lists_that_do_not_belong_together(source, tmp_path):
     path.write_text(VOTES.rsplit("PrivateTest", 1)[0])
     with pytest.raises(AnnotationError, match=r"3 rows, fer2013\.csv has 4"):
         write(source, tmp_path / "new", with_votes=True)
+    path.write_text(VOTES.replace("PublicTest", "Training"))
+    with pytest.raises(AnnotationError, match="Usage is training here, and publictest in") as e:
+        write(source, tmp_path / "new", with_votes=True)
+    assert e.value.line == 4
     path.write_text(VOTES.replace("fer0000000.png", "../../x.png"))
     with pytest.raises(AnnotationError, match="no name of an image") as caught:
         write(source, tmp_path / "new", with_votes=True)
