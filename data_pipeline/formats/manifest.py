@@ -138,10 +138,8 @@ def to_table(
     )
 
 
-def majority(
-    votes_NK: npt.NDArray[np.float64], say: Callable[[str], None]
-) -> npt.NDArray[np.int64]:
-    """The class with most votes, int64 [N]; -1 where two share the first place or none has votes.
+def majority(votes_NK: npt.NDArray[np.float64], say: Callable[[str], None]) -> npt.NDArray[np.int8]:
+    """The class with most votes, int8 [N]; -1 where two share the first place or none has votes.
 
     K classes; NaN is no vote. Rows without one are counted through `say`.
     """
@@ -150,7 +148,7 @@ def majority(
     tied_N = (votes_NK == most_N[:, None]).sum(axis=1) > 1
     if tied := int((tied_N & (most_N > 0)).sum()):
         say(f"{tied} rows have two or more expressions with equally many votes: no label")
-    return np.where(tied_N | (most_N == 0), -1, votes_NK.argmax(axis=1))
+    return np.where(tied_N | (most_N == 0), -1, votes_NK.argmax(axis=1)).astype(np.int8)
 
 
 def known_name(column: str) -> str | None:

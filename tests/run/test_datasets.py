@@ -108,7 +108,7 @@ def test_a_message_names_the_setting_of_its_data_set(tmp_path, experiment, capsy
     """The settings of `data` itself have no effect on a mixture."""
     own = tmp_path / "own"
     (own / "cropped_aligned").mkdir(parents=True)
-    (own / "train.csv").write_text("image,au1\na.jpg,9\n")
+    (own / "train.csv").write_text("image,au1\na.jpg,8\n")
     mixture = [
         f"--config.data.mixture.wild.root={experiment.data}",
         f"--config.data.mixture.own.root={own}",
@@ -116,5 +116,5 @@ def test_a_message_names_the_setting_of_its_data_set(tmp_path, experiment, capsy
         "--config.data.validation=wild",
     ]
     result = experiment.run(capsys, "prepare", *mixture)
-    setting = "--config.data.mixture.own.manifest.missing_values=-1,-5,9"
+    setting = "--config.data.mixture.own.manifest.missing_values=-1,-5,8"
     assert_is_users_error(result, f" marks a missing label, {setting}")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from data_pipeline.formats.layouts.layout import Place
+from data_pipeline.formats.layouts.layout import Place, photos
 from data_pipeline.formats.user_files import WHITESPACE, Columns, FaultList
 from data_pipeline.formats.values import to_number
 from mtl_face.errors import ConfigError, quoted
@@ -81,6 +81,17 @@ def cells(place: Place, found: Faces, pattern: str) -> tuple[list[int], dict[str
         "video": names if several else list(found.videos),
         "frame": [str(frame) for frame in found.frames],
     }
+
+
+def cells_of_photos(
+    images: Sequence[str], scores: Sequence[float]
+) -> tuple[list[int], dict[str, list[str]]]:
+    """As `cells`, of photos in place of frames: of several faces in one the surest is kept."""
+    best: dict[str, int] = {}
+    for row, image in enumerate(images):
+        if image not in best or scores[row] > scores[best[image]]:
+            best[image] = row
+    return sorted(best.values()), photos(images)
 
 
 def whole_numbers(name: str, columns: Columns, faults: FaultList) -> list[int]:

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from data_pipeline.formats.layouts import frames
-from data_pipeline.formats.layouts.layout import Labels, Layout, Place, of_tables, photos, take
+from data_pipeline.formats.layouts.layout import Labels, Layout, Place, of_tables, take
 from data_pipeline.formats.manifest import known_name
 from data_pipeline.formats.user_files import WHITESPACE, Columns, FaultList
 from mtl_face import tasks
@@ -64,14 +64,9 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
     for name, cells in units.items():
         units[name] = ["" if no else cell for cell, no in zip(cells, failed, strict=True)]
     counts = {"rows of success 0, without a tracked face, have no labels": sum(failed)}
-    added = {
-        known: table[name]
-        for name in table
-        if (known := known_name(name)) not in (None, *_PLACES) and not _UNIT.fullmatch(name)
-    }
     image = next((name for name in table if known_name(name) == "image"), None)
     if image is not None:
-        own = {name: table[name] for name in ("video", "frame") if name in table}
+        own: dict[str, list[str]] = {name: table[name] for name in _PLACES[1:] if name in table}
         rows, places = list(range(len(lines))), {"image": table[image], **own}
     else:
         rows, places = frames.cells(
@@ -81,11 +76,21 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
     what = "occurrences (AU01_c)" if kind == "c" else "intensities (AU01_r) over the threshold"
     return Labels(
         faults,
-        take(columns, rows, **places, **{**units, **added}),
+        take(columns, rows, **places, **{**units, **_added(table)}),
         au_threshold=place.settings.au_threshold,
         remarks=(f"action units are the {what}; {_NOT_PEOPLE}",),
         counts=counts,
     )
+
+
+def _added(table: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Labels that a user put beside OpenFace's."""
+    named = {name: known_name(name) for name in table if not _UNIT.fullmatch(name)}
+    return {
+        known: table[name]
+        for name, known in named.items()
+        if known is not None and known not in _PLACES
+    }
 
 
 def _faces(columns: Columns, faults: FaultList, place: Place) -> frames.Faces:
@@ -122,11 +127,8 @@ def _is_openface3(names: set[str]) -> bool:
 def _convert3(columns: Columns, faults: FaultList, place: Place) -> Labels:
     table, lines = columns.cells, columns.lines
     if "image_path" in table:
-        rows = range(len(lines))
         images = frames.below(table["image_path"], place.image_root)
-        found = frames.Faces(images, [0] * len(lines), [0] * len(lines), _scores(table))
-        rows, _ = frames.cells(place, found, "{video}")
-        places = photos(images)
+        rows, places = frames.cells_of_photos(images, _scores(table))
     else:
         found = frames.Faces(
             videos=[frames.stem(cell) for cell in table["video_path"]],

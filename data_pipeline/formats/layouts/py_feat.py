@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_pipeline.formats.expression_maps import MAPS
 from data_pipeline.formats.layouts import frames
-from data_pipeline.formats.layouts.layout import Labels, Layout, Place, of_tables, photos, take
+from data_pipeline.formats.layouts.layout import Labels, Layout, Place, of_tables, take
 from data_pipeline.formats.manifest import known_name
 from data_pipeline.formats.user_files import Columns, FaultList
 from mtl_face import tasks
@@ -34,9 +34,7 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
         rows, places = frames.cells(place, found, frames.CROPS)
     else:
         images = frames.below(sources, place.image_root)
-        found = frames.Faces(images, [0] * len(lines), [0] * len(lines), scores)
-        rows, _ = frames.cells(place, found, "{video}")
-        places = photos(images)
+        rows, places = frames.cells_of_photos(images, scores)
     labels = {name: table[name] for name in tasks.VA_NAMES if name in table}
     for name, cells in table.items():
         unit = known_name(name)

@@ -42,6 +42,12 @@ def test_a_pattern_with_the_face_keeps_all():
     assert cells["video"] == ["a_face0", "a_face1", "a_face0"]
 
 
+def test_one_face_a_photo():
+    rows, cells = frames.cells_of_photos(["x/a.jpg", "b.jpg", "x/a.jpg"], [0.5, 0.1, 0.9])
+    assert rows == [1, 2]
+    assert cells["video"] == ["x/a", "b", "x/a"]
+
+
 def test_a_pattern_without_the_frame_is_refused():
     with pytest.raises(ConfigError, match="one image to several frames"):
         frames.cells(place(image_pattern="{video}.jpg"), FACES, "")
