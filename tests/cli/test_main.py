@@ -246,10 +246,10 @@ def test_a_bar_may_begin_its_line_anew(capsys):
 def test_settings_in_messages_are_flags(experiment, capsys):
     data = experiment.data / "mine"
     (data / "cropped_aligned").mkdir(parents=True)
-    (data / "train.csv").write_text("image,au1\na.jpg,9\n")
+    (data / "train.csv").write_text("image,au1\na.jpg,8\n")
     arguments = ["--config.data.kind=manifest", f"--config.data.root={data}"]
     result = experiment.run(capsys, "prepare", *arguments)
-    assert_is_users_error(result, " --config.data.manifest.missing_values=-1,-5,9")
+    assert_is_users_error(result, " --config.data.manifest.missing_values=-1,-5,8")
     assert "config.config" not in result[2]
 
 
