@@ -54,14 +54,17 @@ def _read_disfa(place: Place) -> Iterator[Labels]:
         found = frames.Faces(
             [subject] * len(numbers), numbers, [0] * len(numbers), [0] * len(numbers)
         )
-        rows, places = frames.cells(place, found, DISFA_IMAGES)
+        placed = frames.put_in_frames(place, found, DISFA_IMAGES)
         labels = {name: [unit.get(frame, "") for frame in numbers] for name, unit in units.items()}
         threshold = place.settings.au_threshold or DISFA_THRESHOLD
         yield Labels(
             place.faults(place.path / subject),
-            take(columns, rows, **places, **labels),
+            take(columns, placed.rows, **placed.cells, **labels),
             au_threshold=threshold,
-            remarks=(f"action units are present from intensity {threshold:g} on",),
+            remarks=(
+                f"action units are present from intensity {threshold:g} on",
+                *placed.remarks,
+            ),
             counts={"files end before others of their subject, and are missing there": shorter},
         )
 
@@ -107,10 +110,15 @@ def _convert_bp4d(columns: Columns, faults: FaultList, place: Place) -> Labels:
         faces=[0] * len(lines),
         scores=[0.0] * len(lines),
     )
-    rows, places = frames.cells(place, found, BP4D_IMAGES)
+    placed = frames.put_in_frames(place, found, BP4D_IMAGES)
     units = {f"au{int(name)}": cells for name, cells in table.items() if name != first}
     units, uncoded = without_nines(units)
-    return Labels(faults, take(columns, rows, **places, **units), counts=uncoded)
+    return Labels(
+        faults,
+        take(columns, placed.rows, **placed.cells, **units),
+        remarks=placed.remarks,
+        counts=uncoded,
+    )
 
 
 def without_nines(units: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, int]]:

@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from data_pipeline.formats.layouts.layout import Place, photos
 from data_pipeline.formats.user_files import WHITESPACE, Columns, FaultList
@@ -53,8 +54,16 @@ def fill(pattern: str, video: str, frame: int, face: int = 0) -> str:
     return _FIELD.sub(lambda match: values[match[1]].zfill(int(match[2] or 0)), pattern)
 
 
-def cells(place: Place, found: Faces, pattern: str) -> tuple[list[int], dict[str, list[str]]]:
-    """Which rows to keep, and the cells image, video and frame of all rows.
+class Placed(NamedTuple):
+    """Which rows to keep, the cells image, video and frame of all rows, and what was taken."""
+
+    rows: list[int]
+    cells: dict[str, list[str]]
+    remarks: tuple[str, ...]
+
+
+def put_in_frames(place: Place, found: Faces, pattern: str) -> Placed:
+    """The image of each row, by the setting `image_pattern` or else `pattern`.
 
     A pattern without {face} stands for one image a frame, so that of several faces the one with
     the highest score is kept. With it all are, and each face is a video of its own. ConfigError if
@@ -76,22 +85,21 @@ def cells(place: Place, found: Faces, pattern: str) -> tuple[list[int], dict[str
             f"data.manifest.image_pattern={pattern} gives one image to several frames",
             remedy=f"write {{video}} and {{frame}} where their values go, as in {CROPS}",
         )
-    return kept, {
+    cells = {
         "image": images,
         "video": names if several else list(found.videos),
         "frame": [str(frame) for frame in found.frames],
     }
+    return Placed(kept, cells, (f"images are taken by data.manifest.image_pattern={pattern}",))
 
 
-def cells_of_photos(
-    images: Sequence[str], scores: Sequence[float]
-) -> tuple[list[int], dict[str, list[str]]]:
-    """As `cells`, of photos in place of frames: of several faces in one the surest is kept."""
+def put_in_photos(images: Sequence[str], scores: Sequence[float]) -> Placed:
+    """As `put_in_frames`, of photos that are named: of several faces in one the surest is kept."""
     best: dict[str, int] = {}
     for row, image in enumerate(images):
         if image not in best or scores[row] > scores[best[image]]:
             best[image] = row
-    return sorted(best.values()), photos(images)
+    return Placed(sorted(best.values()), photos(images), ())
 
 
 def whole_numbers(name: str, columns: Columns, faults: FaultList) -> list[int]:

@@ -67,18 +67,18 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
     image = next((name for name in table if known_name(name) == "image"), None)
     if image is not None:
         own: dict[str, list[str]] = {name: table[name] for name in _PLACES[1:] if name in table}
-        rows, places = list(range(len(lines))), {"image": table[image], **own}
+        placed = frames.Placed(list(range(len(lines))), {"image": table[image], **own}, ())
     else:
-        rows, places = frames.cells(
+        placed = frames.put_in_frames(
             place, _faces(columns, faults, place), _pattern(path, place, photo="frame" not in table)
         )
-        counts[frames.OTHER_FACES] = len(lines) - len(rows)
+        counts[frames.OTHER_FACES] = len(lines) - len(placed.rows)
     what = "occurrences (AU01_c)" if kind == "c" else "intensities (AU01_r) over the threshold"
     return Labels(
         faults,
-        take(columns, rows, **places, **{**units, **_added(table)}),
+        take(columns, placed.rows, **placed.cells, **{**units, **_added(table)}),
         au_threshold=place.settings.au_threshold,
-        remarks=(f"action units are the {what}; {_NOT_PEOPLE}",),
+        remarks=(f"action units are the {what}; {_NOT_PEOPLE}", *placed.remarks),
         counts=counts,
     )
 
@@ -128,7 +128,7 @@ def _convert3(columns: Columns, faults: FaultList, place: Place) -> Labels:
     table, lines = columns.cells, columns.lines
     if "image_path" in table:
         images = frames.below(table["image_path"], place.image_root)
-        rows, places = frames.cells_of_photos(images, _scores(table))
+        placed = frames.put_in_photos(images, _scores(table))
     else:
         found = frames.Faces(
             videos=[frames.stem(cell) for cell in table["video_path"]],
@@ -139,18 +139,21 @@ def _convert3(columns: Columns, faults: FaultList, place: Place) -> Labels:
             faces=frames.whole_numbers("face_id", columns, faults),
             scores=_scores(table),
         )
-        rows, places = frames.cells(place, found, frames.CROPS)
+        placed = frames.put_in_frames(place, found, frames.CROPS)
     return Labels(
         faults,
-        take(columns, rows, **places, expression=table["emotion"]),
+        take(columns, placed.rows, **placed.cells, expression=table["emotion"]),
         expression_map=place.expression_map("affectnet"),
         remarks=(
             f"its eight action units are not read, because OpenFace 3 does not say which they "
             f"are; {_NOT_PEOPLE}",
+            *placed.remarks,
         ),
         counts={
-            frames.OTHER_FACES: len(lines) - len(rows),
-            "rows without a face have no label": sum(not table["emotion"][row] for row in rows),
+            frames.OTHER_FACES: len(lines) - len(placed.rows),
+            "rows without a face have no label": sum(
+                not table["emotion"][row] for row in placed.rows
+            ),
         },
     )
 

@@ -31,10 +31,10 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
             faces=[0] * len(lines),
             scores=scores,
         )
-        rows, places = frames.cells(place, found, frames.CROPS)
+        placed = frames.put_in_frames(place, found, frames.CROPS)
     else:
         images = frames.below(sources, place.image_root)
-        rows, places = frames.cells_of_photos(images, scores)
+        placed = frames.put_in_photos(images, scores)
     labels = {name: table[name] for name in tasks.VA_NAMES if name in table}
     for name, cells in table.items():
         unit = known_name(name)
@@ -43,18 +43,21 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
     emotions = {name: cells for name, cells in table.items() if name in _EMOTIONS}
     if emotions:
         labels["expression"] = [_likeliest(emotions, row) for row in range(len(lines))]
-    empty = [all(cells[row].lower() in ("", "nan") for cells in labels.values()) for row in rows]
+    empty = [
+        all(cells[row].lower() in ("", "nan") for cells in labels.values()) for row in placed.rows
+    ]
     return Labels(
         faults,
-        take(columns, rows, **places, **labels),
+        take(columns, placed.rows, **placed.cells, **labels),
         au_threshold=place.settings.au_threshold or 0.5,
         remarks=(
             "action units are present from a probability of "
             f"{place.settings.au_threshold or 0.5:g} on, expressions the most probable ones; "
             "labels are what Py-Feat says, not what people saw",
+            *placed.remarks,
         ),
         counts={
-            frames.OTHER_FACES: len(lines) - len(rows),
+            frames.OTHER_FACES: len(lines) - len(placed.rows),
             "rows without a face have no labels": sum(empty),
         },
     )

@@ -35,6 +35,7 @@ def test_disfa(read, disfa):
     assert said == [
         "ActionUnit_Labels is read as DISFA's files of action units (data.manifest.layout=disfa)",
         "action units are present from intensity 2 on",
+        "images are taken by data.manifest.image_pattern=LeftVideo{video}_comp/{frame:05}.jpg",
         "2 files end before others of their subject, and are missing there",
     ]
 
@@ -79,7 +80,7 @@ def test_bp4d(read):
     assert units(table, 4) == pytest.approx([np.nan, 0], nan_ok=True)
     assert units(table, 12) == pytest.approx([0, np.nan], nan_ok=True)
     assert units(table, 2) == [1, 1]
-    assert said[1:] == ["2 action units are 9 (not coded) and count as missing"]
+    assert said[2:] == ["2 action units are 9 (not coded) and count as missing"]
 
 
 def test_a_folder_of_bp4d_by_subject(read):

@@ -29,28 +29,31 @@ FACES = frames.Faces(["a", "a", "a"], [1, 1, 2], [0, 1, 0], [0.5, 0.9, 0.1])
 
 
 def test_one_face_a_frame():
-    rows, cells = frames.cells(place(), FACES, frames.CROPS)
+    rows, cells, remarks = frames.put_in_frames(place(), FACES, frames.CROPS)
+    assert remarks == ("images are taken by data.manifest.image_pattern={video}/{frame:05}.jpg",)
     assert rows == [1, 2]  # the surer one of the first frame
     assert cells["image"] == ["a/00001.jpg", "a/00001.jpg", "a/00002.jpg"]
     assert cells["video"] == ["a", "a", "a"]
 
 
 def test_a_pattern_with_the_face_keeps_all():
-    rows, cells = frames.cells(place(image_pattern="{video}/{face}_{frame}.jpg"), FACES, "")
+    rows, cells, _ = frames.put_in_frames(
+        place(image_pattern="{video}/{face}_{frame}.jpg"), FACES, ""
+    )
     assert rows == [0, 1, 2]
     assert cells["image"] == ["a/0_1.jpg", "a/1_1.jpg", "a/0_2.jpg"]
     assert cells["video"] == ["a_face0", "a_face1", "a_face0"]
 
 
 def test_one_face_a_photo():
-    rows, cells = frames.cells_of_photos(["x/a.jpg", "b.jpg", "x/a.jpg"], [0.5, 0.1, 0.9])
+    rows, cells, _ = frames.put_in_photos(["x/a.jpg", "b.jpg", "x/a.jpg"], [0.5, 0.1, 0.9])
     assert rows == [1, 2]
     assert cells["video"] == ["x/a", "b", "x/a"]
 
 
 def test_a_pattern_without_the_frame_is_refused():
     with pytest.raises(ConfigError, match="one image to several frames"):
-        frames.cells(place(image_pattern="{video}.jpg"), FACES, "")
+        frames.put_in_frames(place(image_pattern="{video}.jpg"), FACES, "")
 
 
 def test_paths_of_another_machine():

@@ -43,6 +43,7 @@ def test_occurrences_are_the_labels(read):
     assert said[1:] == [
         "action units are the occurrences (AU01_c); labels are what OpenFace says, not what people "
         "saw",
+        "images are taken by data.manifest.image_pattern={video}/{frame:05}.jpg",
         "1 rows of success 0, without a tracked face, have no labels",
     ]
 
@@ -84,7 +85,7 @@ def test_a_folder_of_videos_and_their_aligned_faces(read, tmp_path):
         "P01/trial1/00001.jpg",
         "P02/trial1_aligned/frame_det_00_000001.bmp",
     ]
-    assert len(said) == 2  # once for all files
+    assert len(said) == 4  # each line once for all files
 
 
 def test_photos(read, tmp_path):
@@ -138,7 +139,7 @@ def test_openface3_gives_expressions_alone(read):
     assert list(found.expression) == [4, -1]  # Happiness
     assert np.isnan(found.au).all()
     assert "eight action units are not read" in said[1]
-    assert said[3:] == [
+    assert said[4:] == [
         "1 rows of further faces in a frame are left out: the surest face is taken",
         "1 rows without a face have no label",
     ]

@@ -26,7 +26,7 @@ def test_video(read):
     assert units(table, 4) == pytest.approx([1, np.nan], nan_ok=True)
     assert list(table.expression) == [4, -1]
     assert "labels are what Py-Feat says, not what people saw" in said[1]
-    assert said[2:] == [
+    assert said[3:] == [
         "1 rows of further faces in a frame are left out: the surest face is taken",
         "1 rows without a face have no labels",
     ]
