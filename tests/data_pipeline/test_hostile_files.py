@@ -102,7 +102,7 @@ READERS = {
     **{f"layout {name}": (read_layout, text) for name, text in LAYOUTS.items()},
 }
 
-WITHOUT_LINE = {"parquet", "map", "layout ferplus", "layout raf_db"}
+WITHOUT_LINE = {"parquet", "map", "layout affectnet", "layout ferplus", "layout raf_db"}
 """Readers of files that need not have a line to name."""
 
 

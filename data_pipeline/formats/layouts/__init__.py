@@ -97,14 +97,14 @@ def read(
             )
         )
         of_tables |= dict.fromkeys(lines)
-    for line in (*remarks, *shortened(list(of_tables), _MOST_LINES)):
+    left_out = [f"{count:,} {what}" for what, count in counts.items() if count]
+    for line in (*remarks, *shortened(list(of_tables), _MOST_LINES), *left_out):
         say(line)
-    for what, count in counts.items():
-        if count:
-            say(f"{count:,} {what}")
     if not parts:
         raise AnnotationError(
-            f"no row is of the {split} set", path=path, remedy="name another file or folder"
+            "; ".join([f"no row is left for the {split} set", *left_out]),
+            path=path,
+            remedy="name another file or folder as the annotations of this set",
         )
     table = parts[0] if len(parts) == 1 else FrameTable.joined(parts)
     return _of_split(table, place)

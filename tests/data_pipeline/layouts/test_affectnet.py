@@ -34,6 +34,11 @@ def test_list(read, header):
     ]
 
 
+def test_a_list_that_is_left_out_whole(read):
+    with pytest.raises(AnnotationError, match=r"no row is left for the train set; 1 rows name"):
+        read(HEADER + ROWS.splitlines()[2])
+
+
 def test_maps_of_the_settings_go_first(read):
     row = "1/a.jpg,1,2,200,200,12.5;30.1,4,0,0\n"
     assert read(HEADER + row)[0].expression[0] == 3  # Fear

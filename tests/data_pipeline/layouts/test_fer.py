@@ -44,7 +44,7 @@ def test_usage_is_the_split(read):
     assert caught.value.line == 7
     with pytest.raises(AnnotationError, match="Usage is 'train', not Training"):
         read(HEADER + "Train,fer0000000.png,4,0,0,1,3,2,0,0,0,0\n")
-    with pytest.raises(AnnotationError, match="no row is of the validation set"):
+    with pytest.raises(AnnotationError, match="no row is left for the validation set"):
         read(HEADER + "Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0\n", split="validation")
 
 
