@@ -14,18 +14,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="channel order of its first convolution, if the file does not say",
     )
+    parser.add_argument(
+        "--prefix",
+        help="what stands before the names of the network to take, if the file holds several",
+    )
 
 
 def run(config: None, options: argparse.Namespace) -> int:
     from mtl_face.weights import backbone
 
     order = None if options.channels == "auto" else options.channels
-    loaded = backbone.load_backbone(options.path, channel_order=order)
+    loaded = backbone.load_backbone(options.path, channel_order=order, prefix=options.prefix)
     print("\n".join(backbone.describe(loaded, str(options.path))))
     file = shlex.quote(str(options.path))
     settings = {"backbone.init_from": file, **backbone.needed_settings(loaded)}
     if order is not None:
         settings["backbone.init_channels"] = order
+    if options.prefix is not None:
+        settings["backbone.init_prefix"] = shlex.quote(options.prefix)
     print("next: python run.py train --config=configs/paper.py --workdir=DIR \\")
     print(" \\\n".join(f"    {flag}" for flag in backbone.flags(settings)))
     return 0

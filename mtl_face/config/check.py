@@ -212,12 +212,13 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             f"and the backbone a stem and {stages} stages",
             f"give {1 + stages} values, the stem's first, or one for all",
         )
-    if backbone.init_channels != "auto" and backbone.init_from is None:
-        yield (
-            f"model.backbone.init_channels is {backbone.init_channels!r}, "
-            "but model.backbone.init_from names no file",
-            "set model.backbone.init_from, or leave init_channels out",
-        )
+    for name, unset in (("init_channels", "auto"), ("init_prefix", None)):
+        value = getattr(backbone, name)
+        if value != unset and backbone.init_from is None:
+            yield (
+                f"model.backbone.{name} is {value!r}, but model.backbone.init_from names no file",
+                f"set model.backbone.init_from, or leave {name} out",
+            )
     if config.augmentation.zoom[0] > config.augmentation.zoom[1]:
         yield (
             f"augmentation.zoom is {config.augmentation.zoom}, the smaller comes first",

@@ -334,6 +334,13 @@ class BackboneConfig(Section, affects="network", step=True):
         step=False,
         training_only=True,
     )
+    init_prefix: str | None = setting(
+        None,
+        "what stands before the names of the network to take, where that file holds several",
+        affects="place",
+        step=False,
+        training_only=True,
+    )
     batch_norm_momentum: float = setting(
         0.9,
         "share of the old running statistics kept at a step",

@@ -11,12 +11,19 @@ from mtl_face.config import ModelConfig
 from mtl_face.errors import WeightsError, shortened
 from mtl_face.model.geometry import VARIANTS, BackboneVariant, ChannelOrder
 from mtl_face.weights import exported, resnet_in_file
-from mtl_face.weights.file_content import FileContent
+from mtl_face.weights.file_content import FileContent, shown
 from mtl_face.weights.formats import open_weights
 from mtl_face.weights.resnet_in_file import RESNET50, Architecture, ResNetInFile, shape_text
 
 _VGGFACE2_CLASSES = 8631
 _IMAGENET_CLASSES = 1000
+
+_CLASSIFIERS = ("fc.weight", "classifier.weight", "classifier_low_dim.weight")
+
+_SAME_NAMES = (
+    "names cannot tell torchvision's ResNet50 from timm's resnetblur50 and resnetaa50, nor from "
+    "one converted from Caffe or TensorFlow, which compute other maps"
+)
 
 _TOLERANCE = 1e-3
 """Of input means and deviations that count as the same, in units of 0..255."""
@@ -55,6 +62,7 @@ def load_backbone(
     *,
     variant: str | None = None,
     channel_order: ChannelOrder | None = None,
+    prefix: str | None = None,
     architecture: Architecture = RESNET50,
 ) -> LoadedBackbone:
     """Reads the weights of a ResNet50, whatever the format; the name of the file says nothing.
@@ -63,8 +71,9 @@ def load_backbone(
         path: a file of Keras-VGGFace, VGGFace2 (PyTorch, MatConvNet, the port's pickle),
             torchvision or timm, or an export of this package (folder or safetensors).
         variant: key of `VARIANTS` for a file that does not tell its geometry (torchvision's names
-            without a classifier); where the file tells it, the file is right.
+            without ImageNet's classifier); where the file tells it, the file is right.
         channel_order: order of the first convolution's channels, for a file that does not tell it.
+        prefix: what stands before the names of the network, for a file that holds several.
         architecture: size that a foreign file must have; an export has its own.
 
     Raises:
@@ -74,8 +83,8 @@ def load_backbone(
     path = Path(path).expanduser()
     with open_weights(path) as content:
         card = content.card or {}
-        found = resnet_in_file.find(content, None if card else architecture, path)
-        known, trained_on, note = _geometry(content, found, variant, path)
+        found = resnet_in_file.find(content, None if card else architecture, path, prefix)
+        known, trained_on, notes = _geometry(content, found, variant)
         order = content.channel_order
         if order and channel_order and channel_order != order:
             raise WeightsError(
@@ -85,11 +94,14 @@ def load_backbone(
             )
         if order is None and channel_order is None and found.scheme == "caffe":
             order = "rgb"
-            note = (
+            notes.append(
                 "the file does not say the channel order of its first convolution; taken as RGB, "
                 "as the group's own PyTorch script feeds it. If it is of the BGR kind, set "
                 "--config.model.backbone.init_channels=bgr"
             )
+        if content.passed_over:
+            names = ", ".join(shortened(content.passed_over, _MOST_LEFT_OUT, shown))
+            notes.append(f"it holds more than tensors, which was passed over and not run: {names}")
         order = order or channel_order or known.channel_order
         known = dataclasses.replace(known, channel_order=order)
         arrays = resnet_in_file.read(found, flip_channels=order == "bgr", path=path)
@@ -121,7 +133,7 @@ def load_backbone(
             architecture=found.architecture,
             source=source,
             left_out=[(entry.name, entry.shape) for entry in found.left_out.values()],
-            notes=[] if note is None else [note],
+            notes=notes,
         )
 
 
@@ -168,48 +180,63 @@ def describe(backbone: LoadedBackbone, path: str) -> list[str]:
     """What a file is, what of it is used and what is not, in lines to print."""
     source, variant = backbone.source, backbone.variant
     turned = ", turned to RGB" if variant.channel_order == "bgr" else ""
-    left_out = [f"{name} {shape_text(shape)}" for name, shape in backbone.left_out]
-    shown = ", ".join(shortened(left_out, _MOST_LEFT_OUT))
+    left_out = [f"{shown(name)} {shape_text(shape)}" for name, shape in backbone.left_out]
+    others = ", ".join(shortened(left_out, _MOST_LEFT_OUT))
     lines = [
         f"initial weights: {path} (sha256 {source['sha256'][:12]}...)",
         f"  {source['format']}: {backbone.architecture}",
         f"  geometry {variant.name}; first convolution in {variant.channel_order.upper()}{turned}",
         f"  matched {source['convolutions']} convolutions and {source['batch_norms']} batch norms, "
         f"{source['parameters']:,} parameters, all of the right shape",
-        f"  left out, not of the backbone: {shown}" if left_out else "  left out: nothing",
+        f"  left out, not of the backbone: {others}" if left_out else "  left out: nothing",
     ]
     if "trained_on" in source:
-        lines.append(f"  trained on {', '.join(source['trained_on'])}, as its content tells")
+        lines.append(
+            f"  trained on {', '.join(source['trained_on'])}, as the size of its classifier tells"
+        )
     return lines + [f"  note: {note}" for note in backbone.notes]
 
 
 def _geometry(
-    content: FileContent, found: ResNetInFile, asked: str | None, path: Path
-) -> tuple[BackboneVariant, str | None, str | None]:
+    content: FileContent, found: ResNetInFile, asked: str | None
+) -> tuple[BackboneVariant, str | None, list[str]]:
     """Geometry, data set of the training, and what was assumed, as far as the content tells."""
     if content.card is not None:
-        return exported.backbone_variant(content.card, path), None, None
-    if found.scheme == "caffe":
-        return VARIANTS["keras" if content.family == "keras" else "caffe"], "VGGFace2", None
-    # Torchvision's names: ImageNet's networks have them, and ports of VGGFace2.
+        return exported.backbone_variant(content.card), None, []
     axis = 0 if content.kernel_layout == "OIHW" else -1
-    classes = {
+    heads = {
         entry.shape[axis]
         for name, entry in found.left_out.items()
-        if name.endswith("fc.weight") and entry.shape
+        if name.endswith(_CLASSIFIERS) and entry.shape
     }
-    if _VGGFACE2_CLASSES in classes:
-        return VARIANTS["caffe"], "VGGFace2", None
-    if _IMAGENET_CLASSES in classes:
-        return VARIANTS["torchvision"], "ImageNet", None
-    name = "caffe" if content.family == "numpy" else "torchvision"
+    trained_on = "VGGFace2" if _VGGFACE2_CLASSES in heads else None
+    if found.scheme == "caffe":
+        own = (
+            []
+            if trained_on
+            else [
+                "its names are those of the VGGFace2 release, but it has no classifier of "
+                f"{_VGGFACE2_CLASSES:,} classes: what it was trained on last, the file does not "
+                "say; state it in provenance.pretrained_on"
+            ]
+        )
+        return VARIANTS["keras" if content.family == "keras" else "caffe"], trained_on, own
+    # Torchvision's names: ImageNet's networks have them, and ports of VGGFace2.
+    if trained_on is None and _IMAGENET_CLASSES in heads:
+        return VARIANTS["torchvision"], "ImageNet", [_SAME_NAMES]
+    name = "caffe" if trained_on or content.family == "numpy" else "torchvision"
     if asked in ("caffe", "torchvision"):
         name = asked
     note = (
-        "without a known classifier the file does not say whether it is of VGGFace2 (variant "
-        f"caffe) or of ImageNet (variant torchvision); taken as {name}"
+        f"a classifier of {_VGGFACE2_CLASSES:,} classes tells VGGFace2, but not whether the "
+        "network is a port of the release (variant caffe, BGR) or torchvision's own (variant "
+        "torchvision, RGB)"
+        if trained_on
+        else "without a known classifier the file does not say whether it is of VGGFace2 (variant "
+        "caffe) or of ImageNet (variant torchvision)"
     )
-    return VARIANTS[name], None, note
+    note += f"; taken as {name}, which --config.model.backbone.variant changes"
+    return VARIANTS[name], trained_on, [note, *([_SAME_NAMES] if name == "torchvision" else [])]
 
 
 def _same(found: Any, needed: Any) -> bool:

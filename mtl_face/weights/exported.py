@@ -7,6 +7,7 @@ the orbax form alone.
 
 import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face import files, libraries
-from mtl_face.errors import WeightsError, shortened
+from mtl_face.errors import shortened
 from mtl_face.model.geometry import VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
 from mtl_face.weights import safetensors_file
 from mtl_face.weights.card import ExportError
-from mtl_face.weights.file_content import Entry, FileContent, first_bytes, words_of
+from mtl_face.weights.file_content import Budget, Entry, FileContent, first_bytes, words_of
 from mtl_face.weights.resnet_in_file import BATCH_NORM
 
 PARAMS = "params"
@@ -70,10 +71,10 @@ def tensor_differences(
     """How tensors differ from what `expected_by` ("the card", say) says, a line a tensor."""
 
     def words(tensor: tuple[tuple[int, ...], str] | None) -> str:
-        return "absent" if tensor is None else f"{tensor[1]} {list(tensor[0])}"
+        return "absent" if tensor is None else f"{tensor[1]} {list(tensor[0])}"[:80]
 
     lines = [
-        f"{name} is {words(found.get(name))}, {expected_by} says {words(expected.get(name))}"
+        f"{name:.100} is {words(found.get(name))}, {expected_by} says {words(expected.get(name))}"
         for name in sorted(expected.keys() | found.keys())
         if found.get(name) != expected.get(name)
     ]
@@ -144,26 +145,15 @@ def content(path: Path) -> FileContent:
     return FileContent(f"export of mtl_face ({form})", "ours", tensors, "HWIO", "rgb", card)
 
 
-def backbone_variant(card: Mapping[str, Any], path: Path) -> BackboneVariant:
-    """The geometry of an export's backbone, with the input that its card states, in RGB.
-
-    Raises:
-        WeightsError: the card of the file `path` does not say them.
-    """
-    try:
-        name = card["config"]["model"]["backbone"]["variant"]
-        mean, std = (tuple(map(float, card["input"][field])) for field in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3:
-            raise ValueError("input.mean and input.std need three numbers")
-        return dataclasses.replace(
-            VARIANTS[name], input_mean=mean, input_std=std, channel_order="rgb"
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"its card does not say the backbone's variant and input: {error}",
-            path=path,
-            remedy="export it again from its run",
-        ) from error
+def backbone_variant(card: Mapping[str, Any]) -> BackboneVariant:
+    """The geometry of an export's backbone, with the input that its card states, in RGB."""
+    mean, std = (tuple(map(float, card["input"][field])) for field in ("mean", "std"))
+    return dataclasses.replace(
+        VARIANTS[card["config"]["model"]["backbone"]["variant"]],
+        input_mean=mean,
+        input_std=std,
+        channel_order="rgb",
+    )
 
 
 def check_finite(tensors: Mapping[str, NDArray[Any]], place: Path) -> None:
@@ -254,6 +244,9 @@ def _load_orbax(folder: Path) -> dict[str, Any]:
         with ocp.StandardCheckpointer() as checkpointer:
             path = folder.absolute()
             metadata = checkpointer.metadata(path).item_metadata.tree
+            budget = Budget(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+            for leaf in jax.tree.leaves(metadata):
+                budget.take(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize)
             like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)
             return checkpointer.restore(path, like)
     except Exception as error:  # damaged files fail in whatever part of orbax meets them

@@ -14,6 +14,20 @@ from mtl_face.errors import WeightsError
 from mtl_face.files import unreadable
 from mtl_face.model.geometry import ChannelOrder
 
+_LONGEST_SHOWN = 100
+
+RESAVE_KERAS = (
+    "in Keras 3: load the model, then model.save('NEW.h5'), which writes the whole model as HDF5 "
+    "(model.save_weights does not)"
+)
+"""Remedy for the other files of Keras 3."""
+
+RESAVE_NUMPY = (
+    "in Python: safetensors.numpy.save_file({name: array, ...}, 'NEW.safetensors') with the arrays "
+    "of a state dict; those of an .npz are dict(numpy.load(FILE))"
+)
+"""Remedy for files of NumPy."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -26,6 +40,11 @@ class Entry:
     name: str
     shape: tuple[int, ...]
     read: Callable[[], NDArray[Any]]
+
+    @property
+    def shown(self) -> str:
+        """The name as people may see it."""
+        return shown(self.name)
 
     @classmethod
     def of(cls, name: str, array: NDArray[Any]) -> "Entry":
@@ -46,6 +65,8 @@ class FileContent:
         kernel_layout: axes of a convolution's kernel.
         channel_order: of the first convolution's input, where the file says it.
         card: what an export of this program says of itself.
+        passed_over: classes and functions that the file names and that are no tensors: nothing of
+            them is built or run.
     """
 
     format: str
@@ -54,6 +75,30 @@ class FileContent:
     kernel_layout: Literal["HWIO", "OIHW"]
     channel_order: ChannelOrder | None = None
     card: dict[str, Any] | None = None
+    passed_over: tuple[str, ...] = ()
+
+
+def shown(name: str) -> str:
+    """A name that a file gives: what does not print escaped, the beginning of a long one."""
+    text = name if name.isprintable() else repr(name)[1:-1]
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+
+
+class Budget:
+    """Bytes that may be made of a file of `size` bytes: 64 times as many, and 64 MiB.
+
+    Weights hardly compress. What claims more is damaged, or was made to fill the memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.left = 2**26 + 64 * size
+
+    def take(self, count: int) -> None:
+        """Raises ValueError if `count` bytes more are more than there may be."""
+        self.left -= count
+        if self.left < 0:
+            raise ValueError(f"it claims more memory than a file of {self._size:,} bytes can fill")
 
 
 def damaged(
@@ -61,7 +106,9 @@ def damaged(
 ) -> WeightsError:
     """The error for a file whose reader failed."""
     return failure(
-        f"is damaged or cut off: {error}", path=path, remedy="copy or download the file again"
+        f"is damaged or cut off: {str(error) or type(error).__name__}",
+        path=path,
+        remedy="copy or download the file again",
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from mtl_face.errors import WeightsError
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported, keras_file, matlab_file, safetensors_file, torch_file
-from mtl_face.weights.file_content import FileContent, damaged, first_bytes, words_of
-from mtl_face.weights.safe_pickle import RefusedNameError
+from mtl_face.weights.file_content import RESAVE_NUMPY, FileContent, damaged, first_bytes, words_of
+from mtl_face.weights.pickle_machine import RefusedNameError
 
 FORMATS = (
     "Keras HDF5, PyTorch (zip or legacy), a pickle of NumPy arrays, safetensors, MatConvNet .mat, "
@@ -35,7 +35,7 @@ def open_weights(path: Path) -> Iterator[FileContent]:
             raise
         except RefusedNameError as error:
             raise WeightsError(
-                f"asks for {error.name}, which is neither a tensor nor an array; nothing was run",
+                f"asks for {error.name}, which no weights need; nothing was run",
                 path=path,
                 remedy="don't trust the file; if it is your own, save its state dict alone "
                 "(torch.save(model.state_dict(), FILE), or safetensors.torch.save_file)",
@@ -56,7 +56,7 @@ def _open(path: Path, stack: contextlib.ExitStack) -> FileContent:
         return exported.content(path)
     start = first_bytes(path)
     if start.startswith((b"MATLAB 5.0", b"MATLAB 7.3")):
-        return matlab_file.read_matlab(path)
+        return matlab_file.open_matlab(path, stack)
     if start.startswith(_HDF5):
         return keras_file.open_keras(path, stack)
     if start.startswith(b"PK\x03\x04"):
@@ -66,6 +66,8 @@ def _open(path: Path, stack: contextlib.ExitStack) -> FileContent:
         return exported.content(path) if cards.KEY in metadata else content
     if (start[0] == 0x80 and start[1:2] in _PROTOCOLS) or start.startswith(_PICKLES):
         return torch_file.open_pickle(path, stack)
+    if start.startswith(b"\x93NUMPY"):
+        raise WeightsError("is one NumPy array, not a network's", path=path, remedy=RESAVE_NUMPY)
     raise WeightsError(
         f"is of no known format; it begins with {words_of(start)}",
         path=path,

@@ -13,11 +13,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mtl_face.errors import WeightsError
-from mtl_face.weights.file_content import Entry, FileContent
+from mtl_face.weights.file_content import RESAVE_KERAS, Entry, FileContent
+from mtl_face.weights.hdf5_file import Hdf5File
 
 _IN_TORCH_WORDS = {
     "kernel": "weight",
@@ -28,8 +26,8 @@ _IN_TORCH_WORDS = {
     "moving_variance": "running_var",
 }
 
-_LARGEST_ATTRIBUTE = 2**24
-"""Bytes; HDF5 itself keeps to 64 KB, a damaged file may claim anything."""
+_LARGEST_ATTRIBUTE = 2**16
+"""Bytes: Keras splits longer lists, a damaged file may claim anything."""
 
 _COUNTER = re.compile(r"_\d+$")
 
@@ -42,23 +40,28 @@ def open_keras(path: Path, stack: contextlib.ExitStack) -> FileContent:
     Raises:
         WeightsError: it is not of Keras. A damaged file raises whatever h5py meets.
     """
-    import h5py
-
-    file = stack.enter_context(h5py.File(path, "r"))
-    root = file.get("model_weights", file)
+    file = Hdf5File(path, stack)
+    root = file.find("model_weights") or file.root
     if not _names(root, "layer_names"):
+        new = "_layer_checkpoint_dependencies" in file.root or "layers" in file.root
         raise WeightsError(
-            "is an HDF5 file, but names no layers of Keras",
+            "holds weights alone, as Keras 3 saves them, without the layers' names"
+            if new
+            else "is an HDF5 file, but names no layers of Keras",
             path=path,
-            remedy="give a file that Keras 2 wrote, or model.save('FILE.h5') of Keras 3",
+            remedy=f"build the model and load_weights(FILE); then {RESAVE_KERAS}"
+            if new
+            else "give a file that Keras 2 wrote, or model.save('FILE.h5') of Keras 3",
         )
-    return FileContent("Keras HDF5", "keras", _tensors(root, path), "HWIO", "bgr")
+    return FileContent("Keras HDF5", "keras", _tensors(file, root), "HWIO", "bgr")
 
 
-def _tensors(root: Any, path: Path) -> dict[str, Entry]:
+def _tensors(file: Hdf5File, root: Any) -> dict[str, Entry]:
     tensors: dict[str, Entry] = {}
     for layer_name in _names(root, "layer_names"):
-        group = root[layer_name]
+        group = file.find(layer_name, root)
+        if group is None:
+            raise ValueError(f"layer {layer_name} is missing")
         weights = [(weight, *_split(weight)) for weight in _names(group, "weight_names")]
         group_layer = layer_name.replace("/", "_")
         # A group is one layer, or a model within the model.
@@ -72,11 +75,13 @@ def _tensors(root: Any, path: Path) -> dict[str, Entry]:
             if name in tensors:
                 raise WeightsError(
                     f"holds two arrays called {name}",
-                    path=path,
+                    path=file.path,
                     remedy="save the network that you want alone",
                 )
-            data = group[weight]
-            read = functools.partial(_read, data)
+            data = file.find(weight, group)
+            if data is None:
+                raise ValueError(f"array {weight} is missing")
+            read = functools.partial(file.read, data)
             tensors[name] = Entry(f"{layer_name}: {weight}", tuple(data.shape), read)
     return tensors
 
@@ -112,9 +117,3 @@ def _attribute(group: Any, name: str) -> list[Any]:
     if size > _LARGEST_ATTRIBUTE:
         raise ValueError(f"attribute {name} claims {size} bytes")
     return list(group.attrs[name])
-
-
-def _read(data: Any) -> NDArray[Any]:
-    if data.dtype.hasobject:  # pointers, as above
-        raise ValueError("it holds no numbers")
-    return np.asarray(data[()])

@@ -6,6 +6,8 @@ standard deviation sqrt(variance + epsilon). `meta` has the mean colour of the i
 tells the order of the first convolution's channels.
 """
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 from mtl_face.errors import WeightsError
 from mtl_face.model.geometry import VARIANTS, ChannelOrder
 from mtl_face.weights.file_content import Entry, FileContent
+from mtl_face.weights.hdf5_file import Hdf5File
+from mtl_face.weights.mat5_file import Mat5File
 
 _ENDINGS = {"_filter": "weight", "_mult": "weight", "_bias": "bias"}
 
@@ -23,15 +27,15 @@ _MOMENTS_ENDING = "_moments"
 _EPSILON = VARIANTS["caffe"].batch_norm_epsilon
 
 
-def read_matlab(path: Path) -> FileContent:
-    """Reads a file of MATLAB's version 5 or 7.3.
+def open_matlab(path: Path, stack: contextlib.ExitStack) -> FileContent:
+    """Opens a file of MATLAB's version 5 or 7.3 until `stack` closes.
 
     Raises:
         WeightsError: it holds no DagNN network. A damaged file raises whatever its reader meets.
     """
     with path.open("rb") as file:
         new = file.read(10) == b"MATLAB 7.3"
-    params, mean = _read_7_3(path) if new else _read_5(path)
+    params, mean = _read_7_3(Hdf5File(path, stack)) if new else _read_5(Mat5File(path))
     if not params:
         raise WeightsError(
             "is a MATLAB file without the `params` of a MatConvNet network",
@@ -39,77 +43,82 @@ def read_matlab(path: Path) -> FileContent:
             remedy="give the DagNN file of the VGGFace2 release",
         )
     name = "MATLAB 7.3 file" if new else "MATLAB file"
-    return FileContent(
-        f"{name} of MatConvNet", "matconvnet", _tensors(params), "HWIO", _order(mean)
-    )
-
-
-def _tensors(params: dict[str, NDArray[Any]]) -> dict[str, Entry]:
     tensors: dict[str, Entry] = {}
-    for name, value in params.items():
-        name = name.replace("/", "_")
-        if name.endswith(_MOMENTS_ENDING) and value.ndim == 2 and value.shape[1] == 2:
-            layer = name.removesuffix(_MOMENTS_ENDING)
-            # In float64: the square and the difference cost digits where the variance is small.
-            variance = np.maximum(value[:, 1].astype(np.float64) ** 2 - _EPSILON, 0.0)
-            tensors[f"{layer}.running_mean"] = Entry.of(name, value[:, 0])
-            tensors[f"{layer}.running_var"] = Entry.of(name, variance)
-            continue
-        ending = next((ending for ending in _ENDINGS if name.endswith(ending)), None)
-        if ending is None:
-            tensors[name] = Entry.of(name, value)
-            continue
-        # MATLAB has no arrays of one axis, and drops the last axes of length 1.
-        if ending == "_filter":
-            value = value.reshape(value.shape + (1,) * (4 - value.ndim))
-        else:
-            value = value.reshape(-1)
-        layer = name.removesuffix(ending)
-        tensors[f"{layer}.{_ENDINGS[ending]}"] = Entry.of(name, value)
-    return tensors
+    for entry in params:
+        tensors |= _tensors(entry)
+    return FileContent(f"{name} of MatConvNet", "matconvnet", tensors, "HWIO", _order(mean))
+
+
+def _tensors(entry: Entry) -> dict[str, Entry]:
+    """The tensors that an array of MatConvNet stands for, by name in PyTorch's words."""
+    name, shape = entry.name.replace("/", "_"), entry.shape
+
+    def of(shape: tuple[int, ...], change: Callable[[NDArray[Any]], NDArray[Any]]) -> Entry:
+        return Entry(entry.name, shape, lambda: change(entry.read()))
+
+    if name.endswith(_MOMENTS_ENDING) and len(shape) == 2 and shape[1] == 2:
+        layer = name.removesuffix(_MOMENTS_ENDING)
+        return {
+            f"{layer}.running_mean": of(shape[:1], lambda moments: moments[:, 0]),
+            f"{layer}.running_var": of(shape[:1], _variance),
+        }
+    ending = next((ending for ending in _ENDINGS if name.endswith(ending)), None)
+    if ending is None:
+        return {name: entry}
+    # MATLAB has no arrays of one axis, and drops the last axes of length 1.
+    full = shape + (1,) * (4 - len(shape)) if ending == "_filter" else (int(np.prod(shape)),)
+    layer = name.removesuffix(ending)
+    return {f"{layer}.{_ENDINGS[ending]}": of(full, lambda value: value.reshape(full))}
+
+
+def _variance(moments: NDArray[Any]) -> NDArray[np.float64]:
+    # In float64: the square and the difference cost digits where the variance is small.
+    return np.maximum(moments[:, 1].astype(np.float64) ** 2 - _EPSILON, 0.0)
 
 
 def _order(mean: NDArray[Any] | None) -> ChannelOrder | None:
     """Faces are redder than blue."""
     if mean is None or mean.size == 0 or mean.size % 3:
         return None
-    first, _, last = mean.reshape(-1, 3).mean(axis=0)
+    first, _, last = mean.reshape(-1, 3).mean(axis=0, dtype=np.float64)
     if first == last:
         return None
     return "rgb" if first > last else "bgr"
 
 
-def _read_5(path: Path) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
-    from scipy.io import loadmat
+def _read_5(file: Mat5File) -> tuple[list[Entry], NDArray[Any] | None]:
+    def first(value: Any) -> dict[str, Any]:
+        """The first of some structures; an empty one for anything else."""
+        return value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else {}
 
-    content: Any = loadmat(path, variable_names=["net", "params", "meta"])
-    if "net" in content:
-        net = content["net"][0, 0]
-        content = {name: net[name] for name in net.dtype.names or ()}
+    content = file.variables(("net", "params", "meta"))
+    content = first(content.get("net")) or content
     params = content.get("params")
-    if params is None or not {"name", "value"} <= set(params.dtype.names or ()):
-        return {}, None
-    values = {str(np.ravel(item["name"])[0]): np.asarray(item["value"]) for item in params.ravel()}
-    mean: Any = content.get("meta")
-    for field in ("normalization", "averageImage"):
-        if mean is None or field not in (mean.dtype.names or ()):
-            return values, None
-        mean = mean[field].ravel()[0]
-    return values, np.asarray(mean, np.float64)
+    found = [
+        Entry.of(item["name"], item["value"])
+        for item in (params if isinstance(params, list) else ())
+        if isinstance(item, dict)
+        and isinstance(item.get("name"), str)
+        and isinstance(item.get("value"), np.ndarray)
+    ]
+    mean = first(first(content.get("meta")).get("normalization")).get("averageImage")
+    return found, mean if isinstance(mean, np.ndarray) else None
 
 
-def _read_7_3(path: Path) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
-    import h5py
+def _read_7_3(file: Hdf5File) -> tuple[list[Entry], NDArray[Any] | None]:
+    root = file.find("net") or file.root
+    names, values = (file.find(f"params/{field}", root) for field in ("name", "value"))
+    if names is None or values is None:
+        return [], None
+    pairs = zip(file.read(names).ravel(), file.read(values).ravel(), strict=True)
+    found = []
+    for name, value in pairs:
+        # MATLAB's text is an array of codes, its arrays lie with the axes turned round.
+        codes, data = file.read(file.at(name)), file.at(value)
 
-    with h5py.File(path, "r") as file:
-        root = file.get("net", file)
-        if "params" not in root or not {"name", "value"} <= set(root["params"]):
-            return {}, None
-        names, values = (root["params"][field][()].ravel() for field in ("name", "value"))
-        params = {
-            # MATLAB's text is an array of codes, its arrays lie with the axes turned round.
-            "".join(map(chr, file[name][()].ravel())): np.asarray(file[value][()]).T
-            for name, value in zip(names, values, strict=True)
-        }
-        mean = root.get("meta/normalization/averageImage")
-        return params, None if mean is None else np.asarray(mean[()], np.float64).T
+        def read(data: Any = data) -> NDArray[Any]:
+            return file.read(data).T
+
+        found.append(Entry("".join(map(chr, codes.ravel())), data.shape[::-1], read))
+    mean = file.find("meta/normalization/averageImage", root)
+    return found, None if mean is None else file.read(mean).T

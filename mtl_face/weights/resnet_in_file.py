@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError, shortened
+from mtl_face.weights import other_families
 from mtl_face.weights.file_content import Entry, FileContent
 
 Scheme = Literal["caffe", "torchvision", "ours"]
@@ -182,29 +183,40 @@ class ResNetInFile:
     kernel_layout: str
 
 
-def find(content: FileContent, architecture: Architecture | None, path: Path) -> ResNetInFile:
+def find(
+    content: FileContent, architecture: Architecture | None, path: Path, prefix: str | None = None
+) -> ResNetInFile:
     """Finds the backbone and checks that it is whole, of the right size, and has nothing more.
 
-    None as `architecture` takes an export's own.
+    None as `architecture` takes an export's own. `prefix` chooses one of several networks, by what
+    stands before its names; `.` is the one without.
 
     Raises:
-        WeightsError: it holds no ResNet, more than one, or another one.
+        WeightsError: it holds no ResNet, more than one without a prefix, or another one.
     """
     networks = _find_networks(content.tensors)
     if not networks:
-        tensors = [f"{entry.name} {shape_text(entry.shape)}" for entry in content.tensors.values()]
+        other_families.refuse(content.tensors, path)
+        tensors = [f"{entry.shown} {shape_text(entry.shape)}" for entry in content.tensors.values()]
         raise WeightsError(
             f"holds no ResNet backbone; its tensors are {_some(tensors)}",
             path=path,
             remedy="give the weights of a whole ResNet50, in the names of Keras-VGGFace, of the "
             "VGGFace2 release, or of torchvision and timm",
         )
-    if len(networks) > 1:
+    prefixes = [repr(found or ".") for _, found in networks]
+    if prefix is not None:
+        asked = prefix.rstrip(".")
+        networks = [network for network in networks if network[1].rstrip(".") == asked]
+    if len(networks) != 1:
+        problem = f"holds {len(prefixes)} networks, under {', '.join(shortened(prefixes, 8))}"
+        if prefix is not None:
+            problem = f"holds no network under {prefix!r}, but under {', '.join(prefixes[:8])}"
         raise WeightsError(
-            f"holds {len(networks)} networks, under "
-            + ", ".join(repr(prefix or "no prefix") for _, prefix in networks),
+            problem,
             path=path,
-            remedy="save the state dict of the one that you want alone",
+            remedy=f"choose one, as --prefix={prefixes[0]} for run.py weights, "
+            f"--config.model.backbone.init_prefix={prefixes[0]} for run.py train",
         )
     scheme, prefix = networks[0]
     backbone: dict[str, Entry] = {}
@@ -229,6 +241,7 @@ def find(content: FileContent, architecture: Architecture | None, path: Path) ->
     )
     fault = _fault(found)
     if fault is not None:
+        other_families.refuse(backbone, path)
         raise WeightsError(fault, path=path, remedy=f"give the weights of {architecture}")
     return found
 
@@ -257,7 +270,7 @@ def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, N
             values = _read(entry, path)
             if ours == "var" and values.min() < 0:
                 raise WeightsError(
-                    f"{entry.name} has a negative variance",
+                    f"{entry.shown} has a negative variance",
                     path=path,
                     remedy="the file is damaged, or is no batch normalisation's: get it again",
                 )
@@ -268,15 +281,17 @@ def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, N
 def _read(entry: Entry, path: Path) -> NDArray[np.float32]:
     try:
         values = np.asarray(entry.read())
+    except WeightsError:
+        raise
     except Exception as error:  # a damaged file fails in whatever its reader meets
         raise WeightsError(
-            f"{entry.name} cannot be read: {error}",
+            f"{entry.shown} cannot be read: {str(error) or type(error).__name__}",
             path=path,
             remedy="copy or download the file again",
         ) from error
     if not np.issubdtype(values.dtype, np.floating) and values.dtype.name != "bfloat16":
         raise WeightsError(
-            f"{entry.name} is of type {values.dtype}, not floating point",
+            f"{entry.shown} is of type {values.dtype}, not floating point",
             path=path,
             remedy="give weights that are not quantised",
         )
@@ -285,7 +300,7 @@ def _read(entry: Entry, path: Path) -> NDArray[np.float32]:
     wrong = single.size - np.count_nonzero(np.isfinite(single))
     if wrong:
         raise WeightsError(
-            f"{entry.name} holds {wrong} values that are NaN or infinite, of {single.size}",
+            f"{entry.shown} holds {wrong} values that are NaN or infinite, of {single.size}",
             path=path,
             remedy="the training that made the file diverged, or it is damaged: take another",
         )
@@ -311,7 +326,7 @@ def _fault(found: ResNetInFile) -> str | None:
     if sizes != wanted.stage_sizes and set(expected) & set(present):
         return f"is {dataclasses.replace(wanted, stage_sizes=sizes)}, not {wanted}"
     shapes = [
-        f"{entry.name} has shape {shape_text(entry.shape)}, not {shape_text(shape)}"
+        f"{entry.shown} has shape {shape_text(entry.shape)}, not {shape_text(shape)}"
         for name, shape in expected.items()
         if (entry := present.get(name)) and entry.shape != shape
     ]
@@ -320,7 +335,7 @@ def _fault(found: ResNetInFile) -> str | None:
     missing = [name for name in expected if name not in present]
     if missing:
         return f"lacks {len(missing)} of the {len(expected)} tensors of {wanted}: {_some(missing)}"
-    surplus = [entry.name for name, entry in present.items() if name not in expected]
+    surplus = [entry.shown for name, entry in present.items() if name not in expected]
     if surplus:
         return (
             f"has {len(surplus)} tensors in its backbone that {wanted} has no use for, as one with "

@@ -1,36 +1,33 @@
-"""Reads pickles of tensors and arrays, and nothing else that a pickle can do.
+"""Tensors and arrays in pickles: what describes them, and their values.
 
-A pickle is a program: it names functions, calls them, and sets attributes on what they return. Here
-every name is looked up in a short table of stand-ins (`_STAND_INS`), which describe arrays and run
-nothing; any other name ends the reading before it is called. What a pickle gets hold of is
-immutable, takes nothing but numbers, text and bytes, and has its bounds checked again where memory
-is read.
+`pickle_machine` reads a pickle and runs nothing of it. Here are the names that it knows: those of
+PyTorch and NumPy by which tensors and arrays are described, and those of containers. Every number
+that describes one is checked, and its bounds again where memory is read.
 """
 
 import math
-import pickle
-import pickletools
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_face.weights import pickle_machine
+from mtl_face.weights.pickle_machine import (
+    MOST_ARGUMENTS,
+    Global,
+    MalformedError,
+    Pickle,
+    Record,
+    as_dict,
+    words,
+)
+
 _LARGEST = 2**33
 """Bytes of one array; ResNet50's largest has 71 MB with a classifier's."""
 
-
-class RefusedNameError(Exception):
-    """A pickle asked for something that is neither an array nor a tensor; it was not run."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(name)
-
-
-class MalformedError(Exception):
-    """A pickle describes an array that cannot be."""
+_MOST_SIDES = 32
 
 
 class Storage(NamedTuple):
@@ -76,158 +73,78 @@ class StoredTensor(NamedTuple):
         ).copy()
 
 
-def load(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Any:
-    """Reads one pickle from where the file stands, and leaves the file behind its end.
+class Array(Record):
+    """A NumPy array; `shape` is None until it is described, and stays so if it has no numbers."""
 
-    `persistent` resolves a reference to something outside of the pickle.
+    def __init__(self) -> None:
+        super().__init__("numpy.ndarray")
+        self.shape: tuple[int, ...] | None = None
 
-    Returns:
-        Numbers, text, lists, dicts, `StoredTensor` and NumPy arrays.
+    def build(self, state: Any) -> None:
+        """Takes `(version, shape, dtype, in columns, bytes)`; the version may be absent."""
+        if not isinstance(state, tuple) or len(state) not in (4, 5):
+            raise MalformedError("unknown description of an array")
+        shape, kind, in_columns, raw = state[-4:]
+        self.describe(raw, kind, shape, "F" if in_columns is True else "C")
 
-    Raises:
-        RefusedNameError: it names anything but arrays and tensors.
-        MalformedError: it is damaged.
-    """
-    unpickler = _Unpickler(file, persistent)
-    try:
-        _check_places(file)
-        return _finished(unpickler.load(), {})
-    except (RefusedNameError, MalformedError):
-        raise
-    except Exception as error:  # a damaged pickle fails in whatever its bytes happen to mean
-        raise MalformedError(str(error) or type(error).__name__) from error
+    def describe(self, raw: Any, kind: Any, shape: Any, order: Literal["C", "F"]) -> None:
+        """Takes the bytes (of Python 2: a string), the type of numbers, and how they lie."""
+        if not isinstance(kind, Record) or not _naturals(shape):
+            raise MalformedError("unknown description of an array")
+        if not isinstance(kind, _DType):
+            return
+        if not isinstance(raw, bytes | bytearray | str):
+            raise MalformedError("an array without its bytes")
+        if math.prod(shape) * kind.value.itemsize != len(raw):
+            raise MalformedError(f"an array of shape {shape} in {len(raw)} bytes")
+        self.shape, self._content = shape, (raw, kind.value, order)
 
-
-def _check_places(file: BinaryIO) -> None:
-    """Raises MalformedError if the pickle remembers something at a place beyond its own length.
-
-    The unpickler makes room for all places up to the highest: ten bytes could take all memory.
-    """
-    begin = file.tell()
-    for opcode, argument, position in pickletools.genops(file):
-        if opcode.name not in ("PUT", "BINPUT", "LONG_BINPUT"):
-            continue
-        place: Any = argument
-        if place > (position or 0) - begin:
-            raise MalformedError(f"it remembers something at place {place:,}")
-    file.seek(begin)
+    def array(self) -> NDArray[Any]:
+        """The array, once it is described."""
+        raw, dtype, order = self._content
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw
+        return np.frombuffer(raw, dtype).reshape(self.shape, order=order)
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO, persistent: Callable[[Any], Any] | None) -> None:
-        super().__init__(file, fix_imports=False, encoding="latin1")
-        self._persistent = persistent
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _STAND_INS[module, name]
-        except KeyError:
-            raise RefusedNameError(f"{module}.{name}") from None
-
-    def persistent_load(self, reference: Any) -> Any:
-        if self._persistent is None:
-            raise MalformedError("it refers to something outside of it")
-        return self._persistent(reference)
+def load(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Pickle:
+    """Reads one pickle, as `pickle_machine.load`; tensors are `StoredTensor`, arrays `Array`."""
+    return pickle_machine.load(file, _BUILDERS, persistent)
 
 
-_IN_PROGRESS = object()
+def outside(reference: Any) -> Storage | Global | Record:
+    """What PyTorch's reference to something outside of a pickle names.
 
-
-def _finished(value: Any, done: dict[int, Any]) -> Any:
-    """The value with NumPy arrays in place of their descriptions; shared parts stay shared."""
-    if isinstance(value, _Array):
-        if value.value is None:
-            raise MalformedError("an array without content")
-        return value.value
-    if isinstance(value, StoredTensor) or not isinstance(value, dict | list | tuple):
-        return value
-    if id(value) not in done:
-        done[id(value)] = _IN_PROGRESS
-        done[id(value)] = (
-            {key: _finished(item, done) for key, item in value.items()}
-            if isinstance(value, dict)
-            else [_finished(item, done) for item in value]
-        )
-    if done[id(value)] is _IN_PROGRESS:
-        raise MalformedError("it holds itself")
-    return done[id(value)]
-
-
-def storage_of(reference: Any) -> Storage:
-    """The storage that PyTorch's reference ('storage', type, key, device, count, ...) names.
+    `('storage', type, key, device, count, ...)` gives a `Storage`, or a record if its type is not
+    known; `('module', class, ...)` of legacy files gives the class.
 
     Raises:
         MalformedError: it is no such reference.
     """
-    match reference:
-        case ("storage", _StorageType(dtype), str(key), _, count, *rest) if _natural(count):
-            if rest[:1] in ([], [None]):
-                return Storage(dtype, key, count)
-            raise MalformedError("a storage that is a view of another")
-    raise MalformedError(f"unknown reference {str(reference)[:60]}")
+    if isinstance(reference, tuple) and len(reference) <= MOST_ARGUMENTS:
+        match reference:
+            case ("storage", Global(name), str(key), _, count, *rest) if _natural(count):
+                if rest and rest[0] is not None:
+                    raise MalformedError("a storage that is a view of another")
+                kind = _STORAGES.get(name)
+                return Record(name) if kind is None else Storage(kind, key, count)
+            case ("module", Global() as found, *_):
+                return found
+    raise MalformedError(f"unknown reference, {words(reference)}")
 
 
-class _StorageType(NamedTuple):
-    dtype: np.dtype
+class _DType(Record):
+    """A type of numbers."""
 
-
-class _StandIn:
-    """What a pickle gets in place of a function or a class: it can be called, not changed."""
-
-    __slots__ = ("_function",)
-    _function: Callable[..., Any]
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_function", function)
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise MalformedError(f"it changes {name} of a function")
-
-
-class _Dict(dict):
-    """Stands for OrderedDict; what PyTorch hangs on it (versions of modules) is let go."""
-
-    def __setstate__(self, state: Any) -> None:
-        del state
-
-
-class _Array:
-    """Stands for numpy.ndarray while its description arrives."""
-
-    def __init__(self, value: NDArray[Any] | None = None) -> None:
+    def __init__(self, value: np.dtype) -> None:
+        super().__init__("numpy.dtype")
         self.value = value
 
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise MalformedError("unknown description of an array")
-        shape, kind, in_columns, raw = state[-4:]
-        self.value = _from_bytes(raw, kind, shape, "F" if in_columns else "C")
-
-
-class _DType:
-    """Stands for numpy.dtype while its description arrives."""
-
-    def __init__(self, code: Any, *rest: Any) -> None:
-        del rest
-        text = code.decode("ascii") if isinstance(code, bytes) else code
-        if not isinstance(text, str):
-            raise MalformedError(f"unknown type of number {text!r}")
-        self.text = text.lstrip("<>=|")
-        self.order = text[0] if text[:1] in "<>" else "="
-        if self.text not in _NUMBERS:
-            raise RefusedNameError(f"numpy array of type {text[:20]!r}")
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "=", "|"):
-            self.order = "=" if state[1] == "|" else state[1]
-            return
-        raise MalformedError("unknown description of a type of number")
-
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.order + self.text)
+    def build(self, state: Any) -> None:
+        """Takes `(version, order of bytes, ...)`."""
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if not isinstance(order, str) or order not in ("<", ">", "=", "|"):
+            raise MalformedError("unknown description of a type of numbers")
+        self.value = np.dtype(("=" if order == "|" else order) + self.value.str[1:])
 
 
 _NUMBERS = frozenset(
@@ -235,26 +152,28 @@ _NUMBERS = frozenset(
 )
 
 
-def _scalar(kind: Any, raw: Any = None) -> Any:
-    return _from_bytes(raw, kind, (), "C").item()
-
-
-def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any, *rest: Any) -> _Array:
+def _dtype(code: Any = None, *rest: Any) -> Record:
     del rest
-    return _Array(_from_bytes(raw, kind, shape, "F" if order == "F" else "C"))
+    text = code.decode("ascii", "replace") if isinstance(code, bytes) else code
+    if not isinstance(text, str):
+        raise MalformedError("unknown type of numbers")
+    bare = text.lstrip("<>=|")
+    if bare not in _NUMBERS:
+        return Record(f"numpy array of type {text[:20]!r}")
+    return _DType(np.dtype((text[0] if text[0] in "<>" else "=") + bare))
 
 
-def _from_bytes(raw: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
-    if isinstance(raw, str):  # what Python 2 called a string
-        raw = raw.encode("latin1")
-    if not isinstance(raw, bytes | bytearray) or not isinstance(kind, _DType):
-        raise MalformedError("unknown description of an array")
-    if not _naturals(shape):
-        raise MalformedError(f"an array of shape {str(shape)[:60]}")
-    dtype = kind.dtype()
-    if math.prod(shape) * dtype.itemsize != len(raw):
-        raise MalformedError(f"an array of shape {shape} in {len(raw)} bytes")
-    return np.frombuffer(bytes(raw), dtype).reshape(shape, order=order)
+def _scalar(kind: Any, raw: Any = None) -> Any:
+    found = Array()
+    found.describe(raw, kind, (), "C")
+    return Record(kind.name) if found.shape is None else found.array().item()
+
+
+def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any, *rest: Any) -> Array:
+    del rest
+    found = Array()
+    found.describe(raw, kind, shape, "F" if order == "F" else "C")
+    return found
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
@@ -267,62 +186,104 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 def _bytes(content: Any = b"", *rest: Any) -> bytes:
     if isinstance(content, bytes | bytearray) and not rest:
         return bytes(content)
-    if isinstance(content, str):
-        return _encode(content, *rest)
-    raise MalformedError("unknown description of bytes")
+    return _encode(content, *rest)
+
+
+def _dict(content: Any = (), *rest: Any) -> dict[Any, Any]:
+    del rest
+    return as_dict(content.items() if isinstance(content, dict) else content)
+
+
+def _sequence(content: Any = (), *rest: Any) -> Any:
+    """The content of a set, list or tuple, which is not copied."""
+    del rest
+    if not isinstance(content, list | tuple):
+        raise MalformedError(f"a container of {words(content)}")
+    return content or []
+
+
+def _instance(kind: Any, *rest: Any) -> Record:
+    """An object of a class, as protocols 0 and 1 make it."""
+    return Record(words(kind), rest)
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Any:
     del rest
+    if isinstance(storage, Record):
+        return Record(storage.name)
     natural = _natural(offset) and _naturals(shape) and _naturals(strides)
     if not natural or not isinstance(storage, Storage):
         raise MalformedError("unknown description of a tensor")
     if len(shape) != len(strides) or math.prod(shape) * storage.dtype.itemsize > _LARGEST:
-        raise MalformedError(f"a tensor of shape {str(shape)[:60]}")
+        raise MalformedError(f"a tensor of shape {shape} and strides {strides}")
     tensor = StoredTensor(storage, offset, shape, strides)
     if 0 not in shape and tensor.last >= storage.length:
         raise MalformedError(f"a tensor of shape {shape} in {storage.length} numbers")
     return tensor
 
 
+def _rebuild_subclass(function: Any, kind: Any, arguments: Any, *rest: Any) -> Any:
+    """A tensor of a subclass, by the function that makes it of a plain one."""
+    del rest
+    if isinstance(function, Global) and function.name in _TENSORS and isinstance(arguments, tuple):
+        return _TENSORS[function.name](*arguments[:MOST_ARGUMENTS])
+    return Record(words(kind), arguments)
+
+
 def _naturals(values: Any) -> bool:
-    return isinstance(values, tuple) and all(map(_natural, values))
+    return isinstance(values, tuple) and len(values) <= _MOST_SIDES and all(map(_natural, values))
 
 
 def _natural(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
 
 
-_STORAGE_TYPES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "|i1",
-    "ByteStorage": "|u1",
-    "BoolStorage": "|b1",
+_STORAGES = {
+    f"{module}.{name}Storage": np.dtype(kind)
+    for module in ("torch", "torch.cuda")
+    for name, kind in {
+        "Float": "<f4",
+        "Double": "<f8",
+        "Half": "<f2",
+        "BFloat16": ml_dtypes.bfloat16,
+        "ComplexFloat": "<c8",
+        "ComplexDouble": "<c16",
+        "Long": "<i8",
+        "Int": "<i4",
+        "Short": "<i2",
+        "Char": "|i1",
+        "Byte": "|u1",
+        "Bool": "|b1",
+    }.items()
+}
+"""Type of the numbers of each of PyTorch's storages."""
+
+_TENSORS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
 }
 
-_STAND_INS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): _StandIn(_Dict),
-    ("numpy", "ndarray"): _StandIn(lambda *_: _Array()),
-    ("numpy", "dtype"): _StandIn(_DType),
-    ("_codecs", "encode"): _StandIn(_encode),
-    ("torch", "Size"): _StandIn(tuple),
-    ("torch._utils", "_rebuild_tensor"): _StandIn(_rebuild_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _StandIn(_rebuild_tensor),
-    ("torch._utils", "_rebuild_parameter"): _StandIn(lambda tensor, *_: tensor),
+_BUILDERS: dict[str, Callable[..., Any] | None] = {
+    **dict.fromkeys(_STORAGES),
+    **_TENSORS,
+    "torch._tensor._rebuild_from_type_v2": _rebuild_subclass,
+    "torch.Size": _sequence,
+    "collections.OrderedDict": _dict,
+    "numpy.ndarray": lambda *_: Array(),
+    "numpy.dtype": _dtype,
+    "_codecs.encode": _encode,
 }
 for _module in ("numpy.core", "numpy._core"):
-    _STAND_INS[_module + ".multiarray", "_reconstruct"] = _StandIn(lambda *_: _Array())
-    _STAND_INS[_module + ".multiarray", "scalar"] = _StandIn(_scalar)
-    _STAND_INS[_module + ".numeric", "_frombuffer"] = _StandIn(_from_buffer)
+    _BUILDERS[f"{_module}.multiarray._reconstruct"] = lambda *_: Array()
+    _BUILDERS[f"{_module}.multiarray.scalar"] = _scalar
+    _BUILDERS[f"{_module}.numeric._frombuffer"] = _from_buffer
 for _module in ("builtins", "__builtin__"):
-    _STAND_INS[_module, "bytes"] = _StandIn(_bytes)
-    _STAND_INS[_module, "bytearray"] = _StandIn(_bytes)
-for _module in ("torch", "torch.cuda"):
-    for _name, _kind in _STORAGE_TYPES.items():
-        _STAND_INS[_module, _name] = _StorageType(np.dtype(_kind))
+    _BUILDERS |= {f"{_module}.{_name}": _bytes for _name in ("bytes", "bytearray")}
+    _BUILDERS |= {
+        f"{_module}.{_name}": _sequence for _name in ("set", "frozenset", "list", "tuple")
+    }
+    _BUILDERS |= {f"{_module}.dict": _dict, f"{_module}.object": None}
+for _module in ("copyreg", "copy_reg"):
+    _BUILDERS |= {f"{_module}.{_name}": _instance for _name in ("_reconstructor", "__newobj__")}

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from mtl_face.errors import WeightsError
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.file_content import Entry, FileContent, damaged
 
@@ -24,10 +25,19 @@ def begins_one(start: bytes) -> bool:
 def open_tensors(path: Path, stack: contextlib.ExitStack) -> tuple[FileContent, dict[str, str]]:
     """Opens a file as one of PyTorch's tensors until `stack` closes; returns its metadata too."""
     file = stack.enter_context(_open(path))
+
+    def read(name: str) -> NDArray[Any]:
+        try:
+            return file.get_tensor(name)
+        except AttributeError as error:  # of a module that lacks the type
+            raise WeightsError(
+                f"{name} is of type {file.get_slice(name).get_dtype()}, which NumPy lacks",
+                path=path,
+                remedy="give weights that are not quantised",
+            ) from error
+
     tensors = {
-        name: Entry(
-            name, tuple(file.get_slice(name).get_shape()), functools.partial(file.get_tensor, name)
-        )
+        name: Entry(name, tuple(file.get_slice(name).get_shape()), functools.partial(read, name))
         for name in file.keys()  # noqa: SIM118  (no mapping)
     }
     return FileContent("safetensors", "torch", tensors, "OIHW"), file.metadata() or {}

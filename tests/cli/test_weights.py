@@ -47,6 +47,17 @@ def test_channels(file, capsys):
     assert "--config.model.backbone.init_channels=bgr" in out
 
 
+def test_prefix(tmp_path, capsys):
+    path = tmp_path / "two.pth"
+    torch.save({"model": weight_files.meta_state(), "ema": weight_files.meta_state()}, path)
+    assert main.main(["weights", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "holds 2 networks, under 'ema.', 'model.'" in error
+    assert "choose one, as --prefix='ema.' for run.py weights" in error
+    assert main.main(["weights", str(path), "--prefix=ema."]) == 0
+    assert "--config.model.backbone.init_prefix=ema." in capsys.readouterr().out
+
+
 def test_a_bad_file(tmp_path, capsys):
     path = tmp_path / "weights.h5"
     path.write_text("<!DOCTYPE html>")

@@ -83,6 +83,7 @@ def test_what_a_run_may_change():
         "model.remat",
         "model.backbone.convolution",
         "model.backbone.init_channels",
+        "model.backbone.init_prefix",
         "training.log_every_steps",
         "training.keep_checkpoints",
         "training.on_save_failure",
@@ -131,6 +132,7 @@ def test_what_hosts_may_differ_in():
         "data.rendered_faces.workers",
         "model.backbone.init_from",
         "model.backbone.init_channels",
+        "model.backbone.init_prefix",
         "training.compilation_cache",
         "evaluation.calibration",
     }
@@ -148,6 +150,7 @@ def test_what_shapes_a_compiled_step():
     outside = {
         "model.backbone.init_from",
         "model.backbone.init_channels",
+        "model.backbone.init_prefix",
         "optimizer.batch_size",
     }
     for name, field in FIELDS.items():
@@ -174,6 +177,7 @@ def test_what_two_cards_may_differ_in():
         "model.backbone.frozen_stages",
         "model.backbone.init_from",
         "model.backbone.init_channels",
+        "model.backbone.init_prefix",
     }
     of_model = {name for name in FIELDS if name.startswith("model.")}
     assert {name for name in of_model if dotted.affects(name) != "network"} == free
@@ -185,7 +189,7 @@ def test_what_an_export_keeps():
     assert set(kept) == {"name", "seed", "data", "model", "uncertainty", "evaluation"}
     for name in ("name", "seed", "data", "uncertainty", "evaluation"):
         assert kept[name] == values[name]
-    for name in ("init_from", "init_channels"):
+    for name in ("init_from", "init_channels", "init_prefix"):
         del values["model"]["backbone"][name]
     assert kept["model"] == values["model"]
     odd = config.of_export({"model": {"new": 1}, "optimizer": {"new": 1}, "new": {"x": 1}, "a": 2})

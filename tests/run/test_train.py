@@ -144,9 +144,10 @@ def test_a_run_to_go_on_with_needs_no_file(tmp_path):
     assert workdirs.has_checkpoint(tmp_path)  # `train` reads no initial weights then
 
 
-def test_channels_without_a_file():
+@pytest.mark.parametrize("setting", [{"init_channels": "bgr"}, {"init_prefix": "ema."}])
+def test_how_to_read_a_file_without_a_file(setting):
     with pytest.raises(ConfigError, match="init_from names no file"):
-        validate({"data": {"root": "/x"}, "model": {"backbone": {"init_channels": "bgr"}}})
+        validate({"data": {"root": "/x"}, "model": {"backbone": setting}})
 
 
 @pytest.fixture

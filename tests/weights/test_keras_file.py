@@ -16,6 +16,9 @@ def test_other_hdf5(path):
         file["x"] = np.ones(3)
     assert problem_of(path) == "is an HDF5 file, but names no layers of Keras"
     with h5py.File(path, "w") as file:
+        file["layers/conv2d/vars/0"] = np.ones(3)
+    assert problem_of(path).startswith("holds weights alone, as Keras 3 saves them")
+    with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [b"gone"]
     assert "is damaged or cut off" in problem_of(path)
 

@@ -4,6 +4,9 @@ import collections
 import functools
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,14 +55,24 @@ def check(path, network, *, variant, order, **options):
     "form",
     [
         {},
-        {"top": weight_files.vggface2_top(FEATURES, 50)},
-        {"top": weight_files.low_dimensional_top(FEATURES, 50)},
+        {"top": weight_files.vggface2_top(FEATURES)},
+        {"top": weight_files.low_dimensional_top(FEATURES)},
+        {"top": weight_files.vggface2_top(FEATURES, 7)},
         {"nested": "vggface_resnet50"},
         {"nested": "vggface_resnet50", "whole": True},
         {"whole": True, "suffix": ""},
         {"counter": "_1"},
     ],
-    ids=["no_top", "top", "512-d top", "nested", "nested whole", "no suffix", "counter"],
+    ids=[
+        "no_top",
+        "top",
+        "512-d top",
+        "fine-tuned",
+        "nested",
+        "nested whole",
+        "no suffix",
+        "counter",
+    ],
 )
 def test_keras(tmp_path, form):
     network = small("keras")
@@ -74,7 +87,12 @@ def test_keras(tmp_path, form):
     ]
     assert loaded.left_out == expected
     assert loaded.source["format"] == "Keras HDF5"
-    assert loaded.source["trained_on"] == ["VGGFace2"]
+    if any(shape[-1] == 8631 for _, shape in loaded.left_out):
+        assert loaded.source["trained_on"] == ["VGGFace2"]
+        assert loaded.notes == []
+    else:  # names alone do not say what the network saw last
+        assert "trained_on" not in loaded.source
+        assert "has no classifier of 8,631 classes" in loaded.notes[0]
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
@@ -85,7 +103,8 @@ def test_pickle_of_the_torch_port(tmp_path, protocol):
     loaded = check(path, network, variant="caffe", order="bgr")
     assert loaded.left_out == [("fc.weight", (8631, FEATURES)), ("fc.bias", (8631,))]
     assert loaded.source["format"] == "pickle of NumPy arrays"
-    assert loaded.notes == []
+    assert loaded.source["trained_on"] == ["VGGFace2"]
+    assert "not whether the network is a port of the release" in loaded.notes[0]
 
 
 def test_pickle_as_python_2_wrote_it(tmp_path):
@@ -124,9 +143,9 @@ def test_release_for_pytorch(tmp_path, legacy, classes):
     assert [name for name, _ in loaded.left_out] == (
         [] if classes is None else ["classifier.weight", "classifier.bias"]
     )
-    assert "init_channels=bgr" in loaded.notes[0]
+    assert "init_channels=bgr" in loaded.notes[-1]
     turned = load_backbone(path, architecture=SMALL_ARCHITECTURE, channel_order="bgr")
-    assert turned.notes == []
+    assert turned.notes == loaded.notes[:-1]
     assert_same_map(turned, network, order="bgr")
 
 
@@ -139,7 +158,7 @@ def test_matlab(tmp_path, write, order):
     write(path, network, mean=mean)
     loaded = check(path, network, variant="caffe", order=order)
     assert [name for name, _ in loaded.left_out] == ["classifier_filter", "classifier_bias"]
-    assert loaded.notes == []
+    assert len(loaded.notes) == 1  # of what it was trained on: the classifier has 11 classes
 
 
 def test_matlab_without_a_mean(tmp_path):
@@ -147,7 +166,7 @@ def test_matlab_without_a_mean(tmp_path):
     path = tmp_path / "weights.mat"
     weight_files.write_matlab(path, network, mean=None)
     loaded = check(path, network, variant="caffe", order="rgb")
-    assert "channel order" in loaded.notes[0]
+    assert "channel order" in loaded.notes[-1]
 
 
 def test_matlab_with_the_network_in_one_variable(tmp_path):
@@ -174,8 +193,8 @@ def test_torchvision(tmp_path, form):
         path, network, variant="torchvision", order="rgb", mean=IMAGENET_MEAN, std=IMAGENET_STD
     )
     assert sorted(name for name, _ in loaded.left_out) == ["fc.bias", "fc.weight"]
-    assert loaded.notes == []
     assert loaded.source["trained_on"] == ["ImageNet"]
+    assert "timm's resnetblur50 and resnetaa50" in loaded.notes[0]
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.encoder."])
@@ -206,14 +225,36 @@ def test_the_config_decides_what_the_file_leaves_open(tmp_path):
     assert load(variant="keras").variant.name == "torchvision"
 
 
-def test_vggface2s_classifier_tells_the_geometry(tmp_path):
-    """The port's tensors saved again by torch: torchvision's names, not torchvision's geometry."""
-    network = small("caffe", classes=8631)
+def test_vggface2s_classifier_does_not_tell_the_geometry(tmp_path):
+    """The port's tensors saved again by torch, and a network of torchvision's on VGGFace2."""
     path = tmp_path / "weights.pth"
-    weight_files.write_torch(path, reference_resnet.state_dict(network))
-    check(path, network, variant="caffe", order="bgr")
+    port = small("caffe", classes=8631)
+    weight_files.write_torch(path, reference_resnet.state_dict(port))
+    loaded = check(path, port, variant="caffe", order="bgr")
+    assert "not whether the network is a port of the release" in loaded.notes[0]
+    assert loaded.source["trained_on"] == ["VGGFace2"]
+    own = small("torchvision", classes=8631)
+    weight_files.write_torch(path, reference_resnet.state_dict(own))
     loaded = load_backbone(path, architecture=SMALL_ARCHITECTURE, variant="torchvision")
-    assert loaded.variant.name == "caffe"
+    assert loaded.variant.channel_order == "rgb"
+    assert_same_map(loaded, own, order="rgb", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    assert "taken as torchvision" in loaded.notes[0]
+    assert "timm's resnetblur50" in loaded.notes[1]
+
+
+def test_one_of_several_networks(tmp_path):
+    network, average = small("torchvision", classes=7), small("torchvision", classes=7, seed=5)
+    path = tmp_path / "weights.pth"
+    torch.save({**network.state_dict(), "ema": average.state_dict()}, path)
+    problem = problem_of(path)
+    assert problem == "holds 2 networks, under '.', 'ema.'"
+    same = functools.partial(assert_same_map, order="rgb", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    same(load_backbone(path, architecture=SMALL_ARCHITECTURE, prefix="."), network)
+    for prefix in ("ema", "ema."):
+        chosen = load_backbone(path, architecture=SMALL_ARCHITECTURE, prefix=prefix)
+        same(chosen, average)
+        assert ("conv1.weight", (4, 3, 7, 7)) in chosen.left_out
+    assert problem_of(path, prefix="x") == "holds no network under 'x', but under '.', 'ema.'"
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
@@ -230,6 +271,24 @@ def test_other_precision(tmp_path, kind, form):
     kernel = loaded.params["conv1"]["kernel"]
     assert kernel.dtype == np.float32
     np.testing.assert_array_equal(kernel, state["conv1.weight"].float().permute(2, 3, 1, 0).numpy())
+
+
+def test_bfloat16_without_jax(tmp_path):
+    """NumPy has no such type by itself."""
+    state = {name: value.bfloat16() for name, value in small("torchvision").state_dict().items()}
+    weight_files.write_safetensors(tmp_path / "weights", state)
+    code = (
+        "import sys\n"
+        "from mtl_face.weights import load_backbone\n"
+        "from mtl_face.weights.resnet_in_file import Architecture\n"
+        "loaded = load_backbone(sys.argv[1], architecture=Architecture((2, 1), 4, 2))\n"
+        "print(loaded.params['conv1']['kernel'].dtype, 'jax' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "weights")]
+    result = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout.split() == ["float32", "False"], result.stderr
 
 
 def test_views_and_shared_storages(tmp_path):

@@ -43,6 +43,13 @@ def test_not_floating_point(path, network):
     assert problem_of(path) == "conv1.weight is of type int8, not floating point"
 
 
+def test_a_type_that_numpy_lacks(path, network):
+    state = dict(network.state_dict())
+    state["conv1.weight"] = state["conv1.weight"].to(torch.float8_e4m3fn)
+    weight_files.write_safetensors(path, state)
+    assert problem_of(path) == "conv1.weight is of type F8_E4M3, which NumPy lacks"
+
+
 def problem_of_state(path, state):
     torch.save(state, path)
     with pytest.raises(WeightsError) as raised:
@@ -89,7 +96,7 @@ def test_missing_tensors(path, network):
 
 
 @pytest.mark.parametrize(
-    "name", ["layer1.0.se.fc1.weight", "conv1.bias", "layer1.0.conv2.bias", "bn1.other"]
+    "name", ["layer1.0.gate.weight", "conv1.bias", "layer1.0.conv2.bias", "bn1.other"]
 )
 def test_unused_tensors_of_the_backbone(path, network, name):
     weight_files.write_torch(path, network.state_dict() | {name: torch.ones(2)})

@@ -1,4 +1,4 @@
-"""Nothing in a pickle is ever run, and none leaves the memory that it is given."""
+"""Tensors and arrays stay within the memory that they are given, and no pickle is run."""
 
 import io
 import os
@@ -10,8 +10,10 @@ import pytest
 import torch
 import weight_files
 from weight_faults import problem_of
+from weight_maps import SMALL_ARCHITECTURE
 
-from mtl_face.weights import safe_pickle
+from mtl_face.weights import load_backbone, safe_pickle
+from mtl_face.weights.pickle_machine import MalformedError
 
 
 class Payload:
@@ -52,9 +54,13 @@ def test_payload_is_not_run(tmp_path, path, network, kind, form, protocol):
             pickle_protocol=protocol,
             _use_new_zipfile_serialization=form == "zip",
         )
-    problem = problem_of(path)
-    assert problem.startswith("asks for ")
-    assert problem.endswith("which is neither a tensor nor an array; nothing was run")
+    if kind == "getattr":  # which pickles of sound objects name, too
+        (note,) = load_backbone(path, architecture=SMALL_ARCHITECTURE).notes[-1:]
+        assert "builtins.getattr" in note or "__builtin__.getattr" in note
+    else:
+        problem = problem_of(path)
+        assert problem.startswith("asks for ")
+        assert problem.endswith("which no weights need; nothing was run")
     assert not marker.exists()
     # The payload does act where it is let.
     if kind == "os.system" and form == "pickle":
@@ -79,13 +85,13 @@ def test_a_pickle_cannot_change_what_it_is_given():
         "storage": reference,
         "tensor": tensor,
     }
-    assert safe_pickle.load(io.BytesIO(assemble(tensor)), safe_pickle.storage_of)
+    assert safe_pickle.load(io.BytesIO(assemble(tensor)), safe_pickle.outside)
     for target in targets.values():
         for change in (state, b"N" + state + b"\x86"):
             data = assemble(target, change, b"b")
             pickletools.dis(data, io.StringIO())  # it is a sound pickle
-            with pytest.raises(safe_pickle.MalformedError):
-                safe_pickle.load(io.BytesIO(data), safe_pickle.storage_of)
+            with pytest.raises(MalformedError):
+                safe_pickle.load(io.BytesIO(data), safe_pickle.outside)
 
 
 @pytest.mark.parametrize(
@@ -94,35 +100,36 @@ def test_a_pickle_cannot_change_what_it_is_given():
 )
 def test_tensors_stay_within_their_storage(offset, shape, stride):
     storage = safe_pickle.Storage(np.dtype("<f4"), "0", 4)
-    with pytest.raises(safe_pickle.MalformedError):
+    with pytest.raises(MalformedError):
         safe_pickle._rebuild_tensor(storage, offset, (shape,), (stride,))
     if offset >= 0 and stride >= 0 and shape < 100:
         tensor = safe_pickle.StoredTensor(storage, offset, (shape,), (stride,))
-        with pytest.raises(safe_pickle.MalformedError):
+        with pytest.raises(MalformedError):
             tensor.array(bytes(16))
 
 
-def test_nested_without_end(path):
-    loop = {}
-    loop["again"] = loop
-    path.write_bytes(pickle.dumps(loop, 2))
-    assert "it holds itself" in problem_of(path)
-    laughs = [np.ones(1)]
-    for _ in range(40):
-        laughs = [laughs, laughs]
-    path.write_bytes(pickle.dumps({"a": laughs}, 2))
-    assert "more than 100000 values" in problem_of(path)
+def test_object_arrays_are_passed_over(path):
+    path.write_bytes(pickle.dumps({"conv1.weight": np.array([{}, 3], object), "x": np.ones(2)}, 2))
+    found = safe_pickle.load(io.BytesIO(path.read_bytes()))
+    assert found.passed_over == ["numpy array of type 'O8'"]
+    assert found.value["conv1.weight"].shape is None
+    np.testing.assert_array_equal(found.value["x"].array(), np.ones(2))
 
 
-def test_object_arrays_are_refused(path):
-    path.write_bytes(pickle.dumps({"conv1.weight": np.array([{}, 3], object)}, 2))
-    assert "asks for numpy array of type 'O8'" in problem_of(path)
-
-
-def test_a_pickle_cannot_take_all_memory():
-    """Python would make room for all places up to the highest, before it looks at the rest."""
-    content = b"\x80\x02}r" + (2**28).to_bytes(4, "little") + b"cos\nsystem\n."
-    with pytest.raises(safe_pickle.MalformedError, match="at place 268,435,456"):
-        safe_pickle.load(io.BytesIO(content))
-    within = b"\x80\x02}r" + (2).to_bytes(4, "little") + b"."
-    assert safe_pickle.load(io.BytesIO(within)) == {}
+@pytest.mark.parametrize("kind", ["f2", "f4", ">f8", "i1", ">i4", "u8", "?"])
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays(kind, protocol):
+    array = np.arange(24).reshape(2, 3, 4).astype(kind)
+    written = [
+        array,
+        np.asfortranarray(array),
+        array[:, ::2],
+        array[0, 0, 1],
+        np.zeros((0, 3), kind),
+    ]
+    found = safe_pickle.load(io.BytesIO(pickle.dumps(written, protocol)))
+    assert found.passed_over == []
+    for one, other in zip(found.value, written, strict=True):
+        value = one.array() if isinstance(one, safe_pickle.Array) else one
+        np.testing.assert_array_equal(value, other)
+        assert np.shape(value) == other.shape

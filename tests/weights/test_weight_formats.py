@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.numpy
+import weight_files
 from weight_faults import WRITERS, problem_of
 from weight_maps import SMALL_ARCHITECTURE
 
@@ -46,9 +48,24 @@ def test_archive(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model.weights.h5", b"x")
     assert problem_of(path) == "is a Keras 3 archive, not a file of torch.save"
+    np.savez(path.with_suffix(".npz"), a=np.ones(2))
+    assert problem_of(path.with_suffix(".npz")) == "is an .npz of NumPy, not a file of torch.save"
+    np.save(path.with_suffix(".npy"), np.ones(2))
+    assert problem_of(path.with_suffix(".npy")) == "is one NumPy array, not a network's"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", b"x")
     assert problem_of(path) == "is a zip, not a file of torch.save"
+
+
+def test_remedies_lead_on(tmp_path, network):
+    """What a remedy tells to write is read."""
+    np.savez(tmp_path / "a.npz", **weight_files.numpy_dict(network))
+    with pytest.raises(WeightsError, match=r"safetensors\.numpy\.save_file") as raised:
+        load_backbone(tmp_path / "a.npz")
+    assert "dict(numpy.load(FILE))" in raised.value.remedy
+    arrays = dict(np.load(tmp_path / "a.npz"))
+    safetensors.numpy.save_file(arrays, tmp_path / "NEW.safetensors")
+    assert load_backbone(tmp_path / "NEW.safetensors", architecture=SMALL_ARCHITECTURE)
 
 
 @pytest.mark.parametrize(
