@@ -65,9 +65,13 @@ def make_card():
 
 
 def card_text(**changes):
-    """A whole card as it lies on the disk; `changes` replace its entries, "GONE" takes one away."""
+    """A whole card as it lies on the disk, its hash right.
+
+    `changes` replace its entries, "GONE" takes one away.
+    """
     card = make_card() | {"tensors": {}, "weights_sha256": "0" * 64} | changes
-    return json.dumps({name: value for name, value in card.items() if value != "GONE"})
+    card = {name: value for name, value in card.items() if value != "GONE"}
+    return json.dumps(cards.sealed(card))
 
 
 def schema_1_card(weights_sha256):
@@ -122,7 +126,40 @@ def schema_1_card(weights_sha256):
         },
         "step": 20,
         "metrics": None,
-        "config": {"name": "paper", "data": {"kind": "s_aff_wild2"}, "model": {"norm": "post"}},
+        "config": {
+            "name": "paper",
+            "data": {"kind": "s_aff_wild2", "image_size": 112},
+            "model": {
+                "input_size": 224,
+                "input_mean": [131.0912, 103.8827, 91.4953],
+                "input_std": [1.0, 1.0, 1.0],
+                "backbone": {
+                    "stage_sizes": [3, 4, 6, 3],
+                    "width": 64,
+                    "expansion": 4,
+                    "variant": "caffe",
+                    "batch_norm_momentum": 0.9,
+                    "convolution": "auto",
+                },
+                "embed_dim": 768,
+                "num_heads": 12,
+                "encoder_layers": 2,
+                "decoder_modules": 2,
+                "mlp_ratio": 4,
+                "decoder_mlp": "each",
+                "head_layers": 4,
+                "head_width": 768,
+                "dropout": 0.1,
+                "norm": "post",
+                "position": "2d",
+                "token_init_std": 0.02,
+                "compute_dtype": "float32",
+            },
+            "uncertainty": {
+                "kind": "fixed",
+                "temperatures": {"va": 1.0, "au": 1.0, "expr": 5.0},
+            },
+        },
         "versions": {"mtl_face": "0.1.0", "jax": "0.10.2"},
         "weights_sha256": weights_sha256,
     }

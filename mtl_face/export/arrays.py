@@ -33,7 +33,7 @@ def save(
     """Writes `params` and `batch_stats` with their card; the folder appears whole or not at all.
 
     An export that lies in the folder (absolute path) is replaced, anything else is refused. The
-    card is from `card.make`; `tensors` and `weights_sha256` are added here.
+    card is from `card.make`; `tensors`, `weights_sha256` and the card's own hash are added here.
 
     Raises:
         WorkdirError: the folder holds something else or cannot be written.
@@ -47,14 +47,16 @@ def save(
         )
     tensors = exported.flatten(variables)
     exported.check_finite(tensors, folder)
-    card = {
-        **card,
-        "tensors": {
-            name: {"shape": list(array.shape), "dtype": array.dtype.name}
-            for name, array in tensors.items()
-        },
-        "weights_sha256": exported.weights_sha256(variables),
-    }
+    card = cards.sealed(
+        {
+            **card,
+            "tensors": {
+                name: {"shape": list(array.shape), "dtype": array.dtype.name}
+                for name, array in tensors.items()
+            },
+            "weights_sha256": exported.weights_sha256(variables),
+        }
+    )
     text = json.dumps(card, indent=2)
     cards.parse(text, folder / cards.FILE)  # what is written can be read
     with files.replacing_folder(

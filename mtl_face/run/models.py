@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from mtl_face import config as config_lib
-from mtl_face.config import Config
+from mtl_face.config import Config, ModelConfig
 from mtl_face.errors import WorkdirError
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.run import Say, provenance
@@ -106,6 +106,12 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
             remedy="leave config (--config) out: the export knows its settings, of which those of "
             "the data may change (--config.data.NAME=VALUE)",
         )
+    if _is_larger(config.model, variables):
+        raise ExportError(
+            "does not fit the network of its settings, which is larger than its arrays",
+            path=path,
+            remedy="export it again from its run",
+        )
     stored = card["input"]["stored_size"]
     if stored != config.data.image_size:
         say(
@@ -135,6 +141,17 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
         recorded=None if recorded is None else amend(recorded, config.provenance),
         trained_with=card["config"],
     )
+
+
+def _is_larger(model: ModelConfig, variables: Mapping[str, Any]) -> bool:
+    """Whether arrays are too few or too small for a network, which is then not worth tracing."""
+    shapes = [shape for shape, _ in exported.specification(variables).values()]
+    largest = max((max(shape, default=1) for shape in shapes), default=0)
+    backbone = model.backbone
+    layers = model.encoder_layers + model.decoder_modules + model.head_layers
+    widths = (model.embed_dim, model.mlp_ratio, backbone.width, backbone.expansion)
+    hidden = model.head_width if model.head_layers > 1 else 0
+    return layers + sum(backbone.stage_sizes) > len(shapes) or max(*widths, hidden) > largest
 
 
 def _forward(config: Config, mesh: Any) -> Forward:

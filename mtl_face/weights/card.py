@@ -6,24 +6,30 @@ settings, the versions, and where the weights come from. No heavy library is imp
 
 Older schemas are read. Schema 1 had neither `crop`, `provenance` nor `tensors`. Before schema 3 a
 card did not say which probability was scored: its formula is eq. 1, sigmoid(logit / temperature),
-whatever the network, while the scores beside it were of `fitted` (`mtl_face.probabilities`).
+whatever the network (`mtl_face.probabilities`), while the scores beside it were of `fitted`. Since
+schema 4 a card has its own hash.
+
+A card says all that the network reads of its settings. What an older one lacks, it lacks because
+there was no choice then: `_MEANT` says what its absence means. No default of this version fills it.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mtl_face import probabilities
-from mtl_face.config import Config, ModelConfig, to_dict
+from mtl_face.config import Config, ModelConfig, fields, to_dict, validate
 from mtl_face.config.dotted import affects, flat
-from mtl_face.errors import WeightsError
+from mtl_face.errors import ConfigError, WeightsError, shortened
 from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, TASKS, VA_LOG_VARIANCE
 from mtl_face.weights import provenance as provenance_lib
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the card; a reader refuses a newer one."""
 
 FILE = "model.json"
@@ -35,13 +41,40 @@ KEY = "model_json"
 GIVE_AN_EXPORT = "give what `run.py export` wrote: its folder, or its model.safetensors"
 """Remedy where something else was given."""
 
-_NUMBER = (int, float)
+SETTINGS = (
+    *(name for name, _ in fields() if name.startswith("model.") and affects(name) == "network"),
+    "model.compute_dtype",
+    "uncertainty.kind",
+    "data.image_size",
+    "evaluation.probability",
+)
+"""Settings that predictions depend on: a card has each of them.
 
-_REQUIRED: tuple[tuple[int, str, type | tuple[type, ...]], ...] = (
+With a new one comes a new schema, and a line in `_MEANT` for the older ones.
+"""
+
+_WITHOUT_CHOICE = {"model.va_variance": "shared", "evaluation.probability": probabilities.PAPER}
+
+_MEANT: Mapping[int, Mapping[str, Any]] = {1: _WITHOUT_CHOICE, 2: _WITHOUT_CHOICE}
+"""By schema: settings that did not exist yet, and the value that says what was done without."""
+
+_STATED_TWICE = (
+    (1, "input.size", "model.input_size"),
+    (1, "input.mean", "model.input_mean"),
+    (1, "input.std", "model.input_std"),
+    (1, "input.stored_size", "data.image_size"),
+    (3, "probability.definition", "evaluation.probability"),
+)
+"""What a card says in an entry of its own and in its settings: the schema since which it does."""
+
+_POSITIVE = "a positive number"
+
+_REQUIRED: tuple[tuple[int, str, type | tuple[type, ...] | str], ...] = (
     (1, "tasks", dict),
     (1, "temperatures", dict),
-    (1, "temperatures.au", _NUMBER),
-    (1, "temperatures.expr", _NUMBER),
+    (1, "temperatures.va", _POSITIVE),
+    (1, "temperatures.au", _POSITIVE),
+    (1, "temperatures.expr", _POSITIVE),
     (1, "input", dict),
     (1, "input.size", int),
     (1, "input.stored_size", int),
@@ -52,16 +85,20 @@ _REQUIRED: tuple[tuple[int, str, type | tuple[type, ...]], ...] = (
     (1, "step", int),
     (1, "versions", dict),
     (1, "weights_sha256", str),
-    (2, "crop", dict),
+    (2, "crop", (dict, type(None))),
     (2, "tensors", dict),
     (2, "provenance", (dict, type(None))),
     (3, "probability", dict),
     (3, "probability.definition", str),
     (3, "probability.divisors", dict),
-    (3, "probability.divisors.au", _NUMBER),
-    (3, "probability.divisors.expr", _NUMBER),
+    (3, "probability.divisors.au", _POSITIVE),
+    (3, "probability.divisors.expr", _POSITIVE),
+    (4, "card_sha256", str),
 )
 """What a card holds: the schema since which it does, name and type."""
+
+_DEEPEST = 200
+"""Objects and lists within each other; each ancestor of weights adds two to their provenance."""
 
 
 class ExportError(WeightsError):
@@ -77,7 +114,7 @@ def make(
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The card of a network as JSON values; saving adds `tensors` and `weights_sha256`.
+    """The card of a network as JSON values; saving adds `tensors`, `weights_sha256` and its hash.
 
     `crop` says how the crops were cut and aligned, `metrics` are of this checkpoint, `step` is the
     number of training steps, `provenance` (see that module) None if unknown.
@@ -136,20 +173,34 @@ def make(
     return json.loads(json.dumps(values))  # as it will be read: tuples are lists
 
 
+def sealed(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The card with its hash, `card_sha256`.
+
+    That is the SHA-256 of all its other entries, as JSON in UTF-8 with sorted keys and no blanks.
+    """
+    rest = {name: value for name, value in card.items() if name != "card_sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return {**rest, "card_sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def parse(text: str | bytes, path: Path) -> dict[str, Any]:
     """Reads a card from the file `path`, checks it, and brings an older one up to date.
 
     Returns:
-        The card, as of `SCHEMA`. One of an older schema has `read_from_schema`, and None for what
-        that schema did not know.
+        The card, as of `SCHEMA`. One of an older schema has `read_from_schema`, None for what that
+        schema did not know, and each of `SETTINGS` as that schema meant it.
 
     Raises:
-        ExportError: it is no card, has a newer schema, lacks something, or its labels are not
-            those of this version, with each difference.
+        ExportError: it is no card, has a newer schema, lacks something, says something twice and
+            differently, was changed, or its labels are not those of this version, with each
+            difference.
     """
     try:
         value = json.loads(text)
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        if _depth(value) > _DEEPEST:
+            raise ValueError("it is nested without end")
+        found = sealed(value)["card_sha256"] if isinstance(value, dict) else None
+    except (UnicodeError, ValueError, RecursionError) as error:
         raise ExportError(
             f"is no export: its card is no JSON ({error})", path=path, remedy=GIVE_AN_EXPORT
         ) from error
@@ -160,16 +211,21 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
         version = value.get("versions")
         made = version.get("mtl_face") if isinstance(version, dict) else None
         raise ExportError(
-            f"has a card of schema {schema}, this version reads up to {SCHEMA}",
+            f"has a card of schema {schema!r:.20}, this version reads up to {SCHEMA}",
             path=path,
             remedy="install "
-            + (f"mtl_face {made} or newer" if made else "a newer mtl_face")
+            + (f"mtl_face {made!s:.40} or newer" if made else "a newer mtl_face")
             + ", or read the arrays with NumPy alone (docs/export.md)",
         )
-    problems = _faults(value, schema) or _label_differences(value)
+    problems = _faults(value, schema) or [
+        *_label_differences(value),
+        *_settings_faults(value, schema),
+    ]
+    if not problems and schema >= 4 and value["card_sha256"] != found:
+        problems = ["it was changed after it was written, as its hash shows"]
     if problems:
         raise ExportError(
-            "its card does not fit: " + "; ".join(problems),
+            "its card does not fit: " + "; ".join(shortened(problems, _MOST_PROBLEMS)),
             path=path,
             remedy="export again from the run, with the version of mtl_face that trained it",
         )
@@ -180,12 +236,13 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
     if schema == 1:
         value |= {"crop": None, "tensors": None}
         value["provenance"] = provenance_lib.from_config(value["config"])
-    return {
-        **value,
-        "schema": SCHEMA,
-        "read_from_schema": schema,
-        "probability": probabilities.statement("fixed", value["temperatures"], probabilities.PAPER),
-    }
+    if schema < 3:
+        value["probability"] = probabilities.statement(
+            value["config"]["uncertainty"]["kind"],
+            value["temperatures"],
+            value["config"]["evaluation"]["probability"],
+        )
+    return {**value, "schema": SCHEMA, "read_from_schema": schema}
 
 
 def model_differences(card: Mapping[str, Any], model: ModelConfig) -> list[str]:
@@ -214,16 +271,38 @@ def _variance(names: list[str]) -> dict[str, Any]:
     }
 
 
+def _depth(value: Any) -> int:
+    """Objects and lists within each other."""
+    depth, level = 0, [value]
+    while level:
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += 1
+    return depth
+
+
+def _entry(values: Any, name: str) -> Any:
+    """The entry of a dotted name; `_ABSENT` if there is none."""
+    for part in name.split("."):
+        values = values.get(part, _ABSENT) if isinstance(values, Mapping) else _ABSENT
+    return values
+
+
 def _faults(card: Mapping[str, Any], schema: int) -> list[str]:
     lines = []
     for since, name, kind in _REQUIRED:
+        value = _entry(card, name)
         if schema < since:
             continue
-        value: Any = card
-        for part in name.split("."):
-            value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
         if value is _ABSENT:
             lines.append(f"it has no {name}")
+        elif isinstance(kind, str):
+            if not _is_positive(value):
+                lines.append(f"{name} is {value!r:.40}, not {kind}")
         elif not isinstance(value, kind) or isinstance(value, bool):
             lines.append(f"{name} is of type {type(value).__name__}")
     if lines:
@@ -236,18 +315,62 @@ def _faults(card: Mapping[str, Any], schema: int) -> list[str]:
             and all(isinstance(side, int) for side in entry["shape"])
         )
         if not sound:
-            lines.append(f"tensors: {name} has no shape and dtype")
+            lines.append(f"tensors: {name:.100} has no shape and dtype")
     return lines
 
 
+def _is_positive(value: Any) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 < value <= sys.float_info.max
+
+
 _ABSENT = object()
+
+_MOST_PROBLEMS = 30
+
+
+def _settings_faults(card: dict[str, Any], schema: int) -> list[str]:
+    """What is wrong with the settings of a card; puts in those that its schema did not have."""
+    config = card["config"]
+    for name, meant in _MEANT.get(schema, {}).items():
+        section, _, leaf = name.rpartition(".")
+        inside = config.setdefault(section, {})
+        if isinstance(inside, dict):
+            inside.setdefault(leaf, meant)
+    lines = [f"it has no config.{name}" for name in SETTINGS if _entry(config, name) is _ABSENT]
+    if lines:
+        return lines
+    read: dict[str, Any] = {}
+    for name in SETTINGS:
+        *sections, leaf = name.split(".")
+        inside = read
+        for section in sections:
+            inside = inside.setdefault(section, {})
+        inside[leaf] = _entry(config, name)
+    try:
+        checked = flat(validate(read, reads_data=False))
+    except ConfigError as error:
+        return [f"in its config, {error.problem:.150}"]
+    lines = [
+        f"{name} is {_entry(card, name)!r:.60}, and config.{setting} is {checked[setting]!r:.60}"
+        for since, name, setting in _STATED_TWICE
+        if schema >= since and _entry(card, name) != checked[setting]
+    ]
+    if not lines and schema >= 3:
+        expected = probabilities.divisors(
+            checked["uncertainty.kind"], card["temperatures"], checked["evaluation.probability"]
+        )
+        if card["probability"]["divisors"] != expected:
+            lines.append(f"probability.divisors are not {expected}, as its settings make them")
+    return lines
 
 
 def _label_differences(card: Mapping[str, Any]) -> list[str]:
     """How the outputs differ from this version's, in names, number, order and range."""
     found, lines = card["tasks"], []
     for task in sorted(found.keys() - set(TASKS)):
-        lines.append(f"task {task}: this version knows no such task")
+        lines.append(f"task {task:.40}: this version knows no such task")
     for task in TASKS:
         if task not in found:
             lines.append(f"task {task}: the export has no such task")
@@ -259,10 +382,12 @@ def _label_differences(card: Mapping[str, Any]) -> list[str]:
             continue
         pairs = itertools.zip_longest(outputs, OUTPUT_NAMES[task], fillvalue="absent")
         lines += [
-            f"task {task}: output {place} is {theirs} in the export, {ours} here"
+            f"task {task}: output {place} is {theirs:.40} in the export, {ours} here"
             for place, (theirs, ours) in enumerate(pairs)
             if theirs != ours
         ]
-        if task == "va" and list(part.get("range", ())) != [-1.0, 1.0]:
-            lines.append(f"task va: the export's range is {part.get('range')}, here it is [-1, 1]")
+        if task == "va" and part.get("range") != [-1.0, 1.0]:
+            lines.append(
+                f"task va: the export's range is {part.get('range')!r:.40}, here it is [-1, 1]"
+            )
     return lines

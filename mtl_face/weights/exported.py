@@ -147,11 +147,15 @@ def content(path: Path) -> FileContent:
 
 def backbone_variant(card: Mapping[str, Any]) -> BackboneVariant:
     """The geometry of an export's backbone, with the input that its card states, in RGB."""
-    mean, std = (tuple(map(float, card["input"][field])) for field in ("mean", "std"))
+
+    def colours(entry: str) -> tuple[float, float, float]:
+        red, green, blue = map(float, card["input"][entry])
+        return red, green, blue
+
     return dataclasses.replace(
         VARIANTS[card["config"]["model"]["backbone"]["variant"]],
-        input_mean=mean,
-        input_std=std,
+        input_mean=colours("mean"),
+        input_std=colours("std"),
         channel_order="rgb",
     )
 

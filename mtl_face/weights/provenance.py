@@ -188,16 +188,16 @@ def _fault(value: Any) -> str | None:
         return f"it is {type(value).__name__}, not an object"
     for name in ("training_data", "pretrained_on", "reasons"):
         if not _is_names(value.get(name)):
-            return f"{name} is {value.get(name)!r}, not a list of names"
+            return f"{name} is {value.get(name)!r:.60}, not a list of names"
     flag, source = value.get("aff_wild2_pretrained"), value.get("initial_weights")
     if not isinstance(flag, bool):
-        return f"aff_wild2_pretrained is {flag!r}, neither true nor false"
+        return f"aff_wild2_pretrained is {flag!r:.60}, neither true nor false"
     if source is None:
         return None
     if not isinstance(source, Mapping):
-        return f"initial_weights is {source!r}, neither null nor an object"
+        return f"initial_weights is {source!r:.60}, neither null nor an object"
     if source.get("trained_on") is not None and not _is_names(source["trained_on"]):
-        return f"initial_weights.trained_on is {source['trained_on']!r}, not a list of names"
+        return f"initial_weights.trained_on is {source['trained_on']!r:.60}, not a list of names"
     parent = source.get("provenance")
     inside = None if parent is None else _fault(parent)
     return None if inside is None else f"in initial_weights.provenance, {inside}"

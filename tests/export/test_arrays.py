@@ -16,6 +16,7 @@ from export_cases import assert_same, make_card, make_variables
 from mtl_face import export
 from mtl_face.errors import WorkdirError
 from mtl_face.export import arrays
+from mtl_face.weights import card as cards
 from mtl_face.weights import exported
 from mtl_face.weights.card import ExportError
 
@@ -29,7 +30,7 @@ CONTENTS = {
 def test_round_trip(exported_folder, form):
     variables, card = exported.load(exported_folder)
     assert_same(variables, make_variables())
-    assert card == {
+    expected = {
         **make_card(),
         "tensors": {
             "params/backbone/kernel": {"shape": [3, 3, 3, 8], "dtype": "float32"},
@@ -39,6 +40,7 @@ def test_round_trip(exported_folder, form):
         },
         "weights_sha256": exported.weights_sha256(make_variables()),
     }
+    assert card == cards.sealed(expected)
     assert exported.read_card(exported_folder) == card
     assert json.loads((exported_folder / "model.json").read_text()) == card
     assert {path.name for path in exported_folder.iterdir()} == CONTENTS[form]

@@ -178,6 +178,16 @@ class TestParams:
         assert "is absent, the network says float32 [" in err
         assert "\n  -> " in err
 
+    def test_card_of_a_network_that_no_machine_could_build(self, runs, tmp_path, capsys):
+        variables, card = exported.load(runs.export("safetensors"))
+        card["config"]["model"]["encoder_layers"] = 10**9
+        export.save(tmp_path / "export", variables, card, form="safetensors")
+        status, _, err = evaluate(
+            runs, capsys, f"--params={tmp_path / 'export'}", f"--output={tmp_path / 'results'}"
+        )
+        assert status == 2
+        assert "which is larger than its arrays" in err
+
     @pytest.mark.slow
     def test_other_size_of_crops_is_said(self, runs, tmp_path, capsys):
         status, out, _ = evaluate(

@@ -64,7 +64,7 @@ def write_safetensors(path, variables, card, **changes):
     folder = path.with_name("as_exported")
     export.save(folder, variables, card, form="safetensors")
     tensors, metadata = safetensors_file.read(folder / exported.SAFETENSORS)
-    changed = json.loads(metadata["model_json"]) | changes
+    changed = cards.sealed(json.loads(metadata["model_json"]) | changes)
     arrays.write_safetensors(path, tensors, {"model_json": json.dumps(changed)})
 
 
@@ -127,7 +127,7 @@ def test_incomplete_export(tmp_path):
     with pytest.raises(WeightsError, match=r"lacks 1 of the \d+ tensors .*stage2_block2.bn1.bias"):
         load_backbone(path)
     write_safetensors(path, make_backbone(), make_card(), config={"model": {}})
-    with pytest.raises(WeightsError, match="does not say the backbone's variant"):
+    with pytest.raises(WeightsError, match=r"it has no config\.model\.backbone\.variant"):
         load_backbone(path)
 
 

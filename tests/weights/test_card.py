@@ -1,6 +1,8 @@
 """Cards say what an export is; whatever does not fit is named."""
 
 import ast
+import contextlib
+import copy
 import json
 import subprocess
 import sys
@@ -12,9 +14,11 @@ from export_cases import MODEL, card_text, make_card, schema_1_card
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_face.errors import WeightsError
+from mtl_face import config as config_lib
+from mtl_face.errors import UserError, WeightsError
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 from mtl_face.weights import card as cards
+from mtl_face.weights import exported, provenance
 from mtl_face.weights.card import ExportError
 
 PATH = Path("/exports/model.json")
@@ -62,7 +66,107 @@ def test_older_schema_is_brought_up_to_date():
     assert card["provenance"]["training_data"] == ["s-Aff-Wild2"]
     assert card["provenance"]["aff_wild2_pretrained"] is False
     for name, value in old.items():
-        assert name == "schema" or card[name] == value
+        assert name in ("schema", "config") or card[name] == value
+    # There was no choice of variances then.
+    assert "va_variance" not in old["config"]["model"]
+    old["config"]["model"]["va_variance"] = "shared"
+    assert card["config"] == old["config"] | {"evaluation": {"probability": "paper"}}
+
+
+@pytest.mark.parametrize("schema", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", cards.SETTINGS)
+def test_no_setting_of_the_network_is_guessed(monkeypatch, schema, name):
+    """What a schema always had is not filled in; what it could not have means what was done."""
+    card = schema_1_card("0" * 64) if schema == 1 else json.loads(card_text(schema=schema))
+    section, _, leaf = f"config.{name}".rpartition(".")
+    inside = card
+    for part in section.split("."):
+        inside = inside.setdefault(part, {})
+    inside.pop(leaf, None)
+    meant = {"va_variance": "shared", "probability": "paper"}
+    if leaf in meant and schema < 3:
+        found = cards.parse(json.dumps(card), PATH)
+        for part in section.split("."):
+            found = found[part]
+        assert found[leaf] == meant[leaf]
+    else:
+        problem = problem_of(json.dumps(cards.sealed(card)))
+        assert problem == f"its card does not fit: it has no config.{name}"
+
+
+def test_the_settings_of_this_schema():
+    """A setting more, of the network, needs a new schema and what its absence meant until then."""
+    assert (cards.SCHEMA, sorted(cards.SETTINGS)) == (
+        4,
+        [
+            "data.image_size",
+            "evaluation.probability",
+            "model.backbone.expansion",
+            "model.backbone.stage_sizes",
+            "model.backbone.variant",
+            "model.backbone.width",
+            "model.compute_dtype",
+            "model.decoder_mlp",
+            "model.decoder_modules",
+            "model.embed_dim",
+            "model.encoder_layers",
+            "model.head_layers",
+            "model.head_width",
+            "model.input_mean",
+            "model.input_size",
+            "model.input_std",
+            "model.mlp_ratio",
+            "model.norm",
+            "model.num_heads",
+            "model.position",
+            "model.va_variance",
+            "uncertainty.kind",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "words"),
+    [
+        ("size", 48, "input.size is 48, and config.model.input_size is 32"),
+        ("stored_size", 17, "input.stored_size is 17, and config.data.image_size is 16"),
+        ("mean", [1.0, 2.5, 3.5], "input.mean is [1.0, 2.5, 3.5], and config.model.input_mean is"),
+        ("std", [], "input.std is [], and config.model.input_std is"),
+    ],
+)
+def test_what_is_said_twice_is_compared(entry, value, words):
+    stated = make_card()["input"] | {entry: value}
+    for schema in (2, 3, 4):
+        assert words in problem_of(card_text(schema=schema, input=stated))
+
+
+def test_probability_is_that_of_the_settings():
+    other = {"definition": "paper", "divisors": {"au": 1.0, "expr": 5.0}}
+    assert "and config.evaluation.probability is 'fitted'" in problem_of(
+        card_text(probability=other)
+    )
+    other = {"definition": "fitted", "divisors": {"au": 1.0, "expr": 5.0}}
+    assert "probability.divisors are not {" in problem_of(card_text(probability=other))
+
+
+def test_a_changed_card_is_noticed():
+    card = json.loads(card_text())
+    assert cards.parse(json.dumps(card, indent=7), PATH) == card  # the same in other blanks
+    for name in ("step", "metrics", "versions", "note", "weights_sha256", "card_sha256"):
+        changed = card | {name: {"step": 13, "versions": {}}.get(name, "1" * 64)}
+        problem = problem_of(json.dumps(changed))
+        assert problem.endswith("it was changed after it was written, as its hash shows"), name
+    changed = json.loads(card_text())
+    changed["config"]["model"]["num_heads"] = 6
+    assert "as its hash shows" in problem_of(json.dumps(changed))
+    del card["card_sha256"]
+    assert problem_of(json.dumps(card)).endswith("it has no card_sha256")
+
+
+@pytest.mark.parametrize("value", [0, -1.0, 10**400, 1e999, float("nan"), True, "1", None])
+def test_temperatures_are_positive_numbers(value):
+    temperatures = {"va": 1.0, "au": value, "expr": 5.0}
+    assert "temperatures.au is " in problem_of(card_text(temperatures=temperatures))
 
 
 def test_a_card_without_a_statement_means_the_formula_that_it_gives():
@@ -70,6 +174,7 @@ def test_a_card_without_a_statement_means_the_formula_that_it_gives():
     reading = "probability: sigmoid(logit / temperature); present: logit above 0"
     old = json.loads(card_text(schema=2, probability="GONE"))
     old["tasks"]["au"]["reading"] = reading
+    del old["config"]["evaluation"]["probability"]
     card = cards.parse(json.dumps(old), PATH)
     assert card["tasks"]["au"]["reading"] == reading
     assert card["probability"] == {"definition": "paper", "divisors": {"au": 1.0, "expr": 5.0}}
@@ -88,7 +193,7 @@ def test_a_statement_that_lacks_something_is_named(wrong):
 def test_newer_schema_is_refused_with_what_to_do():
     with pytest.raises(ExportError) as raised:
         cards.parse(card_text(schema=cards.SCHEMA + 1), PATH)
-    assert raised.value.problem == "has a card of schema 4, this version reads up to 3"
+    assert raised.value.problem == "has a card of schema 5, this version reads up to 4"
     assert "install mtl_face 0.1.0 or newer" in raised.value.remedy
     assert "docs/export.md" in raised.value.remedy
     # whatever else a newer card holds, the schema is what is spoken of
@@ -116,7 +221,11 @@ def test_missing_and_mistyped_entries_are_named(name):
 
 
 def _parts(name):
-    return {"input": ["size", "stored_size", "mean", "std"], "config": ["model"]}.get(name, [])
+    return {
+        "tasks": [],
+        "input": ["size", "stored_size", "mean", "std"],
+        "config": ["model"],
+    }.get(name, [])
 
 
 def test_tensors_without_shape():
@@ -190,19 +299,62 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
-@given(st.sampled_from([*json.loads(card_text()), "input.mean", "tasks.va"]), json_values)
-def test_any_entry_replaced_by_anything(name, value):
-    """A card is read, or refused in the user's words; nothing else is raised."""
-    card = json.loads(card_text())
-    section, _, leaf = name.rpartition(".")
-    (card[section] if section else card)[leaf] = value
-    error = None
+def places(value, path=()):
+    """Where the entries of nested JSON values lie."""
+    yield path
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(inner, (*path, key))
+
+
+CARDS = [
+    json.loads(card_text()),
+    json.loads(card_text(schema=3)),
+    schema_1_card("0" * 64),
+]
+numbers = st.sampled_from([10**400, -(10**30), 2**63, 1e308, 5e-324, -0.0, 0, 1, True])
+odd = json_values | numbers | st.sampled_from(["\ud800", "\x1b[31m", "x" * 500, ["y" * 500] * 50])
+
+
+@settings(deadline=None, derandomize=True, max_examples=500)
+@given(st.data())
+def test_any_entry_replaced_by_anything(data):
+    """A card is read, or refused in the user's words; nothing else is raised, here or later on."""
+    card = copy.deepcopy(data.draw(st.sampled_from(CARDS)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        *before, last = data.draw(st.sampled_from([path for path in places(card) if path]))
+        inside = card
+        for key in before:
+            inside = inside[key]
+        if data.draw(st.booleans()):
+            inside[last] = data.draw(odd)
+        else:
+            del inside[last]
+    with contextlib.suppress(UnicodeEncodeError):
+        card = cards.sealed(card)
     try:
-        cards.parse(json.dumps(card), PATH)
-    except WeightsError as raised:
-        error = raised
-    assert error is None or error.remedy
+        found = cards.parse(json.dumps(card), PATH)
+        config = config_lib.load_values(config_lib.of_export(found["config"]), [], PATH)
+    except UserError as error:
+        assert error.remedy  # noqa: PT017
+        assert len(str(error)) < 3000  # noqa: PT017
+        return
+    cards.model_differences(found, config.model)
+    exported.backbone_variant(found)
+    recorded = found["provenance"]
+    assert "\ud800" not in "".join(provenance.warnings(recorded))
+    if recorded is not None:
+        provenance.amend(recorded, config.provenance)
+
+
+def test_nested_without_end():
+    deep = "[" * 300 + "]" * 300
+    card = json.loads(card_text())
+    assert "nested without end" in problem_of(json.dumps(card)[:-1] + f', "x": {deep}}}')
+    lineage = card["provenance"]
+    for _ in range(60):  # generations of fine-tuning
+        lineage = lineage | {"initial_weights": {"file": "x", "provenance": lineage}}
+    assert cards.parse(card_text(provenance=lineage), PATH)["provenance"] == lineage
 
 
 def test_model_that_differs_from_the_config():

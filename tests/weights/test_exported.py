@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from export_cases import assert_same, make_card, make_variables, schema_1_card
+from export_cases import assert_same, card_text, make_card, make_variables, schema_1_card
 
 from mtl_face import export
 from mtl_face.errors import WeightsError
@@ -75,17 +75,41 @@ def rewrite(path, change):
 
 
 def change_card(folder, **changes):
-    """Changes entries of an export's card, wherever it lies."""
+    """Changes entries of an export's card, wherever it lies, and its hash with them."""
     file = folder / "model.safetensors"
     if file.exists():
 
         def change(tensors, metadata):
-            metadata["model_json"] = json.dumps(json.loads(metadata["model_json"]) | changes)
+            card = cards.sealed(json.loads(metadata["model_json"]) | changes)
+            metadata["model_json"] = json.dumps(card)
 
         rewrite(file, change)
     else:
         path = folder / "model.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        path.write_text(json.dumps(cards.sealed(json.loads(path.read_text()) | changes)))
+
+
+def test_older_export_is_written_again_as_of_today(folder, tmp_path):
+    export.save(folder, make_variables(), make_card(), form="safetensors")
+    old = schema_1_card(exported.weights_sha256(make_variables()))
+    rewrite(
+        folder / "model.safetensors",
+        lambda tensors, metadata: metadata.update(model_json=json.dumps(old)),
+    )
+    variables, card = exported.load(folder)
+    export.save(tmp_path / "new", variables, card)
+    again = exported.load(tmp_path / "new")[1]
+    assert (again["schema"], again["read_from_schema"]) == (cards.SCHEMA, 1)
+    assert again["config"] == card["config"]
+
+
+def test_orbax_arrays_that_no_bytes_stand_for(folder):
+    """Zeros pack to nothing: their shape alone would take the memory."""
+    folder.mkdir()
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "params", {"params": {"x": np.zeros(20_000_000, np.float32)}})
+    (folder / "model.json").write_text(card_text())
+    assert "it claims more memory than a file of" in error_of(folder, folder / "params")
 
 
 def test_not_an_export(tmp_path):
@@ -252,7 +276,7 @@ class TestDamagedSafetensors:
             tensors[name] = np.zeros(1, np.float32)
             card = json.loads(metadata["model_json"])
             card["tensors"][name] = {"shape": [1], "dtype": "float32"}
-            metadata["model_json"] = json.dumps(card)
+            metadata["model_json"] = json.dumps(cards.sealed(card))
 
         rewrite(file, change)
         assert f"a tensor named {name}, which fits nowhere" in error_of(file)
