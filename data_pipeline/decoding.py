@@ -27,7 +27,7 @@ from data_pipeline import images
 from data_pipeline.batch import IndexedImages
 from data_pipeline.order import PADDING, Indices
 from data_pipeline.records import IMAGE, Records
-from mtl_face import libraries
+from mtl_face import libraries, pictures
 from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
 
@@ -134,12 +134,18 @@ def _stop_all() -> None:
 
 
 def decoded(
-    encoded: Encoded, indices: Iterator[Indices], *, local_size: int, image_size: int
+    encoded: Encoded,
+    indices: Iterator[Indices],
+    *,
+    local_size: int,
+    image_size: int,
+    upright: bool = False,
 ) -> IndexedImages:
     """Decodes the images of each batch of indices, several at a time, keeping the order.
 
-    An image is black where the index is `PADDING`. `local_size` is b, `image_size` S. Yields
-    indices [b] and images [b, S, S, 3]; ImageError if an image cannot be read.
+    An image is black where the index is `PADDING`. `local_size` is b, `image_size` S; `upright`
+    turns each image as its EXIF orientation says. Yields indices [b] and images [b, S, S, 3];
+    ImageError if an image cannot be read.
     """
     # A whole batch, if it is not too large, is decoded by one call: nothing handles single images,
     # and their pixels are copied once.
@@ -163,7 +169,9 @@ def decoded(
     # Its branches are TensorFlow's own; to look for others in the source takes seconds.
     @tf.autograph.experimental.do_not_convert
     def load(item_c: tf.Tensor) -> tf.Tensor:
-        return decode_several(encoded.contents(item_c), image_size)
+        contents = encoded.contents(item_c)
+        image_cSSC = decode_several(contents, image_size)
+        return _make_upright(image_cSSC, contents) if upright else image_cSSC
 
     num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
     options = tf.data.Options()
@@ -230,6 +238,24 @@ def decode_several(contents: Sequence[tf.Tensor], image_size: int) -> tf.Tensor:
     start_c = tf.stack([tf.strings.substr(content, 0, len(_JPEG)) for content in contents])
     image_cSSC = tf.cond(tf.reduce_all(start_c == _JPEG), decode_jpegs, decode_any)
     return tf.ensure_shape(image_cSSC, (len(contents), image_size, image_size, 3))
+
+
+def _make_upright(image_cSSC: tf.Tensor, contents: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Turns square images as the EXIF orientation of each file says."""
+
+    def read_orientations(*content_c: bytes) -> npt.NDArray[np.int64]:
+        found = (pictures.stored_orientation(content, images.FORMATS) for content in content_c)
+        return np.fromiter(found, np.int64, len(content_c))
+
+    orientation_c = tf.numpy_function(read_orientations, contents, tf.int64)
+    orientation_c = tf.ensure_shape(orientation_c, (len(contents),))
+    turns = tf.constant([turn[:3] for turn in pictures.TURNS.values()])
+    transposed_c, left_right_c, top_bottom_c = (
+        tf.gather(turns[:, step], orientation_c - 1)[:, None, None, None] for step in range(3)
+    )
+    image_cSSC = tf.where(transposed_c, tf.transpose(image_cSSC, (0, 2, 1, 3)), image_cSSC)
+    image_cSSC = tf.where(left_right_c, image_cSSC[:, :, ::-1], image_cSSC)
+    return tf.where(top_bottom_c, image_cSSC[:, ::-1], image_cSSC)
 
 
 def decode(content: tf.Tensor, image_size: int) -> tf.Tensor:

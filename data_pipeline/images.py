@@ -1,19 +1,19 @@
-"""Image files: reading one with Pillow, and checking those of a whole table before a long run.
+"""Image files of training: reading one, and checking those of a whole table before a long run.
 
 JPEG, PNG and BMP are read, as the training input reads them: greyscale, CMYK, palettes, 16 bits
-and transparency all become 8-bit RGB (the upper byte of 16 bits; transparency is dropped, not
-blended). An EXIF orientation is ignored: crops are used as they are stored. BMP files are read if
+and transparency all become 8-bit RGB (see `mtl_face.pictures`). Crops are used as they are stored,
+or turned upright as their EXIF orientation says (`data.exif_orientation`). BMP files are read if
 they hold 24 or 32 bits a pixel in the usual order: of others, the training input would take palette
-indices for grey levels, or one colour for another. Of an image that cannot be read, the error says
-what the file is instead.
+indices for grey levels, or one colour for another. What the training input refuses and Pillow does
+not (a wrong check sum, a missing end) is refused here too.
 
-Dimension letters: H height, W width, C channels (3).
+Dimension letters: C channels (3).
 """
 
+import dataclasses
 import functools
-import io
 import os
-import stat
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mtl_face import files
+from mtl_face import files, pictures
 from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
 
@@ -34,19 +34,62 @@ MAX_PIXELS = 50_000_000
 """Larger images are refused before they are decoded: no face crop comes near it."""
 
 _CHUNK = 1024  # images handed to the threads at a time, and between two reports of progress
-_CONVERT = "convert it to JPEG or PNG"
-_FETCH = "copy or download it again"
 
 
-def read_image(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8]:
-    """Reads a JPEG, PNG or BMP file as RGB, resized to a square if it is stored at another size.
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What decoding the images of a table showed.
+
+    Attributes:
+        faults: one error for each unreadable image, in the order of the table.
+        turned: paths of the images whose EXIF orientation is another than upright.
+    """
+
+    faults: list[ImageError]
+    turned: list[str]
+
+
+def read(path: str | os.PathLike[str]) -> pictures.Picture:
+    """Decodes a JPEG, PNG or BMP file; ImageError if it is missing or no readable image."""
+    return decode(pictures.read_bytes(path), path)
+
+
+def decode(content: bytes, path: str | os.PathLike[str]) -> pictures.Picture:
+    """As `read`, of a file's content; `path` is for messages."""
+    picture = pictures.decode(content, path, formats=FORMATS, most_pixels=MAX_PIXELS)
+    if picture.format == "BMP" and not _is_plain_bmp(content):
+        raise ImageError(
+            "a BMP image with a palette, 16 bits a pixel or packed colours is not read",
+            path=path,
+            remedy="convert it to JPEG or PNG",
+        )
+    check = {"BMP": _flaw_of_bmp, "PNG": _flaw_of_png}.get(picture.format, _flaw_of_jpeg)
+    if flaw := check(content):
+        raise ImageError(
+            f"the image is damaged ({flaw})", path=path, remedy="copy or download it again"
+        )
+    return picture
+
+
+def read_image(
+    path: str | os.PathLike[str], size: int, *, upright: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Reads an image file as RGB, resized to a square if it has another size.
+
+    `upright` turns it as its EXIF orientation says. See `resized`; errors are as of `read`.
+
+    uint8 [size, size, C], 0..255.
+    """
+    picture = read(path)
+    return resized(picture.upright() if upright else picture.image, size)
+
+
+def resized(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """An RGB image as uint8 [size, size, C].
 
     Resizing uses a triangle filter, widened when shrinking so that it averages; it does not keep
     the aspect ratio.
-
-    uint8 [size, size, C], 0..255; ImageError if the file is missing or no readable image.
     """
-    image = _decode(path)
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image)
@@ -55,7 +98,7 @@ def read_image(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8]
 def diagnose(path: str | os.PathLike[str]) -> ImageError | None:
     """Decodes an image completely and returns what is wrong with it, or None if it is fine."""
     try:
-        _decode(path)
+        read(path)
     except ImageError as error:
         return error
     return None
@@ -110,17 +153,28 @@ def check_images(
     table: FrameTable,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
-) -> list[ImageError]:
+) -> Checked:
     """Decodes every image of a table once, as training would.
 
     As many `workers` (threads) as there are cores are sensible: decoding runs beside Python.
     `progress` is called from time to time with (images done, images in all).
-
-    Returns:
-        One error for each unreadable image, in the order of the table.
     """
     paths = list(dict.fromkeys(table.paths()))  # a duplicate row's image is decoded once
-    return [error for error in each_of(paths, diagnose, workers, progress) if error]
+    checked = Checked([], [])
+    for path, found in zip(paths, each_of(paths, _check, workers, progress), strict=True):
+        if isinstance(found, ImageError):
+            checked.faults.append(found)
+        elif found != 1:
+            checked.turned.append(path)
+    return checked
+
+
+def _check(path: str) -> ImageError | int:
+    """What is wrong with an image, or its EXIF orientation."""
+    try:
+        return read(path).orientation
+    except ImageError as error:
+        return error
 
 
 def each_of(
@@ -185,40 +239,6 @@ def _leaves_root(path: str) -> ImageError:
     )
 
 
-def _decode(path: str | os.PathLike[str]) -> Image.Image:
-    content = _read_bytes(path)
-    try:
-        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        is_odd_bmp = image.format == "BMP" and not _is_plain_bmp(content)
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        image.load()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(
-            f"the image has more than {MAX_PIXELS:,} pixels",
-            path=path,
-            remedy="crop the face first; this is no face crop, or its header is damaged",
-        ) from error
-    except Image.UnidentifiedImageError as error:
-        raise _describe_content(path, content) from error
-    # Pillow's decoders raise whatever damaged data leads to, from OSError to struct.error and
-    # TypeError; the reason is in the message.
-    except Exception as error:
-        problem = f"the image is damaged ({error})"
-        if "truncated" in str(error).lower() or isinstance(error, EOFError):
-            problem = f"the image is truncated: only {len(content):,} bytes are there"
-        raise ImageError(problem, path=path, remedy=_FETCH) from error
-    if is_odd_bmp:
-        raise ImageError(
-            "a BMP image with a palette, 16 bits a pixel or packed colours is not read",
-            path=path,
-            remedy=_CONVERT,
-        )
-    if image.mode.startswith("I"):  # 16-bit greyscale: `convert` would clip to 255 instead
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
-
-
 def _is_plain_bmp(content: bytes) -> bool:
     """Whether a BMP file has 24 or 32 bits a pixel, each colour one byte, blue first."""
     header_size, bits, packing = content[14:18], content[28:30], content[30:34]
@@ -229,49 +249,42 @@ def _is_plain_bmp(content: bytes) -> bool:
     )
 
 
-def _read_bytes(path: str | os.PathLike[str]) -> bytes:
-    try:
-        # Before it is opened: a named pipe would wait for a writer for ever.
-        if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
-            raise ImageError(
-                "this is a pipe or a device, not an image", path=path, remedy="name an image file"
-            )
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        problem, remedy = files.unreadable(error, "image")
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
-            remedy = "check that all images were unpacked"
-            folder = os.path.dirname(os.path.abspath(path))
-            if not os.path.isdir(folder):
-                problem += f", nor does its folder {folder}"
-                remedy = "check the image root and that all images were unpacked"
-        raise ImageError(problem, path=path, remedy=remedy) from error
+def _flaw_of_bmp(content: bytes) -> str | None:
+    start, width, height = (
+        int.from_bytes(content[place : place + 4], "little", signed=True) for place in (10, 18, 22)
+    )
+    row_size = (content[28] * width + 31) // 32 * 4
+    whole = start + row_size * abs(height)
+    if len(content) != whole:
+        return f"it has {len(content):,} bytes, by its header {whole:,}"
+    return None
 
 
-def _describe_content(path: str | os.PathLike[str], content: bytes) -> ImageError:
-    """What a file is that Pillow does not recognise."""
-    start = content[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if not content:
-        problem, remedy = "the file is empty", _FETCH
-    elif start.startswith(b"version https://git-lfs"):
-        problem, remedy = "this is a Git LFS pointer, not the image", "run git lfs pull"
-    elif start.startswith((b"<!doctype html", b"<html")):
-        problem = "this is a web page, not an image"
-        remedy = "download it again; a log-in or error page was saved in its place"
-    elif content.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM")):
-        problem, remedy = "the image is damaged near its beginning", _FETCH
-    else:
-        problem, remedy = _name_other(content)
-    return ImageError(problem, path=path, remedy=remedy)
+def _flaw_of_png(content: bytes) -> str | None:
+    place = 8
+    while place + 12 <= len(content):
+        size, kind = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8]
+        end = place + 12 + size
+        check_sum = int.from_bytes(content[end - 4 : end])
+        is_needed = kind[:1].isupper()
+        if is_needed and zlib.crc32(content[place + 4 : end - 4]) != check_sum:
+            return f"the check sum of its part {kind.decode('ascii', 'replace')} is wrong"
+        if kind == b"IEND":
+            return None
+        place = end
+    return "it lacks its end"
 
 
-def _name_other(content: bytes) -> tuple[str, str]:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return f"{image.format} images are not read", _CONVERT
-    except Exception:  # decoders of rare formats raise anything; all that matters: not an image
-        pass
-    if not set(content[:512]) - set(range(32, 127)) - set(b"\t\r\n\f"):
-        return "this is a text file, not an image", _FETCH
-    return "this is not an image", _FETCH
+def _flaw_of_jpeg(content: bytes) -> str | None:
+    inks, described = 0, False
+    place = 2
+    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != b"\xda":
+        kind, size = content[place + 1], int.from_bytes(content[place + 2 : place + 4])
+        described |= kind == 0xEE and content[place + 4 : place + 9] == b"Adobe"
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            inks = content[place + 9]
+        place += 2 + size
+    if inks == 4 and not described:  # one decoder takes the negative of the other
+        return "it has four inks and does not say how they are stored"
+    # The end follows the first scan; previews before it have ends of their own.
+    return None if b"\xff\xd9" in content[place:] else "it lacks its end"

@@ -6,6 +6,7 @@ floats happens on the device.
 Dimension letters: N rows, B global batch, b batch of one process, S image size in pixels.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +20,27 @@ from data_pipeline.records import Records
 from mtl_face.errors import ConfigError
 from mtl_face.tables import FrameTable
 
-__all__ = ["Batch", "Source", "decode_all", "eval_batches", "to_devices", "train_batches"]
+__all__ = [
+    "Batch",
+    "Source",
+    "Upright",
+    "decode_all",
+    "eval_batches",
+    "to_devices",
+    "train_batches",
+]
 
-Source = npt.NDArray[np.uint8] | Records | None
-"""Where pixels come from: the image files (None), encoded images in shards, or an array from
-`decode_all`. All give identical batches."""
+
+@dataclasses.dataclass(frozen=True)
+class Upright:
+    """Encoded images in shards or files (None), which are turned as their EXIF orientation says."""
+
+    encoded: Records | None = None
+
+
+Source = npt.NDArray[np.uint8] | Records | Upright | None
+"""Where pixels come from: the image files (None), encoded images in shards, either of them turned
+upright, or an array from `decode_all`. All give identical batches, but for what is turned."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -84,7 +101,7 @@ def eval_batches(
 
 
 def decode_all(
-    table: FrameTable, *, image_size: int = 112, source: Records | None = None
+    table: FrameTable, *, image_size: int = 112, source: Records | Upright | None = None
 ) -> npt.NDArray[np.uint8]:
     """Decodes every row's image into one array, to be passed as `source`.
 
@@ -139,10 +156,15 @@ def _with_images(
         if source.shape != (len(table), image_size, image_size, 3) or source.dtype != np.uint8:
             raise ValueError(f"source is {source.dtype} {source.shape}, not one image a row")
         return gather_images(source, indices)
+    upright = isinstance(source, Upright)
+    if isinstance(source, Upright):
+        source = source.encoded
     if source is None:
         encoded = decoding.from_files(table)
     elif len(source) == len(table):
         encoded = decoding.from_records(table, source)
     else:
         raise ValueError(f"source has {len(source)} records for {len(table)} rows")
-    return decoding.decoded(encoded, indices, local_size=local_size, image_size=image_size)
+    return decoding.decoded(
+        encoded, indices, local_size=local_size, image_size=image_size, upright=upright
+    )

@@ -7,6 +7,7 @@ Dimension letters: M images, S side of a thumbnail.
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections import Counter, defaultdict
@@ -15,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from data_pipeline import images
 from data_pipeline.audit import near_duplicates, rows
 from data_pipeline.audit.findings import find
+from mtl_face import pictures
 from mtl_face.errors import ImageError
 from mtl_face.tables import FrameTable
 
@@ -39,6 +40,7 @@ def audit(
     splits: Mapping[str, FrameTable],
     *,
     image_size: int,
+    upright: bool = False,
     identities: Mapping[tuple[str, str], str] | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
     workers: int = 2,
@@ -46,7 +48,8 @@ def audit(
 ) -> dict[str, Any]:
     """Audits the splits of a data set: tables as read, with duplicates and rows without images.
 
-    The crops should have a side of `image_size` pixels. `identities` say who is seen in a video, by
+    The crops should have a side of `image_size` pixels; `upright` says whether training turns them
+    as their EXIF orientation says. `identities` say who is seen in a video, by
     names of data set and video, as far as known. Near-duplicate images are looked for between all
     splits, or between the `pairs` alone. `workers` are threads that decode; `progress` is called
     from time to time with (images done, images in all).
@@ -69,6 +72,7 @@ def audit(
     }
     scan = scan_images(
         (paths[split][row] for split in splits for row in present[split]),
+        upright=upright,
         workers=workers,
         progress=progress,
     )
@@ -82,6 +86,7 @@ def audit(
     report: dict[str, Any] = {
         "version": VERSION,
         "image_size": image_size,
+        "upright": upright,
         "images": len(scan.paths),
         "splits": {
             split: {
@@ -117,7 +122,8 @@ class ImageScan:
         readable: bool [M].
         thumbnail: uint8 [M, S, S], grey.
         digest: uint64 [M] of the file's bytes.
-        size: int32 [M, 2], width and height in pixels.
+        size: int32 [M, 2], width and height in pixels, as training uses the image.
+        orientation: int8 [M], EXIF orientation, 1 where the file states none.
         grey: bool [M], whether the picture has no colour.
         faults: what is wrong with each unreadable image, in the order of `paths`.
     """
@@ -127,12 +133,17 @@ class ImageScan:
     thumbnail: npt.NDArray[np.uint8]
     digest: npt.NDArray[np.uint64]
     size: npt.NDArray[np.int32]
+    orientation: npt.NDArray[np.int8]
     grey: npt.NDArray[np.bool_]
     faults: Sequence[ImageError]
 
 
 def scan_images(
-    paths: Iterable[str], *, workers: int = 2, progress: Progress | None = None
+    paths: Iterable[str],
+    *,
+    upright: bool = False,
+    workers: int = 2,
+    progress: Progress | None = None,
 ) -> ImageScan:
     """Decodes images completely, as training would; each path once, in the order given."""
     unique = list(dict.fromkeys(paths))
@@ -141,31 +152,35 @@ def scan_images(
     thumbnail_MSS = np.zeros((count, THUMBNAIL_SIZE, THUMBNAIL_SIZE), np.uint8)
     digest_M = np.zeros(count, np.uint64)
     size_M2 = np.zeros((count, 2), np.int32)
+    orientation_M = np.ones(count, np.int8)
     grey_M = np.zeros(count, bool)
     faults: list[ImageError] = []
-    for index, found in enumerate(images.each_of(unique, _scan, workers, progress)):
+    scan = functools.partial(_scan, upright=upright)
+    for index, found in enumerate(images.each_of(unique, scan, workers, progress)):
         if isinstance(found, ImageError):
             faults.append(found)
             continue
         readable_M[index] = True
-        colour_SS3, digest_M[index], size_M2[index] = found
+        colour_SS3, digest_M[index], size_M2[index], orientation_M[index] = found
         spread = np.ptp(colour_SS3.astype(np.int16), axis=2)
         grey_M[index] = spread.max() <= _GREY_TOLERANCE
         thumbnail_MSS[index] = (colour_SS3 @ _LUMA_3).round()
-    return ImageScan(unique, readable_M, thumbnail_MSS, digest_M, size_M2, grey_M, faults)
+    return ImageScan(
+        unique, readable_M, thumbnail_MSS, digest_M, size_M2, orientation_M, grey_M, faults
+    )
 
 
-def _scan(path: str) -> tuple[npt.NDArray[np.uint8], np.uint64, tuple[int, int]] | ImageError:
+def _scan(
+    path: str, upright: bool
+) -> tuple[npt.NDArray[np.uint8], np.uint64, tuple[int, int], int] | ImageError:
     try:
-        colour_SS3 = images.read_image(path, THUMBNAIL_SIZE)
+        content = pictures.read_bytes(path)
+        picture = images.decode(content, path)
     except ImageError as error:
         return error
-    with open(path, "rb") as file:
-        content = file.read()
-        digest = np.frombuffer(hashlib.blake2b(content, digest_size=8).digest(), np.uint64)[0]
-        file.seek(0)
-        with Image.open(file) as header:
-            return colour_SS3, digest, header.size
+    image = picture.upright() if upright else picture.image
+    digest = np.frombuffer(hashlib.blake2b(content, digest_size=8).digest(), np.uint64)[0]
+    return images.resized(image, THUMBNAIL_SIZE), digest, image.size, picture.orientation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -216,6 +231,10 @@ class _Seen:
             ],
             "sizes": dict(sizes.most_common()),
             "other_size": sizes.total() - sizes[f"{image_size}x{image_size}"],
+            "turned": [
+                {"image": self.name(index), "orientation": int(scan.orientation[index])}
+                for index in good[scan.orientation[good] != 1].tolist()
+            ],
             "grey": int(scan.grey[good].sum()),
             "flat": [self.place(index) for index in good[self.flat()].tolist()],
             "identical": [names for names in same.values() if len(names) > 1],

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mtl_face import tasks
+from mtl_face import pictures, tasks
 from mtl_face.errors import shortened
 
 ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
@@ -28,6 +28,7 @@ def find(report: dict[str, Any]) -> list[Finding]:
     found: list[Finding] = []
     for split, part in report["splits"].items():
         found += _in_images(split, part["images"], report["image_size"])
+        found += _turned(split, part["images"]["turned"], report["upright"])
         found += _in_rows(split, part)
         found += _in_labels(split, part["labels"])
     found += _between_splits(report)
@@ -94,6 +95,19 @@ def _in_images(split: str, images: dict[str, Any], size: int) -> Iterator[Findin
             f"{len(images['identical']):,}",
             "look at some: still pictures, or copies with labels of their own",
             (" = ".join(names[:3]) for names in images["identical"]),
+        )
+
+
+def _turned(split: str, turned: list[dict[str, Any]], upright: bool) -> Iterator[Finding]:
+    if turned:
+        yield _finding(
+            NOTE if upright else WARNING,
+            f"{split}: images whose EXIF orientation is not upright: {len(turned):,}, "
+            + ("which are turned" if upright else "used as they are stored"),
+            "set data.exif_orientation=ignore if their faces are upright as stored"
+            if upright
+            else "look at some: set data.exif_orientation=apply if their faces lie or are mirrored",
+            (f"{entry['image']}: {pictures.TURNS[entry['orientation']].words}" for entry in turned),
         )
 
 

@@ -285,8 +285,7 @@ def _csv(
     reader = csv.reader(source, delimiter=separator, skipinitialspace=separator == " ", strict=True)
     header = list(names or ())
     _check_names(header, path, None)
-    positions = {name: place for place, name in enumerate(header) if wanted(name)}
-    cells: dict[str, list[str]] = {name: [] for name in positions}
+    rows: list[list[str]] = []
     lines: list[int] = []
     while True:
         begin = source.taken
@@ -307,8 +306,6 @@ def _csv(
         if not header:
             header = [name.strip() for name in row]
             _check_names(header, path, source.taken)
-            positions = {name: place for place, name in enumerate(header) if wanted(name)}
-            cells = {name: [] for name in positions}
         elif len(row) != len(header):
             faults.add(
                 begin + 1,
@@ -320,11 +317,15 @@ def _csv(
         elif faults.skips and (bad_byte := _not_utf8("".join(row))):
             faults.add(source.taken, bad_byte, _UTF8_REMEDY)
         else:
-            for name, place in positions.items():  # other cells may be long
-                cells[name].append(files.plain_cell(row[place]))
+            rows.append(row)
             lines.append(source.taken)
     if not faults.skips:
         faults.raise_if_any()
+    cells = {
+        name: [files.plain_cell(row[position]) for row in rows]
+        for position, name in enumerate(header)
+        if wanted(name)
+    }
     return Columns(cells, [name for name in header if name not in cells], lines)
 
 

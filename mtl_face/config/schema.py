@@ -270,6 +270,12 @@ class DataConfig(DataSetConfig, affects="data"):
         choices=("files", "memory"),
         affects="place",
     )
+    exif_orientation: str = setting(
+        "ignore",
+        "of images whose EXIF orientation is not upright: ignore, as stored, or apply, which turns "
+        "them; `run.py prepare --audit` counts them",
+        choices=("ignore", "apply"),
+    )
     shards: str | None = setting(
         None,
         "folder that `run.py prepare --shards` wrote: rows and images are read from there; "

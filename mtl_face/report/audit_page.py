@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mtl_face import tasks
+from mtl_face import pictures, tasks
+from mtl_face.errors import ImageError
 from mtl_face.report.page import Cell, Picture, Row, Table, embed, write_page
 from mtl_face.report.scores import AU_LABELS
 
@@ -46,8 +47,10 @@ def write_audit(path: str | os.PathLike[str], report: Report, *, title: str, whe
         together=[table for split, part in splits for table in _together(split, part["labels"])],
         gaps=[table for split, part in splits for table in _gaps(split, part)],
         shared=[_shared(report, kind) for kind in _SHARED],
-        near=[_near(near) for near in report["near"]],
-        duplicates={split: _duplicates(part["duplicates"]) for split, part in splits},
+        near=[_near(near, report["upright"]) for near in report["near"]],
+        duplicates={
+            split: _duplicates(part["duplicates"], report["upright"]) for split, part in splits
+        },
     )
 
 
@@ -63,6 +66,7 @@ def _rows(report: Report) -> Table:
         "Broken images": [len(part["broken"]) for part in images],
         "Nearly of one colour": [len(part["flat"]) for part in images],
         "Of another size": [part["other_size"] for part in images],
+        "With an EXIF orientation": [len(part["turned"]) for part in images],
         "Grey images": [part["grey"] for part in images],
         "Equal files, other names (groups)": [len(part["identical"]) for part in images],
     }
@@ -204,33 +208,33 @@ def _shared(report: Report, kind: str) -> Report:
     }
 
 
-def _near(near: Report) -> Report:
+def _near(near: Report, upright: bool) -> Report:
     """Images of two splits that are nearly equal, with a pair of each pair of videos."""
     pairs = [
-        {**entry, "pictures": _pictures(entry["example"]["images"])}
+        {**entry, "pictures": _pictures(entry["example"]["images"], upright)}
         for entry in near["groups"][:_PAIRS_SHOWN]
     ]
     return {**near, "pairs": pairs}
 
 
-def _duplicates(found: Report) -> Report:
+def _duplicates(found: Report, upright: bool) -> Report:
     """Frames that are listed more than once, with those whose labels contradict each other."""
     examples = [entry for entry in found["examples"] if entry["kind"] == "conflicting"]
-    conflicts = [{**entry, "pictures": _pictures([entry])} for entry in examples[:_CONFLICTS_SHOWN]]
+    conflicts = [
+        {**entry, "pictures": _pictures([entry], upright)} for entry in examples[:_CONFLICTS_SHOWN]
+    ]
     return {**found, "conflicts": conflicts}
 
 
-def _pictures(images: Sequence[Report]) -> list[Picture]:
-    """Files by `root` and `image`, but for those that cannot be read."""
-    from PIL import Image
-
+def _pictures(images: Sequence[Report], upright: bool) -> list[Picture]:
+    """Files by `root` and `image`, as training uses them, but for those that cannot be read."""
     found = []
     for entry in images:
         try:
-            path = os.path.join(entry["root"], *entry["image"].split("/"))
-            with Image.open(path, formats=("JPEG", "PNG", "BMP")) as file:
-                found.append(embed(np.asarray(file.convert("RGB")), entry["image"]))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            picture = pictures.read(os.path.join(entry["root"], *entry["image"].split("/")))
+            image = picture.upright() if upright else picture.image
+            found.append(embed(np.asarray(image), entry["image"]))
+        except ImageError:
             continue
     return found
 

@@ -278,19 +278,21 @@ def _has_validation(settings: DataSetConfig, root: Path) -> bool:
 
 def require_sound_images(
     table: FrameTable, *, label: str, folder: Path | None, progress: Progress
-) -> None:
+) -> list[str]:
     """Decodes every image of a table once, as training would; `progress` counts images.
 
-    ImageError lists several that cannot be used, with the split's label and the folder.
+    Returns the paths of images whose EXIF orientation is not upright. ImageError lists several that
+    cannot be used, with the split's label and the folder.
     """
-    faults = images.check_images(table, workers=os.cpu_count() or 1, progress=progress)
-    if faults:
-        listing = "\n  ".join(shortened(faults, 10))
+    checked = images.check_images(table, workers=os.cpu_count() or 1, progress=progress)
+    if checked.faults:
+        listing = "\n  ".join(shortened(checked.faults, 10))
         raise ImageError(
-            f"{len(faults)} image files of the {label} set cannot be used:\n  {listing}",
+            f"{len(checked.faults)} image files of the {label} set cannot be used:\n  {listing}",
             path=folder,
             remedy="replace those files, or delete them and set data.missing_images=skip",
         )
+    return checked.turned
 
 
 def describe_counts(counts: dict[str, Any]) -> str:

@@ -72,20 +72,25 @@ def predict(
 
 @dataclasses.dataclass(frozen=True)
 class Pixels:
-    """Rows, and where their pixels come from: the files, shards, or an array decoded once."""
+    """Rows, and where their pixels come from: the files, shards, or an array decoded once.
+
+    `upright` says whether images are turned as their EXIF orientation says.
+    """
 
     table: FrameTable
     source: data_input.Source
     image_size: int
+    upright: bool = False
 
     def picture(self, row: int) -> NDArray[np.uint8] | None:
         """A row's image; None where shards took the place of the files and these are absent."""
         if isinstance(self.source, np.ndarray):
             return self.source[row]
         path = self.table.paths()[row]
-        if self.source is not None and not Path(path).is_file():
+        from_files = self.source is None or self.source == data_input.Upright()
+        if not from_files and not Path(path).is_file():
             return None
-        return image_files.read_image(path, self.image_size)
+        return image_files.read_image(path, self.image_size, upright=self.upright)
 
 
 def find_pixels(
@@ -107,11 +112,13 @@ def find_pixels(
                 path=stored.folder,
                 remedy="copy table and shards of one writing, or write them again",
             )
+    upright = config.data.exif_orientation == "apply"
+    source = data_input.Upright(stored) if upright else stored
     if config.data.source == "files":
-        return Pixels(table, stored, size)
-    image_NSSC = data_input.decode_all(table, image_size=size, source=stored)
+        return Pixels(table, source, size, upright)
+    image_NSSC = data_input.decode_all(table, image_size=size, source=source)
     say(f"decoded {len(table)} images into memory ({image_NSSC.nbytes / 2**20:.0f} MiB)")
-    return Pixels(table, image_NSSC, size)
+    return Pixels(table, image_NSSC, size, upright)
 
 
 def predict_table(

@@ -50,13 +50,23 @@ def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
         roots[part.root] = None
         with datasets.naming(part.section):
             table = datasets.load_split(part.settings, part.split, say)
-            datasets.require_sound_images(
+            turned = datasets.require_sound_images(
                 table,
                 label=part.label,
                 folder=part.root / part.settings.image_folder,
                 progress=bar(f"{part.label} images"),
             )
+        _say_turned(part.label, turned, data, say)
     return list(roots)
+
+
+def _say_turned(split: str, turned: list[str], data: config_lib.DataConfig, say: Say) -> None:
+    if turned:
+        how = "they are turned" if data.exif_orientation == "apply" else "it is ignored"
+        say(
+            f"{split}: images whose EXIF orientation is not upright: {len(turned):,}, as "
+            f"{turned[0]}; {how} (data.exif_orientation={data.exif_orientation})"
+        )
 
 
 def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar) -> None:
@@ -83,6 +93,7 @@ def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar)
     report = auditing.audit(
         splits,
         image_size=config.data.image_size,
+        upright=config.data.exif_orientation == "apply",
         identities=identities,
         pairs=[
             (first, second)
@@ -144,9 +155,10 @@ def write_shards(
     beam_options = None if beam is None else _beam_options(beam)
     splits = datasets.load_all(data, say)
     for split, table in splits.items():
-        datasets.require_sound_images(
+        turned = datasets.require_sound_images(
             table, label=split, folder=None, progress=bar(f"{split} images")
         )
+        _say_turned(split, turned, data, say)
 
     from data_pipeline import shards
 

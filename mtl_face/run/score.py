@@ -169,9 +169,13 @@ def report_file(scored: ScoredFile, path: Path, *, image_folder: Path | None) ->
     def picture(row: int) -> NDArray[np.uint8] | None:
         assert image_folder is not None
         place = os.path.join(image_folder, *str(scored.truth.image[row]).split("/"))
-        return images.read_image(place, _IMAGE_SIZE) if os.path.isfile(place) else None
+        if not os.path.isfile(place):
+            return None
+        return images.read_image(place, _IMAGE_SIZE, upright=upright)
 
     metadata = scored.predictions.metadata
+    data = (metadata.get("config") or {}).get("data", {})
+    upright = data.get("exif_orientation") == "apply"
     report = Report(
         title=f"Predictions of {scored.path.name}",
         metrics=scored.result,

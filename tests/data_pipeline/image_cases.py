@@ -21,6 +21,13 @@ def encode(image, format_name, **options):
     return buffer.getvalue()
 
 
+def turned(orientation, image=None, format_name="JPEG"):
+    """A picture with an EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(picture() if image is None else image, format_name, exif=exif)
+
+
 def _chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 

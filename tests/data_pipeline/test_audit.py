@@ -139,6 +139,30 @@ def test_odd_pictures_are_told_apart(root):
     assert found["identical"] == [["training0/00016.jpg", "training0/00020.jpg"]]
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_orientations_are_counted(root, upright):
+    folder = root / "cropped_aligned/training0"
+    for name, orientation in (("00004", 6), ("00008", 1), ("00012", 5)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture = face_like(7 + orientation).resize((112, 80))
+        picture.save(folder / f"{name}.jpg", exif=exif)
+    report = run(root, upright=upright)
+    found = report["splits"]["train"]["images"]
+    assert found["turned"] == [
+        {"image": "training0/00004.jpg", "orientation": 6},
+        {"image": "training0/00012.jpg", "orientation": 5},
+    ]
+    sizes = {"112x112": 21, "80x112": 2, "112x80": 1} if upright else {"112x112": 21, "112x80": 3}
+    assert found["sizes"] == sizes
+    (finding,) = (each for each in report["findings"] if "EXIF" in each["what"])
+    start = "train: images whose EXIF orientation is not upright: 2, "
+    assert finding["what"] == start + ("which are turned" if upright else "used as they are stored")
+    assert finding["severity"] == ("note" if upright else "warning")
+    assert ("=ignore" if upright else "=apply") in finding["remedy"]
+    assert finding["examples"][0] == "training0/00004.jpg: turned right by 90 degrees"
+
+
 def test_duplicates_by_what_their_labels_say(root):
     write_split(
         root,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from data_pipeline import images
 from mtl_face import tables
@@ -79,7 +80,7 @@ def test_resizing_averages_and_ignores_the_aspect_ratio(tmp_path):
     path = tmp_path / "stripes.png"
     stripes = np.zeros((32, 64, 3), np.uint8)
     stripes[:, ::2] = 200  # finer than the result can show
-    path.write_bytes(image_cases.encode(images.Image.fromarray(stripes), "PNG"))
+    path.write_bytes(image_cases.encode(Image.fromarray(stripes), "PNG"))
     small = images.read_image(path, 16)
     assert small.shape == (16, 16, 3)
     assert np.abs(small.astype(int) - 100).max() <= 15
@@ -167,7 +168,8 @@ def test_names_a_closed_folder(table):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_decodes_everything_once(table, workers):
     reports = []
-    faults = images.check_images(table, workers, lambda done, total: reports.append((done, total)))
+    checked = images.check_images(table, workers, lambda done, total: reports.append((done, total)))
+    faults = checked.faults
     assert [os.path.relpath(str(fault.path), table.root[0]) for fault in faults] == [
         "a/3.jpg",
         "b/1.jpg",
@@ -177,4 +179,13 @@ def test_decodes_everything_once(table, workers):
     ]
     assert all(fault.remedy for fault in faults)
     assert reports == [(7, 7)]
-    assert images.check_images(table.take([0, 1, 2])) == []
+    assert images.check_images(table.take([0, 1, 2])) == images.Checked([], [])
+
+
+def test_orientations_are_found_and_applied(table, tmp_path):
+    path = tmp_path / "a/1.jpg"
+    stored = images.read_image(path, 64)
+    path.write_bytes(image_cases.turned(6))
+    assert images.check_images(table.take([0, 1])) == images.Checked([], [str(path)])
+    np.testing.assert_array_equal(images.read_image(path, 64), stored)
+    np.testing.assert_array_equal(images.read_image(path, 64, upright=True), np.rot90(stored, -1))

@@ -1,3 +1,4 @@
+import io
 import itertools
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ import label_arrays
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from PIL import Image, ImageOps
 
 from data_pipeline import batch as batch_module
 from data_pipeline import decoding, images, input, order
@@ -172,6 +174,49 @@ def test_decodes_as_pillow_does(tmp_path):
             if size == 64:
                 assert np.abs(image - expected).max() <= tolerance, name
             assert np.abs(image - images.read_image(path, size)).max() <= 1, name
+
+
+def upright(content):
+    with Image.open(io.BytesIO(content)) as image:
+        return ImageOps.exif_transpose(image)
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_turns_images_as_pillow_does(tmp_path, encoded):
+    """All eight orientations, JPEG and PNG, of the wanted size and of another."""
+    contents = [
+        image_cases.turned(orientation, image_cases.picture(orientation, size), kind)
+        for kind in ("JPEG", "PNG")
+        for size in ((SIZE, SIZE), (40, 31))
+        for orientation in range(1, 9)
+    ]
+    contents.append(image_cases.turned(6, image_cases.picture(0, (SIZE, SIZE)), "JPEG")[:-40])
+    names = [f"v/{number}.jpg" for number in range(len(contents))]
+    (tmp_path / "v").mkdir()
+    for name, content in zip(names, contents, strict=True):
+        (tmp_path / name).write_bytes(content)
+    broken = tables.FrameTable.from_columns(
+        dataset="d",
+        video=["v"] * len(names),
+        frame=range(len(names)),
+        image=names,
+        root=str(tmp_path),
+    )
+    table = broken.take(range(len(names) - 1))
+    if encoded:
+        batches = input.eval_batches(table, batch_size=8, image_size=SIZE, source=input.Upright())
+        found = np.concatenate([batch["image"] for batch in batches])
+    else:
+        found = input.decode_all(table, image_size=SIZE, source=input.Upright())
+    for name, path, image, content in zip(names, table.paths(), found, contents, strict=False):
+        expected = upright(content)
+        if expected.size == (SIZE, SIZE):
+            np.testing.assert_array_equal(image, np.asarray(expected.convert("RGB")), name)
+        difference = image.astype(int) - images.read_image(path, SIZE, upright=True)
+        assert np.abs(difference).max() <= 1, name
+    with pytest.raises(ImageError, match="truncated") as caught:
+        input.decode_all(broken, image_size=SIZE, source=input.Upright())
+    assert caught.value.path == broken.paths()[-1]
 
 
 @pytest.mark.parametrize("name", [*image_cases.broken(), "huge", "missing"])

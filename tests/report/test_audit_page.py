@@ -1,5 +1,7 @@
 """The audit's page: what is drawn of its numbers, and names of files that mean harm."""
 
+import base64
+import io
 import re
 
 import numpy as np
@@ -73,4 +75,18 @@ def test_rows_that_disagree_are_shown_with_their_picture(text):
 def test_pictures_that_cannot_be_read_are_left_out(tmp_path):
     (tmp_path / "text.jpg").write_text("no picture")
     entries = [{"root": str(tmp_path), "image": name} for name in ("absent.jpg", "text.jpg")]
-    assert audit_page._pictures(entries) == []
+    assert audit_page._pictures(entries, False) == []
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_pictures_are_shown_as_training_uses_them(tmp_path, upright):
+    """With the greys of 16 bits, and turned if the images are."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = np.full((20, 30), 128 * 257, np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png", exif=exif)
+    (picture,) = audit_page._pictures([{"root": str(tmp_path), "image": "a.png"}], upright)
+    encoded = picture.address.partition(",")[2]
+    shown = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert shown.size == ((20, 30) if upright else (30, 20))
+    assert np.asarray(shown).mean() == pytest.approx(128, abs=2)

@@ -1,5 +1,6 @@
 """`run.py prepare` as a user runs it: checking, auditing, writing shards."""
 
+import dataclasses
 import errno
 import itertools
 import json
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import small_dataset
 import small_experiment
+from PIL import Image
 
+from data_pipeline import images
 from data_pipeline import input as data_input
 from mtl_face import config as config_lib
 from mtl_face.cli import main
@@ -308,6 +311,37 @@ def test_prepare_names_broken_images(experiment, capsys):
     path.write_bytes(path.read_bytes()[:100])
     result = experiment.run(capsys, "prepare")
     small_experiment.assert_is_users_error(result, path, "1 image files of the validation set")
+
+
+@pytest.mark.parametrize("how", ["ignore", "apply"])
+def test_images_that_lie_are_reported_and_turned(experiment, capsys, how):
+    """As a phone stores them."""
+    folder = experiment.data / "cropped_aligned" / "validation_0"
+    path = folder / "00001.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        image.load()
+        image.save(path, exif=exif, quality=95)
+    setting = f"data.exif_orientation={how}"
+    status, out, _ = experiment.run(capsys, "prepare", f"--config.{setting}")
+    assert status == 0
+    words = f"validation: images whose EXIF orientation is not upright: 1, as {path}; "
+    assert words + ("they are turned" if how == "apply" else "it is ignored") in out
+    config = config_lib.load(experiment.config, [f"data.root={experiment.data}", setting])
+    size = config.data.image_size
+    for source in ("files", "memory"):
+        data = dataclasses.replace(config.data, source=source)
+        table = datasets.load_split(data, "validation", print)
+        pixels = predict.find_pixels(dataclasses.replace(config, data=data), table, print)
+        row = table.paths().index(str(path))
+        stored = images.read_image(path, size)
+        expected = np.rot90(stored, -1) if how == "apply" else stored
+        np.testing.assert_array_equal(pixels.picture(row), expected)
+        (batch, *_) = data_input.eval_batches(
+            table, batch_size=len(table), image_size=size, source=pixels.source
+        )
+        np.testing.assert_array_equal(batch["image"][row], expected)
 
 
 def test_prepare_has_no_workdir(experiment, capsys):
