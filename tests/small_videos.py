@@ -7,20 +7,35 @@ import av
 import camera_frames
 import numpy as np
 
-TURNS = {
-    0: (1, 0, 0, 1),
-    90: (0, 1, -1, 0),
-    180: (-1, 0, 0, -1),
-    270: (0, -1, 1, 0),
+MATRICES = {
+    1: (1, 0, 0, 1),
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
 }
-"""Clockwise quarter turns as the first two rows of a QuickTime display matrix."""
+"""EXIF orientations as the first two rows (a, b; c, d) of a QuickTime display matrix, which brings
+the place (p, q) of a stored pixel, q down, to (a p + c q, b p + d q)."""
 
 
 def write(
-    path, frames, *, rate=25, codec="libx264", pixel_format="yuv420p", times_ms=None, aspect=None
+    path,
+    frames,
+    *,
+    rate=25,
+    codec="libx264",
+    pixel_format="yuv420p",
+    times_ms=None,
+    aspect=None,
+    title=None,
 ):
     """Encodes RGB frames; `times_ms` makes the frame rate uneven."""
     with av.open(str(path), "w") as container:
+        if title is not None:
+            container.metadata["title"] = title
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
@@ -37,15 +52,16 @@ def write(
     return path
 
 
-def turn(path, degrees, width, height):
-    """Writes a rotation into the header of an MP4 file, as a phone does."""
+def turn(path, orientation, width, height):
+    """Writes a display matrix into the header of an MP4 file, as a phone does."""
     content = bytearray(path.read_bytes())
     start = content.find(b"tkhd") + 44
     assert struct.unpack(">9i", content[start : start + 36])[0] == 1 << 16
-    a, b, c, d = (value << 16 for value in TURNS[degrees])
-    x = {90: height, 180: width}.get(degrees, 0) << 16
-    y = {180: height, 270: width}.get(degrees, 0) << 16
-    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, x, y, 1 << 30)
+    a, b, c, d = MATRICES[orientation]
+    x = width * (a < 0) + height * (c < 0)  # what a negative number mirrors is shifted back
+    y = width * (b < 0) + height * (d < 0)
+    rows = (a << 16, b << 16, 0, c << 16, d << 16, 0, x << 16, y << 16, 1 << 30)
+    content[start : start + 36] = struct.pack(">9i", *rows)
     path.write_bytes(content)
     return path
 

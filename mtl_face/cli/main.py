@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     read the output (`head`, say) went away.
     """
     _open_closed_streams()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # A file may have a name that the terminal's encoding lacks.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(_Output(sys.stdout)))
         stack.enter_context(contextlib.redirect_stderr(_ToTheUser(sys.stderr)))

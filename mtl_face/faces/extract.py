@@ -12,23 +12,25 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from mtl_face import files
+from mtl_face import files, pictures
+from mtl_face.errors import ImageError, WorkdirError
 from mtl_face.faces import layout
 from mtl_face.faces.align import crop_face
 from mtl_face.faces.detect import BlazeFaceDetector, Detector, Face
 from mtl_face.faces.layout import Source
+from mtl_face.faces.models import MissingExtraError
 from mtl_face.faces.track import Tracker, people
 from mtl_face.faces.video import VideoError, estimate_frames, open_video
 
 JPEG_QUALITY = 95
 
-MAX_PHOTO_PIXELS = 200_000_000
-
+_DONE = "done"  # folder of the crops that are to be kept, below that of a source at work
 _AHEAD = 8  # frames that are decoded while others are searched
 _EVERY_S = 0.3  # between two reports of a process
 
@@ -38,8 +40,8 @@ Report = Callable[[int, int], None]
 """Called with the number of frames done and in all; the latter is an estimate."""
 
 
-Outcome = dict[str, Any] | VideoError
-"""What became of a source: its record, or why it cannot be read."""
+Outcome = dict[str, Any] | Exception
+"""What became of a source: its record, or why there is none: a UserError, or a defect of ours."""
 
 
 def extract(source: Source, output: Path, detector: Detector, report: Report) -> dict[str, Any]:
@@ -50,19 +52,20 @@ def extract(source: Source, output: Path, detector: Detector, report: Report) ->
     Returns:
         The record: `name`, `source`, `frames` in all, `damaged` frames, `ignored_faces` that
         belong to none of the people, `notes` in words, and `people`: for each `video` (its
-        folder), `rows` (frame, seconds, source, score, landmarks) and `gaps` (first and last
-        frame, reason).
+        folder) and `source`, `rows` (frame, seconds, source, score, landmarks) and `gaps` (first
+        and last frame, reason). Of photos, each face is one of the people.
 
     Raises:
-        VideoError: the video cannot be read.
+        ImageError, VideoError: the source cannot be read.
         WorkdirError: the output cannot be written.
     """
     partial = output / f".partial-{source.name}"
+    fingerprint = source.fingerprint()
     cut = _extract_photos if source.photos else _extract_video
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        record = cut(source, partial, detector, report)
+        (partial / _DONE).mkdir(parents=True)
+        record = {**cut(source, partial, detector, report), "fingerprint": fingerprint}
         _publish(source, partial, output, record)
     except OSError as error:
         raise files.unwritable(error.filename or output, error) from error
@@ -90,21 +93,22 @@ def _extract_video(
     record = _record(source, total, len(seconds), video.damaged)
     for place, person in enumerate(chosen):
         name = source.person(place, len(chosen))
-        folder = partial / f"done-{name}"
+        folder = partial / _DONE / name
         folder.mkdir()
         rows = []
         for number, chosen_track in person.items():
             track = tracker.tracks[chosen_track]
             (partial / f"track{track.number}" / _file(number)).rename(folder / _file(number))
             face = track.faces[track.frames.index(number)]
-            rows.append(_row(number, seconds[number], source.path.name, face))
+            rows.append(_row(number, seconds[number], source.text(), face))
         gaps = _gaps(
             person, total, lambda number: "no face" if number in seconds else "not decoded"
         )
-        record["people"].append({"video": name, "rows": rows, "gaps": gaps})
+        record["people"].append(_person(name, source.text(), rows, gaps))
     record["ignored_faces"] = found - sum(len(person["rows"]) for person in record["people"])
-    if video.rotation:
-        record["notes"].append(f"turned by {video.rotation} degrees to stand upright")
+    if video.orientation != 1:
+        words = pictures.TURNS[video.orientation].words
+        record["notes"].append(f"{words}, as the file says, to be upright")
     if video.variable_rate:
         record["notes"].append("uneven frame rate: frames are counted, their times are listed")
     if video.numbered_by_count:
@@ -117,42 +121,32 @@ def _extract_video(
 def _extract_photos(
     source: Source, partial: Path, detector: Detector, report: Report
 ) -> dict[str, Any]:
-    """Photos are numbered by name; every face but the largest gets a folder of its own."""
-    rows: list[list[dict[str, Any]]] = []
-    unreadable: dict[int, str] = {}
+    """Each face of a photo, the largest first, is a video of one frame."""
+    people, notes = [], []
+    damaged = 0
     for number, path in enumerate(source.photos, start=1):
+        name, why = source.text(path), "no face"
+        faces: Sequence[Face] = ()
         try:
-            picture = _read_photo(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            unreadable[number] = f"unreadable: {error}"
-            report(number, len(source.photos))
-            continue
-        for place, face in enumerate(detector(picture)):
-            if place == len(rows):
-                rows.append([])
-            _save(picture, face, partial / f"face{place}", number)
-            rows[place].append(_row(number, None, path.name, face))
+            photo = pictures.read(path)
+        except ImageError as error:
+            damaged += 1
+            why = f"unreadable: {error.problem}"
+            notes.append(f"{name}: {error.problem} -> {error.remedy}")
+        else:
+            picture = photo.upright()
+            faces = detector(picture)
+            if photo.is_first:
+                notes.append(f"{name}: holds several pictures, of which the first was searched")
+        for place, face in enumerate(faces):
+            video = source.face(path, place)
+            _save(picture, face, partial / _DONE / video, 1)
+            people.append(_person(video, name, [_row(1, None, name, face)], []))
+        if not faces:
+            people.append(_person(source.face(path, 0), name, [], [(1, 1, why)]))
         report(number, len(source.photos))
-    total = len(source.photos)
-    record = _record(source, total, total - len(unreadable), len(unreadable))
-    for place, listed in enumerate(rows):
-        name = source.person(place, len(rows))
-        seen = {row["frame"] for row in listed}
-        # A photo with one face is no gap of the second.
-        gaps = _gaps(seen, total, lambda number: unreadable.get(number, "no face"))
-        record["people"].append({"video": name, "rows": listed, "gaps": [] if place else gaps})
-        (partial / f"face{place}").rename(partial / f"done-{name}")
-    record["notes"] += [
-        f"{source.photos[number - 1].name}: {reason}" for number, reason in unreadable.items()
-    ]
-    return record
-
-
-def _read_photo(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        if image.width * image.height > MAX_PHOTO_PIXELS:
-            raise ValueError(f"more than {MAX_PHOTO_PIXELS:,} pixels")
-        return ImageOps.exif_transpose(image).convert("RGB")
+    record = _record(source, len(source.photos), len(source.photos) - damaged, damaged)
+    return {**record, "people": people, "notes": notes}
 
 
 def _publish(source: Source, partial: Path, output: Path, record: dict[str, Any]) -> None:
@@ -160,8 +154,8 @@ def _publish(source: Source, partial: Path, output: Path, record: dict[str, Any]
     for old in (output / layout.CROPS).iterdir():
         if source.owns(old.name):
             shutil.rmtree(old)
-    for person in record["people"]:
-        (partial / f"done-{person['video']}").rename(output / layout.CROPS / person["video"])
+    for folder in (partial / _DONE).iterdir():
+        folder.rename(output / layout.CROPS / folder.name)
     layout.write_record(output, source, record)
 
 
@@ -169,8 +163,8 @@ def _record(source: Source, frames: int, decoded: int, damaged: int) -> dict[str
     return {
         "version": layout.RECORD_VERSION,
         "name": source.name,
-        "source": source.path.name,
-        "fingerprint": source.fingerprint(),
+        "source": source.text(),
+        "photos": bool(source.photos),
         "frames": frames,
         "decoded": decoded,
         "damaged": damaged,
@@ -178,6 +172,12 @@ def _record(source: Source, frames: int, decoded: int, damaged: int) -> dict[str
         "notes": [],
         "people": [],
     }
+
+
+def _person(
+    video: str, source: str, rows: list[dict[str, Any]], gaps: list[tuple[int, int, str]]
+) -> dict[str, Any]:
+    return {"video": video, "source": source, "rows": rows, "gaps": gaps}
 
 
 def _row(frame: int, seconds: float | None, file: str, face: Face) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _gaps(
 
 
 def _save(picture: Image.Image, face: Face, folder: Path, number: int) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     crop_face(picture, face.landmarks).save(folder / _file(number), quality=JPEG_QUALITY)
 
 
@@ -276,30 +276,36 @@ def extract_all(
     outcomes: dict[int, Outcome] = {}
     frames = []
     for index, source in enumerate(sources):
-        try:
-            frames.append(len(source.photos) or estimate_frames(source.path))
-        except VideoError as error:
-            frames.append(0)
-            outcomes[index] = error
+        count = _attempt(functools.partial(_estimate, source))
+        frames.append(count if isinstance(count, int) else 0)
+        if isinstance(count, Exception):
+            outcomes[index] = count
     totals = _Totals(frames, progress)
     todo = [index for index in range(len(sources)) if index not in outcomes]
     if detector is None and min(workers, len(todo)) > 1:
         BlazeFaceDetector()  # a missing library is reported here, once
-        _in_processes(sources, todo, output, min(workers, len(todo)), totals, outcomes)
+        _in_processes(sources, todo, output, workers, totals, outcomes)
         todo = []
     for index in todo:
         detector = detector or BlazeFaceDetector()
         report = functools.partial(totals.update, index)
         work = functools.partial(extract, sources[index], output, detector, report)
-        outcomes[index] = _outcome(work)
+        outcomes[index] = _attempt(work)
         totals.finish(index)
     return [outcomes[index] for index in range(len(sources))]
 
 
-def _outcome(work: Callable[[], dict[str, Any]]) -> Outcome:
+def _estimate(source: Source) -> int:
+    return len(source.photos) or estimate_frames(source.path)
+
+
+def _attempt(work: Callable[[], _Thing]) -> _Thing | Exception:
+    """What work on one source returns, or its error; what would befall all sources is raised."""
     try:
         return work()
-    except VideoError as error:
+    except (MissingExtraError, WorkdirError, _StoppedError):
+        raise
+    except Exception as error:
         return error
 
 
@@ -311,27 +317,62 @@ def _in_processes(
     totals: _Totals,
     outcomes: dict[int, Outcome],
 ) -> None:
-    # `spawn`: a fork of a process that runs threads can hang.
-    context = multiprocessing.get_context("spawn")
+    """Works on sources side by side; one that ends its process is found and left out."""
+    while rest := [index for index in todo if index not in outcomes]:
+        suspects = _in_pool(sources, rest, output, min(workers, len(rest)), totals, outcomes)
+        for index in suspects:
+            if _in_pool(sources, [index], output, 1, totals, outcomes):
+                outcomes[index] = VideoError(
+                    "the process that read it was ended by the system",
+                    path=sources[index].path,
+                    remedy="it may be damaged, or too large for the memory: convert it, or leave "
+                    "it out",
+                )
+
+
+def _in_pool(
+    sources: Sequence[Source],
+    todo: Sequence[int],
+    output: Path,
+    workers: int,
+    totals: _Totals,
+    outcomes: dict[int, Outcome],
+) -> list[int]:
+    """Fills in outcomes. Returns the sources that were at work when a process died."""
+    context = multiprocessing.get_context("spawn")  # a fork of one that runs threads can hang
     reports, stop = context.SimpleQueue(), context.Event()
+    begun: set[int] = set()
+    died: BaseException | None = None
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_begin, initargs=(reports, stop)
     ) as pool:
-        futures = {pool.submit(_work, index, sources[index], output): index for index in todo}
         try:
+            futures = {pool.submit(_work, index, sources[index], output): index for index in todo}
             waiting = set(futures)
             while waiting:
                 finished, waiting = wait(waiting, timeout=_EVERY_S, return_when=FIRST_COMPLETED)
                 while not reports.empty():
-                    totals.update(*reports.get())
+                    index, done, total = reports.get()
+                    begun.add(index)
+                    if total:
+                        totals.update(index, done, total)
                 for future in finished:
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        died = future.exception()
+                        continue
                     index = futures[future]
-                    outcomes[index] = _outcome(future.result)
+                    outcomes[index] = _attempt(future.result)
                     totals.finish(index)
+        except BrokenProcessPool as error:  # of a submission
+            died = error
         except BaseException:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+    suspects = sorted(begun - outcomes.keys())
+    if died is not None and not suspects:  # before any work
+        raise died
+    return suspects
 
 
 _shared: dict[str, Any] = {}
@@ -344,6 +385,7 @@ def _begin(reports: Any, stop: Any) -> None:
 
 def _work(index: int, source: Source, output: Path) -> dict[str, Any]:
     last = 0.0
+    _shared["reports"].put((index, 0, 0))
 
     def report(done: int, total: int) -> None:
         nonlocal last

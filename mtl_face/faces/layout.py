@@ -5,26 +5,28 @@ OUTPUT/crop.json                         what a crop is
 OUTPUT/manifest.csv                      one row a crop: image, video, frame, seconds, source, ...
 OUTPUT/test_list.txt                     the crops as a test list
 OUTPUT/gaps.csv                          frames without a crop, and why
-OUTPUT/records/VIDEO.json                what was found in a finished source
+OUTPUT/records/SOURCE.json               what was found in a finished source
 
-This is the layout of s-Aff-Wild2. VIDEO is the name of a source, or of a person in it: two people
-of a video get `_left` and `_right`, further faces of photos `_face2` and on.
+This is the layout of s-Aff-Wild2. VIDEO is the name of a source; two people of a video get `_left`
+and `_right`. Each face of a photo is a video of one frame: SOURCE/PHOTO for the largest, and
+SOURCE/PHOTO_face2 and on for the others, where SOURCE names the photo's folder.
 """
 
+import collections
 import dataclasses
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtl_face import files
-from mtl_face.errors import ImageError, UserError, WorkdirError
+from mtl_face import files, pictures
+from mtl_face.errors import ImageError, WorkdirError, escaped
 from mtl_face.faces import align, video
 from mtl_face.faces.align import LANDMARK_NAMES
-
-PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 CROPS = "cropped_aligned"
 SPECIFICATION = "crop.json"
@@ -33,10 +35,15 @@ TEST_LIST = "test_list.txt"
 GAPS = "gaps.csv"
 RECORDS = "records"
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+
+HIDDEN, LINKED, SPECIAL = "hidden", "links to folders", "pipes and devices"
+"""What is left aside for another reason than its ending."""
 
 _UNFIT = re.compile(r"[^\w.-]+")
-_PERSON = re.compile(r"(?P<source>.+)_(?:(?P<side>left|right)|face[0-9]+)")
+_UNFIT_IN_PHOTO = re.compile(r"[%,\\\x00-\x1f\x7f\ud800-\udfff]|^[.\s]|\s$")
+_PERSON = re.compile(r"(?P<source>.+)_(?:left|right)", re.IGNORECASE)
+_LONGEST_NAME = 150  # bytes; file systems take 255, and names grow by what they are given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,99 +54,219 @@ class Source:
         name: of its folder of crops; letters, digits, `_`, `-` and `.`.
         path: the video, or the photos' folder.
         photos: the photos, sorted by name; empty for a video.
+        root: the folder that the user named; lists name files by their paths below it.
     """
 
     name: str
     path: Path
     photos: tuple[Path, ...] = ()
+    root: Path | None = None
+
+    def text(self, file: Path | None = None) -> str:
+        """The source, or one of its photos, as text for lists and people."""
+        path = self.path if file is None else file
+        shown = _own_name(path)
+        if self.root is not None and path != self.root:
+            shown = str(path.relative_to(self.root))
+        return escaped(shown).replace("\n", "\\n")
 
     def fingerprint(self) -> list[list[Any]]:
-        """Name, size and modification time of each file; identifies a finished source."""
+        """Name, size and modification time of each file; identifies a finished source.
+
+        ImageError if a file cannot be looked at.
+        """
         result = []
         for path in self.photos or (self.path,):
-            status = path.stat()
+            try:
+                status = path.stat()
+            except OSError as error:
+                problem, remedy = files.unreadable(error, "file")
+                raise ImageError(problem, path=path, remedy=remedy) from error
             result.append([path.name, status.st_size, status.st_mtime_ns])
         return result
 
     def person(self, place: int, count: int) -> str:
-        """The name of one of `count` people, from left to right, or of faces, largest first."""
-        if self.photos:
-            return self.name if place == 0 else f"{self.name}_face{place + 1}"
+        """Name of the video of one of `count` people, from left to right."""
         return self.name if count == 1 else f"{self.name}_{('left', 'right')[place]}"
+
+    def face(self, photo: Path, place: int) -> str:
+        """Name of the video of a face in a photo, which depends on nothing else; largest first.
+
+        What lists and paths cannot hold stands as %XX, so that no two photos have the same.
+        """
+        name = _UNFIT_IN_PHOTO.sub(
+            lambda found: "".join(f"%{byte:02X}" for byte in os.fsencode(found[0])), photo.name
+        )
+        if _cut(name) != name:
+            digest = hashlib.blake2b(os.fsencode(photo.name), digest_size=8).hexdigest()
+            name = f"{_cut(name)}_{digest}"
+        return f"{self.name}/{name}" + (f"_face{place + 1}" if place else "")
 
     def owns(self, folder: str) -> bool:
         """Whether a folder of crops has the name of this source or of a person in it."""
-        if self.photos:
-            rest = folder.removeprefix(f"{self.name}_face")
-            return folder == self.name or (rest != folder and rest.isdigit())
-        return folder in (self.name, f"{self.name}_left", f"{self.name}_right")
+        people = () if self.photos else (f"{self.name}_left", f"{self.name}_right")
+        return folder in (self.name, *people)
 
 
-def find_sources(path: Path) -> list[Source]:
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What lies at a path.
+
+    Attributes:
+        sources: a source for each video and for each folder of photos, sorted by name.
+        left_aside: how many files are neither, by their ending, or by `HIDDEN` and the like.
+        closed: folders that may not be listed, with the reason.
+    """
+
+    sources: list[Source]
+    left_aside: collections.Counter[str]
+    closed: list[ImageError]
+
+    def left_aside_in_words(self) -> list[str]:
+        """Lines that count the files left aside and say what helps to read them; none if none."""
+        counts = sorted(self.left_aside.items(), key=lambda item: (-item[1], item[0]))
+        listed = ", ".join(f"{escaped(ending)} {count:,}" for ending, count in counts)
+        remedies = ((ending, pictures.remedy(ending)) for ending, _ in counts)
+        helps = [f"  {ending}: {remedy}" for ending, remedy in remedies if remedy]
+        return [f"left aside: {listed}", *helps] if counts else []
+
+
+def find_sources(path: Path) -> Found:
     """The videos and photos at a path.
 
-    Args:
-        path: a video, a photo, or a folder, which is searched with the folders in it. Hidden
-            files and files of other kinds are skipped.
+    A source has the name of its file or folder. Where several have the same, or one that a person
+    in another may get, the folders above are put before it.
 
-    Returns:
-        One source for each video and for each folder of photos, sorted by name.
+    Args:
+        path: a video, a photo, or a folder, which is searched with the folders in it, but for
+            hidden ones and links.
 
     Raises:
-        ImageError: there is nothing at the path.
-        UserError: two sources would have the same name, or one that of a person in the other.
+        ImageError: there is nothing at the path, or nothing that is read.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise ImageError("does not exist", path=path, remedy="check the path given as --videos")
-    if path.is_file():
-        photo = path.suffix.lower() in PHOTO_SUFFIXES
-        return [Source(_name(path.stem), path, (path,) if photo else ())]
-    sources: list[Source] = []
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        problem, remedy = files.unreadable(error, "video, photo or folder")
+        raise ImageError(problem, path=path, remedy=remedy) from error
+    found = Found([], collections.Counter(), [])
+    if not stat.S_ISDIR(mode):
+        found.sources.append(_only(path, mode))
+        return found
     photos: dict[Path, list[Path]] = {}
-    for file in sorted(path.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-        if hidden or not file.is_file():
-            continue
-        if file.suffix.lower() in video.SUFFIXES:
-            sources.append(Source(_name(file.stem), file))
-        elif file.suffix.lower() in PHOTO_SUFFIXES:
+    readable = pictures.endings()
+    for file in _walk(path, found):
+        ending = file.suffix.lower()
+        if ending in video.SUFFIXES:
+            found.sources.append(Source("", file, root=path))
+        elif ending in readable:
             photos.setdefault(file.parent, []).append(file)
-    sources += [
-        Source(_name(folder.resolve().name), folder, tuple(found))
-        for folder, found in photos.items()
+        else:
+            found.left_aside[ending or "without ending"] += 1
+    found.sources.extend(Source("", folder, tuple(all_), path) for folder, all_ in photos.items())
+    if not found.sources:
+        raise _nothing(path, found)
+    named = _with_names(sorted(found.sources, key=lambda source: str(source.path)))
+    return dataclasses.replace(found, sources=sorted(named, key=lambda source: source.name))
+
+
+def _only(path: Path, mode: int) -> Source:
+    """The source that is one file."""
+    if not stat.S_ISREG(mode):
+        raise ImageError("this is a pipe or a device", path=path, remedy="name a file or a folder")
+    ending = path.suffix.lower()
+    if ending in pictures.endings():
+        return Source(_name(path.stem), path, (path,), path.parent)
+    helps = pictures.remedy(ending)
+    if helps is not None:
+        raise ImageError(f"{ending} files are not read", path=path, remedy=helps)
+    return Source(_name(path.stem), path, (), path.parent)
+
+
+def _nothing(path: Path, found: Found) -> ImageError:
+    if found.closed and not found.left_aside:
+        return found.closed[0]
+    return ImageError(
+        "\n  ".join(["holds no video and no photo that is read", *found.left_aside_in_words()]),
+        path=path,
+        remedy="files are recognised by their endings, such as .mp4, .avi, .jpg and .png; "
+        "name the file itself if its ending is another",
+    )
+
+
+def _walk(folder: Path, found: Found) -> Iterator[Path]:
+    """The files in a folder and those in it, sorted; notes what is left aside or closed.
+
+    What cannot be looked at is among the files: it fails as a source, with its reason.
+    """
+
+    def note(error: OSError) -> None:
+        problem, remedy = files.unreadable(error, "folder")
+        found.closed.append(ImageError(problem, path=error.filename, remedy=remedy))
+
+    for place, folders, names in os.walk(folder, onerror=note):
+        hidden = {name for name in (*folders, *names) if name.startswith(".")}
+        links = {name for name in folders if os.path.islink(os.path.join(place, name))} - hidden
+        found.left_aside.update([HIDDEN] * len(hidden) + [LINKED] * len(links))
+        folders[:] = sorted(set(folders) - hidden - links)
+        for name in sorted(set(names) - hidden):
+            file = Path(place, name)
+            if os.path.isfile(file) or not os.path.exists(file):
+                yield file
+            else:
+                found.left_aside[SPECIAL] += 1
+
+
+def _with_names(sources: Sequence[Source]) -> list[Source]:
+    """The sources with names of their own, which differ by more than upper and lower case."""
+    tries = [0] * len(sources)
+    while True:
+        names = [_candidate(*pair) for pair in zip(sources, tries, strict=True)]
+        having: dict[str, list[int]] = {}
+        for index, name in enumerate(names):
+            having.setdefault(name.casefold(), []).append(index)
+        again = set()
+        for name, several in having.items():
+            if len(several) > 1:
+                # All are named by their folders; what then still is alike is numbered.
+                again.update(several if tries[several[-1]] < 2 else several[1:])
+            person = _PERSON.fullmatch(name)
+            whole = having.get(person["source"], []) if person else []
+            if any(not sources[index].photos for index in whole):
+                again.update(several)
+        if not again:
+            break
+        for index in again:
+            tries[index] += 1
+    return [
+        dataclasses.replace(source, name=name) for source, name in zip(sources, names, strict=True)
     ]
-    if not sources:
-        raise ImageError(
-            "holds no video and no photo",
-            path=path,
-            remedy="files are recognised by their endings, such as .mp4, .avi, .jpg and .png; "
-            "name the file itself if its ending is another",
-        )
-    by_name: dict[str, Source] = {}
-    for source in sources:
-        other = by_name.setdefault(source.name, source)
-        if other is not source:
-            raise UserError(
-                f"would get the same name, {source.name}, as {other.path}",
-                path=source.path,
-                remedy="rename one of them: the name of a file is the name of its folder of crops",
-            )
-    for name, source in by_name.items():
-        person = _PERSON.fullmatch(name)
-        whole = by_name.get(person["source"]) if person else None
-        if person and whole and bool(person["side"]) != bool(whole.photos):
-            raise UserError(
-                f"would get the name {name}, which a person in {whole.path} may get as well",
-                path=source.path,
-                remedy="rename one of them: each person of each source has a folder of crops",
-            )
-    return [by_name[name] for name in sorted(by_name)]
+
+
+def _candidate(source: Source, tries: int) -> str:
+    """A name of a source in a folder: of the file, then with the folders, the ending, a number."""
+    assert source.root is not None
+    path = source.path
+    own = _own_name(path) if source.photos else path.stem
+    if tries == 0:
+        return _name(own)
+    name = _name("_".join([*path.relative_to(source.root).parts[:-1], own]))
+    ending = "photos" if source.photos else path.suffix[1:].lower()
+    return "_".join([name, *[ending][: tries - 1], *([str(tries - 1)] if tries > 2 else [])])
+
+
+def _own_name(path: Path) -> str:
+    return os.path.basename(os.path.abspath(path))
 
 
 def _name(stem: str) -> str:
     """A name that is safe in paths and in lists separated by commas."""
-    return _UNFIT.sub("_", stem).strip("._") or "video"
+    return _cut(_UNFIT.sub("_", stem)).strip("._") or "video"
+
+
+def _cut(name: str) -> str:
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def open_output(output: Path) -> Path:
@@ -177,9 +304,10 @@ def read_record(output: Path, source: Source) -> dict[str, Any] | None:
         if record["version"] != RECORD_VERSION or record["fingerprint"] != source.fingerprint():
             return None
         for person in record["people"]:
-            if len(person["rows"]) != len(os.listdir(output / CROPS / person["video"])):
+            folder = output / CROPS / person["video"]
+            if person["rows"] and len(person["rows"]) != len(os.listdir(folder)):
                 return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, ImageError):
         return None
     return record
 
@@ -207,7 +335,7 @@ def write_lists(output: Path, records: Iterable[dict[str, Any]]) -> int:
                 crops.append([*values, row["score"], *places])
             for first, last, reason in person["gaps"]:
                 gaps.append(
-                    [person["video"], first, last, last - first + 1, reason, record["source"]]
+                    [person["video"], first, last, last - first + 1, reason, person["source"]]
                 )
         if not record["people"]:
             last = record["frames"]

@@ -14,14 +14,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mtl_face import files
+from mtl_face import files, pictures
 from mtl_face.errors import UserError
 from mtl_face.faces.models import missing_extra
 
-_CONTAINERS = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
+_CONTAINERS = (
+    "3g2 3gp asf avi divx dv f4v flv m2t m2ts m2v m4v mjpeg mk3d mkv mod mov mp4 mpe mpeg mpg mts "
+    "mxf nut ogm ogv qt rm rmvb tod ts vob webm wmv y4m"
+)
 
 SUFFIXES = frozenset(f".{name}" for name in _CONTAINERS.split())
 """Endings of video files, in lower case."""
+
+
+_QUARTERS = (1, 8, 3, 6)
+"""Orientations by quarters that a frame is turned counter-clockwise."""
 
 
 class VideoError(UserError):
@@ -45,7 +52,7 @@ class Video:
         path: the file.
         frames: how many frames it has, by its packets.
         damaged: packets and frames that could not be decoded so far.
-        rotation: degrees by which the frames were turned to stand upright, counter-clockwise.
+        orientation: what made the frames upright, a key of `pictures.TURNS`.
         variable_rate: whether the frames are spaced unevenly.
         numbered_by_count: whether numbers are counted, since the file has no usable time stamps.
     """
@@ -53,7 +60,7 @@ class Video:
     path: Path
     frames: int
     damaged: int = 0
-    rotation: int = 0
+    orientation: int = 1
     variable_rate: bool = False
     numbered_by_count: bool = False
     _number_of: dict[int, int] = dataclasses.field(default_factory=dict, repr=False)
@@ -66,7 +73,9 @@ class Video:
             stream.thread_type = "AUTO"
             # Width of a pixel relative to its height, where the file says it.
             ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+            latest: Any = b""  # the last packet is empty
             for packet in _packets(av, container, stream):
+                latest = packet if packet.size else latest
                 try:
                     decoded = packet.decode()
                 except av.FFmpegError:
@@ -81,11 +90,16 @@ class Video:
                     if frame.is_corrupt:
                         self.damaged += 1
                         continue
+                    try:
+                        picture = self._picture(frame, latest, float(ratio or 1))
+                    except (av.FFmpegError, ValueError):  # of a size or colours beyond conversion
+                        self.damaged += 1
+                        continue
                     seconds = None if frame.time is None else float(frame.time)
                     if seconds is not None:
                         start = seconds if start is None else start
                         seconds = round(seconds - start, 6)
-                    yield VideoFrame(number, seconds, self._picture(frame, float(ratio or 1)))
+                    yield VideoFrame(number, seconds, picture)
 
     def _number(self, time_stamp: int | None, last: int) -> int:
         if not self.numbered_by_count and time_stamp is not None:
@@ -95,17 +109,36 @@ class Video:
             self.numbered_by_count = True
         return last + 1
 
-    def _picture(self, frame: Any, aspect: float) -> Image.Image:
+    def _picture(self, frame: Any, packet: Any, aspect: float) -> Image.Image:
         picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
         if aspect != 1:
             width = max(1, round(picture.width * aspect))
             picture = picture.resize((width, picture.height), Image.Resampling.BILINEAR)
-        # Quarter turns alone; phones write no others.
-        turn = round(float(getattr(frame, "rotation", 0) or 0) / 90) % 4
-        if turn:
-            self.rotation = 90 * turn
-            picture = Image.fromarray(np.ascontiguousarray(np.rot90(np.asarray(picture), turn)))
-        return picture
+        orientation = _orientation(frame, packet)
+        if orientation != 1:
+            self.orientation = orientation
+        return pictures.turn(picture, orientation)
+
+
+def _orientation(frame: Any, packet: Any) -> int:
+    """What makes a frame upright, a key of `pictures.TURNS`: the nearest to its display matrix.
+
+    The matrix (FFmpeg's libavutil/display.h) brings the stored place (p, q), q down, to
+    (a p + c q + x, b p + d q + y). `packet` is one near the frame.
+    """
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # PyAV fails at data that it does not know, such as EXIF in Motion JPEG. It still gives the
+        # angle, but not whether a frame is mirrored.
+        orientation = pictures.stored_orientation(bytes(packet), ("JPEG",))
+        return orientation if orientation != 1 else _QUARTERS[round(frame.rotation / 90) % 4]
+    if matrix is None:
+        return 1
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    transposed = abs(a) + abs(d) < abs(b) + abs(c)
+    steps = (transposed, (c if transposed else a) < 0, (b if transposed else d) < 0)
+    return next(number for number, turn in pictures.TURNS.items() if turn[:3] == steps)
 
 
 def open_video(path: Path) -> Video:
@@ -173,7 +206,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
         raise missing_extra("reading videos needs PyAV", error) from error
     av.logging.set_level(av.logging.PANIC)  # damage is counted and reported here
     try:
-        container = av.open(str(path))
+        # What stands before a colon in a name would be taken for a protocol.
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         problem, remedy = files.unreadable(error, "file")
         raise VideoError(problem, path=path, remedy=remedy) from error

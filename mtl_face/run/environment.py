@@ -108,9 +108,8 @@ def keep_freed_memory() -> bool:
     For training on a CPU: XLA allocates the buffers of a step anew each time, and glibc hands large
     ones back to the system at once: 23,000 page faults a step of the embedded default, and a
     quarter of its processor time spent in the kernel. Kept, there are none, and the step takes 15 %
-    less. The process keeps memory up to its own peak: not for machines whose steps run elsewhere.
-    Few heaps, not one: with one, the compiler's threads wait for each other, and compiling takes a
-    third longer.
+    less. All threads then share one heap, which costs those that decode images some waiting: not
+    for machines whose steps run elsewhere. The process keeps memory up to its own peak.
 
     Has an effect only before JAX has started its threads. Returns false where the C library is not
     glibc.
@@ -121,7 +120,7 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     settings = (
-        (_ARENA_MAX, 8),
+        (_ARENA_MAX, 1),
         (_MMAP_MAX, 0),
         (_TRIM_THRESHOLD, -1),  # never
         (_TOP_PAD, 2**29),

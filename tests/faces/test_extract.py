@@ -1,6 +1,9 @@
 """From videos and photos to crops, records and lists."""
 
 import csv
+import errno
+import os
+from pathlib import Path
 
 import camera_frames
 import numpy as np
@@ -9,11 +12,15 @@ import small_videos
 from PIL import Image
 
 from data_pipeline.formats import s_aff_wild2
+from mtl_face.errors import ImageError, WorkdirError
+from mtl_face.faces import extract as extract_module
 from mtl_face.faces import layout
 from mtl_face.faces.detect import BlazeFaceDetector
 from mtl_face.faces.extract import extract_all
 from mtl_face.faces.layout import Source, find_sources
 from mtl_face.faces.video import VideoError
+
+FETCH = "copy or download it again"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +40,7 @@ def videos(tmp_path_factory):
 
 
 def run(path, output, detector):
-    sources = find_sources(path)
+    sources = find_sources(path).sources
     layout.open_output(output)
     seen = []
     outcomes = extract_all(
@@ -115,7 +122,7 @@ def test_the_two_people_are_not_mixed_up(videos, tmp_path, detector):
 
 def test_what_is_finished_is_known_and_what_is_half_written_is_not(videos, tmp_path, detector):
     run(videos / "talk.mp4", tmp_path, detector)
-    (source,) = find_sources(videos / "talk.mp4")
+    (source,) = find_sources(videos / "talk.mp4").sources
     assert layout.read_record(tmp_path, source)["frames"] == 12
     crop = tmp_path / layout.CROPS / "talk_left/00003.jpg"
     crop.unlink()
@@ -131,7 +138,7 @@ def test_what_is_finished_is_known_and_what_is_half_written_is_not(videos, tmp_p
 
 
 def test_an_interrupted_video_leaves_nothing_and_is_done_again(videos, tmp_path, detector):
-    (source,) = find_sources(videos / "talk.mp4")
+    (source,) = find_sources(videos / "talk.mp4").sources
     output = layout.open_output(tmp_path)
     stale = output / layout.CROPS / "talk"
     stale.mkdir()
@@ -162,7 +169,7 @@ def test_a_damaged_video_does_not_hold_up_the_others(videos, tmp_path, detector)
 
 def test_in_two_processes_as_in_one(videos, tmp_path, detector):
     run(videos, tmp_path / "one", detector)
-    sources = find_sources(videos)
+    sources = find_sources(videos).sources
     output = layout.open_output(tmp_path / "two")
     seen = []
     outcomes = extract_all(sources, output, workers=2, progress=lambda *counts: seen.append(counts))
@@ -175,36 +182,163 @@ def test_in_two_processes_as_in_one(videos, tmp_path, detector):
         ).read_bytes()
 
 
-def test_photos(tmp_path, detector):
-    folder = tmp_path / "family, 2026"
+def end_abruptly(index, source, output):
+    """What a process does at a source that a decoder cannot survive."""
+    if source.name == "deadly":
+        extract_module._shared["reports"].put((index, 0, 0))
+        os._exit(11)
+    return WORK(index, source, output)
+
+
+WORK = extract_module._work
+
+
+def test_a_source_that_ends_its_process_does_not_end_the_others(videos, tmp_path, monkeypatch):
+    folder = tmp_path / "in"
     folder.mkdir()
+    for name in ("a", "b", "deadly", "z"):
+        (folder / f"{name}.mp4").symlink_to(videos / "talk.mp4")
+    sources = find_sources(folder).sources
+    output = layout.open_output(tmp_path / "out")
+    monkeypatch.setattr(extract_module, "_work", end_abruptly)
+    outcomes = extract_all(sources, output, workers=2, progress=lambda *counts: None)
+    assert [isinstance(outcome, dict) for outcome in outcomes] == [True, True, False, True]
+    assert isinstance(outcomes[2], VideoError)
+    assert "ended by the system" in outcomes[2].problem
+    assert outcomes[2].path == str(folder / "deadly.mp4")
+
+
+@pytest.mark.parametrize("error", [ImageError("gone"), RuntimeError("a defect"), KeyError("x")])
+def test_no_error_of_one_source_ends_the_others(videos, tmp_path, detector, monkeypatch, error):
+    sources = [Source(name, videos / "empty.mp4") for name in ("a", "b")]
+    output = layout.open_output(tmp_path)
+    cut = extract_module._extract_video
+
+    def fail_once(source, *others):
+        if source.name == "a":
+            raise error
+        return cut(source, *others)
+
+    monkeypatch.setattr(extract_module, "_extract_video", fail_once)
+    outcomes = extract_all(
+        sources, output, workers=1, progress=lambda *counts: None, detector=detector
+    )
+    assert outcomes[0] is error
+    assert outcomes[1]["frames"] == 5
+
+
+def test_a_file_that_went_away(videos, tmp_path, detector):
+    gone = Source("gone", tmp_path / "gone.jpg", (tmp_path / "gone.jpg",))
+    sources = [gone, Source("empty", videos / "empty.mp4")]
+    output = layout.open_output(tmp_path / "out")
+    assert layout.read_record(output, gone) is None
+    outcomes = extract_all(
+        sources, output, workers=1, progress=lambda *counts: None, detector=detector
+    )
+    assert isinstance(outcomes[0], ImageError)
+    assert "does not exist" in outcomes[0].problem
+    assert outcomes[1]["frames"] == 5
+
+
+def test_a_full_disk_ends_all(videos, tmp_path, detector, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(WorkdirError, match="No space left"):
+        run(videos, tmp_path, detector)
+
+
+@pytest.fixture(scope="module")
+def face():
+    return camera_frames.head(4, size=240, eyes_px=48)[0]
+
+
+def test_photos(tmp_path, detector, face):
+    folder = tmp_path / "family, 2026"
+    (folder / "more").mkdir(parents=True)
     (both, *_) = small_videos.two_people(1)
-    picture, _ = camera_frames.head(4, size=240, eyes_px=48)
     Image.fromarray(both).save(folder / "a.png")
     Image.fromarray(np.full((50, 50, 3), 9, np.uint8)).save(folder / "b.jpg")
-    turned = Image.fromarray(np.ascontiguousarray(np.rot90(picture)))
+    turned = Image.fromarray(np.ascontiguousarray(np.rot90(face)))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise by a quarter
-    turned.save(folder / "c.jpg", exif=exif, quality=95)
+    turned.save(folder / "c 1.jpg", exif=exif, quality=95)
     (folder / "d.jpg").write_bytes(b"no photo")
     (folder / ".hidden.jpg").write_bytes(b"")
-    Image.fromarray(picture).convert("L").save(folder / "e.jpeg")
+    Image.fromarray(face).convert("L").save(folder / "more/e.jpeg")
     output = tmp_path / "out"
     outcomes, _ = run(folder, output, detector)
-    record = outcomes["family_2026"]
     assert files(output) == [
-        "family_2026/00001.jpg",
-        "family_2026/00003.jpg",
-        "family_2026/00005.jpg",
-        "family_2026_face2/00001.jpg",
+        "family_2026/a.png/00001.jpg",
+        "family_2026/a.png_face2/00001.jpg",
+        "family_2026/c 1.jpg/00001.jpg",
+        "more/e.jpeg/00001.jpg",
     ]
-    assert [row["source"] for row in record["people"][0]["rows"]] == ["a.png", "c.jpg", "e.jpeg"]
-    for row in record["people"][0]["rows"]:  # the turned photo was turned before it was searched
-        (left_x, left_y), (right_x, right_y) = row["landmarks"][:2]
-        assert abs(right_y - left_y) < 0.2 * (right_x - left_x)
-    assert record["people"][0]["gaps"][0] == (2, 2, "no face")
-    assert record["people"][0]["gaps"][1][2].startswith("unreadable")
-    assert record["damaged"] == 1
-    upright = np.asarray(Image.open(output / layout.CROPS / "family_2026/00003.jpg").convert("L"))
-    same = np.asarray(Image.open(output / layout.CROPS / "family_2026/00005.jpg").convert("L"))
+    record = outcomes["family_2026"]
+    assert (record["frames"], record["decoded"], record["damaged"]) == (4, 3, 1)
+    assert record["notes"] == ["d.jpg: this is a text file, not an image -> " + FETCH]
+    people = {person["video"]: person for person in record["people"]}
+    assert people["family_2026/b.jpg"]["gaps"] == [(1, 1, "no face")]
+    assert people["family_2026/d.jpg"]["gaps"][0][2].startswith("unreadable: this is a text")
+    (row,) = people["family_2026/c 1.jpg"]["rows"]  # it was turned before it was searched
+    (left_x, left_y), (right_x, right_y) = row["landmarks"][:2]
+    assert abs(right_y - left_y) < 0.2 * (right_x - left_x)
+    upright = np.asarray(Image.open(output / layout.CROPS / files(output)[2]).convert("L"))
+    same = np.asarray(Image.open(output / layout.CROPS / files(output)[3]).convert("L"))
     assert np.abs(upright.astype(int) - same).mean() < 6
+
+    layout.write_lists(output, outcomes.values())
+    table = s_aff_wild2.read_test_list(output / layout.TEST_LIST, image_root=output / layout.CROPS)
+    assert sorted(zip(table.video, table.frame, strict=True)) == [
+        ("family_2026/a.png", 1),
+        ("family_2026/a.png_face2", 1),
+        ("family_2026/c 1.jpg", 1),
+        ("more/e.jpeg", 1),
+    ]
+    assert all(Path(path).is_file() for path in table.paths())
+    with (output / layout.MANIFEST).open() as file:
+        sources = {row["image"]: row["source"] for row in csv.DictReader(file)}
+    assert sources["family_2026/c 1.jpg/00001.jpg"] == "c 1.jpg"
+    assert sources["more/e.jpeg/00001.jpg"] == "more/e.jpeg"
+    with (output / layout.GAPS).open() as file:
+        gaps = {row["video"]: row["source"] for row in csv.DictReader(file)}
+    assert gaps == {"family_2026/b.jpg": "b.jpg", "family_2026/d.jpg": "d.jpg"}
+
+
+def test_another_photo_does_not_rename_the_others(tmp_path, detector, face):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    Image.fromarray(face).save(folder / "m.png")
+    run(folder, output, detector)
+    before = {name: (output / layout.CROPS / name).read_bytes() for name in files(output)}
+    (source,) = find_sources(folder).sources
+    assert layout.read_record(output, source)["frames"] == 1
+    Image.fromarray(face[:, ::-1]).save(folder / "a.png")
+    assert layout.read_record(output, find_sources(folder).sources[0]) is None
+    run(folder, output, detector)
+    assert files(output) == ["in/a.png/00001.jpg", "in/m.png/00001.jpg"]
+    for name, content in before.items():
+        assert (output / layout.CROPS / name).read_bytes() == content
+
+
+def test_deep_and_odd_photos(tmp_path, detector, face):
+    """16 bits and floats have the greys of 8 bits; of an animation the first picture is taken."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    grey = np.asarray(Image.fromarray(face).convert("L"))
+    Image.fromarray(grey).save(folder / "a.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "b.png")
+    Image.fromarray((grey / 255).astype(np.float32)).save(folder / "c.tif")
+    Image.fromarray(grey).save(
+        folder / "d.tif", save_all=True, append_images=[Image.fromarray(255 - grey)]
+    )
+    Image.fromarray(grey * np.float32(1.5)).save(folder / "e.tif")
+    Image.new("L", (1, 1)).save(folder / "f.png")
+    outcomes, _ = run(folder, output, detector)
+    crops = [(output / layout.CROPS / name).read_bytes() for name in files(output)]
+    assert len(crops) == 4
+    assert len(set(crops)) == 1
+    first, unknown = outcomes["in"]["notes"]
+    assert first == "d.tif: holds several pictures, of which the first was searched"
+    assert "which one is white is unknown" in unknown

@@ -1,15 +1,19 @@
 """Decoding: every frame keeps its number, whatever is odd or damaged about the file."""
 
 import contextlib
+import io
 import itertools
+import os
 import sys
 import wave
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 import small_videos
+from PIL import ExifTags, Image, ImageOps
 
 from mtl_face.faces import models, video
 
@@ -45,7 +49,7 @@ def test_frames_in_the_order_of_showing(tmp_path, name, codec, pixel_format):
     # The encoder writes grey in full range without saying so, which is read with more contrast.
     tolerance = 2.0 if pixel_format == "gray" else 0.45
     np.testing.assert_allclose(list(steps.values()), range(24), atol=tolerance)
-    assert (opened.frames, opened.damaged, opened.rotation) == (24, 0, 0)
+    assert (opened.frames, opened.damaged, opened.orientation) == (24, 0, 1)
     assert not opened.variable_rate
     assert not opened.numbered_by_count
     assert video.estimate_frames(path) == pytest.approx(24, abs=8)
@@ -60,20 +64,92 @@ def test_uneven_frame_rate_counts_frames_and_keeps_times(tmp_path):
     assert opened.variable_rate
 
 
-@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_rotation_in_the_header_is_undone(tmp_path, degrees):
+def upright(pixels, orientation):
+    """The pixels as a photograph with this EXIF orientation is shown."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    return np.asarray(ImageOps.exif_transpose(Image.open(buffer)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_frames_are_upright_and_not_mirrored(tmp_path, orientation):
     """A light corner at the top left of the stored frame goes where a player shows it."""
     pixels = np.full((64, 128, 3), 30, np.uint8)
     pixels[:32, :32] = 220
     path = small_videos.write(tmp_path / "a.mp4", [pixels] * 3)
-    small_videos.turn(path, degrees, 128, 64)
+    small_videos.turn(path, orientation, 128, 64)
     opened = video.open_video(path)
     frames = [np.asarray(frame.picture).astype(int) for frame in opened]
-    expected = np.rot90(pixels, -degrees // 90)  # rot90 turns counter-clockwise
+    expected = upright(pixels, orientation)
     assert len(frames) == 3
     assert frames[0].shape == expected.shape
     assert np.abs(frames[0] - expected).mean() < 4
-    assert opened.rotation == (360 - degrees) % 360
+    assert opened.orientation == orientation
+
+
+@pytest.mark.parametrize(("degrees", "orientation"), [(0, 1), (90, 8), (180, 3), (-90, 6)])
+def test_orientation_where_pyav_refuses_what_frames_carry(degrees, orientation):
+    """It names the kinds of data that it knows, and fails for all of them at one that is newer."""
+
+    class Frame:
+        rotation = degrees
+
+        @property
+        def side_data(self):
+            raise ValueError("37 is not a valid Type")
+
+    assert video._orientation(Frame(), b"") == orientation
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_motion_jpeg_with_exif_data(tmp_path, orientation):
+    pixels = np.full((64, 128, 3), 30, np.uint8)
+    pixels[:32, :32] = 220
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(pixels).save(buffer, "JPEG", exif=exif, quality=95)
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuvj420p"
+        for number in range(20):
+            packet = av.Packet(buffer.getvalue())
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            container.mux(packet)
+    frames = [np.asarray(frame.picture) for frame in video.open_video(tmp_path / "a.avi")]
+    expected = upright(pixels, orientation)
+    assert len(frames) == 20
+    for frame in frames:
+        assert frame.shape == expected.shape
+        assert np.abs(frame.astype(int) - expected).mean() < 4
+
+
+def test_a_display_matrix_that_is_no_quarter_turn():
+    frame = SimpleNamespace(side_data={})
+    for degrees, expected in [(0, 1), (44, 1), (46, 6), (100, 6), (170, 3), (-80, 8)]:
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        matrix = np.array([c, s, 0, -s, c, 0, 0, 0, 1]) * 65536
+        frame.side_data["DISPLAYMATRIX"] = matrix.astype(np.int32).tobytes()
+        assert video._orientation(frame, b"") == expected, degrees
+    frame.side_data["DISPLAYMATRIX"] = bytes(36)
+    assert video._orientation(frame, b"") == 1
+
+
+def test_odd_names_and_texts_of_a_file(tmp_path, monkeypatch):
+    """A colon is no protocol, a byte that is not UTF-8 no fault, and a title may be in Latin-1."""
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"12:30 caf\xe9.mp4")
+    path = small_videos.write(tmp_path / "a.mp4", small_videos.grey_steps(3), title="caf\xe9 12")
+    content = path.read_bytes()
+    assert content.count("caf\xe9 ".encode()) == 1
+    path.write_bytes(content.replace("caf\xe9 ".encode(), b"caf\xe9  "))
+    path.rename(tmp_path / name)
+    for place in (tmp_path / name, name):
+        steps, _ = levels(place)
+        assert sorted(steps) == [1, 2, 3]
 
 
 def test_pixels_that_are_not_square(tmp_path):
