@@ -16,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trace COUNT steps from step START on, into WORKDIR/profile",
     )
     parser.add_argument(
+        "--accept_changed_data",
+        action="store_true",
+        help="go on although rows or labels have changed since the newest checkpoint",
+    )
+    parser.add_argument(
         "--timing",
         action="store_true",
         help="after the first step, list the seconds that each part of the start took",
@@ -68,5 +73,11 @@ def run(config: Config, options: argparse.Namespace) -> int:
     if place is not None and place.process_id == 0:
         print(f"{place}; --num_processes=1 runs alone")
     with distributed.joined(place, settings=digest(config), timeout_seconds=seconds):
-        result = train(config, options.workdir, profile_steps=traced, lap=lap)
+        result = train(
+            config,
+            options.workdir,
+            profile_steps=traced,
+            accept_changed_data=options.accept_changed_data,
+            lap=lap,
+        )
     return 0 if result.stopped_by is None else 128 + int(result.stopped_by)

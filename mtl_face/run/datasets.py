@@ -16,9 +16,11 @@ from data_pipeline import formats, images, mixture, order, records, sampling
 from data_pipeline.formats.user_files import BadRow
 from mtl_face import files
 from mtl_face.config import DataConfig, DataSetConfig
-from mtl_face.errors import ConfigError, ImageError, UserError, shortened
+from mtl_face.config.schema import MixedDataConfig
+from mtl_face.errors import AnnotationError, ConfigError, ImageError, UserError, shortened
 from mtl_face.run import Progress, Say
 from mtl_face.tables import FrameTable
+from mtl_face.tasks import TASKS
 
 TRAIN, VALIDATION = SPLITS = formats.SPLITS
 
@@ -105,6 +107,7 @@ def load_training(
     task_weights = dataclasses.asdict(data.task_sampling)
     if not data.mixture:
         table = load_split(data, "train", say, keep)
+        require_labels(table, data, "train", say)
         return table, sampling.make_order(
             table, kind=data.sampling, task_weights=task_weights, seed=seed
         )
@@ -120,7 +123,10 @@ def load_training(
         else:
             table = stored.take(stored.dataset == name)
         parts[name] = table.only_tasks(entry.tasks)
+        if stored is None:
+            require_labels(table, entry, "train", say)
     mixed = mixture.join(parts)
+    require_labels(mixed, data, "train", say)
     rows = mixture.make_order(
         parts,
         weights={name: entry.weight for name, entry in data.mixture.items()},
@@ -132,6 +138,36 @@ def load_training(
     for name, count in zip(parts, rows.counts, strict=True):
         say(f"an epoch takes {count} of its {rows.length} examples from {name}")
     return mixed, rows
+
+
+def require_labels(table: FrameTable, data: DataSetConfig, split: str, say: Say) -> None:
+    """Raises AnnotationError if no row of a split has a label; says which tasks have none.
+
+    A mean over no labels is no number: what is not labelled is not trained, and has no score. Of a
+    data set of a mixture, the labels of its `tasks` count.
+    """
+    labelled = {task for task, mask_N in table.labelled().items() if mask_N.any()}
+    mixed = isinstance(data, MixedDataConfig)
+    wanted = data.tasks if isinstance(data, MixedDataConfig) else TASKS
+    if not labelled.isdisjoint(wanted):
+        unlabelled = [task for task in wanted if task not in labelled]
+        if unlabelled and split == TRAIN and not mixed:
+            say(
+                f"note: no row of the training set has a label of {', '.join(unlabelled)}: "
+                "not trained, such outputs mean nothing"
+            )
+        return
+    name = "training" if split == TRAIN else "validation"
+    path = ensure_data(data, say)
+    if not (isinstance(data, DataConfig) and data.shards):
+        path /= formats.annotations_name(evaluated(data), split)
+    raise AnnotationError(
+        f"none of the {len(table)} rows of the {name} set has a label"
+        + (f" of {', '.join(wanted)}" if mixed else ""),
+        path=path,
+        remedy="compare the names of its columns and its markers of missing labels with those of "
+        "docs/data_formats.md; run.py prepare counts the labels",
+    )
 
 
 def load_all(data: DataConfig, say: Say) -> dict[str, FrameTable]:

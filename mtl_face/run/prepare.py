@@ -50,6 +50,8 @@ def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
         roots[part.root] = None
         with datasets.naming(part.section):
             table = datasets.load_split(part.settings, part.split, say)
+            if part.split == datasets.TRAIN:
+                datasets.require_labels(table, part.settings, part.split, say)
             turned = datasets.require_sound_images(
                 table,
                 label=part.label,

@@ -22,6 +22,7 @@ from mtl_face.run import workdir as workdirs
 from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
+from mtl_face.run.rows import Rows
 from mtl_face.tables import FrameTable
 from mtl_face.training import distributed, metadata, sharding
 from mtl_face.training import history as histories
@@ -56,6 +57,7 @@ def train(
     workdir: str | Path,
     *,
     profile_steps: tuple[int, int] | None = None,
+    accept_changed_data: bool = False,
     lap: Callable[[str], None] = lambda part: None,
     say: Say = show,
 ) -> TrainingResult:
@@ -68,6 +70,8 @@ def train(
         config: the settings.
         workdir: the run's folder; everything is written there.
         profile_steps: number of the first step to trace, from 1, and of steps.
+        accept_changed_data: go on although rows came, went or have other labels since the newest
+            checkpoint; otherwise an error.
         lap: called when a part of the start ends, with its name: "data", "network", and those of
             `training.loop`, the last of which is `FIRST_STEP`.
         say: called in process 0 with each line for the user.
@@ -97,6 +101,10 @@ def train(
             validation_table = datasets.load_split(config.data, "validation", say, bad.extend)
             if distributed.is_writer():
                 datasets.write_bad_rows(folder, bad)
+            datasets.require_labels(validation_table, config.data, "validation", say)
+            read = Rows.of({"train": train_table, "validation": validation_table})
+            read.require_same_everywhere()
+            read.require_as_before(folder, accepted=accept_changed_data, say=say)
             steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
             lap("data")
             experiment = Experiment(config, steps_per_epoch=steps_per_epoch)
@@ -115,7 +123,8 @@ def train(
                 warn=distributed.warn,
             ) as checkpoints,
         ):
-            checkpoints.metadata[metadata.SETTINGS] = config_lib.to_dict(config)
+            checkpoints.metadata |= {metadata.SETTINGS: config_lib.to_dict(config), **read.metadata}
+            read.write(folder)
             stop = own_stop if jax.process_count() == 1 else AgreedStop(own_stop, experiment.mesh)
             newest = checkpoints.newest()
             if newest is None or newest < order.total_steps(

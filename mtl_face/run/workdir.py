@@ -8,6 +8,7 @@ DIR/logs/                    TensorBoard
 DIR/history.jsonl            learning curves
 DIR/profile/                 traces of `train --profile_steps`
 DIR/replay/                  bad steps, see `training.replay`
+DIR/rows.npz                 hashes of the rows that it is trained on, see `run.rows`
 DIR/training.lock            who trains here at the moment
 DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv, report.html
 """
@@ -121,8 +122,8 @@ def _settings(workdir: Path) -> tuple[dict[str, Any], str | None]:
             raise WorkdirError(f"holds checkpoints but no {_CONFIG}", path=workdir, remedy=remedy)
         return files.read_json(path, remedy=remedy), None
     except WorkdirError as error:
-        kept = metadata.settings(workdir / CHECKPOINTS)
-        if kept is None:
+        kept = metadata.newest(workdir / CHECKPOINTS, metadata.SETTINGS)
+        if not isinstance(kept, dict):
             raise
         return kept, error.problem if path.exists() else "is missing"
 

@@ -194,6 +194,17 @@ def first(action: Callable[[], _T]) -> _T | None:
     return result
 
 
+def of_first(value: str) -> str:
+    """The value that process 0 gives."""
+    if jax.process_count() == 1:
+        return value
+    key = f"mtl_face/value/{next(_counter)}"
+    if jax.process_index() > 0:
+        return _client().blocking_key_value_get(key, _LONGEST)
+    _client().key_value_set(key, value)
+    return value
+
+
 def wait_for_all() -> None:
     """Returns when every process has come here, however long that takes."""
     if jax.process_count() > 1:

@@ -68,13 +68,13 @@ def steps(checkpoints: Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
-def settings(checkpoints: Path) -> dict[str, Any] | None:
-    """The run's settings, as the newest step has them; None if none does."""
+def newest(checkpoints: Path, key: str) -> Any:
+    """A value as the newest step has it whose metadata are sound and hold it; None if none does."""
     for step in steps(checkpoints):
         with contextlib.suppress(OSError, ValueError):  # said where its state is read
-            found = read(checkpoints / str(step)).get(SETTINGS)
-            if isinstance(found, dict):
-                return found
+            found = read(checkpoints / str(step))
+            if key in found:
+                return found[key]
     return None
 
 

@@ -7,7 +7,7 @@ from small_experiment import Experiment, assert_is_users_error
 
 from mtl_face import config as config_lib
 from mtl_face.cli import flags
-from mtl_face.errors import ImageError
+from mtl_face.errors import AnnotationError, ImageError
 from mtl_face.run import datasets, train
 
 
@@ -118,3 +118,52 @@ def test_a_message_names_the_setting_of_its_data_set(tmp_path, experiment, capsy
     result = experiment.run(capsys, "prepare", *mixture)
     setting = "--config.data.mixture.own.manifest.missing_values=-1,-5,8"
     assert_is_users_error(result, f" marks a missing label, {setting}")
+
+
+def without_labels(experiment, *tasks, split="training"):
+    """Writes the markers of missing labels into an annotation file; returns it."""
+    path = experiment.data / f"{split}_set_annotations.txt"
+    header, *lines = path.read_text().splitlines()
+    cells = [line.split(",") for line in lines]
+    for row in cells:
+        if "va" in tasks:
+            row[1:3] = ["-5", "-5"]
+        if "expr" in tasks:
+            row[3] = "-1"
+        if "au" in tasks:
+            row[4:] = ["-1"] * 12
+    path.write_text("\n".join([header, *map(",".join, cells)]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "split", "count"),
+    [("train", "training", 40), ("train", "validation", 19), ("prepare", "training", 40)],
+)
+def test_a_set_without_a_single_label(experiment, capsys, command, split, count):
+    path = without_labels(experiment, "va", "au", "expr", split=split)
+    result = experiment.run(capsys, command)
+    assert_is_users_error(result, f"{path}: none of the {count} rows of the {split} set has")
+    assert "docs/data_formats.md" in result[2]
+
+
+def test_a_task_without_a_label_is_said(experiment, capsys):
+    without_labels(experiment, "va", "expr")
+    said = []
+    data = config_lib.DataConfig(root=str(experiment.data))
+    datasets.load_training(data, seed=0, say=said.append)
+    notes = [line for line in said if line.startswith("note: ")]
+    assert notes == [
+        "note: no row of the training set has a label of va, expr: not trained, such outputs mean "
+        "nothing"
+    ]
+
+
+def test_a_data_set_of_a_mixture_without_a_label_of_its_tasks(experiment, capsys):
+    path = without_labels(experiment, "au")
+    entry = {"root": str(experiment.data)}
+    mixture = {"one": entry | {"tasks": ["va"]}, "two": entry | {"tasks": ["au"]}}
+    config = config_lib.validate({"data": {"mixture": mixture, "validation": "one"}})
+    with pytest.raises(AnnotationError, match="has a label of au") as raised:
+        datasets.load_training(config.data, seed=0, say=print)
+    assert raised.value.path == str(path)

@@ -231,8 +231,8 @@ def test_only_one_renders_the_embedded_data(experiment, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["faces", "run"]
 
 
-@pytest.mark.slow
-def test_other_settings_on_one_host(experiment):
+def start_differently(experiment, flags):
+    """Two processes of one run, each with a flag of its own; what each complained of."""
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
     running = [
@@ -240,7 +240,7 @@ def test_other_settings_on_one_host(experiment):
             [
                 sys.executable,
                 "run.py",
-                *experiment.arguments("train", f"--config.seed={number}"),
+                *experiment.arguments("train", flag),
                 f"--coordinator=localhost:{port}",
                 "--num_processes=2",
                 f"--process_id={number}",
@@ -251,11 +251,29 @@ def test_other_settings_on_one_host(experiment):
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in range(2)
+        for number, flag in enumerate(flags)
     ]
-    for process in running:
-        _, err = process.communicate(timeout=TIMEOUT)
-        assert process.returncode == 2
+    errors = [process.communicate(timeout=TIMEOUT)[1] for process in running]
+    assert [process.returncode for process in running] == [2, 2]
+    assert not any("Traceback" in error for error in errors)
+    return errors
+
+
+@pytest.mark.slow
+def test_other_settings_on_one_host(experiment):
+    for err in start_differently(experiment, ["--config.seed=0", "--config.seed=1"]):
         assert "process 1 (" in err
         assert "was started with other settings than process 0" in err
-        assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_other_rows_on_one_host(experiment, tmp_path):
+    """The folder of the data may be another one, but not what is in it."""
+    shutil.copytree(experiment.data, tmp_path / "data")
+    annotations = tmp_path / "data" / "training_set_annotations.txt"
+    lines = annotations.read_text().splitlines(keepends=True)
+    annotations.write_text("".join(lines[:-1]))
+    roots = [f"--config.data.root={root}" for root in (experiment.data, tmp_path / "data")]
+    for err in start_differently(experiment, roots):
+        assert "process 1 of 2 (" in err
+        assert "has read other rows than process 0: train: 39 here, 40 there" in err
