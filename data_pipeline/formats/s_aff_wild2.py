@@ -138,10 +138,13 @@ def _read_rows(
             continue
         found.append((*image_id, line_number))
     value_NC = np.frombuffer(flat_values, np.float64).reshape(len(found), len(names))
-    line_numbers = [row for *_, row in found]
+    sound_N = np.ones(len(found), bool)
     if names:
+        line_numbers = [row for *_, row in found]
         check_ranges(names, value_NC, line_numbers, faults)
-    sound_N = faults.sound_rows(line_numbers)
+        sound_N = faults.sound_rows(line_numbers)
+    else:  # no row of a list is left out
+        faults.raise_if_any()
     if not found:
         what = "rows" if names else "image ids"
         raise AnnotationError(

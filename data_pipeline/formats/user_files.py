@@ -122,6 +122,9 @@ class BadRow(NamedTuple):
     problem: str
 
 
+_SKIP_REMEDY = "or leave out and list such rows: --skip_bad_rows (data.skip_bad_rows)"
+
+
 class FaultList:
     """Faults of one file, gathered so that a user corrects the file once.
 
@@ -159,22 +162,23 @@ class FaultList:
         than half of all rows.
         """
         if not self.skips:
-            self.raise_if_any()
+            self.raise_if_any(_SKIP_REMEDY if 2 * self.total <= len(lines) else None)
         if not self._faulty:
             return np.ones(len(lines), bool)
         total = len(self._faulty.keys() | set(lines))
         if 2 * len(self._faulty) > total:
             self.raise_if_any(
-                f"{len(self._faulty):,} of {total:,} rows are bad, too many to skip: "
+                beginning=f"{len(self._faulty):,} of {total:,} rows are bad, too many to skip: "
             )
         assert self._skipped is not None
         self._skipped += [BadRow(str(self.path), *row) for row in sorted(self._faulty.items())]
         return np.array([line not in self._faulty for line in lines], bool)
 
-    def raise_if_any(self, beginning: str = "") -> None:
+    def raise_if_any(self, otherwise: str | None = None, *, beginning: str = "") -> None:
         """Raises one `AnnotationError` for the faults, first line first; none: returns.
 
-        The error's `line` is that of the first fault; its message lists up to ten.
+        The error's `line` is that of the first fault; its message has a beginning and lists up to
+        ten. `otherwise` is what helps against all of them.
         """
         if not self.total:
             return
@@ -186,7 +190,10 @@ class FaultList:
             listed.append(f"  and {self.total - len(self._shown)} more faults")
         remedies = dict.fromkeys(remedy for _, _, remedy in self._shown)  # in order, each once
         raise AnnotationError(
-            "\n".join(listed), path=self.path, line=line, remedy="; ".join(remedies)
+            "\n".join(listed),
+            path=self.path,
+            line=line,
+            remedy="; ".join([*remedies, *filter(None, [otherwise])]),
         )
 
     def _trim(self) -> None:
@@ -244,22 +251,24 @@ def read_columns(
 ) -> Columns:
     """Reads the wanted columns of a CSV (comma, semicolon or tab) or Parquet file, by its content.
 
-    A cell of CSV is read as `files.plain_cell` gives it. Where `faults` skips, a row of CSV that
-    cannot be read is noted there and left out. `header` names the columns of a CSV file whose first
+    A cell of CSV is read as `files.plain_cell` gives it. A row of CSV that has more or fewer cells
+    than the header is left out and noted in `faults`, and where these skip, one that cannot be
+    read; None raises its faults. `header` names the columns of a CSV file whose first
     line is a row; blanks may separate its cells too.
 
     Raises:
-        AnnotationError: the file cannot be read as either, has no rows, repeats a column's name,
-            or a row has more or fewer cells than the header.
+        AnnotationError: the file cannot be read as either, has no sound rows, or repeats a column's
+            name.
     """
     content = read_bytes(path)
+    noted = FaultList(path) if faults is None else faults
     if content[:4] == b"PAR1":
         columns = _parquet(content, path, wanted)
     else:
-        columns = _csv(content, path, wanted, faults or FaultList(path), header)
+        columns = _csv(content, path, wanted, noted, header)
+    if faults is None or not columns.lines:
+        noted.raise_if_any()
     if not columns.lines:
-        if faults is not None:
-            faults.raise_if_any()
         raise AnnotationError(
             "no rows below the header", path=path, line=1, remedy="write one row an image"
         )
@@ -319,8 +328,6 @@ def _csv(
         else:
             rows.append(row)
             lines.append(source.taken)
-    if not faults.skips:
-        faults.raise_if_any()
     cells = {
         name: [files.plain_cell(row[position]) for row in rows]
         for position, name in enumerate(header)

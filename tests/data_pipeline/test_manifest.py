@@ -213,6 +213,11 @@ def test_the_remedy_fits_the_image(tmp_path):
         assert remedy in caught.value.remedy
 
 
+def test_rows_of_the_wrong_length_are_told_with_the_other_faults(tmp_path):
+    with pytest.raises(AnnotationError, match=r"au1 is 9\.5.*\n  line 3: 1 cells, the header"):
+        read(tmp_path, "image,au1\na.jpg,9.5\nb.jpg\nc.jpg,1\n")
+
+
 def test_an_open_quotation_mark_costs_one_row(tmp_path):
     lines = ["image,au1", "a.jpg,1", '"b.jpg,1', "c.jpg,0", '"d"x.jpg,0', 'e.jpg,"1"', '"f.jpg,"1']
     lines += [f"{name}.jpg,1" for name in "ghij"]

@@ -323,6 +323,18 @@ def test_bad_rows_can_be_left_out(tmp_path):
         read(tmp_path, "\n".join(good), skipped=[])
 
 
+def test_few_bad_rows_can_be_left_out_and_the_message_says_how(tmp_path):
+    good = [ROW.replace("00008", f"{n:05}") for n in range(20, 26)]
+    for num_bad in (1, 7):
+        bad = [ROW.replace("0.25", "7").replace("00008", f"{n:05}") for n in range(num_bad)]
+        with pytest.raises(AnnotationError) as caught:
+            read(tmp_path, "\n".join([HEADER, *good, *bad]))
+        assert ("--skip_bad_rows" in caught.value.remedy) == (num_bad == 1)
+    with pytest.raises(AnnotationError) as caught:  # a submission must have every row of its list
+        read_list(tmp_path, "\n".join(["1/1.jpg"] * 10 + ["1/x.jpg"]))
+    assert "skip" not in caught.value.remedy
+
+
 def test_long_cells_are_cut(tmp_path):
     for cell in ("9" * 5_000 + "/face.jpg", "1/1.jpg," + "9" * 300 + "x" * 5_000):
         with pytest.raises(AnnotationError) as caught:
