@@ -294,7 +294,8 @@ def _csv(
     reader = csv.reader(source, delimiter=separator, skipinitialspace=separator == " ", strict=True)
     header = list(names or ())
     _check_names(header, path, None)
-    rows: list[list[str]] = []
+    positions = {name: place for place, name in enumerate(header) if wanted(name)}
+    cells: dict[str, list[str]] = {name: [] for name in positions}
     lines: list[int] = []
     while True:
         begin = source.taken
@@ -315,6 +316,8 @@ def _csv(
         if not header:
             header = [name.strip() for name in row]
             _check_names(header, path, source.taken)
+            positions = {name: place for place, name in enumerate(header) if wanted(name)}
+            cells = {name: [] for name in positions}
         elif len(row) != len(header):
             faults.add(
                 begin + 1,
@@ -326,13 +329,9 @@ def _csv(
         elif faults.skips and (bad_byte := _not_utf8("".join(row))):
             faults.add(source.taken, bad_byte, _UTF8_REMEDY)
         else:
-            rows.append(row)
+            for name, place in positions.items():  # other cells may be long
+                cells[name].append(files.plain_cell(row[place]))
             lines.append(source.taken)
-    cells = {
-        name: [files.plain_cell(row[position]) for row in rows]
-        for position, name in enumerate(header)
-        if wanted(name)
-    }
     return Columns(cells, [name for name in header if name not in cells], lines)
 
 
