@@ -31,10 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="layout",
-        choices=("fer2013", "ferplus"),
-        help="write the images that a list of this layout holds as text, and manifests of them",
+        choices=("affectnet", "fer2013", "ferplus"),
+        help="write images and their lists: aligned crops by AffectNet's landmarks, or the images "
+        "that FER2013's list holds as text",
     )
     flags.path(parser, "--source", "PATH", "the list that --from reads, or its folder")
+    flags.path(parser, "--images", "DIR", "the images that --from=affectnet cuts faces out of")
     flags.path(
         parser,
         "--output",
@@ -63,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: Config | None, options: argparse.Namespace) -> int:
     if options.videos is not None:
         return _videos(config, options)
-    if options.layout is not None or options.source is not None:
+    if any(value is not None for value in (options.layout, options.source, options.images)):
         return _images(config, options)
     if config is None:
         raise ConfigError(
@@ -107,15 +109,26 @@ def _images(config: Config | None, options: argparse.Namespace) -> int:
     others = (config, options.num_videos, options.shards, options.beam)
     if options.audit or options.skip_bad_rows or any(other is not None for other in others):
         raise ConfigError(
-            "--from goes with --source and --output alone",
+            "--from goes with --source, --images and --output alone",
             remedy="leave out --config, --audit, --num_videos, --skip_bad_rows, --shards and "
             "--beam",
         )
-    from mtl_face.run import prepare
+    if (options.layout == "affectnet") != (options.images is not None):
+        raise ConfigError(
+            "--from=affectnet and --images go together",
+            remedy="name the folder of the images, as Manually_Annotated_Images, as --images; "
+            "lists of FER2013 hold theirs",
+        )
+    from mtl_face.run import listed_faces, prepare
 
-    folder = prepare.write_images(
-        options.layout, options.source, options.output, say=print, bar=Progress
-    )
+    if options.layout == "affectnet":
+        folder = listed_faces.cut(
+            options.source, options.images, options.output, say=print, bar=Progress
+        )
+    else:
+        folder = prepare.write_images(
+            options.layout, options.source, options.output, say=print, bar=Progress
+        )
     print(f"images and manifests: {folder}")
     print(
         "next: python run.py prepare --config=configs/paper.py --config.data.kind=manifest "
@@ -131,7 +144,7 @@ def _videos(config: Config | None, options: argparse.Namespace) -> int:
         )
     others = (
         *(config, options.num_videos, options.shards, options.beam),
-        *(options.layout, options.source),
+        *(options.layout, options.source, options.images),
     )
     if options.audit or options.skip_bad_rows or any(other is not None for other in others):
         raise ConfigError(

@@ -130,9 +130,12 @@ def test_flags_of_images_go_together(tmp_path, capsys):
     for words, message in (
         (["--from=fer2013"], "--from, --source and --output go together"),
         (["--source=x", "--output=y"], "--from, --source and --output go together"),
-        (["--from=ferplus", "--source=x", "--output=y", "--audit"], "goes with --source and"),
+        (["--from=ferplus", "--source=x", "--output=y", "--audit"], "goes with --source, --images"),
         (["--videos=v", "--output=y", "--from=fer2013"], "--videos goes with --output alone"),
         (["--from=ferplus", f"--source={tmp_path}", "--output=y"], "fer2013.csv: the file does"),
+        (["--from=affectnet", "--source=x", "--output=y"], "--from=affectnet and --images"),
+        (["--from=fer2013", "--source=x", "--images=z", "--output=y"], "--images go together"),
+        (["--images=x"], "--from, --source and --output go together"),
     ):
         assert main.main(["prepare", *words]) == 2
         assert message in capsys.readouterr().err

@@ -12,6 +12,7 @@ them, 9 uncertain, 10 no face. -2 is a missing valence or arousal. Images of cla
 and are left out.
 """
 
+import dataclasses
 import io
 import os
 import re
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from data_pipeline.formats.expression_maps import find_map
 from data_pipeline.formats.layouts.layout import (
@@ -40,6 +42,7 @@ from data_pipeline.formats.user_files import (
     peek,
     read_columns,
 )
+from data_pipeline.formats.values import CellError, check_path, to_number
 from mtl_face import tasks
 from mtl_face.errors import AnnotationError
 
@@ -52,6 +55,7 @@ HEADER = (
 _LABELS = ("expression", *tasks.VA_NAMES)
 _MISSING_VA = "-2"
 _NO_FACE = "10"
+_NUM_POINTS = 68
 _LARGEST = 4096
 """Bytes of an annotation that is one number."""
 
@@ -64,6 +68,64 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
         name: [cell.strip(WHITESPACE) for cell in cells] for name, cells in columns.cells.items()
     }
     return _labels(columns, table["subdirectory_filepath"], table, faults, place)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Faces:
+    """Faces of a list with the landmarks that it gives.
+
+    Attributes:
+        lines: line of each row in the list.
+        images: paths of the images.
+        labels: cells of the columns of labels.
+        points_NP2: float64 [N, P, 2], x and y in pixels of the image; NaN where there are not 68.
+    """
+
+    lines: list[int]
+    images: list[str]
+    labels: dict[str, list[str]]
+    points_NP2: npt.NDArray[np.float64]
+
+
+def read_faces(path: Path) -> Faces:
+    """The faces of a list, without rows of class 10; AnnotationError for faults."""
+    faults = FaultList(path)
+    header = HEADER if _is_bare_list(path, peek(path)) else None
+    columns = read_columns(path, lambda name: name.strip(WHITESPACE) in HEADER, faults, header)
+    absent = [name for name in (HEADER[0], HEADER[5], HEADER[6]) if name not in columns.cells]
+    if absent:
+        raise AnnotationError(
+            f"no list of AffectNet: there is no column {absent[0]}",
+            path=path,
+            line=1,
+            remedy=f"its columns are {', '.join(HEADER)}",
+        )
+    plain = [_plain(cell.strip(WHITESPACE)) for cell in columns.cells["expression"]]
+    rows = [row for row, label in enumerate(plain) if label != _NO_FACE]
+    images = []
+    for row in rows:
+        try:
+            images.append(check_path(columns.cells[HEADER[0]][row]))
+        except CellError as error:
+            faults.add(columns.lines[row], str(error), error.remedy)
+    faults.raise_if_any()
+    points_NP2 = np.full((len(rows), _NUM_POINTS, 2), np.nan)
+    for number, row in enumerate(rows):
+        numbers = columns.cells["facial_landmarks"][row].split(";")
+        try:
+            points_NP2[number] = np.reshape([to_number(cell) for cell in numbers], (-1, 2))
+        except ValueError:  # not 68 points: they stay NaN
+            continue
+    return Faces(
+        [columns.lines[row] for row in rows],
+        images,
+        {
+            name: [columns.cells[name][row] for row in rows]
+            for name in _LABELS
+            if name in columns.cells
+        },
+        points_NP2,
+    )
 
 
 def _labels(
