@@ -70,6 +70,16 @@ def test_faults_of_disfa(read, disfa, text, line, words):
     assert (caught.value.path, caught.value.line) == (str(path), line)
 
 
+def test_a_bad_line_of_disfa_can_be_left_out(read, disfa):
+    path = disfa / "SN001" / "SN001_au1.txt"
+    path.write_text("1,0\n2,6\n3,4\n")
+    skipped = []
+    table, _ = read(name="ActionUnit_Labels", skipped=skipped)
+    assert units(table, 1)[:3] == pytest.approx([0, np.nan, 1], nan_ok=True)
+    assert units(table, 12)[:3] == [1, 0, 0]  # no other line moves
+    assert [(row.path, row.line) for row in skipped] == [(str(path), 2)]
+
+
 BP4D = "0,1,2,4,5,6,7,10,12,99\n2440,0,1,9,9,1,0,0,0,9\n2441,1,1,0,9,1,0,0,9,9\n"
 
 
