@@ -1,5 +1,6 @@
 """The audit of a data set with planted defects, and its search against all pairs."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -117,6 +118,15 @@ def test_missing_and_broken_images_are_listed(root):
         "train: rows whose image file does not exist: 1",
         "validation: rows whose image file does not exist: 12",
     ]
+
+
+def test_images_that_are_videos_of_their_own_are_told(root):
+    """Then people in two splits cannot be found, and intervals are too narrow."""
+    tables = read(root)
+    tables["train"] = dataclasses.replace(tables["train"], video=tables["train"].image)
+    report = audit.audit(tables, image_size=112)
+    told = [note for note in sentences(report, "note") if "a video of its own" in note]
+    assert told == ["train: each image is a video of its own: 24"]
 
 
 def test_no_image_folder(root):
