@@ -23,7 +23,7 @@ from data_pipeline.formats.layouts import (
 from data_pipeline.formats.layouts.layout import Layout, Place, Rows, table_files
 from data_pipeline.formats.user_files import BadRow, peek
 from mtl_face.config.schema import ManifestConfig
-from mtl_face.errors import AnnotationError, shortened
+from mtl_face.errors import AnnotationError, quoted, shortened
 from mtl_face.tables import FrameTable
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -78,13 +78,15 @@ def read(
     counts: collections.Counter[str] = collections.Counter()
     remarks: dict[str, None] = {}
     of_tables: dict[str, None] = {}
-    parts = []
+    parts: list[FrameTable] = []
+    files: list[str] = []
     for labels in layout.read(place):
         counts.update(labels.counts)
         remarks |= dict.fromkeys(labels.remarks)
         if not labels.columns.lines:
             labels.faults.raise_if_any()
             continue
+        files.append(str(labels.faults.path))
         lines: list[str] = []
         parts.append(
             manifest.to_table(
@@ -107,7 +109,23 @@ def read(
             remedy="name another file or folder as the annotations of this set",
         )
     table = parts[0] if len(parts) == 1 else FrameTable.joined(parts)
+    if layout is not own.MANIFEST and table.duplicate.sum() > sum(p.duplicate.sum() for p in parts):
+        _refuse_one_frame_of_two(files, parts)
     return _of_split(table, place)
+
+
+def _refuse_one_frame_of_two(files: list[str], parts: list[FrameTable]) -> None:
+    """AnnotationError that names two files about one frame."""
+    first: dict[tuple[str, int], str] = {}
+    for file, part in zip(files, parts, strict=True):
+        for video, frame in zip(part.video, part.frame.tolist(), strict=True):
+            other = first.setdefault((video, frame), file)
+            if other != file:
+                raise AnnotationError(
+                    f"has labels of frame {frame} of the video {quoted(video)}, as {other} has",
+                    path=file,
+                    remedy="keep one of the two, or give the videos names of their own",
+                )
 
 
 def find(path: Path, settings: ManifestConfig) -> Layout:

@@ -5,7 +5,8 @@ Such tables name a video and a frame in place of an image, and may hold several 
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ CROPS = "{video}/{frame:05}.jpg"
 OTHER_FACES = "rows of further faces in a frame are left out: the surest face is taken"
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts")
+
+_UNFIT = re.compile(r"[^\w.-]+")
+"""What `run.py prepare --videos` replaces by `_` in names."""
 
 _FIELD = re.compile(r"\{(video|frame|face)(?::0?([0-9]{1,2}))?\}")
 
@@ -69,6 +73,9 @@ def put_in_frames(place: Place, found: Faces, pattern: str) -> Placed:
     the highest score is kept. With it all are, and each face is a video of its own. ConfigError if
     the pattern gives two frames one image.
     """
+    if place.settings.image_pattern is None and pattern == CROPS:
+        names = _crop_folders(place, dict.fromkeys(found.videos))
+        found = dataclasses.replace(found, videos=[names[video] for video in found.videos])
     pattern = place.settings.image_pattern or pattern
     rows = range(len(found.frames))
     several = len(set(found.faces)) > 1 and "{face" in pattern
@@ -78,7 +85,7 @@ def put_in_frames(place: Place, found: Faces, pattern: str) -> Placed:
         if key not in best or found.scores[row] > found.scores[best[key]]:
             best[key] = row
     images = [fill(pattern, found.videos[i], found.frames[i], found.faces[i]) for i in rows]
-    names = [f"{found.videos[i]}_face{found.faces[i]}" for i in rows]
+    faces = [f"{found.videos[i]}_face{found.faces[i]}" for i in rows]
     kept = sorted(best.values())
     if len({images[row] for row in kept}) < len(kept):
         raise ConfigError(
@@ -87,10 +94,28 @@ def put_in_frames(place: Place, found: Faces, pattern: str) -> Placed:
         )
     cells = {
         "image": images,
-        "video": names if several else list(found.videos),
+        "video": faces if several else list(found.videos),
         "frame": [str(frame) for frame in found.frames],
     }
     return Placed(kept, cells, (f"images are taken by data.manifest.image_pattern={pattern}",))
+
+
+def _crop_folders(place: Place, videos: Iterable[str]) -> dict[str, str]:
+    """The folder of crops of each video, as `run.py prepare --videos` calls it, where it exists.
+
+    That is the video's file name alone, or with the names of its folders before it where another
+    video is called alike.
+    """
+    stems = Counter(video.rsplit("/", 1)[-1] for video in videos)
+    folders = {}
+    for video in videos:
+        stem = video.rsplit("/", 1)[-1]
+        names = [video, _UNFIT.sub("_", video.replace("/", "_"))]
+        if stems[stem] == 1 and place.stems[stem] <= 1:
+            names.append(_UNFIT.sub("_", stem))
+        there = (name for name in names if (place.image_root / name).is_dir())
+        folders[video] = next(there, video)
+    return folders
 
 
 def put_in_photos(images: Sequence[str], scores: Sequence[float]) -> Placed:
@@ -138,10 +163,7 @@ def below(paths: Sequence[str], image_root: Path) -> list[str]:
         return [path.removeprefix(root) for path in slashed]
     if not all(path.startswith("/") or path[1:3] == ":/" for path in slashed):
         return slashed
-    parents = [PurePosixPath(path).parent.parts for path in slashed]
-    shared = 0
-    while all(len(parts) > shared and parts[shared] == parents[0][shared] for parts in parents):
-        shared += 1
+    shared = _shared([PurePosixPath(path).parent.parts for path in slashed])
     return ["/".join(PurePosixPath(path).parts[shared:]) for path in slashed]
 
 
@@ -150,6 +172,16 @@ def is_video(path: str) -> bool:
     return path.strip(WHITESPACE).lower().endswith(VIDEO_ENDINGS)
 
 
-def stem(path: str) -> str:
-    """Name of a file without its folders and its ending."""
-    return PurePosixPath(path.strip(WHITESPACE).replace("\\", "/")).stem
+def videos_of(paths: Sequence[str]) -> list[str]:
+    """Names of videos by their paths: without their endings and the folder that all are in."""
+    files = [PurePosixPath(path.strip(WHITESPACE).replace("\\", "/")) for path in paths]
+    shared = _shared([file.parent.parts for file in dict.fromkeys(files)])
+    return ["/".join(file.with_suffix("").parts[shared:]) for file in files]
+
+
+def _shared(folders: Sequence[tuple[str, ...]]) -> int:
+    """How many parts all folders begin with."""
+    shared = 0
+    while all(len(parts) > shared and parts[shared] == folders[0][shared] for parts in folders):
+        shared += 1
+    return shared

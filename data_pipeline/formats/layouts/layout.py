@@ -1,8 +1,10 @@
 """What a layout of labels is: how it is recognised, how its rows become a manifest's columns."""
 
 import dataclasses
+import functools
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -42,6 +44,11 @@ class Place:
     settings: ManifestConfig
     image_root: Path
     skipped: list[BadRow] | None = None
+
+    @functools.cached_property
+    def stems(self) -> Counter[str]:
+        """How many tables have each name, without folder and ending."""
+        return Counter(file.stem for file in table_files(self.path))
 
     def faults(self, path: Path) -> FaultList:
         """A new list of the faults of one file."""

@@ -45,6 +45,26 @@ def test_a_pattern_with_the_face_keeps_all():
     assert cells["video"] == ["a_face0", "a_face1", "a_face0"]
 
 
+def test_folders_of_crops_as_prepare_calls_them(tmp_path):
+    def videos(*names):
+        where = Place(tmp_path / "labels.csv", "train", ManifestConfig(), tmp_path)
+        found = frames.Faces(names, [1] * len(names), [0] * len(names), [1] * len(names))
+        return frames.put_in_frames(where, found, frames.CROPS).cells["video"]
+
+    for name in ("my_talk", "P01_trial1", "trial2", "P02"):
+        (tmp_path / name).mkdir()
+    assert videos("P01/my talk", "P01/trial1") == ["my_talk", "P01_trial1"]
+    assert videos("P01/trial2") == ["trial2"]
+    # One of two videos that are called alike may have no crops: those of the other are not its own.
+    assert videos("P01/trial2", "P02/trial2") == ["P01/trial2", "P02/trial2"]
+
+
+def test_names_of_videos():
+    assert frames.videos_of(["/x/y/talk.mp4"] * 2) == ["talk", "talk"]
+    assert frames.videos_of(["C:\\x\\P1\\a.mp4", "C:\\x\\P2\\a.mp4"]) == ["P1/a", "P2/a"]
+    assert frames.videos_of(["../v/a.b.mp4", "../v/c.mp4"]) == ["a.b", "c"]
+
+
 def test_one_face_a_photo():
     rows, cells, _ = frames.put_in_photos(["x/a.jpg", "b.jpg", "x/a.jpg"], [0.5, 0.1, 0.9])
     assert rows == [1, 2]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mtl_face import tasks
+from mtl_face.errors import AnnotationError
 
 HEADER = (
     "frame,FaceRectX,FaceRectY,FaceRectWidth,FaceRectHeight,FaceScore,x_0,AU01,AU04,AU11,Pitch,"
@@ -30,6 +31,17 @@ def test_video(read):
         "1 rows of further faces in a frame are left out: the surest face is taken",
         "1 rows without a face have no labels",
     ]
+
+
+def test_two_tables_of_one_video_are_refused(read):
+    row = "0,1,1,9,9,0.9,5,0.6,0.5,0.1,0,.1,.1,.1,.4,.1,.1,.1,"
+    for person in ("P1", "P2"):
+        read(V1 + row + f"/x/{person}/talk.mp4\n", f"out/{person}.csv")
+    with pytest.raises(AnnotationError, match="has labels of frame 1 of the video 'talk'") as e:
+        read(name="out")
+    assert e.value.path.endswith("P2.csv")
+    both, _ = read(V1 + row + "/x/P1/talk.mp4\n" + row + "/x/P2/talk.mp4\n")
+    assert list(both.video) == ["P1/talk", "P2/talk"]
 
 
 def test_photos_of_version_2(read):
