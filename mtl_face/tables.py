@@ -306,6 +306,30 @@ STD_COLUMNS = ("valence_std", "arousal_std")
 VALUE_FIELDS = {VA: VA_NAMES, AU: ("au_logits",), EXPR: ("expression_logits",)}
 """Fields of a `PredictionTable` that hold what a network says, by task."""
 
+TRAINING = "training"
+"""Key of metadata, cards and checkpoints: a mapping.
+
+`labels`: those that training saw in an epoch, by task, and by action unit under `per_au`.
+`selection`: how the checkpoint was chosen, see `training.history.selection`; not in checkpoints.
+Both may be absent.
+"""
+
+
+def untrained(training: Any) -> tuple[str, ...]:
+    """The tasks of whose labels training saw none; nothing of what is recorded nowhere.
+
+    `training` is what stands under `TRAINING`, if anything.
+    """
+    counts = label_counts(training)
+    return tuple(task for task in TASKS if type(counts.get(task)) is int and not counts[task])
+
+
+def label_counts(training: Any) -> Mapping[str, Any]:
+    """The `labels` of what stands under `TRAINING`; empty if nothing is recorded."""
+    labels = training.get("labels") if isinstance(training, Mapping) else None
+    return labels if isinstance(labels, Mapping) else {}
+
+
 EPISTEMIC_FIELDS = {
     VA: ("valence_epistemic_std", "arousal_epistemic_std"),
     AU: ("au_epistemic_std",),
@@ -404,10 +428,10 @@ class PredictionTable:
         au_epistemic_std, expression_epistemic_std: those of the probabilities, float64 [N, 12] and
             [N, 8], or None.
         metadata: what made the table, JSON values only. Keys in use: `config`, `weights_sha256`,
-            `temperatures` (of the network, by task), `probability` (which one the logits stand
-            for, see `mtl_face.probabilities`), `mc_dropout_samples`, `smoothing`,
-            `calibration`, `ensemble`, `versions`, and `decisions` with `au_thresholds` (12
-            numbers) and `expression_biases` (8 numbers).
+            `temperatures` (of the network, by task), `training` (see `TRAINING`), `probability`
+            (which one the logits stand for, see `mtl_face.probabilities`), `mc_dropout_samples`,
+            `smoothing`, `calibration`, `ensemble`, `versions`, and `decisions` with
+            `au_thresholds` (12 numbers) and `expression_biases` (8 numbers).
 
     Raises:
         ValueError: a column has the wrong shape, a decision is out of range, or logits and
@@ -482,7 +506,9 @@ class PredictionTable:
         Present is a logit above its threshold: without calibration above 0, a probability of 0.5.
         """
         if self.au_logits is not None:
-            return (self.au_logits > self.au_thresholds).astype(np.int8)
+            present_NA = (self.au_logits > self.au_thresholds).astype(np.int8)
+            present_NA[np.isnan(self.au_logits)] = -1
+            return present_NA
         if self.au_decisions is not None:
             return self.au_decisions
         return np.full((len(self), len(AU_NAMES)), -1, np.int8)
@@ -495,7 +521,8 @@ class PredictionTable:
         """
         if self.expression_logits is not None:
             biased_NE = self.expression_logits + self.expression_biases
-            return np.argmax(biased_NE, axis=1).astype(np.int64)
+            missing_N = np.isnan(biased_NE).any(axis=1)
+            return np.where(missing_N, -1, np.argmax(biased_NE, axis=1)).astype(np.int64)
         if self.expression_decisions is not None:
             return self.expression_decisions
         return np.full(len(self), -1, np.int64)
@@ -519,7 +546,28 @@ class PredictionTable:
             AU: self.au_logits is not None or self.au_decisions is not None,
             EXPR: self.expression_logits is not None or self.expression_decisions is not None,
         }
-        return tuple(task for task in TASKS if answered[task])
+        silent = self.untrained
+        return tuple(task for task in TASKS if answered[task] and task not in silent)
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Tasks left out because the network was never trained on them: NaN in every row.
+
+        Where the metadata count no labels (CSV has none), a task that is NaN throughout beside one
+        that is not.
+        """
+        if self.au_logits is None or self.expression_logits is None:
+            return ()
+        empty = [
+            task
+            for task in TASKS
+            if len(self)
+            and np.isnan(self.values(task)[:1]).all()
+            and np.isnan(self.values(task)).all()
+        ]
+        if label_counts(training := self.metadata.get(TRAINING)):
+            return tuple(task for task in untrained(training) if task in empty)
+        return tuple(empty) if len(empty) < len(TASKS) else ()
 
     @property
     def va(self) -> NDArray[np.float64]:
@@ -598,15 +646,20 @@ class PredictionTable:
     def check_numbers(self) -> None:
         """Refuses predictions that are no finite numbers.
 
-        In a table of decisions alone, a valence or arousal of NaN is a row without an answer.
+        In a table of decisions alone, a valence or arousal of NaN is a row without an answer; a
+        task that the network was not trained on is left out.
 
         Raises:
             PredictionError: a value is NaN or infinite, or a standard deviation is not positive.
         """
         has_logits = self.au_logits is not None or self.expression_logits is not None
-        bad_NC = ~np.isfinite(self.numbers()) if has_logits else np.isinf(self.numbers())
+        bad_NC = np.isinf(self.numbers())
+        if has_logits:
+            silent = self.untrained
+            left = [self.values(task) for task in TASKS if task not in silent]
+            bad_NC = ~np.isfinite(np.column_stack(left))
         self._refuse(bad_NC, "are not finite", "use a checkpoint from before training diverged")
-        if (std_N2 := self.va_std) is not None:
+        if (std_N2 := self.va_std) is not None and VA not in self.untrained:
             self._refuse(
                 ~(np.isfinite(std_N2) & (std_N2 > 0.0)),
                 "have a standard deviation that is not a positive number",

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mtl_face.tables import FrameTable, PredictionTable
+from mtl_face.tables import STD_COLUMNS, VALUE_FIELDS, FrameTable, PredictionTable
 
 
 def make_labels(num_rows: int, *, seed: int = 0, missing: float = 0.2) -> FrameTable:
@@ -61,3 +61,14 @@ def decisions_alone(table: PredictionTable) -> PredictionTable:
         au_decisions=table.au,
         expression_decisions=table.expression,
     )
+
+
+def without(table: PredictionTable, *tasks: str, counted: bool = True) -> PredictionTable:
+    """The table of a network that saw no label of some tasks; `counted`: its metadata say so."""
+    fields = [field for task in tasks for field in VALUE_FIELDS[task]]
+    if "va" in tasks and table.valence_std is not None:
+        fields += STD_COLUMNS
+    gone = {name: np.full_like(getattr(table, name), np.nan) for name in fields}
+    labels = {task: 0 if task in tasks else 100 for task in ("va", "au", "expr")}
+    metadata = {**table.metadata, **({"training": {"labels": labels}} if counted else {})}
+    return dataclasses.replace(table, **gone, metadata=metadata)

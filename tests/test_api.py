@@ -13,6 +13,7 @@ import small_experiment
 from PIL import Image
 
 import mtl_face
+from mtl_face.cli import main
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.tables import PredictionTable
 from mtl_face.tasks import TASKS
@@ -69,6 +70,31 @@ def test_a_loaded_model_is_evaluated_without_a_file(experiment):
     model = mtl_face.load(experiment.workdir)
     scores = mtl_face.evaluate(model, say=lambda line: None)
     assert scores["p"] == experiment.result.metrics["p"]
+
+
+def test_other_rows_are_scored_beside_the_validation_set(experiment, capsys):
+    before = (experiment.workdir / "evaluation" / "metrics.json").read_bytes()
+    assert main.main(["evaluate", f"--workdir={experiment.workdir}", "--split=train"]) == 0
+    assert f"results: {experiment.workdir / 'evaluation_train'}" in capsys.readouterr().out
+    scores = mtl_face.evaluate(
+        experiment.workdir,
+        data=experiment.data / "training_set_annotations.txt",
+        say=lambda line: None,
+    )
+    assert scores["num_rows"] == 40
+    for name in ("evaluation_train", "evaluation_training_set_annotations.txt"):
+        written = json.loads((experiment.workdir / name / "metrics.json").read_text())
+        assert written["p"] == scores["p"]
+    assert (experiment.workdir / "evaluation" / "metrics.json").read_bytes() == before
+    with pytest.raises(ConfigError, match="there is no split 'test'"):
+        mtl_face.evaluate(experiment.workdir, split="test")
+
+
+def test_a_run_alone_is_enough_to_calibrate(experiment, capsys):
+    assert main.main(["calibrate", f"--workdir={experiment.workdir}", "--windows=0"]) == 0
+    path = experiment.workdir / "calibration.json"
+    assert f"results: {path}" in capsys.readouterr().out
+    assert json.loads(path.read_text())["fitted_on"]["num_rows"] == 19
 
 
 def test_predicting_a_list_gives_the_rows_of_the_list(experiment, tmp_path):

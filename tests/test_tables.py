@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from evaluation_tables import make_labels, make_predictions
+from evaluation_tables import make_labels, make_predictions, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
@@ -287,3 +287,41 @@ def test_row_codes_are_in_the_order_of_the_columns(rows, kind):
     number = np.array([number for _, number in rows], np.int64)
     ranks = {row: rank for rank, row in enumerate(sorted(set(rows)))}
     assert tables.row_codes(text, number).tolist() == [ranks[row] for row in rows]
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_task_that_was_never_trained_is_unanswered(counted):
+    whole = make_predictions(make_labels(30))
+    for names in (("va",), ("au",), ("expr",), ("va", "expr")):
+        table = without(whole, *names, counted=counted)
+        left = tuple(task for task in tasks.TASKS if task not in names)
+        assert (table.untrained, table.tasks) == (names, left)
+        table.check_numbers()
+        for task in tasks.TASKS:
+            assert table.answered(task).all() == (task in left)
+            assert table.answered(task).any() == (task in left)
+    assert (whole.untrained, whole.tasks) == ((), tasks.TASKS)
+
+
+def test_a_network_that_diverged_is_no_untrained_one():
+    whole = make_predictions(make_labels(30))
+    trained = {"training": {"labels": {"va": 3, "au": 3, "expr": 3}}}
+    for table in (
+        without(whole, *tasks.TASKS, counted=False),
+        dataclasses.replace(without(whole, "va"), metadata=trained),
+    ):
+        assert table.untrained == ()
+        with pytest.raises(tables.PredictionError, match="30 of 30 predictions are not finite"):
+            table.check_numbers()
+    one = without(whole, "va")
+    one.au_logits[3, 4] = np.nan
+    with pytest.raises(tables.PredictionError, match="1 of 30 predictions are not finite"):
+        one.check_numbers()
+
+
+@pytest.mark.parametrize(
+    "training",
+    [None, 3, [], {}, {"labels": None}, {"labels": [0]}, {"labels": {"va": "0", "au": False}}],
+)
+def test_counts_that_are_none_say_nothing(training):
+    assert tables.untrained(training) == ()

@@ -65,7 +65,7 @@ def _in_images(split: str, images: dict[str, Any], size: int) -> Iterator[Findin
         yield _finding(
             ERROR,
             f"{split}: image files that cannot be used: {len(images['broken']):,}",
-            "replace those files, or delete them and set data.missing_images=skip",
+            "replace those files; or move them away, and set data.missing_images=skip",
             (f"{entry['image']}: {entry['problem']}" for entry in images["broken"]),
         )
     if images["flat"]:
@@ -115,7 +115,7 @@ _DOUBLED = {
     "conflicting": (
         WARNING,
         "frames listed more than once with labels that contradict each other",
-        "delete the wrong rows: training and the score use all of them",
+        "keep the right rows alone, in a copy of the file: training and the score use all of them",
     ),
     "complementary": (
         NOTE,

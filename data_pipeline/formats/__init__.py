@@ -1,13 +1,16 @@
 """Readers and writers of annotation files and submissions; `load` reads any kind of data set."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from data_pipeline import images
-from data_pipeline.formats import layouts, per_video, s_aff_wild2
-from data_pipeline.formats.user_files import BadRow
+from data_pipeline.formats import layouts, manifest, per_video, s_aff_wild2
+from data_pipeline.formats.user_files import BadRow, read_bytes
+from data_pipeline.formats.values import header_names
 from mtl_face.config import DataSetConfig
+from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import ConfigError, ImageError, shortened
 from mtl_face.tables import FrameTable
 from mtl_face.tasks import VA
@@ -32,6 +35,16 @@ def annotations_name(data: DataSetConfig, split: str) -> str:
     """Name below the root of a split's annotations, as `USUAL_NAMES` or as the settings say."""
     named = data.train_annotations if split == "train" else data.validation_annotations
     return USUAL_NAMES[data.kind][SPLITS.index(split)] if named is None else named
+
+
+def kinds_in(root: Path) -> list[str]:
+    """The kinds whose usual annotations lie in a folder, but for the embedded data set."""
+    return [
+        kind
+        for kind, names in USUAL_NAMES.items()
+        if kind != "rendered_faces"
+        and any(any(root.glob(f"*/{n}" if kind == "per_video" else n)) for n in names)
+    ]
 
 
 def load(
@@ -162,19 +175,52 @@ def read_labels(
     path: str | os.PathLike[str],
     *,
     dataset: str,
+    settings: ManifestConfig | None = None,
     skip_bad_rows: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> FrameTable:
-    """Reads labels of a challenge, without any image; AnnotationError for faults.
+    """Reads labels without any image; AnnotationError for faults.
 
-    They are a multi-task annotation file, or for one task the folder of files `<video>.txt`.
-    `skip_bad_rows` and `say` are as for `load`.
+    They are a multi-task annotation file; a manifest or another layout of labels; or for one task
+    the folder of files `<video>.txt`. With `settings`, which say what a manifest's labels mean, a
+    file that could be read as either is a manifest. `skip_bad_rows` and `say` are as for `load`.
     """
     skipped: list[BadRow] | None = [] if skip_bad_rows else None
     if os.path.isdir(path):
         table = per_video.read_folder(Path(path), dataset=dataset, skipped=skipped)
+    elif kind_of_file(path, settings) == "manifest":
+        table = layouts.read(
+            path,
+            settings or ManifestConfig(),
+            split=SPLITS[1],
+            image_root=".",
+            dataset=dataset,
+            say=say,
+            skipped=skipped,
+        )
     else:
         table = s_aff_wild2.read_annotations(path, image_root=".", dataset=dataset, skipped=skipped)
     if skipped:
         say(_left_out(skipped))
     return table
+
+
+def kind_of_file(path: str | os.PathLike[str], settings: ManifestConfig | None = None) -> str:
+    """The kind of a file of labels, by its first line: `manifest`, of any layout, or `s_aff_wild2`.
+
+    What is of no known layout and names no image is left to the reader of `s_aff_wild2`, which says
+    what is wrong. A header with all sixteen names fits both kinds, and is of a manifest with the
+    `settings` of one. AnnotationError if the file cannot be read.
+    """
+    content = read_bytes(path)
+    if content.startswith(b"PAR1"):
+        return "manifest"
+    line = content[:4096].decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
+    names = header_names(re.sub("[;\t]", ",", line.replace('"', "")))
+    either = names in s_aff_wild2.HEADERS
+    if names == s_aff_wild2.HEADERS[0] or (either and settings is None):
+        return "s_aff_wild2"
+    if settings is not None or any(manifest.known_name(name) == "image" for name in names):
+        return "manifest"
+    layout = layouts.find(Path(path), ManifestConfig())
+    return "s_aff_wild2" if layout.name == "manifest" else "manifest"

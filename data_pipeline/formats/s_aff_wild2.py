@@ -43,9 +43,11 @@ DATASET = "s-aff-wild2"
 HEADER = MULTI_TASK.header
 
 _VALUE_NAMES = MULTI_TASK.columns
-_HEADERS = (HEADER.split(","), ["image", *(name.lower() for name in _VALUE_NAMES)])
+HEADERS = (HEADER.split(","), ["image", *(name.lower() for name in _VALUE_NAMES)])
+"""Headers of an annotation file in lower case: the usual five names, and all sixteen."""
+
 _LIST_HEADERS = (
-    *_HEADERS,
+    *HEADERS,
     ["image"],
     ["image_location"],
     ["images"],
@@ -162,7 +164,7 @@ def _first_line(lines: list[str]) -> int:
 
 def _check_header(line: str, path: str | os.PathLike[str], line_number: int) -> None:
     names = header_names(line)
-    if names in _HEADERS:
+    if names in HEADERS:
         return
     remedy = f"the first line must read {HEADER}"
     if names == list(tasks.VA_NAMES) or "neutral" in names or names[:1] == ["au1"]:

@@ -211,9 +211,9 @@ def generate(
 def _require_empty(root: Path) -> None:
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise WorkdirError(
-            "exists already and is not an empty folder",
+            "holds other files" if root.is_dir() else "is a file, not a folder",
             path=root,
-            remedy="choose another folder, or delete this one",
+            remedy="name a new or empty folder for the rendered faces",
         )
 
 
@@ -272,6 +272,6 @@ def _present(root: Path, arguments: dict[str, Any]) -> dict[str, Any] | None:
         raise WorkdirError(
             "holds another data set: " + "; ".join(differing),
             path=root,
-            remedy="choose another folder, delete this one, or ask for what it holds",
+            remedy="name a new or empty folder, or ask for what this one holds",
         )
     return found["counts"]

@@ -151,6 +151,14 @@ def describe(
     }
 
 
+def is_rendered(root: Path) -> bool:
+    """Whether a folder holds the data set; a description that cannot be read is none."""
+    try:
+        return "generator_version" in (read_description(root) or {})
+    except WorkdirError:
+        return False
+
+
 def read_description(root: Path) -> dict[str, Any] | None:
     """The description of a data set, or None where there is none; raises WorkdirError."""
     path = Path(root) / DESCRIPTION_FILE
@@ -162,6 +170,7 @@ def read_description(root: Path) -> dict[str, Any] | None:
         raise WorkdirError(
             f"cannot be read as the description of a data set: {files.reason(error)}",
             path=path,
-            remedy="delete the folder and generate the data set again",
+            remedy="restore the file; if the folder is a data set of your own, name its data.kind, "
+            "else name a new or empty folder as data.root",
         ) from error
     return description if isinstance(description, dict) else {}

@@ -17,11 +17,11 @@ _REMEDY = "give --predictions=FILE --truth=ANNOTATIONS, or --model=RUN, an evalu
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.path(parser, "--predictions", "FILE", "predictions of the validation set: a .parquet")
-    flags.path(parser, "--truth", "FILE", "labels: a multi-task annotation file")
+    flags.path(parser, "--truth", "FILE", "labels: a multi-task annotation file or a manifest")
     flags.skip_bad_rows(parser)
     flags.model(parser, exports=False)
-    meaning = "the calibration to write"
-    flags.path(parser, "--output", "FILE.json", meaning, type=flags.new_file, required=True)
+    meaning = "the calibration to write (default, with --model: RUN/calibration.json)"
+    flags.path(parser, "--output", "FILE.json", meaning, type=flags.new_file)
     parser.add_argument(
         "--windows",
         default="0,5,10,20,30,60,120,240",
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: Config | None, options: argparse.Namespace) -> int:
     from mtl_face.evaluation.calibration_fit import Search
     from mtl_face.run import postprocess
+    from mtl_face.run import workdir as workdirs
 
     try:
         search = Search(
@@ -63,9 +64,14 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
             f"--windows={options.windows} is no list of windows: {error}",
             remedy="write --windows=0,10,30,60; --windows=0 fits no smoothing",
         ) from error
+    output = options.output
     if options.model is None:
         if options.predictions is None or options.truth is None or config is not None:
             raise ConfigError("calibrate needs predictions and their labels", remedy=_REMEDY)
+        if output is None:
+            raise ConfigError(
+                "calibrate was not told where to write", remedy="give --output=FILE.json"
+            )
         source = postprocess.labelled_files(
             options.predictions, options.truth, skip_bad_rows=options.skip_bad_rows, say=print
         )
@@ -73,11 +79,12 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         if options.predictions is not None or options.truth is not None:
             raise ConfigError("--model goes without --predictions and --truth", remedy=_REMEDY)
         assert config is not None  # the run's own, if no file was given
+        output = output or options.model.expanduser() / workdirs.CALIBRATION
         source = postprocess.labelled_workdir(config, options.model, print)
-    print("\n".join(_lines(postprocess.calibrate(source, search, options.output, print))))
-    print(f"results: {options.output}")
+    print("\n".join(_lines(postprocess.calibrate(source, search, output, print))))
+    print(f"results: {output}")
     print(
-        f"next: python run.py evaluate --calibration={options.output} with --predictions and "
+        f"next: python run.py evaluate --calibration={output} with --predictions and "
         "--truth of other videos, or with --model"
     )
     return 0
@@ -95,13 +102,18 @@ def _lines(fitted: "Calibration") -> list[str]:
     if fitted.smoothing is not None:
         lines.append(f"smoothing: {fitted.smoothing}")
     stds = ", ".join(f"{name} {value:.4f}" for name, value in fitted.std_scales.items())
+    if unfitted := fitted.fitted_on["not_fitted"]:
+        lines.append(
+            f"not fitted, for want of labels or of a training on them: {', '.join(unfitted)}"
+        )
     lines += [
         "temperatures: " + _changed(fitted.temperatures, 1.0),
         ("standard deviations times " if fitted.std_is_predicted else "standard deviations: ")
-        + stds,
+        + (stds or "none"),
         "thresholds (logit): " + _changed(fitted.au_thresholds, 0.0),
         "biases (logit): " + _changed(fitted.expression_biases, 0.0),
     ]
+    lines += [f"note: {text}" for text in fitted.fitted_on["notes"]]
     return lines + [f"not used: {reason}" for reason in fitted.fitted_on["refused"]]
 
 

@@ -20,6 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     meaning = "instead of a run: score this file (.parquet, .csv or a submission)"
     flags.path(parser, "--predictions", "FILE", meaning)
     flags.calibration(parser)
+    parser.add_argument(
+        "--split",
+        choices=("validation", "train"),
+        help="with --model: the rows to score (default: validation)",
+    )
+    flags.path(
+        parser,
+        "--data",
+        "PATH|NAME",
+        "with --model: score another data set: its folder, a file of annotations or a manifest, or "
+        "the name of one of the run's mixture",
+    )
     flags.path(
         parser,
         "--report",
@@ -43,6 +55,11 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
                 "--predictions and --truth score a file, --model evaluates a run or an export",
                 remedy=_REMEDY,
             )
+        if options.split is not None or options.data is not None:
+            raise ConfigError(
+                "--split and --data go with --model; --truth names the labels of a file",
+                remedy=_REMEDY,
+            )
         return _score(options)
     if options.model is None:
         raise ConfigError("evaluate was given nothing to evaluate", remedy=_REMEDY)
@@ -64,7 +81,8 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         )
     assert config is not None  # the model's own, if no file was given
     config = flags.with_calibration(config, options.calibration)
-    evaluate(options.model, config, output=options.output)
+    split = options.split or "validation"
+    evaluate(options.model, config, split=split, data=options.data, output=options.output)
     if is_run:
         print(f"next: python run.py export --model={options.model} writes the parameters alone")
     return 0

@@ -55,7 +55,8 @@ def scoring(parser: argparse.ArgumentParser, *, required: bool) -> None:
         parser,
         "--truth",
         "FILE",
-        "labels: a multi-task annotation file, or a folder of one-task files <video>.txt",
+        "labels: a multi-task annotation file, a manifest (CSV or Parquet), or a folder of "
+        "one-task files <video>.txt",
         required=required,
     )
     parser.add_argument(

@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a row of the list without a prediction: an error (none), or the prediction of the "
         "nearest frame of its video, each counted (default: none)",
     )
+    parser.add_argument(
+        "--fill_untrained",
+        action="store_true",
+        help="a task that the network was never trained on: constants (valence and arousal 0, no "
+        "action unit, Neutral) in place of an error",
+    )
 
 
 def run(config: None, options: argparse.Namespace) -> int:
@@ -35,6 +41,7 @@ def run(config: None, options: argparse.Namespace) -> int:
         edition=options.edition,
         test_list=options.test_list,
         fill=options.fill,
+        fill_untrained=options.fill_untrained,
         say=print,
     )
     print_deviations(deviations, options.output)

@@ -199,7 +199,7 @@ class DataSetConfig(Section, affects="data"):
         "abaw3_mtl: of ABAW 3; per_video: of the one-task challenges; "
         "manifest: a CSV or Parquet table of any images, or labels as other data sets and tools "
         "have them (docs/layouts.md); "
-        "rendered_faces: the embedded data set, made if absent",
+        "rendered_faces: the embedded data set, made by train and prepare if absent",
         choices=("s_aff_wild2", "abaw3_mtl", "per_video", "manifest", "rendered_faces"),
     )
     root: str | None = setting(
@@ -671,7 +671,9 @@ class ProvenanceConfig(Section, affects="record", training_only=True):
     """What the weights have seen; kept with every checkpoint, export and table of predictions."""
 
     training_data: tuple[str, ...] | None = setting(
-        None, "names of the data sets that are trained on; None: the name of data.kind"
+        None,
+        "names of the data sets that are trained on; None: those of their folders, with the data "
+        "set whose layout they have",
     )
     pretrained_on: tuple[str, ...] | None = setting(
         None,

@@ -149,9 +149,11 @@ def describe(sample: Resampling, *, num_videos: int, seed: int) -> dict[str, Any
 
     Returns:
         `unit` (videos), `num_videos`, `num_resamples`, `seed`, `level`, `method`, and `intervals`:
-        [low, high] or None by path.
+        [low, high] by path; None as of `interval`, and for a score that is the same in all
+        resamples: the videos say nothing of how it would vary.
     """
-    intervals = {path: interval(sample, path) for path in sample.point}
+    found = {path: interval(sample, path) for path in sample.point}
+    intervals = {path: ends if ends and ends[0] < ends[1] else None for path, ends in found.items()}
     return {
         "unit": "videos",
         "num_videos": num_videos,

@@ -39,7 +39,8 @@ class Calibration:
         smoothing: what predictions are smoothed with before, or None.
         temperatures: what the logits of `au` and of `expr` are divided by.
         std_scales: of `valence` and `arousal`: factor of the predicted standard deviations, or
-            the standard deviations themselves where the predictions have none.
+            the standard deviations themselves where the predictions have none; empty where there
+            were no labels of both.
         std_is_predicted: whether the predictions have standard deviations of their own.
         au_thresholds: logit (after the temperature) above which an action unit is present, by
             name.
@@ -66,7 +67,8 @@ class Calibration:
         }
         for name, keys in expected.items():
             values = getattr(self, name)
-            if not isinstance(values, Mapping) or set(values) != set(keys):
+            unfitted = name == "std_scales" and values == {}
+            if not isinstance(values, Mapping) or not (unfitted or set(values) == set(keys)):
                 raise ValueError(f"{name} does not hold {', '.join(keys)}")
             for key, value in values.items():
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -99,8 +101,8 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
 
     Returns:
         The same rows; logits are divided by the temperatures, `valence_std` and `arousal_std` are
-        set, the metadata hold `calibration` and the `decisions` that `au` and
-        `expression` follow.
+        set where `std_scales` holds anything, the metadata hold `calibration` and the `decisions`
+        that `au` and `expression` follow.
 
     Raises:
         CalibrationError: the table was calibrated before, was smoothed differently, has another
@@ -108,8 +110,11 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
             reverse.
     """
     _check_fits(table, calibration)
-    std_N2 = np.ones((len(table), 2)) if table.va_std is None else table.va_std
-    std_N2 = std_N2 * [calibration.std_scales[name] for name in VA_NAMES]
+    stds: dict[str, Any] = {}
+    if calibration.std_scales:
+        std_N2 = np.ones((len(table), 2)) if table.va_std is None else table.va_std
+        scale_2 = [calibration.std_scales[name] for name in VA_NAMES]
+        stds = as_fields(STD_COLUMNS, np.where(np.isnan(table.va), np.nan, std_N2 * scale_2))
     decisions = {
         "au_thresholds": [calibration.au_thresholds[name] for name in AU_NAMES],
         "expression_biases": [calibration.expression_biases[name] for name in EXPRESSION_NAMES],
@@ -119,7 +124,7 @@ def apply(table: PredictionTable, calibration: Calibration) -> PredictionTable:
         table,
         au_logits=table.values(AU) / calibration.temperatures[AU],
         expression_logits=table.values(EXPR) / calibration.temperatures[EXPR],
-        **as_fields(STD_COLUMNS, std_N2),
+        **stds,
         metadata={**table.metadata, **applied},
     )
 

@@ -87,8 +87,10 @@ def calibrate(
     Returns:
         The calibration. `fitted_on` holds `scores` (`uncalibrated`, `in_sample`, `cross_fitted`,
         each with `va`, `au`, `expr` and `p`), `measured` (cross-fitted scores before tasks were
-        left unchanged for them), `gains` of the single parts, `refused` (in words), `num_rows`,
-        `num_folds`, `videos`, and what the table came with (`smoothing`, `probability`).
+        left unchanged for them), `gains` of the single parts, in words `refused` and `notes` (on
+        temperatures that mean nothing), `not_fitted` (tasks without labels, or that the network was
+        not trained on), `num_rows`, `num_folds`, `videos`, and what the table came with
+        (`smoothing`, `probability`).
 
     Raises:
         CalibrationError: the table was calibrated before, or there are fewer than three videos.
@@ -149,6 +151,12 @@ def calibrate(
             "measured": measured,
             "gains": found.gains,
             "refused": refused,
+            "notes": [
+                f"temperature of {task}: {words}"
+                for task, temperature in temperatures.items()
+                if (words := optima.meaning_of_end(temperature))
+            ],
+            "not_fitted": [task for task in TASKS if before[task] is None],
         },
     )
 
@@ -183,8 +191,11 @@ class _Data:
                 "persons of one video count once), or use the predictions without a calibration",
             )
         self.truth = truth
-        # by task: whether a row counts, [N]
-        self.labelled = {**truth.labelled(), AU: valid_au(truth)[:, 0]}
+        # by task: whether a row counts, [N]; none does of a task that the network cannot answer
+        self.labelled = {
+            task: mask_N & (task not in table.untrained)
+            for task, mask_N in {**truth.labelled(), AU: valid_au(truth)[:, 0]}.items()
+        }
         self.windows = sorted(candidates)  # the first is 0: the predictions as they are
         # by task, [W, N, C]
         self.values = {task: np.stack([t.values(task) for t in tables]) for task in TASKS}
@@ -250,6 +261,8 @@ def _select(data: _Data, rows: Rows, search: Search, frozen: frozenset[str] = fr
         if task != VA:
             _fit_temperature(data, task, labelled, splits, found)
     va_rows = data.of_task(VA, rows)
+    if not len(va_rows):
+        return found
     window = found.window[VA]
     std_N2 = 1.0 if data.std is None else data.std[window, va_rows]
     scales = optima.residual_std(data.truth.va[va_rows], data.values[VA][window, va_rows], std_N2)

@@ -185,6 +185,21 @@ def best_temperature(truth_N: NDArray[np.int64], logits_NE: NDArray[np.float64])
     return float(np.exp(-scipy.optimize.brentq(slope, -longest, longest, xtol=1e-10)))
 
 
+def meaning_of_end(temperature: float) -> str | None:
+    """What a temperature at an end of its range says, in words; None within."""
+    if temperature == HOTTEST:
+        return (
+            f"{HOTTEST:g}, the largest that is fitted: these logits say nothing of the labels, and "
+            "every probability becomes the same"
+        )
+    if temperature == 1.0 / HOTTEST:
+        return (
+            f"{1.0 / HOTTEST:g}, the smallest that is fitted: no decision is wrong, and so few "
+            "rows cannot tell how sure they may be"
+        )
+    return None
+
+
 def residual_std(
     truth_NC: NDArray[np.floating],
     prediction_NC: NDArray[np.float64],

@@ -11,7 +11,7 @@ import numpy as np
 
 from mtl_face.evaluation import bootstrap
 from mtl_face.evaluation.joining import Joined
-from mtl_face.evaluation.scoring import ROWS, ends, number
+from mtl_face.evaluation.scoring import ROWS, ends, number, why_no_sum
 from mtl_face.evaluation.sums import Videos
 
 
@@ -26,8 +26,9 @@ def compare(
 
     Returns:
         JSON values: `num_rows`, `num_unpredicted`, `num_videos`, `num_resamples`, `seed`, `level`,
-        `method`, and `scores`: by dotted path of a score, `first`, `second`, `difference` (second
-        less first), `interval` ([low, high] or None) and `p_value` (or None) of the difference.
+        `method`, `undefined` (why there is no P, or None), and `scores`: by dotted path of a score,
+        `first`, `second`, `difference` (second less first), `interval` ([low, high] or None) and
+        `p_value` (or None) of the difference.
     """
     samples = [
         bootstrap.resample(joined, num_resamples=num_resamples, seed=seed)
@@ -49,6 +50,7 @@ def compare(
     return {
         "num_rows": len(first),
         "num_unpredicted": first.num_unpredicted,
+        "undefined": why_no_sum(first) or why_no_sum(second),
         "num_videos": Videos.of(first).count,
         "num_resamples": num_resamples,
         "seed": seed,
@@ -61,6 +63,8 @@ def compare(
 def summary(result: Mapping[str, Any]) -> list[str]:
     """A result of `compare`, with the names of both under `files`, in lines, one a score."""
     lines = [f"A: {result['files']['first']}", f"B: {result['files']['second']}"]
+    if result["undefined"] is not None:
+        lines.append(f"P is {result['undefined']}")
     head = f"{'A':>7} {'B':>7} {'B - A':>8} {result['level']:.0%} interval"
     lines.append(f"{'':25} {head:45}  p-value")
     for path, name, measure in (*ROWS, ("p", "P", "sum")):

@@ -19,6 +19,7 @@ from mtl_face.tables import (
     EPISTEMIC_FIELDS,
     KEY_COLUMNS,
     STD_COLUMNS,
+    TRAINING,
     PredictionError,
     PredictionTable,
     Scale,
@@ -174,7 +175,7 @@ def _metadata(
     }
     if all(member.metadata.get("probability") for member in members):
         shared.setdefault("probability", {**members[0].metadata["probability"], "divisors": None})
-    kept = ("step", "weights_sha256", "provenance", "probability")
+    kept = ("step", "weights_sha256", "provenance", "probability", TRAINING)
     return {
         **shared,
         "ensemble": {

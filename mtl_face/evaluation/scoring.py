@@ -17,7 +17,7 @@ from mtl_face.evaluation.measures import mean_of_defined, or_none
 from mtl_face.evaluation.sums import Statistic, Videos
 from mtl_face.evaluation.task_metrics import METRICS, TaskMetrics
 from mtl_face.tables import FrameTable, PredictionTable
-from mtl_face.tasks import AU, TASKS, VA
+from mtl_face.tasks import AU, EXPR, TASKS, VA
 
 
 def score(
@@ -50,7 +50,7 @@ def score(
         constant predictions; `num_rows`: rows scored; `num_unpredicted`: rows left out; `va`,
         `au`, `expr`: the metrics of each task, see `task_metrics`; `bootstrap`: see
         `bootstrap.describe`, or None; `unavailable`: by path, why a value is None. A task without
-        a valid row has the score None, and then `p` is None.
+        a valid row has the score None, and then `p` is None, with its reason.
 
     Raises:
         PredictionError: a row has no prediction (unless lenient), or a prediction is not finite.
@@ -73,6 +73,8 @@ def score_joined(
     """
     videos = Videos.together(joined)
     unavailable: dict[str, str] = {}
+    if undefined := why_no_sum(joined):
+        unavailable["p"] = undefined
     results = {}
     for task, make in METRICS.items():
         metrics = make(joined, videos)
@@ -91,6 +93,24 @@ def score_joined(
     }
 
 
+_SHORT = {VA: "VA", AU: "AU", EXPR: "expression"}
+
+
+def why_no_sum(joined: Joined) -> str | None:
+    """Why P is not defined, "no VA labels" say; None if it is."""
+    reasons = []
+    for task in TASKS:
+        if joined.counted[task].any():
+            continue
+        if task in joined.predictions.untrained:
+            reasons.append(f"no {_SHORT[task]} labels in training")
+        elif joined.num_unanswered[task]:
+            reasons.append(f"no {_SHORT[task]} answers")
+        else:
+            reasons.append(f"no {_SHORT[task]} labels")
+    return f"not defined: {', '.join(reasons)}" if reasons else None
+
+
 def _task_result(
     task: str, metrics: TaskMetrics, joined: Joined, unavailable: dict[str, str]
 ) -> dict[str, Any]:
@@ -99,7 +119,9 @@ def _task_result(
     result = {**_total(metrics.scores(), task), **metrics.details(), "num_unanswered": silent}
     if result["score"] is None:
         unavailable[f"{task}.score"] = (
-            f"the predictions have no answer for {task}"
+            f"the network was trained without labels of {task}"
+            if task in joined.predictions.untrained
+            else f"the predictions have no answer for {task}"
             if silent
             else f"no row has the labels that count for {task}"
         )
@@ -187,12 +209,13 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     """The scores of a result of `score` in lines.
 
     Returns:
-        A line a score, each with its interval and the best constant's score, then P; one more
-        where labelled rows were left out.
+        A line a score, each with its interval and the best constant's score, then P; before them,
+        where P is not defined, why, and what is; after them, what the reader must know.
     """
     bootstrapped = result.get("bootstrap")
     intervals = bootstrapped["intervals"] if bootstrapped else {}
-    lines = []
+    undefined = result["unavailable"].get("p")
+    lines = [] if undefined is None else [f"P is {undefined}; {defined(result)}"]
     if bootstrapped:
         lines.append(
             f"score with its {bootstrapped['level']:.0%} interval over "
@@ -206,9 +229,14 @@ def summary(result: Mapping[str, Any]) -> list[str]:
             f"(constant {number(part['constant_baseline'])}, {part['num_valid']} frames)"
         )
     lines.append(
-        f"{'P':16} {'sum':9} {number(result['p']):>7} {ends(intervals.get('p'))}  "
+        f"{'P':16} {'sum':9} {undefined}"
+        if undefined is not None
+        else f"{'P':16} {'sum':9} {number(result['p']):>7} {ends(intervals.get('p'))}  "
         f"(constant {number(result['constant_baseline_p'])})"
     )
+    lines += ceilings(result)
+    if chosen := selection_words(result.get("selection")):
+        lines.append(chosen)
     left_out = result["num_unpredicted"]
     unanswered = {
         task: result[task].get("num_unanswered", 0)
@@ -223,6 +251,59 @@ def summary(result: Mapping[str, Any]) -> list[str]:
             + "; such a score compares with no other"
         )
     return lines
+
+
+def defined(result: Mapping[str, Any]) -> str:
+    """The scores that there are where P is not, in words."""
+    words = []
+    for path, name, measure in ROWS:
+        task, key = path.split(".")
+        score = (result.get(task) or {}).get("score")
+        if key == "score" and score is not None:
+            words.append(f"{name} {measure} {number(score)}")
+    return f"defined: {', '.join(words)}" if words else "nothing else is either"
+
+
+def ceilings(result: Mapping[str, Any]) -> list[str]:
+    """Sentences on scores that no prediction can raise to 1, for want of labels of some class."""
+    lines = []
+    expr, au = result["expr"], result["au"]
+    if expr["score"] is not None:
+        absent = [name for name, count in expr["support"].items() if not count]
+        if absent:
+            share = 1 - len(absent) / len(expr["support"])
+            lines.append(
+                f"expressions: no label is {' or '.join(absent)}, whose F1 counts as 0; the macro "
+                f"F1 is at most {share:.3f}"
+            )
+    if au["score"] is not None:
+        labelled = [name for name, count in au["num_valid_per_au"].items() if count]
+        absent = [name for name in labelled if not au["num_positive"][name]]
+        if absent:
+            lines.append(
+                f"action units: {', '.join(absent)} present in no label, whose F1 counts as 0; the "
+                f"mean F1 is at most {1 - len(absent) / len(labelled):.3f}"
+            )
+    return lines
+
+
+def selection_words(selection: Any) -> str | None:
+    """That a checkpoint is the best of several looks at its validation set; None if it is not.
+
+    `selection` is as of `training.history.selection`, from a file perhaps.
+    """
+    numbers = {"looks": int, "step": int, "score": float, "last_step": int, "last_score": float}
+    if not isinstance(selection, Mapping) or not isinstance(selection.get("criterion"), str):
+        return None
+    if any(type(selection.get(name)) is not kind for name, kind in numbers.items()):
+        return None
+    if selection["looks"] < 2:
+        return None
+    return (
+        f"chosen: step {selection['step']}, the best of {selection['looks']} looks at the "
+        f"validation set of its training, {selection['score']:.4f} by {selection['criterion']}; "
+        f"the last step, {selection['last_step']}, had {selection['last_score']:.4f}"
+    )
 
 
 def number(value: float | None, *, sign: bool = False) -> str:

@@ -29,10 +29,12 @@ from mtl_face.objective.uncertainty import FIXED
 from mtl_face.tables import (
     EPISTEMIC_FIELDS,
     STD_COLUMNS,
+    TRAINING,
     VALUE_FIELDS,
     FrameTable,
     PredictionTable,
     as_fields,
+    untrained,
 )
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA, VA_LOG_VARIANCE
 from mtl_face.weights.provenance import versions
@@ -112,7 +114,7 @@ class Predictor:
         temperatures: T of each task.
         step: optimizer steps that the weights have seen.
         origin: what every table of predictions says of the weights: `weights_sha256`,
-            `provenance`; empty where neither is known.
+            `provenance`, `training` (see `tables.TRAINING`); empty where nothing is known.
     """
 
     forward: Forward
@@ -191,8 +193,8 @@ class Predictor:
         belongs to (-1: padding), on the devices. Without `sample_dropout` there is one prediction
         without dropout, whatever `evaluation.mc_dropout_samples` says.
 
-        Returns a row for each of `frames`. Its metadata name the settings, the step, the
-        temperatures and the weights.
+        Returns a row for each of `frames`, with NaN for a task that the network was never trained
+        on. Its metadata name the settings, the step, the temperatures and the weights.
         """
         config, probability = self.config, self.probability
         step, sampled = self.forward.plain, False
@@ -215,6 +217,11 @@ class Predictor:
             temperatures=self.temperatures,
             divisors=probability["divisors"],
         )
+        for task in untrained(self.origin.get(TRAINING)):
+            stds = STD_COLUMNS if task == VA else ()
+            for field in (*VALUE_FIELDS[task], *stds, *EPISTEMIC_FIELDS[task]):
+                if field in columns:
+                    columns[field] = np.full_like(columns[field], np.nan)
         return PredictionTable(
             dataset=frames.dataset.astype(np.str_),
             video=frames.video.astype(np.str_),

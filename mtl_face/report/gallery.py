@@ -77,7 +77,9 @@ def card(
         token; `lines`: task, truth, prediction, and whether that is wrong; `units`: words on action
         units and whether they are wrong, `no_units`: those if there are none.
     """
-    name = f"{truth.dataset[row]} / {truth.video[row]}, frame {truth.frame[row]}"
+    name = f"{truth.video[row]}, frame {truth.frame[row]}"
+    if (truth.dataset != truth.dataset[row]).any():
+        name = f"{truth.dataset[row]} / {name}"
     maps = []
     if picture is not None and maps_Thw is not None:
         maps = attention_maps.on_face(picture, maps_Thw, top, where=f", {name}")
@@ -185,6 +187,7 @@ def frame_uncertainties(answers: PredictionTable) -> NDArray[np.float64] | None:
         parts.append(entropy_NA.mean(axis=1) / np.log(2.0))
     if answers.va_std is not None:
         parts.append(np.minimum(answers.va_std, 1.0).mean(axis=1))
+    parts = [part_N for part_N in parts if not np.isnan(part_N).all()]  # an untrained task
     return np.mean(parts, axis=0) if parts else None
 
 

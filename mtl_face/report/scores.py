@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl_face.evaluation import scoring
 from mtl_face.report import figures
 from mtl_face.report.figures import Bar
 from mtl_face.report.page import Cell, Drawing, Row, Table
@@ -84,6 +85,7 @@ class Scores:
 
 def headline(result: Scores) -> dict[str, Any]:
     """The official scores beside the best constant answer, and what does not count."""
+    undefined = result.why("p", "not defined")
     without = [task for task in TASK_WORDS if result.value(f"{task}.score") is None]
     unanswered = {
         task: result.value(f"{task}.num_unanswered") for task in TASK_WORDS if task not in without
@@ -95,7 +97,7 @@ def headline(result: Scores) -> dict[str, Any]:
             [
                 (
                     name,
-                    result.text(path),
+                    result.text(path, none=undefined if path == "p" else "no labels"),
                     result.plain(baseline, none="none"),
                     _gain(result.value(path), result.value(baseline)),
                     result.value(count),
@@ -108,6 +110,10 @@ def headline(result: Scores) -> dict[str, Any]:
         "no_intervals": result.why("bootstrap", "they were not computed"),
         "constant_class": result.value("expr.constant_class"),
         "without": " and for ".join(TASK_WORDS[task] for task in without),
+        "undefined": undefined,
+        "defined": scoring.defined(result.metrics),
+        "ceilings": scoring.ceilings(result.metrics),
+        "selection": scoring.selection_words(result.metrics.get("selection")),
         "reasons": "; ".join(dict.fromkeys(result.why(f"{task}.score") for task in without)),
         "num_unpredicted": result.value("num_unpredicted") or 0,
         "unanswered": ", ".join(

@@ -54,8 +54,8 @@ def timelines(
     Rows of all tables belong together.
 
     Returns:
-        `open` and `folded`: timelines, the worst first; `num_videos`: of all videos; `raw` and
-        `band`: whether there are such lines.
+        `open` and `folded`: timelines, the worst first; `num_videos`: of all videos; `truth`, `raw`
+        and `band`: whether there are such lines.
     """
     videos = choose_videos(truth, answers)
     if raw is not None and np.array_equal(raw.va, answers.va, equal_nan=True):
@@ -65,6 +65,7 @@ def timelines(
         "open": drawn[:_OPEN],
         "folded": drawn[_OPEN:],
         "num_videos": len(videos),
+        "truth": bool(truth.labelled()[VA].any()),
         "raw": raw is not None,
         "band": answers.valence_std is not None,
     }
@@ -80,6 +81,7 @@ def choose_videos(truth: FrameTable, answers: PredictionTable) -> list[Video]:
     order = np.lexsort((truth.frame, video_N))
     order = order[answers.answered(VA)[order]]
     starts = np.flatnonzero(np.diff(video_N[order])) + 1
+    several = len(np.unique(answers.dataset)) > 1
     found = []
     for rows in np.split(order, starts) if len(order) else []:
         distinct = rows[np.append(True, np.diff(truth.frame[rows]) > 0)]
@@ -87,7 +89,9 @@ def choose_videos(truth: FrameTable, answers: PredictionTable) -> list[Video]:
             continue
         errors = square_N[rows][~np.isnan(square_N[rows])]
         rmse = float(np.sqrt(errors.mean())) if len(errors) else float("nan")
-        name = f"{answers.dataset[rows[0]]} / {answers.video[rows[0]]}"
+        name = str(answers.video[rows[0]])
+        if several:
+            name = f"{answers.dataset[rows[0]]} / {name}"
         found.append(Video(name, distinct, rmse))
     return sorted(found, key=lambda video: (np.isnan(video.rmse), -video.rmse))
 

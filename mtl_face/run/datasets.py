@@ -24,6 +24,9 @@ from mtl_face.tasks import TASKS
 
 TRAIN, VALIDATION = SPLITS = formats.SPLITS
 
+EMBEDDED = "rendered_faces"
+"""The kind of the data set that this program makes itself."""
+
 BAD_ROWS = "bad_rows.csv"
 """Name of the list of rows that `skip_bad_rows` left out, beside the results."""
 
@@ -154,7 +157,7 @@ def require_labels(table: FrameTable, data: DataSetConfig, split: str, say: Say)
         if unlabelled and split == TRAIN and not mixed:
             say(
                 f"note: no row of the training set has a label of {', '.join(unlabelled)}: "
-                "not trained, such outputs mean nothing"
+                "not trained, such outputs are left out"
             )
         return
     name = "training" if split == TRAIN else "validation"
@@ -214,21 +217,28 @@ def _check_names(stored: FrameTable, setting: str, named: list[str], *, path: st
         )
 
 
-def ensure_data(data: DataSetConfig, say: Say) -> Path:
-    """Returns the data set's folder; renders the embedded data set first if it is absent.
+def ensure_data(data: DataSetConfig, say: Say, *, write: bool = False) -> Path:
+    """Returns the data set's folder; the embedded one is rendered first if it is absent.
 
-    Of a mixture, the one that is evaluated; where shards take its place, their folder.
+    It is rendered into the user's cache, or with `write` into the folder that `data.root` names.
+    Of a mixture, the data set that is evaluated; where shards take its place, their folder.
+
+    Raises:
+        ConfigError: `data.root` holds no rendered faces, and may not be written or is not empty.
+        WorkdirError: it holds other rendered faces, or cannot be written.
     """
     if isinstance(data, DataConfig) and data.shards:
         return records.find(Path(data.shards).expanduser())
     data = evaluated(data)
-    if data.kind != "rendered_faces":
+    if data.kind != EMBEDDED:
         assert data.root is not None  # the config's rules
         return Path(data.root).expanduser()
     from data_pipeline.rendered_faces import generate
 
     faces = data.rendered_faces
     root = Path(data.root).expanduser() if data.root else _cache_folder(faces)
+    if data.root:
+        _require_rendered(root, write=write)
     begin = time.perf_counter()
 
     def progress(done: int, total: int) -> None:
@@ -249,19 +259,44 @@ def ensure_data(data: DataSetConfig, say: Say) -> Path:
     return root
 
 
+def _require_rendered(root: Path, *, write: bool) -> None:
+    """Raises ConfigError unless a folder holds rendered faces, or with `write` is free for them."""
+    from data_pipeline.rendered_faces import layout
+
+    if root.is_dir():
+        layout.read_description(root)  # a damaged one is said first
+        if layout.is_rendered(root):
+            return
+        free = not any(root.iterdir())
+        problem = "is empty" if free else "holds other files, and no rendered faces"
+    else:
+        free = not root.exists()
+        problem = "does not exist" if free else "is a file, not a folder of rendered faces"
+    if free and write:
+        return
+    kinds = formats.kinds_in(root) or [kind for kind in formats.USUAL_NAMES if kind != EMBEDDED]
+    render = "name a new or empty folder to render faces into"
+    raise ConfigError(
+        f"{problem}, and data.kind is {EMBEDDED}",
+        path=root,
+        remedy=f"name the kind of your data: --config.data.kind={' or '.join(kinds)}; or "
+        + (render if write else f"have the faces rendered by run.py prepare: {render}"),
+    )
+
+
 def ensure_all(data: DataConfig, say: Say) -> None:
-    """`ensure_data` for every data set of a run."""
+    """`ensure_data` for every data set of a run; the only place that writes into a `data.root`."""
     if not data.shards:
         for entry in data_sets(data).values():
-            ensure_data(entry, say)
+            ensure_data(entry, say, write=True)
 
 
 def load_split(data: DataSetConfig, split: str, say: Say, keep: Keep = keep_none) -> FrameTable:
     """Reads a split's annotations, and checks that its image files are there.
 
-    The embedded data set is rendered first if it is absent. Of a mixture, the data set that is
-    evaluated is read. With `missing_images=skip` the rows without a file are gone, and counted
-    aloud. With `skip_bad_rows` `keep` is given the rows that cannot be read, if there are any.
+    Of a mixture, the data set that is evaluated is read; the embedded one as by `ensure_data`. With
+    `missing_images=skip` the rows without a file are gone, and counted aloud. With `skip_bad_rows`
+    `keep` is given the rows that cannot be read, if there are any.
 
     Raises:
         AnnotationError: for a bad annotation file.
@@ -285,7 +320,7 @@ def load_split(data: DataSetConfig, split: str, say: Say, keep: Keep = keep_none
 
 
 def every_split(data: DataConfig, say: Say) -> Iterator[Split]:
-    """Goes through the splits of every data set; makes the embedded one first if it is absent.
+    """Goes through the splits of every data set.
 
     A data set of a mixture that is not evaluated may lack a validation split; that is said.
     """
@@ -326,7 +361,7 @@ def require_sound_images(
         raise ImageError(
             f"{len(checked.faults)} image files of the {label} set cannot be used:\n  {listing}",
             path=folder,
-            remedy="replace those files, or delete them and set data.missing_images=skip",
+            remedy="replace those files; or move them away, and set data.missing_images=skip",
         )
     return checked.turned
 

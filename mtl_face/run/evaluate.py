@@ -1,5 +1,6 @@
 """A model's official score on its validation set, with its predictions and a report."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,18 +9,21 @@ from typing import Any
 from data_pipeline.formats.user_files import BadRow
 from mtl_face import files
 from mtl_face.config import Config
+from mtl_face.errors import ConfigError
 from mtl_face.evaluation import prediction_files, scoring
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.scoring import summary
 from mtl_face.inference.predictor import Predictor
 from mtl_face.report import Report, write_report
-from mtl_face.run import Say, datasets, models, provenance, show
+from mtl_face.run import Say, datasets, models, named_data, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.postprocess import RAW, SCORED, PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
+from mtl_face.tables import TRAINING
 from mtl_face.tasks import TASKS
 from mtl_face.training import distributed
 from mtl_face.training import history as histories
+from mtl_face.weights.provenance import warnings_of_training
 
 _RENDERED_NOTICE = (
     "The faces are rendered, not photographed. These numbers show that the system works from end "
@@ -31,16 +35,23 @@ def evaluate(
     model: str | Path | Predictor,
     config: Config | None = None,
     *,
+    split: str = datasets.VALIDATION,
+    data: str | Path | None = None,
     output: str | Path | None = None,
     say: Say = show,
 ) -> dict[str, Any]:
-    """Scores a model on the validation set that the settings name.
+    """Scores a model on the validation set that the settings name, or on other rows.
 
     Args:
         model: a run, an export, or what `mtl_face.load` returned.
         config: the settings; None for the model's own.
+        split: the rows to score: `validation` or `train`.
+        data: another data set than that of the settings: a folder of one of the kinds of
+            docs/data_formats.md, a file of annotations or a manifest, or the name of a data set of
+            the run's mixture.
         output: folder for metrics.json, predictions.parquet, predictions.csv and report.html;
-            None: WORKDIR/evaluation for a run, and nothing is written for another model.
+            None: for a run WORKDIR/evaluation, for other rows a folder beside it that is named for
+            them; nothing is written for another model.
         say: called with each line for the user.
 
     Returns:
@@ -49,6 +60,8 @@ def evaluate(
     Raises:
         UserError: the model or the data cannot be read, or the results not be written.
     """
+    if split not in datasets.SPLITS:
+        raise ConfigError(f"there is no split {split!r}", remedy="name validation or train")
     history: Sequence[Mapping[str, Any]] = []
     if isinstance(model, Predictor):
         config = config or model.config
@@ -57,41 +70,53 @@ def evaluate(
         config = config or workdirs.own_config(path)
         if models.is_run(path):
             history = histories.read(path / workdirs.HISTORY)
-            output = output or path / workdirs.EVALUATION
+            output = output or path / workdirs.evaluation_folder(split, data)
     # Whatever can fail at once does so before the data are made or read, which can take long.
     steps = PostProcessing.of_settings(config)
+    scored = config
+    if data is not None:
+        scored = dataclasses.replace(config, data=named_data.another(config.data, data))
     folder = None if output is None else files.require_writable(output)
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)
     bad: list[BadRow] = []
-    validation = load_validation(config, say, bad.extend)
-    result = evaluate_predictor(model, validation, folder, steps, history=history, say=say)
+    rows = load_rows(scored, say, bad.extend, split=split)
+    about = named_data.about(scored.data, split)
+    result = evaluate_predictor(model, rows, folder, steps, about=about, history=history, say=say)
     if folder is not None and distributed.is_writer():
         datasets.write_bad_rows(folder, bad)
     return result
 
 
-def load_validation(config: Config, say: Say, keep: datasets.Keep = datasets.keep_none) -> Pixels:
-    """The validation set that the settings name; renders the embedded one first if absent.
+def load_rows(
+    config: Config,
+    say: Say,
+    keep: datasets.Keep = datasets.keep_none,
+    *,
+    split: str = datasets.VALIDATION,
+) -> Pixels:
+    """The rows of a split that the settings name, with their pixels.
 
     `keep` is as for `datasets.load_split`.
     """
-    table = datasets.load_split(config.data, "validation", say, keep)
-    return find_pixels(config, table, say)
+    table = datasets.load_split(config.data, split, say, keep)
+    return find_pixels(config, table, say, split=split)
 
 
 def evaluate_predictor(
     predictor: Predictor,
-    validation: Pixels,
+    rows: Pixels,
     folder: Path | None,
     steps: PostProcessing,
     *,
+    about: named_data.About,
     history: Sequence[Mapping[str, Any]] = (),
     say: Say,
 ) -> dict[str, Any]:
     """Scores a predictor, and writes the numbers, the predictions and a report.
 
-    Files go into `folder`; None writes nothing. `history` holds the learning curves.
+    Files go into `folder`; None writes nothing. `about` says what the rows are called; `history`
+    holds the learning curves.
 
     Returns:
         What metrics.json holds; nothing in a process that writes none.
@@ -101,12 +126,12 @@ def evaluate_predictor(
     """
     config = predictor.config
     say("evaluating ...")
-    raw = predict_table(predictor, validation)
+    raw = predict_table(predictor, rows)
     if not distributed.is_writer():
         return {}
     predictions, cautions = steps.apply(raw, say)
     result = scoring.score(
-        validation.table,
+        rows.table,
         predictions,
         num_resamples=NUM_RESAMPLES,
         before_calibration=None if steps.calibration is None else raw,
@@ -114,9 +139,13 @@ def evaluate_predictor(
     for key in ("probability", "smoothing", "calibration"):
         result[key] = predictions.metadata[key]
     recorded = predictor.origin.get("provenance")
+    result["data"] = {"name": about.name, "rows": about.rows}
     result["checkpoint_step"] = predictor.step
+    training = predictor.origin.get(TRAINING)
+    result["selection"] = (training or {}).get("selection")
     result["provenance"] = recorded
-    result["warnings"] = provenance.warn(recorded, say) + cautions
+    said = warnings_of_training(training)  # by who opened the model
+    result["warnings"] = provenance.warn(recorded, say) + cautions + said
     if folder is not None:
         say("writing the report ...")
         files.write_json(folder / "metrics.json", result)
@@ -127,16 +156,16 @@ def evaluate_predictor(
         for name, table in written.items():
             prediction_files.write(table, folder / name)
         report = Report(
-            title=config.name,
+            title=f"{about.name}, {about.rows}",
             metrics=result,
             predictions=predictions,
-            truth=validation.table,
+            truth=rows.table,
             raw=raw if predictions is not raw else None,
             history=history,
-            images=validation.picture,
+            images=rows.picture,
             attention=predictor.cross_attention,
             config=predictions.metadata["config"],
-            notice=_RENDERED_NOTICE if config.data.kind == "rendered_faces" else None,
+            notice=_RENDERED_NOTICE if about.rendered else None,
             warnings=result["warnings"],
             gallery_size=config.evaluation.gallery_size,
         )

@@ -13,6 +13,7 @@ from mtl_face.faces import align
 from mtl_face.inference.predictor import Predictor
 from mtl_face.run import Say, models, provenance, show
 from mtl_face.run import workdir as workdirs
+from mtl_face.tables import TRAINING
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported
 
@@ -83,6 +84,7 @@ def _card(workdir: Path, predictor: Predictor, say: Say) -> dict[str, Any]:
         step=predictor.step,
         metrics=metrics,
         provenance=predictor.origin["provenance"],
+        training=predictor.origin.get(TRAINING),
     )
 
 

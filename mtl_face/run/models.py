@@ -12,12 +12,14 @@ from mtl_face.errors import WorkdirError
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.run import Say, provenance
 from mtl_face.run import workdir as workdirs
+from mtl_face.tables import TRAINING
+from mtl_face.training import history as histories
 from mtl_face.training import sharding
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.experiment import Experiment
 from mtl_face.weights import exported
 from mtl_face.weights.card import ExportError, model_differences
-from mtl_face.weights.provenance import amend
+from mtl_face.weights.provenance import amend, warnings_of_training
 
 
 def load(path: str | Path) -> Predictor:
@@ -79,14 +81,20 @@ def open_run(
             raise problem
         state = checkpoints.restore(step, experiment.state_like)
         recorded = provenance.recorded(config, workdir, checkpoints, step)
+        training = checkpoints.read_metadata(step).get(TRAINING)
+    selection = histories.selection(histories.read(workdir / workdirs.HISTORY), step)
+    if best and selection is not None:
+        training = {**(training or {}), "selection": selection}
     say(f"{config.evaluation.checkpoint} checkpoint, step {step}")
+    for line in warnings_of_training(training):
+        say(f"warning: {line}")
     variables = {"params": state.params["network"], "batch_stats": state.batch_stats}
     return _predictor(
         forward,
         sharding.whole(variables, experiment.mesh),
         temperatures=experiment.temperatures(state),
         step=int(jax.device_get(state.step)),
-        recorded=recorded,
+        origin=_origin(recorded, training),
     )
 
 
@@ -132,14 +140,18 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
             f"({card['versions'].get('mtl_face', 'unknown')})",
         )
     say(f"parameters of {path}, step {card['step']} of their run")
-    recorded = card["provenance"]
+    recorded, training = card["provenance"], card.get(TRAINING)
+    for line in warnings_of_training(training):
+        say(f"warning: {line}")
+    used = config_lib.of_export(config_lib.to_dict(config))
+    origin = _origin(None if recorded is None else amend(recorded, config.provenance), training)
     return _predictor(
         forward,
         variables,
         temperatures=card["temperatures"],
         step=card["step"],
-        recorded=None if recorded is None else amend(recorded, config.provenance),
-        trained_with=card["config"],
+        # the settings of the training, where those of the network lack them
+        origin={**origin, "config": _changed(card["config"], used)},
     )
 
 
@@ -154,6 +166,12 @@ def _is_larger(model: ModelConfig, variables: Mapping[str, Any]) -> bool:
     return layers + sum(backbone.stage_sizes) > len(shapes) or max(*widths, hidden) > largest
 
 
+def _origin(recorded: Mapping[str, Any] | None, training: Any) -> dict[str, Any]:
+    """What tables say of the weights; older versions kept nothing of the training."""
+    known = {TRAINING: training} if isinstance(training, Mapping) else {}
+    return {"provenance": recorded, **known}
+
+
 def _forward(config: Config, mesh: Any) -> Forward:
     """The network on these devices; ConfigError if they cannot split a batch."""
     sharding.check_batch(config.evaluation.batch_size, mesh, name="evaluation.batch_size")
@@ -166,23 +184,16 @@ def _predictor(
     *,
     temperatures: Mapping[str, float],
     step: int,
-    recorded: dict[str, Any] | None,
-    trained_with: Mapping[str, Any] | None = None,
+    origin: Mapping[str, Any],
 ) -> Predictor:
-    """Puts arrays of the host whole on every device; no traffic between processes.
-
-    `trained_with` are the settings of the training, where those of the network lack them.
-    """
+    """Puts arrays of the host whole on every device; no traffic between processes."""
     assert forward.mesh is not None  # `_forward` gave it one
     place = sharding.replicated(forward.mesh)
     placed = jax.tree.map(
         lambda leaf: jax.make_array_from_callback(leaf.shape, place, lambda index: leaf[index]),
         variables,
     )
-    origin = {"weights_sha256": exported.weights_sha256(variables), "provenance": recorded}
-    if trained_with is not None:
-        used = config_lib.of_export(config_lib.to_dict(forward.config))
-        origin["config"] = _changed(trained_with, used)
+    origin = {"weights_sha256": exported.weights_sha256(variables), **origin}
     return Predictor(forward, placed, temperatures, step, origin)
 
 

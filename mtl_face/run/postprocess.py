@@ -12,6 +12,8 @@ import numpy as np
 
 from data_pipeline.formats import read_labels
 from mtl_face import tasks
+from mtl_face.config.check import build
+from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.evaluation import calibration as calibrations
 from mtl_face.evaluation import calibration_fit, ensemble, prediction_files
@@ -179,7 +181,8 @@ def average_files(
     members = []
     for path in paths:
         member = prediction_files.read(path)
-        say(f"{path}: {len(member)} rows")
+        without = f", without {' and '.join(member.untrained)}" if member.untrained else ""
+        say(f"{path}: {len(member)} rows{without}")
         members.append(member if smoothing is None else smooth(member, smoothing))
     mean = ensemble.combine(members, names=[*map(str, paths)], on=on, missing=missing)
     prediction_files.write(mean, output)
@@ -218,6 +221,26 @@ class Labelled:
     truth: FrameTable
 
 
+def read_truth(
+    labels: Path, table: PredictionTable, dataset: str, *, skip_bad_rows: bool = False, say: Say
+) -> FrameTable:
+    """Reads labels under the name of a data set; AnnotationError for faults.
+
+    A manifest's labels mean what the settings say that the predictions were made with, else what
+    the defaults say. `skip_bad_rows` leaves out rows that cannot be read, and says so.
+    """
+    data = (table.metadata.get("config") or {}).get("data") or {}
+    data = (data.get("mixture") or {}).get(data.get("validation"), data)
+    settings = None
+    if data.get("kind") == "manifest":
+        known = {field.name for field in dataclasses.fields(ManifestConfig)}
+        values = {name: data["manifest"][name] for name in known & data.get("manifest", {}).keys()}
+        settings = build(values, ManifestConfig, "data.manifest.")
+    return read_labels(
+        labels, dataset=dataset, settings=settings, skip_bad_rows=skip_bad_rows, say=say
+    )
+
+
 def labelled_files(
     predictions: Path,
     labels: Path,
@@ -225,7 +248,7 @@ def labelled_files(
     skip_bad_rows: bool = False,
     say: Say = lambda line: None,
 ) -> Labelled:
-    """Predictions with the labels of an annotation file.
+    """Predictions with the labels of an annotation file or a manifest.
 
     `skip_bad_rows` leaves out rows of labels that cannot be read, and says so.
 
@@ -239,7 +262,7 @@ def labelled_files(
             "holds no predictions", path=predictions, remedy="give those of the validation set"
         )
     name = data_set_of(table, predictions, remedy="calibrate on predictions of one")
-    truth = read_labels(labels, dataset=name, skip_bad_rows=skip_bad_rows, say=say)
+    truth = read_truth(labels, table, name, skip_bad_rows=skip_bad_rows, say=say)
     truth = truth.take(asked_rows(truth, table))
     return Labelled(predictions, table, str(labels), truth)
 

@@ -21,7 +21,7 @@ from data_pipeline.formats.user_files import BadRow
 from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.errors import ConfigError
-from mtl_face.run import Progress, Say, datasets
+from mtl_face.run import Progress, Say, datasets, named_data
 from mtl_face.tables import FrameTable
 
 Bar = Callable[[str], Progress]
@@ -45,6 +45,7 @@ def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
     Returns the folders of the data sets; UserError for the first kind of defect, several listed
     together.
     """
+    datasets.ensure_all(data, say)
     roots: dict[Path, None] = {}
     for part in datasets.every_split(data, say):
         roots[part.root] = None
@@ -82,6 +83,7 @@ def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar)
     from data_pipeline.audit.findings import as_text
     from mtl_face.report import audit_page
 
+    datasets.ensure_all(config.data, say)
     bad: list[BadRow] = []
     splits, identities = _read_for_audit(config.data, say, bad.extend)
     for split, table in splits.items():
@@ -107,10 +109,11 @@ def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar)
         progress=bar("images"),
     )
     seconds = time.perf_counter() - begin
+    name = " and ".join(config.data.mixture) or named_data.about(config.data, datasets.TRAIN).name
     data, page = folder / "audit.json", folder / "audit.html"
     datasets.write_bad_rows(folder, bad)
     files.write_json(data, report, indent=1)
-    audit_page.write_audit(page, report, title=f"Audit of {config.name}", where=str(root))
+    audit_page.write_audit(page, report, title=f"Audit of {name}", where=str(root))
     say(as_text(report["findings"]))
     images = report["images"]
     rate = f" ({1000 * seconds / images:.2f} s per 1,000)" if images else ""
@@ -155,6 +158,7 @@ def write_shards(
             Beam is not installed.
     """
     beam_options = None if beam is None else _beam_options(beam)
+    datasets.ensure_all(data, say)
     splits = datasets.load_all(data, say)
     for split, table in splits.items():
         turned = datasets.require_sound_images(

@@ -10,7 +10,7 @@ from typing import Any
 from mtl_face.config import Config
 from mtl_face.errors import WeightsError
 from mtl_face.files import read_json, write_json
-from mtl_face.run import Say, datasets
+from mtl_face.run import Say, datasets, named_data
 from mtl_face.run import workdir as workdirs
 from mtl_face.training import distributed
 from mtl_face.training.checkpoint import Checkpoints
@@ -64,11 +64,18 @@ def warn(found: Mapping[str, Any] | None, say: Say) -> list[str]:
 def data_sets(config: Config) -> list[str]:
     """Names of the data sets that a run trains on.
 
-    Those of a known kind are named for what they are, other ones as the settings of a mixture name
-    them.
+    They are named by their folders, or as a mixture names them. What lies in the layout of a known
+    data set has that name too, since it may be that one; where the folder says so, that alone.
     """
-    named = datasets.data_sets(config.data)
-    return [provenance.DATA_SETS.get(data.kind, name) for name, data in named.items()]
+    data = config.data
+    return [
+        provenance.name_of(
+            entry.kind,
+            named_data.own_name(entry, name if data.mixture else None, data.shards),
+            entry.root or data.shards or "",
+        )
+        for name, entry in datasets.data_sets(data).items()
+    ]
 
 
 def recorded(config: Config, workdir: Path, checkpoints: Checkpoints, step: int) -> dict[str, Any]:

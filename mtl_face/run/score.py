@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline import images
-from data_pipeline.formats import read_labels
 from data_pipeline.formats.editions import MULTI_TASK
 from data_pipeline.formats.submission import read_submission
 from mtl_face.errors import ConfigError
@@ -23,7 +22,13 @@ from mtl_face.evaluation.joining import check_rows, join_both, join_file
 from mtl_face.report import Report, write_report
 from mtl_face.run import Say, postprocess
 from mtl_face.run import workdir as workdirs
-from mtl_face.tables import FrameTable, PredictionError, PredictionTable
+from mtl_face.tables import (
+    TRAINING,
+    FrameTable,
+    PredictionError,
+    PredictionTable,
+    label_counts,
+)
 from mtl_face.weights.provenance import warnings_of_predictions
 
 _IMAGE_SIZE = 112
@@ -34,7 +39,8 @@ class Scoring:
     """How files are scored.
 
     Attributes:
-        truth: a multi-task annotation file, or for one task the folder of files `<video>.txt`.
+        truth: a multi-task annotation file, a manifest, or for one task the folder of files
+            `<video>.txt`.
         dataset: score the predictions of this data set alone; None: there is one only.
         lenient: score what fits, instead of refusing a file that departs from its form or whose
             rows are not those of the labels.
@@ -91,15 +97,17 @@ def score_file(
             )
         raw = table
         table, cautions = postprocess.PostProcessing.of(None, calibration).apply(table, say)
-    truth = read_labels(
-        how.truth, dataset=_data_set(path, table), skip_bad_rows=how.skip_bad_rows, say=say
+    truth = postprocess.read_truth(
+        how.truth, table, _data_set(path, table), skip_bad_rows=how.skip_bad_rows, say=say
     ).only_tasks(table.tasks)
     say(f"{path}: {kind_of(table)}, {len(table)} rows")
     say(f"{how.truth}: {len(truth)} rows of labels")
     joined, found = join_file(truth, table, path=path, lenient=how.lenient)
     before = None if raw is None else join_file(truth, raw, path=path, lenient=how.lenient)[0]
-    known = table.metadata.keys() & {"provenance", "ensemble"}
+    known = table.metadata.keys() & {"provenance", "ensemble", TRAINING}
     seen = warnings_of_predictions(table.metadata) if known else []
+    if not label_counts(table.metadata.get(TRAINING)):
+        seen += [f"no row has an answer for {task}: it is not scored" for task in table.untrained]
     for warning in (*notes, *found.lines(), *seen):
         say(f"warning: {warning}")
     result = scoring.score_joined(
@@ -111,6 +119,8 @@ def score_file(
         "num_repeated": found.num_repeated,
         "warnings": [*notes, *cautions, *found.lines()],
     }
+    training = table.metadata.get(TRAINING)
+    result["selection"] = training.get("selection") if isinstance(training, dict) else None
     result["warnings"] = seen
     result["provenance"] = table.metadata.get("provenance")
     result["files"] = {"predictions": str(path), "truth": str(how.truth)}
@@ -140,8 +150,8 @@ def compare_files(first: Path, second: Path, how: Scoring) -> dict[str, Any]:
         two = dataclasses.replace(two, dataset=np.full(len(two), dataset))
     asked: list[NDArray[np.int64]] = []
     warnings: list[str] = []
-    truth = read_labels(
-        how.truth, dataset=dataset, skip_bad_rows=how.skip_bad_rows, say=warnings.append
+    truth = postprocess.read_truth(
+        how.truth, one, dataset, skip_bad_rows=how.skip_bad_rows, say=warnings.append
     ).only_tasks(common)
     for (path, _, notes), table in zip(read, (one, two), strict=True):
         rows, found = check_rows(truth, table, path=path, lenient=how.lenient)

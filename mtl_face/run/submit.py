@@ -1,8 +1,9 @@
 """Writes and checks submissions to the challenges."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,30 +17,56 @@ from data_pipeline.formats.user_files import FaultList
 from mtl_face.evaluation import prediction_files
 from mtl_face.evaluation.joining import match
 from mtl_face.run import Say
-from mtl_face.tables import FrameTable, PredictionTable
+from mtl_face.tables import FrameTable, PredictionError, PredictionTable
+from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA
 from mtl_face.weights.provenance import warnings_of_predictions
 
 Fill = Literal["none", "nearest"]
 
+_CERTAIN = 1e6
+"""A logit beyond any threshold and bias of a calibration."""
+
+_CONSTANTS = "valence and arousal 0, no action unit, Neutral"
+
 
 def submit(
-    predictions: Path, output: Path, *, edition: str, test_list: Path, fill: Fill, say: Say
+    predictions: Path,
+    output: Path,
+    *,
+    edition: str,
+    test_list: Path,
+    fill: Fill = "none",
+    fill_untrained: bool = False,
+    say: Say,
 ) -> list[Deviation]:
     """Writes a submission from a file of predictions, and validates it.
 
     `output` is a file, or the folder for tracks that ask for a file a video; `edition` is a name in
-    `editions.EDITIONS`; `fill` is that of `match_list`.
+    `editions.EDITIONS`; `fill` is that of `match_list`. With `fill_untrained`, a task that the
+    network was never trained on is answered by a constant, see `with_constants`.
 
     Returns:
         Where the submission is not as the edition asks for.
 
     Raises:
-        UserError: a file cannot be read or written, a row of the list has no prediction, or the
-            edition is unknown.
+        UserError: a file cannot be read or written, a row of the list has no prediction, the
+            edition is unknown, or it asks for a task that the network was never trained on.
     """
-    find_edition(edition)  # an unknown one is said before anything about the files
+    form = find_edition(edition)  # an unknown one is said before anything about the files
     table = prediction_files.read(predictions)
     table.check_numbers()
+    silent = [task for task in form.tasks if task in table.untrained]
+    if silent and not fill_untrained:
+        raise PredictionError(
+            f"the network was trained without a label of {' and '.join(silent)}, which {edition} "
+            "asks for",
+            path=predictions,
+            remedy="train on such labels, submit to the track of a task that was trained, or add "
+            f"--fill_untrained: {_CONSTANTS} in every row",
+        )
+    if silent:
+        say(f"warning: {' and '.join(silent)} was never trained: {_CONSTANTS} in every row")
+        table = with_constants(table, silent)
     wanted = load_test_list(test_list, Path())
     rows, filled = match_list(wanted, table, list_path=test_list, fill=fill)
     files = write_submission(
@@ -61,6 +88,19 @@ def submit(
     what = "the submission" if len(files) == 1 else f"{len(files)} files of the submission"
     say(f"{what}: {output}")
     return validate_submission(output, edition=edition, test_list=wanted, list_path=test_list)
+
+
+def with_constants(table: PredictionTable, names: Sequence[str]) -> PredictionTable:
+    """The table with constants for some tasks: valence and arousal 0, no action unit, Neutral."""
+    values = {
+        VA: np.zeros((len(table), 2)),
+        AU: np.full((len(table), len(AU_NAMES)), -_CERTAIN),
+        EXPR: np.eye(1, len(EXPRESSION_NAMES)).repeat(len(table), axis=0) * _CERTAIN,
+    }
+    changes: dict[str, Any] = {}
+    for task in names:
+        changes |= table.from_values(values[task], task, "logits")
+    return dataclasses.replace(table, **changes)
 
 
 def match_list(

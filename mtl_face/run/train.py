@@ -3,11 +3,12 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from data_pipeline import input as data_input
 from data_pipeline import mixture, order
@@ -17,13 +18,14 @@ from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.run import Say, datasets, models, processes, provenance, show
+from mtl_face.run import Say, datasets, models, named_data, processes, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
 from mtl_face.run.rows import Rows
-from mtl_face.tables import FrameTable
+from mtl_face.tables import TRAINING, FrameTable, label_counts
+from mtl_face.tasks import AU_NAMES, TASKS
 from mtl_face.training import distributed, metadata, sharding
 from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
@@ -106,6 +108,7 @@ def train(
             read.require_same_everywhere()
             read.require_as_before(folder, accepted=accept_changed_data, say=say)
             steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
+            labels = labels_seen(train_table, rows, config.optimizer.epochs)
             lap("data")
             experiment = Experiment(config, steps_per_epoch=steps_per_epoch)
             experiment.check_batch(config.optimizer.batch_size, name="optimizer.batch_size")
@@ -135,13 +138,13 @@ def train(
                     _training_data(experiment, train_table, rows, say),
                     folder,
                     checkpoints,
-                    evaluate=_scorer(experiment, validation, say),
+                    evaluate=_scorer(experiment, validation, labels, say),
                     stop=stop,
                     say=say,
                     lap=lap,
                 )
                 lap("data")
-                state = _start(trainer, newest, backbone)
+                state = _start(trainer, newest, backbone, labels)
                 lap("network")
                 trainer.train(state, profile_steps=profile_steps)
             else:
@@ -160,6 +163,7 @@ def train(
             validation,
             folder / workdirs.EVALUATION,
             steps,
+            about=named_data.about(config.data, datasets.VALIDATION),
             history=histories.read(folder / workdirs.HISTORY),
             say=say,
         )
@@ -168,13 +172,24 @@ def train(
         return TrainingResult(folder, newest, result)
 
 
-def _start(trainer: Trainer, newest: int | None, backbone: LoadedBackbone | None) -> TrainState:
-    """The state to go on from, or a fresh one, which is saved."""
+def _start(
+    trainer: Trainer,
+    newest: int | None,
+    backbone: LoadedBackbone | None,
+    labels: dict[str, Any],
+) -> TrainState:
+    """The state to go on from, or a fresh one, which is saved.
+
+    `labels` go into the metadata; those of tasks that the run saw labels of before are added.
+    """
     experiment, checkpoints, say = trainer.experiment, trainer.checkpoints, trainer.say
     config = experiment.config
     if newest is not None:
         step, state = checkpoints.restore_newest(experiment.state_like)
         provenance.warn(provenance.resume(config, trainer.workdir, checkpoints, step), say)
+        earlier = label_counts(checkpoints.read_metadata(step).get(TRAINING))
+        labels.update({t: earlier[t] for t in TASKS if not labels[t] and earlier.get(t)})
+        checkpoints.metadata[TRAINING] = {"labels": labels}
         say(f"going on from step {step}")
         return state
     backbone = backbone or initial_weights(config, say)
@@ -185,6 +200,7 @@ def _start(trainer: Trainer, newest: int | None, backbone: LoadedBackbone | None
         state = with_backbone(state, backbone.params, backbone.batch_stats)
     source = None if backbone is None else backbone.source
     provenance.warn(provenance.begin(config, trainer.workdir, checkpoints, source), say)
+    checkpoints.metadata[TRAINING] = {"labels": labels}
     checkpoints.save(0, state)
     return state
 
@@ -234,8 +250,24 @@ def _training_data(
     )
 
 
+def labels_seen(table: FrameTable, rows: order.Order, epochs: int) -> dict[str, Any]:
+    """Labels that an epoch of training holds: by task, and under `per_au` by action unit.
+
+    Where what an epoch draws has none of a task, those of later epochs count.
+    """
+    masks = table.labelled()
+    counts = dict.fromkeys(masks, 0)
+    for number in range(epochs):
+        drawn = rows.epoch(number)
+        counts |= {task: int(mask[drawn].sum()) for task, mask in masks.items() if not counts[task]}
+        if all(counts[task] or not mask.any() for task, mask in masks.items()):
+            break
+    units = (~np.isnan(table.au)).sum(axis=0).tolist()
+    return {**counts, "per_au": dict(zip(AU_NAMES, units, strict=True))}
+
+
 def _scorer(
-    experiment: Experiment, validation: Pixels, say: Say
+    experiment: Experiment, validation: Pixels, labels: Mapping[str, Any], say: Say
 ) -> Callable[[TrainState], dict[str, float]]:
     """Scores of a state on the validation set, and on the others of a mixture by their names."""
     forward = Forward(experiment.config, mesh=experiment.mesh)
@@ -253,6 +285,7 @@ def _scorer(
             variables={"params": state.params["network"], "batch_stats": state.batch_stats},
             temperatures=experiment.temperatures(state),
             step=int(jax.device_get(state.step)),
+            origin={TRAINING: {"labels": labels}},
         )
         predictions = predict_table(predictor, data, sample_dropout=False)
         return scores_for_log(scoring.score(data.table, predictions))

@@ -58,7 +58,8 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> tupl
         head = f"sources that cannot be read: {len(failed)} (crops of the others: {count:,})"
         raise VideoError(
             "\n  ".join([head, *shortened(failed, _SHOWN, files.first_words)]),
-            remedy="repair or remove them, and run this again; it does the unfinished ones alone",
+            remedy="repair them or move them elsewhere, and run this again; it does the unfinished "
+            "ones alone",
         )
     if not any(record["decoded"] for record in done):
         raise ImageError(

@@ -11,9 +11,12 @@ DIR/replay/                  bad steps, see `training.replay`
 DIR/rows.npz                 hashes of the rows that it is trained on, see `run.rows`
 DIR/training.lock            who trains here at the moment
 DIR/evaluation/              metrics.json, predictions.parquet, predictions.csv, report.html
+DIR/evaluation_NAME/         the same of other rows than the validation set
+DIR/calibration.json         what `calibrate` fitted to DIR/evaluation
 """
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from mtl_face.training import metadata
 CHECKPOINTS = "checkpoints"
 HISTORY = "history.jsonl"
 EVALUATION = "evaluation"
+CALIBRATION = "calibration.json"
 _CONFIG = "config.json"
 _LOCK = "training.lock"
 
@@ -74,6 +78,12 @@ def open_for_training(
     except OSError as error:
         raise files.unwritable(workdir, error) from error
     return workdir
+
+
+def evaluation_folder(split: str, data: str | Path | None) -> str:
+    """Name of the folder of an evaluation: `EVALUATION` for the run's own validation set alone."""
+    parts = [] if data is None else [re.sub(r"[^\w.-]+", "_", Path(data).absolute().name)]
+    return "_".join([EVALUATION, *parts, *([] if split == "validation" else [split])])
 
 
 def forget(workdir: Path) -> None:

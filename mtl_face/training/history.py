@@ -8,12 +8,13 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtl_face import files
 from mtl_face.errors import WorkdirError
+from mtl_face.tasks import TASKS
 
 _AGAIN = "then run the same command again: it goes on from the last checkpoint"
 
@@ -96,6 +97,46 @@ def read(path: Path) -> list[dict[str, Any]]:
             )
         rows.append(row)
     return rows
+
+
+def criterion(scores: Mapping[str, Any]) -> str:
+    """What the number `score` of an evaluation is, in words: P, or the sum of what there is."""
+    if scores.get("p") is not None:
+        return "P"
+    there = [task for task in TASKS if scores.get(task) is not None]
+    absent = [task for task in TASKS if task not in there]
+    return (
+        f"the sum of {' and '.join(there) or 'nothing'}; P is not defined: no score of "
+        f"{' and '.join(absent)}"
+    )
+
+
+def selection(rows: Sequence[Mapping[str, Any]], step: int) -> dict[str, Any] | None:
+    """How the checkpoint of a step was chosen, from the rows of a history.
+
+    Returns:
+        `criterion` in words; `looks`, evaluations that it is the best of; `step` and its `score`;
+        `last_step` and `last_score`, those of the last evaluation. None if the step was not
+        evaluated.
+    """
+    head = "validation/"
+    looks = [
+        {name.removeprefix(head): value for name, value in row.items() if name.startswith(head)}
+        | {"step": row["step"]}
+        for row in rows
+        if isinstance(row.get(f"{head}score"), int | float)
+    ]
+    own = next((look for look in looks if look["step"] == step), None)
+    if own is None:
+        return None
+    return {
+        "criterion": criterion(own),
+        "looks": len(looks),
+        "step": step,
+        "score": own["score"],
+        "last_step": looks[-1]["step"],
+        "last_score": looks[-1]["score"],
+    }
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.history import History
 from mtl_face.training.state import TrainState
@@ -134,7 +135,11 @@ class Loop:
     def _score(self, step: int, state: TrainState) -> float:
         scores = self.evaluate(state)
         self._log(step, {f"validation/{name}": value for name, value in scores.items()})
-        listed = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        criterion = f" ({histories.criterion(scores)})" if "p" not in scores else ""
+        listed = " ".join(
+            f"{name} {value:.4f}{criterion if name == 'score' else ''}"
+            for name, value in scores.items()
+        )
         self.say(f"step {step}: validation {listed}")
         return scores["score"]
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -158,7 +157,8 @@ def mean_numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Means over steps of what the steps report; its rows lie on the host.
 
     A number `NAME` with a companion `NAME_weight` is averaged by that weight (a task's loss over
-    the labels seen; NaN where there were none), all others plainly; the companions are left out.
+    the labels seen), and left out where that weight is 0; all others plainly. The companions are
+    left out.
     Rows with a `bad` that is not 0 are only counted, as `bad_steps`.
     """
     sound = [row for row in rows if not row.get(guard.BAD)]
@@ -172,6 +172,7 @@ def mean_numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
         values = [float(row[name]) for row in rows]
         weights = [float(row.get(f"{name}_weight", 1.0)) for row in rows]
         total = sum(weights)
-        weighted = sum(v * w for v, w in zip(values, weights, strict=True) if w > 0)
-        means[name] = weighted / total if total > 0 else float(jnp.nan)
+        if total > 0:
+            weighted = sum(v * w for v, w in zip(values, weights, strict=True) if w > 0)
+            means[name] = weighted / total
     return means

@@ -113,11 +113,13 @@ def make(
     step: int,
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The card of a network as JSON values; saving adds `tensors`, `weights_sha256` and its hash.
 
     `crop` says how the crops were cut and aligned, `metrics` are of this checkpoint, `step` is the
-    number of training steps, `provenance` (see that module) None if unknown.
+    number of training steps; `provenance` (see that module) and `training` (see
+    `mtl_face.tables.TRAINING`) are None if unknown.
     """
     model = config.model
     outputs = {task: list(names) for task, names in OUTPUT_NAMES.items()}
@@ -169,6 +171,7 @@ def make(
         "config": to_dict(config),
         "versions": provenance_lib.versions(),
         "provenance": provenance,
+        "training": training,
     }
     return json.loads(json.dumps(values))  # as it will be read: tuples are lists
 

@@ -18,11 +18,14 @@ import importlib.metadata
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import mtl_face
 from mtl_face.config.schema import ProvenanceConfig
 from mtl_face.errors import WeightsError
+from mtl_face.tables import TRAINING, label_counts, untrained
+from mtl_face.tasks import AU
 
 AFF_WILD2 = "Aff-Wild2"
 
@@ -38,6 +41,17 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ten
 
 _STATIC_SUBSET = re.compile(r"(?<![a-z0-9])s[-_ ]?aff[-_ ]?wild[-_ ]?2", re.IGNORECASE)
 _AFF_WILD2 = re.compile(r"aff[-_ ]?wild[-_ ]?(2|ii)", re.IGNORECASE)
+
+
+def name_of(kind: str, own: str, place: str) -> str:
+    """What a data set of a kind is called, which has a name of its own and lies at a path."""
+    known = DATA_SETS.get(kind)
+    if known is None:
+        return own
+    says_so = _STATIC_SUBSET if kind == "s_aff_wild2" else _AFF_WILD2
+    if kind == "rendered_faces" or any(map(says_so.search, (own, *PurePath(place).parts[-2:]))):
+        return known
+    return f"{own}, in the layout of {known}"
 
 
 def record(
@@ -154,15 +168,33 @@ def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
     return lines
 
 
+def warnings_of_training(training: Any) -> list[str]:
+    """Sentences on outputs that were never trained, from what stands under `tables.TRAINING`."""
+    silent = untrained(training)
+    lines = [
+        f"the network was trained without a label of {task}: its outputs for that are left out"
+        for task in silent
+    ]
+    per_au = label_counts(training).get("per_au")
+    units = per_au.items() if isinstance(per_au, Mapping) and AU not in silent else ()
+    if absent := [str(name) for name, count in units if not count]:
+        lines.append(
+            f"the network was trained without a label of {', '.join(absent)}: its outputs for "
+            "these action units mean nothing"
+        )
+    return lines
+
+
 def warnings_of_predictions(metadata: Mapping[str, Any]) -> list[str]:
-    """`warnings` for a table of predictions, from its metadata.
+    """`warnings` and `warnings_of_training` for a table of predictions, from its metadata.
 
     For an ensemble they are those of all members, each sentence once, with the members' names.
     """
     ensemble = metadata.get("ensemble")
     members = ensemble.get("members") if isinstance(ensemble, Mapping) else None
     if metadata.get("provenance") is not None or not isinstance(members, Sequence):
-        return warnings(metadata.get("provenance"))
+        own = warnings_of_training(metadata.get(TRAINING))
+        return warnings(metadata.get("provenance")) + own
     names: dict[str, list[str]] = {}
     for member in members:
         values = member if isinstance(member, Mapping) else {}

@@ -5,6 +5,7 @@ import pytest
 
 from data_pipeline import formats, images
 from mtl_face import config as config_lib
+from mtl_face import tasks
 from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import AnnotationError, ConfigError, ImageError
 from mtl_face.run import datasets
@@ -198,3 +199,27 @@ def test_labels_that_seem_misread_are_asked_about(root):
     assert asked(*[(0.5, 0)] * 20, (-0.5, 0.25)) == []
     assert "both -1 in 10 of 110 rows" in asked(*[(-1, -1)] * 10, *[(-0.5, 0.5)] * 100)[0]
     assert "of 120 rows is below 0" in asked(*[(0.5, 0)] * 120)[0]
+
+
+SIXTEEN = "image,valence,arousal,expression," + ",".join(tasks.AU_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("header", "prefer_manifest", "kind"),
+    [
+        (HEADER, True, "s_aff_wild2"),
+        (HEADER + ",,", False, "s_aff_wild2"),
+        (SIXTEEN, False, "s_aff_wild2"),
+        (SIXTEEN, True, "manifest"),
+        ("valence;Image", False, "manifest"),
+        ("\ufeff\n image\tau1", False, "manifest"),
+        ('"image","valence"', False, "manifest"),
+        ("valence,arousal", False, "s_aff_wild2"),
+    ],
+)
+def test_files_of_labels_are_told_by_their_first_line(tmp_path, header, prefer_manifest, kind):
+    path = tmp_path / "labels"
+    path.write_text(header + "\na/1.jpg,1\n", encoding="utf-8")
+    assert formats.kind_of_file(path, ManifestConfig() if prefer_manifest else None) == kind
+    path.write_bytes(b"PAR1...")
+    assert formats.kind_of_file(path) == "manifest"

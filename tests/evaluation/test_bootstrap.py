@@ -265,3 +265,14 @@ def test_many_rows_need_groups_and_stay_close():
     sample = bootstrap.resample(join(labels, predictions), num_resamples=2, seed=0)
     for path, point in sample.point.items():
         assert point == pytest.approx(value_at(result, path), abs=2e-3), path
+
+
+def test_a_score_that_is_the_same_in_all_resamples_has_no_interval(tables):
+    labels, predictions = tables
+    never = dataclasses.replace(predictions, au_logits=predictions.au_logits * [0] + [-1.0] * 12)
+    found = score(labels, never, num_resamples=50)
+    assert found["au"]["per_au"]["au1"] == 0.0
+    intervals = found["bootstrap"]["intervals"]
+    assert intervals["au.per_au.au1"] is None
+    assert intervals["au.score"] is None
+    assert intervals["expr.score"] is not None

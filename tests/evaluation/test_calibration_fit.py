@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from evaluation_tables import make_labels, make_predictions
+from evaluation_tables import make_labels, make_predictions, without
 
 from mtl_face.evaluation import scoring
 from mtl_face.evaluation.calibration import CalibrationError, apply, group_names
@@ -150,3 +150,44 @@ def test_what_a_fit_records_and_refuses():
         calibrate(labels, apply(stated, found))
     with pytest.raises(ValueError, match="not in 0"):
         Search(windows=(0, -1))
+
+
+def test_nothing_is_fitted_to_a_task_without_labels_or_training():
+    labels = make_labels(200)
+    table = make_predictions(labels)
+    for truth, predictions in (
+        (labels.only_tasks(("au", "expr")), table),
+        (labels, without(table, "va")),
+    ):
+        found = calibrate(truth, predictions, Search(windows=(5,)))
+        assert found.std_scales == {}
+        assert found.fitted_on["not_fitted"] == ["va"]
+        applied = apply(
+            smooth(predictions, found.smoothing) if found.smoothing else predictions, found
+        )
+        assert applied.va_std is None
+        assert applied.untrained == predictions.untrained
+    stds = {f"{name}_std": np.full(200, 0.5) for name in ("valence", "arousal")}
+    table = dataclasses.replace(table, **stds)
+    found = calibrate(labels.only_tasks(("au", "expr")), table)
+    np.testing.assert_array_equal(apply(table, found).va_std, table.va_std)
+    found = calibrate(labels.only_tasks(("va",)), without(table, "au", "expr"))
+    assert found.temperatures == {"au": 1.0, "expr": 1.0}
+    assert found.fitted_on["not_fitted"] == ["au", "expr"]
+
+
+def test_temperatures_at_the_ends_of_their_range_are_explained():
+    labels = make_labels(200)
+    table = make_predictions(labels)
+    opposite = dataclasses.replace(
+        table,
+        au_logits=-5 * (np.nan_to_num(labels.au) * 2 - 1),
+        expression_logits=table.expression_logits,
+    )
+    notes = calibrate(labels, opposite).fitted_on["notes"]
+    assert len(notes) == 1
+    assert notes[0].startswith("temperature of au: 1000, the largest that is fitted: these logits")
+    sure = dataclasses.replace(table, au_logits=5 * (np.nan_to_num(labels.au) * 2 - 1))
+    (note,) = calibrate(labels, sure).fitted_on["notes"]
+    assert note.startswith("temperature of au: 0.001, the smallest that is fitted: no decision")
+    assert calibrate(labels, table).fitted_on["notes"] == []

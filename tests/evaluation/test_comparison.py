@@ -79,3 +79,13 @@ def test_pairs_count_the_rows_that_both_answer(tables):
     joined = join_both(labels, predictions, silent, lenient=True)
     assert joined[0].counted["expr"].sum() == (labels.expression[30:] >= 0).sum()
     assert (joined[0].counted["expr"] == joined[1].counted["expr"]).all()
+
+
+def test_why_there_is_no_p(tables):
+    labels, predictions = tables
+    joined = join_both(labels.only_tasks(("va", "au")), predictions, predictions)
+    result = comparison.compare(*joined, num_resamples=10)
+    assert result["undefined"] == "not defined: no expression labels"
+    names = {"files": {"first": "a", "second": "b"}}
+    assert comparison.summary(result | names)[2] == "P is not defined: no expression labels"
+    assert comparison.compare(*join_both(labels, predictions, predictions))["undefined"] is None

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from evaluation_tables import make_labels, make_predictions
+from evaluation_tables import make_labels, make_predictions, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -199,3 +199,17 @@ def test_no_row_in_common():
     )
     with pytest.raises(PredictionError, match="b lacks 30"):
         combine([first, empty], names="ab")
+
+
+@pytest.mark.parametrize("on", ["probabilities", "logits"])
+def test_a_member_answers_for_the_tasks_that_it_was_trained_on(on):
+    one, two = make_members(2)
+    mean = combine([without(one, "va", "expr"), two], names=["one", "two"], on=on)
+    np.testing.assert_array_equal(mean.va, two.va)
+    np.testing.assert_allclose(mean.expression_probabilities, two.expression_probabilities)
+    assert np.isnan(mean.valence_epistemic_std).all()
+    assert mean.untrained == ()
+    silent = combine([without(one, "va"), without(two, "va")], names=["one", "two"], on=on)
+    assert silent.untrained == ("va",)
+    smoothed = smooth(silent, Smoothing(windows={"va": 3, "au": 3, "expr": 3}))
+    assert smoothed.untrained == ("va",)

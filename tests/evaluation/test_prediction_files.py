@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from evaluation_tables import make_labels, make_predictions
+from evaluation_tables import make_labels, make_predictions, without
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -273,3 +273,13 @@ def test_wrong_files_get_one_clear_message(tmp_path, name, problem, line):
     assert error.value.path == str(path)
     assert error.value.remedy
     assert error.value.line == line
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_task_that_was_never_trained_stays_left_out(tmp_path, ending):
+    table = without(make_predictions(make_labels(30)), "va", "expr")
+    path = tmp_path / f"p.{ending}"
+    write(table, path)
+    found = read(path)
+    assert_equal_tables(found, table, metadata=ending == "parquet")
+    assert found.untrained == ("va", "expr")

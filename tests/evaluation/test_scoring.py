@@ -3,13 +3,13 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_tables import decisions_alone, make_labels, make_predictions
+from evaluation_tables import decisions_alone, make_labels, make_predictions, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from mtl_face.errors import UserError
-from mtl_face.evaluation.scoring import score, summary
+from mtl_face.evaluation.scoring import ceilings, number, score, selection_words, summary
 
 
 def independent_score(labels, predictions, au_rule):
@@ -286,4 +286,83 @@ def test_summary_shows_scores_intervals_and_what_was_left_out():
     lenient = score(labels, predictions.take(np.arange(90)), lenient=True)
     assert "left out: 10 labelled rows" in "\n".join(summary(lenient))
     labels.expression[:] = -1
-    assert "none" in "\n".join(summary(score(labels, predictions, num_resamples=50)))
+    result = score(labels, predictions, num_resamples=50)
+    first, *_, last = summary(result)
+    va, au = (number(result[task]["score"]) for task in ("va", "au"))
+    assert first == (
+        "P is not defined: no expression labels; defined: valence/arousal mean CCC "
+        f"{va}, action units mean F1 {au}"
+    )
+    assert last.split(maxsplit=2) == ["P", "sum", "not defined: no expression labels"]
+    labels = labels.only_tasks(())
+    assert summary(score(labels, without(predictions, "au")))[0] == (
+        "P is not defined: no VA labels, no AU labels in training, no expression labels; "
+        "nothing else is either"
+    )
+
+
+SELECTION = {
+    "criterion": "P",
+    "looks": 20,
+    "step": 40,
+    "score": 0.85,
+    "last_step": 100,
+    "last_score": 0.77,
+}
+
+
+def test_a_score_at_the_best_of_several_looks_says_so():
+    labels = make_labels(60)
+    result = score(labels, make_predictions(labels)) | {"selection": SELECTION}
+    assert summary(result)[-1] == (
+        "chosen: step 40, the best of 20 looks at the validation set of its training, 0.8500 by P; "
+        "the last step, 100, had 0.7700"
+    )
+
+
+@pytest.mark.parametrize(
+    "selection", [None, 3, {}, SELECTION | {"looks": 1}, SELECTION | {"score": "x"}]
+)
+def test_a_selection_that_is_none_is_not_stated(selection):
+    assert selection_words(selection) is None
+
+
+@pytest.mark.parametrize("names", [("va",), ("au", "expr")])
+def test_a_task_that_was_never_trained_has_no_score(names):
+    labels = make_labels(200)
+    whole = score(labels, make_predictions(labels), num_resamples=20)
+    part = score(labels, without(make_predictions(labels), *names), num_resamples=20)
+    assert part["p"] is None
+    for task in ("va", "au", "expr"):
+        if task in names:
+            assert (part[task]["score"], part[task]["uncertainty"]) == (None, None)
+            reason = f"the network was trained without labels of {task}"
+            assert part["unavailable"][f"{task}.score"] == reason
+            assert not [path for path in part["bootstrap"]["intervals"] if path.startswith(task)]
+        else:
+            assert part[task]["score"] == whole[task]["score"]
+            path = f"{task}.score"
+            assert part["bootstrap"]["intervals"][path] == whole["bootstrap"]["intervals"][path]
+    json.dumps(part, allow_nan=False)
+
+
+def test_classes_without_a_label_bound_the_score():
+    labels = make_labels(100)
+    predictions = make_predictions(labels)
+    assert ceilings(score(labels, predictions)) == []
+    labels.expression[labels.expression == 4] = -1
+    labels.au[:, [0, 3]] = np.where(np.isnan(labels.au[:, [0, 3]]), np.nan, 0)
+    perfect = dataclasses.replace(
+        predictions,
+        au_logits=np.nan_to_num(labels.au) * 2 - 1,
+        expression_logits=np.eye(9)[labels.expression][:, :8],
+    )
+    result = score(labels, perfect)
+    assert ceilings(result) == [
+        "expressions: no label is Happiness, whose F1 counts as 0; the macro F1 is at most 0.875",
+        "action units: au1, au6 present in no label, whose F1 counts as 0; the mean F1 is at most "
+        "0.833",
+    ]
+    assert result["expr"]["score"] == pytest.approx(0.875)
+    assert result["au"]["score"] == pytest.approx(10 / 12)
+    assert set(ceilings(result)) < set(summary(result))

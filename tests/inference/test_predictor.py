@@ -1,5 +1,7 @@
 """Every image gets its own prediction, in whatever batches they come, and as a table says it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -249,3 +251,18 @@ def test_total_is_aleatoric_and_epistemic():
     np.testing.assert_allclose(columns["arousal_std"], np.hypot(aleatoric, epistemic), rtol=1e-6)
     np.testing.assert_array_equal(columns["arousal_epistemic_std"], epistemic)
     np.testing.assert_array_equal(columns["au_epistemic_std"], outputs[EPISTEMIC["au"]])
+
+
+def test_outputs_of_a_task_that_was_not_trained_are_left_out(predictor):
+    whole = predictor.predict_crops(crops(3))
+    training = {"labels": {"va": 0, "au": 4, "expr": 0}}
+    part = dataclasses.replace(predictor, origin={**predictor.origin, "training": training})
+    table = part.predict_crops(crops(3))
+    assert np.isnan(table.va).all()
+    assert np.isnan(table.expression_logits).all()
+    np.testing.assert_array_equal(table.au_logits, whole.au_logits)
+    assert (table.tasks, table.untrained) == (("au",), ("va", "expr"))
+    table.check_numbers()
+    frame = table.to_dataframe()
+    assert frame["expression"].tolist() == [""] * 3
+    assert frame["au1_present"].tolist() == whole.to_dataframe()["au1_present"].tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_tables import decisions_alone, make_labels, make_predictions
+from evaluation_tables import decisions_alone, make_labels, make_predictions, without
 from report_page import look, picture, report
 
 from mtl_face.errors import UserError, WorkdirError
@@ -202,7 +202,7 @@ def test_pictures_are_those_of_the_frames_shown(tmp_path):
     assert len(asked) == len(set(asked)) == 24
     assert min(asked) >= 10
     for row in asked:
-        assert f"rendered / {labels.video[row]}, frame {labels.frame[row]}" in page.text
+        assert f"{labels.video[row]}, frame {labels.frame[row]}" in page.text
     assert page.text.count("no picture") == sum(row % 2 for row in asked)
     assert page.tags.count("img") == sum(1 - row % 2 for row in asked)
 
@@ -250,3 +250,36 @@ def test_contradicting_predictions_are_refused(tmp_path):
     twice.valence[10:] += 1
     with pytest.raises(UserError, match="differ"):
         report(tmp_path, labels, twice, metrics=score(labels, predictions))
+
+
+def test_a_task_that_was_never_trained_is_in_no_section(tmp_path):
+    labels = make_labels(100)
+    text, page = report(tmp_path, labels, without(make_predictions(labels), "va"), gallery_size=8)
+    reason = "the network was trained without labels of va"
+    assert f"No valence and arousal: {reason}." in page.text
+    assert "No timelines" in page.text
+    assert "Most uncertain frames" in page.text
+    assert not re.search(r"\bnan\b", re.sub(r'base64,[^"]*', "", text), re.IGNORECASE)
+    _, page = report(
+        tmp_path, labels, without(make_predictions(labels), "au", "expr"), gallery_size=8
+    )
+    for words in ("No expressions: ", "No action units: "):
+        assert words + "the network was trained without labels of" in page.text
+    assert "not answered" in page.text
+
+
+def test_what_is_defined_and_how_the_checkpoint_was_chosen_stand_first(tmp_path):
+    labels = make_labels(100).only_tasks(("au", "expr"))
+    predictions = make_predictions(labels)
+    selection = {
+        **{"criterion": "the sum of au and expr", "looks": 20, "step": 40, "score": 0.85},
+        **{"last_step": 100, "last_score": 0.77},
+    }
+    metrics = score(labels, predictions) | {"selection": selection}
+    _, page = report(tmp_path, labels, predictions, metrics=metrics)
+    au = metrics["au"]["score"]
+    first = f"P is not defined: no VA labels; defined: action units mean F1 {au:.4f}"
+    assert page.text.index(first) < page.text.index("Scores beside the best constant answer")
+    assert "Chosen: step 40, the best of 20 looks" in page.text
+    assert "there is no truth to compare with" in page.text
+    assert "by the sum of au and expr; the last step, 100, had 0.7700" in page.text

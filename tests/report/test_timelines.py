@@ -47,12 +47,10 @@ def test_a_timeline_is_where_the_values_are():
     assert lines(drawing, "truth") == [[(0, 100), (1000, 0)]]
     assert lines(drawing, "final") == [[(0, 50), (500, 50), (1000, 50)]]
     assert (drawing["first"], drawing["last"]) == (10, 30)
-    assert drawing["caption"] == "set / a<b: 3 frames, root mean square error 0.707"
+    assert drawing["caption"] == "a<b: 3 frames, root mean square error 0.707"
     assert [strip["name"] for strip in drawing["strips"]] == ["valence", "arousal"]
     described = "truth from -1.00 to 1.00, prediction from 0.00 to 0.00."
-    assert (
-        drawing["strips"][0]["description"] == f"Valence of set / a<b over its frames: {described}"
-    )
+    assert drawing["strips"][0]["description"] == f"Valence of a<b over its frames: {described}"
 
 
 def test_a_timeline_breaks_where_frames_are_missing_for_long():
@@ -103,8 +101,11 @@ def test_the_worst_video_is_the_first_and_one_frame_is_no_timeline():
     answers.valence[20:30] = 1.0
     videos = timelines.choose_videos(labels, answers)
     names = [video.name for video in videos]
-    assert (names[0], names[-1]) == ("rendered / video2", "rendered / video1")
+    assert (names[0], names[-1]) == ("video2", "video1")
     assert np.isnan(videos[-1].rmse)
     assert len(videos) == 3
+    answers.dataset[:15] = "other"  # two data sets: their names are needed
+    names = {video.name for video in timelines.choose_videos(labels, answers)}
+    assert {"other / video0", "rendered / video2"} <= names
     answers.valence[:] = np.nan
     assert timelines.choose_videos(labels, answers) == []

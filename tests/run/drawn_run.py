@@ -14,13 +14,14 @@ from mtl_face.training.experiment import Experiment
 STEP = 5
 
 
-def write(experiment, workdir, *overrides):
+def write(experiment, workdir, *overrides, labels=None):
     """A folder as `train` leaves it after 5 steps, before its evaluation.
 
     Args:
         experiment: a `small_experiment.Experiment`.
         workdir: the folder.
         *overrides: settings, as `optimizer.epochs=1`.
+        labels: numbers of labels that the checkpoint says training saw; None: it says nothing.
     """
     config = config_lib.load(experiment.config, [f"data.root={experiment.data}", *overrides])
     workdir = workdirs.open_for_training(workdir, config)
@@ -45,4 +46,6 @@ def write(experiment, workdir, *overrides):
     with Checkpoints(workdir / workdirs.CHECKPOINTS, keep=1) as checkpoints:
         source = None if backbone is None else backbone.source
         lineage.begin(config, workdir, checkpoints, source)
+        if labels is not None:
+            checkpoints.metadata["training"] = {"labels": labels}
         checkpoints.save(STEP, state, score=0.5)

@@ -1,4 +1,4 @@
-"""Rows without an image, or that cannot be read: an error, or skipped and counted."""
+"""Rows without an image or that cannot be read, and folders that nothing is written into."""
 
 import csv
 
@@ -7,7 +7,7 @@ from small_experiment import Experiment, assert_is_users_error
 
 from mtl_face import config as config_lib
 from mtl_face.cli import flags
-from mtl_face.errors import AnnotationError, ImageError
+from mtl_face.errors import AnnotationError, ConfigError, ImageError, UserError
 from mtl_face.run import datasets, train
 
 
@@ -154,8 +154,8 @@ def test_a_task_without_a_label_is_said(experiment, capsys):
     datasets.load_training(data, seed=0, say=said.append)
     notes = [line for line in said if line.startswith("note: ")]
     assert notes == [
-        "note: no row of the training set has a label of va, expr: not trained, such outputs mean "
-        "nothing"
+        "note: no row of the training set has a label of va, expr: not trained, such outputs are "
+        "left out"
     ]
 
 
@@ -167,3 +167,63 @@ def test_a_data_set_of_a_mixture_without_a_label_of_its_tasks(experiment, capsys
     with pytest.raises(AnnotationError, match="has a label of au") as raised:
         datasets.load_training(config.data, seed=0, say=print)
     assert raised.value.path == str(path)
+
+
+def contents(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture(params=["own data", "empty", "absent", "file"])
+def no_rendered_faces(request, experiment):
+    """Where `data.root` points by mistake, as with a forgotten `data.kind`."""
+    root = experiment.folder / "theirs"
+    if request.param == "own data":
+        return experiment.data
+    if request.param == "empty":
+        root.mkdir()
+    if request.param == "file":
+        root.write_text("mine")
+    return root
+
+
+def test_reading_never_writes_into_a_folder_that_the_user_named(experiment, no_rendered_faces):
+    data = config_lib.DataConfig(kind="rendered_faces", root=str(no_rendered_faces))
+    before = contents(experiment.folder)
+    for read in (datasets.load_split, lambda data, split, say: datasets.ensure_data(data, say)):
+        with pytest.raises(ConfigError, match=r"data\.kind is rendered_faces") as raised:
+            read(data, "validation", print)
+        assert raised.value.path == str(no_rendered_faces)
+        assert "--config.data.kind=" in raised.value.remedy
+        assert "run.py prepare" in raised.value.remedy
+        assert "delete" not in str(raised.value)
+    assert contents(experiment.folder) == before
+
+
+@pytest.mark.parametrize("command", ["train", "prepare"])
+@pytest.mark.parametrize("kind", ["own data", "file"])
+def test_faces_are_rendered_into_no_folder_of_other_files(experiment, capsys, command, kind):
+    root = experiment.data if kind == "own data" else experiment.config
+    before = contents(experiment.data), experiment.config.read_bytes()
+    result = experiment.run(
+        capsys, command, "--config.data.kind=rendered_faces", f"--config.data.root={root}"
+    )
+    words = {
+        "own data": "holds other files, and no rendered faces, and data.kind is rendered_faces",
+        "file": "is a file, not a folder of rendered faces, and data.kind is rendered_faces",
+    }
+    assert_is_users_error(result, f"{root}: {words[kind]}", "name a new or empty folder")
+    assert "delete" not in result[2]
+    assert (contents(experiment.data), experiment.config.read_bytes()) == before
+    if kind == "own data":  # the files tell which kind it is
+        assert "--config.data.kind=s_aff_wild2; or" in result[2]
+
+
+def test_a_description_of_the_users_own_is_not_to_be_deleted(experiment):
+    (experiment.data / "dataset.json").write_text("no JSON")
+    data = config_lib.DataConfig(kind="rendered_faces", root=str(experiment.data))
+    with pytest.raises(UserError, match=r"dataset\.json") as raised:
+        datasets.ensure_data(data, print, write=True)
+    assert "delete" not in str(raised.value)
+    (experiment.data / "dataset.json").write_text('{"name": "mine"}')
+    with pytest.raises(ConfigError, match="holds other files"):
+        datasets.ensure_data(data, print, write=True)

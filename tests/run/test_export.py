@@ -279,7 +279,7 @@ class TestProvenance:
 
     def test_inherited_everywhere(self, runs, tmp_path, capsys):
         found = read_json(runs.child / "provenance.json")
-        assert found["training_data"] == ["s-Aff-Wild2"]
+        assert found["training_data"] == ["data, in the layout of s-Aff-Wild2"]
         assert found["pretrained_on"] == ["Aff-Wild2", "own faces"]
         assert found["aff_wild2_pretrained"] is True
         source = found["initial_weights"]
@@ -380,7 +380,8 @@ class TestRecorded:
         """As runs of versions that recorded nothing: they started from random weights."""
         self.forget(copy)
         (copy / "provenance.json").unlink()
-        assert self.recorded(config, copy) == provenance.record(training_data=["s-Aff-Wild2"])
+        named = ["data, in the layout of s-Aff-Wild2"]
+        assert self.recorded(config, copy) == provenance.record(training_data=named)
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"training_data": []}', "\x00"])
     def test_damaged(self, config, copy, content):
@@ -420,15 +421,24 @@ def test_names_of_the_data_sets(runs):
             )
         )
 
-    assert names() == ["s-Aff-Wild2"]
+    assert names() == ["data, in the layout of s-Aff-Wild2"]
+    for place in ("/data/s-Aff-Wild2", "/data/s_aff_wild2/release"):
+        assert names(f"data.root={place}") == ["s-Aff-Wild2"]
+    assert names("data.root=/mine/phone") == ["phone, in the layout of s-Aff-Wild2"]
+    assert names("data.root=none", "data.shards=/mine/packed") == [
+        "packed, in the layout of s-Aff-Wild2"
+    ]
     assert names("data.kind=rendered_faces") == ["rendered faces"]
-    assert names("data.kind=abaw3_mtl") == ["Aff-Wild2 (ABAW 3)"]
-    assert names("data.kind=per_video") == ["Aff-Wild2"]
-    assert names("data.kind=manifest") == ["manifest"]
+    abaw3 = names("data.kind=abaw3_mtl")
+    assert abaw3 == ["data, in the layout of Aff-Wild2 (ABAW 3)"]
+    assert names("data.kind=per_video", "data.root=/data/aff-wild2") == ["Aff-Wild2"]
+    # what may be Aff-Wild2 is taken for it
+    assert provenance.record(training_data=[], pretrained_on=abaw3)["aff_wild2_pretrained"]
+    assert names("data.kind=manifest", "data.root=/mine/phone") == ["phone"]
     assert names(
         "data.mixture.affectnet.kind=manifest",
         "data.mixture.affectnet.root=/data/affectnet",
         "data.mixture.challenge.kind=s_aff_wild2",
         "data.mixture.challenge.root=/data/challenge",
         "data.validation=challenge",
-    ) == ["affectnet", "s-Aff-Wild2"]
+    ) == ["affectnet", "challenge, in the layout of s-Aff-Wild2"]

@@ -14,7 +14,7 @@ from mtl_face.cli import main
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward
 from mtl_face.run import models
-from mtl_face.run.evaluate import load_validation
+from mtl_face.run.evaluate import load_rows
 from mtl_face.run.predict import predict_table
 from mtl_face.training.experiment import Experiment as TrainExperiment
 from mtl_face.weights import exported
@@ -31,7 +31,7 @@ class Runs:
         self.experiment = Experiment(folder)
         config = self.config("fixed", "fitted")
         self.forward = Forward(config, mesh=TrainExperiment(config).mesh)
-        self.data = load_validation(config, print)
+        self.data = load_rows(config, print)
 
     def config(self, kind, definition):
         settings = [f"data.root={self.experiment.data}", "data.source=memory"]

@@ -87,7 +87,7 @@ def test_from_predictions_to_a_calibrated_score(files, capsys):
 
 def test_a_calibration_brings_its_own_smoothing(files):
     a, output = files / "a.parquet", files / "calibration.json"
-    source = postprocess.labelled_files(a, files / "truth.txt")
+    source = postprocess.labelled_files(a, files / "truth.txt", say=print)
     found = postprocess.calibrate(source, Search(num_folds=2), output, print)
     own, other = (Smoothing(windows={"va": window}) for window in (9, 3))
     output.write_text(json.dumps(dataclasses.replace(found, smoothing=own).to_dict()))

@@ -13,7 +13,7 @@ from mtl_face.cli import main
 from mtl_face.errors import ImageError
 from mtl_face.evaluation import prediction_files, scoring
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.run.evaluate import load_validation
+from mtl_face.run.evaluate import load_rows
 from mtl_face.run.predict import predict_table
 from mtl_face.training import experiment as training
 
@@ -158,7 +158,7 @@ def predict_untrained(folder, *, temperature):
         temperatures=experiment.temperatures(state),
         step=0,
     )
-    data = load_validation(config, print)
+    data = load_rows(config, print)
     found = {
         sampled: predict_table(predictor, data, sample_dropout=sampled) for sampled in (False, True)
     }

@@ -8,11 +8,13 @@ import numpy as np
 import own_process
 import pytest
 import scorer_files
+from evaluation_tables import without
 from PIL import Image
 from scorer_files import make_rows
 
 from mtl_face.cli import main
 from mtl_face.evaluation.scoring import score
+from mtl_face.tasks import AU_NAMES
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "--config=configs/rendered_faces.py"
@@ -198,6 +200,27 @@ def test_a_submission_to_one_track_against_multi_task_labels(rows, truth, tmp_pa
     assert "a submission of au" in out
 
 
+@pytest.mark.parametrize("stated", [True, False], ids=["settings of the run", "defaults"])
+def test_a_manifest_is_the_truth(rows, tmp_path, capsys, stated):
+    """It means what the run's settings say: here valence and arousal from 1 to 9."""
+    labels, table = rows
+    scale = (lambda value: value * 4 + 5) if stated else (lambda value: value)
+    frame = labels.to_dataframe()[["image", "video", "frame", "expression", *AU_NAMES]]
+    frame["valence"], frame["arousal"] = scale(labels.valence), scale(labels.arousal)
+    truth = tmp_path / "mine.csv"
+    frame.to_csv(truth, index=False)
+    settings = {"kind": "manifest", "manifest": {"va_range": [1.0, 9.0]}} if stated else {}
+    table = dataclasses.replace(table, metadata={"config": {"data": settings}})
+    file = scorer_files.write_predictions(tmp_path / "p.parquet", table)
+    result, _ = numbers(capsys, file, truth)
+    expected = score(labels, table)
+    for task in ("va", "au", "expr"):
+        assert result[task]["score"] == pytest.approx(expected[task]["score"], abs=1e-6)
+        assert result[task]["num_valid"] == expected[task]["num_valid"]
+    assert main.main(["compare", str(file), str(file), f"--truth={truth}", "--resamples=10"]) == 0
+    assert f"{expected['va']['score']:.4f}" in capsys.readouterr().out
+
+
 def test_labels_of_one_track_in_a_folder(rows, tmp_path, capsys):
     labels, table = rows
     folder = scorer_files.write_va_folder(tmp_path / "Validation_Set", labels)
@@ -357,3 +380,19 @@ def test_a_folder_of_images_that_is_none_is_refused(capsys, files):
     assert status == 2
     assert "imges is no folder" in capsys.readouterr().err
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.csv"])
+def test_a_task_that_was_never_trained_is_said_and_not_scored(rows, truth, tmp_path, capsys, name):
+    file = scorer_files.write_predictions(tmp_path / name, without(rows[1], "va"))
+    result, out = numbers(capsys, file, truth)
+    assert (result["p"], result["va"]["score"]) == (None, None)
+    words = "the network was trained without a label of va: its outputs for that are left out"
+    if name == "p.csv":
+        words = "no row has an answer for va: it is not scored"
+    assert f"warning: {words}" in out
+    assert result["au"]["score"] == pytest.approx(score(*rows)["au"]["score"])
+    other = scorer_files.write_predictions(tmp_path / "whole.parquet", rows[1])
+    words = ["compare", str(file), str(other), f"--truth={truth}", "--resamples=10"]
+    assert main.main(words) == 0
+    assert "valence/arousal mean CCC     none" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from evaluation_tables import without
 from submission_tables import listing, prediction_table
 
 from data_pipeline.formats.submission import read_submission
@@ -169,3 +170,34 @@ def test_submit_takes_calibrated_decisions_and_warns_for_each_member(tmp_path, c
         written.expression, np.argmax(table.expression_logits + biases, axis=1)
     )
     assert (written.au != (table.au_logits > 0)).any()
+
+
+def test_a_submission_of_a_task_that_was_never_trained_is_refused_unless_forced(tmp_path, capsys):
+    keys = [("a", 1), ("a", 2)]
+    decisions = {"au_thresholds": [-9.0] * 12, "expression_biases": [0.0] * 7 + [9.0]}
+    table = prediction_table(keys, {"decisions": decisions})
+    output = tmp_path / "out.txt"
+    listed = listing(tmp_path, keys)
+
+    def submit(table, edition, *more):
+        prediction_files.write(table, tmp_path / "p.parquet")
+        words = (f"--predictions={tmp_path / 'p.parquet'}", f"--output={output}")
+        return run(capsys, "submit", *words, f"--edition={edition}", f"--test_list={listed}", *more)
+
+    status, out, err = submit(without(table, "va"), "abaw7_mtl")
+    assert (status, out) == (2, "")
+    assert "trained without a label of va, which abaw7_mtl asks for" in err
+    assert "--fill_untrained" in err
+    assert not output.exists()
+    status, out, err = submit(without(table, "va"), "abaw7_mtl", "--fill_untrained")
+    assert (status, err) == (0, "")
+    assert "warning: va was never trained" in out
+    written, _ = read_submission(output)
+    np.testing.assert_array_equal(written.va, 0)
+    np.testing.assert_array_equal(written.au, table.au)
+    assert submit(without(table, "au", "expr"), "abaw7_mtl", "--fill_untrained")[0] == 0
+    written, _ = read_submission(output)
+    assert not written.au.any()
+    assert not written.expression.any()
+    np.testing.assert_allclose(written.va, np.clip(table.va, -1, 1), atol=1e-6)
+    assert submit(without(table, "va"), "abaw6_au")[0] == 0  # which asks for no valence

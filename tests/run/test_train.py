@@ -1,6 +1,7 @@
 """Training through the command line: what is refused first, initial weights, a mixture."""
 
 import collections
+import dataclasses
 import json
 
 import jax
@@ -9,15 +10,18 @@ import numpy as np
 import pytest
 import small_dataset
 import torch
+from evaluation_tables import make_labels
 from model_settings import resnet
 from small_experiment import Experiment, assert_is_users_error
 
+from data_pipeline import sampling
+from data_pipeline.order import Permutations
 from mtl_face import config as config_lib
 from mtl_face import export
 from mtl_face.config.check import validate
 from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.train import initial_weights
+from mtl_face.run.train import initial_weights, labels_seen
 from mtl_face.training import experiment as training
 from mtl_face.training.state import with_backbone
 from mtl_face.weights import card as cards
@@ -133,6 +137,26 @@ def test_weights_have_the_structure_of_a_fresh_state(tmp_path):
 def test_random_without_a_file():
     config = validate({"data": {"root": "/x"}})
     assert initial_weights(config, print) is None
+
+
+def test_labels_that_training_sees_are_counted():
+    """Of the rows that are drawn: those with an expression alone, and none of them has an AU."""
+    labels = make_labels(60, missing=0.5)
+    labels = labels.take((labels.expression >= 0) != ~np.isnan(labels.au[:, 0]))
+    labels = labels.only_tasks(("au", "expr"))
+    order = sampling.Draws(labels.expression >= 0, seed=0)
+    drawn = np.concatenate([order.epoch(number) for number in range(3)])
+    seen = labels_seen(labels, order, 3)
+    assert (seen["va"], seen["au"], seen["expr"]) == (0, 0, len(order.epoch(0)))
+    assert np.isnan(labels.au[drawn]).all()
+    every = labels_seen(labels, Permutations(len(labels), seed=0), 1)
+    for task, mask in labels.labelled().items():
+        assert every[task] == mask.sum()
+    one = dataclasses.replace(
+        labels, au=np.where(np.arange(12) == 3, labels.au, np.nan).astype("f4")
+    )
+    units = labels_seen(one, Permutations(len(one), seed=0), 1)["per_au"]
+    assert [name for name, count in units.items() if count] == ["au6"]
 
 
 def test_a_run_to_go_on_with_needs_no_file(tmp_path):

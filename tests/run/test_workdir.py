@@ -173,3 +173,11 @@ class TestWorkdirOwner:
             "checkpoints",
             "config.json",
         ]
+
+
+def test_an_evaluation_of_other_rows_has_a_folder_of_its_own():
+    name = workdirs.evaluation_folder
+    assert name("validation", None) == "evaluation"
+    assert name("train", None) == "evaluation_train"
+    assert name("validation", "/data/my set/labels.csv") == "evaluation_labels.csv"
+    assert name("train", "/data/my set") == "evaluation_my_set_train"

@@ -248,3 +248,25 @@ def test_a_defect_is_not_taken_for_a_full_disk(tmp_path, warn):
     write = history.scalar_writer(Writer(TypeError("no number")), tmp_path, warn=warn)
     with pytest.raises(TypeError):
         write(1, {})
+
+
+def test_how_a_checkpoint_was_chosen():
+    rows = [
+        {"step": 2, "train/loss": 1.0},
+        {"step": 4, "validation/score": 0.8, "validation/p": 0.8, "validation/va": 0.1},
+        {"step": 6, "validation/score": None},
+        {"step": 8, "validation/score": 0.7, "validation/p": 0.7, "validation/other/p": 9.0},
+    ]
+    assert history.selection(rows, 4) == {
+        "criterion": "P",
+        "looks": 2,
+        "step": 4,
+        "score": 0.8,
+        "last_step": 8,
+        "last_score": 0.7,
+    }
+    assert history.selection(rows, 2) is None
+    rows = [{"step": 4, "validation/score": 0.5, "validation/au": 0.2, "validation/expr": 0.3}]
+    assert history.selection(rows, 4)["criterion"] == (
+        "the sum of au and expr; P is not defined: no score of va"
+    )

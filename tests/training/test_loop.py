@@ -176,7 +176,13 @@ def test_lines_of_progress(path):
 
 def test_evaluations_are_reported(path):
     run = Run(path)
-    assert "step 5: validation score 0.0500 va 0.2500" in run.lines
+    total = "the sum of va; P is not defined: no score of au and expr"
+    assert f"step 5: validation score 0.0500 ({total}) va 0.2500" in run.lines
+    whole = {"score": 0.6, "p": 0.6, "va": 0.1, "au": 0.2, "expr": 0.3}
+    path.unlink()
+    run = Run(path, evaluate=lambda state: whole)
+    words = "score 0.6000 p 0.6000 va 0.1000 au 0.2000 expr 0.3000"
+    assert f"step 10: validation {words}" in run.lines
 
 
 def test_time_left():
