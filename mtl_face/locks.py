@@ -160,7 +160,8 @@ class _Holder:
         try:
             values = json.loads(content)
             holder = cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
-            return holder if isinstance(holder.process, int) and holder.process > 0 else None
+            sound = isinstance(holder.process, int) and 0 < holder.process < 2**31
+            return holder if sound else None
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
@@ -171,7 +172,10 @@ class _Holder:
         """Whether the process has ended; None where this one cannot see it."""
         if self.machine != _machine():
             return None
-        return _start_of(self.process) != self.started
+        started = _start_of(self.process)
+        if started is None and _is_hidden(self.process):
+            return None
+        return started != self.started
 
     def __str__(self) -> str:
         return f"process {self.process} of {self.host}, since {self.since}"
@@ -205,6 +209,17 @@ def _start_of(process: int) -> str | None:
         return None if found.status() == psutil.STATUS_ZOMBIE else str(found.create_time())
     except psutil.Error:
         return None
+
+
+def _is_hidden(process: int) -> bool:
+    """Whether a process of another user is there, of which this system shows nothing else."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _create(path: Path, own: bytes) -> bool:

@@ -26,6 +26,9 @@ with locks.hold(Path(sys.argv[1]), what="is in use", remedy="wait"):
 """
 
 
+HUGE = b'{"host":"","machine":"","process":1e999,"started":"","since":"","token":""}'
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "lock"
@@ -128,6 +131,20 @@ def test_another_process_with_its_number(path):
         pass
 
 
+def test_a_hidden_process_of_another_user_may_live(path, quick, monkeypatch):
+    """Systems that show a user nothing of others' processes still say that they are there."""
+
+    def refuse(process, number):
+        raise PermissionError
+
+    write_lock(path, machine=locks._machine(), process=2**31 - 1)
+    monkeypatch.setattr(os, "kill", refuse)
+    said = []
+    with hold(path, say=said.append):
+        pass
+    assert len(said) == 1
+
+
 def test_a_living_one_elsewhere_is_seen_by_its_heartbeat(path, quick, monkeypatch):
     monkeypatch.setattr(locks, "_STALE", 60.0)
     write_lock(path, process=999)
@@ -156,7 +173,9 @@ def test_a_living_one_elsewhere_is_seen_by_its_heartbeat(path, quick, monkeypatc
     assert f"holds {path}" in line
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"process": "x"}', b"\xff\x00"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"[]", b'{"process": "x"}', HUGE, b"\xff\x00"]
+)
 def test_without_a_heartbeat_it_is_taken_over(path, quick, content):
     """Of another machine, or of a holder that cannot be read; whatever time it bears."""
     write_lock(path)

@@ -37,7 +37,7 @@ class Rows:
     """Hashes of the rows of each split, in their order.
 
     Attributes:
-        named: uint64 [N] by split, of data set, video, frame and image.
+        named: uint64 [N] by split, of data set (if there are several), video, frame and image.
         labelled: uint64 [N] by split, of these and the labels.
     """
 
@@ -142,7 +142,9 @@ class Rows:
 
 
 def _hashes(table: FrameTable) -> tuple[Hashes, Hashes]:
-    names = zip(table.dataset, table.video, table.frame.tolist(), table.image, strict=True)
+    # The name of the only data set says nothing, and is another one in a table of shards.
+    dataset = table.dataset if len(set(table.dataset)) > 1 else [""] * len(table)
+    names = zip(dataset, table.video, table.frame.tolist(), table.image, strict=True)
     label_N15 = np.column_stack([table.va, table.expression, table.au]).astype("<f4") + 0.0  # of -0
     label_N15[np.isnan(label_N15)] = np.nan  # in one of its many bit patterns
     label_size = label_N15.strides[0]

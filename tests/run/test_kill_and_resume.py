@@ -17,6 +17,7 @@ import pytest
 from small_experiment import ROOT, STEPS, Experiment
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from mtl_face.run.workdir import own_config
 from mtl_face.training import history
 from mtl_face.weights import exported
 
@@ -284,6 +285,20 @@ class TestCompletedRun:
             )
             assert status == 2
             assert "seed was 0, is 1" in err
+
+    def test_damaged_settings(self, runs, completed, capsys, tmp_path):
+        """Those beside the states take their place, where a run is read and where it goes on."""
+        workdir = tmp_path / "damaged"
+        shutil.copytree(completed, workdir)
+        path = workdir / "config.json"
+        before = json.loads(path.read_text())
+        path.write_text("")
+        assert own_config(workdir).name == "small"
+        status, out, err = runs.experiment.run(capsys, "train", workdir=workdir)
+        assert (status, err) == (0, "")
+        assert f"warning: {path} cannot be read: " in out
+        assert f"training is complete ({STEPS} steps)" in out
+        assert json.loads(path.read_text()) == before
 
     def test_damaged_checkpoint(self, runs, completed, capsys, tmp_path):
         workdir = tmp_path / "damaged"

@@ -21,6 +21,7 @@ from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.errors import ConfigError
 from mtl_face.run import datasets, predict
+from mtl_face.run.rows import Rows
 
 
 class Page(HTMLParser):
@@ -199,6 +200,13 @@ def first_batches(config):
     return list(itertools.islice(stream, 9)), list(evaluated)
 
 
+def rows_of(config):
+    """What a checkpoint keeps of the rows."""
+    table, _ = datasets.load_training(config.data, seed=0, say=print)
+    validation = datasets.load_split(config.data, "validation", print)
+    return Rows.of({"train": table, "validation": validation}).metadata
+
+
 @pytest.mark.parametrize("mixture", [False, True])
 def test_shards_take_the_place_of_the_data(experiment, tmp_path, capsys, mixture):
     given = []
@@ -222,6 +230,7 @@ def test_shards_take_the_place_of_the_data(experiment, tmp_path, capsys, mixture
     for expected, found in zip(first_batches(files), first_batches(shards), strict=True):
         for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
             np.testing.assert_array_equal(one, other)
+    assert rows_of(shards) == rows_of(files)  # so that a run goes on with either
     status, _, err = experiment.run(capsys, "prepare", f"--shards={tmp_path / 'shards'}")
     assert status == 2
     assert "exists already" in err
