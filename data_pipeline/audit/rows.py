@@ -3,6 +3,7 @@
 Letters: N rows of a table, A action units (12), E expressions (8), B bins.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -183,17 +184,25 @@ def shared_between_splits(
 
     Returns:
         Lists under `videos` (the same name), `recordings` (parts of one recording, by
-        `source_video`, whose names differ) and `identities`; each entry has `name` and `splits`,
-        which maps a split to the names of its videos.
+        `source_video`, or videos in one of several folders, whose names differ) and `identities`;
+        each entry has `name` and `splits`, which maps a split to the names of its videos.
     """
     holders: dict[str, dict[str, dict[str, set[str]]]] = {
         kind: defaultdict(lambda: defaultdict(set))
         for kind in ("videos", "recordings", "identities")
     }
-    for split, table in splits.items():
-        for dataset, video in set(zip(table.dataset, table.video, strict=True)):
+    videos = {split: _videos(table) for split, table in splits.items()}
+    folders: dict[str, set[str]] = defaultdict(set)
+    for dataset, video in set().union(*videos.values()):
+        folders[dataset].add(os.path.dirname(video))
+    for split, found in videos.items():
+        for dataset, video in found:
+            folder = os.path.dirname(video)
+            source = source_video(video)
+            if folder and len(folders[dataset]) > 1 and not found[dataset, video]:
+                source = f"{folder}/"  # as of one person
             holders["videos"][f"{dataset}: {video}"][split].add(video)
-            holders["recordings"][f"{dataset}: {source_video(video)}"][split].add(video)
+            holders["recordings"][f"{dataset}: {source}"][split].add(video)
             if identities and (dataset, video) in identities:
                 holders["identities"][identities[dataset, video]][split].add(video)
     result: dict[str, list[dict[str, Any]]] = {}
@@ -206,6 +215,12 @@ def shared_between_splits(
             and not (kind == "recordings" and len(set.union(*places.values())) == 1)
         ]
     return result
+
+
+def _videos(table: FrameTable) -> dict[tuple[str, str], bool]:
+    """The videos, by names of data set and video, and whether each is no more than one image."""
+    rows = zip(table.dataset, table.video, table.image, strict=True)
+    return {(dataset, video): os.path.splitext(image)[0] == video for dataset, video, image in rows}
 
 
 def _compare(table: FrameTable, rows: list[int]) -> str:

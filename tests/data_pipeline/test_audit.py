@@ -252,6 +252,35 @@ def test_what_splits_share(root):
 
 
 @pytest.mark.parametrize(
+    ("train", "validation", "shared"),
+    [
+        (["P01/a", "P02/a"], ["P01/b", "P03/a"], [["P01/a", "P01/b"]]),
+        (["clips/a", "clips/b"], ["clips/c"], []),  # one folder of all videos tells nothing
+        (["train/a"], ["test/a"], []),
+        (["a_1", "P/x"], ["a_2", "x"], [["a_1", "a_2"]]),
+    ],
+)
+@pytest.mark.parametrize("photos", [False, True])
+def test_videos_in_one_folder_may_show_one_person(train, validation, shared, photos):
+    """Photos may lie in folders for no reason but their number."""
+
+    def table(videos):
+        return FrameTable.from_columns(
+            dataset="d",
+            video=videos,
+            frame=[1] * len(videos),
+            image=[f"{video}.jpg" if photos else f"{video}/1.jpg" for video in videos],
+            root="/images",
+        )
+
+    found = audit_rows.shared_between_splits(
+        {"train": table(train), "validation": table(validation)}
+    )["recordings"]
+    pairs = [[*entry["splits"]["train"], *entry["splits"]["validation"]] for entry in found]
+    assert pairs == [pair for pair in shared if not (photos and "/" in pair[0])]
+
+
+@pytest.mark.parametrize(
     ("name", "source"),
     [
         ("video45_1", "video45"),
