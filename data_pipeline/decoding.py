@@ -244,8 +244,7 @@ def _make_upright(image_cSSC: tf.Tensor, contents: Sequence[tf.Tensor]) -> tf.Te
     """Turns square images as the EXIF orientation of each file says."""
 
     def read_orientations(*content_c: bytes) -> npt.NDArray[np.int64]:
-        found = (pictures.stored_orientation(content, images.FORMATS) for content in content_c)
-        return np.fromiter(found, np.int64, len(content_c))
+        return np.fromiter(map(pictures.stored_orientation, content_c), np.int64, len(content_c))
 
     orientation_c = tf.numpy_function(read_orientations, contents, tf.int64)
     orientation_c = tf.ensure_shape(orientation_c, (len(contents),))

@@ -66,7 +66,9 @@ def decode(content: bytes, path: str | os.PathLike[str]) -> pictures.Picture:
     check = {"BMP": _flaw_of_bmp, "PNG": _flaw_of_png}.get(picture.format, _flaw_of_jpeg)
     if flaw := check(content):
         raise ImageError(
-            f"the image is damaged ({flaw})", path=path, remedy="copy or download it again"
+            f"the image is damaged ({flaw})",
+            path=path,
+            remedy="copy or download it again; if it is the same elsewhere, save it anew as PNG",
         )
     return picture
 

@@ -59,6 +59,9 @@ _INSTALL_HEIF = (
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
+_ORIENTED = (b"Exif", b"eXIf", b"exif", b"Orientation", b"XML:com.adobe.xmp")
+"""Marks of data in JPEG and PNG files that state an orientation."""
+
 _opening = threading.Lock()
 
 
@@ -210,10 +213,12 @@ def orientation_of(image: Image.Image) -> int:
     return value if isinstance(value, int) and value in TURNS else 1
 
 
-def stored_orientation(content: bytes, formats: Sequence[str]) -> int:
-    """EXIF orientation of an encoded image, by its header alone; 1 where none can be read."""
+def stored_orientation(content: bytes) -> int:
+    """EXIF orientation of an encoded JPEG or PNG image, by its header; 1 where none can be read."""
+    if not any(mark in content for mark in _ORIENTED):  # a tenth of the time of the header
+        return 1
     try:
-        with Image.open(io.BytesIO(content), formats=list(formats)) as image:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
             return orientation_of(image)
     except Exception:  # of a damaged file; its decoder says what is wrong with it
         return 1

@@ -26,10 +26,10 @@ ID_REMEDY = "write image ids as <video>/<frame>.jpg, for instance 341/00008.jpg"
 EXPRESSION = "expression"
 """Name of the expression's column in messages."""
 
-FRAME_FILE = re.compile(r"([0-9]{1,18})\.(?:jpg|jpeg|png|bmp)", re.IGNORECASE | re.ASCII)
+FRAME_FILE = re.compile(r"([0-9]{1,18})\.(?:jpg|jpeg|jpe|jfif|png|bmp)", re.IGNORECASE | re.ASCII)
 """Name of an image file that is a frame's number."""
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 

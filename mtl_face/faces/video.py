@@ -131,7 +131,7 @@ def _orientation(frame: Any, packet: Any) -> int:
     except ValueError:
         # PyAV fails at data that it does not know, such as EXIF in Motion JPEG. It still gives the
         # angle, but not whether a frame is mirrored.
-        orientation = pictures.stored_orientation(bytes(packet), ("JPEG",))
+        orientation = pictures.stored_orientation(bytes(packet))
         return orientation if orientation != 1 else _QUARTERS[round(frame.rotation / 90) % 4]
     if matrix is None:
         return 1

@@ -405,7 +405,7 @@ def _stored(crop: NDArray[np.uint8], number: int, size: int) -> NDArray[np.uint8
         raise ImageError(
             f"crop {number} is {image.dtype} {list(image.shape)}, "
             "expected uint8 [height, width, 3]",
-            remedy="give R, G, B in 0..255, as np.asarray(mtl_face.pictures.read(FILE).image)",
+            remedy="give R, G, B in 0..255, as np.asarray(mtl_face.pictures.read(FILE).upright())",
         )
     if image.shape[:2] == (size, size):
         return image

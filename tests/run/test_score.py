@@ -13,7 +13,9 @@ from PIL import Image
 from scorer_files import make_rows
 
 from mtl_face.cli import main
+from mtl_face.evaluation import prediction_files
 from mtl_face.evaluation.scoring import score
+from mtl_face.run import score as score_module
 from mtl_face.tasks import AU_NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -350,6 +352,25 @@ def test_of_predictions_with_pictures_where_there_are_any(capsys, files):
     assert text.count("<img") + text.count(">no picture<") == 24
     assert "Most uncertain frames" in text
     assert "reliability-au" in text
+
+
+@pytest.mark.parametrize("how", ["ignore", "apply"])
+def test_pictures_are_turned_as_the_run_did(files, monkeypatch, how):
+    """As its settings say, which lie in the metadata of the predictions."""
+    table = prediction_files.read(files / "ours.parquet")
+    metadata = {**table.metadata, "config": {"data": {"exif_orientation": how}}}
+    prediction_files.write(dataclasses.replace(table, metadata=metadata), files / "p.parquet")
+    scored = score_module.score_file(
+        files / "p.parquet", score_module.Scoring(files / "truth.txt", num_resamples=0)
+    )
+    asked = []
+    monkeypatch.setattr(
+        score_module.images,
+        "read_image",
+        lambda path, size, *, upright: asked.append(upright) or np.zeros((size, size, 3), np.uint8),
+    )
+    score_module.report_file(scored, files / "out/turned.html", image_folder=files / "images")
+    assert set(asked) == {how == "apply"}
 
 
 def test_pictures_without_a_report_are_a_mistake(capsys, files):
