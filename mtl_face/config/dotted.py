@@ -108,7 +108,7 @@ def of_export(values: Mapping[str, Any], schema: type = Config) -> dict[str, Any
     """Nested settings without those that only training uses.
 
     What stands beside the sections and is unknown is left out, too; an unknown setting of a section
-    stays, to be complained of.
+    stays, as a value in place of a section does, to be complained of.
     """
     known = {field.name: field for field in dataclasses.fields(schema)}
     kept: dict[str, Any] = {}
@@ -116,8 +116,9 @@ def of_export(values: Mapping[str, Any], schema: type = Config) -> dict[str, Any
         field = known.get(name)
         if field is not None and is_section(field):
             used = any(not inner.metadata["training_only"] for _, inner in fields(field.type))  # type: ignore[arg-type]
-            if used and isinstance(value, Mapping):
-                kept[name] = of_export(value, field.type)  # type: ignore[arg-type]
+            if used:
+                nested = isinstance(value, Mapping)
+                kept[name] = of_export(value, field.type) if nested else value  # type: ignore[arg-type]
         elif (schema is not Config) if field is None else not field.metadata.get("training_only"):
             kept[name] = value
     return kept

@@ -17,7 +17,7 @@ from mtl_face.model.geometry import ChannelOrder
 _LONGEST_SHOWN = 100
 
 RESAVE_KERAS = (
-    "in Keras 3: load the model, then model.save('NEW.h5'), which writes the whole model as HDF5 "
+    "then model.save('NEW.h5') of Keras 3, which writes the whole model as HDF5 "
     "(model.save_weights does not)"
 )
 """Remedy for the other files of Keras 3."""

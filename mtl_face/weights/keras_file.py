@@ -49,7 +49,7 @@ def open_keras(path: Path, stack: contextlib.ExitStack) -> FileContent:
             if new
             else "is an HDF5 file, but names no layers of Keras",
             path=path,
-            remedy=f"build the model and load_weights(FILE); then {RESAVE_KERAS}"
+            remedy=f"build the model and model.load_weights(FILE); {RESAVE_KERAS}"
             if new
             else "give a file that Keras 2 wrote, or model.save('FILE.h5') of Keras 3",
         )

@@ -221,7 +221,9 @@ def _fault(value: Any) -> str | None:
     for name in ("training_data", "pretrained_on", "reasons"):
         if not _is_names(value.get(name)):
             return f"{name} is {value.get(name)!r:.60}, not a list of names"
-    flag, source = value.get("aff_wild2_pretrained"), value.get("initial_weights")
+    if "initial_weights" not in value:
+        return "it has no initial_weights, neither a file nor null"
+    flag, source = value.get("aff_wild2_pretrained"), value["initial_weights"]
     if not isinstance(flag, bool):
         return f"aff_wild2_pretrained is {flag!r:.60}, neither true nor false"
     if source is None:

@@ -48,7 +48,8 @@ def open_zip(path: Path, stack: contextlib.ExitStack) -> FileContent:
     if not pickles:
         kind, remedy = "a zip", "unpack it and give the weights file in it"
         if "model.weights.h5" in names:
-            kind, remedy = "a Keras 3 archive", RESAVE_KERAS
+            kind = "a Keras 3 archive"
+            remedy = f"load it with keras.models.load_model(FILE); {RESAVE_KERAS}"
         elif names and all(name.endswith(".npy") for name in names):
             kind, remedy = "an .npz of NumPy", RESAVE_NUMPY
         raise WeightsError(f"is {kind}, not a file of torch.save", path=path, remedy=remedy)

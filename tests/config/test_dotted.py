@@ -194,6 +194,10 @@ def test_what_an_export_keeps():
     assert kept["model"] == values["model"]
     odd = config.of_export({"model": {"new": 1}, "optimizer": {"new": 1}, "new": {"x": 1}, "a": 2})
     assert odd == {"model": {"new": 1}}
+    # A value in place of a section would else be replaced by defaults.
+    assert config.of_export({"uncertainty": {"temperatures": 3}, "optimizer": 3}) == {
+        "uncertainty": {"temperatures": 3}
+    }
 
 
 def test_unknown_names():
