@@ -360,9 +360,8 @@ def test_pictures_are_turned_as_the_run_did(files, monkeypatch, how):
     table = prediction_files.read(files / "ours.parquet")
     metadata = {**table.metadata, "config": {"data": {"exif_orientation": how}}}
     prediction_files.write(dataclasses.replace(table, metadata=metadata), files / "p.parquet")
-    scored = score_module.score_file(
-        files / "p.parquet", score_module.Scoring(files / "truth.txt", num_resamples=0)
-    )
+    how_scored = score_module.Scoring(files / "truth.txt", num_resamples=0)
+    scored = score_module.score_file(files / "p.parquet", how_scored, say=print)
     asked = []
     monkeypatch.setattr(
         score_module.images,
