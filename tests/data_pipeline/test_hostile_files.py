@@ -94,6 +94,20 @@ READERS = {
     "unit file": (read_video_file("au"), f"{UNITS}\n{AUS}\n"),
     "csv": (read_manifest, "image,video,frame,valence,AU01,expression\na/1.jpg,a,1,0.5,1,joy\n"),
     "parquet": (read_manifest, parquet()),
+    "annotations, skipping": (
+        lambda path: s_aff_wild2.read_annotations(path, image_root="/images", skipped=[]),
+        MULTI_TASK + "9/00001.jpg,0,0,8,\n" + MULTI_TASK.split("\n", 1)[1],
+    ),
+    "csv, skipping": (
+        lambda path: manifest.read_manifest(
+            path, ManifestConfig(), image_root="/images", skipped=[]
+        ),
+        'image,video,AU01\n"a/1.jpg",a,1\na/2.jpg,a\na/3.jpg,a,0\n',
+    ),
+    "valence file, skipping": (
+        lambda path: per_video.read_video_file(path, "va", []),
+        "valence,arousal\n0.5,0.25\n7,0\n-5,-5\n",
+    ),
     "map": (lambda path: find_map(str(path)), json.dumps({"0": "Neutral", "1": None})),
     "submission": (read_strictly, SUBMISSION),
     "submission, leniently": (read_leniently, MULTI_TASK),
