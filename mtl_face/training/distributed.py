@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import jax
 from jax._src import clusters, distributed  # jax.distributed shows neither
 
-from mtl_face.errors import UserError
+from mtl_face.errors import UserError, escaped
 from mtl_face.training import roll_call
 from mtl_face.training.roll_call import Place
 
@@ -229,7 +229,7 @@ def in_first_process(say: Callable[[str], None]) -> Callable[[str], None]:
 def warn(sentence: str) -> None:
     """Prints a warning to standard error, in process 0 alone."""
     if is_writer():
-        print(f"warning: {sentence}", file=sys.stderr)
+        print(escaped(f"warning: {sentence}"), file=sys.stderr)
 
 
 def this_host() -> str:

@@ -187,3 +187,8 @@ def test_fewer_gpus_than_tasks(monkeypatch, visible):
     with pytest.raises(UserError, match=r"is to run 4 processes.* GPUs? (is|are) visible") as error:
         distributed.find_place(None, None, None, timeout_seconds=1)
     assert "--num_processes=1" in error.value.remedy
+
+
+def test_a_warning_does_not_act_on_the_terminal(capsys):
+    distributed.warn("cannot write \x1b[2Jname")
+    assert capsys.readouterr().err == "warning: cannot write \\x1b[2Jname\n"
