@@ -117,7 +117,9 @@ def _decide(
     if all(count == 1 for count in folders.values()):
         return "folder" if len(numbered) == len(distinct) and "" not in folders else "image"
     series = Counter((part.folder, part.prefix) for part in numbered)
-    share = sum(count for count in series.values() if count > 1) / len(distinct)
+    # A folder's only image is one of a series as well as none, if it has a number.
+    telling = [part for part in distinct if folders[part.folder] > 1 or part.number is None]
+    share = sum(series[part.folder, part.prefix] > 1 for part in telling) / len(telling)
     if share <= _FEW:
         return "image" if len(folders) == 1 else None
     if share < _MOST or len(folders) == 1 or len(series) > len({folder for folder, _ in series}):

@@ -36,6 +36,11 @@ def numbered(pattern, folders, count=4, first=1):
         numbered("{folder}/frame_{number:04}.png", ("P01", "P02/trial1", "P02/trial2")),
         # numbers that do not come twice, but names that tell the videos apart
         [*numbered("a/a_{number}.jpg", " "), *numbered("b/b_{number}.jpg", " ", first=50)],
+        # people of whom some have one photo
+        [
+            *numbered("{folder}/{folder}_{number:04}.jpg", "ab", 2),
+            *(f"{c}/{c}_01.jpg" for c in "cdef"),
+        ],
         # few frames of each video
         ["P01/0001.jpg", "P02/0003.jpg"],
     ],
