@@ -59,7 +59,7 @@ def extract(source: Source, output: Path, detector: Detector, report: Report) ->
         ImageError, VideoError: the source cannot be read.
         WorkdirError: the output cannot be written.
     """
-    partial = output / f".partial-{source.name}"
+    partial = source.partial(output)
     fingerprint = source.fingerprint()
     cut = _extract_photos if source.photos else _extract_video
     try:
@@ -322,6 +322,7 @@ def _in_processes(
         suspects = _in_pool(sources, rest, output, min(workers, len(rest)), totals, outcomes)
         for index in suspects:
             if _in_pool(sources, [index], output, 1, totals, outcomes):
+                shutil.rmtree(sources[index].partial(output), ignore_errors=True)
                 outcomes[index] = VideoError(
                     "the process that read it was ended by the system",
                     path=sources[index].path,

@@ -102,6 +102,10 @@ class Source:
             name = f"{_cut(name)}_{digest}"
         return f"{self.name}/{name}" + (f"_face{place + 1}" if place else "")
 
+    def partial(self, output: Path) -> Path:
+        """The folder of its crops while they are cut."""
+        return output / f".partial-{self.name}"
+
     def owns(self, folder: str) -> bool:
         """Whether a folder of crops has the name of this source or of a person in it."""
         people = () if self.photos else (f"{self.name}_left", f"{self.name}_right")

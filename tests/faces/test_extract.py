@@ -185,6 +185,7 @@ def test_in_two_processes_as_in_one(videos, tmp_path, detector):
 def end_abruptly(index, source, output):
     """What a process does at a source that a decoder cannot survive."""
     if source.name == "deadly":
+        source.partial(output).mkdir(exist_ok=True)
         extract_module._shared["reports"].put((index, 0, 0))
         os._exit(11)
     return WORK(index, source, output)
@@ -206,6 +207,7 @@ def test_a_source_that_ends_its_process_does_not_end_the_others(videos, tmp_path
     assert isinstance(outcomes[2], VideoError)
     assert "ended by the system" in outcomes[2].problem
     assert outcomes[2].path == str(folder / "deadly.mp4")
+    assert not list(output.glob(".partial*"))
 
 
 @pytest.mark.parametrize("error", [ImageError("gone"), RuntimeError("a defect"), KeyError("x")])
