@@ -32,8 +32,8 @@ _WORDS: ExpressionMap = {
 """Words in circulation. All maps know them, besides their numbers."""
 
 
-def _numbered(names: tuple[str | None, ...]) -> ExpressionMap:
-    return {**_WORDS, **{str(number): name for number, name in enumerate(names)}}
+def _numbered(names: tuple[str | None, ...], first: int = 0) -> ExpressionMap:
+    return {**_WORDS, **{str(number): name for number, name in enumerate(names, first)}}
 
 
 _AFFECTNET = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger")
@@ -52,9 +52,8 @@ MAPS: dict[str, ExpressionMap] = {
     "fer2013": _numbered(
         ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Neutral")
     ),
-    # from 1
     "raf_db": _numbered(
-        (None, "Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
+        ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral"), first=1
     ),
 }
 """The maps by name: the class numbers of Aff-Wild2, AffectNet, FER2013 and RAF-DB.

@@ -54,6 +54,7 @@ _KNOWN = ("image", "video", "frame", *tasks.VA_NAMES, "expression", *tables.VOTE
 _AU_COLUMN = re.compile(r"au0*([1-9][0-9]?)(?:_[rc])?", re.ASCII)
 _NO_UNIT = re.compile(r"au0*(?:0|3)(?:_[rc])?", re.ASCII)
 """Names that no action unit has: FACS has neither 0 nor 3."""
+_FEWEST_ASKED = 100  # expressions: of fewer, none may be of class 0 by chance
 _SCARCE = 20  # ones below a threshold that may be all there are in a small file
 _MISSING_WORDS = frozenset(("", "nan", "na", "n/a", "none", "null"))
 
@@ -320,6 +321,10 @@ class _Labels:
             by_number = sorted(numbers.items(), key=lambda entry: int(entry[0][0]))
             taken = ", ".join(f"{' '.join(key)} {count:,}" for key, count in by_number)
             say(f"expressions, as the map {name_of_map} (data.manifest.expression_map): {taken}")
+            found = {number for number, _ in numbers}
+            varied = len(found) >= 5 and numbers.total() >= _FEWEST_ASKED
+            if varied and classes.get("0") and "0" not in found:
+                say(f"no expression is 0, in that map {classes['0']}: does the file count from 1?")
         if unmapped:
             # The null of a user's own map is a decision.
             decided = () if name_of_map in MAPS else classes

@@ -139,6 +139,21 @@ def test_a_number_that_the_map_does_not_know_shows_another_map(tmp_path):
     assert list(table.expression) == [1, -1, 3]
 
 
+def test_classes_that_seem_to_count_from_one_are_asked_about(tmp_path):
+    """1 to 7 with a map from 0 to 7 gives every row another class."""
+
+    def said(labels):
+        rows = "".join(
+            f"{'abcdefghij'[n % 10]}{n}x.jpg,{label}\n" for n, label in enumerate(labels)
+        )
+        return read(tmp_path, f"image,expression\n{rows}")[1][1:]
+
+    question = ["no expression is 0, in that map Neutral: does the file count from 1?"]
+    assert said([1, 2, 3, 4, 5, 6, 7] * 20) == question
+    assert said([0, 1, 2, 3, 4, 5, 6, 7] * 20) == said([1, 2, 3, 4, 5, 6, 7] * 2) == []
+    assert said([3, 4] * 100) == []
+
+
 def test_a_map_that_leaves_most_rows_without_a_class_is_refused(tmp_path):
     text = "image,expression\na.jpg,froh\nb.jpg,traurig\nc.jpg,neutral\nd.jpg,\n"
     with pytest.raises(AnnotationError, match="2 of 3 expressions have no counterpart") as caught:
