@@ -66,7 +66,15 @@ _opening = threading.Lock()
 
 
 class Turn(NamedTuple):
-    """How stored pixels become upright: rows change places with columns, then sides, then ends."""
+    """How stored pixels become upright: which of three exchanges are made, in this order.
+
+    Attributes:
+        transposed: rows and columns change places.
+        left_right: left and right do.
+        top_bottom: top and bottom do.
+        method: Pillow's name of all of them; None where there is none.
+        words: the same for people.
+    """
 
     transposed: bool
     left_right: bool
@@ -96,7 +104,7 @@ class Picture:
         image: RGB, 8 bits, as stored.
         orientation: EXIF orientation, a key of `TURNS`; 1 where the file states none.
         format: Pillow's name of the file's format.
-        is_first: whether the file holds more pictures, as an animation or a scan of pages does.
+        is_first: whether this is the first of several, as of an animation or of scanned pages.
     """
 
     image: Image.Image
