@@ -248,9 +248,16 @@ def ensure(
         counts = _present(root, arguments)  # it may have appeared during the wait
         if counts is not None:
             return counts
-        for left in root.parent.glob(f".{glob.escape(root.name)}.partial-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        return generate(root, **arguments, workers=workers, progress=progress)
+        _remove_partial(root)
+        counts = generate(root, **arguments, workers=workers, progress=progress)
+        _remove_partial(root)  # again: workers of a killed process may have ended late
+        return counts
+
+
+def _remove_partial(root: Path) -> None:
+    """Removes what killed processes left beside the folder; its lock is held."""
+    for left in root.parent.glob(f".{glob.escape(root.name)}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _present(root: Path, arguments: dict[str, Any]) -> dict[str, Any] | None:

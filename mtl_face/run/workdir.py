@@ -140,12 +140,20 @@ def _settings(workdir: Path) -> tuple[dict[str, Any], str | None]:
 
 def _check_same(workdir: Path, saved: dict[str, Any], config: config_lib.Config) -> None:
     differences = config_lib.differences(saved, config)
-    if differences:
-        raise WorkdirError(
-            f"belongs to a run with another config: {'; '.join(shortened(differences, 5))}",
-            path=workdir,
-            remedy="give the config that the run was started with, or another workdir (--workdir)",
+    if not differences:
+        return
+    remedy = "give the config that the run was started with, or another workdir (--workdir)"
+    kept = metadata.newest(workdir / CHECKPOINTS, metadata.SETTINGS)
+    if isinstance(kept, dict) and not config_lib.differences(kept, config):
+        remedy = (
+            f"{_CONFIG} has been changed since its checkpoints were written, which have the "
+            "settings given here: remove that file, and those of the checkpoints count"
         )
+    raise WorkdirError(
+        f"belongs to a run with another config: {'; '.join(shortened(differences, 5))}",
+        path=workdir,
+        remedy=remedy,
+    )
 
 
 def own_config(path: str | Path, overrides: Iterable[str] = ()) -> config_lib.Config:

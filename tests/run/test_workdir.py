@@ -137,16 +137,34 @@ class TestWorkdirOwner:
             with pytest.raises(WorkdirError, match=r"holds checkpoints but no config\.json"):
                 open_(owned.workdir, self.config(owned))
 
+    @staticmethod
+    def keep(experiment, settings):
+        """Writes a checkpoint that has the settings of its run."""
+        step = experiment.workdir / workdirs.CHECKPOINTS / "3"
+        step.mkdir()
+        kept = metadata.seal({metadata.SETTINGS: settings})
+        (step / "_CHECKPOINT_METADATA").write_text(json.dumps({"custom_metadata": kept}))
+
+    def test_a_config_that_was_changed(self, owned):
+        path = owned.workdir / "config.json"
+        settings = json.loads(path.read_text())
+        self.keep(owned, settings)
+        path.write_text(json.dumps(settings | {"seed": 5}))
+        with pytest.raises(WorkdirError, match="seed was 5, is 0") as raised:
+            workdirs.open_for_training(owned.workdir, self.config(owned))
+        assert "remove that file" in raised.value.remedy
+        with pytest.raises(WorkdirError, match="seed was 5, is 3") as raised:
+            workdirs.open_for_training(owned.workdir, self.config(owned, "seed=3"))
+        assert "remove that file" not in raised.value.remedy
+        path.unlink()
+        workdirs.open_for_training(owned.workdir, self.config(owned))
+
     @pytest.mark.parametrize("content", [None, "", "{", "[]"])
     def test_settings_that_a_checkpoint_has(self, owned, content):
         path = owned.workdir / "config.json"
         whole = path.read_text()
+        self.keep(owned, json.loads(whole))
         checkpoints = owned.workdir / workdirs.CHECKPOINTS
-        kept = metadata.seal({metadata.SETTINGS: json.loads(whole)})
-        (checkpoints / "3").mkdir()
-        (checkpoints / "3" / "_CHECKPOINT_METADATA").write_text(
-            json.dumps({"custom_metadata": kept})
-        )
         (checkpoints / "12").mkdir()  # the newest is damaged too
         (checkpoints / "12" / "_CHECKPOINT_METADATA").write_text("{")
         if content is None:
