@@ -176,16 +176,16 @@ def read_labels(
     *,
     dataset: str,
     settings: ManifestConfig | None = None,
-    skip_bad_rows: bool = False,
+    skipped: list[BadRow] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> FrameTable:
     """Reads labels without any image; AnnotationError for faults.
 
     They are a multi-task annotation file; a manifest or another layout of labels; or for one task
     the folder of files `<video>.txt`. With `settings`, which say what a manifest's labels mean, a
-    file that could be read as either is a manifest. `skip_bad_rows` and `say` are as for `load`.
+    file that could be read as either is a manifest. `skipped` is as for `user_files.FaultList`,
+    `say` as for `load`.
     """
-    skipped: list[BadRow] | None = [] if skip_bad_rows else None
     if os.path.isdir(path):
         table = per_video.read_folder(Path(path), dataset=dataset, skipped=skipped)
     elif kind_of_file(path, settings) == "manifest":

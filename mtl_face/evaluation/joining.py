@@ -102,11 +102,17 @@ def join_both(
 
 
 def join_file(
-    truth: FrameTable, predictions: PredictionTable, *, path: str | os.PathLike[str], lenient: bool
+    truth: FrameTable,
+    predictions: PredictionTable,
+    *,
+    path: str | os.PathLike[str],
+    lenient: bool,
+    num_unread: int = 0,
 ) -> tuple[Joined, "Discrepancies"]:
     """Joins labels and a file of predictions, whose rows must be those of the labels.
 
-    Rows without any label may be predicted or not. If `lenient`, what has no partner is left out.
+    Rows without any label may be predicted or not, and so may as many as there are unread rows of
+    labels. If `lenient`, what has no partner is left out.
 
     Returns:
         The rows that have both, and where the others differ.
@@ -114,12 +120,17 @@ def join_file(
     Raises:
         PredictionError: as in `join` and `check_rows`.
     """
-    rows, found = check_rows(truth, predictions, path=path, lenient=lenient)
+    rows, found = check_rows(truth, predictions, path=path, lenient=lenient, num_unread=num_unread)
     return join(truth.take(rows), predictions, lenient=lenient), found
 
 
 def check_rows(
-    truth: FrameTable, predictions: PredictionTable, *, path: str | os.PathLike[str], lenient: bool
+    truth: FrameTable,
+    predictions: PredictionTable,
+    *,
+    path: str | os.PathLike[str],
+    lenient: bool,
+    num_unread: int = 0,
 ) -> tuple[NDArray[np.int64], "Discrepancies"]:
     """Checks that the rows of a file are those of the labels; see `join_file`.
 
@@ -138,7 +149,8 @@ def check_rows(
             path=path,
             remedy="check that both are of the same set, with videos and frames named alike",
         )
-    if not lenient and found.lines():
+    surplus = found.num_extra > num_unread
+    if not lenient and (surplus or found.num_missing or found.num_repeated):
         raise PredictionError(
             "does not fit the labels\n" + "\n".join(f"  {line}" for line in found.lines()),
             path=path,

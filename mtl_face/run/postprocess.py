@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from data_pipeline.formats import read_labels
+from data_pipeline.formats.user_files import BadRow
 from mtl_face import tasks
 from mtl_face.config.check import build
 from mtl_face.config.schema import ManifestConfig
@@ -222,12 +223,18 @@ class Labelled:
 
 
 def read_truth(
-    labels: Path, table: PredictionTable, dataset: str, *, skip_bad_rows: bool = False, say: Say
+    labels: Path,
+    table: PredictionTable,
+    dataset: str,
+    *,
+    skipped: list[BadRow] | None = None,
+    say: Say,
 ) -> FrameTable:
     """Reads labels under the name of a data set; AnnotationError for faults.
 
     A manifest's labels mean what the settings say that the predictions were made with, else what
-    the defaults say. `skip_bad_rows` leaves out rows that cannot be read, and says so.
+    the defaults say. `skipped` takes rows that cannot be read and are left out, aloud; None: they
+    are an error.
     """
     data = (table.metadata.get("config") or {}).get("data") or {}
     data = (data.get("mixture") or {}).get(data.get("validation"), data)
@@ -236,9 +243,7 @@ def read_truth(
         known = {field.name for field in dataclasses.fields(ManifestConfig)}
         values = {name: data["manifest"][name] for name in known & data.get("manifest", {}).keys()}
         settings = build(values, ManifestConfig, "data.manifest.")
-    return read_labels(
-        labels, dataset=dataset, settings=settings, skip_bad_rows=skip_bad_rows, say=say
-    )
+    return read_labels(labels, dataset=dataset, settings=settings, skipped=skipped, say=say)
 
 
 def labelled_files(
@@ -262,7 +267,7 @@ def labelled_files(
             "holds no predictions", path=predictions, remedy="give those of the validation set"
         )
     name = data_set_of(table, predictions, remedy="calibrate on predictions of one")
-    truth = read_truth(labels, table, name, skip_bad_rows=skip_bad_rows, say=say)
+    truth = read_truth(labels, table, name, skipped=[] if skip_bad_rows else None, say=say)
     truth = truth.take(asked_rows(truth, table))
     return Labelled(predictions, table, str(labels), truth)
 

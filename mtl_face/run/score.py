@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from data_pipeline import images
 from data_pipeline.formats.editions import MULTI_TASK
 from data_pipeline.formats.submission import read_submission
+from data_pipeline.formats.user_files import BadRow
 from mtl_face.errors import ConfigError
 from mtl_face.evaluation import comparison, prediction_files, scoring
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
@@ -97,13 +98,19 @@ def score_file(
             )
         raw = table
         table, cautions = postprocess.PostProcessing.of(None, calibration).apply(table, say)
+    unread: list[BadRow] | None = [] if how.skip_bad_rows else None
     truth = postprocess.read_truth(
-        how.truth, table, _data_set(path, table), skip_bad_rows=how.skip_bad_rows, say=say
+        how.truth, table, _data_set(path, table), skipped=unread, say=say
     ).only_tasks(table.tasks)
     say(f"{path}: {kind_of(table)}, {len(table)} rows")
     say(f"{how.truth}: {len(truth)} rows of labels")
-    joined, found = join_file(truth, table, path=path, lenient=how.lenient)
-    before = None if raw is None else join_file(truth, raw, path=path, lenient=how.lenient)[0]
+    rules: dict[str, Any] = {
+        "path": path,
+        "lenient": how.lenient,
+        "num_unread": len(unread or ()),
+    }
+    joined, found = join_file(truth, table, **rules)
+    before = None if raw is None else join_file(truth, raw, **rules)[0]
     known = table.metadata.keys() & {"provenance", "ensemble", TRAINING}
     seen = warnings_of_predictions(table.metadata) if known else []
     if not label_counts(table.metadata.get(TRAINING)):
@@ -150,11 +157,14 @@ def compare_files(first: Path, second: Path, how: Scoring) -> dict[str, Any]:
         two = dataclasses.replace(two, dataset=np.full(len(two), dataset))
     asked: list[NDArray[np.int64]] = []
     warnings: list[str] = []
+    unread: list[BadRow] | None = [] if how.skip_bad_rows else None
     truth = postprocess.read_truth(
-        how.truth, one, dataset, skip_bad_rows=how.skip_bad_rows, say=warnings.append
+        how.truth, one, dataset, skipped=unread, say=warnings.append
     ).only_tasks(common)
     for (path, _, notes), table in zip(read, (one, two), strict=True):
-        rows, found = check_rows(truth, table, path=path, lenient=how.lenient)
+        rows, found = check_rows(
+            truth, table, path=path, lenient=how.lenient, num_unread=len(unread or ())
+        )
         asked.append(rows)
         warnings += [f"{path}: {line}" for line in (*notes, *found.lines())]
     truth = truth.take(np.intersect1d(asked[0], asked[1]))

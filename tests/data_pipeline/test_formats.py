@@ -180,7 +180,7 @@ def test_bad_rows_are_left_out_counted_and_listed(root):
     assert lines[-1] == "  and 2 more"
     assert [row.line for row in kept] == list(range(4, 16))
     labels = formats.read_labels(
-        root / "training_set_annotations.txt", dataset="x", skip_bad_rows=True, say=said.append
+        root / "training_set_annotations.txt", dataset="x", skipped=[], say=said.append
     )
     assert (len(labels), said[1]) == (18, said[0])
 

@@ -416,3 +416,26 @@ def test_a_task_that_was_never_trained_is_said_and_not_scored(rows, truth, tmp_p
     words = ["compare", str(file), str(other), f"--truth={truth}", "--resamples=10"]
     assert main.main(words) == 0
     assert "valence/arousal mean CCC     none" in capsys.readouterr().out
+
+
+def test_bad_rows_of_the_labels_can_be_left_out(rows, truth, tmp_path, capsys):
+    labels, table = rows
+    path = tmp_path / "predictions.parquet"
+    prediction_files.write(table, path)
+    lines = truth.read_text().splitlines()
+    for line in (7, 80):
+        lines[line] = lines[line].replace(",", ",9", 1)
+    truth.write_text("\n".join(lines) + "\n")
+    words = (f"--predictions={path}", f"--truth={truth}")
+    status, _, err = run(capsys, *words)
+    assert (status, "--skip_bad_rows" in err) == (2, True)
+    result, out = numbers(capsys, path, truth, "--skip_bad_rows")
+    assert "left out 2 bad rows (skip_bad_rows):" in out
+    keep = np.setdiff1d(np.arange(len(labels)), [6, 79])
+    assert_alike(result["va"]["score"], score(labels.take(keep), table.take(keep))["va"]["score"])
+    words = ["compare", str(path), str(path), f"--truth={truth}", "--resamples=20"]
+    assert main.main(words) == 2
+    assert main.main([*words, "--skip_bad_rows"]) == 0
+    out = capsys.readouterr().out
+    assert "warning: left out 2 bad rows (skip_bad_rows):" in out
+    assert "2 predictions without a label" in out
