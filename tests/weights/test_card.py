@@ -326,7 +326,7 @@ def test_any_entry_replaced_by_anything(data):
         for key in before:
             inside = inside[key]
         if data.draw(st.booleans()):
-            inside[last] = data.draw(odd)
+            inside[last] = copy.deepcopy(data.draw(odd))  # another entry may be put into it
         else:
             del inside[last]
     with contextlib.suppress(UnicodeEncodeError):
