@@ -75,8 +75,10 @@ def find_places(
             found = _decide(images, parts, cells) or _ask(images, parts, faults)
         videos = [_video(found, image, part) for image, part in zip(images, parts, strict=True)]
         count = len({video for video, image in zip(videos, images, strict=True) if image})
-        of_images = f"{count:,} videos of {len({*images} - {''}):,} images"
-        say(f"no column video: {_TAKEN[found]} ({of_images})")
+        say(
+            f"no column video: {_TAKEN[found]} (data.manifest.video_from): {count:,} videos of "
+            f"{len({*images} - {''}):,} images"
+        )
         if found == "image":
             cells.setdefault("frame", ["1"] * len(images))
     numbers = _frames(columns, images, parts, cells.get("frame"), faults)

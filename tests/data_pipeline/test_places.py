@@ -54,7 +54,8 @@ def test_folders_of_numbered_frames_are_videos(tmp_path, images):
         assert frame == int("".join(filter(str.isdigit, name)))
     count = len(set(table.video))
     assert said == [
-        f"no column video: each folder is a video ({count} videos of {len(images)} images)"
+        "no column video: each folder is a video (data.manifest.video_from): "
+        f"{count} videos of {len(images)} images"
     ]
 
 
@@ -115,7 +116,7 @@ def test_the_setting_decides(tmp_path):
     rows = [f"{image},1" for image in images]
     table, said = read(tmp_path, "image,au1", rows, video_from="name")
     assert videos(table)["images/P02_003.jpg"] == ("images/P02", 3)
-    assert "(2 videos of 8 images)" in said[0]
+    assert said[0].endswith(": 2 videos of 8 images")
     table, _ = read(tmp_path, "image,au1", numbered("{number}.jpg,1", " "), video_from="folder")
     assert (set(table.video), list(table.frame)) == ({"."}, [1, 2, 3, 4])
     with pytest.raises(AnnotationError, match=r"'P02_001' .* frame 1|are both frame 1"):
