@@ -178,7 +178,7 @@ class _Holder:
         return started != self.started
 
     def __str__(self) -> str:
-        return f"process {self.process} of {self.host}, since {self.since}"
+        return f"process {self.process} on {self.host}, since {self.since}"
 
 
 def _machine() -> str:

@@ -97,13 +97,13 @@ def test_the_holder_is_named_at_once(path):
             pass
         assert said == []
         assert raised.value.path == str(path.parent)
-        assert f"is in use by process {process.pid} of " in raised.value.problem
+        assert f"is in use by process {process.pid} on " in raised.value.problem
         assert ", since 20" in raised.value.problem
         assert raised.value.remedy == "wait for it"
 
 
 def test_this_process_counts_too(path):
-    with hold(path), pytest.raises(WorkdirError, match=f"process {os.getpid()} of"), hold(path):
+    with hold(path), pytest.raises(WorkdirError, match=f"process {os.getpid()} on"), hold(path):
         pass
 
 
@@ -161,7 +161,7 @@ def test_a_living_one_elsewhere_is_seen_by_its_heartbeat(path, quick, monkeypatc
     said = []
     try:
         with (
-            pytest.raises(WorkdirError, match="is in use by process 999 of node7, since 2026"),
+            pytest.raises(WorkdirError, match="is in use by process 999 on node7, since 2026"),
             hold(path, say=said.append),
         ):
             pass
@@ -169,7 +169,7 @@ def test_a_living_one_elsewhere_is_seen_by_its_heartbeat(path, quick, monkeypatc
         end.set()
         thread.join()
     (line,) = said
-    assert line.startswith("waiting for process 999 of node7, since 2026-01-01 00:00:00, which ")
+    assert line.startswith("waiting for process 999 on node7, since 2026-01-01 00:00:00, which ")
     assert f"holds {path}" in line
 
 
@@ -209,7 +209,7 @@ def test_waiting_for_the_end(path, quick):
         with hold(path, wait=True, say=said.append):
             assert f'"process": {os.getpid()}' in path.read_text()
         (line,) = said
-        assert line.startswith(f"waiting for process {process.pid} of ")
+        assert line.startswith(f"waiting for process {process.pid} on ")
         assert line.endswith(f", which holds {path}")
 
 
@@ -228,7 +228,7 @@ def test_no_waiting_for_the_process_that_waits_for_this_one(path):
             check=False,
         )
     assert result.returncode == 1
-    assert f"is used by process {os.getpid()} of " in result.stderr
+    assert f"is used by process {os.getpid()} on " in result.stderr
 
 
 def test_many_at_once(path, quick):

@@ -203,7 +203,7 @@ def test_the_second_of_two_processes_uses_what_the_first_has_made(tmp_path, monk
     second.join(30)
     assert found == [counts]
     assert made == []
-    assert said[0].startswith(f"waiting for process {os.getpid()} of ")
+    assert said[0].startswith(f"waiting for process {os.getpid()} on ")
     assert list(tmp_path.iterdir()) == [root]
 
 

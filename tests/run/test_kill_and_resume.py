@@ -207,7 +207,7 @@ def test_a_second_run_in_the_same_workdir(runs, undisturbed):
     assert first.wait_for(r"^step 4/")
     status, _, err = runs.start(workdir).finish()
     assert status == 2
-    assert f"error: {workdir}: is in use by process {first.process.pid} of " in err
+    assert f"error: {workdir}: is in use by process {first.process.pid} on " in err
     status, _, err = first.finish()
     assert (status, err) == (0, "")
     assert_same_state(workdir, undisturbed)

@@ -37,7 +37,7 @@ def test_another_training_is_under_way(experiment, capsys):
         before = sorted(experiment.workdir.iterdir())
         result = experiment.run(capsys, "train")
         assert_is_users_error(
-            result, f"{experiment.workdir}: is in use by process {os.getpid()} of ", "--workdir"
+            result, f"{experiment.workdir}: is in use by process {os.getpid()} on ", "--workdir"
         )
         assert sorted(experiment.workdir.iterdir()) == before
     assert list(experiment.workdir.iterdir()) == []
