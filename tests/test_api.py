@@ -49,6 +49,16 @@ def test_training_returns_what_it_wrote(experiment):
     assert any(line.startswith("step 5/5") for line in experiment.lines)
 
 
+def test_a_model_knows_how_many_labels_it_was_trained_on(experiment):
+    labels = mtl_face.load(experiment.workdir).origin["training"]["labels"]
+    lines = (experiment.data / "training_set_annotations.txt").read_text().splitlines()[1:]
+    cells = [line.split(",") for line in lines]
+    assert labels["va"] == sum(row[1] != "-5" for row in cells)
+    assert labels["expr"] == sum(row[3] != "-1" for row in cells)
+    assert labels["au"] == labels["per_au"]["au26"] == sum(row[15] != "-1" for row in cells)
+    assert experiment.result.metrics["data"] == {"name": "data", "rows": "validation set"}
+
+
 def test_a_complete_run_is_not_trained_again(experiment):
     config = mtl_face.load_config(
         experiment.config, data={"root": str(experiment.data)}, optimizer={"epochs": 1}

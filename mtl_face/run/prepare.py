@@ -201,10 +201,12 @@ def _read_for_audit(
                 say=say_of_split,
                 keep=keep,
             )
-        names = np.full(len(table), part.name, object)  # two may be of one kind
+        # two of a mixture may be of one kind; one alone is named by its folder
+        name = part.name if data.mixture else named_data.about(data, part.split).name
+        names = np.full(len(table), name, object)
         splits[part.label] = dataclasses.replace(table, dataset=names)
         for video, identity in _identities(part.root).items():
-            identities[part.name, video] = f"{part.name}: {identity}"
+            identities[name, video] = f"{name}: {identity}"
     return splits, identities
 
 

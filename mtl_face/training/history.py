@@ -104,11 +104,7 @@ def criterion(scores: Mapping[str, Any]) -> str:
     if scores.get("p") is not None:
         return "P"
     there = [task for task in TASKS if scores.get(task) is not None]
-    absent = [task for task in TASKS if task not in there]
-    return (
-        f"the sum of {' and '.join(there) or 'nothing'}; P is not defined: no score of "
-        f"{' and '.join(absent)}"
-    )
+    return f"the sum of {' and '.join(there) or 'nothing'}, since P is not defined"
 
 
 def selection(rows: Sequence[Mapping[str, Any]], step: int) -> dict[str, Any] | None:

@@ -62,6 +62,8 @@ def test_audit_writes_a_report(experiment, capsys):
     assert "59 of 59 images" in out
     report = json.loads((folder / "audit.json").read_text())
     assert report["splits"]["train"]["counts"]["rows"] == 40
+    assert {video["dataset"] for video in report["splits"]["train"]["gaps"]} == {"data"}
+    assert "Audit of data" in (folder / "audit.html").read_text()
     for finding in report["findings"]:
         assert f"{finding['severity']}: {finding['what']}" in out
     page = Page((folder / "audit.html").read_text())

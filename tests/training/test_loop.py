@@ -176,7 +176,7 @@ def test_lines_of_progress(path):
 
 def test_evaluations_are_reported(path):
     run = Run(path)
-    total = "the sum of va; P is not defined: no score of au and expr"
+    total = "the sum of va, since P is not defined"
     assert f"step 5: validation score 0.0500 ({total}) va 0.2500" in run.lines
     whole = {"score": 0.6, "p": 0.6, "va": 0.1, "au": 0.2, "expr": 0.3}
     path.unlink()
