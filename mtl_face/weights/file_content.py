@@ -78,10 +78,15 @@ class FileContent:
     passed_over: tuple[str, ...] = ()
 
 
-def shown(name: str) -> str:
-    """A name that a file gives: what does not print escaped, the beginning of a long one."""
+def shown(name: str, longest: int = _LONGEST_SHOWN) -> str:
+    """A text that a file gives: what does not print escaped, the beginning of a long one."""
     text = name if name.isprintable() else repr(name)[1:-1]
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+    return text if len(text) <= longest else text[:longest] + "..."
+
+
+def reason(error: Exception) -> str:
+    """What a reader met, in words that may have bytes of the file in them."""
+    return shown(str(error) or type(error).__name__, 2 * _LONGEST_SHOWN)
 
 
 class Budget:
@@ -106,7 +111,7 @@ def damaged(
 ) -> WeightsError:
     """The error for a file whose reader failed."""
     return failure(
-        f"is damaged or cut off: {str(error) or type(error).__name__}",
+        f"is damaged or cut off: {reason(error)}",
         path=path,
         remedy="copy or download the file again",
     )

@@ -10,6 +10,7 @@ than the array, by compression. `file_content.Budget` bounds all of it.
 
 import contextlib
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ _SHUFFLE, _FLETCHER32, _DEFLATE = 2, 3, 1
 _FILTERS = {_DEFLATE, _SHUFFLE, _FLETCHER32}
 """Filters of Keras, MATLAB and h5py; HDF5 would look for a plugin that knows another one."""
 
+_MOST_PLACES, _DEEPEST = 100_000, 20
+
 
 class Hdf5File:
     """An HDF5 file, open until `stack` closes; a damaged one raises whatever h5py meets."""
@@ -33,6 +36,7 @@ class Hdf5File:
         self.path = path
         self.root = stack.enter_context(h5py.File(path, "r"))
         self._budget = Budget(path.stat().st_size)
+        self._places = _MOST_PLACES
 
     def find(self, name: str, group: Any = None) -> Any:
         """The group or array at a path below `group` (None: the root); None if there is none.
@@ -52,6 +56,25 @@ class Hdf5File:
                 raise self._elsewhere(f"{name} is a link to another place")
             found = found[part]
         return self._own(found)
+
+    def walk(self, group: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+        """(path, group or array) of all below a group, which is called `name` itself.
+
+        Raises:
+            WeightsError: as `find`.
+            ValueError: there is no end of them.
+        """
+        import h5py
+
+        for part in group:
+            self._places -= 1
+            if self._places < 0 or name.count("/") > _DEEPEST:
+                raise ValueError("it has groups within groups without end")
+            found = self.find(part, group)
+            path = f"{name}/{part}" if name else part
+            yield path, found
+            if isinstance(found, h5py.Group):
+                yield from self.walk(found, path)
 
     def at(self, reference: Any) -> Any:
         """The group or array that an object reference points to; raises as `find`."""

@@ -1,14 +1,16 @@
 """Reads the HDF5 files that Keras wrote of a VGGFace2 ResNet50, without Keras.
 
-A group of the file is a layer; its attribute `weight_names` names the arrays, in the words
-`LAYER/kernel:0`. A model inside a model is one group with the names of all of its layers, and a
-whole model keeps its groups under `model_weights`. Layers are called as in Caffe, with `/` in the
+A group of the file is a layer; it has an attribute `weight_names`, and below it lie the arrays
+under those names, `LAYER/kernel:0`. A model inside a model is one group with all of its layers, and
+a whole model keeps its groups under `model_weights`. Layers are called as in Caffe, with `/` in the
 releases and `_` where a later Keras forbids it.
+
+Attributes are not read: their text lies elsewhere in the file, behind a length that HDF5 makes room
+for, damaged or not. The arrays' paths say the same.
 """
 
 import contextlib
 import functools
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,6 @@ _IN_TORCH_WORDS = {
     "moving_variance": "running_var",
 }
 
-_LARGEST_ATTRIBUTE = 2**16
-"""Bytes: Keras splits longer lists, a damaged file may claim anything."""
-
 _COUNTER = re.compile(r"_\d+$")
 
 _CAFFE = re.compile(r"conv1_7x7_s2(_bn)?|conv\d+_\d+_(3x3|1x1_[a-z]+)(_bn)?")
@@ -42,8 +41,9 @@ def open_keras(path: Path, stack: contextlib.ExitStack) -> FileContent:
     """
     file = Hdf5File(path, stack)
     root = file.find("model_weights") or file.root
-    if not _names(root, "layer_names"):
-        new = "_layer_checkpoint_dependencies" in file.root or "layers" in file.root
+    if not _has(root, "layer_names"):
+        parts = ("layers", "_layer_checkpoint_dependencies")
+        new = any(file.find(part) is not None for part in parts)
         raise WeightsError(
             "holds weights alone, as Keras 3 saves them, without the layers' names"
             if new
@@ -57,16 +57,25 @@ def open_keras(path: Path, stack: contextlib.ExitStack) -> FileContent:
 
 
 def _tensors(file: Hdf5File, root: Any) -> dict[str, Entry]:
+    import h5py
+
+    layers: dict[str, list[tuple[str, str, str, Any]]] = {}
+    for path, found in file.walk(root):
+        if isinstance(found, h5py.Group) and _has(found, "weight_names"):
+            layers[path] = []
+        elif isinstance(found, h5py.Dataset):
+            # A layer's group may lie within another one's, as `bn` in Caffe's names.
+            owners = [path[: slash.start()] for slash in re.finditer("/", path)]
+            layer_name = next((owner for owner in reversed(owners) if owner in layers), None)
+            if layer_name is not None:
+                weight = path.removeprefix(f"{layer_name}/")
+                layers[layer_name].append((weight, *_split(weight), found))
     tensors: dict[str, Entry] = {}
-    for layer_name in _names(root, "layer_names"):
-        group = file.find(layer_name, root)
-        if group is None:
-            raise ValueError(f"layer {layer_name} is missing")
-        weights = [(weight, *_split(weight)) for weight in _names(group, "weight_names")]
+    for layer_name, weights in layers.items():
         group_layer = layer_name.replace("/", "_")
         # A group is one layer, or a model within the model.
-        is_layer = len({owner for _, owner, _ in weights}) == 1 and _CAFFE.fullmatch(group_layer)
-        for weight, owner, kind in weights:
+        is_layer = len({owner for _, owner, *_ in weights}) == 1 and _CAFFE.fullmatch(group_layer)
+        for weight, owner, kind, data in weights:
             layer = group_layer if is_layer else owner
             first = _COUNTER.sub("", layer)
             if not _CAFFE.fullmatch(layer) and _CAFFE.fullmatch(first):
@@ -78,9 +87,6 @@ def _tensors(file: Hdf5File, root: Any) -> dict[str, Entry]:
                     path=file.path,
                     remedy="save the network that you want alone",
                 )
-            data = file.find(weight, group)
-            if data is None:
-                raise ValueError(f"array {weight} is missing")
             read = functools.partial(file.read, data)
             tensors[name] = Entry(f"{layer_name}: {weight}", tuple(data.shape), read)
     return tensors
@@ -92,28 +98,6 @@ def _split(weight: str) -> tuple[str, str]:
     return owner.replace("/", "_"), _COUNTER.sub("", kind)
 
 
-def _names(group: Any, attribute: str) -> list[str]:
-    """A list of names, which Keras splits over several attributes if it is long."""
-    if attribute in group.attrs:
-        found = _attribute(group, attribute)
-    else:
-        found, part = [], 0
-        while f"{attribute}{part}" in group.attrs:
-            found += _attribute(group, f"{attribute}{part}")
-            part += 1
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in found]
-
-
-def _attribute(group: Any, name: str) -> list[Any]:
-    import h5py
-
-    attribute = group.attrs.get_id(name)
-    if 0 in attribute.shape:  # of a layer without weights, with any type
-        return []
-    if attribute.get_type().get_class() != h5py.h5t.STRING:
-        # Damage can make pointers of text, which HDF5 follows out of its memory.
-        raise ValueError(f"attribute {name} is no text")
-    size = math.prod(attribute.shape) * attribute.dtype.itemsize
-    if size > _LARGEST_ATTRIBUTE:
-        raise ValueError(f"attribute {name} claims {size} bytes")
-    return list(group.attrs[name])
+def _has(group: Any, attribute: str) -> bool:
+    """Whether a group has a list of names, which Keras splits if it is long."""
+    return attribute in group.attrs or f"{attribute}0" in group.attrs

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError, shortened
 from mtl_face.weights import other_families
-from mtl_face.weights.file_content import Entry, FileContent
+from mtl_face.weights.file_content import Entry, FileContent, reason
 
 Scheme = Literal["caffe", "torchvision", "ours"]
 
@@ -285,7 +285,7 @@ def _read(entry: Entry, path: Path) -> NDArray[np.float32]:
         raise
     except Exception as error:  # a damaged file fails in whatever its reader meets
         raise WeightsError(
-            f"{entry.shown} cannot be read: {str(error) or type(error).__name__}",
+            f"{entry.shown} cannot be read: {reason(error)}",
             path=path,
             remedy="copy or download the file again",
         ) from error

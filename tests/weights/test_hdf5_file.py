@@ -124,3 +124,13 @@ def test_arrays_of_gigabytes_in_kilobytes(path, network):
         del file["meta/normalization/averageImage"]
         file.create_dataset("meta/normalization/averageImage", (3, 2**32), "f8")
     assert "it claims more memory than a file of" in problem_of(path)
+
+
+def test_groups_without_end(path):
+    """A hard link may lead back to where it comes from."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"a"]
+        file["a/b"] = np.ones(1)
+        file["a/again"] = file["a"]
+        file["a/more"] = file["a"]
+    assert "it has groups within groups without end" in problem_of(path)

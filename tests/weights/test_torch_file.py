@@ -209,3 +209,12 @@ def test_no_object_runs_when_a_file_is_damaged(path, network):
         path.write_bytes(damaged)
         with contextlib.suppress(torch_file.WeightsError):
             load_small(path)
+
+
+def test_messages_do_not_show_a_file(path):
+    """What the reader of opcodes met has bytes of the file in it."""
+    path.write_bytes(b"(dp0\nF" + b"x" * 10_000 + b"\x1b[31m\n.")
+    problem = problem_of(path)
+    assert problem.startswith("is damaged or cut off: could not convert string to float")
+    assert len(problem) < 300
+    assert "\x1b" not in problem
