@@ -335,7 +335,7 @@ class TestProvenance:
         assert found == read_json(runs.child / "provenance.json")
         with Checkpoints(tmp_path / "run/checkpoints", keep=1, read_only=True) as checkpoints:
             for step in (checkpoints.newest(), checkpoints.best()):
-                assert checkpoints.read_metadata(step) == {"provenance": found}
+                assert checkpoints.read_metadata(step)["provenance"] == found
 
     @pytest.mark.slow
     def test_export_of_the_child_and_its_evaluation(self, runs, tmp_path, capsys):
