@@ -8,25 +8,21 @@ Older schemas are read. Schema 1 had neither `crop`, `provenance` nor `tensors`.
 card did not say which probability was scored: its formula is eq. 1, sigmoid(logit / temperature),
 whatever the network (`mtl_face.probabilities`), while the scores beside it were of `fitted`. Since
 schema 4 a card has its own hash.
-
-A card says all that the network reads of its settings. What an older one lacks, it lacks because
-there was no choice then: `_MEANT` says what its absence means. No default of this version fills it.
 """
 
 import dataclasses
 import hashlib
-import itertools
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mtl_face import probabilities
-from mtl_face.config import Config, ModelConfig, fields, to_dict, validate
+from mtl_face.config import Config, ModelConfig, to_dict
 from mtl_face.config.dotted import affects, flat
-from mtl_face.errors import ConfigError, WeightsError, shortened
-from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, TASKS, VA_LOG_VARIANCE
+from mtl_face.errors import WeightsError, shortened
+from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, VA_LOG_VARIANCE
+from mtl_face.weights import card_check
 from mtl_face.weights import provenance as provenance_lib
 
 SCHEMA = 4
@@ -41,61 +37,7 @@ KEY = "model_json"
 GIVE_AN_EXPORT = "give what `run.py export` wrote: its folder, or its model.safetensors"
 """Remedy where something else was given."""
 
-SETTINGS = (
-    *(name for name, _ in fields() if name.startswith("model.") and affects(name) == "network"),
-    "model.compute_dtype",
-    "uncertainty.kind",
-    "data.image_size",
-    "evaluation.probability",
-)
-"""Settings that predictions depend on: a card has each of them.
-
-With a new one comes a new schema, and a line in `_MEANT` for the older ones.
-"""
-
-_WITHOUT_CHOICE = {"model.va_variance": "shared", "evaluation.probability": probabilities.PAPER}
-
-_MEANT: Mapping[int, Mapping[str, Any]] = {1: _WITHOUT_CHOICE, 2: _WITHOUT_CHOICE}
-"""By schema: settings that did not exist yet, and the value that says what was done without."""
-
-_STATED_TWICE = (
-    (1, "input.size", "model.input_size"),
-    (1, "input.mean", "model.input_mean"),
-    (1, "input.std", "model.input_std"),
-    (1, "input.stored_size", "data.image_size"),
-    (3, "probability.definition", "evaluation.probability"),
-)
-"""What a card says in an entry of its own and in its settings: the schema since which it does."""
-
-_POSITIVE = "a positive number"
-
-_REQUIRED: tuple[tuple[int, str, type | tuple[type, ...] | str], ...] = (
-    (1, "tasks", dict),
-    (1, "temperatures", dict),
-    (1, "temperatures.va", _POSITIVE),
-    (1, "temperatures.au", _POSITIVE),
-    (1, "temperatures.expr", _POSITIVE),
-    (1, "input", dict),
-    (1, "input.size", int),
-    (1, "input.stored_size", int),
-    (1, "input.mean", list),
-    (1, "input.std", list),
-    (1, "config", dict),
-    (1, "config.model", dict),
-    (1, "step", int),
-    (1, "versions", dict),
-    (1, "weights_sha256", str),
-    (2, "crop", (dict, type(None))),
-    (2, "tensors", dict),
-    (2, "provenance", (dict, type(None))),
-    (3, "probability", dict),
-    (3, "probability.definition", str),
-    (3, "probability.divisors", dict),
-    (3, "probability.divisors.au", _POSITIVE),
-    (3, "probability.divisors.expr", _POSITIVE),
-    (4, "card_sha256", str),
-)
-"""What a card holds: the schema since which it does, name and type."""
+_MOST_PROBLEMS = 30
 
 _DEEPEST = 200
 """Objects and lists within each other; each ancestor of weights adds two to their provenance."""
@@ -191,7 +133,7 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
 
     Returns:
         The card, as of `SCHEMA`. One of an older schema has `read_from_schema`, None for what that
-        schema did not know, and each of `SETTINGS` as that schema meant it.
+        schema did not know, and each of `card_check.SETTINGS` as that schema meant it.
 
     Raises:
         ExportError: it is no card, has a newer schema, lacks something, says something twice and
@@ -220,10 +162,7 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
             + (f"mtl_face {made!s:.40} or newer" if made else "a newer mtl_face")
             + ", or read the arrays with NumPy alone (docs/export.md)",
         )
-    problems = _faults(value, schema) or [
-        *_label_differences(value),
-        *_settings_faults(value, schema),
-    ]
+    problems = card_check.problems(value, schema)
     if not problems and schema >= 4 and value["card_sha256"] != found:
         problems = ["it was changed after it was written, as its hash shows"]
     if problems:
@@ -286,111 +225,3 @@ def _depth(value: Any) -> int:
         ]
         depth += 1
     return depth
-
-
-def _entry(values: Any, name: str) -> Any:
-    """The entry of a dotted name; `_ABSENT` if there is none."""
-    for part in name.split("."):
-        values = values.get(part, _ABSENT) if isinstance(values, Mapping) else _ABSENT
-    return values
-
-
-def _faults(card: Mapping[str, Any], schema: int) -> list[str]:
-    lines = []
-    for since, name, kind in _REQUIRED:
-        value = _entry(card, name)
-        if schema < since:
-            continue
-        if value is _ABSENT:
-            lines.append(f"it has no {name}")
-        elif isinstance(kind, str):
-            if not _is_positive(value):
-                lines.append(f"{name} is {value!r:.40}, not {kind}")
-        elif not isinstance(value, kind) or isinstance(value, bool):
-            lines.append(f"{name} is of type {type(value).__name__}")
-    if lines:
-        return lines
-    for name, entry in (card.get("tensors") or {}).items():
-        sound = (
-            isinstance(entry, Mapping)
-            and isinstance(entry.get("dtype"), str)
-            and isinstance(entry.get("shape"), list)
-            and all(isinstance(side, int) for side in entry["shape"])
-        )
-        if not sound:
-            lines.append(f"tensors: {name:.100} has no shape and dtype")
-    return lines
-
-
-def _is_positive(value: Any) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return 0 < value <= sys.float_info.max
-
-
-_ABSENT = object()
-
-_MOST_PROBLEMS = 30
-
-
-def _settings_faults(card: dict[str, Any], schema: int) -> list[str]:
-    """What is wrong with the settings of a card; puts in those that its schema did not have."""
-    config = card["config"]
-    for name, meant in _MEANT.get(schema, {}).items():
-        section, _, leaf = name.rpartition(".")
-        inside = config.setdefault(section, {})
-        if isinstance(inside, dict):
-            inside.setdefault(leaf, meant)
-    lines = [f"it has no config.{name}" for name in SETTINGS if _entry(config, name) is _ABSENT]
-    if lines:
-        return lines
-    read: dict[str, Any] = {}
-    for name in SETTINGS:
-        *sections, leaf = name.split(".")
-        inside = read
-        for section in sections:
-            inside = inside.setdefault(section, {})
-        inside[leaf] = _entry(config, name)
-    try:
-        checked = flat(validate(read, reads_data=False))
-    except ConfigError as error:
-        return [f"in its config, {error.problem:.150}"]
-    lines = [
-        f"{name} is {_entry(card, name)!r:.60}, and config.{setting} is {checked[setting]!r:.60}"
-        for since, name, setting in _STATED_TWICE
-        if schema >= since and _entry(card, name) != checked[setting]
-    ]
-    if not lines and schema >= 3:
-        expected = probabilities.divisors(
-            checked["uncertainty.kind"], card["temperatures"], checked["evaluation.probability"]
-        )
-        if card["probability"]["divisors"] != expected:
-            lines.append(f"probability.divisors are not {expected}, as its settings make them")
-    return lines
-
-
-def _label_differences(card: Mapping[str, Any]) -> list[str]:
-    """How the outputs differ from this version's, in names, number, order and range."""
-    found, lines = card["tasks"], []
-    for task in sorted(found.keys() - set(TASKS)):
-        lines.append(f"task {task:.40}: this version knows no such task")
-    for task in TASKS:
-        if task not in found:
-            lines.append(f"task {task}: the export has no such task")
-            continue
-        part = found[task] if isinstance(found[task], Mapping) else {}
-        outputs = part.get("outputs")
-        if not isinstance(outputs, list) or not all(isinstance(name, str) for name in outputs):
-            lines.append(f"task {task}: the export does not name its outputs")
-            continue
-        pairs = itertools.zip_longest(outputs, OUTPUT_NAMES[task], fillvalue="absent")
-        lines += [
-            f"task {task}: output {place} is {theirs:.40} in the export, {ours} here"
-            for place, (theirs, ours) in enumerate(pairs)
-            if theirs != ours
-        ]
-        if task == "va" and part.get("range") != [-1.0, 1.0]:
-            lines.append(
-                f"task va: the export's range is {part.get('range')!r:.40}, here it is [-1, 1]"
-            )
-    return lines

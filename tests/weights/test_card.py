@@ -18,7 +18,7 @@ from mtl_face import config as config_lib
 from mtl_face.errors import UserError, WeightsError
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 from mtl_face.weights import card as cards
-from mtl_face.weights import exported, provenance
+from mtl_face.weights import card_check, exported, provenance
 from mtl_face.weights.card import ExportError
 
 PATH = Path("/exports/model.json")
@@ -74,7 +74,7 @@ def test_older_schema_is_brought_up_to_date():
 
 
 @pytest.mark.parametrize("schema", [1, 2, 3, 4])
-@pytest.mark.parametrize("name", cards.SETTINGS)
+@pytest.mark.parametrize("name", card_check.SETTINGS)
 def test_no_setting_of_the_network_is_guessed(monkeypatch, schema, name):
     """What a schema always had is not filled in; what it could not have means what was done."""
     card = schema_1_card("0" * 64) if schema == 1 else json.loads(card_text(schema=schema))
@@ -96,7 +96,7 @@ def test_no_setting_of_the_network_is_guessed(monkeypatch, schema, name):
 
 def test_the_settings_of_this_schema():
     """A setting more, of the network, needs a new schema and what its absence meant until then."""
-    assert (cards.SCHEMA, sorted(cards.SETTINGS)) == (
+    assert (cards.SCHEMA, sorted(card_check.SETTINGS)) == (
         4,
         [
             "data.image_size",
@@ -232,6 +232,30 @@ def test_tensors_without_shape():
     assert "params/x has no shape" in problem_of(card_text(tensors={"params/x": [3]}))
 
 
+CHOSEN = {"criterion": "score", "looks": 3, "step": 4, "score": 0.5, "last_step": 6} | {
+    "last_score": 0.4
+}
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        (3, "training is of type int"),
+        ({"labels": 3}, "training.labels are not counts"),
+        ({"labels": {"va": "many"}}, "training.labels are not counts"),
+        ({"labels": {"per_au": {"au1": None}}}, "training.labels are not counts"),
+        ({"selection": 3}, "training.selection does not say"),
+        ({"selection": CHOSEN | {"score": 10**400}}, "training.selection does not say"),
+        ({"selection": {"criterion": "score"}}, "training.selection does not say"),
+    ],
+)
+def test_unsound_record_of_the_training(training, words):
+    assert words in problem_of(card_text(training=training))
+    sound = {"labels": {"va": 0, "per_au": {"au1": 2}}, "selection": CHOSEN}
+    for record in (None, {}, sound, {"labels": None, "selection": None}):
+        assert cards.parse(card_text(training=record), PATH)["training"] == record
+
+
 def test_unsound_provenance():
     unsound = make_card()["provenance"] | {"aff_wild2_pretrained": None}
     with pytest.raises(WeightsError, match="aff_wild2_pretrained is None"):
@@ -307,7 +331,7 @@ def places(value, path=()):
 
 
 CARDS = [
-    json.loads(card_text()),
+    json.loads(card_text(training={"labels": {"va": 0}, "selection": CHOSEN})),
     json.loads(card_text(schema=3)),
     schema_1_card("0" * 64),
 ]
