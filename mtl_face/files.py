@@ -61,6 +61,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        _to_disk(temporary)
         # mkstemp makes files private; the result gets the permissions of any other new file.
         umask = os.umask(0)
         os.umask(umask)
@@ -71,6 +72,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise unwritable(target, error) from error
         raise
+
+
+def _to_disk(path: Path) -> None:
+    """Returns when the disk has a file: else the rename may survive a power cut, and not the bytes.
+
+    Network file systems report a full disk here.
+    """
+    with path.open("rb") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that cannot say
+                raise
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import csv
 import errno
+import os
 import tempfile
 
 import pytest
@@ -64,6 +65,34 @@ def test_a_disk_that_refuses_is_the_users_error(tmp_path):
     with pytest.raises(WorkdirError, match=r"result\.txt: cannot be written \(No space left"):
         write_too_much()
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EINVAL, None])
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch, code):
+    """EINVAL: of a file system that cannot say."""
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+    seen = []
+
+    def fsync(descriptor):
+        seen.append((os.fstat(descriptor).st_size, path.read_text()))
+        if code is not None:
+            raise OSError(code, "")
+
+    def write():
+        with replacing(path) as temporary:
+            temporary.write_text("newer")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    refused = code in (errno.ENOSPC, errno.EIO)
+    if refused:
+        with pytest.raises(WorkdirError, match="cannot be written"):
+            write()
+    else:
+        write()
+    assert seen == [(5, "old")]
+    assert path.read_text() == ("old" if refused else "newer")
     assert list(tmp_path.iterdir()) == [path]
 
 
