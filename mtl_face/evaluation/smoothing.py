@@ -224,8 +224,8 @@ _NODES = 18
 _DIRECT = 24
 """Up to this many neighbours within reach on one side are added one by one."""
 
-_COLUMNS_AT_ONCE = 8
-"""Bounds the memory of the values at nodes."""
+_MOST_GAPS = 4
+"""Up to this many places a sample, gaps are filled with zeros."""
 
 
 def axis_positions(
@@ -333,40 +333,67 @@ def _interpolated_sums(position_N: NDArray[np.int64], std: float) -> Means:
     their box, boxes act on boxes, and each sample reads the outcome off the nodes of its own. Only
     boxes with samples exist, so this is linear in N.
     """
-    num_samples = len(position_N)
     width = max(1, round(2.0 * std))
-    box_N = position_N // width
-    box_K, index_N = np.unique(box_N, return_inverse=True)
+    box_K, index_N = np.unique(position_N // width, return_inverse=True)
     num_boxes = len(box_K)
     node_P = chebyshev.chebpts1(_NODES)
-    # polynomials that are 1 at one node and 0 at the others, at each sample
-    basis_NP = chebyshev.chebvander(2.0 * (position_N % width) / width - 1.0, _NODES - 1)
-    basis_NP = basis_NP @ np.linalg.inv(chebyshev.chebvander(node_P, _NODES - 1))
-    column_NP = index_N[:, None] + num_boxes * np.arange(_NODES)
-    gather = scipy.sparse.csr_array(
-        (basis_NP.ravel(), column_NP.ravel(), _NODES * np.arange(num_samples + 1)),
-        shape=(num_samples, _NODES * num_boxes),
-    )
+    gather, spread = _between_samples_and_nodes(index_N, position_N % width, width, node_P)
     steps = []
     farthest = math.ceil(_REACH * std / width)
     for away in range(-farthest, farthest + 1):
         other_K = np.searchsorted(box_K, box_K + away)
         # index num_boxes stands for an empty box
         other_K[box_K[np.minimum(other_K, num_boxes - 1)] != box_K + away] = num_boxes
-        distance_PP = width * (away + (node_P[None, :] - node_P[:, None]) / 2.0)
+        distance_PP = width * (away + (node_P[:, None] - node_P[None, :]) / 2.0)
         steps.append((other_K, np.exp(-0.5 * (distance_PP / std) ** 2)))
 
     def sums(value_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        sums_NC = np.empty(value_NC.shape)
-        for begin in range(0, value_NC.shape[1], _COLUMNS_AT_ONCE):
-            some_NC = value_NC[:, begin : begin + _COLUMNS_AT_ONCE]
-            num_columns = some_NC.shape[1]
-            source_PKC = np.zeros((_NODES, num_boxes + 1, num_columns))
-            source_PKC[:, :num_boxes] = (gather.T @ some_NC).reshape(_NODES, num_boxes, num_columns)
-            target = np.zeros((_NODES, num_boxes * num_columns))
+        sums_NC = np.empty(value_NC.shape, order="F")
+        source_KP = np.zeros((num_boxes + 1, _NODES))
+        for value_N, sum_N in zip(value_NC.T, sums_NC.T, strict=True):
+            source_KP[:-1] = gather(value_N)
+            target_KP = np.zeros((num_boxes, _NODES))
             for other_K, weight_PP in steps:
-                target += weight_PP @ source_PKC.take(other_K, axis=1).reshape(_NODES, -1)
-            sums_NC[:, begin : begin + _COLUMNS_AT_ONCE] = gather @ target.reshape(-1, num_columns)
+                target_KP += source_KP.take(other_K, axis=0) @ weight_PP
+            sum_N[:] = spread(target_KP)
         return sums_NC
 
     return sums
+
+
+def _between_samples_and_nodes(
+    box_N: NDArray[np.int64],
+    offset_N: NDArray[np.int64],
+    width: int,
+    node_P: NDArray[np.float64],
+) -> tuple[Means, Means]:
+    """Functions from values of samples [N] to sums at the nodes of boxes [K, P], and back.
+
+    `offset_N` are places within the boxes, which are `width` long.
+    """
+    num_boxes = int(box_N[-1]) + 1
+    coefficients_PP = np.linalg.inv(chebyshev.chebvander(node_P, _NODES - 1))
+
+    def basis(offset: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Polynomials that are 1 at one node and 0 at the others, [..., P]."""
+        return chebyshev.chebvander(2.0 * offset / width - 1.0, _NODES - 1) @ coefficients_PP
+
+    if num_boxes * width <= _MOST_GAPS * len(box_N):  # frame after frame: a product of matrices
+        basis_WP = basis(np.arange(width))
+        place_N = box_N * width + offset_N
+
+        def gather(value_N: NDArray[np.float64]) -> NDArray[np.float64]:
+            value = np.zeros(num_boxes * width)
+            value[place_N] = value_N
+            return value.reshape(num_boxes, width) @ basis_WP
+
+        return gather, lambda value_KP: (value_KP @ basis_WP.T).ravel()[place_N]
+    column_NP = box_N[:, None] * _NODES + np.arange(_NODES)
+    at_nodes = scipy.sparse.csr_array(
+        (basis(offset_N).ravel(), column_NP.ravel(), _NODES * np.arange(len(box_N) + 1)),
+        shape=(len(box_N), _NODES * num_boxes),
+    )
+    return (
+        lambda value_N: (at_nodes.T @ value_N).reshape(num_boxes, _NODES),
+        lambda value_KP: at_nodes @ value_KP.ravel(),
+    )
