@@ -1,20 +1,26 @@
 """Batches for training and evaluation: indices -> image files -> uint8 crops, with their labels.
 
 Labels stay in NumPy. Images are delivered as stored bytes of RGB; every augmentation and scaling to
-floats happens on the device.
+floats happens on the device. TensorFlow decodes them; where it is not installed, Pillow does, which
+gives the same pixels but for rounding of those that are resized.
 
 Dimension letters: N rows, B global batch, b batch of one process, S image size in pixels.
 """
 
+import collections
 import dataclasses
+import functools
+import importlib.util
+import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 
-from data_pipeline import decoding, order
+from data_pipeline import images, order
 from data_pipeline.batch import Batch, IndexedImages, gather_images, to_devices, with_labels
 from data_pipeline.records import Records
 from mtl_face.errors import ConfigError
@@ -159,6 +165,15 @@ def _with_images(
     upright = isinstance(source, Upright)
     if isinstance(source, Upright):
         source = source.encoded
+    if importlib.util.find_spec("tensorflow") is None:
+        if source is not None:
+            raise ConfigError(
+                "shards are read by TensorFlow, which is not installed",
+                remedy="set data.shards=None, or install all of the package (docs/install.md)",
+            )
+        return _decoded_by_pillow(table, indices, image_size, upright=upright)
+    from data_pipeline import decoding
+
     if source is None:
         encoded = decoding.from_files(table)
     elif len(source) == len(table):
@@ -168,3 +183,30 @@ def _with_images(
     return decoding.decoded(
         encoded, indices, local_size=local_size, image_size=image_size, upright=upright
     )
+
+
+def _decoded_by_pillow(
+    table: FrameTable, indices: Iterator[order.Indices], image_size: int, *, upright: bool
+) -> IndexedImages:
+    """As `decoding.decoded`, from the files, the next batch read while one is in use."""
+    read = functools.partial(images.read_image, size=image_size, upright=upright)
+    paths = table.paths()
+    black = np.zeros((image_size, image_size, 3), np.uint8)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        underway: collections.deque = collections.deque()
+        for index_b in indices:
+            reading = [
+                None if row == order.PADDING else pool.submit(read, paths[row])
+                for row in index_b.tolist()
+            ]
+            underway.append((index_b, reading))
+            if len(underway) > 1:
+                yield _when_read(*underway.popleft(), black)
+        while underway:
+            yield _when_read(*underway.popleft(), black)
+
+
+def _when_read(
+    index_b: order.Indices, reading: list[Future | None], black: npt.NDArray[np.uint8]
+) -> tuple[order.Indices, npt.NDArray[np.uint8]]:
+    return index_b, np.stack([black if image is None else image.result() for image in reading])

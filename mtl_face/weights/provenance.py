@@ -37,7 +37,10 @@ DATA_SETS = {
 }
 """Names of the data sets that a kind of data stands for; other kinds name themselves."""
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-cpu")
+_PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
+    *("tensorflow-cpu", "tensorflow"),
+)
 
 _STATIC_SUBSET = re.compile(r"(?<![a-z0-9])s[-_ ]?aff[-_ ]?wild[-_ ]?2", re.IGNORECASE)
 _AFF_WILD2 = re.compile(r"aff[-_ ]?wild[-_ ]?(2|ii)", re.IGNORECASE)

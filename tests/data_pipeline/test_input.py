@@ -1,3 +1,4 @@
+import importlib.util
 import io
 import itertools
 import pathlib
@@ -89,6 +90,22 @@ def assert_rows(batch, table, rows):
     for image, row in zip(batch["image"], rows, strict=True):
         difference = image.astype(int) - images.read_image(paths[row], SIZE)
         assert np.abs(difference).max() <= 1  # rounding of the resized one; else equal
+
+
+def test_pillow_in_place_of_tensorflow(table, tmp_path, monkeypatch):
+    """Where TensorFlow is not installed: the same rows and padding, pixels but for rounding."""
+    by_tensorflow = list(input.eval_batches(table, batch_size=4, image_size=SIZE))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    by_pillow = list(input.eval_batches(table, batch_size=4, image_size=SIZE))
+    assert len(by_pillow) == len(by_tensorflow)
+    for one, other in zip(by_pillow, by_tensorflow, strict=True):
+        np.testing.assert_array_equal(one["index"], other["index"])
+        assert one["image"].dtype == np.uint8
+        assert np.abs(one["image"].astype(int) - other["image"]).max() <= 1
+    broken, path = broken_copy(table, tmp_path, 5, b"no image")
+    with pytest.raises(ImageError) as error:
+        list(input.eval_batches(broken, batch_size=4, image_size=SIZE))
+    assert error.value.path == path
 
 
 @pytest.mark.parametrize("decodes_first", [False, True])
