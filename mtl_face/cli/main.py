@@ -5,11 +5,12 @@ import contextlib
 import difflib
 import functools
 import importlib
+import importlib.util
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def _run(arguments: Sequence[str]) -> int:
             )
         if not environment.has_accelerator():
             environment.keep_freed_memory()
-        return _command(options.command).run(settings, options)
+        with _needing_all_packages(options.command):
+            return _command(options.command).run(settings, options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -114,6 +116,22 @@ def _run(arguments: Sequence[str]) -> int:
     except SystemExit:  # of the parser, which ignores that its help text cannot be written
         sys.stdout.flush()
         raise
+
+
+@contextlib.contextmanager
+def _needing_all_packages(command: str) -> Iterator[None]:
+    """Names the package that is missing where only those of prediction were installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name in ("", "mtl_face", "data_pipeline") or importlib.util.find_spec(name):
+            raise
+        raise UserError(
+            f"{command} needs {name}, which is not installed",
+            remedy="python -m pip install mtl_face (in a clone: python -m pip install -e .) "
+            "installs all that training and evaluation need",
+        ) from error
 
 
 def _is_installed() -> bool:

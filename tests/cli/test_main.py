@@ -306,3 +306,14 @@ def test_closed_streams_are_no_mistake(closed, folder):
     command = f"exec {sys.executable} {ROOT / 'run.py'} {' '.join(EVALUATE)} {closed}"
     result = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch, capsys):
+    def fail(config, options):
+        import no_such_package.part  # noqa: F401
+
+    monkeypatch.setattr("mtl_face.cli.settings.run", fail)
+    assert main.main(["settings"]) == 2
+    error = capsys.readouterr().err
+    assert "settings needs no_such_package, which is not installed" in error
+    assert "pip install" in error
