@@ -192,8 +192,13 @@ def _decoded_by_pillow(
     read = functools.partial(images.read_image, size=image_size, upright=upright)
     paths = table.paths()
     black = np.zeros((image_size, image_size, 3), np.uint8)
+    underway: collections.deque[tuple[order.Indices, list[Future | None]]] = collections.deque()
+
+    def oldest() -> tuple[order.Indices, npt.NDArray[np.uint8]]:
+        index_b, reading = underway.popleft()
+        return index_b, np.stack([black if one is None else one.result() for one in reading])
+
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        underway: collections.deque = collections.deque()
         for index_b in indices:
             reading = [
                 None if row == order.PADDING else pool.submit(read, paths[row])
@@ -201,12 +206,6 @@ def _decoded_by_pillow(
             ]
             underway.append((index_b, reading))
             if len(underway) > 1:
-                yield _when_read(*underway.popleft(), black)
+                yield oldest()
         while underway:
-            yield _when_read(*underway.popleft(), black)
-
-
-def _when_read(
-    index_b: order.Indices, reading: list[Future | None], black: npt.NDArray[np.uint8]
-) -> tuple[order.Indices, npt.NDArray[np.uint8]]:
-    return index_b, np.stack([black if image is None else image.result() for image in reading])
+            yield oldest()
