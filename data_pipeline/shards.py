@@ -163,7 +163,8 @@ def write(
     target = Path(folder).absolute() / records.NAME / name / str(FaceFrames.VERSION)
     if target.exists():
         raise ConfigError(
-            f"{target} exists already", remedy="delete it, or give another folder for the shards"
+            f"{target} exists already",
+            remedy="give another folder for the shards, or move this one away",
         )
     files.make_folder(folder)
     tfds.disable_progress_bar()

@@ -275,7 +275,7 @@ class Checkpoints:
         return WorkdirError(
             f"{what} cannot be read: {files.first_words(error)}",
             path=self._directory / str(step),
-            remedy="delete that folder to go on from an older checkpoint if there is one, "
+            remedy="move that folder away to go on from an older checkpoint if there is one, "
             "or start in another workdir",
         )
 
