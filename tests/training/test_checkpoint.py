@@ -226,7 +226,7 @@ def test_damaged_newest_step(saved, damage, read_only):
     assert error.path == str(saved / "12")
     assert error.problem.startswith("the checkpoint cannot be read: ")
     assert len(error.problem) < 500
-    assert "delete that folder" in error.remedy
+    assert "move that folder away" in error.remedy
     assert steps_in(saved) == [5, 12]  # nothing is deleted for the user
 
     shutil.rmtree(saved / "12")  # the remedy
