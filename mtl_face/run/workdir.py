@@ -32,6 +32,7 @@ HISTORY = "history.jsonl"
 EVALUATION = "evaluation"
 CALIBRATION = "calibration.json"
 _CONFIG = "config.json"
+_CARD = "model.json"
 _LOCK = "training.lock"
 
 TRAIN = "train first: mtl_face.train, or run.py train with the same --config and --workdir"
@@ -67,6 +68,7 @@ def open_for_training(
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not has_checkpoint(workdir):
+            _require_free(workdir)
             files.write_json(workdir / _CONFIG, config_lib.to_dict(config))
             return workdir
         saved, lost = _settings(workdir)
@@ -78,6 +80,22 @@ def open_for_training(
     except OSError as error:
         raise files.unwritable(workdir, error) from error
     return workdir
+
+
+def _require_free(workdir: Path) -> None:
+    """Refuses a folder that holds an export, or settings of another program; WorkdirError."""
+    what = "an export" if (workdir / _CARD).exists() else None
+    if (workdir / _CONFIG).exists():
+        remedy = "give another --workdir, or move that file away"
+        if (
+            not {"data", "model", "training"}
+            <= files.read_json(workdir / _CONFIG, remedy=remedy).keys()
+        ):
+            what = f"a {_CONFIG} that is not of a run"
+    if what is not None:
+        raise WorkdirError(
+            f"holds {what}, and no run", path=workdir, remedy="give another folder (--workdir)"
+        )
 
 
 def evaluation_folder(split: str, data: str | Path | None) -> str:
@@ -177,7 +195,7 @@ def existing(path: str | Path) -> Path:
     if not str(path):
         raise WorkdirError("the path of the model is empty", remedy="name a run or an export")
     path = Path(path).expanduser()
-    if path.is_file() or is_run(path) or (path / "model.json").is_file():
+    if path.is_file() or is_run(path) or (path / _CARD).is_file():
         return path
     raise WorkdirError(
         "holds no run, and no export either" if path.exists() else "does not exist",

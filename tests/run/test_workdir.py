@@ -31,6 +31,22 @@ def test_workdir_below_a_file(experiment, capsys):
     assert_is_users_error(result, experiment.folder / "file" / "run", "Not a directory")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.json", "{}", "holds an export, and no run"),
+        ("config.json", '{"theirs": 1}', "holds a config.json that is not of a run"),
+        ("config.json", "[", "config.json"),
+    ],
+)
+def test_a_folder_of_something_else(experiment, capsys, name, content, words):
+    """Nothing is written over, nor taken away afterwards."""
+    experiment.workdir.mkdir()
+    (experiment.workdir / name).write_text(content)
+    assert_is_users_error(experiment.run(capsys, "train"), words, "--workdir")
+    assert {path.name: path.read_text() for path in experiment.workdir.iterdir()} == {name: content}
+
+
 def test_another_training_is_under_way(experiment, capsys):
     """Nothing of it is touched, not even by a command whose settings fit."""
     with workdirs.locked(experiment.workdir, print):
