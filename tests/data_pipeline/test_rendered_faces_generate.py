@@ -245,7 +245,7 @@ def test_ensure_says_what_differs(dataset, monkeypatch):
 def test_other_folders_are_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     for function in (generate, ensure):
-        with pytest.raises(WorkdirError, match="not an empty folder"):
+        with pytest.raises(WorkdirError, match="holds other files"):
             function(tmp_path, **ARGUMENTS)
     assert (tmp_path / "mine.txt").read_text() == "keep"
     (tmp_path / "dataset.json").write_text("{")
