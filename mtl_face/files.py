@@ -43,15 +43,20 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     else.
 
     Args:
-        path: the file to write or to replace.
+        path: the file to write or to replace; of a link, what it leads to.
 
     Yields:
         The path to write to, in the same folder.
 
     Raises:
-        WorkdirError: the folder or the file cannot be written, as on a full disk.
+        WorkdirError: the folder or the file cannot be written, as on a full disk, or `path` is a
+            device or a pipe.
     """
-    target = _no_folder(path)
+    target = _no_folder(os.path.realpath(path) if os.path.islink(path) else path)
+    if target.exists() and not target.is_file():
+        raise WorkdirError(
+            "is a device or a pipe, not a file", path=path, remedy="name a file to write"
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

@@ -20,6 +20,7 @@ from mtl_face.files import (
     unreadable,
     unwritable,
     write_csv,
+    write_text,
 )
 
 
@@ -45,6 +46,24 @@ def test_the_file_is_replaced_at_the_end_of_the_block(tmp_path):
         assert not path.exists()
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_link_leads_to_the_file(tmp_path):
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to("target")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "new"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_is_not_replaced(tmp_path, linked):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    path = tmp_path / ("link" if linked else "pipe")
+    with pytest.raises(WorkdirError, match="device or a pipe"):
+        write_text(path, "new")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link", "pipe"]
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path):

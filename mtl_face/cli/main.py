@@ -93,6 +93,7 @@ def _run(arguments: Sequence[str]) -> int:
         parser = _parser()
         _check_flags(parser, words)
         options = parser.parse_args(words)
+        _check_output(options)
         settings = _load_config(options, overrides)
         if settings is not None and getattr(options, "skip_bad_rows", False):
             settings = flags.with_bad_rows_skipped(settings)
@@ -274,6 +275,22 @@ def _check_flags(parser: argparse.ArgumentParser, words: list[str]) -> None:
             near = difflib.get_close_matches(flag, known, n=1)
             hint = f": did you mean {near[0]}?" if near else ""
             command.error(f"there is no flag {flag}{hint}")
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    """Refuses to write over what the command reads; ConfigError."""
+    output = getattr(options, "output", None)
+    if output is None or not Path(output).expanduser().is_file():
+        return
+    for name, value in vars(options).items():
+        for path in value if isinstance(value, list) else [value]:
+            if name == "output" or not isinstance(path, Path) or not path.expanduser().exists():
+                continue
+            if path.expanduser().samefile(Path(output).expanduser()):
+                raise ConfigError(
+                    f"--output={output} is the file that --{name} reads",
+                    remedy="give another file as --output",
+                )
 
 
 def _load_config(options: argparse.Namespace, overrides: list[str]) -> config_lib.Config | None:

@@ -38,6 +38,7 @@ RECORDS = "records"
 RECORD_VERSION = 2
 
 HIDDEN, LINKED, SPECIAL = "hidden", "links to folders", "pipes and devices"
+OUTPUTS = "folders of crops that this command made"
 """What is left aside for another reason than its ending."""
 
 _UNFIT = re.compile(r"[^\w.-]+")
@@ -210,6 +211,10 @@ def _walk(folder: Path, found: Found) -> Iterator[Path]:
         found.closed.append(ImageError(problem, path=error.filename, remedy=remedy))
 
     for place, folders, names in os.walk(folder, onerror=note):
+        if SPECIFICATION in names and CROPS in folders:
+            found.left_aside[OUTPUTS] += 1
+            folders.clear()
+            continue
         hidden = {name for name in (*folders, *names) if name.startswith(".")}
         links = {name for name in folders if os.path.islink(os.path.join(place, name))} - hidden
         found.left_aside.update([HIDDEN] * len(hidden) + [LINKED] * len(links))

@@ -22,7 +22,7 @@ from mtl_face.evaluation.calibration import Calibration, CalibrationError
 from mtl_face.evaluation.calibration_fit import Search
 from mtl_face.evaluation.joining import asked_rows
 from mtl_face.evaluation.smoothing import Scale, Smoothing, smooth
-from mtl_face.files import sha256, write_json
+from mtl_face.files import read_json, sha256, write_json
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import EPISTEMIC_FIELDS, FrameTable, PredictionError, PredictionTable
@@ -287,13 +287,19 @@ def labelled_workdir(config: "Config", workdir: Path, say: Say) -> Labelled:
     return Labelled(path, prediction_files.read(path), str(labels), truth)
 
 
+_NEW_FILE = "give a new file as --output: this one is not written over"
+
+
 def calibrate(source: Labelled, search: Search, output: Path, say: Say) -> Calibration:
     """Fits a calibration on validation predictions, and writes it.
 
     Raises:
         PredictionError: the predictions do not fit the labels.
         CalibrationError: they were calibrated before, or are of too few videos.
+        WorkdirError: `output` is another file that exists, or cannot be written.
     """
+    if output.exists() and "temperatures" not in read_json(output, remedy=_NEW_FILE):
+        raise WorkdirError("holds no calibration", path=output, remedy=_NEW_FILE)
     path, table = source.predictions, source.table
     say(f"{path}: {len(table)} rows; {source.labels}: {len(source.truth)} rows of labels")
     if smoothed := table.metadata.get("smoothing"):

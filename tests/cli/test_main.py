@@ -317,3 +317,14 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "settings needs no_such_package, which is not installed" in error
     assert "pip install" in error
+
+
+@pytest.mark.parametrize("same", ["--predictions", "--test_list"])
+def test_what_is_read_is_not_written_over(same, folder, capsys):
+    path = folder / "input.txt"
+    path.write_text("mine")
+    words = {"--predictions": "a.parquet", "--test_list": "list.txt", same: str(path)}
+    arguments = ["submit", "--edition=abaw7_mtl", f"--output={path}"]
+    assert main.main([*arguments, *(f"{name}={value}" for name, value in words.items())]) == 2
+    assert f"is the file that {same} reads" in capsys.readouterr().err
+    assert path.read_text() == "mine"

@@ -43,6 +43,17 @@ def test_what_is_at_a_path(tmp_path):
     assert (only.name, only.text(), only.photos) == ("b", "b.MP4", ())
 
 
+def test_crops_of_an_earlier_call_are_no_photos(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    layout.open_output(tmp_path / "out")
+    crop = tmp_path / "out" / layout.CROPS / "a.jpg" / "00001.jpg"
+    crop.parent.mkdir()
+    crop.write_bytes(b"")
+    found = find_sources(tmp_path)
+    assert [source.photos for source in found.sources] == [(tmp_path / "a.jpg",)]
+    assert found.left_aside_in_words() == ["left aside: folders of crops that this command made 1"]
+
+
 def test_what_is_left_aside_is_counted_by_its_ending(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "_readable", lambda: ("JPEG", "PNG"))
     make(tmp_path, "1.heic", "2.HEIC", "sub/3.heic", "a.cr2", "b.cr2", "notes.txt", "README")

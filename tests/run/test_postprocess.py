@@ -11,6 +11,7 @@ import pytest
 from evaluation_tables import make_labels, make_predictions
 
 from mtl_face.cli import main
+from mtl_face.errors import WorkdirError
 from mtl_face.evaluation.calibration import CalibrationError
 from mtl_face.evaluation.calibration_fit import Search
 from mtl_face.evaluation.prediction_files import read, write
@@ -83,6 +84,15 @@ def test_from_predictions_to_a_calibrated_score(files, capsys):
     status, said = run(capsys, *score, f"--predictions={smoothed}")
     assert status == 2
     assert "calibration.json: the calibration was fitted on predictions with smoothing" in said
+
+
+def test_another_file_is_not_written_over_by_a_calibration(files):
+    source = postprocess.labelled_files(files / "a.parquet", files / "truth.txt", say=print)
+    settings = files / "config.json"
+    settings.write_text('{"seed": 1}')
+    with pytest.raises(WorkdirError, match="holds no calibration"):
+        postprocess.calibrate(source, Search(num_folds=2), settings, print)
+    assert settings.read_text() == '{"seed": 1}'
 
 
 def test_a_calibration_brings_its_own_smoothing(files):
