@@ -198,9 +198,12 @@ def require_root(root: str | os.PathLike[str]) -> None:
     """Raises ImageError where an image folder does not exist."""
     if not os.path.isdir(root):
         raise ImageError(
-            "the image folder does not exist",
+            "is a file, not the folder of images"
+            if os.path.exists(root)
+            else "the image folder does not exist",
             path=root,
-            remedy="set the image root to the folder that holds one folder a video",
+            remedy="set data.image_folder (in predict: --images) to the folder, below data.root, "
+            "from which the paths of the labels start: data.image_folder=. is data.root itself",
         )
 
 

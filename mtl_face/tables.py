@@ -657,7 +657,7 @@ class PredictionTable:
         if has_logits:
             silent = self.untrained
             left = [self.values(task) for task in TASKS if task not in silent]
-            bad_NC = ~np.isfinite(np.column_stack(left))
+            bad_NC = ~np.isfinite(np.column_stack([np.zeros(len(self)), *left]))
         self._refuse(bad_NC, "are not finite", "use a checkpoint from before training diverged")
         if (std_N2 := self.va_std) is not None and VA not in self.untrained:
             self._refuse(

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_pipeline import formats, images, mixture, order, records, sampling
 from data_pipeline.formats.user_files import BadRow
 from mtl_face import files
@@ -316,6 +318,11 @@ def load_split(data: DataSetConfig, split: str, say: Say, keep: Keep = keep_none
             evaluated(data), split, root=root, say=lambda line: say(f"{split}: {line}"), keep=keep
         )
     say(f"{split}: {describe_counts(table.counts())}")
+    half = int((np.isnan(table.valence) != np.isnan(table.arousal)).sum())
+    if half:
+        say(
+            f"{split}: {half:,} rows have one of valence and arousal alone, which is no label of va"
+        )
     return table
 
 

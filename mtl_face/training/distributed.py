@@ -65,9 +65,15 @@ def find_place(
     if None in given:
         names = [kind.name for kind in clusters.ClusterEnv._cluster_types if _is_present(kind)]
         launcher = _LAUNCHERS.get(names[0], names[0]) if names else None
-        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-            coordinator, num_processes, process_id, None, None, max(1, round(timeout_seconds))
-        )
+        try:
+            found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+                coordinator, num_processes, process_id, None, None, max(1, round(timeout_seconds))
+            )
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"the variables that {launcher} sets for each process do not fit: {error}",
+                remedy="start the program by it, or give --num_processes=1, which runs alone",
+            ) from error
         coordinator, num_processes, process_id, devices = found
         if given == (None, None, None) and (num_processes or 1) == 1:
             return None
@@ -153,13 +159,14 @@ def joined(place: Place | None, *, settings: str, timeout_seconds: float) -> Ite
         return
     peers = roll_call.meet(place, settings=settings, timeout_seconds=timeout_seconds)
     address = place.listens_at() or "::"
+    address = f"[{address}]" if ":" in address else address
     jax.distributed.initialize(
         place.coordinator,
         place.num_processes,
         place.process_id,
         local_device_ids=place.local_devices,
         cluster_detection_method="deactivate",  # `find_place` has done it
-        coordinator_bind_address=f"{f'[{address}]' if ':' in address else address}:{place.port}",
+        coordinator_bind_address=f"{address}:{place.port}",
     )
     # JAX takes the first SIGTERM for itself, and a process in its preparations would not end.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -252,7 +259,10 @@ def _watch() -> None:
 
 
 def _watch_peers(peers: roll_call.Peers) -> None:
-    """Ends all processes when one has ended without a word; runs in a thread."""
+    """Ends all processes when one has ended without a word; runs in a thread.
+
+    If it is process 0, JAX itself may be faster: it aborts a process whose coordinator is gone.
+    """
     who = peers.wait_until_one_is_gone()
     if _all_done.is_set():
         return

@@ -33,6 +33,18 @@ def test_images_missing(experiment, capsys):
     assert "all rows and images are sound" in out
 
 
+def test_half_of_a_label_is_told(experiment):
+    path = experiment.data / "training_set_annotations.txt"
+    lines = path.read_text().splitlines()
+    image, _, rest = lines[1].split(",", 2)
+    lines[1] = f"{image},-5,0.5,{rest.split(',', 1)[1]}"
+    path.write_text("\n".join(lines) + "\n")
+    said = []
+    data = config_lib.DataConfig(root=str(experiment.data))
+    datasets.load_split(data, "train", said.append)
+    assert "train: 1 rows have one of valence and arousal alone, which is no label of va" in said
+
+
 def test_skipped_rows_are_gone_from_the_table(experiment):
     (experiment.data / "cropped_aligned" / "training_0" / "00001.jpg").unlink()
     said = []

@@ -95,15 +95,24 @@ def test_one_fails_and_all_end(tmp_path):
         assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_killed_process_is_named(tmp_path, killed):
+def test_a_killed_process_is_named(tmp_path):
     """By the system, which closes its connections; not only when its heartbeat is missed."""
-    statuses, errors = run(tmp_path, 4, 1, mode=f"killed{killed}")
-    assert statuses == [-9 if process == killed else 2 for process in range(4)], errors
-    for error in errors[:killed] + errors[killed + 1 :]:
-        assert f"error: process {killed} ({socket.gethostname()}) of 4 is gone" in error
+    statuses, errors = run(tmp_path, 4, 1, mode="killed1")
+    assert statuses == [2, -9, 2, 2], errors
+    for error in (errors[0], *errors[2:]):
+        assert f"error: process 1 ({socket.gethostname()}) of 4 is gone" in error
         assert "start all processes again" in error
         assert "Traceback" not in error, error
+
+
+@pytest.mark.slow
+def test_no_process_outlives_the_first(tmp_path):
+    """Its end is told by this program, or by JAX, which aborts without its coordinator."""
+    statuses, errors = run(tmp_path, 4, 1, mode="killed0")
+    assert statuses[0] == -9
+    for status, error in zip(statuses[1:], errors[1:], strict=True):
+        assert status in (2, -6), error
+        assert status == -6 or f"process 0 ({socket.gethostname()}) of 4 is gone" in error
 
 
 def test_one_process_alone(monkeypatch):
@@ -192,3 +201,10 @@ def test_fewer_gpus_than_tasks(monkeypatch, visible):
 def test_a_warning_does_not_act_on_the_terminal(capsys):
     distributed.warn("cannot write \x1b[2Jname")
     assert capsys.readouterr().err == "warning: cannot write \\x1b[2Jname\n"
+
+
+def test_variables_of_a_launcher_that_do_not_fit(monkeypatch):
+    for name, value in (SLURM | {"SLURM_NTASKS": "x"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"SLURM \(srun\) sets for each process do not fit"):
+        distributed.find_place(None, None, None, timeout_seconds=1)

@@ -169,16 +169,18 @@ def _pictures(path: Path, column: int) -> Iterator[tuple[int, npt.NDArray[np.uin
 
 
 def _picture(text: str, path: Path, line: int) -> npt.NDArray[np.uint8]:
-    try:
-        values = np.array([int(value) for value in text.split()], np.int64)
-    except (ValueError, OverflowError):
-        values = np.full(1, -1)
-    side = int(len(values) ** 0.5)
-    if side < 8 or side * side != len(values) or values.min() < 0 or values.max() > 255:
+    words = text.split()
+    side = int(len(words) ** 0.5)
+    wrong = next((word for word in words if not word.isdecimal() or int(word[:9]) > 255), None)
+    if wrong is not None or side < 8 or side * side != len(words):
+        problem = f"{len(words)} pixels are no square image"
+        if wrong is not None:
+            problem = f"the pixel {quoted(wrong)} is no whole number from 0 to 255"
         raise AnnotationError(
-            f"{len(values)} pixels, not a square of numbers from 0 to 255",
+            problem,
             path=path,
             line=line,
             remedy="download the list again: 48 x 48 numbers with blanks between them",
         )
+    values = np.array([int(word) for word in words])
     return values.reshape(side, side).astype(np.uint8)

@@ -98,8 +98,8 @@ def test_nothing_is_overwritten(source, tmp_path):
 @pytest.mark.parametrize(
     ("change", "line", "words"),
     [
-        (("0 1 2", "0 1 256"), 2, "not a square of numbers from 0 to 255"),
-        (("0 1 2", "0 1 x"), 2, "not a square"),
+        (("0 1 2", "0 1 256"), 2, "the pixel '256' is no whole number"),
+        (("0 1 2", "0 1 x"), 2, "the pixel 'x' is no whole number"),
         (("0 1 2", "0 1"), 2, "63 pixels"),
         (("1,10 ", "7,10 "), 3, "emotion is '7'"),
         (("PublicTest", "Public"), 4, "Usage is 'public'"),
