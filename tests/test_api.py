@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import mtl_face
 from mtl_face.cli import main
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.tables import PredictionTable
-from mtl_face.tasks import TASKS
+from mtl_face.tasks import AU_NAMES, TASKS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -98,6 +99,23 @@ def test_other_rows_are_scored_beside_the_validation_set(experiment, capsys):
     assert (experiment.workdir / "evaluation" / "metrics.json").read_bytes() == before
     with pytest.raises(ConfigError, match="there is no split 'test'"):
         mtl_face.evaluate(experiment.workdir, split="test")
+
+
+def test_settings_say_how_other_rows_are_read(experiment, tmp_path, capsys):
+    """Also where the file could be taken for a challenge's, and the run has other settings."""
+    images = experiment.data / "cropped_aligned"
+    shutil.copytree(images, tmp_path / "cropped_aligned")
+    names = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.jpg"))[:8]
+    header = ["image", "valence", "arousal", "expression", *AU_NAMES]
+    rows = [f"{name},5,7,{2 if i else 0}{',1' * 12}" for i, name in enumerate(names)]
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join([",".join(header), *rows]) + "\n")
+    words = [f"--model={experiment.workdir}", f"--data={path}", f"--output={tmp_path / 'out'}"]
+    words += ["--config.data.manifest.va_range=1,9", "--config.data.manifest.video_from=folder"]
+    words += ["--config.data.manifest.expression_map=affectnet"]
+    assert main.main(["evaluate", *words]) == 0, capsys.readouterr().err
+    support = json.loads((tmp_path / "out" / "metrics.json").read_text())["expr"]["support"]
+    assert support["Sadness"] == 7  # AffectNet's 2
 
 
 def test_a_run_alone_is_enough_to_calibrate(experiment, capsys):

@@ -205,21 +205,28 @@ def read_labels(
     return table
 
 
+_NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
+
+
 def kind_of_file(path: str | os.PathLike[str], settings: ManifestConfig | None = None) -> str:
     """The kind of a file of labels, by its first line: `manifest`, of any layout, or `s_aff_wild2`.
 
     What is of no known layout and names no image is left to the reader of `s_aff_wild2`, which says
     what is wrong. A header with all sixteen names fits both kinds, and is of a manifest with the
-    `settings` of one. AnnotationError if the file cannot be read.
+    `settings` of one, or where a cell below it is empty or a word. AnnotationError if the file
+    cannot be read.
     """
     content = read_bytes(path)
     if content.startswith(b"PAR1"):
         return "manifest"
-    line = content[:4096].decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
-    names = header_names(re.sub("[;\t]", ",", line.replace('"', "")))
-    either = names in s_aff_wild2.HEADERS
-    if names == s_aff_wild2.HEADERS[0] or (either and settings is None):
+    text = content[:4096].decode("utf-8-sig", "replace").lstrip()
+    first, *lines = re.sub("[;\t]", ",", text.replace('"', "")).split("\n")
+    names = header_names(first)
+    if names == s_aff_wild2.HEADERS[0]:
         return "s_aff_wild2"
+    if names in s_aff_wild2.HEADERS and settings is None:
+        cells = [cell.strip() for line in lines[:-1] for cell in line.split(",")[1 : len(names)]]
+        return "s_aff_wild2" if all(map(_NUMBER.fullmatch, cells)) else "manifest"
     if settings is not None or any(manifest.known_name(name) == "image" for name in names):
         return "manifest"
     layout = layouts.find(Path(path), ManifestConfig())

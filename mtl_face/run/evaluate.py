@@ -48,7 +48,7 @@ def evaluate(
         split: the rows to score: `validation` or `train`.
         data: another data set than that of the settings: a folder of one of the kinds of
             docs/data_formats.md, a file of annotations or a manifest, or the name of a data set of
-            the run's mixture.
+            the run's mixture. The settings of `config.data` say how it is read.
         output: folder for metrics.json, predictions.parquet, predictions.csv and report.html;
             None: for a run WORKDIR/evaluation, for other rows a folder beside it that is named for
             them; nothing is written for another model.
@@ -76,6 +76,8 @@ def evaluate(
     scored = config
     if data is not None:
         scored = dataclasses.replace(config, data=named_data.another(config.data, data))
+        if not isinstance(model, Predictor):  # how the other rows are read is not the model's
+            config = dataclasses.replace(config, data=workdirs.own_config(model).data)
     folder = None if output is None else files.require_writable(output)
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)

@@ -6,6 +6,7 @@ from typing import Any
 
 from data_pipeline import formats
 from mtl_face.config import DataConfig, DataSetConfig
+from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import ConfigError
 from mtl_face.run import datasets
 
@@ -79,7 +80,8 @@ def another(data: DataConfig, named: str | Path) -> DataConfig:
     elif path.exists():
         root, files_of_splits = path.parent, (path.name, path.name)
         image_folder = data.image_folder if (root / data.image_folder).is_dir() else "."
-        kinds = [formats.kind_of_file(path, data.manifest if data.kind == "manifest" else None)]
+        is_manifest = data.kind == "manifest" or data.manifest != ManifestConfig()
+        kinds = [formats.kind_of_file(path, data.manifest if is_manifest else None)]
     else:
         names = f", or one of {', '.join(data.mixture)}" if data.mixture else ""
         raise ConfigError(

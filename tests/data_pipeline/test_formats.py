@@ -205,6 +205,16 @@ SIXTEEN = "image,valence,arousal,expression," + ",".join(tasks.AU_NAMES)
 
 
 @pytest.mark.parametrize(
+    ("expression", "kind"),
+    [("3", "s_aff_wild2"), ("-1", "s_aff_wild2"), ("", "manifest"), ("Happy", "manifest")],
+)
+def test_a_header_of_sixteen_names_fits_two_kinds(tmp_path, expression, kind):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"{SIXTEEN}\na/1.jpg,0.5,-5,{expression}{',0' * 12}\n")
+    assert formats.kind_of_file(path) == kind
+
+
+@pytest.mark.parametrize(
     ("header", "prefer_manifest", "kind"),
     [
         (HEADER, True, "s_aff_wild2"),
