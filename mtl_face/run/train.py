@@ -130,9 +130,10 @@ def train(
             read.write(folder)
             stop = own_stop if jax.process_count() == 1 else AgreedStop(own_stop, experiment.mesh)
             newest = checkpoints.newest()
-            if newest is None or newest < order.total_steps(
-                config.optimizer.epochs, steps_per_epoch
-            ):
+            total = order.total_steps(config.optimizer.epochs, steps_per_epoch)
+            if newest == total:  # if it is damaged, it is set aside here, and there is more to do
+                newest, _ = checkpoints.restore_newest(experiment.state_like)
+            if newest is None or newest < total:
                 trainer = Trainer(
                     experiment,
                     _training_data(experiment, train_table, rows, say),

@@ -105,7 +105,7 @@ class Checkpoints:
             path = self._directory / str(step) / "metrics" / "metrics"
             with contextlib.suppress(OSError, ValueError):  # damaged: `restore` says so
                 score = metadata.read(self._directory / str(step)).get(_SCORE)
-                if score is not None and path.parent.is_dir() and not _holds(path, score):
+                if score is not None and not _holds(path, score):
                     files.write_json(path, {_SCORE: score})
                     self._warn(f"{path} was damaged; the score is written again")
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -238,6 +239,24 @@ class TestCompletedRun:
         assert sorted((completed / "checkpoints").rglob("*")) == checkpoint
         after = metrics(completed)
         assert after["p"] == pytest.approx(before["p"], abs=1e-3)
+
+    @pytest.mark.slow
+    def test_its_last_checkpoint_is_damaged(self, runs, completed, capsys, tmp_path):
+        """The same command sets it aside and trains its last steps again."""
+        copy = Path(shutil.copytree(completed, tmp_path / "copy"))
+        state = copy / "checkpoints" / str(STEPS) / "state"
+        largest = max(filter(Path.is_file, state.rglob("*")), key=lambda path: path.stat().st_size)
+        content = bytearray(largest.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        largest.write_bytes(content)
+        status, out, err = runs.experiment.run(capsys, "train", workdir=copy)
+        assert status == 0, err
+        assert f"checkpoint {STEPS} is damaged and was set aside as {STEPS}.damaged" in err
+        assert "going on from step" in out
+        again = final_state(copy)
+        for name, values in final_state(completed).items():
+            if "params" in name:
+                np.testing.assert_allclose(again[name], values, rtol=1e-3, atol=1e-3)
 
     def test_results(self, runs, completed):
         files = {path.name for path in (completed / "evaluation").iterdir()}

@@ -74,14 +74,17 @@ def test_what_older_versions_wrote_is_read(saved):
         assert checkpoints.read_metadata(12) == {"provenance": {}}
 
 
-@pytest.mark.parametrize("content", ["{", "", '{"score": "high"}', "[]", '{"score": 0.25}'])
+@pytest.mark.parametrize("content", ["{", "", '{"score": "high"}', "[]", '{"score": 0.25}', None])
 def test_a_damaged_score_is_mended(folder, content):
     """Orbax keeps it in a file of its own, without which it opens no step of the folder."""
     with Checkpoints(folder, keep=3) as checkpoints:
         checkpoints.save(5, small_state(5), score=0.5)
         checkpoints.save(10, small_state(10), score=0.3)
     path = folder / "5" / "metrics" / "metrics"
-    path.write_text(content)
+    if content is None:
+        shutil.rmtree(path.parent)
+    else:
+        path.write_text(content)
     warnings = []
     with Checkpoints(folder, keep=3, warn=warnings.append) as checkpoints:
         assert (checkpoints.best(), checkpoints.newest()) == (5, 10)
