@@ -24,7 +24,7 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> tupl
 
     Raises:
         UserError: nothing is found, or the output cannot be written; or, after all the others are
-            done, for sources that cannot be read.
+            done, for sources and photos that cannot be read.
     """
     found = layout.find_sources(path)
     sources = found.sources
@@ -60,6 +60,14 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> tupl
             "\n  ".join([head, *shortened(failed, _SHOWN, files.first_words)]),
             remedy="repair them or move them elsewhere, and run this again; it does the unfinished "
             "ones alone",
+        )
+    unread = sum(record["frames"] - record["decoded"] for record in done if record["photos"])
+    if unread and count:
+        raise ImageError(
+            f"photos that cannot be read: {unread:,} (crops of the others: {count:,})",
+            path=output / layout.GAPS,
+            remedy="that list names them with the reason; repair them or move them elsewhere, and "
+            "run this again",
         )
     if not any(record["decoded"] for record in done):
         raise ImageError(

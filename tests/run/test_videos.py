@@ -112,8 +112,9 @@ def test_photos_in_a_table_of_predictions_have_their_names(tmp_path, capsys):
     picture, _ = camera_frames.head(4, size=240, eyes_px=48)
     Image.fromarray(picture).save(folder / "IMG_0042.png")
     (folder / "IMG_0043.png").write_bytes(b"")
-    status, out, _ = run(capsys, f"--videos={folder}", f"--output={tmp_path / 'out'}")
-    assert status == 0
+    status, out, err = run(capsys, f"--videos={folder}", f"--output={tmp_path / 'out'}")
+    assert status == 2
+    assert "photos that cannot be read: 1 (crops of the others: 1)" in err
     assert "family: photos 2, with a face 1; crops 1" in out
     assert "IMG_0043.png: the file is empty" in out
     table = test_list.load_test_list(tmp_path / "out/test_list.txt", tmp_path)
