@@ -43,6 +43,8 @@ def run(config: Config, options: argparse.Namespace) -> int:
         missing_images=options.missing_images,
     )
     prediction_files.write(table, options.output)
+    for line in prediction_files.lost(table, options.output):
+        print(line)
     print(f"predictions: {options.output}")
     print(
         f"next: python run.py submit --predictions={options.output} "

@@ -20,6 +20,8 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     table = smooth(prediction_files.read(options.predictions), smoothing)
     prediction_files.write(table, options.output)
     print(f"smoothed {len(table)} rows: {smoothing}")
+    for line in prediction_files.lost(table, options.output):
+        print(line)
     print(f"results: {options.output}")
     score_it = f"python run.py evaluate --predictions={options.output} --truth=ANNOTATIONS"
     print(f"next: {score_it} scores them")

@@ -71,6 +71,15 @@ def combine(
     metadata = _metadata(members, names, on, missing)
     rows = _all_rows(members)
     index_MN = np.stack([match(rows, member, lenient=True) for member in members])
+    names_of_data = [set(member.dataset.tolist()) for member in members]
+    shared = (index_MN >= 0).sum(axis=0).max(initial=0)
+    if shared < 2 <= len(members) and all(names_of_data) and not set.intersection(*names_of_data):
+        raise PredictionError(
+            "no row is in more than one of the files, whose data sets are called "
+            + ", ".join(sorted(set.union(*names_of_data))),
+            remedy="predict the same images with each model: rows are joined by data set, video "
+            "and frame",
+        )
     num_incomplete = int((index_MN < 0).any(axis=0).sum())
     if missing == "error" and num_incomplete:
         lacks = [

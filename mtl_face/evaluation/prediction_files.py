@@ -39,6 +39,17 @@ _DECISION_COLUMNS = ("expression", *(f"{name}_present" for name in AU_NAMES))
 _TEXT_COLUMNS = tuple(name for name in KEY_COLUMNS if name != "frame")
 
 
+def lost(table: PredictionTable, path: str | os.PathLike[str]) -> list[str]:
+    """A line on what a file of this name does not keep, where that leads to mistakes; else none."""
+    done = [name for name in ("smoothing", "calibration") if table.metadata.get(name)]
+    if not done or Path(path).suffix.lower() != ".csv":
+        return []
+    return [
+        f"note: a .csv does not say that {' and '.join(done)} were applied, and could be taken for "
+        "predictions as the network made them; a .parquet says it"
+    ]
+
+
 def write(table: PredictionTable, path: str | os.PathLike[str]) -> None:
     """Writes a table by the ending of its path: `.parquet`, or `.csv` (UTF-8, comma, header line).
 

@@ -187,6 +187,8 @@ def average_files(
         members.append(member if smoothing is None else smooth(member, smoothing))
     mean = ensemble.combine(members, names=[*map(str, paths)], on=on, missing=missing)
     prediction_files.write(mean, output)
+    for line in prediction_files.lost(mean, output):
+        say(line)
     return mean
 
 

@@ -191,6 +191,14 @@ def test_members_that_cannot_be_averaged():
             combine([first, second], **{"names": ["a", "b"], **wrong})
 
 
+@pytest.mark.parametrize("missing", ["error", "available"])
+def test_members_of_data_sets_with_different_names(missing):
+    one, other = make_members(2)
+    other = dataclasses.replace(other, dataset=np.full(len(other), "elsewhere"))
+    with pytest.raises(PredictionError, match=r"data sets are called .*elsewhere"):
+        combine([one, other], names=["a", "b"], missing=missing)
+
+
 def test_no_row_in_common():
     first, second = make_members(2)
     empty = second.take(np.zeros(0, np.int64))

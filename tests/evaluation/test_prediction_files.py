@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mtl_face.errors import UserError, WorkdirError
-from mtl_face.evaluation.prediction_files import read, write
+from mtl_face.evaluation.prediction_files import lost, read, write
 from mtl_face.tables import PredictionTable
 
 
@@ -96,6 +96,15 @@ def test_names_in_csv_are_no_formulas(tmp_path):
     assert all(row["video"][0] not in "=+-@" for row in rows)
     assert [float(row["valence"]) for row in rows] == table.valence.tolist()
     assert_equal_tables(read(tmp_path / "table.csv"), table, metadata=False)
+
+
+def test_a_csv_does_not_keep_that_it_was_smoothed():
+    raw = make_predictions(make_labels(4))
+    smoothed = dataclasses.replace(raw, metadata={"smoothing": {"kernel": "box"}})
+    assert lost(smoothed, "a.parquet") == []
+    assert lost(raw, "a.csv") == []
+    (line,) = lost(smoothed, "a.csv")
+    assert "smoothing were applied" in line
 
 
 def test_csv_carries_the_decisions(tmp_path):
