@@ -120,7 +120,7 @@ def test_any_reader_of_tfds_can_use_them(written, tables):
 def test_does_not_write_over_shards(written, tables):
     with pytest.raises(ConfigError, match="exists already") as caught:
         shards.write(tables, written.parents[2], file_format="tfrecord")
-    assert "delete it" in str(caught.value)
+    assert "move this one away" in str(caught.value)
     with pytest.raises(ConfigError, match="file_format is 'riegeli'"):
         shards.write(tables, written.parents[2], file_format="riegeli")
 
