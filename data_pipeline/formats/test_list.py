@@ -4,6 +4,7 @@ import os
 
 from data_pipeline.formats import s_aff_wild2
 from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
+from data_pipeline.formats.values import EXTENSIONS, CellError, check_path
 from mtl_face import tables
 from mtl_face.errors import AnnotationError, quoted
 
@@ -17,10 +18,11 @@ _COUNT_REMEDY = (
 def load_test_list(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> tables.FrameTable:
     """Reads a test list of any edition.
 
-    Two kinds are read: image ids, one a line, with or without a header and trailing commas (every
-    edition that hands out such a list); and `video,frames` lines, for the one-task tracks of the
+    Three kinds are read: image ids, one a line, with or without a header and trailing commas (every
+    edition that hands out such a list); `video,frames` lines, for the one-task tracks of the
     third edition, whose official lists name videos alone: each line stands for the frames 1 to
-    `frames` of its video.
+    `frames` of its video; and paths of images of which none has a number for a name, as
+    `faces/anna.jpg`: each is a video of one frame.
 
     Returns:
         A table without labels, in the order of the list with its duplicates, not sorted. `row` is
@@ -31,9 +33,43 @@ def load_test_list(path: str | os.PathLike[str], root: str | os.PathLike[str]) -
     """
     lines = read_lines(path)
     rows = [(n, line) for n, line in enumerate(lines, start=1) if line.strip(WHITESPACE)]
+    if photos := _photos(rows):
+        return _read_photos(path, photos, root)
     if any("/" in line or "\\" in line for _, line in rows[:2]):  # the first may be a header
         return s_aff_wild2.read_test_list(path, image_root=root)
     return _read_counts(path, rows, root)
+
+
+def _photos(rows: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Line and path of each image, if all are images whose names are no numbers; else none."""
+    cells = [(n, line.strip(WHITESPACE).rstrip(",").strip(WHITESPACE)) for n, line in rows]
+    if cells and not cells[0][1].lower().endswith(EXTENSIONS):
+        cells = cells[1:]  # a header
+    images = [(n, cell) for n, cell in cells if cell.lower().endswith(EXTENSIONS)]
+    stems = (os.path.splitext(cell.replace("\\", "/").rpartition("/")[2])[0] for _, cell in images)
+    return images if len(images) == len(cells) and not any(map(str.isdigit, stems)) else []
+
+
+def _read_photos(
+    path: str | os.PathLike[str], photos: list[tuple[int, str]], root: str | os.PathLike[str]
+) -> tables.FrameTable:
+    faults = FaultList(path)
+    images = []
+    for number, cell in photos:
+        try:
+            images.append(check_path(cell))
+        except CellError as error:
+            faults.add(number, str(error), error.remedy)
+    faults.raise_if_any()
+    return tables.FrameTable.from_columns(
+        dataset=s_aff_wild2.DATASET,
+        video=[os.path.splitext(image)[0] for image in images],
+        frame=[1] * len(images),
+        image=images,
+        root=os.fspath(root),
+        row=[number for number, _ in photos],
+        sort=False,
+    )
 
 
 def _read_counts(

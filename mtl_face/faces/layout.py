@@ -348,7 +348,8 @@ def write_lists(output: Path, records: Iterable[dict[str, Any]]) -> int:
                 )
         if not record["people"]:
             last = record["frames"]
-            gaps.append([record["name"], 1, last, last, "no face in any frame", record["source"]])
+            reason = "no face in any frame" if record["decoded"] else "not decoded"
+            gaps.append([record["name"], 1, last, last, reason, record["source"]])
     files.write_csv(output / MANIFEST, crops)
     files.write_csv(output / GAPS, gaps)
     files.write_text(output / TEST_LIST, "".join(f"{row[0]}\n" for row in crops))

@@ -373,6 +373,18 @@ def require_sound_images(
     return checked.turned
 
 
+def say_shared(train: FrameTable, validation: FrameTable, say: Say) -> None:
+    """Warns of videos that are in both splits: people known from training flatter the scores."""
+    known = set(zip(train.dataset.tolist(), train.video.tolist(), strict=True))
+    pairs = zip(validation.dataset.tolist(), validation.video.tolist(), strict=True)
+    shared = sorted({video for dataset, video in pairs if (dataset, video) in known})
+    if shared:
+        say(
+            f"warning: {len(shared):,} videos are in the training and the validation set, as "
+            f"{', '.join(shortened(shared, 3))}: scores there are of what was trained on"
+        )
+
+
 def describe_counts(counts: dict[str, Any]) -> str:
     """One line on a table."""
     return (

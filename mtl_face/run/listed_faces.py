@@ -37,9 +37,9 @@ def cut(
 ) -> Path:
     """Cuts the faces of AffectNet's lists out of its images, and writes lists of the crops.
 
-    `source` is a folder that holds one or both of `LISTS`; `images` the folder that their paths are
-    below. Crops that an earlier call made are left alone. Rows whose face cannot be cut out are
-    counted, and listed in `LEFT_OUT`.
+    `source` is one of `LISTS`, or a folder that holds one or both; `images` the folder that their
+    paths are below. Crops that an earlier call made are left alone. Rows whose face cannot be cut
+    out are counted, and listed in `LEFT_OUT`.
 
     Returns the absolute path of the output, a data set of the kind `manifest`.
 
@@ -49,10 +49,13 @@ def cut(
         WorkdirError: the output holds something else, or cannot be written.
     """
     source, images = source.expanduser(), images.expanduser()
-    found = {split: source / name for split, name in LISTS.items() if (source / name).is_file()}
+    if source.is_file():
+        found = {split: source for split, name in LISTS.items() if name == source.name}
+    else:
+        found = {split: source / name for split, name in LISTS.items() if (source / name).is_file()}
     if not found:
         raise AnnotationError(
-            f"holds neither {' nor '.join(LISTS.values())}",
+            f"is neither {' nor '.join(LISTS.values())}, nor a folder that holds one of them",
             path=source,
             remedy="name the folder of AffectNet's lists as --source",
         )
@@ -72,6 +75,8 @@ def cut(
         _write_list(output / f"{split}.csv", faces, rows)
         count += len(rows)
         say(f"{split}: {len(rows):,} crops of {len(done):,} faces")
+        if faces.num_without:
+            say(f"{split}: {faces.num_without:,} rows of class 10 (no face) are left out")
     files.write_csv(output / LEFT_OUT, [("list", "line", "image", "problem"), *left_out])
     if left_out:
         first = shortened(left_out, _SHOWN, lambda row: f"{row[0]}, line {row[1]}: {row[3]}")

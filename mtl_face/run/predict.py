@@ -40,7 +40,8 @@ def predict(
 
     Args:
         model: a run, an export, or what `mtl_face.load` returned.
-        test_list: a file with `<video>/<frame>.jpg` a line, or lines of `video,frames`.
+        test_list: a file with `<video>/<frame>.jpg` a line, lines of `video,frames`, or the paths of
+            aligned crops whose names are no numbers, each of which is a video of one frame.
         config: the settings; None for the model's own.
         images: folder that the list's paths start from; None for that of the data set.
         missing_images: an image of the list that is absent: `error`, or `skip` (left out and

@@ -47,12 +47,16 @@ def check(data: config_lib.DataConfig, *, say: Say, bar: Bar) -> list[Path]:
     """
     datasets.ensure_all(data, say)
     roots: dict[Path, None] = {}
+    train: FrameTable | None = None
     for part in datasets.every_split(data, say):
         roots[part.root] = None
         with datasets.naming(part.section):
             table = datasets.load_split(part.settings, part.split, say)
             if part.split == datasets.TRAIN:
                 datasets.require_labels(table, part.settings, part.split, say)
+                train = table
+            elif train is not None:
+                datasets.say_shared(train, table, say)
             turned = datasets.require_sound_images(
                 table,
                 label=part.label,

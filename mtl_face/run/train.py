@@ -104,6 +104,7 @@ def train(
             if distributed.is_writer():
                 datasets.write_bad_rows(folder, bad)
             datasets.require_labels(validation_table, config.data, "validation", say)
+            datasets.say_shared(train_table, validation_table, say)
             read = Rows.of({"train": train_table, "validation": validation_table})
             read.require_same_everywhere()
             read.require_as_before(folder, accepted=accept_changed_data, say=say)

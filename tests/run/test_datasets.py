@@ -45,6 +45,19 @@ def test_half_of_a_label_is_told(experiment):
     assert "train: 1 rows have one of valence and arousal alone, which is no label of va" in said
 
 
+def test_videos_of_both_splits_are_told(experiment, capsys):
+    """By the training and by its preparation: they flatter the scores."""
+    lists = [
+        experiment.data / f"{split}_set_annotations.txt" for split in ("training", "validation")
+    ]
+    row = lists[0].read_text().splitlines()[1]
+    lists[1].write_text(lists[1].read_text().rstrip("\n") + f"\n{row}\n")
+    video = row.partition("/")[0]
+    status, out, err = experiment.run(capsys, "prepare")
+    assert (status, err) == (0, "")
+    assert f"warning: 1 videos are in the training and the validation set, as {video}" in out
+
+
 def test_skipped_rows_are_gone_from_the_table(experiment):
     (experiment.data / "cropped_aligned" / "training_0" / "00001.jpg").unlink()
     said = []

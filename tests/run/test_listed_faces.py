@@ -79,7 +79,11 @@ def test_crops_are_where_the_landmarks_are(source):
     x, y = np.round(align.TEMPLATE_L2[0]).astype(int)
     assert abs(pixels_HW3[y, x, 0] - (x + 30)) <= 3
     assert abs(pixels_HW3[y, x, 1] - (y + 20)) <= 3
-    assert said[:2] == ["train: 2 crops of 4 faces", "validation: 1 crops of 1 faces"]
+    assert said[:3] == [
+        "train: 2 crops of 4 faces",
+        "train: 1 rows of class 10 (no face) are left out",
+        "validation: 1 crops of 1 faces",
+    ]
     left_out = (root / "left_out.csv").read_text().splitlines()
     assert left_out[1].startswith("training.csv,4,2/c.png,no 68 landmarks")
     assert left_out[2].startswith("training.csv,5,2/d.png,")
@@ -118,5 +122,5 @@ def test_faults(source, tmp_path):
     with pytest.raises(ImageError, match="no face could be cut out"):
         cut(source)
     (source / "lists" / "validation.csv").unlink()
-    with pytest.raises(AnnotationError, match=r"holds neither training\.csv nor validation\.csv"):
+    with pytest.raises(AnnotationError, match=r"is neither training\.csv nor validation\.csv"):
         cut(source)

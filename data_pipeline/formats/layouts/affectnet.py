@@ -79,12 +79,14 @@ class Faces:
         images: paths of the images.
         labels: cells of the columns of labels.
         points_NP2: float64 [N, P, 2], x and y in pixels of the image; NaN where there are not 68.
+        num_without: rows of class 10, which say that there is no face, and are left out.
     """
 
     lines: list[int]
     images: list[str]
     labels: dict[str, list[str]]
     points_NP2: npt.NDArray[np.float64]
+    num_without: int
 
 
 def read_faces(path: Path) -> Faces:
@@ -125,6 +127,7 @@ def read_faces(path: Path) -> Faces:
             if name in columns.cells
         },
         points_NP2,
+        len(plain) - len(rows),
     )
 
 

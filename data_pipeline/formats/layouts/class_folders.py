@@ -27,8 +27,20 @@ _WORDS = frozenset(word for word in MAPS["aff_wild2"] if word.isalpha())
 
 
 def _classes(path: Path) -> list[Path]:
-    """The folders in a folder, by name."""
-    return sorted(entry for entry in path.iterdir() if entry.is_dir())
+    """The folders in a folder, by name, but for hidden ones."""
+    return sorted(
+        entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
+
+
+def _files(folder: Path) -> list[str]:
+    """The files of a class, also in folders in its folder, but for hidden ones."""
+    found = []
+    for place, inside, names in os.walk(folder):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        below = Path(place).relative_to(folder)
+        found += [(below / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def _is_class_folders(path: Path, rows: Rows) -> bool:
@@ -53,11 +65,18 @@ def _read(place: Place) -> Iterator[Labels]:
     below = folder_below(place.path, place.image_root)
     images: list[str] = []
     labels: list[str] = []
+    empty = 0
     for folder in folders:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        names = _files(folder)
         images += [f"{below}/{folder.name}/{name}" for name in names]
         labels += [folder.name] * len(names)
+        empty += not names
     rows, counts = readable(images, range(len(images)))
+    beside = [entry.name for entry in place.path.iterdir() if entry.is_file()]
+    counts["files beside the folders of the classes are left out"] = sum(
+        not name.startswith(".") for name in beside
+    )
+    counts["folders of a class hold no file"] = empty
     columns = Columns({}, [], list(range(1, len(images) + 1)))
     yield Labels(
         place.faults(place.path),

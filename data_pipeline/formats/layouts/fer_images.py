@@ -92,8 +92,11 @@ def write(
         for split, said in USAGES.items():
             rows = [row for row, use in enumerate(usage) if use == said and images[row]]
             table = [[column[row] for column in places.values()] for row in rows]
-            files.write_csv(folder / f"{split}.csv", [list(places), *table])
-            say(f"{split}: {len(rows):,} images of {said}")
+            if table:
+                files.write_csv(folder / f"{split}.csv", [list(places), *table])
+                say(f"{split}: {len(rows):,} images of {said}")
+            else:
+                say(f"{split}: the list has no image of {said}, so there is no {split}.csv")
     return output
 
 

@@ -28,6 +28,16 @@ def test_words(read, tmp_path):
     ]
 
 
+def test_files_in_other_places(read, tmp_path):
+    """Folders in a class are searched; what is beside the classes is counted."""
+    make(tmp_path / "train", ["angry/anna/1.jpg", "angry/2.jpg", "happy/.cache/1.jpg"])
+    make(tmp_path / "train", ["stray.jpg", ".hidden", ".DS/1.jpg"])
+    table, said = read(name="train", images=tmp_path)
+    assert list(table.image) == ["train/angry/2.jpg", "train/angry/anna/1.jpg"]
+    assert "1 files beside the folders of the classes are left out" in said
+    assert "1 folders of a class hold no file" in said
+
+
 def test_numbers_need_their_meaning(read, tmp_path):
     make(tmp_path / "train", ["0/1.jpg", "1/1.jpg"])
     with pytest.raises(AnnotationError, match=r"classes are numbers \(0 to 1\)") as caught:

@@ -67,6 +67,16 @@ def test_images_and_manifests(source, tmp_path):
     assert (tmp_path / "new" / "test.csv").read_text().count("\n") == 2
 
 
+def test_a_split_without_images_has_no_list(source, tmp_path):
+    path = source / "fer2013.csv"
+    lines = [line for line in path.read_text().splitlines() if "PublicTest" not in line]
+    path.write_text("\n".join(lines) + "\n")
+    said, _ = write(source, tmp_path / "new")
+    assert any("so there is no validation.csv" in line for line in said)
+    assert not (tmp_path / "new" / "validation.csv").exists()
+    assert (tmp_path / "new" / "train.csv").exists()
+
+
 def test_votes_meet_their_pixels_by_row(source, tmp_path):
     """The second row's image is called 0: names count the rows that have a face."""
     write(source, tmp_path / "new", with_votes=True)
