@@ -86,12 +86,15 @@ def pytest_configure(config):
                 path.unlink(missing_ok=True)
 
 
+def pytest_itemcollected(item):
+    """Marks what compares with PyTorch, before `-m` chooses."""
+    if not {item.path, *item.path.parents}.isdisjoint(WITH_TORCH):
+        item.add_marker("torch")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """The slowest files first, so that the workers of `-n 2 --dist loadfile` end together."""
     tests = Path(__file__).parent
     places = {tests / name: place for place, name in enumerate(SLOWEST)}
-    for item in items:
-        if not {item.path, *item.path.parents}.isdisjoint(WITH_TORCH):
-            item.add_marker("torch")
     items.sort(key=lambda item: places.get(item.path, len(places)))
