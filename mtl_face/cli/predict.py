@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--test_list",
         "FILE",
-        "the images, as <video>/<frame>.jpg a line, or lines of video,frames",
+        "the images, as <video>/<frame>.jpg a line, lines of video,frames, or names as anna.jpg",
         required=True,
     )
     flags.path(

@@ -40,7 +40,7 @@ def predict(
 
     Args:
         model: a run, an export, or what `mtl_face.load` returned.
-        test_list: a file with `<video>/<frame>.jpg` a line, lines of `video,frames`, or the paths of
+        test_list: a file with `<video>/<frame>.jpg` a line, lines of `video,frames`, or paths of
             aligned crops whose names are no numbers, each of which is a video of one frame.
         config: the settings; None for the model's own.
         images: folder that the list's paths start from; None for that of the data set.
