@@ -172,9 +172,18 @@ def is_video(path: str) -> bool:
     return path.strip(WHITESPACE).lower().endswith(VIDEO_ENDINGS)
 
 
-def videos_of(paths: Sequence[str]) -> list[str]:
-    """Names of videos by their paths: without their endings and the folder that all are in."""
-    files = [PurePosixPath(path.strip(WHITESPACE).replace("\\", "/")) for path in paths]
+def videos_of(paths: Sequence[str], lines: Sequence[int], faults: FaultList) -> list[str]:
+    """Names of videos by their paths: without their endings and the folder that all are in.
+
+    A path without a name is a fault of its line.
+    """
+    files = []
+    for path, line in zip(paths, lines, strict=True):
+        file = PurePosixPath(path.strip(WHITESPACE).replace("\\", "/"))
+        if file.name in ("", ".."):
+            faults.add(line, f"{quoted(path, 40)} names no video", "write the file again")
+            file = PurePosixPath("none")
+        files.append(file)
     shared = _shared([file.parent.parts for file in dict.fromkeys(files)])
     return ["/".join(file.with_suffix("").parts[shared:]) for file in files]
 

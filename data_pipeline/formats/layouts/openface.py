@@ -131,7 +131,7 @@ def _convert3(columns: Columns, faults: FaultList, place: Place) -> Labels:
         placed = frames.put_in_photos(images, _scores(table))
     else:
         found = frames.Faces(
-            videos=frames.videos_of(table["video_path"]),
+            videos=frames.videos_of(table["video_path"], lines, faults),
             frames=[
                 number + 1  # OpenFace 3 counts from 0
                 for number in frames.whole_numbers("frame_index", columns, faults)

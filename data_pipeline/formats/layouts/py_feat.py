@@ -26,7 +26,7 @@ def _convert(columns: Columns, faults: FaultList, place: Place) -> Labels:
     sources = table.get("input", [f"{place.video_of(Path(faults.path))}.mp4"] * len(lines))
     if any(map(frames.is_video, sources)):
         found = frames.Faces(
-            videos=frames.videos_of(sources),
+            videos=frames.videos_of(sources, columns.lines, faults),
             frames=[number + 1 for number in numbers],  # Py-Feat counts from 0
             faces=[0] * len(lines),
             scores=scores,

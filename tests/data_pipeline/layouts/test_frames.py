@@ -60,9 +60,19 @@ def test_folders_of_crops_as_prepare_calls_them(tmp_path):
 
 
 def test_names_of_videos():
-    assert frames.videos_of(["/x/y/talk.mp4"] * 2) == ["talk", "talk"]
-    assert frames.videos_of(["C:\\x\\P1\\a.mp4", "C:\\x\\P2\\a.mp4"]) == ["P1/a", "P2/a"]
-    assert frames.videos_of(["../v/a.b.mp4", "../v/c.mp4"]) == ["a.b", "c"]
+    def videos(*paths):
+        faults = FaultList("list.csv")
+        found = frames.videos_of(paths, [2, 3], faults)
+        faults.raise_if_any()
+        return found
+
+    assert videos("/x/y/talk.mp4", "/x/y/talk.mp4") == ["talk", "talk"]
+    assert videos("C:\\x\\P1\\a.mp4", "C:\\x\\P2\\a.mp4") == ["P1/a", "P2/a"]
+    assert videos("../v/a.b.mp4", "../v/c.mp4") == ["a.b", "c"]
+    for nothing in ("", ".", "/", "..", "a/.."):
+        with pytest.raises(AnnotationError, match="names no video") as caught:
+            videos("a.mp4", nothing)
+        assert caught.value.line == 3
 
 
 def test_one_face_a_photo():
