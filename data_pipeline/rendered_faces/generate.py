@@ -227,8 +227,8 @@ def ensure(
 ) -> dict[str, Any]:
     """Generates the data set unless the folder already holds exactly this one.
 
-    Of several processes, on one host or on several that share the folder, one draws it while the
-    others wait, which `say` is told. What a killed one left is removed.
+    Of several processes, on one host or on several that share the folder, one draws it and the
+    others wait, which they say. Files that a killed process left behind are removed.
 
     Other arguments and the result are those of `generate`.
 

@@ -41,7 +41,7 @@ Report = Callable[[int, int], None]
 
 
 Outcome = dict[str, Any] | Exception
-"""What became of a source: its record, or why there is none: a UserError, or a defect of ours."""
+"""The record of a source; or a UserError if it cannot be read; or any other error, a defect."""
 
 
 def extract(source: Source, output: Path, detector: Detector, report: Report) -> dict[str, Any]:

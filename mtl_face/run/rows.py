@@ -94,7 +94,7 @@ class Rows:
     def require_as_before(self, workdir: Path, *, accepted: bool, say: Say) -> None:
         """Compares them with those of the newest checkpoint that kept them, in process 0.
 
-        WorkdirError if they differ; where that is `accepted`, `say` is told instead.
+        WorkdirError if they differ; with `accepted`, `say` gets a warning instead.
         """
         distributed.first(lambda: self._compare(workdir, accepted, say))
 
