@@ -284,6 +284,11 @@ def _flaw_of_jpeg(content: bytes) -> str | None:
     inks, described = 0, False
     place = 2
     while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != b"\xda":
+        if content[place + 1 : place + 2] == b"\xff":  # before a marker there may be more of them
+            place += 1
+            continue
+        if place + 9 >= len(content):
+            return "it lacks its end"
         kind, size = content[place + 1], int.from_bytes(content[place + 2 : place + 4])
         described |= kind == 0xEE and content[place + 4 : place + 9] == b"Adobe"
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):

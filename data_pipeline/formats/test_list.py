@@ -3,6 +3,7 @@
 import os
 
 from data_pipeline.formats import s_aff_wild2
+from data_pipeline.formats.manifest import known_name
 from data_pipeline.formats.user_files import WHITESPACE, FaultList, read_lines
 from data_pipeline.formats.values import EXTENSIONS, CellError, check_path
 from mtl_face import tables
@@ -43,8 +44,8 @@ def load_test_list(path: str | os.PathLike[str], root: str | os.PathLike[str]) -
 def _photos(rows: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """Line and path of each image, if all are images whose names are no numbers; else none."""
     cells = [(n, line.strip(WHITESPACE).rstrip(",").strip(WHITESPACE)) for n, line in rows]
-    if cells and not cells[0][1].lower().endswith(EXTENSIONS):
-        cells = cells[1:]  # a header
+    if cells and known_name(cells[0][1]) == "image":
+        cells = cells[1:]
     images = [(n, cell) for n, cell in cells if cell.lower().endswith(EXTENSIONS)]
     stems = (os.path.splitext(cell.replace("\\", "/").rpartition("/")[2])[0] for _, cell in images)
     return images if len(images) == len(cells) and not any(map(str.isdigit, stems)) else []

@@ -113,3 +113,13 @@ def test_flaws_that_pillow_overlooks(name, change, words):
     with pytest.raises(ImageError, match=words) as caught:
         images.decode(content, "a")
     assert "again" in caught.value.remedy
+
+
+def test_fill_bytes_before_markers_are_no_damage():
+    """The standard allows any number of them (ITU-T T.81, B.1.1.2)."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((SIZE, SIZE, 3), 90, np.uint8)).save(file, "JPEG")
+    content = file.getvalue()
+    filled = content[:2] + b"\xff\xff\xff" + content[2:]
+    assert compare(filled)
+    np.testing.assert_array_equal(by_pillow(filled), by_pillow(content))

@@ -29,6 +29,12 @@ def test_one_odd_name_among_frames_is_a_fault(tmp_path):
     assert caught.value.line == 2
 
 
+def test_a_file_of_another_kind_is_no_header(tmp_path):
+    """Left out as one, the photo would be lost without a word."""
+    with pytest.raises(AnnotationError):
+        read(tmp_path, "anna.heic\nbo.jpg\n")
+
+
 def test_photos_stay_below_the_folder(tmp_path):
     with pytest.raises(AnnotationError, match="leaves the image folder"):
         read(tmp_path, "a/anna.jpg\n../bo.jpg\n")

@@ -173,7 +173,14 @@ def _read_raf_db(place: Place) -> Iterator[Labels]:
     columns = read_columns(place.path, lambda name: True, faults, header)
     images = [cell.strip(WHITESPACE) for cell in columns.cells["image"]]
     wanted = "train" if place.split == "train" else "test"
-    rows = [row for row, image in enumerate(images) if image.startswith(wanted)]
+    rows = []
+    for row, (image, line) in enumerate(zip(images, columns.lines, strict=True)):
+        match = _RAF_IMAGE.fullmatch(image)
+        if match is None:
+            remedy = "its images are called train_00001.jpg or test_0001.jpg"
+            faults.add(line, f"{quoted(image, 40)} is no image of RAF-DB", remedy)
+        elif match[1].lower() == wanted:
+            rows.append(row)
     aligned = place.image_root / f"{Path(images[0]).stem}_aligned.jpg"
     if aligned.is_file():  # the folder of aligned faces, whose files are named so
         images = [f"{Path(image).stem}_aligned.jpg" for image in images]

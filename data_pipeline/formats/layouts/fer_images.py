@@ -174,7 +174,9 @@ def _pictures(path: Path, column: int) -> Iterator[tuple[int, npt.NDArray[np.uin
 def _picture(text: str, path: Path, line: int) -> npt.NDArray[np.uint8]:
     words = text.split()
     side = int(len(words) ** 0.5)
-    wrong = next((word for word in words if not word.isdecimal() or int(word[:9]) > 255), None)
+    wrong = next(
+        (word for word in words if not word.isdecimal() or len(word) > 3 or int(word) > 255), None
+    )
     if wrong is not None or side < 8 or side * side != len(words):
         problem = f"{len(words)} pixels are no square image"
         if wrong is not None:

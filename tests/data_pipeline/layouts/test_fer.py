@@ -67,6 +67,14 @@ def test_pixels_lead_to_the_command_that_writes_them(read):
     assert "prepare --from=fer2013 --source=" in caught.value.remedy
 
 
+def test_a_row_of_no_image_of_raf_db_is_a_fault(read):
+    with pytest.raises(AnnotationError, match="is no image of RAF-DB") as caught:
+        read("train_00001.jpg 5\nmine.jpg 1\ntest_0001.jpg 2\n", "list.txt")
+    assert caught.value.line == 2
+    table, _ = read("train_00001.jpg 5\nTrain_00002.jpg 1\ntest_0001.jpg 2\n", "list.txt")
+    assert sorted(table.image) == ["Train_00002.jpg", "train_00001.jpg"]
+
+
 def test_raf_db(read, tmp_path):
     text = "train_00001.jpg 5\ntrain_00002.jpg 1\ntest_0001.jpg 7\n"
     table, said = read(text, "list_patition_label.txt")
