@@ -132,6 +132,14 @@ def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 2) ->
     write_text(path, json.dumps(values, indent=indent, allow_nan=False) + "\n")
 
 
+_UNFIT_IN_NAMES = re.compile(r"[^\w.-]+")
+
+
+def plain_name(text: str) -> str:
+    """Text for paths and lists: what is no letter, digit, `_`, `-` or `.` becomes `_`."""
+    return _UNFIT_IN_NAMES.sub("_", text)
+
+
 _STARTS_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\r\n]")
 

@@ -42,6 +42,13 @@ _ENDINGS = {
 }
 """Formats of photographs, by Pillow's names, and their files' endings in lower case."""
 
+_VIDEOS = (
+    "3g2 3gp asf avi divx dv f4v flv m2t m2ts m2v m4v mjpeg mk3d mkv mod mov mp4 mpe mpeg mpg mts "
+    "mxf nut ogm ogv qt rm rmvb tod ts vob webm wmv y4m"
+)
+VIDEO_ENDINGS = frozenset(f".{name}" for name in _VIDEOS.split())
+"""Endings of videos, which are no photographs, in lower case."""
+
 _PILLOW_FEATURES = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
 """Formats that a build of Pillow may lack, by its names of what they need."""
 

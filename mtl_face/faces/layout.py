@@ -25,7 +25,7 @@ from typing import Any
 
 from mtl_face import files, pictures
 from mtl_face.errors import ImageError, WorkdirError, escaped
-from mtl_face.faces import align, video
+from mtl_face.faces import align
 from mtl_face.faces.align import LANDMARK_NAMES
 
 CROPS = "cropped_aligned"
@@ -41,7 +41,6 @@ HIDDEN, LINKED, SPECIAL = "hidden", "links to folders", "pipes and devices"
 OUTPUTS = "folders of crops that this command made"
 """What is left aside for another reason than its ending."""
 
-_UNFIT = re.compile(r"[^\w.-]+")
 _UNFIT_IN_PHOTO = re.compile(r"[%,\\\x00-\x1f\x7f\ud800-\udfff]|^[.\s]|\s$")
 _PERSON = re.compile(r"(?P<source>.+)_(?:left|right)", re.IGNORECASE)
 _LONGEST_NAME = 150  # bytes; file systems take 255, and names grow by what they are given
@@ -163,7 +162,7 @@ def find_sources(path: Path) -> Found:
     readable = pictures.endings()
     for file in _walk(path, found):
         ending = file.suffix.lower()
-        if ending in video.SUFFIXES:
+        if ending in pictures.VIDEO_ENDINGS:
             found.sources.append(Source("", file, root=path))
         elif ending in readable:
             photos.setdefault(file.parent, []).append(file)
@@ -271,7 +270,7 @@ def _own_name(path: Path) -> str:
 
 def _name(stem: str) -> str:
     """A name that is safe in paths and in lists separated by commas."""
-    return _cut(_UNFIT.sub("_", stem)).strip("._") or "video"
+    return _cut(files.plain_name(stem)).strip("._") or "video"
 
 
 def _cut(name: str) -> str:

@@ -18,15 +18,6 @@ from mtl_face import files, pictures
 from mtl_face.errors import UserError
 from mtl_face.faces.models import missing_extra
 
-_CONTAINERS = (
-    "3g2 3gp asf avi divx dv f4v flv m2t m2ts m2v m4v mjpeg mk3d mkv mod mov mp4 mpe mpeg mpg mts "
-    "mxf nut ogm ogv qt rm rmvb tod ts vob webm wmv y4m"
-)
-
-SUFFIXES = frozenset(f".{name}" for name in _CONTAINERS.split())
-"""Endings of video files, in lower case."""
-
-
 _QUARTERS = (1, 8, 3, 6)
 """Orientations by quarters that a frame is turned counter-clockwise."""
 

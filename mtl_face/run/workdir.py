@@ -16,7 +16,6 @@ DIR/calibration.json         what `calibrate` fitted to DIR/evaluation
 """
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ def _require_free(workdir: Path) -> None:
 
 def evaluation_folder(split: str, data: str | Path | None) -> str:
     """Name of the folder of an evaluation: `EVALUATION` for the run's own validation set alone."""
-    parts = [] if data is None else [re.sub(r"[^\w.-]+", "_", Path(data).absolute().name)]
+    parts = [] if data is None else [files.plain_name(Path(data).absolute().name)]
     return "_".join([EVALUATION, *parts, *([] if split == "validation" else [split])])
 
 

@@ -4,6 +4,7 @@ Such tables name a video and a frame in place of an image, and may hold several 
 """
 
 import dataclasses
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,17 +14,13 @@ from typing import NamedTuple
 from data_pipeline.formats.layouts.layout import Place, photos
 from data_pipeline.formats.user_files import WHITESPACE, Columns, FaultList
 from data_pipeline.formats.values import to_number
+from mtl_face import files, pictures
 from mtl_face.errors import ConfigError, quoted
 
 CROPS = "{video}/{frame:05}.jpg"
 """Where `run.py prepare --videos` puts the crop of a frame, counted from 1."""
 
 OTHER_FACES = "rows of further faces in a frame are left out: the surest face is taken"
-
-VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts")
-
-_UNFIT = re.compile(r"[^\w.-]+")
-"""What `run.py prepare --videos` replaces by `_` in names."""
 
 _FIELD = re.compile(r"\{(video|frame|face)(?::0?([0-9]{1,2}))?\}")
 
@@ -110,9 +107,9 @@ def _crop_folders(place: Place, videos: Iterable[str]) -> dict[str, str]:
     folders = {}
     for video in videos:
         stem = video.rsplit("/", 1)[-1]
-        names = [video, _UNFIT.sub("_", video.replace("/", "_"))]
+        names = [video, files.plain_name(video.replace("/", "_"))]
         if stems[stem] == 1 and place.stems[stem] <= 1:
-            names.append(_UNFIT.sub("_", stem))
+            names.append(files.plain_name(stem))
         there = (name for name in names if (place.image_root / name).is_dir())
         folders[video] = next(there, video)
     return folders
@@ -169,7 +166,7 @@ def below(paths: Sequence[str], image_root: Path) -> list[str]:
 
 def is_video(path: str) -> bool:
     """Whether a path names a video, by its ending."""
-    return path.strip(WHITESPACE).lower().endswith(VIDEO_ENDINGS)
+    return os.path.splitext(path.strip(WHITESPACE))[1].lower() in pictures.VIDEO_ENDINGS
 
 
 def videos_of(paths: Sequence[str], lines: Sequence[int], faults: FaultList) -> list[str]:
