@@ -107,7 +107,6 @@ def load(
             say=say,
             skipped=skipped,
         )
-        _warn_of_one_set(data, Path(root) / name, split, say)
     else:
         table = s_aff_wild2.read_annotations(
             Path(root) / name, image_root=image_root, dataset=data.kind, skipped=skipped
@@ -130,19 +129,6 @@ def load(
             remedy="put the crops there, or leave such rows out with data.missing_images=skip",
         )
     return table
-
-
-def _warn_of_one_set(
-    data: DataSetConfig, path: Path, split: str, say: Callable[[str], None]
-) -> None:
-    """Says so where training and validation are about to be the same rows of a manifest."""
-    names = {annotations_name(data, each) for each in SPLITS}
-    shared = split == "train" and len(names) == 1 and data.manifest.validation_videos is None
-    if shared and not layouts.find(path, data.manifest).has_split:
-        say(
-            "the validation set has the same rows: its scores are of what was trained on. "
-            "data.manifest.validation_videos divides them"
-        )
 
 
 def _left_out(rows: list[BadRow]) -> str:

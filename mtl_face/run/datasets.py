@@ -381,7 +381,8 @@ def say_shared(train: FrameTable, validation: FrameTable, say: Say) -> None:
     if shared:
         say(
             f"warning: {len(shared):,} videos are in the training and the validation set, as "
-            f"{', '.join(shortened(shared, 3))}: scores there are of what was trained on"
+            f"{', '.join(shortened(shared, 3))}: scores there are of what was trained on. "
+            "data.manifest.validation_videos divides one list"
         )
 
 

@@ -80,20 +80,6 @@ def test_settings_reach_the_readers(root):
     assert said[-1].startswith("train: 1 rows")
 
 
-def test_training_and_validation_on_the_same_rows_is_said(root):
-    text = "image,video,frame,au1\na/00001.jpg,a,1,1\na/00002.jpg,b,1,0\n"
-    (root / "mine.csv").write_text(text)
-    both = {"train_annotations": "mine.csv", "validation_annotations": "mine.csv"}
-    divided = {"manifest": ManifestConfig(validation_videos=("b",))}
-    for changes, times in (({"train_annotations": "mine.csv"}, 0), (both, 1), (both | divided, 0)):
-        said = []
-        data = settings("manifest", root, **changes)
-        formats.load(data, "train", missing_images="keep", say=said.append)
-        if changes.keys() >= both.keys():
-            formats.load(data, "validation", missing_images="keep", say=said.append)
-        assert sum("same rows" in line for line in said) == times
-
-
 @pytest.mark.parametrize("what", ["folder", "file"])
 def test_links_out_of_the_image_folder_are_refused(root, tmp_path, what):
     outside = tmp_path / "outside"

@@ -159,7 +159,6 @@ FERPLUS = of_tables(
     is_header=lambda names: {"usage", "image name", *VOTES} <= names,
     wanted=lambda name: name in ("usage", "image name", *VOTES),
     convert=_convert_votes,
-    has_split=True,
 )
 
 
@@ -191,4 +190,4 @@ def _read_raf_db(place: Place) -> Iterator[Labels]:
     )
 
 
-RAF_DB = Layout("raf_db", "RAF-DB's list", _is_raf_db, _read_raf_db, has_split=True)
+RAF_DB = Layout("raf_db", "RAF-DB's list", _is_raf_db, _read_raf_db)

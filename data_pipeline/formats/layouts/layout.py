@@ -101,14 +101,12 @@ class Layout:
         title: what it is, for messages.
         recognise: whether a path is such labels, by the first rows of its first file.
         read: the labels, one file at a time.
-        has_split: whether the labels themselves say which rows train.
     """
 
     name: str
     title: str
     recognise: Callable[[Path, Rows], bool]
     read: Callable[[Place], Iterator[Labels]]
-    has_split: bool = False
 
 
 def of_tables(
@@ -118,7 +116,6 @@ def of_tables(
     is_header: Callable[[set[str]], bool],
     wanted: Callable[[str], bool],
     convert: Callable[[Columns, FaultList, Place], Labels],
-    has_split: bool = False,
 ) -> Layout:
     """A layout of one table, or of a folder of them, with a header line.
 
@@ -145,7 +142,7 @@ def of_tables(
             named = dataclasses.replace(columns, cells=cells, others=[])
             yield convert(named, faults, place)
 
-    return Layout(name, title, recognise, read, has_split)
+    return Layout(name, title, recognise, read)
 
 
 def table_files(path: Path) -> list[Path]:
