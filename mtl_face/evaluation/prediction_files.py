@@ -40,13 +40,16 @@ _TEXT_COLUMNS = tuple(name for name in KEY_COLUMNS if name != "frame")
 
 
 def lost(table: PredictionTable, path: str | os.PathLike[str]) -> list[str]:
-    """A line on what a file of this name does not keep, where that leads to mistakes; else none."""
-    done = [name for name in ("smoothing", "calibration") if table.metadata.get(name)]
-    if not done or Path(path).suffix.lower() != ".csv":
+    """A line on what a file of this name does not keep, where that leads to mistakes; else none.
+
+    A calibrated table needs none: `read` refuses its CSV.
+    """
+    smoothed = table.metadata.get("smoothing") and not table.is_calibrated
+    if not smoothed or Path(path).suffix.lower() != ".csv":
         return []
     return [
-        f"note: a .csv does not say that {' and '.join(done)} were applied, and could be taken for "
-        "predictions as the network made them; a .parquet says it"
+        "note: a .csv does not say that it was smoothed, and could be taken for predictions as the "
+        "network made them; a .parquet says it"
     ]
 
 

@@ -61,7 +61,8 @@ def find_place(
     if num_processes == 1:
         return None
     given = (coordinator, num_processes, process_id)
-    devices, launcher = None, None
+    devices: tuple[int, ...] | None = None
+    launcher = None
     if None in given:
         names = [kind.name for kind in clusters.ClusterEnv._cluster_types if _is_present(kind)]
         launcher = _LAUNCHERS.get(names[0], names[0]) if names else None
@@ -69,14 +70,16 @@ def find_place(
             found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
                 coordinator, num_processes, process_id, None, None, max(1, round(timeout_seconds))
             )
+            coordinator, num_processes, process_id, own = found
+            if given == (None, None, None) and (num_processes or 1) == 1:
+                return None
+            if own is not None:
+                devices = _own_gpu(own[0], os.environ)
         except (ValueError, KeyError) as error:
             raise UserError(
                 f"the variables that {launcher} sets for each process do not fit: {error}",
                 remedy="start the program by it, or give --num_processes=1, which runs alone",
             ) from error
-        coordinator, num_processes, process_id, devices = found
-        if given == (None, None, None) and (num_processes or 1) == 1:
-            return None
     if coordinator is None or num_processes is None or process_id is None:
         flags = {
             "--coordinator": coordinator,
@@ -89,8 +92,6 @@ def find_place(
             remedy="give --coordinator=HOST:PORT --num_processes=N --process_id=I; "
             "TPU pods, SLURM (srun) and Open MPI (mpirun) need no flags",
         )
-    if devices is not None:
-        devices = _own_gpu(devices[0], os.environ)
     return Place(coordinator, num_processes, process_id, devices, launcher)
 
 

@@ -104,7 +104,11 @@ def test_a_csv_does_not_keep_that_it_was_smoothed():
     assert lost(smoothed, "a.parquet") == []
     assert lost(raw, "a.csv") == []
     (line,) = lost(smoothed, "a.csv")
-    assert "smoothing were applied" in line
+    assert "does not say that it was smoothed" in line
+    calibrated = dataclasses.replace(
+        smoothed, metadata={**smoothed.metadata, "calibration": {"a": 1}}
+    )
+    assert lost(calibrated, "a.csv") == []
 
 
 def test_csv_carries_the_decisions(tmp_path):

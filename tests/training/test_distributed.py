@@ -203,8 +203,10 @@ def test_a_warning_does_not_act_on_the_terminal(capsys):
     assert capsys.readouterr().err == "warning: cannot write \\x1b[2Jname\n"
 
 
-def test_variables_of_a_launcher_that_do_not_fit(monkeypatch):
-    for name, value in (SLURM | {"SLURM_NTASKS": "x"}).items():
-        monkeypatch.setenv(name, value)
+@pytest.mark.parametrize("name", ["SLURM_NTASKS", "SLURM_NODEID", "SLURM_GPUS_ON_NODE"])
+def test_variables_of_a_launcher_that_do_not_fit(monkeypatch, name):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for variable, value in (SLURM | {name: "x"}).items():
+        monkeypatch.setenv(variable, value)
     with pytest.raises(UserError, match=r"SLURM \(srun\) sets for each process do not fit"):
         distributed.find_place(None, None, None, timeout_seconds=1)
