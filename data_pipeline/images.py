@@ -146,7 +146,7 @@ def drop_missing(table: FrameTable) -> tuple[FrameTable, list[str]]:
         raise ImageError(
             f"none of the {len(table):,} images exists",
             path=dropped[0] if dropped else None,
-            remedy="check the image root: it holds one folder a video",
+            remedy="check data.image_folder, from which the paths of the labels start",
         )
     return table.take(np.setdiff1d(np.arange(len(table)), missing)), dropped
 

@@ -212,7 +212,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
             folder = os.path.dirname(os.path.abspath(path))
             if not os.path.isdir(folder):
                 problem += f", nor does its folder {folder}"
-                way_out = "check the image root and that all images were unpacked"
+                way_out = "check the folder of images, and that all were unpacked"
         raise ImageError(problem, path=path, remedy=way_out) from error
 
 
