@@ -82,27 +82,13 @@ def evaluate(
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)
     bad: list[BadRow] = []
-    rows = load_rows(scored, say, bad.extend, split=split)
+    table = datasets.load_split(scored.data, split, say, bad.extend)
+    rows = find_pixels(scored, table, say, split=split)
     about = named_data.about(scored.data, split)
     result = evaluate_predictor(model, rows, folder, steps, about=about, history=history, say=say)
     if folder is not None and distributed.is_writer():
         datasets.write_bad_rows(folder, bad)
     return result
-
-
-def load_rows(
-    config: Config,
-    say: Say,
-    keep: datasets.Keep = datasets.keep_none,
-    *,
-    split: str = datasets.VALIDATION,
-) -> Pixels:
-    """The rows of a split that the settings name, with their pixels.
-
-    `keep` is as for `datasets.load_split`.
-    """
-    table = datasets.load_split(config.data, split, say, keep)
-    return find_pixels(config, table, say, split=split)
 
 
 def evaluate_predictor(

@@ -69,7 +69,7 @@ def another(data: DataConfig, named: str | Path) -> DataConfig:
     if path.is_dir():
         root, image_folder, kinds = path, data.image_folder, formats.kinds_in(path)
         if len(kinds) != 1:
-            usual = ", ".join(names[1] for names in formats.USUAL_NAMES.values())
+            usual = ", ".join(dict.fromkeys(names[1] for names in formats.USUAL_NAMES.values()))
             raise ConfigError(
                 f"holds files of {' and of '.join(kinds)}"
                 if kinds

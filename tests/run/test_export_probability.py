@@ -13,9 +13,8 @@ from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward
-from mtl_face.run import models
-from mtl_face.run.evaluate import load_rows
-from mtl_face.run.predict import predict_table
+from mtl_face.run import datasets, models
+from mtl_face.run.predict import find_pixels, predict_table
 from mtl_face.training.experiment import Experiment as TrainExperiment
 from mtl_face.weights import exported
 
@@ -31,7 +30,8 @@ class Runs:
         self.experiment = Experiment(folder)
         config = self.config("fixed", "fitted")
         self.forward = Forward(config, mesh=TrainExperiment(config).mesh)
-        self.data = load_rows(config, print)
+        table = datasets.load_split(config.data, "validation", print)
+        self.data = find_pixels(config, table, print)
 
     def config(self, kind, definition):
         settings = [f"data.root={self.experiment.data}", "data.source=memory"]

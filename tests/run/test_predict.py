@@ -13,8 +13,8 @@ from mtl_face.cli import main
 from mtl_face.errors import ImageError
 from mtl_face.evaluation import prediction_files, scoring
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.run.evaluate import load_rows
-from mtl_face.run.predict import predict_table
+from mtl_face.run import datasets
+from mtl_face.run.predict import find_pixels, predict_table
 from mtl_face.training import experiment as training
 
 
@@ -158,7 +158,8 @@ def predict_untrained(folder, *, temperature):
         temperatures=experiment.temperatures(state),
         step=0,
     )
-    data = load_rows(config, print)
+    table = datasets.load_split(config.data, "validation", print)
+    data = find_pixels(config, table, print)
     found = {
         sampled: predict_table(predictor, data, sample_dropout=sampled) for sampled in (False, True)
     }

@@ -54,7 +54,7 @@ def write(
     header = [cell.lower() for cell in first]
     if not {"emotion", "pixels", "usage"} <= set(header):
         raise AnnotationError(
-            "no list of FER2013: it has the columns emotion, pixels and Usage",
+            "no list of FER2013, which has the columns emotion, pixels and Usage",
             path=pixel_list,
             line=1,
             remedy=f"name {PIXEL_LIST}, or the folder that holds it, as --source",
