@@ -66,8 +66,8 @@ def starts(settings: list[str], folder: Path, rounds: int) -> list[comparison.Gr
     first_step(settings, folder / "first", cache)
     for form in ("safetensors", "orbax"):
         models[form] = folder / form
-        words = ["export", f"--model={folder / 'first'}", f"--format={form}"]
-        ran([*program(), *words, f"--output={models[form]}"])
+        words = ["export", f"--model={folder / 'first'}", "--config.evaluation.checkpoint=last"]
+        ran([*program(), *words, f"--format={form}", f"--output={models[form]}"])
     numbers = iter(range(10**6))
 
     def train(cache: Path | None) -> Seconds:

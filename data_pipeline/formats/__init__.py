@@ -7,11 +7,11 @@ from pathlib import Path
 
 from data_pipeline import images
 from data_pipeline.formats import layouts, manifest, per_video, s_aff_wild2
-from data_pipeline.formats.user_files import BadRow, read_bytes
+from data_pipeline.formats.user_files import BadRow, is_parquet, peek
 from data_pipeline.formats.values import header_names
 from mtl_face.config import DataSetConfig
 from mtl_face.config.schema import ManifestConfig
-from mtl_face.errors import ConfigError, ImageError, shortened
+from mtl_face.errors import AnnotationError, ConfigError, ImageError, shortened
 from mtl_face.tables import FrameTable
 from mtl_face.tasks import VA
 
@@ -28,6 +28,8 @@ USUAL_NAMES: dict[str, tuple[str, str]] = {
 `SPLITS`, or for `per_video` a folder below that of each task."""
 
 
+_LOOKED_AT = 50  # rows below a header that fits two kinds
+
 _FEWEST_DOUBTED = 10  # rows: fewer may be so by chance
 
 
@@ -37,14 +39,15 @@ def annotations_name(data: DataSetConfig, split: str) -> str:
     return USUAL_NAMES[data.kind][SPLITS.index(split)] if named is None else named
 
 
-def kinds_in(root: Path) -> list[str]:
-    """The kinds whose usual annotations lie in a folder, but for the embedded data set."""
-    return [
-        kind
-        for kind, names in USUAL_NAMES.items()
-        if kind != "rendered_faces"
-        and any(any(root.glob(f"*/{n}" if kind == "per_video" else n)) for n in names)
-    ]
+def kinds_in(root: Path) -> dict[str, list[Path]]:
+    """The kinds whose usual annotations lie in a folder, with these; not the embedded data set."""
+    found = {}
+    for kind, names in USUAL_NAMES.items():
+        patterns = (f"*/{name}" if kind == "per_video" else name for name in names)
+        places = [place for pattern in patterns for place in sorted(root.glob(pattern))]
+        if places and kind != "rendered_faces":
+            found[kind] = places
+    return found
 
 
 def load(
@@ -173,6 +176,12 @@ def read_labels(
     `say` as for `load`.
     """
     if os.path.isdir(path):
+        if kinds := kinds_in(Path(path)):
+            raise AnnotationError(
+                f"is the folder of a data set (of kind {' or '.join(kinds)}), not its labels",
+                path=path,
+                remedy=f"name the labels inside it, as {next(iter(kinds.values()))[-1]}",
+            )
         table = per_video.read_folder(Path(path), dataset=dataset, skipped=skipped)
     elif kind_of_file(path, settings) == "manifest":
         table = layouts.read(
@@ -202,16 +211,14 @@ def kind_of_file(path: str | os.PathLike[str], settings: ManifestConfig | None =
     `settings` of one, or where a cell below it is empty or a word. AnnotationError if the file
     cannot be read.
     """
-    content = read_bytes(path)
-    if content.startswith(b"PAR1"):
+    if is_parquet(path):
         return "manifest"
-    text = content[:4096].decode("utf-8-sig", "replace").lstrip()
-    first, *lines = re.sub("[;\t]", ",", text.replace('"', "")).split("\n")
-    names = header_names(first)
+    first, *rows = peek(path, _LOOKED_AT) or [[]]
+    names = header_names(",".join(first))
     if names == s_aff_wild2.HEADERS[0]:
         return "s_aff_wild2"
     if names in s_aff_wild2.HEADERS and settings is None:
-        cells = [cell.strip() for line in lines[:-1] for cell in line.split(",")[1 : len(names)]]
+        cells = [cell for row in rows for cell in row[1 : len(names)]]
         return "s_aff_wild2" if all(map(_NUMBER.fullmatch, cells)) else "manifest"
     if settings is not None or any(manifest.known_name(name) == "image" for name in names):
         return "manifest"

@@ -45,14 +45,16 @@ from mtl_face.errors import AnnotationError, exact, quoted, shortened
 IMAGE_NAMES = (
     *("image", "images", "image_path", "img_path", "imagepath", "imgpath", "filepath"),
     *("file_path", "path", "image_file", "image_location", "subdirectory_filepath", "img"),
-    *("image_name", "image name", "imagename", "img_name", "filename", "file_name", "file"),
-    "image_id",
+    *("image_name", "imagename", "img_name", "filename", "file_name", "file", "image_id"),
 )
 """Names of the column of images, the plainest first: where there are two, the first here counts."""
 
+_EXPRESSION_NAMES = ("expression", "emotion", "emotions", "facial_expression")
+"""Names of the column of expressions; numbers below another than the first are of any order."""
+
 _KNOWN = ("image", "video", "frame", *tasks.VA_NAMES, "expression", *tables.VOTE_NAMES)
-_AU_COLUMN = re.compile(r"au0*([1-9][0-9]?)(?:_[rc])?", re.ASCII)
-_NO_UNIT = re.compile(r"au0*(?:0|3)(?:_[rc])?", re.ASCII)
+_AU_COLUMN = re.compile(r"au_?0*([1-9][0-9]?)(?:_[rc])?", re.ASCII)
+_NO_UNIT = re.compile(r"au_?0*(?:0|3)(?:_[rc])?", re.ASCII)
 """Names that no action unit has: FACS has neither 0 nor 3."""
 _FEWEST_ASKED = 100  # expressions: of fewer, none may be of class 0 by chance
 _SCARCE = 20  # ones below a threshold that may be all there are in a small file
@@ -154,19 +156,27 @@ def majority(votes_NK: npt.NDArray[np.float64], say: Callable[[str], None]) -> n
 
 def known_name(column: str) -> str | None:
     """What a manifest's column of this name gives: `image`, `au1` and the like; None for others."""
-    name = column.strip(WHITESPACE).lower()
+    name = _plain(column)
     unit = _AU_COLUMN.fullmatch(name)
     if unit and int(unit[1]) in tasks.AU_NUMBERS:
         return f"au{int(unit[1])}"
     if name in IMAGE_NAMES:
         return "image"
+    if name in _EXPRESSION_NAMES:
+        return "expression"
     return name if name in _KNOWN else None
 
 
+def _plain(column: str) -> str:
+    """A column's name in lower case, with one `_` for blanks and hyphens."""
+    return re.sub(r"[\s-]+", "_", column.strip(WHITESPACE).lower())
+
+
 def _plainness(column: str) -> int:
-    """Place of a column's name in `IMAGE_NAMES`; 0 for all others."""
-    name = column.strip(WHITESPACE).lower()
-    return IMAGE_NAMES.index(name) if name in IMAGE_NAMES else 0
+    """Place of a column's name among those that mean the same; 0 for all others."""
+    name = _plain(column)
+    known = next((names for names in (IMAGE_NAMES, _EXPRESSION_NAMES) if name in names), (name,))
+    return known.index(name)
 
 
 def _name_columns(
@@ -178,7 +188,7 @@ def _name_columns(
     for column in sorted(columns.cells, key=_plainness):
         name = known_name(column)
         assert name is not None
-        if name == "image" and name in names and _plainness(column) > _plainness(names[name]):
+        if name in names and _plainness(column) > _plainness(names[name]):
             unread.append(column)
             continue
         if name in names:
@@ -196,7 +206,7 @@ def _name_columns(
             line=1,
             remedy="the first line names the columns; docs/data_formats.md lists them",
         )
-    positions = [name for name in columns.others if _NO_UNIT.fullmatch(name.strip().lower())]
+    positions = [name for name in columns.others if _NO_UNIT.fullmatch(_plain(name))]
     if positions:
         raise AnnotationError(
             f"column {quoted(positions[0])} names no action unit: the numbers seem to be positions",
@@ -298,6 +308,9 @@ class _Labels:
         numbers: collections.Counter[tuple[str, str]] = collections.Counter()
         unmapped: collections.Counter[str] = collections.Counter()
         marks = (*self._settings.missing_values, MISSING_CLASS)
+        column = self._names.get("expression", "expression")
+        if _plainness(column):
+            self._require_words(column)
         for row, cell in enumerate(self._cells("expression")):
             label = cell.strip(WHITESPACE).lower()
             if label in _MISSING_WORDS:
@@ -343,6 +356,19 @@ class _Labels:
             say(f"{unmapped.total():,} expressions {problem} and count as missing: {shown}")
         return expression_N
 
+    def _require_words(self, column: str) -> None:
+        """Raises AnnotationError if expressions are numbers, whose order the name does not tell."""
+        numbers = {cell for cell in map(str.strip, self._columns.cells[column]) if _is_class(cell)}
+        if numbers:
+            raise AnnotationError(
+                f"column {quoted(column)} holds numbers, as {min(numbers)[:20]}, and data sets "
+                "number emotions in different ways",
+                path=self._faults.path,
+                line=1,
+                remedy="set data.manifest.expression_map to the map of these numbers, and name the "
+                "column expression",
+            )
+
     def _take_out_missing(
         self, value_N: npt.NDArray[np.float64], valid_N: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.bool_]:
@@ -378,6 +404,10 @@ class _Labels:
                     "write numbers with a decimal point; leave the cell of a missing label empty",
                 )
         return value_N
+
+
+def _is_class(text: str) -> bool:
+    return _is_number(text) and float(text) >= 0
 
 
 def _is_number(text: str) -> bool:

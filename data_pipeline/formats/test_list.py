@@ -9,6 +9,9 @@ from data_pipeline.formats.values import EXTENSIONS, CellError, check_path
 from mtl_face import tables
 from mtl_face.errors import AnnotationError, quoted
 
+PHOTOS = "photos"
+"""Name of the data set that paths of single images stand for."""
+
 _MOST_FRAMES = 10_000_000  # 92 hours of video: more is no number of frames
 _COUNT_REMEDY = (
     "write one line a video, its name and its number of frames, as in video45_1,370; or list "
@@ -23,7 +26,7 @@ def load_test_list(path: str | os.PathLike[str], root: str | os.PathLike[str]) -
     edition that hands out such a list); `video,frames` lines, for the one-task tracks of the
     third edition, whose official lists name videos alone: each line stands for the frames 1 to
     `frames` of its video; and paths of images of which none has a number for a name, as
-    `faces/anna.jpg`: each is a video of one frame.
+    `faces/anna.jpg`: each is a video of one frame, of the data set `photos`.
 
     Returns:
         A table without labels, in the order of the list with its duplicates, not sorted. `row` is
@@ -63,7 +66,7 @@ def _read_photos(
             faults.add(number, str(error), error.remedy)
     faults.raise_if_any()
     return tables.FrameTable.from_columns(
-        dataset=s_aff_wild2.DATASET,
+        dataset=PHOTOS,
         video=[os.path.splitext(image)[0] for image in images],
         frame=[1] * len(images),
         image=images,

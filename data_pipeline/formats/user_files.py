@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,15 @@ PEEKED = 2**20
 LONGEST_LINE = 100_000
 """Characters. Messages quote lines; a longer one is of a file of another kind."""
 
-_IMAGE_THEN_BLANK = re.compile(r"\S+\.(?:jpe?g|png|bmp) ", re.IGNORECASE)
+_IMAGE_FIRST = re.compile(
+    r'(?P<quote>"?)[^,;|\t"]+\.(?:jpe?g|jpe|jfif|png|bmp|tiff?|webp|gif)(?P=quote) *'
+    r"(?P<mark>[,;|\t ])",
+    re.IGNORECASE,
+)
+"""A row that begins with an image; what separates its cells comes next."""
+
+_SEPARATOR_LINE = re.compile(r"sep=(?P<mark>[,;|\t])[,;|\t\s]*", re.IGNORECASE)
+"""What spreadsheets write above a table, to say what separates its cells."""
 
 WHITESPACE = " \t\v\f"
 """Stripped around a value. Unicode's other blanks may belong to a file name."""
@@ -232,13 +239,13 @@ def peek(path: str | os.PathLike[str], rows: int = 3) -> list[list[str]]:
         problem, remedy = files.unreadable(error, "file")
         raise AnnotationError(problem, path=path, remedy=remedy) from error
     if start[:4] == b"PAR1":
-        return [[*_parquet(read_bytes(path), path, lambda name: False).others]]
+        return [[*_parquet(path, lambda name: False).others]]
     lines = start.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-    full = [line for line in lines.split("\n") if line.strip(WHITESPACE)][:rows]
-    mark = _separator(full[0]) if full else ","
+    full = [line for line in lines.split("\n") if line.strip(WHITESPACE)][: rows + 1]
+    mark, said = _separator(full[0]) if full else (",", False)
     return [
         [cell.strip() for cell in row]
-        for line in full
+        for line in full[said:][:rows]
         for row in csv.reader([line[:LONGEST_LINE]], delimiter=mark, skipinitialspace=True)
     ]
 
@@ -249,9 +256,10 @@ def read_columns(
     faults: FaultList | None = None,
     header: Sequence[str] | None = None,
 ) -> Columns:
-    """Reads the wanted columns of a CSV (comma, semicolon or tab) or Parquet file, by its content.
+    """Reads the wanted columns of a CSV or Parquet file, by its content.
 
-    A cell of CSV is read as `files.plain_cell` gives it. A row of CSV that has more or fewer cells
+    Cells of CSV are separated by commas, semicolons, tabs or bars, or as a first line `sep=;` says,
+    and read as `files.plain_cell` gives them. A row of CSV that has more or fewer cells
     than the header is left out and noted in `faults`, and where these skip, one that cannot be
     read; None raises its faults. `header` names the columns of a CSV file whose first
     line is a row; blanks may separate its cells too.
@@ -260,12 +268,11 @@ def read_columns(
         AnnotationError: the file cannot be read as either, has no sound rows, or repeats a column's
             name.
     """
-    content = read_bytes(path)
     noted = FaultList(path) if faults is None else faults
-    if content[:4] == b"PAR1":
-        columns = _parquet(content, path, wanted)
+    if is_parquet(path):
+        columns = _parquet(path, wanted)
     else:
-        columns = _csv(content, path, wanted, noted, header)
+        columns = _csv(read_bytes(path), path, wanted, noted, header)
     if faults is None or not columns.lines:
         noted.raise_if_any()
     if not columns.lines:
@@ -275,10 +282,26 @@ def read_columns(
     return columns
 
 
-def _separator(line: str) -> str:
-    """What separates the cells of a table's first line; a blank only where that is an image's."""
-    blank = " " if _IMAGE_THEN_BLANK.match(line) else ","
-    return next((mark for mark in ",;\t" if mark in line), blank)
+def is_parquet(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says that it is Parquet; AnnotationError if it cannot be opened."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError as error:
+        problem, remedy = files.unreadable(error, "file")
+        raise AnnotationError(problem, path=path, remedy=remedy) from error
+
+
+def _separator(line: str) -> tuple[str, bool]:
+    """What separates the cells of a table with this first line; whether the line only says that.
+
+    A blank does so behind an image alone: names of columns may have blanks.
+    """
+    if said := _SEPARATOR_LINE.fullmatch(line):
+        return said["mark"], True
+    if image := _IMAGE_FIRST.match(line):  # a number behind it may have a decimal comma
+        return image["mark"], False
+    return next((mark for mark in ",;\t|" if mark in line), ","), False
 
 
 def _csv(
@@ -289,8 +312,11 @@ def _csv(
     names: Sequence[str] | None,
 ) -> Columns:
     text = to_text(content, path, keep_undecodable=faults.skips)
-    separator = _separator(text.lstrip("\n").split("\n", 1)[0])
+    blank = len(text) - len(text.lstrip("\n"))
+    separator, said = _separator(text[blank:].split("\n", 1)[0])
     source = _Lines(text)
+    if said:
+        source.taken = blank + 1
     reader = csv.reader(source, delimiter=separator, skipinitialspace=separator == " ", strict=True)
     header = list(names or ())
     _check_names(header, path, None)
@@ -322,7 +348,8 @@ def _csv(
             faults.add(
                 begin + 1,
                 f"{len(row)} cells, the header has {len(header)}",
-                "give each row as many cells as the header; quote text with commas",
+                "give each row as many cells as the header; quote text with commas, and write "
+                "numbers with a decimal point",
             )
             if faults.skips:
                 source.taken = begin + 1
@@ -352,14 +379,12 @@ class _Lines:
         return self._lines[self.taken - 1] + "\n"
 
 
-def _parquet(
-    content: bytes, path: str | os.PathLike[str], wanted: Callable[[str], bool]
-) -> Columns:
+def _parquet(path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> Columns:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(io.BytesIO(content)) as file:
+        with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             _check_names(names, path, None)
             table = file.read(columns=[name for name in names if wanted(name)])

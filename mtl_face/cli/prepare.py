@@ -87,8 +87,9 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         )
         print(f"next: python run.py train with the same --config, --config.data.shards={folder}")
     elif options.audit:
-        prepare.audit(config, options.output, say=print, bar=Progress)
-        print("next: correct what is listed as error, then python run.py train with this --config")
+        sound = prepare.audit(config, options.output, say=print, bar=Progress)
+        first = "" if sound else "correct what is listed as error, then "
+        print(f"next: {first}python run.py train with this --config and --workdir=DIR")
     else:
         if options.num_videos is not None:
             values = config_lib.to_dict(config)

@@ -18,6 +18,9 @@ from mtl_face import files, pictures
 from mtl_face.errors import UserError
 from mtl_face.faces.models import missing_extra
 
+_TEXT = ("tty", "bin", "xbin", "adf", "idf")
+"""FFmpeg's formats that draw the letters of a text file as pictures."""
+
 _QUARTERS = (1, 8, 3, 6)
 """Orientations by quarters that a frame is turned counter-clockwise."""
 
@@ -210,6 +213,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
             remedy="copy or download it again; a recording that was cut off may need repair",
         ) from error
     with container:
+        if container.format.name in _TEXT:
+            raise VideoError("this is text, no video", path=path, remedy="name a video or a photo")
         # A cover picture in a sound file is a video stream of one frame.
         streams = [stream for stream in container.streams.video if not _is_cover(av, stream)]
         if not streams:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -226,7 +227,8 @@ def ensure_data(data: DataSetConfig, say: Say, *, write: bool = False) -> Path:
     Of a mixture, the data set that is evaluated; where shards take its place, their folder.
 
     Raises:
-        ConfigError: `data.root` holds no rendered faces, and may not be written or is not empty.
+        ConfigError: `data.root` is no folder that can be looked at; or of the embedded one, it
+            holds no rendered faces, and may not be written or is not empty.
         WorkdirError: it holds other rendered faces, or cannot be written.
     """
     if isinstance(data, DataConfig) and data.shards:
@@ -234,7 +236,9 @@ def ensure_data(data: DataSetConfig, say: Say, *, write: bool = False) -> Path:
     data = evaluated(data)
     if data.kind != EMBEDDED:
         assert data.root is not None  # the config's rules
-        return Path(data.root).expanduser()
+        root = Path(data.root).expanduser()
+        _require_folder(root)
+        return root
     from data_pipeline.rendered_faces import generate
 
     faces = data.rendered_faces
@@ -259,6 +263,20 @@ def ensure_data(data: DataSetConfig, say: Say, *, write: bool = False) -> Path:
         say=say,
     )
     return root
+
+
+def _require_folder(root: Path) -> None:
+    """Raises ConfigError unless the folder that `data.root` names can be looked at."""
+    remedy = "name the folder of the data set: data.root=FOLDER"
+    try:
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+    except OSError as error:
+        problem, _ = files.unreadable(error, "folder of the data set")
+        if not root.is_absolute():
+            problem += f", looked for from {os.getcwd()} on"
+        raise ConfigError(problem, path=root, remedy=remedy) from error
+    if not is_folder:
+        raise ConfigError("this is a file, not the folder of a data set", path=root, remedy=remedy)
 
 
 def _require_rendered(root: Path, *, write: bool) -> None:
@@ -289,8 +307,9 @@ def _require_rendered(root: Path, *, write: bool) -> None:
 def ensure_all(data: DataConfig, say: Say) -> None:
     """`ensure_data` for every data set of a run; the only place that writes into a `data.root`."""
     if not data.shards:
-        for entry in data_sets(data).values():
-            ensure_data(entry, say, write=True)
+        for name, entry in data_sets(data).items():
+            with naming(_section(data, name)):
+                ensure_data(entry, say, write=True)
 
 
 def load_split(data: DataSetConfig, split: str, say: Say, keep: Keep = keep_none) -> FrameTable:
@@ -309,11 +328,11 @@ def load_split(data: DataSetConfig, split: str, say: Say, keep: Keep = keep_none
         if data.mixture and data.validation is not None and split == "validation":
             _check_names(table, "data.validation", [data.validation], path=data.shards)
         return table
-    root = ensure_data(data, say)
     section = "data"
     if isinstance(data, DataConfig) and data.validation is not None:
         section = _section(data, data.validation)
     with naming(section):
+        root = ensure_data(data, say)
         table = formats.load(
             evaluated(data), split, root=root, say=lambda line: say(f"{split}: {line}"), keep=keep
         )

@@ -16,6 +16,7 @@ from mtl_face.evaluation.scoring import summary
 from mtl_face.inference.predictor import Predictor
 from mtl_face.report import Report, write_report
 from mtl_face.run import Say, datasets, models, named_data, provenance, show
+from mtl_face.run import rows as row_hashes
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.postprocess import RAW, SCORED, PostProcessing
 from mtl_face.run.predict import Pixels, find_pixels, predict_table
@@ -50,27 +51,33 @@ def evaluate(
             docs/data_formats.md, a file of annotations or a manifest, or the name of a data set of
             the run's mixture. The settings of `config.data` say how it is read.
         output: folder for metrics.json, predictions.parquet, predictions.csv and report.html;
-            None: for a run WORKDIR/evaluation, for other rows a folder beside it that is named for
-            them; nothing is written for another model.
+            None: for a run WORKDIR/evaluation, for another split or data set a folder beside it
+            that is named for it; nothing is written for another model.
         say: called with each line for the user.
 
     Returns:
         What metrics.json holds (docs/evaluation.md).
 
     Raises:
-        UserError: the model or the data cannot be read, or the results not be written.
+        UserError: the model or the data cannot be read, no row has a label, or the results cannot
+            be written.
     """
     if split not in datasets.SPLITS:
         raise ConfigError(f"there is no split {split!r}", remedy="name validation or train")
+    if data is not None and split == datasets.TRAIN and Path(data).expanduser().is_file():
+        raise ConfigError(
+            f"data names one file, {data}, all of whose rows are scored: it has no split {split}",
+            remedy="leave split (--split) out, or name the folder of the data set",
+        )
     history: Sequence[Mapping[str, Any]] = []
+    run: Path | None = None
     if isinstance(model, Predictor):
         config = config or model.config
     else:
         path = Path(model).expanduser()
         config = config or workdirs.own_config(path)
         if models.is_run(path):
-            history = histories.read(path / workdirs.HISTORY)
-            output = output or path / workdirs.evaluation_folder(split, data)
+            run, history = path, histories.read(path / workdirs.HISTORY)
     # Whatever can fail at once does so before the data are made or read, which can take long.
     steps = PostProcessing.of_settings(config)
     scored = config
@@ -78,13 +85,22 @@ def evaluate(
         scored = dataclasses.replace(config, data=named_data.another(config.data, data))
         if not isinstance(model, Predictor):  # how the other rows are read is not the model's
             config = dataclasses.replace(config, data=workdirs.own_config(model).data)
-    folder = None if output is None else files.require_writable(output)
+    place = output or (run and run / workdirs.evaluation_folder(split, data))
+    folder = None if place is None else files.require_writable(place)
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)
     bad: list[BadRow] = []
     table = datasets.load_split(scored.data, split, say, bad.extend)
+    datasets.require_labels(table, scored.data, split, lambda line: None)
+    cautions: tuple[str, ...] = ()
+    if run is not None and data is None and (changed := row_hashes.changes(run, table, split)):
+        cautions = (f"these are other {split} rows than those of its training: {changed}",)
+        say(f"warning: {cautions[0]}")
+        if output is None and not named_data.same_place(scored.data, workdirs.own_config(run).data):
+            name = named_data.about(scored.data, split).name
+            folder = files.require_writable(run / workdirs.evaluation_folder(split, name))
     rows = find_pixels(scored, table, say, split=split)
-    about = named_data.about(scored.data, split)
+    about = dataclasses.replace(named_data.about(scored.data, split), cautions=cautions)
     result = evaluate_predictor(model, rows, folder, steps, about=about, history=history, say=say)
     if folder is not None and distributed.is_writer():
         datasets.write_bad_rows(folder, bad)
@@ -133,7 +149,8 @@ def evaluate_predictor(
     result["selection"] = (training or {}).get("selection")
     result["provenance"] = recorded
     said = warnings_of_training(training)  # by who opened the model
-    result["warnings"] = provenance.warn(recorded, say) + cautions + said
+    warned = provenance.warn(recorded, say)
+    result["warnings"] = [*about.cautions, *warned, *cautions, *said]
     if folder is not None:
         say("writing the report ...")
         files.write_json(folder / "metrics.json", result)

@@ -69,7 +69,15 @@ def open_run(
     """
     workdir = workdirs.open_for_reading(workdir, config)
     folder = workdir / workdirs.CHECKPOINTS
-    problem = WorkdirError("has no evaluated checkpoint yet", path=folder, remedy=workdirs.TRAIN)
+    begun = (
+        "wait for the first evaluation of its training, or take its newest checkpoint: "
+        "evaluation.checkpoint=last"
+    )
+    problem = WorkdirError(
+        "has no evaluated checkpoint yet",
+        path=folder,
+        remedy=begun if workdirs.has_checkpoint(workdir) else workdirs.TRAIN,
+    )
     if not folder.is_dir():
         raise problem
     experiment = experiment or Experiment(config)

@@ -19,11 +19,13 @@ class About:
         name: of the data set.
         rows: the split, or the file of annotations.
         rendered: whether the faces are those of the embedded data set.
+        cautions: sentences on them that belong to the results.
     """
 
     name: str
     rows: str
     rendered: bool
+    cautions: tuple[str, ...] = ()
 
 
 def about(data: DataConfig, split: str) -> About:
@@ -47,6 +49,17 @@ def own_name(entry: DataSetConfig, given: str | None = None, shards: str | None 
     return given or (entry.kind if place is None else Path(place).expanduser().absolute().name)
 
 
+def same_place(data: DataConfig, other: DataConfig) -> bool:
+    """Whether two settings name the same annotations for evaluation, read as the same kind."""
+
+    def place(of: DataConfig) -> tuple[Any, ...]:
+        entry = datasets.evaluated(of)
+        root = entry.root and Path(entry.root).expanduser().absolute()
+        return root, entry.kind, entry.train_annotations, entry.validation_annotations, of.shards
+
+    return place(data) == place(other)
+
+
 def another(data: DataConfig, named: str | Path) -> DataConfig:
     """The settings that read another data set in place of a run's own.
 
@@ -67,7 +80,7 @@ def another(data: DataConfig, named: str | Path) -> DataConfig:
         return dataclasses.replace(data, **own, **alone)
     files_of_splits: tuple[str | None, str | None] = (None, None)
     if path.is_dir():
-        root, image_folder, kinds = path, data.image_folder, formats.kinds_in(path)
+        root, image_folder, kinds = path, data.image_folder, list(formats.kinds_in(path))
         if len(kinds) != 1:
             usual = ", ".join(dict.fromkeys(names[1] for names in formats.USUAL_NAMES.values()))
             raise ConfigError(

@@ -279,11 +279,13 @@ def labelled_workdir(config: "Config", workdir: Path, say: Say) -> Labelled:
 
     WorkdirError if the run was not evaluated, UserError if the data cannot be read.
     """
-    from mtl_face.run import datasets
+    from mtl_face.run import datasets, rows
 
     path = predictions_of_run(workdir)
     root = datasets.ensure_data(config.data, say)
     truth = datasets.load_split(config.data, "validation", say)
+    if changed := rows.changes(workdir, truth, "validation"):
+        say(f"warning: these are other rows than those of its training: {changed}")
     name = datasets.evaluated(config.data).validation_annotations
     labels = root if name is None else root / name
     return Labelled(path, prediction_files.read(path), str(labels), truth)

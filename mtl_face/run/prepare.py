@@ -76,15 +76,15 @@ def _say_turned(split: str, turned: list[str], data: config_lib.DataConfig, say:
         )
 
 
-def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar) -> None:
+def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar) -> bool:
     """Audits the data that a config names, and writes the report; `bar` counts images.
 
     The report goes to `output`, or to `audit` below the data, as audit.html and audit.json; beside
-    it a list of the rows that `skip_bad_rows` left out.
+    it a list of the rows that `skip_bad_rows` left out. Returns whether nothing is an error.
     UserError if the data cannot be read, or the report not be written.
     """
     from data_pipeline import audit as auditing
-    from data_pipeline.audit.findings import as_text
+    from data_pipeline.audit.findings import ERROR, as_text
     from mtl_face.report import audit_page
 
     datasets.ensure_all(config.data, say)
@@ -124,6 +124,7 @@ def audit(config: config_lib.Config, output: Path | None, *, say: Say, bar: Bar)
     say(f"audited {images:,} images in {seconds:.1f} s{rate}")
     say(f"report: {page}")
     say(f"the same as data: {data}")
+    return all(finding["severity"] != ERROR for finding in report["findings"])
 
 
 def write_images(layout: str, source: Path, output: Path, *, say: Say, bar: Bar) -> Path:

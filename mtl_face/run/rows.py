@@ -103,8 +103,7 @@ class Rows:
         own = self.metadata[_KEY]
         if not isinstance(kept, dict) or kept == own:
             return
-        found = Rows.read(workdir)
-        before = found if found is not None and found.metadata[_KEY] == kept else None
+        before = _kept_hashes(workdir, kept)
         problem = "; ".join(
             f"{split}: {_difference(split, self, before, kept.get(split))}"
             for split in own
@@ -139,6 +138,24 @@ class Rows:
                 f"has read other rows than process 0: {'; '.join(differing)}",
                 remedy="give every host the same annotations, or all of them the same shards",
             )
+
+
+def changes(workdir: Path, table: FrameTable, split: str) -> str | None:
+    """What has become of the rows of a split since a run was trained, in words.
+
+    None where they are the same, or where no checkpoint kept them.
+    """
+    kept = metadata.newest(workdir / workdirs.CHECKPOINTS, _KEY)
+    now = Rows.of({split: table})
+    if not isinstance(kept, dict) or kept.get(split) in (None, now.metadata[_KEY][split]):
+        return None
+    return _difference(split, now, _kept_hashes(workdir, kept), kept[split])
+
+
+def _kept_hashes(workdir: Path, kept: Mapping[str, Any]) -> Rows | None:
+    """The hashes in a workdir, if they are those that a checkpoint kept a digest of."""
+    found = Rows.read(workdir)
+    return found if found is not None and found.metadata[_KEY] == kept else None
 
 
 def _hashes(table: FrameTable) -> tuple[Hashes, Hashes]:

@@ -222,6 +222,13 @@ def _read(path: Path, how: Scoring) -> tuple[Path, PredictionTable, list[str]]:
     """The file itself, its predictions (of one data set if that is named), and warnings."""
     if workdirs.is_run(path) or (path / workdirs.EVALUATION).is_dir():
         path = postprocess.predictions_of_run(path, postprocess.SCORED)
+    elif workdirs.holds_export(path):
+        raise PredictionError(
+            "is an export, which holds no predictions",
+            path=path,
+            remedy="python run.py evaluate --model=EXPORT --output=DIR writes some: name the file "
+            "predictions.parquet in that folder",
+        )
     warnings: tuple[str, ...] = ()
     if path.is_file() and prediction_files.is_one(path):
         table = prediction_files.read(path)

@@ -83,7 +83,7 @@ def open_for_training(
 
 def _require_free(workdir: Path) -> None:
     """Refuses a folder that holds an export, or settings of another program; WorkdirError."""
-    what = "an export" if (workdir / _CARD).exists() else None
+    what = "an export" if holds_export(workdir) else None
     if (workdir / _CONFIG).exists():
         remedy = "give another --workdir, or move that file away"
         if (
@@ -119,6 +119,11 @@ def open_for_reading(workdir: Path, config: config_lib.Config) -> Path:
 def is_run(workdir: Path) -> bool:
     """Whether the folder is that of a run."""
     return (workdir / _CONFIG).is_file() or has_checkpoint(workdir)
+
+
+def holds_export(folder: Path) -> bool:
+    """Whether the folder is that of an export."""
+    return (folder / _CARD).is_file()
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -194,7 +199,7 @@ def existing(path: str | Path) -> Path:
     if not str(path):
         raise WorkdirError("the path of the model is empty", remedy="name a run or an export")
     path = Path(path).expanduser()
-    if path.is_file() or is_run(path) or (path / _CARD).is_file():
+    if path.is_file() or is_run(path) or holds_export(path):
         return path
     raise WorkdirError(
         "holds no run, and no export either" if path.exists() else "does not exist",

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from jax._src import clusters, distributed  # jax.distributed shows neither
@@ -55,8 +55,9 @@ def find_place(
 ) -> Place | None:
     """This process's place in a run: as given, or as a TPU pod, SLURM or Open MPI name it.
 
-    `coordinator` is `HOST:PORT` of process 0; `num_processes=1` runs alone, wherever that is. None
-    for a process that runs alone; UserError if only a part of the place is known.
+    `coordinator` is `HOST:PORT` of process 0, which Open MPI 5, MPICH and Intel MPI do not tell;
+    `num_processes=1` runs alone, wherever that is. None for a process that runs alone; UserError if
+    only a part of the place is known.
     """
     if num_processes == 1:
         return None
@@ -65,12 +66,18 @@ def find_place(
     launcher = None
     if None in given:
         names = [kind.name for kind in clusters.ClusterEnv._cluster_types if _is_present(kind)]
-        launcher = _LAUNCHERS.get(names[0], names[0]) if names else None
+        mpi = None if names else next((mpi for mpi in _MPI if mpi.size in os.environ), None)
+        launcher = _LAUNCHERS.get(names[0], names[0]) if names else mpi and mpi.name
         try:
             found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
                 coordinator, num_processes, process_id, None, None, max(1, round(timeout_seconds))
             )
             coordinator, num_processes, process_id, own = found
+            if mpi is not None and (size := int(os.environ[mpi.size])) > 1:
+                rank, local = int(os.environ[mpi.rank]), int(os.environ[mpi.local])
+                num_processes = size if num_processes is None else num_processes
+                process_id = rank if process_id is None else process_id
+                own = [local]
             if given == (None, None, None) and (num_processes or 1) == 1:
                 return None
             if own is not None:
@@ -80,6 +87,13 @@ def find_place(
                 f"the variables that {launcher} sets for each process do not fit: {error}",
                 remedy="start the program by it, or give --num_processes=1, which runs alone",
             ) from error
+        if mpi is not None and coordinator is None:
+            raise UserError(
+                f"{launcher} has started {num_processes} processes, and does not tell them where "
+                "process 0 is",
+                remedy="give all of them --coordinator=HOST:PORT, the host of process 0 and a free "
+                "port there; or --num_processes=1, which runs alone",
+            )
     if coordinator is None or num_processes is None or process_id is None:
         flags = {
             "--coordinator": coordinator,
@@ -103,6 +117,24 @@ _LAUNCHERS = {
     "gketpu": "the TPU pod",
 }
 """JAX's names of what starts processes, and those that users know."""
+
+
+class _Mpi(NamedTuple):
+    """Variables that an MPI's launcher sets for each process, where JAX knows none of them."""
+
+    name: str
+    size: str
+    rank: str
+    local: str
+
+
+_MPI = (
+    _Mpi(
+        "Open MPI (mpirun)",
+        *("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ),
+    _Mpi("MPICH or Intel MPI (mpiexec)", "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),
+)
 
 
 def _is_present(kind: Any) -> bool:

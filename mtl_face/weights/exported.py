@@ -7,6 +7,7 @@ the orbax form alone.
 
 import dataclasses
 import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -203,7 +204,29 @@ def _find(path: Path) -> tuple[dict[str, Any], Path | None]:
             path=file,
             remedy="give what `run.py export --format=safetensors` wrote",
         )
-    return cards.parse(metadata[cards.KEY], file), file
+    card = cards.parse(metadata[cards.KEY], file)
+    if file.name == SAFETENSORS:
+        _require_same(metadata[cards.KEY], file.with_name(cards.FILE))
+    return card, file
+
+
+def _require_same(card: str, beside: Path) -> None:
+    """Raises ExportError if another card lies beside a safetensors file than that inside it."""
+    try:
+        same = json.loads(beside.read_bytes()) == json.loads(card)
+    except FileNotFoundError:
+        return  # the file is an export without it
+    except OSError as error:
+        problem, remedy = files.unreadable(error, "card")
+        raise ExportError(problem, path=beside, remedy=remedy) from error
+    except ValueError:  # no JSON, or no UTF-8
+        same = False
+    if not same:
+        raise ExportError(
+            f"is not the card that lies inside {SAFETENSORS}, which counts",
+            path=beside,
+            remedy=f"{_COPY_AGAIN}; or delete this file, {SAFETENSORS} is enough",
+        )
 
 
 def _leaves(tree: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:

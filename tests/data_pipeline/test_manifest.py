@@ -48,7 +48,7 @@ def test_all_columns_in_any_order(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_separators_and_line_ends(tmp_path, separator, end):
     text = end.join(["\ufeffimage,expression", "a.jpg,3", "", ",", "b.jpg,4", ""])
@@ -56,6 +56,46 @@ def test_separators_and_line_ends(tmp_path, separator, end):
     assert list(table.video) == ["a", "b"]  # each image is a video of its own
     assert list(table.frame) == [1, 1]
     assert list(table.row) == [2, 5]
+
+
+def test_a_spreadsheets_line_on_the_separator(tmp_path):
+    table, _ = read(tmp_path, "\ufeffsep=;\nimage;valence;note\na.jpg;0.5;x, y\n")
+    assert list(table.valence) == [0.5]
+    assert list(table.row) == [3]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_numbers_with_a_decimal_comma(tmp_path, separator):
+    text = "image,valence\na.jpg,0;5\n".translate(str.maketrans(",;", f"{separator},"))
+    with pytest.raises(AnnotationError, match="valence is '0,5', not a number") as caught:
+        read(tmp_path, text)
+    assert "with a decimal point" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("columns", "known"),
+    [
+        ("File Name,AU 1,au_04,Au-12", ["au1", "au4", "au12"]),
+        ("Image Path,Emotion", ["expression"]),
+        ("img-name,Facial Expression", ["expression"]),
+    ],
+)
+def test_spellings_of_names(columns, known):
+    image, *others = columns.split(",")
+    assert manifest.known_name(image) == "image"
+    assert [manifest.known_name(name) for name in others] == known
+
+
+def test_emotions_are_words_as_their_numbers_differ_between_data_sets(tmp_path):
+    table, _ = read(tmp_path, "image,emotion\na.jpg,happiness\nb.jpg,\n")
+    assert list(table.expression) == [4, -1]
+    for numbers in ("3", "happiness\nb.jpg,0"):
+        with pytest.raises(AnnotationError, match="column 'emotion' holds numbers") as caught:
+            read(tmp_path, f"image,emotion\na.jpg,{numbers}\n")
+        assert "data.manifest.expression_map" in caught.value.remedy
+    table, said = read(tmp_path, "image,emotion,expression\na.jpg,3,4\n")
+    assert list(table.expression) == [4]
+    assert said[0] == "columns that are not read: emotion"
 
 
 @pytest.mark.parametrize("name", manifest.IMAGE_NAMES)

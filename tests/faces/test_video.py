@@ -244,6 +244,15 @@ def test_files_that_are_no_videos(tmp_path, make, message):
         assert caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "list.nfo", "a.idf"])
+def test_text_is_not_drawn_as_pictures(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("video_1.mp4 looks away from the camera\n" * 400)
+    for look in (video.open_video, video.estimate_frames):
+        with pytest.raises(video.VideoError, match="this is text, no video"):
+            look(path)
+
+
 def test_an_mp4_without_its_end(tmp_path):
     """The index of an MP4 file lies at its end: without it nothing can be read."""
     path = small_videos.write(tmp_path / "a.mp4", small_videos.grey_steps(30))

@@ -14,7 +14,7 @@ from mtl_face.training.experiment import Experiment
 STEP = 5
 
 
-def write(experiment, workdir, *overrides, labels=None):
+def write(experiment, workdir, *overrides, labels=None, rows=None, score=0.5):
     """A folder as `train` leaves it after 5 steps, before its evaluation.
 
     Args:
@@ -22,6 +22,8 @@ def write(experiment, workdir, *overrides, labels=None):
         workdir: the folder.
         *overrides: settings, as `optimizer.epochs=1`.
         labels: numbers of labels that the checkpoint says training saw; None: it says nothing.
+        rows: `rows.Rows` that the run keeps; None for none.
+        score: of the checkpoint; None: it was not evaluated.
     """
     config = config_lib.load(experiment.config, [f"data.root={experiment.data}", *overrides])
     workdir = workdirs.open_for_training(workdir, config)
@@ -48,4 +50,7 @@ def write(experiment, workdir, *overrides, labels=None):
         lineage.begin(config, workdir, checkpoints, source)
         if labels is not None:
             checkpoints.metadata["training"] = {"labels": labels}
-        checkpoints.save(STEP, state, score=0.5)
+        if rows is not None:
+            checkpoints.metadata |= rows.metadata
+            rows.write(workdir)
+        checkpoints.save(STEP, state, score=score)

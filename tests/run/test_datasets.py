@@ -6,7 +6,7 @@ import pytest
 from small_experiment import Experiment, assert_is_users_error
 
 from mtl_face import config as config_lib
-from mtl_face.cli import flags
+from mtl_face.cli import flags, main
 from mtl_face.errors import AnnotationError, ConfigError, ImageError, UserError
 from mtl_face.run import datasets, train
 
@@ -31,6 +31,30 @@ def test_images_missing(experiment, capsys):
     assert "train: 37 rows" in out
     assert "validation: 19 rows" in out
     assert "all rows and images are sound" in out
+
+
+def test_a_root_is_looked_for_from_where_the_command_runs(experiment, capsys, monkeypatch):
+    words = ["prepare", f"--config={experiment.config}", "--config.data.root=data"]
+    monkeypatch.chdir(experiment.folder)
+    assert main.main(words) == 0
+    capsys.readouterr()
+    monkeypatch.chdir("/")
+    status, captured = main.main(words), capsys.readouterr()
+    result = status, captured.out, captured.err
+    problem = "data: the folder of the data set does not exist, looked for from / on"
+    assert_is_users_error(result, problem, "--config.data.root=FOLDER")
+    words[-1] = f"--config.data.root={experiment.config}"
+    status, captured = main.main(words), capsys.readouterr()
+    result = status, captured.out, captured.err
+    assert_is_users_error(result, "this is a file, not the folder of a data set")
+
+
+def test_the_root_of_a_mixtures_data_set_is_named(experiment, tmp_path):
+    names = [f"data.mixture.mine.root={tmp_path / 'gone'}", "data.validation=mine"]
+    data = config_lib.load(experiment.config, names).data
+    with pytest.raises(ConfigError, match="does not exist") as caught:
+        datasets.ensure_all(data, print)
+    assert "data.mixture.mine.root" in caught.value.remedy
 
 
 def test_half_of_a_label_is_told(experiment):

@@ -33,6 +33,16 @@ def test_workdir_without_checkpoint(experiment, capsys, command):
     assert_is_users_error(result, "has no evaluated checkpoint yet", "train first")
 
 
+def test_a_run_that_was_not_evaluated_yet(experiment, capsys):
+    drawn_run.write(experiment, experiment.workdir, score=None)
+    output = f"--output={experiment.folder / 'out'}"
+    result = experiment.run(capsys, "export", output)
+    remedy = "take its newest checkpoint: --config.evaluation.checkpoint=last"
+    assert_is_users_error(result, "has no evaluated checkpoint yet", remedy)
+    status, _, err = experiment.run(capsys, "export", output, "--config.evaluation.checkpoint=last")
+    assert (status, err) == (0, "")
+
+
 def test_a_file_that_is_no_export_is_no_model(tmp_path, capsys):
     path = tmp_path / "text.txt"
     path.write_text("mine, a photo or what not")

@@ -58,6 +58,7 @@ def test_audit_writes_a_report(experiment, capsys):
     assert (status, err) == (0, "")
     folder = experiment.data / "audit"
     assert f"report: {folder / 'audit.html'}" in out
+    assert "next: python run.py train with this --config and --workdir=DIR" in out
     assert "next: " in out
     assert "59 of 59 images" in out
     report = json.loads((folder / "audit.json").read_text())

@@ -246,6 +246,24 @@ def test_a_folder_without_labels(rows, tmp_path, capsys):
     assert "unknown header" in err
 
 
+def test_the_folder_of_a_data_set_is_not_its_labels(rows, truth, tmp_path, capsys):
+    file = scorer_files.write_predictions(tmp_path / "p.parquet", rows[1])
+    status, _, err = run(capsys, f"--predictions={file}", f"--truth={tmp_path}")
+    assert status == 2
+    assert f"{tmp_path}: is the folder of a data set (of kind s_aff_wild2), not its labels" in err
+    assert f"-> name the labels inside it, as {truth}" in err
+
+
+def test_an_export_holds_no_predictions(truth, tmp_path, capsys):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "model.json").write_text("{}")
+    words = ["compare", str(tmp_path / "export"), str(tmp_path / "export"), f"--truth={truth}"]
+    assert main.main(words) == 2
+    err = capsys.readouterr().err
+    assert "export: is an export, which holds no predictions" in err
+    assert "run.py evaluate --model=EXPORT --output=DIR" in err
+
+
 def test_predictions_of_several_data_sets_want_a_choice(rows, truth, tmp_path, capsys):
     labels, table = rows
     both = table.take(np.append(np.arange(200), np.arange(200)))

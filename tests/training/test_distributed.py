@@ -160,6 +160,33 @@ def test_launchers_tell_the_place(monkeypatch, launcher):
     assert distributed.find_place(None, None, None, timeout_seconds=1) is None
 
 
+@pytest.mark.parametrize(
+    ("launcher", "names"),
+    [
+        (
+            "Open MPI",
+            ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+        ),
+        ("MPICH", ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID")),
+    ],
+)
+def test_launchers_that_tell_no_coordinator(monkeypatch, launcher, names):
+    """Open MPI 5 no longer says where it was started; with the address all the rest is known."""
+    for name, value in zip(names, ("3", "2", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"{launcher}.* has started 3 processes") as error:
+        distributed.find_place(None, None, None, timeout_seconds=1)
+    assert "--coordinator=HOST:PORT" in error.value.remedy
+    place = distributed.find_place("node1:61442", None, None, timeout_seconds=1)
+    assert place == distributed.Place("node1:61442", 3, 2, local_devices=(1,))
+    assert distributed.find_place(None, 1, None, timeout_seconds=1) is None
+    monkeypatch.setenv(names[0], "1")
+    assert distributed.find_place(None, None, None, timeout_seconds=1) is None
+    monkeypatch.setenv(names[0], "x")
+    with pytest.raises(UserError, match=f"that {launcher}.* sets for each process do not fit"):
+        distributed.find_place(None, None, None, timeout_seconds=1)
+
+
 SLURM = {
     "SLURM_JOB_ID": "1",
     "SLURM_STEP_NODELIST": "node[1-2]",

@@ -67,11 +67,12 @@ class TestOlderAndNewer:
 
 
 def rewrite(path, change):
-    """Writes a safetensors file again with other tensors or metadata."""
+    """Writes a safetensors file again with other tensors or metadata; the card beside it too."""
     tensors, metadata = safetensors_file.read(path)
     tensors, metadata = dict(tensors), dict(metadata)
     change(tensors, metadata)
     arrays.write_safetensors(path, tensors, metadata)
+    path.with_name("model.json").write_text(metadata.get("model_json", ""))
 
 
 def change_card(folder, **changes):
@@ -101,6 +102,19 @@ def test_older_export_is_written_again_as_of_today(folder, tmp_path):
     again = exported.load(tmp_path / "new")[1]
     assert (again["schema"], again["read_from_schema"]) == (cards.SCHEMA, 1)
     assert again["config"] == card["config"]
+
+
+@pytest.mark.parametrize("card", ["", "[1]", b"\xff", None])
+def test_another_card_beside_a_safetensors_file(folder, card):
+    """What stands in model.json is taken for true by who reads it, and changes nothing."""
+    export.save(folder, make_variables(), make_card(), form="safetensors")
+    beside = folder / "model.json"
+    text = json.dumps(json.loads(beside.read_text()) | {"step": 7}) if card is None else card
+    beside.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for path in (folder, folder / "model.safetensors"):
+        assert "is not the card that lies inside model.safetensors" in error_of(path, beside)
+    beside.unlink()
+    exported.load(folder)
 
 
 def test_orbax_arrays_that_no_bytes_stand_for(folder):

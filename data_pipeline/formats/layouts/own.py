@@ -58,7 +58,8 @@ def _read(place: Place) -> Iterator[Labels]:
                 f"{len(first)} cells, data.manifest.columns names {len(header)}",
                 path=file,
                 line=1,
-                remedy="name every column, also those that are not read",
+                remedy="name every column, also those that are not read; write numbers with a "
+                "decimal point",
             )
         faults = place.faults(file)
         columns = read_columns(file, lambda name: known_name(name) is not None, faults, header)

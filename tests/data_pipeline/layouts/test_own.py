@@ -44,6 +44,13 @@ def test_named_columns(read, text, columns):
     assert list(table.row) == [1, 2]
 
 
+@pytest.mark.parametrize("mark", [";", " ", "\t", "|"])
+def test_decimal_commas_of_a_list_without_a_header(read, mark):
+    row = mark.join(["a/1.jpg", "0,5", "-0,25"])
+    with pytest.raises(AnnotationError, match="valence is '0,5', not a number"):
+        read(f"{row}\n", columns=("image", "valence", "arousal"))
+
+
 def test_named_columns_that_do_not_fit(read):
     with pytest.raises(AnnotationError, match=r"2 cells, data\.manifest\.columns names 3"):
         read("a/1.jpg,3\n", columns=("image", "expression", "au1"))
