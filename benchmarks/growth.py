@@ -1,4 +1,4 @@
-"""How time and memory of an evaluation grow with the number of frames.
+"""How time and memory of input and evaluation grow with the number of frames.
 
     python -m benchmarks.growth --output=docs/benchmarks/growth.json
 
@@ -23,7 +23,10 @@ import numpy as np
 
 from benchmarks import comparison
 from benchmarks.evaluation import make_tables
+from data_pipeline import formats, order, sampling
+from mtl_face.config.schema import ManifestConfig
 from mtl_face.evaluation import prediction_files, scoring, smoothing
+from mtl_face.tasks import AU_NAMES, VA_NAMES
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 _FITTED = 10_000
@@ -123,12 +126,51 @@ def read(ending: str) -> Callable[[int, Path], Any]:
     return make
 
 
+def annotations(size: int, folder: Path) -> Callable[[], object]:
+    """Reading a file of s-Aff-Wild2."""
+    frame = _labels(size)
+    numbers = frame.fillna(dict.fromkeys(VA_NAMES, -5.0)).fillna(-1)
+    numbers = numbers.astype(dict.fromkeys(("expression", *AU_NAMES), int))
+    numbers.to_csv(folder / f"{size}.txt", index=False)
+    return lambda: formats.read_labels(folder / f"{size}.txt", dataset="s_aff_wild2")
+
+
+def manifest(size: int, folder: Path) -> Callable[[], object]:
+    """Reading a manifest of the same rows."""
+    _labels(size).to_csv(folder / f"{size}.csv", index=False)
+    settings = ManifestConfig()
+    return lambda: formats.read_labels(
+        folder / f"{size}.csv", dataset="manifest", settings=settings
+    )
+
+
+def _labels(size: int) -> Any:
+    frame = make_tables(size)[0].to_dataframe()
+    frame.loc[frame.expression < 0, "expression"] = np.nan
+    return frame[["image", *VA_NAMES, "expression", *AU_NAMES]]
+
+
+def batches(size: int, folder: Path) -> Callable[[], object]:
+    """The order of one epoch, and the rows of each of its batches."""
+    table = make_tables(size)[0]
+
+    def epoch() -> object:
+        rows = sampling.make_order(table, kind="uniform", task_weights={}, seed=0)
+        steps = size // 64
+        return sum(len(order.step_indices(rows, 64, step=step)) for step in range(steps))
+
+    return epoch
+
+
 WORKS: dict[str, Callable[[int, Path], Callable[[], object]]] = {
     "scores with intervals": scores,
     "smoothing, box": smoothed("box", 30),
     "smoothing, gaussian": smoothed("gaussian", 10.0),
     "reading Parquet": read("parquet"),
     "reading CSV": read("csv"),
+    "reading annotations of s-Aff-Wild2": annotations,
+    "reading a manifest": manifest,
+    "batches of an epoch": batches,
 }
 
 if __name__ == "__main__":
