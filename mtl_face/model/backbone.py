@@ -138,7 +138,12 @@ class ResNet(nn.Module):
             image_BHWC
         )
         map_BHWC = nn.relu(batch_norm_at[0](name="bn1")(map_BHWC))
-        map_BHWC = max_pool(map_BHWC, variant.pool_padding, convolution=convolution_name)
+        map_BHWC = max_pool(
+            map_BHWC,
+            variant.pool_padding,
+            convolution=convolution_name,
+            devices=self.devices,
+        )
         map_BHWC = self._boundary(map_BHWC, 0)
         for stage, size in enumerate(settings.stage_sizes, start=1):
             for block in range(1, size + 1):

@@ -4,8 +4,8 @@
   are left to XLA, but not through YNNPACK (`compiler_options`): through that, XLA's default, the
   gradient with respect to a kernel takes up to four times as long. Products and sums stay with
   YNNPACK: without it the sums of a batch norm take fifteen times as long.
-- GPU: the gradient of max pooling is read from the positions of the maxima. XLA's becomes four
-  arrays of 32-bit indices and atomic additions there.
+- CPU and GPU: the gradient of max pooling is read from the positions of the maxima. XLA's becomes
+  four arrays of 32-bit indices, and atomic additions on a GPU.
 - TPU: XLA's own forms.
 
 Shapes: B batch, H W height and width of the input, h w of the output, I O input and output
@@ -70,19 +70,37 @@ def compiler_options(platform: str) -> dict[str, str]:
     return options
 
 
-def max_pool(map_BHWC: jax.Array, padding: str | Pads, *, convolution: str) -> jax.Array:
+def max_pool(
+    map_BHWC: jax.Array, padding: str | Pads, *, convolution: str, devices: int = 1
+) -> jax.Array:
     """The 3 x 3 maximum of stride 2 over a map padded with minus infinity, [B, h, w, C].
 
-    `convolution` is a key of `CONVOLUTIONS`, the form to take. The gradient goes to the first of
-    several maxima.
+    `convolution` is a key of `CONVOLUTIONS`, the form to take; the batch is split over `devices`.
+    The gradient goes to the first of several maxima.
     """
-    if convolution != "cudnn":
+    # A CPU's parts would be of other devices' examples.
+    if convolution == "xla" or (convolution == "matmul" and devices > 1):
         # Keyword arguments, because the ONNX converter does not see positional ones.
         return nn.max_pool(map_BHWC, window_shape=(3, 3), strides=(2, 2), padding=padding)
     if isinstance(padding, str):
         rows, columns = lax.padtype_to_pads(map_BHWC.shape[1:3], (3, 3), (2, 2), padding)
         padding = (rows, columns)
-    return _pool(map_BHWC, padding)
+    batch = map_BHWC.shape[0]
+    parts = 1 if convolution == "cudnn" else 2 if batch % 2 == 0 else batch
+    return _pool(map_BHWC, padding, parts)
+
+
+def _in_parts(function: Callable[..., Any], parts: int, *arrays: jax.Array) -> Any:
+    """A function of examples, applied to parts of the batch one after the other.
+
+    XLA fuses no loop with what stands around it. On a CPU that is to be avoided here: it would
+    find the maxima anew for each of the nine pixels of a window.
+    """
+    if parts == 1:
+        return function(*arrays)
+    split = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]
+    found = lax.map(lambda part: function(*part), split)
+    return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), found)
 
 
 def _pool_forward(map_BHWC: jax.Array, pads: Pads) -> tuple[jax.Array, jax.Array]:
@@ -101,20 +119,35 @@ def _pool_forward(map_BHWC: jax.Array, pads: Pads) -> tuple[jax.Array, jax.Array
     return best_BhwC, taken_BhwC
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _pool(map_BHWC: jax.Array, pads: Pads) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _pool(map_BHWC: jax.Array, pads: Pads, parts: int) -> jax.Array:
+    del parts
     return _pool_forward(map_BHWC, pads)[0]
 
 
-def _pool_saved(map_BHWC: jax.Array, pads: Pads) -> tuple[jax.Array, Any]:
-    best_BhwC, taken_BhwC = _pool_forward(map_BHWC, pads)
+def _pool_saved(map_BHWC: jax.Array, pads: Pads, parts: int) -> tuple[jax.Array, Any]:
+    forward = functools.partial(_pool_forward, pads=pads)
+    best_BhwC, taken_BhwC = _in_parts(forward, parts, map_BHWC)
     return best_BhwC, (taken_BhwC, map_BHWC)
 
 
-def _pool_backward(pads: Pads, saved: Any, gradient_BhwC: jax.Array) -> tuple[jax.Array]:
-    """Pixels of even and odd rows and columns apart, each from the one to four windows on it."""
+def _pool_backward(
+    pads: Pads, parts: int, saved: Any, gradient_BhwC: jax.Array
+) -> tuple[jax.Array]:
     taken_BhwC, map_BHWC = saved
-    batch, height, width, channels = map_BHWC.shape
+    backward = functools.partial(_pool_gradient, pads=pads, shape=map_BHWC.shape[1:3])
+    return (_in_parts(backward, parts, taken_BhwC, gradient_BhwC),)
+
+
+def _pool_gradient(
+    taken_BhwC: jax.Array, gradient_BhwC: jax.Array, *, pads: Pads, shape: tuple[int, int]
+) -> jax.Array:
+    """Pixels of even and odd rows and columns apart, each from the one to four windows on it.
+
+    `shape` is H, W of the map; [B, H, W, C].
+    """
+    batch, channels = taken_BhwC.shape[0], taken_BhwC.shape[-1]
+    height, width = shape
 
     def from_window(row: int, column: int) -> jax.Array:
         """What pixels (2 a + row, 2 b + column) of the padded map get from window (a, b)."""
@@ -138,7 +171,7 @@ def _pool_backward(pads: Pads, saved: Any, gradient_BhwC: jax.Array) -> tuple[ja
     # Pixels that no window reaches may lie beyond what was put together.
     missing = ((0, max(top + height - rows, 0)), (0, max(left + width - columns, 0)))
     padded_BHWC = jnp.pad(padded_BHWC, ((0, 0), *missing, (0, 0)))
-    return (padded_BHWC[:, top : top + height, left : left + width],)
+    return padded_BHWC[:, top : top + height, left : left + width]
 
 
 _pool.defvjp(_pool_saved, _pool_backward)

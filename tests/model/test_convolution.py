@@ -106,16 +106,17 @@ def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("size", [(8, 9), (11, 5)])
 @pytest.mark.parametrize("padding", ["VALID", "SAME", ((0, 1), (0, 1)), ((1, 1), (1, 1))])
-def test_max_pool_equals_xla_also_where_pixels_are_equal(size, padding):
+@pytest.mark.parametrize(("convolution", "batch"), [("cudnn", 2), ("matmul", 4), ("matmul", 3)])
+def test_max_pool_equals_xla_also_where_pixels_are_equal(size, padding, convolution, batch):
     rng = np.random.default_rng(0)
-    map_BHWC = jnp.asarray(rng.integers(-3, 3, (2, *size, 5)), jnp.float64)
+    map_BHWC = jnp.asarray(rng.integers(-3, 3, (batch, *size, 5)), jnp.float64)
 
     def pooled(convolution):
         return lambda x: max_pool(x, padding, convolution=convolution)
 
     cotangent_BhwC = jnp.asarray(rng.normal(size=jax.eval_shape(pooled("xla"), map_BHWC).shape))
     expected, expected_gradient = value_and_gradients(pooled("xla"), cotangent_BhwC, map_BHWC)
-    got, gradient = value_and_gradients(pooled("cudnn"), cotangent_BhwC, map_BHWC)
+    got, gradient = value_and_gradients(pooled(convolution), cotangent_BhwC, map_BHWC)
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-12)
 
