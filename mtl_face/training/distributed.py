@@ -25,6 +25,7 @@ import jax
 from jax._src import clusters, distributed  # jax.distributed shows neither
 
 from mtl_face.errors import UserError, escaped
+from mtl_face.training import coordinator as coordinators
 from mtl_face.training import roll_call
 from mtl_face.training.roll_call import Place
 
@@ -193,14 +194,15 @@ def joined(place: Place | None, *, settings: str, timeout_seconds: float) -> Ite
     peers = roll_call.meet(place, settings=settings, timeout_seconds=timeout_seconds)
     address = place.listens_at() or "::"
     address = f"[{address}]" if ":" in address else address
-    jax.distributed.initialize(
-        place.coordinator,
-        place.num_processes,
-        place.process_id,
-        local_device_ids=place.local_devices,
-        cluster_detection_method="deactivate",  # `find_place` has done it
-        coordinator_bind_address=f"{address}:{place.port}",
-    )
+    with coordinators.apart():
+        jax.distributed.initialize(
+            place.coordinator,
+            place.num_processes,
+            place.process_id,
+            local_device_ids=place.local_devices,
+            cluster_detection_method="deactivate",  # `find_place` has done it
+            coordinator_bind_address=f"{address}:{place.port}",
+        )
     # JAX takes the first SIGTERM for itself, and a process in its preparations would not end.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     watcher = threading.Thread(target=_watch, name="other processes", daemon=True)
@@ -292,10 +294,7 @@ def _watch() -> None:
 
 
 def _watch_peers(peers: roll_call.Peers) -> None:
-    """Ends all processes when one has ended without a word; runs in a thread.
-
-    If it is process 0, JAX itself may be faster: it aborts a process whose coordinator is gone.
-    """
+    """Ends all processes when one has ended without a word; runs in a thread."""
     who = peers.wait_until_one_is_gone()
     if _all_done.is_set():
         return
@@ -338,6 +337,4 @@ def _leave(words: str) -> None:
         print(words, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        if jax.process_index() == 0:
-            time.sleep(_GRACE)  # its end takes the coordinator away: JAX would abort the others
         os._exit(2)

@@ -107,12 +107,11 @@ def test_a_killed_process_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_no_process_outlives_the_first(tmp_path):
-    """Its end is told by this program, or by JAX, which aborts without its coordinator."""
     statuses, errors = run(tmp_path, 4, 1, mode="killed0")
-    assert statuses[0] == -9
-    for status, error in zip(statuses[1:], errors[1:], strict=True):
-        assert status in (2, -6), error
-        assert status == -6 or f"process 0 ({socket.gethostname()}) of 4 is gone" in error
+    assert statuses == [-9, 2, 2, 2]
+    for error in errors[1:]:
+        assert f"process 0 ({socket.gethostname()}) of 4 is gone" in error
+        assert "Traceback" not in error
 
 
 def test_one_process_alone(monkeypatch):
