@@ -274,7 +274,7 @@ def test_a_run_from_weights(experiment, capsys):
 def test_data_root_missing(experiment, capsys):
     experiment.data = experiment.folder / "nowhere"
     result = experiment.run(capsys, "train")
-    assert_is_users_error(result, experiment.data / "training_set_annotations.txt")
+    assert_is_users_error(result, experiment.data, "the folder of the data set does not exist")
 
 
 def test_annotation_file_wrong(experiment, capsys):
