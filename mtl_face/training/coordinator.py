@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-_LINGERS = 20.0
-"""Seconds that the service goes on without the process that started it."""
+LINGERS = 5.0
+"""Seconds that the service goes on, and holds its port, without the process that started it."""
 
 _READY = "ready\n"
 _END = "end\n"
@@ -71,7 +71,7 @@ def main() -> None:
     service = importlib.import_module(module).get_distributed_runtime_service(*arguments, **options)
     print(_READY, end="", flush=True)
     if sys.stdin.readline() != _END:
-        time.sleep(_LINGERS)
+        time.sleep(LINGERS)
     service.shutdown()
 
 

@@ -10,6 +10,7 @@ killed, so that the others learn at once which one is gone.
 
 import contextlib
 import dataclasses
+import errno
 import ipaddress
 import json
 import selectors
@@ -17,6 +18,7 @@ import socket
 import time
 
 from mtl_face.errors import ConfigError, UserError
+from mtl_face.training.coordinator import LINGERS
 
 _LONGEST = 65536
 _PATIENCE = 5.0
@@ -126,7 +128,7 @@ def _take_down(
     connections: list[socket.socket] = []
     present: dict[int, tuple[str, socket.socket]] = {}
     problem = None
-    with _listen(place) as server:
+    with _listen(place, min(timeout_seconds, 2 * LINGERS)) as server:
         try:
             while problem is None and not _all_here(place, present):
                 server.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -233,16 +235,24 @@ def _refused(problem: str) -> UserError:
     )
 
 
-def _listen(place: Place) -> socket.socket:
+def _listen(place: Place, patience: float) -> socket.socket:
+    """Opens the port; one in use may be that of a run which has just been killed."""
     address = place.listens_at()
     both = not address and socket.has_dualstack_ipv6()
+    deadline = time.monotonic() + patience
     try:
-        return socket.create_server(
-            (address, place.port),
-            family=socket.AF_INET6 if both else _family(address),
-            dualstack_ipv6=both,
-            backlog=1024,
-        )
+        while True:
+            try:
+                return socket.create_server(
+                    (address, place.port),
+                    family=socket.AF_INET6 if both else _family(address),
+                    dualstack_ipv6=both,
+                    backlog=1024,
+                )
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.1)
     except OSError as error:
         raise UserError(
             f"port {place.port} cannot be opened: {error.strerror}",

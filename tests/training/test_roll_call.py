@@ -9,6 +9,7 @@ import time
 import pytest
 
 from mtl_face.errors import ConfigError, UserError
+from mtl_face.training import roll_call
 from mtl_face.training.roll_call import Place, meet
 
 
@@ -74,6 +75,12 @@ def test_process_0_is_missing(port):
     assert f"at localhost:{port} (Connection refused)" in problem
 
 
+def test_a_port_that_a_killed_run_still_holds(port):
+    held = socket.create_server(("127.0.0.1", port))
+    threading.Timer(0.5, held.close).start()
+    roll_call._listen(Place(f"127.0.0.1:{port}", 2, 0), 10.0).close()
+
+
 @pytest.mark.parametrize(
     ("ids", "options", "words"),
     [
@@ -87,7 +94,8 @@ def test_processes_that_do_not_fit(port, ids, options, words):
     running = [start(port, 0, timeout=2.0)]
     wait_until_listening(port)
     for process_id in ids[1:]:
-        running.append(start(port, process_id, timeout=20.0, **options))
+        timeout = 1.0 if words is None else 20.0  # a port in use may become free until then
+        running.append(start(port, process_id, timeout=timeout, **options))
     problems = [finish() for finish in running]
     if words is None:
         assert f"port {port} cannot be opened" in problems[1]
