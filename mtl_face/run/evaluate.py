@@ -75,7 +75,8 @@ def evaluate(
         config = config or model.config
     else:
         path = Path(model).expanduser()
-        config = config or workdirs.own_config(path)
+        own = workdirs.own_config(path)
+        config = config or own
         if models.is_run(path):
             run, history = path, histories.read(path / workdirs.HISTORY)
     # Whatever can fail at once does so before the data are made or read, which can take long.
@@ -84,7 +85,7 @@ def evaluate(
     if data is not None:
         scored = dataclasses.replace(config, data=named_data.another(config.data, data))
         if not isinstance(model, Predictor):  # how the other rows are read is not the model's
-            config = dataclasses.replace(config, data=workdirs.own_config(model).data)
+            config = dataclasses.replace(config, data=own.data)
     place = output or (run and run / workdirs.evaluation_folder(split, data))
     folder = None if place is None else files.require_writable(place)
     if not isinstance(model, Predictor):
@@ -96,7 +97,7 @@ def evaluate(
     if run is not None and data is None and (changed := row_hashes.changes(run, table, split)):
         cautions = (f"these are other {split} rows than those of its training: {changed}",)
         say(f"warning: {cautions[0]}")
-        if output is None and not named_data.same_place(scored.data, workdirs.own_config(run).data):
+        if output is None and not named_data.same_place(scored.data, own.data):
             name = named_data.about(scored.data, split).name
             folder = files.require_writable(run / workdirs.evaluation_folder(split, name))
     rows = find_pixels(scored, table, say, split=split)

@@ -19,7 +19,7 @@ class About:
         name: of the data set.
         rows: the split, or the file of annotations.
         rendered: whether the faces are those of the embedded data set.
-        cautions: sentences on them that belong to the results.
+        cautions: warnings about the rows, for the results.
     """
 
     name: str

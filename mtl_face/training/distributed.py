@@ -25,8 +25,7 @@ import jax
 from jax._src import clusters, distributed  # jax.distributed shows neither
 
 from mtl_face.errors import UserError, escaped
-from mtl_face.training import coordinator as coordinators
-from mtl_face.training import roll_call
+from mtl_face.training import coordination, roll_call
 from mtl_face.training.roll_call import Place
 
 _T = TypeVar("_T")
@@ -194,7 +193,7 @@ def joined(place: Place | None, *, settings: str, timeout_seconds: float) -> Ite
     peers = roll_call.meet(place, settings=settings, timeout_seconds=timeout_seconds)
     address = place.listens_at() or "::"
     address = f"[{address}]" if ":" in address else address
-    with coordinators.apart():
+    with coordination.apart():
         jax.distributed.initialize(
             place.coordinator,
             place.num_processes,

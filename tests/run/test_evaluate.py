@@ -68,7 +68,7 @@ def test_rows_without_a_label_have_no_score(tmp_path):
 
 @pytest.mark.slow
 def test_other_rows_than_those_of_the_training(tmp_path):
-    """A changed file is told; another data set's results do not replace those of the run's own."""
+    """Changed rows are counted aloud; results of another data set have a folder of their own."""
     experiment = Experiment(tmp_path)
     data = config_lib.load(experiment.config, [f"data.root={experiment.data}"]).data
     rows = Rows.of({split: datasets.load_split(data, split, print) for split in datasets.SPLITS})

@@ -14,7 +14,7 @@ import one_of_several
 import pytest
 
 from mtl_face.errors import UserError
-from mtl_face.training import distributed, sharding
+from mtl_face.training import coordination, distributed, sharding
 
 HERE = Path(__file__).parent
 
@@ -103,6 +103,12 @@ def test_a_killed_process_is_named(tmp_path):
         assert f"error: process 1 ({socket.gethostname()}) of 4 is gone" in error
         assert "start all processes again" in error
         assert "Traceback" not in error, error
+
+
+def test_a_coordination_service_that_cannot_start():
+    with pytest.raises(UserError, match=r"cannot listen at nowhere\.invalid:1: .+") as error:
+        coordination._Service("jaxlib._jax", "nowhere.invalid:1", 1)
+    assert "--coordinator" in error.value.remedy
 
 
 @pytest.mark.slow

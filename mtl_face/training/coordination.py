@@ -2,6 +2,8 @@
 
 JAX aborts every process as soon as the service is gone. Apart from process 0 it outlives that by a
 moment, so that the others can say whose end it was.
+
+That process runs this file alone, which imports neither JAX nor this package until it needs them.
 """
 
 import contextlib
@@ -18,14 +20,14 @@ from typing import Any
 LINGERS = 5.0
 """Seconds that the service goes on, and holds its port, without the process that started it."""
 
-_READY = "ready\n"
+_READY = "ready"
 _END = "end\n"
 
 
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
     """Within the block `jax.distributed.initialize` starts its service in a process of its own."""
-    from jax._src import distributed  # the service's own process does without JAX
+    from jax._src import distributed
 
     module = distributed._jax
     start = module.get_distributed_runtime_service
@@ -37,7 +39,7 @@ def apart() -> Iterator[None]:
 
 
 class _Service:
-    """What stands for the service where it was started; RuntimeError if it does not start."""
+    """What stands for the service in the process that starts it; UserError if it does not start."""
 
     def __init__(self, module: str, *arguments: Any, **options: Any) -> None:
         self._process = subprocess.Popen(
@@ -48,8 +50,14 @@ class _Service:
         )
         self._tell(json.dumps([module, arguments, options]) + "\n")
         assert self._process.stdout is not None
-        if self._process.stdout.readline() != _READY:
-            raise RuntimeError(f"the coordination service at {arguments[0]} has not started")
+        answer = self._process.stdout.readline().strip() or "its process has ended"
+        if answer != _READY:
+            from mtl_face.errors import UserError
+
+            raise UserError(
+                f"the coordination service cannot listen at {arguments[0]}: {answer}",
+                remedy="choose another port in --coordinator, on every host",
+            )
 
     def shutdown(self) -> None:
         """Ends the service."""
@@ -68,8 +76,13 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # those are for the processes of the run
         signal.signal(number, signal.SIG_IGN)
     module, arguments, options = json.loads(sys.stdin.readline())
-    service = importlib.import_module(module).get_distributed_runtime_service(*arguments, **options)
-    print(_READY, end="", flush=True)
+    start = importlib.import_module(module).get_distributed_runtime_service
+    try:
+        service = start(*arguments, **options)
+    except Exception as error:  # of whatever kind: its words are handed on
+        print(" ".join(str(error).split()), flush=True)
+        return
+    print(_READY, flush=True)
     if sys.stdin.readline() != _END:
         time.sleep(LINGERS)
     service.shutdown()
