@@ -18,6 +18,7 @@ GROUND = {
     "mtl_face.locks",
     "mtl_face.pictures",
     "mtl_face.tables",
+    "mtl_face.face_table",
     "mtl_face.probabilities",
     "mtl_face.config",
 }
@@ -42,6 +43,7 @@ MAY_IMPORT = {
     "mtl_face.locks": {"mtl_face.errors", "mtl_face.files"},
     "mtl_face.pictures": {"mtl_face.errors", "mtl_face.files"},
     "mtl_face.tables": {"mtl_face.errors", "mtl_face.tasks"},
+    "mtl_face.face_table": {"mtl_face.errors", "mtl_face.tasks"},
     "mtl_face.probabilities": {"mtl_face.tasks"},
     "mtl_face.config": {"mtl_face.errors", "mtl_face.tasks"},
     "mtl_face.model": GROUND,

@@ -5,7 +5,8 @@ overlapping squares of it, in which faces are larger. Face Mesh then looks at ea
 turned upright: it gives finer landmarks, with the corners of the mouth, and rejects false
 candidates.
 
-Dimension letters: L landmarks (5), F faces found, K key points (6), A anchors (896).
+Dimension letters: L landmarks (5), F faces found, K key points (6), A anchors (896), V mesh points
+(468).
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from mtl_face.faces import align
@@ -45,10 +47,19 @@ class Face:
         landmarks: float64 [L, 2], in pixels of the picture, in the order of
             `align.LANDMARK_NAMES`.
         score: probability that it is one, 0..1.
+        mesh: float32 [V, 3]: x and y in pixels of the picture, and depth in the same unit, smaller
+            where nearer; None of a detector without a mesh.
     """
 
     landmarks: Floats
     score: float
+    mesh: npt.NDArray[np.float32] | None = None
+
+    @property
+    def box(self) -> Floats:
+        """Left, top, right, bottom around the mesh, or around the landmarks, [4]."""
+        points = self.landmarks if self.mesh is None else self.mesh[:, :2]
+        return np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float64)
 
     @property
     def centre(self) -> Floats:
@@ -118,12 +129,15 @@ class BlazeFaceDetector:
         side = _MESH_FACTOR * max(box_4[2] - box_4[0], box_4[3] - box_4[1])
         centre_2 = (box_4[:2] + box_4[2:]) / 2 - 0.5
         matrix_23 = _upright(centre_2, side, keypoint_K2[1] - keypoint_K2[0])
-        score, cut_V2 = self._mesh(np.asarray(align.warp(frame, matrix_23, MESH_SIZE)))
+        score, cut_V3 = self._mesh(np.asarray(align.warp(frame, matrix_23, MESH_SIZE)))
         if score < LEAST_SCORE:
             return None
-        point_V2 = align.transform(align.invert(matrix_23), cut_V2)
+        point_V2 = align.transform(align.invert(matrix_23), cut_V3[:, :2])
+        depth_V1 = cut_V3[:, 2:] * side / MESH_SIZE
         eyes = [point_V2[list(corners)].mean(axis=0) for corners in (_LEFT_EYE, _RIGHT_EYE)]
-        return Face(np.stack([*eyes, point_V2[_NOSE_TIP], *point_V2[list(_MOUTH)]]), score)
+        landmark_L2 = np.stack([*eyes, point_V2[_NOSE_TIP], *point_V2[list(_MOUTH)]])
+        mesh_V3 = np.concatenate([point_V2, depth_V1], axis=1).astype(np.float32)
+        return Face(landmark_L2, score, mesh_V3)
 
 
 def _upright(centre_2: Floats, side: float, eyes_2: Floats) -> Floats:

@@ -74,14 +74,14 @@ class FaceMesh:
         """Looks at the RGB cut of an upright face with about a quarter of its size around it.
 
         Returns:
-            Probability that there is a face; points [V, 2] in pixels of the cut, where (0, 0) is
-            the centre of the first pixel.
+            Probability that there is a face; points [V, 3]: x and y in pixels of the cut, where
+            (0, 0) is the centre of the first pixel, and depth in pixels, smaller where nearer.
         """
         outputs = _run(self._network, pixel_192_192_3.astype(np.float32) / 255)
         by_size = {output.size: output.ravel() for output in outputs}
         score = 1 / (1 + np.exp(-float(by_size[1][0])))
         points = max(by_size.values(), key=len)
-        return float(score), points.reshape(-1, 3)[:, :2].astype(np.float64) - 0.5
+        return float(score), points.reshape(-1, 3).astype(np.float64) - [0.5, 0.5, 0.0]
 
 
 def anchors() -> Floats:
