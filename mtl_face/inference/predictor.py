@@ -41,6 +41,9 @@ from mtl_face.weights.provenance import versions
 
 Step = Callable[..., dict[str, jax.Array]]
 
+IMAGE = "image"
+"""Name of the input that is a stored crop, uint8."""
+
 _BATCHES = (1, 8)
 """Sizes of a batch of few crops; of many it is `evaluation.batch_size`. One program for each."""
 
@@ -145,6 +148,11 @@ class Predictor:
         """Side of the crops that the network was trained on, S, in pixels."""
         return self.config.data.image_size
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the arrays that the network takes, see `predict_arrays`."""
+        return (IMAGE,)
+
     def predict_crops(
         self, crops: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
     ) -> PredictionTable:
@@ -169,16 +177,40 @@ class Predictor:
             )
         size = self.crop_size
         images = [_stored(crop, number, size) for number, crop in enumerate(crops, start=1)]
-        frame_N = np.arange(1, len(images) + 1)
+        return self.predict_arrays({IMAGE: np.array(images, np.uint8).reshape(-1, size, size, 3)})
+
+    def predict_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> PredictionTable:
+        """Predictions for inputs that are ready for the network, each row of the arrays a face.
+
+        Args:
+            arrays: those that `inputs` names: `image` uint8 [N, S, S, 3], R, G, B in 0..255, with
+                S the `crop_size`. Others are ignored.
+
+        Returns:
+            N rows as from `predict_crops`.
+
+        Raises:
+            ValueError: an array is missing, or has another dtype or shape.
+        """
+        wanted = {IMAGE: (np.dtype(np.uint8), (self.crop_size, self.crop_size, 3))}
+        count = len(arrays[self.inputs[0]]) if self.inputs[0] in arrays else 0
+        for name, (dtype, shape) in wanted.items():
+            if name not in arrays:
+                raise ValueError(f"arrays have no {name!r}, and the network takes {self.inputs}")
+            array = arrays[name]
+            if array.dtype != dtype or array.shape != (count, *shape):
+                raise ValueError(
+                    f"{name} is {array.dtype} {array.shape}, expected {dtype} {(count, *shape)}"
+                )
+        frame_N = np.arange(1, count + 1)
         frames = FrameTable.from_columns(
             dataset="crops",
-            video=["crops"] * len(images),
+            video=["crops"] * count,
             frame=frame_N,
             image=frame_N.astype(str),
             root=".",
         )
-        image_NSSC = np.array(images, np.uint8).reshape(-1, size, size, 3)
-        return self.predict_batches(frames, self._batches(image_NSSC))
+        return self.predict_batches(frames, self._batches({name: arrays[name] for name in wanted}))
 
     def predict_batches(
         self,
@@ -272,18 +304,20 @@ class Predictor:
             ]
         return np.concatenate(parts)[:count]
 
-    def _batches(self, image_NSSC: NDArray[np.uint8]) -> Iterator[dict[str, jax.Array]]:
-        """The crops in batches of one shape, the last one padded."""
-        count = len(image_NSSC)
+    def _batches(self, arrays: Mapping[str, NDArray[Any]]) -> Iterator[dict[str, jax.Array]]:
+        """The rows of arrays of one length in batches of one shape, the last one padded."""
+        count = len(next(iter(arrays.values())))
         size = next((size for size in _BATCHES if count <= size), self.config.evaluation.batch_size)
         if self.forward.mesh is not None:
             size = -(-size // self.forward.mesh.size) * self.forward.mesh.size
         for start in range(0, count, size):
-            image_BSSC = np.zeros((size, *image_NSSC.shape[1:]), np.uint8)
-            image_BSSC[: count - start] = image_NSSC[start : start + size]
             index_B = np.arange(start, start + size, dtype=np.int32)
             index_B[count - start :] = -1
-            yield self.forward.place({"image": image_BSSC, "index": index_B})
+            batch = {"index": index_B}
+            for name, array in arrays.items():
+                batch[name] = np.zeros((size, *array.shape[1:]), array.dtype)
+                batch[name][: count - start] = array[start : start + size]
+            yield self.forward.place(batch)
 
 
 def make_predict_step(

@@ -178,6 +178,29 @@ def test_a_list_of_crops_of_any_size_is_resized_as_training_resizes(predictor, t
     np.testing.assert_array_equal(table.au_logits, expected.au_logits)
 
 
+def test_arrays_give_what_their_crops_give(predictor):
+    images = crops(9)
+    assert predictor.inputs == ("image",)
+    table = predictor.predict_arrays({"image": images, "points": np.zeros(3)})
+    expected = predictor.predict_crops(images)
+    np.testing.assert_array_equal(table.au_logits, expected.au_logits)
+    assert table.frame.tolist() == list(range(1, 10))
+    assert len(predictor.predict_arrays({"image": images[:0]})) == 0
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "no 'image'"),
+        ({"image": np.zeros((2, SIDE, SIDE, 3), np.float32)}, "image is float32"),
+        ({"image": np.zeros((2, SIDE, SIDE + 1, 3), np.uint8)}, "image is uint8"),
+    ],
+)
+def test_other_arrays_are_refused(predictor, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.predict_arrays(arrays)
+
+
 def test_no_crops_give_an_empty_table(predictor):
     assert len(predictor.predict_crops([])) == 0
 
