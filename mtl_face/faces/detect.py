@@ -19,6 +19,7 @@ from PIL import Image
 
 from mtl_face.faces import align
 from mtl_face.faces.align import Floats
+from mtl_face.faces.mesh import MESH_FACTOR, upright
 from mtl_face.faces.models import BLAZE_FACE_SIZE, MESH_SIZE, BlazeFace, FaceMesh
 
 LEAST_SCORE = 0.5
@@ -32,7 +33,6 @@ _OVERLAP = 0.3  # intersection over union, from which two boxes are one face
 _SEARCH_SIDE = 2 * BLAZE_FACE_SIZE  # short side to which a frame is shrunk for the search
 _MOST_TILES = 8
 _TILE_FROM = 1.25  # aspect ratio from which squares are searched as well
-_MESH_FACTOR = 1.5  # side of the mesh network's cut, as a multiple of the box
 
 # Points of the mesh: corners of each eye, tip of the nose, corners of the mouth. Left is the
 # picture's left.
@@ -126,9 +126,9 @@ class BlazeFaceDetector:
 
     def _look(self, frame: Image.Image, box_4: Floats, keypoint_K2: Floats) -> Face | None:
         """The landmarks of a candidate, or None if the mesh sees no face."""
-        side = _MESH_FACTOR * max(box_4[2] - box_4[0], box_4[3] - box_4[1])
+        side = MESH_FACTOR * max(box_4[2] - box_4[0], box_4[3] - box_4[1])
         centre_2 = (box_4[:2] + box_4[2:]) / 2 - 0.5
-        matrix_23 = _upright(centre_2, side, keypoint_K2[1] - keypoint_K2[0])
+        matrix_23 = upright(centre_2, side, keypoint_K2[1] - keypoint_K2[0])
         score, cut_V3 = self._mesh(np.asarray(align.warp(frame, matrix_23, MESH_SIZE)))
         if score < LEAST_SCORE:
             return None
@@ -138,15 +138,6 @@ class BlazeFaceDetector:
         landmark_L2 = np.stack([*eyes, point_V2[_NOSE_TIP], *point_V2[list(_MOUTH)]])
         mesh_V3 = np.concatenate([point_V2, depth_V1], axis=1).astype(np.float32)
         return Face(landmark_L2, score, mesh_V3)
-
-
-def _upright(centre_2: Floats, side: float, eyes_2: Floats) -> Floats:
-    """The map that cuts a square around a centre, turned so that `eyes_2` becomes horizontal."""
-    direction_2 = eyes_2 / max(float(np.linalg.norm(eyes_2)), 1e-9)
-    turn_22 = np.array([direction_2, [-direction_2[1], direction_2[0]]])
-    turn_22 *= MESH_SIZE / max(float(side), 1e-6)
-    shift_2 = (MESH_SIZE - 1) / 2 - turn_22 @ centre_2
-    return np.concatenate([turn_22, shift_2[:, None]], axis=1)
 
 
 def squares(width: int, height: int) -> list[tuple[int, int, int]]:
