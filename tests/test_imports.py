@@ -57,7 +57,12 @@ MAY_IMPORT = {
     "mtl_face.export": GROUND | NETWORK | TRAINED,
     "mtl_face.report": GROUND | NETWORK | TRAINED,
     "mtl_face.run": GROUND | NETWORK | TRAINED | PRODUCTS | {"data_pipeline"},
-    "mtl_face.cli": GROUND | NETWORK | TRAINED | PRODUCTS | {"mtl_face.run", "data_pipeline"},
+    "mtl_face.serve": GROUND | NETWORK | TRAINED | {"mtl_face.run"},
+    "mtl_face.cli": GROUND
+    | NETWORK
+    | TRAINED
+    | PRODUCTS
+    | {"mtl_face.run", "mtl_face.serve", "data_pipeline"},
     "data_pipeline": GROUND,
     "configs": {"mtl_face.config"},
 }

@@ -31,9 +31,12 @@ class Browser:
     Attributes:
         complaints: what the console, the page's scripts and the browser's own log said.
         requests: addresses that the page asked for, but for those that hold their own data.
+        downloads: a folder for what the page downloads.
+
+    `extra_flags` are further ones of its command line.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *extra_flags: str) -> None:
         assert EXECUTABLE is not None
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -44,6 +47,7 @@ class Browser:
         self._read, from_browser = os.pipe()
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
         flags += ["--hide-scrollbars", "--no-first-run", f"--user-data-dir={self._profile.name}"]
+        flags += extra_flags
         pipes = [str(to_browser), str(from_browser)]
         command = [sys.executable, "-c", _EXECUTE, *pipes, EXECUTABLE]
         self._process = subprocess.Popen(
@@ -61,6 +65,8 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.downloads = Path(self._profile.name) / "downloads"
+        self.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
 
     def __enter__(self) -> "Browser":
         return self
@@ -86,25 +92,47 @@ class Browser:
         assert "error" not in answer, (method, answer["error"])
         return answer["result"]
 
-    def open(self, path: Path, *, width: int, dark: bool = False, media: str = "screen") -> None:
-        """Shows a file in a window of this width, and waits until it is there."""
+    def open(
+        self, page: Path | str, *, width: int, dark: bool = False, media: str = "screen"
+    ) -> None:
+        """Shows a file or an address in a window of this width, and waits until it is there."""
+        address = page if isinstance(page, str) else page.absolute().as_uri()
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=812, deviceScaleFactor=1, mobile=width < 600,
         )  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
-        self.call("Page.navigate", url=path.absolute().as_uri())
+        self.call("Page.navigate", url="about:blank")
+        self.call("Page.navigate", url=address)
+        place = address.partition("#")[0]
+        self.wait_for(f"document.readyState + location == {'complete' + place!r}")
+
+    def wait_for(self, expression: str) -> Any:
+        """The value of a JavaScript expression as soon as it is true."""
         deadline = time.monotonic() + _TIMEOUT_S
-        while self.evaluate("document.readyState + location.protocol") != "completefile:":
-            assert time.monotonic() < deadline
+        while not (value := self.evaluate(expression)):
+            assert time.monotonic() < deadline, (expression, self.complaints)
             time.sleep(0.05)
+        return value
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Presses and releases a key, as a person would."""
+        values = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **values)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **values)
+
+    def choose_files(self, selector: str, *paths: Path) -> None:
+        """Puts files into an input, as if they had been chosen."""
+        document = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
     def screenshot(self, path: Path) -> None:
         """The whole page as a PNG file."""
@@ -135,6 +163,6 @@ class Browser:
             self.complaints.append(json.dumps(values))
         elif method == "Network.requestWillBeSent":
             address = values["request"]["url"]
-            if not address.startswith("data:"):
+            if not address.startswith(("data:", "blob:", "about:")):
                 self.requests.append(address)
         return message
