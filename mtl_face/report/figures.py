@@ -43,6 +43,13 @@ _RC: Any = {  # matplotlib would have each key typed
 }
 
 
+def style() -> Any:
+    """A block in which matplotlib draws as in all figures."""
+    import matplotlib
+
+    return matplotlib.rc_context(_RC)
+
+
 @contextmanager
 def canvas(
     width: float, height: float, *, grid: Literal["both", "x"] = "both", left: float = 0.66
@@ -53,10 +60,9 @@ def canvas(
     in inches. The margins are fixed, `left` for the labels of the y axis, since to fit them to the
     texts takes as long as the drawing itself.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_RC):
+    with style():
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes(
             (left / width, 0.44 / height, 1 - (left + 0.1) / width, 1 - 0.62 / height)

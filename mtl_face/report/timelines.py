@@ -153,12 +153,12 @@ def _pieces(points: Line) -> Iterator[Line]:
     yield from np.split(points, np.flatnonzero(steps > _GAP * usual) + 1)
 
 
-def _thin(points: Line) -> Line:
+def thin(points: Line, bins: int = _MAX_BINS) -> Line:
     """The lowest and the highest point of each stretch, in their order, if there are too many."""
-    if len(points) <= 2 * _MAX_BINS:
+    if len(points) <= 2 * bins:
         return points
     keep = []
-    for part in np.array_split(np.arange(len(points)), _MAX_BINS):
+    for part in np.array_split(np.arange(len(points)), bins):
         values = points[part, 1]
         keep += sorted({int(part[values.argmin()]), int(part[values.argmax()])})
     return points[keep]
@@ -166,7 +166,7 @@ def _thin(points: Line) -> Line:
 
 def _path(points: Line, frames: NDArray[np.float64]) -> str:
     """The `d` of a path. A point that stands alone is a line of no length, its round ends a dot."""
-    pieces = ["L".join(_places(_thin(piece), frames)) for piece in _pieces(points)]
+    pieces = ["L".join(_places(thin(piece), frames)) for piece in _pieces(points)]
     return "".join(f"M{piece}" if "L" in piece else f"M{piece}h0" for piece in pieces)
 
 
@@ -176,7 +176,7 @@ def _band(
     """The `d` of each piece of the area between two lines, which are clipped to [-1, 1]."""
     lower, upper = (_pieces(np.column_stack([frames, np.clip(v, -1, 1)])) for v in (low, high))
     for bottom, top in zip(lower, upper, strict=True):
-        outline = [*_places(_thin(top), frames), *_places(_thin(bottom)[::-1], frames)]
+        outline = [*_places(thin(top), frames), *_places(thin(bottom)[::-1], frames)]
         yield f"M{'L'.join(outline)}Z"
 
 
