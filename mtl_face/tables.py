@@ -156,7 +156,7 @@ class FrameTable:
     @classmethod
     def joined(cls, parts: Sequence[Self], *, sort: bool = True) -> Self:
         """Tables one behind the other; sorted as `from_columns`. There must be one."""
-        columns = {
+        columns: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in _DTYPES
             if name != "duplicate"
@@ -691,6 +691,18 @@ class PredictionTable:
         """These rows, int [M], in this order, repetition allowed; with the same metadata."""
         columns = {name: getattr(self, name)[rows] for name in self._columns_given()}
         return dataclasses.replace(self, **columns)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The rows of tables with the same fields, one after the other; there must be one.
+
+        The metadata are those of the first.
+        """
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in parts[0]._columns_given()
+        }
+        return dataclasses.replace(parts[0], **columns)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns as on disk, by name and in order, each [N].

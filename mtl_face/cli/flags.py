@@ -43,7 +43,7 @@ def new_file(text: str) -> Path:
 
 
 def path(
-    parser: argparse.ArgumentParser, name: str, metavar: str, meaning: str, **how: Any
+    parser: argparse._ActionsContainer, name: str, metavar: str, meaning: str, **how: Any
 ) -> None:
     """A flag or an argument that names a file or a folder; `how` is as of `add_argument`."""
     parser.add_argument(name, metavar=metavar, help=meaning, **{"type": named_path, **how})
@@ -128,17 +128,18 @@ def calibration(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def new_table(text: str) -> Path:
+    """The path of a table of predictions to write; ConfigError unless it is .parquet or .csv."""
+    if named_path(text).suffix.lower() not in (".parquet", ".csv"):
+        raise ConfigError(
+            f"--output={text} is neither .parquet nor .csv",
+            remedy="name the file as one of them",
+        )
+    return new_file(text)
+
+
 def table_output(parser: argparse.ArgumentParser) -> None:
     """`--output` of a command that writes a table of predictions."""
-
-    def new_table(text: str) -> Path:
-        if named_path(text).suffix.lower() not in (".parquet", ".csv"):
-            raise ConfigError(
-                f"--output={text} is neither .parquet nor .csv",
-                remedy="name the file as one of them",
-            )
-        return new_file(text)
-
     meaning = "a .parquet or .csv to write"
     path(parser, "--output", "FILE", meaning, type=new_table, required=True)
 

@@ -280,18 +280,19 @@ def _check_flags(parser: argparse.ArgumentParser, words: list[str]) -> None:
 
 def _check_output(options: argparse.Namespace) -> None:
     """Refuses to write over what the command reads; ConfigError."""
-    output = getattr(options, "output", None)
-    if output is None or not Path(output).expanduser().is_file():
-        return
-    for name, value in vars(options).items():
-        for path in value if isinstance(value, list) else [value]:
-            if name == "output" or not isinstance(path, Path) or not path.expanduser().exists():
-                continue
-            if path.expanduser().samefile(Path(output).expanduser()):
-                raise ConfigError(
-                    f"--output={output} is the file that --{name} reads",
-                    remedy="give another file as --output",
-                )
+    outputs = getattr(options, "output", None)
+    for output in outputs if isinstance(outputs, list) else [outputs]:
+        if output is None or not Path(output).expanduser().is_file():
+            continue
+        for name, value in vars(options).items():
+            for path in value if isinstance(value, list) else [value]:
+                if name == "output" or not isinstance(path, Path) or not path.expanduser().exists():
+                    continue
+                if path.expanduser().samefile(Path(output).expanduser()):
+                    raise ConfigError(
+                        f"--output={output} is the file that --{name} reads",
+                        remedy="give another file as --output",
+                    )
 
 
 def _load_config(options: argparse.Namespace, overrides: list[str]) -> config_lib.Config | None:

@@ -1,53 +1,120 @@
-"""`predict`: predict a list of images without labels, as a challenge's test set."""
+"""`predict`: what faces in photos, videos and cameras show, or the images of a test list.
+
+python run.py predict photo.jpg
+python run.py predict photos/ 'more/*.png' talk.mp4 --output=faces.csv --output=faces.parquet
+python run.py predict camera:0 --output=faces.csv
+"""
 
 import argparse
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
+from mtl_face.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="a photo, a video, a folder, a pattern as 'photos/**/*.jpg' (quoted), or camera:0, "
+        "which Ctrl-C ends",
+    )
     flags.model(parser, required=True)
+    parser.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        type=flags.new_file,
+        metavar="FILE",
+        help="a table to write: .csv, .parquet or .jsonl; can be given several times (default: a "
+        "short table is printed)",
+    )
+    parser.add_argument(
+        "--mesh", action="store_true", help="keep all 468 points of each face in the tables"
+    )
+    flags.calibration(parser)
+    listed = parser.add_argument_group("aligned crops of a test list, in place of INPUT")
     flags.path(
-        parser,
+        listed,
         "--test_list",
         "FILE",
         "the images, as <video>/<frame>.jpg a line, lines of video,frames, or names as anna.jpg",
-        required=True,
     )
     flags.path(
-        parser,
+        listed,
         "--images",
         "FOLDER",
         "folder that the list's paths start from (default: the data set's image folder)",
     )
-    parser.add_argument(
+    listed.add_argument(
         "--missing_images",
         choices=("error", "skip"),
         default="error",
         help="an image of the list that is absent: an error (default), or left out and counted",
     )
-    flags.calibration(parser)
-    flags.table_output(parser)
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
+    config = flags.with_calibration(config, options.calibration)
+    if options.test_list is not None:
+        return _test_list(config, options)
+    if not options.inputs:
+        raise ConfigError(
+            "nothing to look at", remedy="name photos, videos or folders, or give --test_list=FILE"
+        )
+    return _faces(config, options)
+
+
+def _faces(config: Config, options: argparse.Namespace) -> int:
+    from mtl_face.cli.progress import Progress
+    from mtl_face.run import models, show
+    from mtl_face.run.faces.predict_faces import Request, predict_faces
+    from mtl_face.run.postprocess import PostProcessing
+
+    steps = PostProcessing.of_settings(config)
+    request = Request(options.inputs, options.output, mesh=options.mesh)
+    predict_faces(
+        models.open_model(options.model, config, show),
+        request,
+        steps=steps,
+        say=show,
+        progress=Progress("frames"),
+    )
+    if not options.output:
+        print("next: --output=FILE.csv keeps all columns, of each frame")
+    return 0
+
+
+def _test_list(config: Config, options: argparse.Namespace) -> int:
     from mtl_face.evaluation import prediction_files
     from mtl_face.run.predict import predict
 
+    if options.inputs:
+        raise ConfigError(
+            f"{options.inputs[0]} besides --test_list={options.test_list}",
+            remedy="give one of the two: photos and videos, or a list of aligned crops",
+        )
+    outputs = [flags.new_table(str(output)) for output in options.output]
+    if len(outputs) != 1:
+        raise ConfigError(
+            f"--output is given {len(outputs)} times, a test list takes one",
+            remedy="give --output=FILE.parquet, or a .csv",
+        )
+    (output,) = outputs
     table = predict(
         options.model,
         options.test_list,
-        config=flags.with_calibration(config, options.calibration),
+        config=config,
         images=options.images,
         missing_images=options.missing_images,
     )
-    prediction_files.write(table, options.output)
-    for line in prediction_files.lost(table, options.output):
+    prediction_files.write(table, output)
+    for line in prediction_files.lost(table, output):
         print(line)
-    print(f"predictions: {options.output}")
+    print(f"predictions: {output}")
     print(
-        f"next: python run.py submit --predictions={options.output} "
+        f"next: python run.py submit --predictions={output} "
         f"--test_list={options.test_list} --edition=NAME --output=FILE"
     )
     return 0

@@ -4,14 +4,13 @@ The crops of a source are written into a hidden folder, moved at the end, and th
 source is finished or absent.
 """
 
-import collections
 import functools
 import multiprocessing
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,12 +25,11 @@ from mtl_face.faces.detect import BlazeFaceDetector, Detector, Face
 from mtl_face.faces.layout import Source
 from mtl_face.faces.models import MissingExtraError
 from mtl_face.faces.track import Tracker, people
-from mtl_face.faces.video import VideoError, estimate_frames, open_video
+from mtl_face.faces.video import VideoError, ahead, estimate_frames, open_video
 
 JPEG_QUALITY = 95
 
 _DONE = "done"  # folder of the crops that are to be kept, below that of a source at work
-_AHEAD = 8  # frames that are decoded while others are searched
 _EVERY_S = 0.3  # between two reports of a process
 
 _Thing = TypeVar("_Thing")
@@ -81,7 +79,7 @@ def _extract_video(
     tracker = Tracker()
     seconds: dict[int, float | None] = {}
     found = 0
-    for frame in _ahead(video):
+    for frame in ahead(video):
         faces = detector(frame.picture)
         found += len(faces)
         for face, track in zip(faces, tracker.update(frame.number, faces), strict=True):
@@ -214,19 +212,6 @@ def _save(picture: Image.Image, face: Face, folder: Path, number: int) -> None:
 
 def _file(number: int) -> str:
     return f"{number:05}.jpg"
-
-
-def _ahead(things: Iterable[_Thing]) -> Iterator[_Thing]:
-    """Iterates in a thread of its own, a few things ahead, so that decoding overlaps searching.
-
-    None is not among the things.
-    """
-    source = iter(things)
-    with ThreadPoolExecutor(1) as thread:
-        waiting = collections.deque(thread.submit(next, source, None) for _ in range(_AHEAD))
-        while (thing := waiting.popleft().result()) is not None:
-            waiting.append(thread.submit(next, source, None))
-            yield thing
 
 
 class _StoppedError(Exception):

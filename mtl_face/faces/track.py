@@ -7,7 +7,8 @@ folder for the person on the left and one for the right.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,31 @@ class Tracker:
             chosen[index].frames.append(frame)
             chosen[index].faces.append(face)
         return [chosen[index] for index in range(len(faces))]
+
+    def forget(self) -> None:
+        """Keeps the last face of each track alone, which is all that following needs."""
+        for track in self.tracks:
+            del track.frames[:-1], track.faces[:-1]
+
+    def state(self) -> list[dict[str, Any]]:
+        """What following needs of each track, as JSON values."""
+        return [
+            {
+                "frame": track.frames[-1],
+                "landmarks": track.faces[-1].landmarks.tolist(),
+                "score": float(track.faces[-1].score),
+                "mesh": None if (mesh := track.faces[-1].mesh) is None else mesh.tolist(),
+            }
+            for track in self.tracks
+        ]
+
+    def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Goes on from what `state` gave."""
+        self.tracks = []
+        for number, last in enumerate(state):
+            mesh = None if last["mesh"] is None else np.asarray(last["mesh"], np.float32)
+            face = Face(np.asarray(last["landmarks"], np.float64), last["score"], mesh)
+            self.tracks.append(Track(number, [last["frame"]], [face]))
 
 
 def people(tracks: Sequence[Track]) -> list[dict[int, int]]:

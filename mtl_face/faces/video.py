@@ -5,13 +5,17 @@ frame rate does: the numbering of the ABAW annotation files. The numbers come fr
 of the packets, so that a frame that cannot be decoded leaves a gap and shifts nothing.
 """
 
+import array
+import collections
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from mtl_face import files, pictures
@@ -20,6 +24,8 @@ from mtl_face.faces.models import missing_extra
 
 _TEXT = ("tty", "bin", "xbin", "adf", "idf")
 """FFmpeg's formats that draw the letters of a text file as pictures."""
+
+_Thing = TypeVar("_Thing")
 
 _QUARTERS = (1, 8, 3, 6)
 """Orientations by quarters that a frame is turned counter-clockwise."""
@@ -57,10 +63,16 @@ class Video:
     orientation: int = 1
     variable_rate: bool = False
     numbered_by_count: bool = False
-    _number_of: dict[int, int] = dataclasses.field(default_factory=dict, repr=False)
+    _stamps: npt.NDArray[np.int64] = dataclasses.field(  # of the frames as they are shown
+        default_factory=lambda: np.zeros(0, np.int64), repr=False
+    )
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """Decodes the frames in the order in which they are shown; raises VideoError."""
+        return self.after(0)
+
+    def after(self, done: int) -> Iterator[VideoFrame]:
+        """Decodes as iterating does, and gives the frames with a number above `done` alone."""
         last = 0
         start: float | None = None
         with _opened(self.path) as (av, container, stream):
@@ -81,25 +93,28 @@ class Video:
                         self.numbered_by_count = True
                         number = last + 1
                     last = number
+                    seconds = None if frame.time is None else float(frame.time)
                     if frame.is_corrupt:
                         self.damaged += 1
+                        continue
+                    if number <= done and start is not None:
                         continue
                     try:
                         picture = self._picture(frame, latest, float(ratio or 1))
                     except (av.FFmpegError, ValueError):  # of a size or colours beyond conversion
                         self.damaged += 1
                         continue
-                    seconds = None if frame.time is None else float(frame.time)
                     if seconds is not None:
                         start = seconds if start is None else start
                         seconds = round(seconds - start, 6)
-                    yield VideoFrame(number, seconds, picture)
+                    if number > done:
+                        yield VideoFrame(number, seconds, picture)
 
     def _number(self, time_stamp: int | None, last: int) -> int:
         if not self.numbered_by_count and time_stamp is not None:
-            number = self._number_of.get(time_stamp)
-            if number is not None:
-                return number
+            place = int(np.searchsorted(self._stamps, time_stamp))
+            if place < len(self._stamps) and self._stamps[place] == time_stamp:
+                return place + 1
             self.numbered_by_count = True
         return last + 1
 
@@ -142,27 +157,47 @@ def open_video(path: Path) -> Video:
         VideoError: the file is missing, no video, damaged, or has no video stream.
         MissingExtraError: PyAV is not installed.
     """
-    stamps: list[int | None] = []
+    stamps = array.array("q")  # a long video has many
+    without = 0
     with _opened(path) as (av, container, stream):
         for packet in _packets(av, container, stream):
             if packet.size and not packet.is_discard:
-                stamps.append(packet.pts)
-    if not stamps:
+                if packet.pts is None:
+                    without += 1
+                else:
+                    stamps.append(packet.pts)
+    count = len(stamps) + without
+    if not count:
         raise VideoError(
             "the video has no frames", path=path, remedy="look at it in a player; copy it again"
         )
-    video = Video(Path(path), len(stamps))
-    known = [stamp for stamp in stamps if stamp is not None]
-    if len(known) < len(stamps) or len(set(known)) < len(known):
+    video = Video(Path(path), count)
+    known = np.sort(np.asarray(stamps, np.int64))
+    spacing = np.diff(known)
+    if without or (spacing == 0).any():
         video.numbered_by_count = True
     else:
-        known.sort()
-        video._number_of = {stamp: number for number, stamp in enumerate(known, start=1)}
-        spacing = np.diff(known)
+        video._stamps = known
         if len(spacing):
             # A time base of milliseconds rounds even spacing: a tick more or less is no change.
             video.variable_rate = bool(spacing.max() - spacing.min() > max(2, 0.1 * spacing.mean()))
     return video
+
+
+def ahead(things: Iterable[_Thing], count: int = 8) -> Iterator[_Thing]:
+    """Iterates in a thread of its own, `count` things ahead, so that work on both sides overlaps.
+
+    None is not among the things. What iterating raises is raised where the thing is taken.
+    """
+    source = iter(things)
+    thread = ThreadPoolExecutor(1)
+    try:
+        waiting = collections.deque(thread.submit(next, source, None) for _ in range(count))
+        while (thing := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, source, None))
+            yield thing
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def estimate_frames(path: Path) -> int:

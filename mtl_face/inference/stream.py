@@ -5,7 +5,7 @@ height and W width of a crop.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from PIL import Image
 from mtl_face.face_table import (
     BLURRED,
     MESH_POINTS,
+    NO_FACE,
+    NOT_DECODED,
     OK,
     PARTLY_OUTSIDE,
     SMALL,
@@ -55,7 +57,8 @@ class Seen:
 
     Attributes:
         table: rows of all frames in their order, without answers.
-        predictions: answers to the rows with a face, F rows in the same order.
+        predictions: answers to the rows with a face, F rows in the same order; `video` names the
+            source and the person.
     """
 
     table: FaceTable
@@ -97,57 +100,96 @@ class FaceStream:
 
         Frames are later than those before. Faces of one call are answered in one batch.
         """
-        table = self.look(frames).answered()
+        table = see(self._predictor, self.find(frames), mesh=self._mesh).answered()
         return [table.take(table.frame == frame.number) for frame in frames]
 
-    def look(self, frames: Sequence[VideoFrame]) -> Seen:
-        """The same in one table, with the answers apart."""
-        found = [self._finder(frame.picture) for frame in frames]
-        persons = []
-        for frame, faces in zip(frames, found, strict=True):
+    def find(self, frames: Sequence[VideoFrame]) -> "list[Sight]":
+        """Finds and follows the faces of the next frames; `see` answers them.
+
+        `update` does both. Apart, they can run in two threads: frames are found in their order.
+        """
+        sights = []
+        for frame in frames:
+            faces = self._finder(frame.picture)
             tracks = self._tracker.update(frame.number, faces)
-            persons.append([track.number + 1 for track in tracks])
-        return see(
-            self._predictor,
-            [Sight(self._source, *row) for row in zip(frames, found, persons, strict=True)],
-            mesh=self._mesh,
-        )
+            self._tracker.forget()
+            persons = [track.number + 1 for track in tracks]
+            place = (self._source, frame.number, frame.seconds, frame.picture)
+            sights.append(Sight(*place, faces, persons))
+        return sights
+
+    def state(self) -> dict[str, Any]:
+        """What the next frames depend on, as JSON values."""
+        return {"tracks": self._tracker.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave."""
+        self._tracker.restore(state["tracks"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sight:
-    """A frame of a source, its faces, and the number of each face's person."""
+    """A frame of a source and who is in it.
+
+    Attributes:
+        source: name of the source.
+        number: of the frame, from 1.
+        seconds: from the start of the source, where known.
+        picture: RGB; None if the frame could not be decoded.
+        faces: those in it.
+        persons: number of each face's person, from 1.
+    """
 
     source: str
-    frame: VideoFrame
-    faces: Sequence[Face]
-    persons: Sequence[int]
+    number: int
+    seconds: float | None
+    picture: Image.Image | None
+    faces: Sequence[Face] = ()
+    persons: Sequence[int] = ()
 
 
 def see(predictor: Predictor, sights: Sequence[Sight], *, mesh: bool = False) -> Seen:
     """Describes and answers the faces of some frames; `mesh`: whether all points are kept."""
-    faces = [(sight.frame.picture, face) for sight in sights for face in sight.faces]
+    faces = [(sight.picture, face) for sight in sights if sight.picture for face in sight.faces]
     crops = [align.crop_face(picture, face.landmarks) for picture, face in faces]
     arrays: dict[str, NDArray[Any]] = {}
     if "image" in predictor.inputs:
         arrays["image"] = _images(crops, predictor.crop_size)
     predictions = predictor.predict_arrays(arrays)
-    table = FaceTable.joined([_rows(sight, mesh=mesh) for sight in sights])
+    empty = FaceTable.without_faces([], [], [], mesh=mesh)
+    table = FaceTable.joined([empty, *(_rows(sight, mesh=mesh) for sight in sights)])
     status = table.status.astype(object)
     status[table.has_face] = [
         _status(picture, face, crop) for (picture, face), crop in zip(faces, crops, strict=True)
     ]
     table = dataclasses.replace(table, status=status.astype(np.str_))
-    return Seen(table, predictions)
+    return Seen(table, keyed(predictions, table))
+
+
+def keyed(predictions: PredictionTable, table: FaceTable) -> PredictionTable:
+    """Predictions for the rows of a table with a face, named by them: a person is a video."""
+    seen = table.take(table.has_face)
+    pairs = zip(seen.source.tolist(), seen.person.tolist(), strict=True)
+    return dataclasses.replace(
+        predictions,
+        dataset=np.full(len(seen), "faces"),
+        video=np.asarray([f"{source}, person {person}" for source, person in pairs], np.str_),
+        frame=seen.frame,
+        image=np.full(len(seen), ""),
+    )
 
 
 def _rows(sight: Sight, *, mesh: bool) -> FaceTable:
     """The rows of a frame without status and answers."""
-    faces, frame = sight.faces, sight.frame
+    faces = sight.faces
     count = max(len(faces), 1)
-    time_ms = np.nan if frame.seconds is None else 1000 * frame.seconds
+    time_ms = np.nan if sight.seconds is None else 1000 * sight.seconds
     table = FaceTable.without_faces(
-        [sight.source] * count, [frame.number] * count, [time_ms] * count, mesh=mesh
+        [sight.source] * count,
+        [sight.number] * count,
+        [time_ms] * count,
+        status=NOT_DECODED if sight.picture is None else NO_FACE,
+        mesh=mesh,
     )
     if not faces:
         return table

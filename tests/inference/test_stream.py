@@ -4,6 +4,7 @@ import camera_frames
 import numpy as np
 import pytest
 import small_videos
+from brightness_network import Brightness
 from PIL import Image, ImageFilter
 
 from mtl_face.face_table import BLURRED, NO_FACE, OK, PARTLY_OUTSIDE, SMALL
@@ -12,35 +13,6 @@ from mtl_face.faces.detect import BlazeFaceDetector, Face
 from mtl_face.faces.video import VideoFrame
 from mtl_face.inference import stream
 from mtl_face.inference.stream import FaceStream
-from mtl_face.tables import PredictionTable
-
-
-class Brightness:
-    """Answers a crop by its mean level, so that each answer tells its face."""
-
-    inputs = ("image",)
-    crop_size = 112
-
-    def __init__(self):
-        self.batches = []
-
-    def predict_arrays(self, arrays):
-        image_NSSC = arrays["image"]
-        assert image_NSSC.dtype == np.uint8
-        assert image_NSSC.shape[1:] == (self.crop_size, self.crop_size, 3)
-        self.batches.append(len(image_NSSC))
-        level_N = image_NSSC.mean(axis=(1, 2, 3)) / 255
-        count = len(level_N)
-        return PredictionTable(
-            dataset=np.full(count, "crops"),
-            video=np.full(count, "crops"),
-            frame=np.arange(1, count + 1),
-            image=np.full(count, "a"),
-            valence=level_N + 0.9,
-            arousal=-level_N,
-            au_logits=np.tile(np.linspace(-2, 3, 12), (count, 1)),
-            expression_logits=np.tile(np.arange(8.0), (count, 1)),
-        )
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,19 @@
 """A test list predicted from a run or its export, and variances with and without sampling."""
 
+import camera_frames
 import drawn_run
 import jax
 import numpy as np
 import pytest
 import small_dataset
-from small_experiment import Experiment, write_config
+from PIL import Image
+from small_experiment import Experiment, assert_is_users_error, write_config
 
 import mtl_face
 from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.errors import ImageError
-from mtl_face.evaluation import prediction_files, scoring
+from mtl_face.evaluation import face_files, prediction_files, scoring
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.run import datasets
 from mtl_face.run.predict import find_pixels, predict_table
@@ -203,3 +205,38 @@ def test_a_fixed_temperature_is_no_part_of_a_prediction(predicted, tmp_path):
         columns = expected[sampled].columns()
         for name, column in found[sampled].columns().items():
             np.testing.assert_array_equal(column, columns[name], err_msg=name)
+
+
+def test_photos_and_what_cannot_be_read(trained, tmp_path, capsys):
+    """The others are done, and the exit status says that not all are."""
+    picture, _ = camera_frames.head(1)
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    (tmp_path / "talk.mp4").write_text("no video at all\n" * 50)
+    given = ("predict", f"--model={trained.workdir}", tmp_path / "p.png")
+    status, out, err = run(capsys, *given, f"--output={tmp_path / 't.csv'}")
+    assert (status, err) == (0, "")
+    assert f"faces: {tmp_path / 't.csv'}" in out
+    table = face_files.read(tmp_path / "t.csv")
+    assert table.person.tolist() == [1]
+    assert not np.isnan(table.au_probability).any()
+
+    status, out, err = run(capsys, *given, tmp_path / "talk.mp4", tmp_path / "gone.jpg")
+    assert status == 2
+    assert "p.png" in out
+    assert "next: " not in out
+    assert "inputs that cannot be read: 2 (rows of the others: 1)" in err
+    assert "talk.mp4: this is" in err
+    assert "gone.jpg" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ((), "nothing to look at"),
+        (("a.jpg", "--test_list=l.txt", "--output=t.csv"), "a.jpg besides --test_list=l.txt"),
+        (("--test_list=l.txt",), "--output is given 0 times"),
+        (("a.jpg", "--output=t.xlsx"), "no format of tables"),
+    ],
+)
+def test_flags_that_do_not_go_together(trained, capsys, words, part):
+    assert_is_users_error(run(capsys, "predict", f"--model={trained.workdir}", *words), part)

@@ -1,0 +1,274 @@
+"""Photos, videos and cameras answered by a model, and written as tables of faces."""
+
+import contextlib
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtl_face import files
+from mtl_face.errors import ConfigError, ImageError, UserError, shortened
+from mtl_face.evaluation import face_files
+from mtl_face.face_table import FaceTable
+from mtl_face.faces import align
+from mtl_face.faces.detect import BlazeFaceDetector
+from mtl_face.inference.predictor import Predictor
+from mtl_face.inference.stream import Finder, with_answers
+from mtl_face.run import Progress, Say
+from mtl_face.run.faces import first_pass, sources
+from mtl_face.run.faces.digest import Digest
+from mtl_face.run.faces.journal import Entry, Journal
+from mtl_face.run.faces.sources import PHOTO, Source
+from mtl_face.run.postprocess import PostProcessing
+from mtl_face.tables import PredictionTable
+
+_SHOWN = 10
+
+_OF_METADATA = ("weights_sha256", "step", "training", "probability", "versions")
+"""What the tables keep of the metadata of predictions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to look at, and what to write.
+
+    Attributes:
+        inputs: photos, folders, patterns of names, videos, `camera:0`.
+        outputs: tables to write, of `face_files.ENDINGS`.
+        mesh: whether they have all points of a face.
+    """
+
+    inputs: Sequence[str | Path]
+    outputs: Sequence[Path] = ()
+    mesh: bool = False
+
+
+def predict_faces(
+    predictor: Predictor,
+    request: Request,
+    *,
+    steps: PostProcessing,
+    say: Say,
+    progress: Progress,
+    finder: Finder | None = None,
+) -> Digest:
+    """Answers all faces of all inputs.
+
+    What is done lies in a hidden file beside the first output until all is done: after an
+    interruption, the same request goes on from there.
+
+    Args:
+        predictor: the model.
+        request: see there.
+        steps: smoothing and calibration of videos; photos are left as the network answers them.
+        say: called with each line for the user.
+        progress: called with frames and photos done and in all.
+        finder: finds faces; None: the networks of this package.
+
+    Returns:
+        What was found, in brief.
+
+    Raises:
+        UserError: nothing can be read, or an output cannot be written; or, after all the others
+            are written, for inputs that cannot be read.
+    """
+    check_crops(predictor)
+    found = sources.find(request.inputs)
+    for line in found.notes:
+        say(line)
+    _check_outputs(request.outputs, found.all)
+    failed: list[UserError] = list(found.failed)
+    digest = Digest()
+    if found.all:
+        with _journal(request, predictor, found.all, say) as journal:
+            work = first_pass.Pass(
+                journal,
+                found.all,
+                predictor,
+                finder or BlazeFaceDetector(),
+                mesh=request.mesh,
+                progress=progress,
+            )
+            failed += work.do().values()
+            _write(journal, found.all, request, steps, digest, say)
+            journal.delete()
+    if not request.outputs and digest.rows:
+        for line in digest.lines():
+            say(line)
+    _raise_failed(failed, digest)
+    return digest
+
+
+def check_crops(predictor: Predictor) -> None:
+    """Refuses a network whose crops are cut in another way than this program cuts faces.
+
+    Raises:
+        ConfigError: with what differs.
+    """
+    crop = predictor.origin.get("crop")
+    if "image" not in predictor.inputs or not crop:
+        return
+    own = align.specification(predictor.crop_size)
+    names = [name for name, value in own.items() if crop.get(name) != value]
+    if names:
+        differ = "; ".join(f"{name} is {crop.get(name)!r}, not {own[name]!r}" for name in names)
+        raise ConfigError(
+            f"the model was trained on faces that are cut in another way: {differ}",
+            remedy="cut the faces as its training did, and predict them with --test_list",
+        )
+
+
+def _check_outputs(outputs: Sequence[Path], all_: Sequence[Source]) -> None:
+    for output in outputs:
+        files.require_writable_file(face_files.check_ending(output))
+        for source in all_:
+            if output.exists() and source.path.exists() and output.samefile(source.path):
+                raise ConfigError(
+                    f"--output={output} is one of the inputs", remedy="give another file"
+                )
+
+
+@contextlib.contextmanager
+def _journal(
+    request: Request, predictor: Predictor, all_: Sequence[Source], say: Say
+) -> Iterator[Journal]:
+    """The journal of a request, and what to say where the work is interrupted."""
+    inputs = [[source.name, source.kind, *_fingerprint(source)] for source in all_]
+    work = {
+        "journal": 1,
+        "inputs": inputs,
+        "weights": predictor.origin.get("weights_sha256"),
+        "step": predictor.step,
+        "mesh": request.mesh,
+    }
+    with contextlib.ExitStack() as stack:
+        if request.outputs:
+            first = Path(request.outputs[0]).expanduser().absolute()
+            path = first.with_name(f".{first.name}.unfinished")
+        else:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "unfinished"
+        journal = stack.enter_context(Journal(path, work))
+        if journal.entries:
+            done = len(first_pass.finished(journal))
+            say(f"going on with {path}: {done:,} of {len(all_):,} photos and videos are done")
+        try:
+            yield journal
+        except KeyboardInterrupt:
+            if request.outputs:
+                say(f"what is done is kept in {path}: the same command goes on with it")
+            raise
+
+
+def _fingerprint(source: Source) -> list[int]:
+    """Size and time of change of a file; nothing of a camera."""
+    try:
+        status = source.path.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _write(
+    journal: Journal,
+    all_: Sequence[Source],
+    request: Request,
+    steps: PostProcessing,
+    digest: Digest,
+    say: Say,
+) -> None:
+    """Writes the rows of a journal to all outputs."""
+    if not journal.entries:
+        return
+    for entry in journal.entries:
+        for remark in entry.notes.get("remarks", []):
+            say(remark)
+    made_by = journal.entries[0].notes["metadata"]
+    metadata = {name: made_by[name] for name in _OF_METADATA if name in made_by}
+    if steps.smoothing is not None:
+        metadata["smoothing"] = steps.smoothing.to_dict()
+    if steps.calibration is not None:
+        metadata["calibration"] = steps.file
+    with contextlib.ExitStack() as stack:
+        takers: list[Callable[[FaceTable], None]] = [digest.add]
+        for output in request.outputs:
+            writing = face_files.writing(output, mesh=request.mesh, metadata=metadata)
+            takers.append(stack.enter_context(writing))
+        for table in _tables(journal, all_, made_by, steps, say):
+            for take in takers:
+                take(table)
+    for output in request.outputs:
+        say(f"faces: {output}")
+
+
+def _tables(
+    journal: Journal,
+    all_: Sequence[Source],
+    metadata: dict[str, Any],
+    steps: PostProcessing,
+    say: Say,
+) -> Iterator[FaceTable]:
+    """The answered rows of all sources, in their order, a record at a time."""
+    entries = sorted(journal.entries, key=lambda entry: entry.notes["sources"][0])
+    for place, group in itertools.groupby(entries, lambda entry: entry.notes["sources"][0]):
+        if all_[place].kind == PHOTO:
+            for entry in group:
+                yield first_pass.unpacked(journal.read(entry), metadata).answered()
+            continue
+        yield from _of_video(journal, list(group), metadata, steps, say)
+        say = _silent  # what is done to one video is done to all
+
+
+def _of_video(
+    journal: Journal,
+    entries: Sequence[Entry],
+    metadata: dict[str, Any],
+    steps: PostProcessing,
+    say: Say,
+) -> Iterator[FaceTable]:
+    """The answered rows of a video, smoothed and calibrated.
+
+    To be smoothed, all answers are in memory at once.
+    """
+    if steps.smoothing is None:
+        for entry in entries:
+            seen = first_pass.unpacked(journal.read(entry), metadata)
+            if steps.calibration is not None and len(seen.predictions):
+                seen = dataclasses.replace(seen, predictions=steps.apply(seen.predictions, say)[0])
+                say = _silent
+            yield seen.answered()
+        return
+    parts = [first_pass.unpacked(journal.read(entry), metadata).predictions for entry in entries]
+    answers = PredictionTable.joined(parts)
+    if len(answers):
+        answers, _ = steps.apply(answers, say)
+    begin = 0
+    for entry in entries:
+        table = first_pass.unpacked(journal.read(entry), metadata).table
+        end = begin + int(table.has_face.sum())
+        yield with_answers(table, answers.take(np.arange(begin, end)))
+        begin = end
+
+
+def _silent(line: str) -> None:
+    """Says nothing."""
+
+
+def _raise_failed(failed: Sequence[UserError], digest: Digest) -> None:
+    """Raises one error for all inputs that cannot be read, if there are any."""
+    if not failed:
+        return
+    if len(failed) == 1 and not digest.rows:
+        raise failed[0]
+    head = f"inputs that cannot be read: {len(failed):,} (rows of the others: {digest.rows:,})"
+    raise ImageError(
+        "\n  ".join([head, *shortened(failed, _SHOWN, _in_a_line)]),
+        remedy="repair them or leave them out",
+    )
+
+
+def _in_a_line(error: UserError) -> str:
+    return " ".join(str(error).split())
