@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from mtl_face import files
 from mtl_face.errors import UserError, shortened
-from mtl_face.face_table import NOT_DECODED, OK, FaceTable
+from mtl_face.evaluation.face_events import FRAME_MS, Track, tracks
+from mtl_face.face_table import OK, FaceTable
 from mtl_face.report.figures import FIRST, SECOND, TEXT, style, to_svg
 from mtl_face.report.page import Drawing, printable, write_page
 from mtl_face.report.timelines import BAND_STD, thin
@@ -48,7 +49,6 @@ EXPRESSION_COLOURS = (
 )
 """Colour of each expression, to be seen on a light and on a dark page."""
 
-_GAP = 10.0  # frames this many times farther apart than usual leave a gap between them
 _WIDTH, _LEFT, _RIGHT = 10.0, 0.8, 0.3  # inches
 _HEIGHTS = {"va": 0.72, "face": 0.1, "expression": 0.26, "au": 0.165}
 _SPACE, _HEAD, _FOOT = 0.09, 0.42, 0.72
@@ -58,37 +58,6 @@ _MOST_TICKS = 11
 
 class TimelineError(UserError):
     """A table or a file name of which no timeline can be made."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Panel:
-    """A person of a source.
-
-    Attributes:
-        source, person: who it is.
-        start_F, end_F: when each frame of the source is shown, in seconds; or its number from 1
-            and the next one, where the source has no times.
-        timed: whether they are seconds.
-        row_F: row of the person in each frame, -1 where the face is not seen.
-    """
-
-    source: str
-    person: int
-    start_F: NDArray[np.float64]
-    end_F: NDArray[np.float64]
-    timed: bool
-    row_F: NDArray[np.int64]
-
-    @property
-    def in_view(self) -> float:
-        """Share of the time, of all frames, in which the person's face was seen."""
-        length_F = self.end_F - self.start_F
-        return float(length_F[self.row_F >= 0].sum() / length_F.sum())
-
-    @property
-    def title(self) -> str:
-        name = printable(self.source)
-        return f"{name if len(name) < 60 else '…' + name[-58:]}, person {self.person}"
 
 
 def check_ending(path: str | os.PathLike[str]) -> Path:
@@ -130,7 +99,7 @@ def write_timeline(path: str | os.PathLike[str], faces: FaceTable) -> None:
         Drawing(_svg(faces, [panel], f"timeline-{number}"), _words(faces, panel))
         for number, panel in enumerate(panels[:MAX_PANELS], start=1)
     ]
-    others = [f"{panel.title} ({panel.in_view:.0%} of the time in view)" for panel in panels]
+    others = [f"{_title(panel)} ({panel.in_view:.0%} of the time in view)" for panel in panels]
     write_page(
         target,
         "timeline.html",
@@ -154,48 +123,43 @@ def figure(faces: FaceTable) -> "Figure":
     return _figure(faces, _panels(faces)[:MAX_PANELS])
 
 
-def _panels(faces: FaceTable) -> list[_Panel]:
+def _panels(faces: FaceTable) -> list[Track]:
     """Persons of videos, by source and number; those longest in view if there are too many."""
-    persons: dict[str, list[tuple[int, NDArray[np.int64]]]] = {}
-    for source, person, rows in faces.persons():
-        persons.setdefault(source, []).append((person, rows))
-    panels = []
-    for source, people in persons.items():
-        of_source = np.flatnonzero((faces.source == source) & (faces.status != NOT_DECODED))
-        number_F, first = np.unique(faces.frame[of_source], return_index=True)
-        if len(number_F) < 2:
-            continue
-        start_F = faces.time_ms[of_source[first]] / 1000
-        timed = bool(np.isfinite(start_F).all())
-        start_F = np.maximum.accumulate(start_F) if timed else number_F.astype(np.float64)
-        step_F = np.diff(start_F)
-        usual = float(np.median(step_F[step_F > 0])) if (step_F > 0).any() else 1.0
-        step_F = np.append(np.where(step_F > _GAP * usual, usual, step_F), usual)
-        for person, rows in people:
-            row_F = np.full(len(number_F), -1, np.int64)
-            row_F[np.searchsorted(number_F, faces.frame[rows])] = rows
-            panels.append(_Panel(source, person, start_F, start_F + step_F, timed, row_F))
+    panels = [_in_units_of_the_axis(track) for track in tracks(faces)]
     if not panels:
         raise TimelineError(
-            "no video of which a timeline can be drawn: no face in two frames or more",
+            "no video of which a timeline can be drawn: no face, or no second frame",
             remedy="a timeline needs a video; of photos, look at the table",
         )
     if len(panels) > MAX_PANELS:
-        panels.sort(key=lambda panel: -panel.in_view * (panel.end_F[-1] - panel.start_F[0]))
+        panels.sort(key=lambda panel: -panel.lengths[panel.row_F >= 0].sum())
     return panels
 
 
-def _svg(faces: FaceTable, panels: list[_Panel], identifier: str) -> Markup:
+def _in_units_of_the_axis(track: Track) -> Track:
+    """A track in seconds; in numbers of frames where the source has no times."""
+    scale, first = (1000, 0) if track.timed else (FRAME_MS, 1)
+    return dataclasses.replace(
+        track, start_F=track.start_F / scale + first, end_F=track.end_F / scale + first
+    )
+
+
+def _title(panel: Track) -> str:
+    name = printable(panel.source)
+    return f"{name if len(name) < 60 else '…' + name[-58:]}, person {panel.person}"
+
+
+def _svg(faces: FaceTable, panels: list[Track], identifier: str) -> Markup:
     words = " ".join(_words(faces, panel) for panel in panels)
     drawn = _figure(faces, panels)
     with style():
         return to_svg(drawn.axes[0], identifier=identifier, description=words)
 
 
-def _words(faces: FaceTable, panel: _Panel) -> str:
+def _words(faces: FaceTable, panel: Track) -> str:
     """What a panel shows, in a sentence."""
     rows = panel.row_F[panel.row_F >= 0]
-    parts = [f"{panel.title}: in view {panel.in_view:.0%} of the time"]
+    parts = [f"{_title(panel)}: in view {panel.in_view:.0%} of the time"]
     for name, value in zip(VA_NAMES, faces.va[rows].T, strict=True):
         if np.isfinite(value).any():
             parts.append(f"{name} on average {np.nanmean(value):+.2f}")
@@ -206,10 +170,10 @@ def _words(faces: FaceTable, panel: _Panel) -> str:
     return ", ".join(parts) + "."
 
 
-def _shares(faces: FaceTable, panel: _Panel) -> dict[int, float]:
+def _shares(faces: FaceTable, panel: Track) -> dict[int, float]:
     """Expressions that occur, with their share of the time in view."""
     seen = panel.row_F >= 0
-    length = (panel.end_F - panel.start_F)[seen]
+    length = panel.lengths[seen]
     answer = faces.expression[panel.row_F[seen]]
     answered = answer >= 0
     if not answered.any():
@@ -218,7 +182,7 @@ def _shares(faces: FaceTable, panel: _Panel) -> dict[int, float]:
     return {number: float(total[number] / total.sum()) for number in np.flatnonzero(total).tolist()}
 
 
-def _figure(faces: FaceTable, panels: list[_Panel]) -> "Figure":
+def _figure(faces: FaceTable, panels: list[Track]) -> "Figure":
     from matplotlib.figure import Figure
 
     strips = [list(_strips(faces, panel)) for panel in panels]
@@ -232,7 +196,7 @@ def _figure(faces: FaceTable, panels: list[_Panel]) -> "Figure":
     return result
 
 
-def _strips(faces: FaceTable, panel: _Panel) -> Iterator[tuple[str, float]]:
+def _strips(faces: FaceTable, panel: Track) -> Iterator[tuple[str, float]]:
     """What the person has answers for, from top to bottom, with heights in inches."""
     rows = panel.row_F[panel.row_F >= 0]
     yield "face", _HEIGHTS["face"]
@@ -246,7 +210,7 @@ def _strips(faces: FaceTable, panel: _Panel) -> Iterator[tuple[str, float]]:
 
 
 def _draw_panel(
-    result: "Figure", faces: FaceTable, panel: _Panel, parts: list[tuple[str, float]], top: float
+    result: "Figure", faces: FaceTable, panel: Track, parts: list[tuple[str, float]], top: float
 ) -> None:
     """Draws a person; `top` is the upper edge in inches from the bottom of the figure."""
     whole = result.get_figheight()
@@ -254,7 +218,7 @@ def _draw_panel(
     length = float(panel.end_F[-1] - panel.start_F[0])
     y = top - _HEAD
     result.text(
-        _LEFT / _WIDTH, (y + 0.14) / whole, panel.title, weight="bold", size=10, parse_math=False
+        _LEFT / _WIDTH, (y + 0.14) / whole, _title(panel), weight="bold", size=10, parse_math=False
     )
     result.text(
         1 - _RIGHT / _WIDTH,
@@ -288,9 +252,9 @@ class _Columns:
         first_C, last_C: frames of a column, both included.
     """
 
-    def __init__(self, panel: _Panel) -> None:
+    def __init__(self, panel: Track) -> None:
         left, right = float(panel.start_F[0]), float(panel.end_F[-1])
-        shortest = float((panel.end_F - panel.start_F).min())
+        shortest = float(panel.lengths.min())
         count = COLUMNS if shortest <= 0 else min(COLUMNS, round((right - left) / shortest))
         edge = np.linspace(left, right, max(count, 1) + 1)
         # Half a millionth of a column keeps a frame out of the one that it only touches.
@@ -319,7 +283,7 @@ class _Columns:
         return np.where(count_CK.any(axis=1), count_CK.argmax(axis=1), -1)
 
 
-def _in_frames(values: NDArray[Any], panel: _Panel, nothing: float) -> NDArray[Any]:
+def _in_frames(values: NDArray[Any], panel: Track, nothing: float) -> NDArray[Any]:
     """A column of the table by frame of the panel; `nothing` where the face is not seen."""
     shown = (panel.row_F >= 0).reshape(-1, *[1] * (values.ndim - 1))
     return np.where(shown, values[panel.row_F], nothing)
@@ -346,13 +310,13 @@ def _rgba(colour: str, alpha: NDArray[np.float64] | float) -> NDArray[np.float64
     )
 
 
-def _mark_gaps(axes: Any, panel: _Panel, columns: _Columns) -> None:
+def _mark_gaps(axes: Any, panel: Track, columns: _Columns) -> None:
     """A grey ground where the face is not seen in any frame of a column."""
     seen_C = columns.largest(np.where(panel.row_F >= 0, 1.0, np.nan)[:, None])[:, 0]
     _image(axes, _rgba("#808080", np.where(np.isnan(seen_C), 0.28, 0.0)[None]), columns, 0.5)
 
 
-def _draw_face(axes: Any, faces: FaceTable, panel: _Panel, columns: _Columns) -> None:
+def _draw_face(axes: Any, faces: FaceTable, panel: Track, columns: _Columns) -> None:
     """Whether the face is seen, and where it cannot be trusted."""
     axes.set_ylim(0, 1)
     trusted_F = _in_frames(faces.status == OK, panel, np.nan).astype(np.float64)
@@ -365,7 +329,7 @@ def _draw_face(axes: Any, faces: FaceTable, panel: _Panel, columns: _Columns) ->
 
 
 def _draw_line(index: int) -> Any:
-    def draw(axes: Any, faces: FaceTable, panel: _Panel, columns: _Columns) -> None:
+    def draw(axes: Any, faces: FaceTable, panel: Track, columns: _Columns) -> None:
         axes.set_ylim(-1, 1)
         axes.set_yticks([-1, 0, 1], ["\N{MINUS SIGN}1", "0", "+1"], size=7)
         bottom, _, upper = axes.get_yticklabels()
@@ -399,7 +363,7 @@ def _draw_line(index: int) -> Any:
     return draw
 
 
-def _pieces(value_F: NDArray[np.float64], panel: _Panel) -> Iterator[tuple[NDArray[np.int64], int]]:
+def _pieces(value_F: NDArray[np.float64], panel: Track) -> Iterator[tuple[NDArray[np.int64], int]]:
     """Frames of each stretch with answers and without gaps, and how many bins it may have."""
     place = np.flatnonzero(np.isfinite(value_F))
     apart = panel.start_F[place[1:]] > panel.end_F[place[:-1]] + 1e-9
@@ -408,7 +372,7 @@ def _pieces(value_F: NDArray[np.float64], panel: _Panel) -> Iterator[tuple[NDArr
             yield part, max(2, round(COLUMNS / 2 * len(part) / len(value_F)))
 
 
-def _draw_ribbon(axes: Any, faces: FaceTable, panel: _Panel, columns: _Columns) -> None:
+def _draw_ribbon(axes: Any, faces: FaceTable, panel: Track, columns: _Columns) -> None:
     axes.set_ylim(0, 1)
     answer_F = _in_frames(faces.expression.astype(np.int64), panel, -1)
     best_C = columns.most_frequent(answer_F, len(EXPRESSION_NAMES))
@@ -418,7 +382,7 @@ def _draw_ribbon(axes: Any, faces: FaceTable, panel: _Panel, columns: _Columns) 
     _label_rows(axes, ["expression"], [0.5])
 
 
-def _draw_units(axes: Any, faces: FaceTable, panel: _Panel, columns: _Columns) -> None:
+def _draw_units(axes: Any, faces: FaceTable, panel: Track, columns: _Columns) -> None:
     """Strong colour: present; the paler, the less probable."""
     count = len(AU_NUMBERS)
     axes.set_ylim(count, 0)
@@ -452,7 +416,7 @@ def _label_rows(axes: Any, names: list[str], places: list[float]) -> None:
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def _time_axis(axes: Any, panel: _Panel) -> None:
+def _time_axis(axes: Any, panel: Track) -> None:
     """Minutes and seconds, or numbers of frames, below the last strip."""
     axes.tick_params(axis="x", labelbottom=True, length=3)
     axes.spines["bottom"].set_visible(True)
