@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "mtl_face.objective": GROUND,
     "mtl_face.evaluation": GROUND,
     "mtl_face.weights": GROUND | {"mtl_face.model"},  # the geometries, in a module without JAX
-    "mtl_face.faces": GROUND,
+    "mtl_face.faces": GROUND | {"mtl_face.model"},  # the forms of a convolution
     "mtl_face.training": GROUND | NETWORK,
     "mtl_face.inference": GROUND | NETWORK,
     "mtl_face.planner": GROUND | NETWORK | TRAINED,

@@ -7,8 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from mtl_face.errors import UserError
-from mtl_face.faces.models import missing_extra
-from mtl_face.faces.video import VideoFrame
+from mtl_face.faces.video import VideoFrame, missing_extra
 
 _FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 """FFmpeg's name of the cameras of a system."""

@@ -15,17 +15,23 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 from PIL import Image
 
 from mtl_face import files, pictures
 from mtl_face.errors import ImageError, WorkdirError
 from mtl_face.faces import layout
 from mtl_face.faces.align import crop_face
-from mtl_face.faces.detect import BlazeFaceDetector, Detector, Face
+from mtl_face.faces.detect import Detector, Face, FaceFinder
 from mtl_face.faces.layout import Source
-from mtl_face.faces.models import MissingExtraError
 from mtl_face.faces.track import Tracker, people
-from mtl_face.faces.video import VideoError, ahead, estimate_frames, open_video
+from mtl_face.faces.video import (
+    MissingExtraError,
+    VideoError,
+    ahead,
+    estimate_frames,
+    open_video,
+)
 
 JPEG_QUALITY = 95
 
@@ -250,7 +256,7 @@ def extract_all(
         workers: processes. With one, or one source, everything runs in this process, the decoder in
             a thread beside the detector.
         progress: called with frames done and in all, summed over the sources.
-        detector: finds faces, in this process; None: BlazeFace, in any.
+        detector: finds faces, in this process; None: `FaceFinder`, in any.
 
     Returns what became of each source, in their order.
 
@@ -268,11 +274,10 @@ def extract_all(
     totals = _Totals(frames, progress)
     todo = [index for index in range(len(sources)) if index not in outcomes]
     if detector is None and min(workers, len(todo)) > 1:
-        BlazeFaceDetector()  # a missing library is reported here, once
         _in_processes(sources, todo, output, workers, totals, outcomes)
         todo = []
     for index in todo:
-        detector = detector or BlazeFaceDetector()
+        detector = detector or FaceFinder()
         report = functools.partial(totals.update, index)
         work = functools.partial(extract, sources[index], output, detector, report)
         outcomes[index] = _attempt(work)
@@ -366,7 +371,8 @@ _shared: dict[str, Any] = {}
 
 def _begin(reports: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-    _shared.update(reports=reports, stop=stop, detector=BlazeFaceDetector())
+    jax.config.update("jax_platforms", "cpu")  # a GPU would not serve several processes
+    _shared.update(reports=reports, stop=stop, detector=FaceFinder())
 
 
 def _work(index: int, source: Source, output: Path) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""The 468 points of faces that are at hand as crops.
+"""The 468 points of faces whose place is known about: in pictures, and in crops.
 
-Dimension letters: N crops, S side of a crop, V mesh points (468).
+Dimension letters: N crops, S side of a crop, F faces, V mesh points (468).
 """
 
-import functools
-import threading
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ from PIL import Image
 from mtl_face.face_table import MESH_POINTS
 from mtl_face.faces import align
 from mtl_face.faces.align import Floats
-from mtl_face.faces.models import MESH_SIZE, FaceMesh
+from mtl_face.faces.models import MESH_SIZE, face_mesh_network
 
 MESH_FACTOR = 1.5
 """Side of the mesh network's cut, as a multiple of the face's larger side."""
@@ -22,8 +21,7 @@ PASSES = 3
 """How often the points of a crop are found: each time in a cut around the last ones."""
 
 _EYES = (33, 263)  # outer corners of the eyes, the one on the picture's left first
-
-_one_at_a_time = threading.Lock()
+_TOGETHER = 256  # crops of which cuts are held at a time
 
 
 def mesh_of_crops(
@@ -38,19 +36,49 @@ def mesh_of_crops(
         Points [N, V, 3]: x and y in pixels of the crop, where (0, 0) is the centre of the first
         pixel, and depth in pixels, smaller where nearer.
     """
-    size = crop_NSS3.shape[1]
-    margin = size // 4
-    result = np.zeros((len(crop_NSS3), MESH_POINTS, 3), np.float32)
-    for crop_SS3, mesh_V3 in zip(crop_NSS3, result, strict=True):
-        wide = np.pad(crop_SS3, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
-        picture = Image.fromarray(wide)
-        middle = (picture.width - 1) / 2
-        matrix_23 = upright(np.array([middle, middle]), picture.width, np.array([1.0, 0.0]))
-        for _ in range(passes):
-            point_V3 = _look(picture, matrix_23)
-            matrix_23 = around(point_V3)
-        mesh_V3[:] = point_V3 - [margin, margin, 0]
-    return result
+    margin = crop_NSS3.shape[1] // 4
+    parts = [np.zeros((0, MESH_POINTS, 3), np.float32)]
+    for start in range(0, len(crop_NSS3), _TOGETHER):
+        wide = np.pad(
+            crop_NSS3[start : start + _TOGETHER],
+            ((0, 0), (margin, margin), (margin, margin), (0, 0)),
+            mode="edge",
+        )
+        pictures = [Image.fromarray(picture) for picture in wide]
+        middle = np.full(2, (wide.shape[1] - 1) / 2)
+        whole_23 = upright(middle, wide.shape[1], np.array([1.0, 0.0]))
+        _, mesh_FV3 = find_points(pictures, [whole_23] * len(pictures), passes)
+        parts.append((mesh_FV3 - [margin, margin, 0]).astype(np.float32))
+    return np.concatenate(parts)
+
+
+def find_points(
+    pictures: Sequence[Image.Image], matrices: Sequence[Floats], passes: int = 1
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Finds the points of faces, all in one batch.
+
+    Args:
+        pictures: the RGB picture of each face.
+        matrices: from places in each to the mesh network's cut of the face, from `upright`.
+        passes: with several, each but the first looks at a cut around the last points.
+
+    Returns:
+        Probability that there is a face, [F]; points [F, V, 3] in pixels of the picture, and depth
+        in the same unit, smaller where nearer.
+    """
+    for _ in range(passes):
+        cuts = [
+            np.asarray(align.warp(picture, matrix_23, MESH_SIZE))
+            for picture, matrix_23 in zip(pictures, matrices, strict=True)
+        ]
+        cut_FSS3 = np.array(cuts, np.uint8).reshape(-1, MESH_SIZE, MESH_SIZE, 3)
+        score_F, mesh_FV3 = face_mesh_network()(cut_FSS3)
+        for mesh_V3, matrix_23 in zip(mesh_FV3, matrices, strict=True):
+            inverse_23 = align.invert(matrix_23)
+            mesh_V3[:, :2] = align.transform(inverse_23, mesh_V3[:, :2])
+            mesh_V3[:, 2] *= np.linalg.norm(inverse_23[:, 0])
+        matrices = [around(mesh_V3) for mesh_V3 in mesh_FV3]
+    return score_F, mesh_FV3
 
 
 def upright(centre_2: Floats, side: float, eyes_2: Floats) -> Floats:
@@ -62,24 +90,9 @@ def upright(centre_2: Floats, side: float, eyes_2: Floats) -> Floats:
     return np.concatenate([turn_22, shift_2[:, None]], axis=1)
 
 
-def around(mesh_V3: npt.NDArray[np.floating]) -> Floats:
+def around(mesh_V3: npt.NDArray[np.float32]) -> Floats:
     """The map that cuts the mesh network's square around points found before."""
     place_V2 = mesh_V3[:, :2].astype(np.float64)
     low_2, high_2 = place_V2.min(axis=0), place_V2.max(axis=0)
     eyes_2 = place_V2[_EYES[1]] - place_V2[_EYES[0]]
     return upright((low_2 + high_2) / 2, MESH_FACTOR * float((high_2 - low_2).max()), eyes_2)
-
-
-def _look(picture: Image.Image, matrix_23: Floats) -> Floats:
-    with _one_at_a_time:
-        _, cut_V3 = _network()(np.asarray(align.warp(picture, matrix_23, MESH_SIZE)))
-    inverse_23 = align.invert(matrix_23)
-    scale = float(np.linalg.norm(inverse_23[:, 0]))
-    return np.concatenate(
-        [align.transform(inverse_23, cut_V3[:, :2]), cut_V3[:, 2:] * scale], axis=1
-    )
-
-
-@functools.cache
-def _network() -> FaceMesh:
-    return FaceMesh()

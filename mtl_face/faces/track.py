@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_face.faces.detect import Face
+from mtl_face.faces.detect import GROWTH, REACH, Face
 
 PATIENCE = 15
 """Frames without the face after which a track ends."""
@@ -23,8 +23,6 @@ LEAST_PROMINENCE = 0.15
 """Size summed over frames, as a share of the most prominent person's, below which a face is a
 passer-by and gets no folder."""
 
-_REACH = 0.9  # how far a face moves from frame to frame at most, in face sizes
-_GROWTH = 1.6  # ratio of sizes from frame to frame at most
 _SHARED = 0.1  # share of the shorter's frames that two tracks of one person may have in common
 
 
@@ -50,10 +48,8 @@ class Tracker:
         for index, face in enumerate(faces):
             for track in active:
                 last = track.faces[-1]
-                size = (face.size + last.size) / 2
-                distance = float(np.linalg.norm(face.centre - last.centre)) / size
-                growth = max(face.size / last.size, last.size / face.size)
-                if distance <= _REACH and growth <= _GROWTH:
+                distance, growth = last.distance(face), last.growth(face)
+                if distance <= REACH and growth <= GROWTH:
                     pairs.append((distance + (growth - 1), index, track.number))
         chosen: dict[int, Track] = {}
         taken: set[int] = set()

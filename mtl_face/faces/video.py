@@ -20,7 +20,6 @@ from PIL import Image
 
 from mtl_face import files, pictures
 from mtl_face.errors import UserError
-from mtl_face.faces.models import missing_extra
 
 _TEXT = ("tty", "bin", "xbin", "adf", "idf")
 """FFmpeg's formats that draw the letters of a text file as pictures."""
@@ -33,6 +32,19 @@ _QUARTERS = (1, 8, 3, 6)
 
 class VideoError(UserError):
     """A video that cannot be read."""
+
+
+class MissingExtraError(UserError):
+    """A library of the extra `video` cannot be imported."""
+
+
+def missing_extra(purpose: str, error: ImportError) -> MissingExtraError:
+    """The error for `purpose`, as in "reading videos needs PyAV"."""
+    return MissingExtraError(
+        f"{purpose}, which cannot be imported ({error})",
+        remedy='install the extra: python -m pip install "mtl_face[video]" '
+        "(in a clone: python -m pip install -e '.[video]')",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from mtl_face.face_table import (
     FaceTable,
 )
 from mtl_face.faces import align
-from mtl_face.faces.detect import BlazeFaceDetector, Face
+from mtl_face.faces.detect import Face, FaceFinder
 from mtl_face.faces.track import Tracker
 from mtl_face.faces.video import VideoFrame
 from mtl_face.inference.predictor import Predictor
@@ -91,7 +91,7 @@ class FaceStream:
     ) -> None:
         self._predictor = predictor
         self._source = source
-        self._finder = finder or BlazeFaceDetector()
+        self._finder = finder or FaceFinder()
         self._mesh = mesh
         self._tracker = Tracker()
 

@@ -1,7 +1,8 @@
 """Convolution and max pooling in the form that each platform computes fastest; values are equal.
 
-- CPU: a 1 x 1 convolution is a matrix product, and so are both of its gradients. Larger kernels
-  are left to XLA, but not through YNNPACK (`compiler_options`): through that, XLA's default, the
+- CPU: a 1 x 1 convolution is a matrix product, and so are both of its gradients. A depthwise one is
+  a sum of shifted maps, ten times as fast as XLA's. Other kernels are left to XLA, but not through
+  YNNPACK (`compiler_options`): through that, XLA's default, the
   gradient with respect to a kernel takes up to four times as long. Products and sums stay with
   YNNPACK: without it the sums of a batch norm take fifteen times as long.
 - CPU and GPU: the gradient of max pooling is read from the positions of the maxima. XLA's becomes
@@ -53,6 +54,59 @@ def pointwise_by_matmul(
     # Two axes, not four: XLA then transposes no factor of the kernel's gradient.
     out_NO = jnp.dot(seen_BhwI.reshape(-1, lhs.shape[-1]), rhs[0, 0], precision=precision)
     return out_NO.reshape(*seen_BhwI.shape[:-1], -1)
+
+
+def depthwise_by_shifts(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+) -> jax.Array:
+    """A depthwise convolution as a sum of shifted maps times weights, which XLA fuses to one loop.
+
+    From `lhs` [B, H, W, I] and the kernel `rhs` [height, width, 1, I] to [B, h, w, I].
+    """
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+    padded_BHWI = jnp.pad(lhs, ((0, 0), *map(tuple, padding), (0, 0)))
+    rows, columns = window_strides
+    height, width = (
+        (size - kernel) // stride + 1
+        for size, kernel, stride in zip(
+            padded_BHWI.shape[1:3], rhs.shape[:2], window_strides, strict=True
+        )
+    )
+    terms = [
+        padded_BHWI[
+            :,
+            row : row + rows * (height - 1) + 1 : rows,
+            column : column + columns * (width - 1) + 1 : columns,
+        ]
+        * rhs[row, column][None, None]
+        for row in range(rhs.shape[0])
+        for column in range(rhs.shape[1])
+    ]
+    return functools.reduce(jnp.add, terms)
+
+
+def convolution_of_cpu(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    *,
+    precision: Any = None,
+    **settings: Any,
+) -> jax.Array:
+    """`lax.conv_general_dilated` in the form that a CPU computes fastest; for `nn.Conv`."""
+    dilations = (settings.get("lhs_dilation") or ()), (settings.get("rhs_dilation") or ())
+    if (
+        rhs.shape[2] == 1
+        and settings.get("feature_group_count", 1) == lhs.shape[-1] == rhs.shape[-1] > 1
+        and set().union(*dilations) <= {1}
+    ):
+        return depthwise_by_shifts(lhs, rhs, window_strides, padding)
+    return pointwise_by_matmul(lhs, rhs, window_strides, padding, precision=precision, **settings)
 
 
 @functools.cache
@@ -179,7 +233,7 @@ _pool.defvjp(_pool_saved, _pool_backward)
 CONVOLUTIONS: dict[str, Callable[..., jax.Array] | None] = {
     "xla": None,  # nn.Conv's own default
     "cudnn": None,  # which XLA calls on a GPU
-    "matmul": pointwise_by_matmul,
+    "matmul": convolution_of_cpu,
 }
 """Implementations by name, as `nn.Conv(conv_general_dilated=...)` takes them."""
 

@@ -18,8 +18,7 @@ from PIL import Image, ImageOps
 from mtl_face import files
 from mtl_face.errors import UserError
 from mtl_face.face_table import FaceTable
-from mtl_face.faces.models import missing_extra
-from mtl_face.faces.video import VideoError, VideoFrame
+from mtl_face.faces.video import VideoError, VideoFrame, missing_extra
 from mtl_face.report import cards, masks
 from mtl_face.report.annotate import Annotator
 

@@ -8,7 +8,7 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from mtl_face.face_table import FaceTable
-from mtl_face.faces.detect import BlazeFaceDetector
+from mtl_face.faces.detect import FaceFinder
 from mtl_face.faces.video import VideoFrame
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inference.stream import FaceStream
@@ -46,7 +46,7 @@ class Faces:
     def __init__(self, predictor: Predictor, name: str) -> None:
         self.name = name
         self._predictor = predictor
-        self._finder = BlazeFaceDetector()
+        self._finder = FaceFinder()
 
     def photo(self, picture: Image.Image, source: str) -> FaceTable:
         """The faces of an upright RGB picture."""

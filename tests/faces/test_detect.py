@@ -1,9 +1,5 @@
 """The detector on rendered heads, whose landmarks are known."""
 
-import hashlib
-import json
-import sys
-
 import camera_frames
 import numpy as np
 import pytest
@@ -11,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mtl_face.faces import align, detect, models
+from mtl_face.faces import align, detect
 
 MEAN_ERROR = 0.09
 """Largest mean error of a landmark in distances between the eyes: 0.06 was seen. Some of it is a
@@ -23,7 +19,7 @@ MAX_ERROR = 0.20
 
 @pytest.fixture(scope="module")
 def detector():
-    return detect.BlazeFaceDetector()
+    return detect.FaceFinder()
 
 
 @pytest.fixture(scope="module")
@@ -139,23 +135,46 @@ def test_overlapping_candidates_become_one():
     np.testing.assert_allclose(second, boxes[2])
 
 
-def test_anchors_are_the_two_grids():
-    anchor = models.anchors()
-    assert anchor.shape == (896, 2)
-    np.testing.assert_allclose(anchor[:3], np.array([[0.5, 0.5], [0.5, 0.5], [1.5, 0.5]]) / 16)
-    np.testing.assert_allclose(anchor[-6:], np.full((6, 2), 7.5 / 8))
+def test_several_pictures_as_one_by_one(detector, heads):
+    pictures = [Image.fromarray(picture) for picture, _ in heads[:3]]
+    pictures.insert(1, Image.new("RGB", (200, 300), "white"))
+    together = detector.find(pictures)
+    assert [len(faces) for faces in together] == [1, 0, 1, 1]
+    for picture, faces in zip(pictures, together, strict=True):
+        for face, alone in zip(faces, detector(picture), strict=True):
+            np.testing.assert_allclose(face.mesh, alone.mesh, atol=0.01)
+            assert face.score == pytest.approx(alone.score, abs=1e-5)
+    assert detector.find([]) == []
 
 
-def test_networks_are_the_files_of_the_provenance():
-    described = json.loads((models.ASSETS / "PROVENANCE.json").read_text())["files"]
-    files = {path.name for path in models.ASSETS.glob("*.tflite")}
-    assert files == set(described)
-    for name, about in described.items():
-        digest = hashlib.sha256((models.ASSETS / name).read_bytes()).hexdigest()
-        assert digest == about["sha256"]
+def moved(picture, right, down):
+    """A picture whose content has moved, with its border repeated."""
+    return Image.fromarray(
+        np.pad(picture, ((down, 0), (right, 0), (0, 0)), mode="edge")[
+            : len(picture), : len(picture)
+        ]
+    )
 
 
-def test_without_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(models.MissingExtraError, match=r"mtl_face\[video\]"):
-        detect.BlazeFaceDetector()
+def test_a_followed_face_is_where_a_search_finds_it(detector, heads):
+    for picture, _ in heads[:4]:
+        (before,) = detector(Image.fromarray(picture))
+        after = moved(picture, 12, 5)
+        (followed,) = detector.follow(after, [before])
+        (found,) = detector(after)
+        np.testing.assert_allclose(followed.mesh[:, :2], found.mesh[:, :2], atol=4)
+        apart = np.linalg.norm(followed.landmarks - before.landmarks - [12, 5], axis=1)
+        assert apart.max() < 3  # of 50 pixels between the eyes
+
+
+def test_a_lost_face_is_none(detector, heads):
+    picture, _ = heads[0]
+    (face,) = detector(Image.fromarray(picture))
+    gone = Image.new("RGB", (300, 300), (90, 90, 90))
+    assert detector.follow(gone, [face]) == [None]
+    without_mesh = detect.Face(face.landmarks, face.score)
+    assert detector.follow(Image.fromarray(picture), [without_mesh]) == [None]
+    kept, doubled = detector.follow(Image.fromarray(picture), [face, face])
+    assert kept is not None
+    assert doubled is None
+    assert detector.follow(gone, []) == []

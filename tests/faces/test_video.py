@@ -15,7 +15,7 @@ import pytest
 import small_videos
 from PIL import ExifTags, Image, ImageOps
 
-from mtl_face.faces import models, video
+from mtl_face.faces import video
 
 
 def levels(path):
@@ -263,5 +263,5 @@ def test_an_mp4_without_its_end(tmp_path):
 
 def test_without_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(models.MissingExtraError, match=r"mtl_face\[video\]"):
+    with pytest.raises(video.MissingExtraError, match=r"mtl_face\[video\]"):
         video.open_video(tmp_path / "a.mp4")

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from mtl_face.face_table import BLURRED, NO_FACE, OK, PARTLY_OUTSIDE, SMALL
 from mtl_face.faces import align
-from mtl_face.faces.detect import BlazeFaceDetector, Face
+from mtl_face.faces.detect import Face, FaceFinder
 from mtl_face.faces.video import VideoFrame
 from mtl_face.inference import stream
 from mtl_face.inference.stream import FaceStream
@@ -17,7 +17,7 @@ from mtl_face.inference.stream import FaceStream
 
 @pytest.fixture(scope="module")
 def finder():
-    return BlazeFaceDetector()
+    return FaceFinder()
 
 
 def frames_of(pictures, begin=1):

@@ -7,7 +7,12 @@ import pytest
 from jax import lax
 from model_settings import resnet
 
-from mtl_face.model.convolution import compiler_options, max_pool, pointwise_by_matmul
+from mtl_face.model.convolution import (
+    compiler_options,
+    convolution_of_cpu,
+    max_pool,
+    pointwise_by_matmul,
+)
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -61,6 +66,38 @@ def test_value_and_gradients_equal_xla(kernel, strides, padding):
     assert got[0].dtype == jnp.float64
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("kernel", "strides", "padding"),
+    [
+        ((3, 3), (1, 1), "SAME"),
+        ((3, 3), (2, 2), "SAME"),
+        ((3, 2), (2, 1), ((0, 2), (1, 0))),
+        ((5, 5), (1, 2), "VALID"),
+        ((1, 1), (2, 2), "SAME"),
+    ],
+)
+def test_depthwise_value_and_gradients_equal_xla(kernel, strides, padding):
+    rng = np.random.default_rng(0)
+    image_BHWI = jnp.asarray(rng.normal(size=(2, 6, 7, 5)))
+    kernel_HW1I = jnp.asarray(rng.normal(size=(*kernel, 1, 5)))
+
+    def convolved(convolve):
+        return lambda image, kernel: convolve(
+            image, kernel, strides, padding, dimension_numbers=NHWC, feature_group_count=5
+        )
+
+    xla = convolved(lax.conv_general_dilated)
+    shape = jax.eval_shape(xla, image_BHWI, kernel_HW1I).shape
+    cotangent_BhwI = jnp.asarray(rng.normal(size=shape))
+    expected = value_and_gradients(xla, cotangent_BhwI, image_BHWI, kernel_HW1I)
+    shifts = convolved(convolution_of_cpu)
+    got = value_and_gradients(shifts, cotangent_BhwI, image_BHWI, kernel_HW1I)
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+    assert "conv_general" not in str(jax.make_jaxpr(shifts)(image_BHWI, kernel_HW1I))
 
 
 @pytest.mark.parametrize("settings", [{"lhs_dilation": (2, 2)}, {"feature_group_count": 5}])

@@ -14,8 +14,7 @@ from PIL import ExifTags, Image
 
 from mtl_face.errors import UserError, WorkdirError
 from mtl_face.faces import video
-from mtl_face.faces.models import MissingExtraError
-from mtl_face.faces.video import VideoError, VideoFrame
+from mtl_face.faces.video import MissingExtraError, VideoError, VideoFrame
 from mtl_face.report import annotated_files
 from mtl_face.report.annotate import layout
 from mtl_face.report.annotated_files import (

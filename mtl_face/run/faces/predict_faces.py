@@ -15,7 +15,7 @@ from mtl_face.errors import ConfigError, ImageError, UserError, shortened
 from mtl_face.evaluation import face_files
 from mtl_face.face_table import FaceTable
 from mtl_face.faces import align
-from mtl_face.faces.detect import BlazeFaceDetector
+from mtl_face.faces.detect import FaceFinder
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inference.stream import Finder, with_answers
 from mtl_face.run import Progress, Say
@@ -89,7 +89,7 @@ def predict_faces(
                 journal,
                 found.all,
                 predictor,
-                finder or BlazeFaceDetector(),
+                finder or FaceFinder(),
                 mesh=request.mesh,
                 progress=progress,
             )

@@ -21,7 +21,7 @@ from mtl_face.evaluation.smoothing import Smoothing
 from mtl_face.face_table import NO_FACE, NOT_DECODED, FaceTable
 from mtl_face.faces import align, camera
 from mtl_face.faces.camera import CameraError
-from mtl_face.faces.detect import BlazeFaceDetector, Face
+from mtl_face.faces.detect import Face, FaceFinder
 from mtl_face.faces.video import VideoFrame
 from mtl_face.run.faces import first_pass
 from mtl_face.run.faces import predict_faces as module
@@ -33,7 +33,7 @@ from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
 @pytest.fixture(scope="module")
 def finder():
-    return BlazeFaceDetector()
+    return FaceFinder()
 
 
 @pytest.fixture(scope="module")
