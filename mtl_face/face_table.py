@@ -28,7 +28,9 @@ STATUSES = (OK, NO_FACE, NOT_DECODED, SMALL, BLURRED, TURNED, PARTLY_OUTSIDE)
 """Words of the column `status`. A face that should not be trusted has one or several of the last
 four, joined by `+`."""
 
-BASELINES = ("none", "neutral picture", "mean of the person", "running mean")
+NO_BASELINE, NEUTRAL_PICTURE = "none", "neutral picture"
+MEAN_OF_PERSON, RUNNING_MEAN = "mean of the person", "running mean"
+BASELINES = (NO_BASELINE, NEUTRAL_PICTURE, MEAN_OF_PERSON, RUNNING_MEAN)
 """Words of the column `baseline`: what was taken out of the points of a face before it was judged;
 empty where there is no face or the network takes none."""
 

@@ -33,6 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mesh", action="store_true", help="keep all 468 points of each face in the tables"
     )
+    parser.add_argument(
+        "--relative",
+        choices=("auto", "none"),
+        default="auto",
+        help="auto: persons of videos and cameras are judged by how they differ from themselves at "
+        "rest, by models that take the points of a face (default); none: each picture by itself",
+    )
+    flags.path(
+        parser,
+        "--neutral",
+        "PICTURE",
+        "of the person at rest, whom all faces show: they are judged by how they differ from it",
+    )
     flags.calibration(parser)
     listed = parser.add_argument_group("aligned crops of a test list, in place of INPUT")
     flags.path(
@@ -73,7 +86,13 @@ def _faces(config: Config, options: argparse.Namespace) -> int:
     from mtl_face.run.postprocess import PostProcessing
 
     steps = PostProcessing.of_settings(config)
-    request = Request(options.inputs, options.output, mesh=options.mesh)
+    request = Request(
+        options.inputs,
+        options.output,
+        mesh=options.mesh,
+        relative=options.relative == "auto",
+        neutral=options.neutral,
+    )
     predict_faces(
         models.open_model(options.model, config, show),
         request,

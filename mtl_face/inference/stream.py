@@ -15,19 +15,26 @@ from PIL import Image
 from mtl_face.face_table import (
     BLURRED,
     MESH_POINTS,
+    NO_BASELINE,
     NO_FACE,
     NOT_DECODED,
     OK,
     PARTLY_OUTSIDE,
+    RUNNING_MEAN,
     SMALL,
+    TURNED,
     FaceTable,
 )
-from mtl_face.faces import align
+from mtl_face.faces import align, geometry
 from mtl_face.faces.detect import Face, FaceFinder
 from mtl_face.faces.track import Tracker
 from mtl_face.faces.video import VideoFrame
-from mtl_face.inference.predictor import Predictor
+from mtl_face.inference.baseline import Baselines, neutrality
+from mtl_face.inference.predictor import IMAGE, Predictor
 from mtl_face.tables import PredictionTable
+
+POINTS, BASELINE = "points", "baseline"
+"""Inputs of a network that takes the normalised points of the mesh."""
 
 SMALLEST_HEIGHT_PX = 40.0
 """Height of a face's box below which it is marked as small.
@@ -41,6 +48,13 @@ LEAST_SHARPNESS = 0.025
 
 Faces whose eyes are 60 pixels apart, blurred by a Gaussian of 2 pixels: sharpness 0.02 to 0.07, and
 the points move by 0.01; of 3 pixels: 0.009 to 0.03, and 0.015 to 0.02 (the same heads).
+"""
+
+MOST_TURNED = 30.0
+"""Angle between the face's direction and the view, in degrees, above which it is turned.
+
+Of rendered heads the points that a turn by 20 degrees should leave in place move by 0.04 of the
+distance between the eyes, by 30 degrees 0.05 to 0.07; an expression moves them by 0.02 to 0.05.
 """
 
 MOST_OUTSIDE = 0.1
@@ -59,14 +73,54 @@ class Seen:
         table: rows of all frames in their order, without answers.
         predictions: answers to the rows with a face, F rows in the same order; `video` names the
             source and the person.
+        arrays: what the network took of these rows, as `Predictor.predict_arrays`.
     """
 
     table: FaceTable
     predictions: PredictionTable
+    arrays: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
 
     def answered(self) -> FaceTable:
         """The table with the answers."""
         return with_answers(self.table, self.predictions)
+
+    def relative(
+        self,
+        predictor: Predictor,
+        baseline_FV3: NDArray[np.float32],
+        share_F: NDArray[np.float64],
+        word: str,
+    ) -> "Seen":
+        """Answered beside a baseline, which is taken out of the points of each face.
+
+        Args:
+            predictor: the network, one that takes points; all that it takes is in `arrays`.
+            baseline_FV3: normalised points of the person at rest.
+            share_F: weight of these answers, 0..1; the rest is that of those given before.
+            word: for the column `baseline` where the share is not 0, of `BASELINES`.
+        """
+        row_F = np.flatnonzero(self.table.has_face)
+        baseline_N = self.table.baseline.astype(object)
+        baseline_N[row_F] = np.where(share_F > 0, word, NO_BASELINE)
+        table = dataclasses.replace(self.table, baseline=baseline_N.astype(np.str_))
+        predictions = self.predictions
+        if share_F.any():
+            arrays = {**self.arrays, BASELINE: baseline_FV3}
+            predictions = _blended(predictions, predictor.predict_arrays(arrays), share_F)
+        return Seen(table, predictions, self.arrays)
+
+
+def _blended(
+    first: PredictionTable, second: PredictionTable, share_F: NDArray[np.float64]
+) -> PredictionTable:
+    """Weighted means of values, logits and standard deviations; `share_F` is the second's."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(first):
+        one, other = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(one, np.ndarray) and one.dtype == np.float64:
+            share = share_F.reshape(-1, *[1] * (one.ndim - 1))
+            changes[field.name] = (1 - share) * one + share * other
+    return dataclasses.replace(first, **changes)
 
 
 class FaceStream:
@@ -79,6 +133,8 @@ class FaceStream:
         source: what the column `source` of the tables holds.
         finder: finds faces; None: the networks of this package.
         mesh: whether tables keep all points of a face.
+        relative: whether a network that takes points judges a face by how it differs from the
+            person's own points at rest, as far as these are known from earlier frames.
     """
 
     def __init__(
@@ -88,23 +144,26 @@ class FaceStream:
         source: str,
         finder: Finder | None = None,
         mesh: bool = False,
+        relative: bool = True,
     ) -> None:
         self._predictor = predictor
         self._source = source
         self._finder = finder or FaceFinder()
         self._mesh = mesh
+        self._relative = relative and POINTS in predictor.inputs
         self._tracker = Tracker()
+        self._baselines = Baselines()
 
     def update(self, frames: Sequence[VideoFrame]) -> list[FaceTable]:
         """A table a frame: a row a face, or one row without a face.
 
         Frames are later than those before. Faces of one call are answered in one batch.
         """
-        table = see(self._predictor, self.find(frames), mesh=self._mesh).answered()
+        table = self.answer(self.find(frames)).answered()
         return [table.take(table.frame == frame.number) for frame in frames]
 
     def find(self, frames: Sequence[VideoFrame]) -> "list[Sight]":
-        """Finds and follows the faces of the next frames; `see` answers them.
+        """Finds and follows the faces of the next frames; `answer` takes them.
 
         `update` does both. Apart, they can run in two threads: frames are found in their order.
         """
@@ -118,13 +177,34 @@ class FaceStream:
             sights.append(Sight(*place, faces, persons))
         return sights
 
-    def state(self) -> dict[str, Any]:
-        """What the next frames depend on, as JSON values."""
-        return {"tracks": self._tracker.state()}
+    def answer(self, sights: "Sequence[Sight]") -> Seen:
+        """Answers the faces of frames, and learns from them how each person looks at rest."""
+        seen = see(self._predictor, sights, mesh=self._mesh)
+        if not self._relative:
+            return seen
+        points_FV3 = seen.arrays[POINTS]
+        person_F = seen.table.person[seen.table.has_face]
+        baseline_FV3, share_F = np.zeros_like(points_FV3), np.zeros(len(points_FV3))
+        neutral_F = neutrality(seen.predictions)
+        frame_F = seen.table.frame[seen.table.has_face]
+        for frame in np.unique(frame_F):
+            rows = frame_F == frame
+            baseline_FV3[rows], share_F[rows] = self._baselines.known(person_F[rows])
+            self._baselines.add(person_F[rows], points_FV3[rows], neutral_F[rows])
+        return seen.relative(self._predictor, baseline_FV3, share_F, RUNNING_MEAN)
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave."""
-        self._tracker.restore(state["tracks"])
+    def tracks(self) -> list[dict[str, Any]]:
+        """What `find` of the next frames depends on, as JSON values."""
+        return self._tracker.state()
+
+    def learned(self) -> dict[str, Any]:
+        """What `answer` of the next frames depends on, as JSON values."""
+        return self._baselines.state()
+
+    def restore(self, tracks: Sequence[Mapping[str, Any]], learned: Mapping[str, Any]) -> None:
+        """Goes on from what `tracks` and `learned` gave."""
+        self._tracker.restore(tracks)
+        self._baselines.restore(learned)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,18 +232,37 @@ def see(predictor: Predictor, sights: Sequence[Sight], *, mesh: bool = False) ->
     """Describes and answers the faces of some frames; `mesh`: whether all points are kept."""
     faces = [(sight.picture, face) for sight in sights if sight.picture for face in sight.faces]
     crops = [align.crop_face(picture, face.landmarks) for picture, face in faces]
+    pose_F3 = np.full((len(faces), 3), np.nan)
+    meshes = [face.mesh for _, face in faces if face.mesh is not None]
+    if meshes:
+        pose_F3[[face.mesh is not None for _, face in faces]] = geometry.pose(np.stack(meshes))
     arrays: dict[str, NDArray[Any]] = {}
-    if "image" in predictor.inputs:
-        arrays["image"] = _images(crops, predictor.crop_size)
+    if IMAGE in predictor.inputs:
+        arrays[IMAGE] = _images(crops, predictor.crop_size)
+    if POINTS in predictor.inputs:
+        empty_0V3 = np.zeros((0, MESH_POINTS, 3), np.float32)
+        arrays[POINTS] = geometry.normalise(np.stack(meshes)) if meshes else empty_0V3
+        arrays[BASELINE] = np.zeros_like(arrays[POINTS])
     predictions = predictor.predict_arrays(arrays)
     empty = FaceTable.without_faces([], [], [], mesh=mesh)
     table = FaceTable.joined([empty, *(_rows(sight, mesh=mesh) for sight in sights)])
-    status = table.status.astype(object)
-    status[table.has_face] = [
-        _status(picture, face, crop) for (picture, face), crop in zip(faces, crops, strict=True)
+    row_F = np.flatnonzero(table.has_face)
+    status_N, baseline_N = table.status.astype(object), table.baseline.astype(object)
+    pose_N3 = table.pose.copy()
+    status_N[row_F] = [
+        _status(picture, face, crop, pose_3)
+        for (picture, face), crop, pose_3 in zip(faces, crops, pose_F3, strict=True)
     ]
-    table = dataclasses.replace(table, status=status.astype(np.str_))
-    return Seen(table, keyed(predictions, table))
+    if POINTS in predictor.inputs:
+        baseline_N[row_F] = NO_BASELINE
+    pose_N3[row_F] = pose_F3
+    table = dataclasses.replace(
+        table,
+        status=status_N.astype(np.str_),
+        baseline=baseline_N.astype(np.str_),
+        pose=pose_N3,
+    )
+    return Seen(table, keyed(predictions, table), arrays)
 
 
 def keyed(predictions: PredictionTable, table: FaceTable) -> PredictionTable:
@@ -198,7 +297,6 @@ def _rows(sight: Sight, *, mesh: bool) -> FaceTable:
         "score": np.asarray([face.score for face in faces]),
         "box": np.stack([face.box for face in faces]),
         "landmarks": np.stack([face.landmarks for face in faces]),
-        "baseline": np.full(count, ""),
     }
     if mesh:
         empty_V3 = np.full((MESH_POINTS, 3), np.nan, np.float32)
@@ -240,11 +338,15 @@ def _images(crops: Sequence[Image.Image], size: int) -> NDArray[np.uint8]:
     return np.array([np.asarray(crop) for crop in resized], np.uint8).reshape(-1, size, size, 3)
 
 
-def _status(picture: Image.Image, face: Face, crop: Image.Image) -> str:
+def _status(
+    picture: Image.Image, face: Face, crop: Image.Image, pose_3: NDArray[np.float64]
+) -> str:
     """`OK`, or the reasons not to trust a face, joined by `+`."""
+    yaw, pitch, _ = np.radians(pose_3)
     flags = {
         SMALL: face.box[3] - face.box[1] < SMALLEST_HEIGHT_PX,
         BLURRED: sharpness(np.asarray(crop)) < LEAST_SHARPNESS,
+        TURNED: np.cos(yaw) * np.cos(pitch) < np.cos(np.radians(MOST_TURNED)),
         PARTLY_OUTSIDE: _outside(face.box, picture.size) > MOST_OUTSIDE,
     }
     return "+".join(name for name, holds in flags.items() if holds) or OK

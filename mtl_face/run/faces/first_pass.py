@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mtl_face import pictures
 from mtl_face.errors import ImageError, UserError
-from mtl_face.face_table import FaceTable
+from mtl_face.face_table import NEUTRAL_PICTURE, FaceTable
 from mtl_face.faces import camera
 from mtl_face.faces.video import (
     Video,
@@ -28,7 +28,7 @@ from mtl_face.faces.video import (
     open_video,
 )
 from mtl_face.inference.predictor import Predictor
-from mtl_face.inference.stream import FaceStream, Finder, Seen, Sight, keyed, see
+from mtl_face.inference.stream import POINTS, FaceStream, Finder, Seen, Sight, keyed, see
 from mtl_face.run import Progress
 from mtl_face.run.faces.journal import Journal, Record
 from mtl_face.run.faces.sources import CAMERA, PHOTO, VIDEO, Source
@@ -55,6 +55,11 @@ class Pass:
         predictor: the network.
         finder: finds faces.
         mesh: whether all points are kept.
+        relative: whether persons of videos and cameras are judged by how they differ from
+            themselves at rest. Of cameras, and for networks that take pixels too, that is done
+            here, from what earlier frames showed; else see `second`.
+        neutral: normalised points of a neutral picture, float32 [V, 3], taken out of all faces; or
+            None.
         progress: called with frames and photos done and in all; the latter is an estimate, and
             does not count those of a camera.
     """
@@ -64,7 +69,14 @@ class Pass:
     predictor: Predictor
     finder: Finder
     mesh: bool
+    relative: bool
+    neutral: NDArray[np.float32] | None
     progress: Progress
+
+    @property
+    def second(self) -> bool:
+        """Whether the points of videos are kept, to be judged when all of a video is known."""
+        return self.relative and self.predictor.inputs == (POINTS,)
 
     def do(self) -> dict[int, UserError]:
         """Works on all sources that are not done; Ctrl-C ends a camera, and is raised elsewhere.
@@ -103,6 +115,10 @@ class Pass:
                 failed[place] = ImageError(problem, path=path, remedy=remedy)
         return failed
 
+    def _is_running(self, place: int) -> bool:
+        """Whether the faces of a source are judged by earlier frames."""
+        return self.relative and not (self.second and self.sources[place].kind == VIDEO)
+
     def _is_photo(self, place: int) -> bool:
         return self.sources[place].kind == PHOTO
 
@@ -117,11 +133,23 @@ class Pass:
         pending = _Pending(self.journal)
         try:
             for batch in ahead(batches, 2):
-                pending.add(batch, see(self.predictor, batch.sights, mesh=self.mesh))
+                pending.add(batch, self._answer(batch))
                 for place, sight in zip(itertools.cycle(batch.sources), batch.sights):
                     counts.update(place, sight.number)
         finally:
             pending.write()
+
+    def _answer(self, batch: "_Batch") -> Seen:
+        """Answers each face by itself, beside the neutral picture, or beside earlier frames."""
+        if batch.stream is not None and self._is_running(batch.sources[0]):
+            return dataclasses.replace(batch.stream.answer(batch.sights), arrays={})
+        seen = see(self.predictor, batch.sights, mesh=self.mesh)
+        if self.neutral is not None:
+            count = len(seen.predictions)
+            baseline_FV3 = np.tile(self.neutral, (count, 1, 1))
+            seen = seen.relative(self.predictor, baseline_FV3, np.ones(count), NEUTRAL_PICTURE)
+        keep = self.second and batch.stream is not None
+        return seen if keep else dataclasses.replace(seen, arrays={})
 
     def _photos(self, places: Sequence[int]) -> "Iterator[_Batch]":
         """Photos, each a source of one frame; the largest face is person 1."""
@@ -159,7 +187,7 @@ class Pass:
                 newest = entry
         if newest is None:
             return stream, 0
-        stream.restore(json.loads(self.journal.read(newest).arrays[_STATE].tobytes()))
+        stream.restore(*json.loads(self.journal.read(newest).arrays[_STATE].tobytes()))
         return stream, newest.notes["last"]
 
     def _video(self, place: int) -> "Iterator[_Batch]":
@@ -175,20 +203,20 @@ class Pass:
                 ]
                 sights += stream.find([frame])
                 last = frame.number
-            yield _Batch([place], sights, {"last": last}, stream.state())
+            yield _Batch([place], sights, {"last": last}, stream, stream.tracks())
         lost = [
             Sight(source.name, number, None, None) for number in range(last + 1, video.frames + 1)
         ]
         remarks = [f"{source.name}: {remark}" for remark in _remarks(video)]
         notes = {"last": max(last, video.frames), "remarks": remarks}
-        yield _Batch([place], lost, notes, stream.state(), done=True)
+        yield _Batch([place], lost, notes, stream, stream.tracks(), done=True)
 
     def _camera(self, place: int) -> "Iterator[_Batch]":
         source = self.sources[place]
         stream, _ = self._stream(place)
         for frames in _batched(camera.frames(int(str(source.path))), _TOGETHER):
             sights = stream.find(frames)
-            yield _Batch([place], sights, {"last": frames[-1].number}, stream.state())
+            yield _Batch([place], sights, {"last": frames[-1].number}, stream, stream.tracks())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,7 +226,8 @@ class _Batch:
     sources: list[int]
     sights: list[Sight]
     notes: Mapping[str, Any]
-    state: Mapping[str, Any] | None = None
+    stream: FaceStream | None = None
+    tracks: Any = None  # of the stream, after these frames
     done: bool = False
 
 
@@ -240,13 +269,16 @@ class _Pending:
         """Journals what is there."""
         if self._last is None:
             return
+        points = [part.arrays[POINTS] for part in self._parts if POINTS in part.arrays]
         seen = Seen(
             FaceTable.joined([part.table for part in self._parts]),
             PredictionTable.joined([part.predictions for part in self._parts]),
+            {POINTS: np.concatenate(points)} if points else {},
         )
         arrays = packed(seen)
-        if self._last.state is not None:
-            arrays[_STATE] = np.frombuffer(json.dumps(self._last.state).encode(), np.uint8)
+        if self._last.stream is not None:
+            state = [self._last.tracks, self._last.stream.learned()]
+            arrays[_STATE] = np.frombuffer(json.dumps(state).encode(), np.uint8)
         notes = {"sources": self._last.sources, "done": self._last.done, **self._last.notes}
         if not self._journal.entries:
             notes["metadata"] = dict(seen.predictions.metadata)
@@ -268,7 +300,10 @@ def packed(seen: Seen) -> dict[str, NDArray[Any]]:
     """Rows as arrays of a record."""
     table = {f"table.{name}": value for name, value in _arrays(seen.table)}
     kept = ((name, value) for name, value in _arrays(seen.predictions) if name not in KEY_COLUMNS)
-    return table | {f"predictions.{name}": value for name, value in kept}
+    arrays = table | {f"predictions.{name}": value for name, value in kept}
+    if POINTS in seen.arrays:
+        arrays[POINTS] = seen.arrays[POINTS].astype(np.float16)  # to 1/4000 of the eyes' distance
+    return arrays
 
 
 def unpacked(record: Record, metadata: dict[str, Any]) -> Seen:
@@ -282,7 +317,9 @@ def unpacked(record: Record, metadata: dict[str, Any]) -> Seen:
     blank = np.full(int(table.has_face.sum()), "")
     keys = {"dataset": blank, "video": blank, "image": blank, "frame": np.zeros(len(blank), int)}
     predictions = PredictionTable(**keys, **fields["predictions"], metadata=metadata)
-    return Seen(table, keyed(predictions, table))
+    points = record.arrays.get(POINTS)
+    arrays = {} if points is None else {POINTS: points.astype(np.float32)}
+    return Seen(table, keyed(predictions, table), arrays)
 
 
 def _arrays(table: FaceTable | PredictionTable) -> Iterator[tuple[str, NDArray[Any]]]:

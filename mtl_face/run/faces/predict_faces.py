@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mtl_face import files
+from mtl_face import files, pictures
 from mtl_face.errors import ConfigError, ImageError, UserError, shortened
 from mtl_face.evaluation import face_files
-from mtl_face.face_table import FaceTable
-from mtl_face.faces import align
+from mtl_face.face_table import MEAN_OF_PERSON, FaceTable
+from mtl_face.faces import align, geometry
 from mtl_face.faces.detect import FaceFinder
+from mtl_face.inference.baseline import Baselines, neutrality
 from mtl_face.inference.predictor import Predictor
-from mtl_face.inference.stream import Finder, with_answers
+from mtl_face.inference.stream import POINTS, Finder, Seen, with_answers
 from mtl_face.run import Progress, Say
 from mtl_face.run.faces import first_pass, sources
 from mtl_face.run.faces.digest import Digest
 from mtl_face.run.faces.journal import Entry, Journal
-from mtl_face.run.faces.sources import PHOTO, Source
+from mtl_face.run.faces.sources import PHOTO, VIDEO, Source
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import PredictionTable
 
@@ -40,11 +42,16 @@ class Request:
         inputs: photos, folders, patterns of names, videos, `camera:0`.
         outputs: tables to write, of `face_files.ENDINGS`.
         mesh: whether they have all points of a face.
+        relative: whether persons of videos and cameras are judged by how they differ from
+            themselves at rest, by a model that takes points.
+        neutral: a picture of the person at rest, from whom all faces are to differ.
     """
 
     inputs: Sequence[str | Path]
     outputs: Sequence[Path] = ()
     mesh: bool = False
+    relative: bool = True
+    neutral: Path | None = None
 
 
 def predict_faces(
@@ -84,17 +91,23 @@ def predict_faces(
     failed: list[UserError] = list(found.failed)
     digest = Digest()
     if found.all:
+        finder = finder or FaceFinder()
+        neutral = None
+        if request.neutral is not None:
+            neutral = neutral_points(predictor, request.neutral, finder)
         with _journal(request, predictor, found.all, say) as journal:
             work = first_pass.Pass(
                 journal,
                 found.all,
                 predictor,
-                finder or FaceFinder(),
+                finder,
                 mesh=request.mesh,
+                relative=request.relative and neutral is None and POINTS in predictor.inputs,
+                neutral=neutral,
                 progress=progress,
             )
             failed += work.do().values()
-            _write(journal, found.all, request, steps, digest, say)
+            _write(work, request, steps, digest, say)
             journal.delete()
     if not request.outputs and digest.rows:
         for line in digest.lines():
@@ -122,6 +135,26 @@ def check_crops(predictor: Predictor) -> None:
         )
 
 
+def neutral_points(predictor: Predictor, picture: Path, finder: Finder) -> NDArray[np.float32]:
+    """The normalised points of the largest face of a picture, [V, 3].
+
+    Raises:
+        ImageError: it cannot be read, or shows no face.
+        ConfigError: the model takes no points.
+    """
+    if POINTS not in predictor.inputs:
+        raise ConfigError(
+            "a neutral picture is of use to models that take the points of a face alone",
+            remedy="leave it out (--neutral), or take such a model, as --model=geometry",
+        )
+    faces = finder(pictures.read(picture).upright())
+    if not faces or faces[0].mesh is None:
+        raise ImageError(
+            "shows no face", path=picture, remedy="give a frontal picture of the person at rest"
+        )
+    return geometry.normalise(faces[0].mesh[None])[0]
+
+
 def _check_outputs(outputs: Sequence[Path], all_: Sequence[Source]) -> None:
     for output in outputs:
         files.require_writable_file(face_files.check_ending(output))
@@ -144,6 +177,8 @@ def _journal(
         "weights": predictor.origin.get("weights_sha256"),
         "step": predictor.step,
         "mesh": request.mesh,
+        "relative": request.relative,
+        "neutral": None if request.neutral is None else files.sha256(request.neutral),
     }
     with contextlib.ExitStack() as stack:
         if request.outputs:
@@ -173,20 +208,16 @@ def _fingerprint(source: Source) -> list[int]:
 
 
 def _write(
-    journal: Journal,
-    all_: Sequence[Source],
-    request: Request,
-    steps: PostProcessing,
-    digest: Digest,
-    say: Say,
+    work: first_pass.Pass, request: Request, steps: PostProcessing, digest: Digest, say: Say
 ) -> None:
-    """Writes the rows of a journal to all outputs."""
-    if not journal.entries:
+    """Writes the rows of the first pass to all outputs."""
+    entries = work.journal.entries
+    if not entries:
         return
-    for entry in journal.entries:
+    for entry in entries:
         for remark in entry.notes.get("remarks", []):
             say(remark)
-    made_by = journal.entries[0].notes["metadata"]
+    made_by = entries[0].notes["metadata"]
     metadata = {name: made_by[name] for name in _OF_METADATA if name in made_by}
     if steps.smoothing is not None:
         metadata["smoothing"] = steps.smoothing.to_dict()
@@ -197,7 +228,7 @@ def _write(
         for output in request.outputs:
             writing = face_files.writing(output, mesh=request.mesh, metadata=metadata)
             takers.append(stack.enter_context(writing))
-        for table in _tables(journal, all_, made_by, steps, say):
+        for table in _tables(work, made_by, steps, say):
             for take in takers:
                 take(table)
     for output in request.outputs:
@@ -205,51 +236,68 @@ def _write(
 
 
 def _tables(
-    journal: Journal,
-    all_: Sequence[Source],
-    metadata: dict[str, Any],
-    steps: PostProcessing,
-    say: Say,
+    work: first_pass.Pass, metadata: dict[str, Any], steps: PostProcessing, say: Say
 ) -> Iterator[FaceTable]:
     """The answered rows of all sources, in their order, a record at a time."""
-    entries = sorted(journal.entries, key=lambda entry: entry.notes["sources"][0])
+    entries = sorted(work.journal.entries, key=lambda entry: entry.notes["sources"][0])
     for place, group in itertools.groupby(entries, lambda entry: entry.notes["sources"][0]):
-        if all_[place].kind == PHOTO:
-            for entry in group:
-                yield first_pass.unpacked(journal.read(entry), metadata).answered()
+        records = _Records(work, tuple(group), metadata)
+        if work.sources[place].kind == PHOTO:
+            yield from (seen.answered() for seen in records)
             continue
-        yield from _of_video(journal, list(group), metadata, steps, say)
+        if work.sources[place].kind == VIDEO and work.second:
+            records = records.with_baselines()
+        yield from _processed(records, steps, say)
         say = _silent  # what is done to one video is done to all
 
 
-def _of_video(
-    journal: Journal,
-    entries: Sequence[Entry],
-    metadata: dict[str, Any],
-    steps: PostProcessing,
-    say: Say,
-) -> Iterator[FaceTable]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Records:
+    """The rows of a source; iterating reads them from the journal, a record at a time."""
+
+    work: first_pass.Pass
+    entries: Sequence[Entry]
+    metadata: dict[str, Any]
+    baselines: Baselines | None = None
+
+    def __iter__(self) -> Iterator[Seen]:
+        for entry in self.entries:
+            seen = first_pass.unpacked(self.work.journal.read(entry), self.metadata)
+            if self.baselines is not None:
+                person_F = seen.table.person[seen.table.has_face]
+                known = self.baselines.known(person_F)
+                seen = seen.relative(self.work.predictor, *known, MEAN_OF_PERSON)
+            yield seen
+
+    def with_baselines(self) -> "_Records":
+        """The same, each person beside the points at rest that all of these rows tell."""
+        baselines = Baselines()
+        for seen in self:
+            if len(seen.predictions):
+                person_F = seen.table.person[seen.table.has_face]
+                baselines.add(person_F, seen.arrays[POINTS], neutrality(seen.predictions))
+        return dataclasses.replace(self, baselines=baselines)
+
+
+def _processed(records: _Records, steps: PostProcessing, say: Say) -> Iterator[FaceTable]:
     """The answered rows of a video, smoothed and calibrated.
 
     To be smoothed, all answers are in memory at once.
     """
     if steps.smoothing is None:
-        for entry in entries:
-            seen = first_pass.unpacked(journal.read(entry), metadata)
+        for seen in records:
             if steps.calibration is not None and len(seen.predictions):
                 seen = dataclasses.replace(seen, predictions=steps.apply(seen.predictions, say)[0])
                 say = _silent
             yield seen.answered()
         return
-    parts = [first_pass.unpacked(journal.read(entry), metadata).predictions for entry in entries]
-    answers = PredictionTable.joined(parts)
+    answers = PredictionTable.joined([seen.predictions for seen in records])
     if len(answers):
         answers, _ = steps.apply(answers, say)
     begin = 0
-    for entry in entries:
-        table = first_pass.unpacked(journal.read(entry), metadata).table
-        end = begin + int(table.has_face.sum())
-        yield with_answers(table, answers.take(np.arange(begin, end)))
+    for seen in records:
+        end = begin + len(seen.predictions)
+        yield with_answers(seen.table, answers.take(np.arange(begin, end)))
         begin = end
 
 

@@ -12,6 +12,7 @@ import pytest
 import small_videos
 from brightness_network import Brightness
 from PIL import Image
+from smile_network import Smile, face
 
 from mtl_face.errors import ConfigError, ImageError, WorkdirError
 from mtl_face.evaluation import face_files
@@ -364,3 +365,92 @@ def test_a_camera_that_is_absent_or_goes_away(inputs, tmp_path, monkeypatch):
     with pytest.raises(ImageError, match="stopped after 12 frames"):
         predict("camera:0", outputs=[output])
     assert len(face_files.read(output)) == 12
+
+
+def actor(picture):
+    """A person who smiles where the picture is light."""
+    level = np.asarray(picture)[0, 0].mean() / 255
+    return [face(1, round(level))] if level > 0.05 else []
+
+
+def lights(path, pattern):
+    """A video that is light (1), dark (0.2) or black (0)."""
+    frames = [np.full((320, 320, 3), round(255 * level), np.uint8) for level in pattern]
+    return small_videos.write(path, frames)
+
+
+@pytest.mark.parametrize("stop_at", [None, 30])
+def test_persons_beside_themselves_at_rest(tmp_path, monkeypatch, stop_at):
+    """Of one who alternates the person is taken out; of one who always smiles the smile stays."""
+    monkeypatch.setattr(first_pass, "_RECORD", 8)
+    alternating = lights(tmp_path / "a.mp4", [0.2, 1.0, 0.2, 1.0, 0.0] * 10)
+    always = lights(tmp_path / "b.mp4", [1.0] * 30)
+    Image.new("RGB", (320, 320), (255,) * 3).save(tmp_path / "p.png")
+    given = (alternating, always, tmp_path / "p.png")
+    tables = {}
+    for name, relative in (("absolute", False), ("relative", True)):
+        request = {"outputs": [tmp_path / f"{name}.parquet"], "relative": relative}
+        if stop_at:
+            calls = itertools.count(1)
+
+            def stopping(picture, calls=calls):
+                if next(calls) == stop_at:
+                    raise KeyboardInterrupt
+                return actor(picture)
+
+            with pytest.raises(KeyboardInterrupt):
+                predict(*given, predictor=Smile(), finder=stopping, **request)
+        predict(*given, predictor=Smile(), finder=actor, **request)
+        table = face_files.read(tmp_path / f"{name}.parquet")
+        tables[name] = [table.take(table.source == str(path)) for path in given]
+    words = [set(table.baseline.tolist()) for table in tables["relative"]]
+    assert words == [{"mean of the person", ""}, {"none"}, {"none"}]
+    words = [set(table.baseline.tolist()) for table in tables["absolute"]]
+    assert words == [{"none", ""}, {"none"}, {"none"}]
+    truth = np.tile([0, 1, 0, 1, np.nan], 10)
+    errors = {name: np.nanmax(abs(one[0].va[:, 0] - truth)) for name, one in tables.items()}
+    assert errors["relative"] < 0.15 < errors["absolute"]
+    smiles = {name: one[1].va[:, 0] for name, one in tables.items()}
+    np.testing.assert_array_equal(smiles["relative"], smiles["absolute"])
+    assert smiles["relative"].min() > 0.7
+    np.testing.assert_array_equal(tables["relative"][2].va, tables["absolute"][2].va)
+
+
+def test_a_neutral_picture(tmp_path):
+    for name, level in (("neutral", 60), ("smile", 255), ("black", 0)):
+        Image.new("RGB", (320, 320), (level,) * 3).save(tmp_path / f"{name}.png")
+    output = tmp_path / "t.csv"
+    request = {"outputs": [output], "predictor": Smile(), "finder": actor}
+    video = lights(tmp_path / "a.mp4", [1.0] * 3)
+    predict(tmp_path / "smile.png", video, neutral=tmp_path / "neutral.png", **request)
+    table = face_files.read(output)
+    np.testing.assert_allclose(table.va[:, 0], 1.0, atol=0.01)
+    assert set(table.baseline.tolist()) == {"neutral picture"}
+    for neutral, words in (("black", "shows no face"), ("gone", "does not exist")):
+        with pytest.raises(ImageError, match=words):
+            predict(tmp_path / "smile.png", neutral=tmp_path / f"{neutral}.png", **request)
+    request["predictor"] = Brightness()
+    with pytest.raises(ConfigError, match="models that take the points"):
+        predict(tmp_path / "smile.png", neutral=tmp_path / "neutral.png", **request)
+
+
+def test_pixels_beside_points_run_with_the_video(tmp_path, monkeypatch):
+    """What was learnt of a person outlasts an interruption."""
+    monkeypatch.setattr(first_pass, "_RECORD", 8)
+    path = lights(tmp_path / "a.mp4", [0.2, 1.0] * 20)
+    network = Smile(inputs=("image", "points"))
+    predict(path, outputs=[tmp_path / "whole.csv"], predictor=network, finder=actor)
+    whole = face_files.read(tmp_path / "whole.csv")
+    assert set(whole.baseline[1:].tolist()) == {"running mean"}
+    calls = itertools.count(1)
+
+    def stopping(picture):
+        if next(calls) == 30:
+            raise KeyboardInterrupt
+        return actor(picture)
+
+    request = {"outputs": [tmp_path / "t.csv"], "predictor": network}
+    with pytest.raises(KeyboardInterrupt):
+        predict(path, finder=stopping, **request)
+    predict(path, finder=actor, **request)
+    np.testing.assert_allclose(face_files.read(tmp_path / "t.csv").va, whole.va, atol=1e-5)
