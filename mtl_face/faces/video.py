@@ -9,7 +9,7 @@ import array
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -196,10 +196,11 @@ def open_video(path: Path) -> Video:
     return video
 
 
-def ahead(things: Iterable[_Thing], count: int = 8) -> Iterator[_Thing]:
+def ahead(things: Iterable[_Thing], count: int = 8) -> Generator[_Thing, None, None]:
     """Iterates in a thread of its own, `count` things ahead, so that work on both sides overlaps.
 
-    None is not among the things. What iterating raises is raised where the thing is taken.
+    None is not among the things. What iterating raises is raised where the thing is taken. The
+    thread ends with the last thing, or with `close`.
     """
     source = iter(things)
     thread = ThreadPoolExecutor(1)

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from mtl_face import files
@@ -195,9 +196,9 @@ class _Encoder:
             seconds = (frame.number - 1) * masks.SECONDS_A_FRAME
         if self._sound is not None:
             self._sound.write_until(seconds + _SOUND_AHEAD_S)
-        picture = (
-            _av().VideoFrame.from_image(drawn).reformat(format="yuv420p", dst_colorspace="ITU709")
-        )
+        pixels = np.asarray(drawn)
+        picture = _av().VideoFrame.from_ndarray(pixels, format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
         # Times that are repeated, or finer than the time base, become as near as can be.
         picture.pts = self._latest = max(round(Fraction(seconds) / self._base), self._latest + 1)
         picture.time_base = self._base

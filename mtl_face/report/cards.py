@@ -47,6 +47,7 @@ _PAD = 0.9
 _TOP: dict[Size, float] = {"large": 2.9, "medium": 2.9, "small": 2.4, "tiny": 0.6}
 _MINUS = "\N{MINUS SIGN}"
 _PLANE: dict[Size, float] = {"large": 10.8, "medium": 9.0, "small": 7.1, "tiny": 5.0}
+_DOT, _HALO = 0.4, 0.14  # radius of the dot, and the dark ring around it
 _SHARP = 3  # the plane is drawn this many times larger
 
 
@@ -225,14 +226,17 @@ def _plane(picture: Image.Image, pen: _Pen, card: Card, size: Size, colour: Colo
     em = pen.px(1.0) * _SHARP
     span = side * _SHARP
 
+    # The dot is whole at the edges of the plane.
+    reach = 0.5 - (_DOT + _HALO) / _PLANE[size]
+
     def place(va: NDArray[np.float64]) -> tuple[float, float]:
         valence, arousal = np.clip(va, -1, 1).tolist()
-        return (0.5 + 0.46 * valence) * span, (0.5 - 0.46 * arousal) * span
+        return (0.5 + reach * valence) * span, (0.5 - reach * arousal) * span
 
     va, std = card.faces.va[card.row], card.faces.va_std[card.row]
     x, y = place(va)
     if _answered(std):
-        half_x, half_y = (0.46 * span * std).tolist()
+        half_x, half_y = (reach * span * std).tolist()
         spread = Image.new("L", patch.size)
         ImageDraw.Draw(spread).ellipse((x - half_x, y - half_y, x + half_x, y + half_y), 70)
         # what lies beyond the rounded corners stays as it is
@@ -247,10 +251,8 @@ def _plane(picture: Image.Image, pen: _Pen, card: Card, size: Size, colour: Colo
         share = number / len(points)
         width = max(_SHARP, round((0.1 + 0.16 * share) * em))
         draw.line((*start, *end), mixed(colour, CARD, 0.15 + 0.7 * share), width, joint="curve")
-    radius = 0.42 * em
-    for grow, fill in ((0.16 * em, CARD), (0.0, colour)):
-        reach = radius + grow
-        draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill)
+    for radius, fill in (((_DOT + _HALO) * em, CARD), (_DOT * em, colour)):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
     picture.paste(patch.reduce(_SHARP), (pen.px(1.6 * _PAD), pen.px(_TOP[size])))
     if size in ("small", "tiny"):
         return

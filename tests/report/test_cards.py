@@ -9,6 +9,7 @@ from mtl_face.report.cards import Card
 
 NO_TRAIL = np.zeros((0, 2))
 EM = 20
+REACH = 0.45  # of the unit, as a share of the plane's side
 
 
 def drawn(size="large", *, person=1, trail=NO_TRAIL, current=True, **fields):
@@ -96,7 +97,7 @@ def dot(pixels, colour):
     side, left, top = round(10.8 * EM), round(1.44 * EM), round(2.9 * EM)
     plane = pixels[top : top + side, left : left + side]
     y, x = np.nonzero((np.abs(plane - colour) < 6).all(axis=-1))
-    return (x.mean() / side - 0.5) / 0.46, (0.5 - y.mean() / side) / 0.46
+    return (x.mean() / side - 0.5) / REACH, (0.5 - y.mean() / side) / REACH
 
 
 @pytest.mark.parametrize("va", [(0.0, 0.0), (0.7, -0.3), (-0.6, 0.9), (-1.0, -1.0)])
@@ -117,8 +118,8 @@ def test_spread_has_half_axes_of_one_standard_deviation():
     side, left, top = round(10.8 * EM), round(1.44 * EM), round(2.9 * EM)
     changed = (with_spread != without).any(axis=-1)[top : top + side, left : left + side]
     y, x = np.nonzero(changed)
-    assert np.ptp(x) / side == pytest.approx(2 * 0.5 * 0.46, abs=0.02)
-    assert np.ptp(y) / side == pytest.approx(2 * 0.2 * 0.46, abs=0.02)
+    assert np.ptp(x) / side == pytest.approx(2 * 0.5 * REACH, abs=0.02)
+    assert np.ptp(y) / side == pytest.approx(2 * 0.2 * REACH, abs=0.02)
 
 
 def test_trail_is_drawn_from_the_oldest_point():
@@ -127,8 +128,8 @@ def test_trail_is_drawn_from_the_oldest_point():
     changed = (drawn(trail=trail, **fields) != drawn(**fields)).any(axis=-1)
     y, x = np.nonzero(changed)
     side, left, top = 10.8 * EM, 1.44 * EM, 2.9 * EM
-    assert (x.min() - left) / side == pytest.approx(0.5 - 0.8 * 0.46, abs=0.02)
-    assert (y.min() - top) / side == pytest.approx(0.5 - 0.8 * 0.46, abs=0.02)
+    assert (x.min() - left) / side == pytest.approx(0.5 - 0.8 * REACH, abs=0.02)
+    assert (y.min() - top) / side == pytest.approx(0.5 - 0.8 * REACH, abs=0.02)
 
 
 @pytest.mark.parametrize("size", cards.HEIGHTS)

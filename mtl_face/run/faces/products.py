@@ -7,7 +7,7 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -213,7 +213,7 @@ class _Drawing:
         self._anonymise = anonymise
         self._say = say
         self._video: AnnotatedVideo | None = None
-        self._frames: Iterator[VideoFrame] = iter(())
+        self._frames: Generator[VideoFrame, None, None] | None = None
         self._failed = False
 
     def add(self, faces: FaceTable) -> Iterator[None]:
@@ -227,7 +227,7 @@ class _Drawing:
                 write_annotated_photo(self._path, picture, faces, anonymise=self._anonymise)
                 yield
                 return
-            if self._video is None:
+            if self._video is None or self._frames is None:
                 self._frames = ahead(open_video(self._source.path), _AHEAD)
                 video = AnnotatedVideo(self._path, self._source.path, anonymise=self._anonymise)
                 self._video = video.__enter__()
@@ -247,6 +247,8 @@ class _Drawing:
     def close(self, *error: Any) -> None:
         """Ends the file: it is there if `error`, as of `__exit__`, is none."""
         video, self._video = self._video, None
+        if self._frames is not None:
+            self._frames.close()
         if video is None:
             return
         if error[0] is None:
