@@ -30,6 +30,7 @@ except ModuleNotFoundError:
 import mtl_face
 from benchmarks import comparison, jax_step
 from mtl_face.config import AugmentationConfig
+from mtl_face.inputs import IMAGE
 from mtl_face.objective import augment, mixup, resample
 from mtl_face.run import environment
 from mtl_face.training.experiment import Experiment
@@ -166,7 +167,7 @@ def share_of_step(name: str, batch_size: int, rounds: int) -> comparison.Group:
     experiment = Experiment(settings, devices=jax.devices()[:1])
     batch = jax_step.make_batch(settings.data.image_size, batch_size)
     step = jax_step.train_way(experiment, batch, experiment.augment)
-    inputs = jax.device_put((batch["image"], batch["targets"], batch["weights"]))
+    inputs = jax.device_put(({IMAGE: batch[IMAGE]}, batch["targets"], batch["weights"]))
     alone = jax.jit(experiment.augment).lower(jax.random.key(0), *inputs).compile()
     call = functools.partial(alone, jax.random.key(0), *inputs)
     seconds = comparison.time_in_turn(

@@ -306,7 +306,7 @@ def _compiled_step(task: Task, size: int, precision: str) -> Any:
     dtype, products = PRECISIONS[precision]
     settings = task.settings(dtype)
     parts = Experiment(settings, devices=jax.devices()[:1])
-    batch = abstract_batch(size, image_size=settings.data.image_size, mesh=parts.mesh)
+    batch = abstract_batch(size, settings, mesh=parts.mesh)
     held = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(parts.mesh))
     with jax.default_matmul_precision(products):
         lowered: Any = parts.train_step()

@@ -73,7 +73,7 @@ def train_way(parts: experiment.Experiment, batch: Batch, augment: step.Augment)
     return train
 
 
-def as_float(key: Any, image: jax.Array, targets: Any, weights: Any) -> Any:
+def as_float(key: Any, inputs: Any, targets: Any, weights: Any) -> Any:
     """No augmentation."""
     del key
-    return image.astype(jnp.float32), targets, weights
+    return jax.tree.map(lambda array: array.astype(jnp.float32), inputs), targets, weights

@@ -1,4 +1,4 @@
-"""Batches as nested dicts of arrays: attaching labels, and placing them on the devices.
+"""Batches as nested dicts of arrays: attaching features and labels, placing them on the devices.
 
 Labels cross to the devices in the form in which they were annotated, and become targets and weights
 there: 21 bytes an example in three arrays, in place of 144 bytes in six.
@@ -8,13 +8,15 @@ units (12), E expressions (8).
 """
 
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import order
+from data_pipeline.features import Rows
+from mtl_face.inputs import IMAGE
 from mtl_face.tables import FrameTable
 from mtl_face.tasks import AU, EXPR, EXPRESSION_NAMES, VA
 
@@ -27,6 +29,9 @@ Batch = dict[str, Any]
 IndexedImages = Iterator[tuple[order.Indices, npt.NDArray[np.uint8]]]
 """Row indices [b] and their images [b, S, S, 3]."""
 
+IndexedInputs = Iterator[tuple[order.Indices, dict[str, npt.NDArray[Any]]]]
+"""Row indices [b] and what a network takes of these rows, [b, ...] by name."""
+
 
 def gather_images(
     image_NSSC: npt.NDArray[np.uint8], indices: Iterator[order.Indices]
@@ -36,6 +41,18 @@ def gather_images(
         image_bSSC = image_NSSC[index_b]
         image_bSSC[index_b == order.PADDING] = 0
         yield index_b, image_bSSC
+
+
+def with_features(
+    decoded: IndexedImages | Iterator[order.Indices], features: Mapping[str, Rows]
+) -> IndexedInputs:
+    """Adds features by name to batches of images, or to batches of indices alone; 0 in padding."""
+    for one in decoded:
+        index_b, arrays = (one, {}) if isinstance(one, np.ndarray) else (one[0], {IMAGE: one[1]})
+        for name, rows in features.items():
+            arrays[name] = np.array(rows[index_b])
+            arrays[name][index_b == order.PADDING] = 0
+        yield index_b, arrays
 
 
 def compact_labels(table: FrameTable) -> dict[str, npt.NDArray[Any]]:
@@ -79,12 +96,12 @@ def expand_labels(labels: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return targets, weights
 
 
-def with_labels(table: FrameTable, decoded: IndexedImages) -> Iterator[Batch]:
-    """Adds `labels` (as `compact_labels`) to each batch of images."""
+def with_labels(table: FrameTable, inputs: IndexedInputs) -> Iterator[Batch]:
+    """Adds `labels` (as `compact_labels`) to each batch of inputs."""
     columns = compact_labels(table)
-    for index_b, image_bSSC in decoded:
+    for index_b, arrays in inputs:
         yield {
-            "image": image_bSSC,
+            **arrays,
             "labels": {task: column[index_b] for task, column in columns.items()},
         }
 

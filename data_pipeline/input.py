@@ -2,7 +2,8 @@
 
 Labels stay in NumPy. Images are delivered as stored bytes of RGB; every augmentation and scaling to
 floats happens on the device. TensorFlow decodes them; where it is not installed, Pillow does, which
-gives the same pixels but for rounding of those that are resized.
+gives the same pixels but for rounding of those that are resized. Features of frames, such as face
+points, are read by the same indices.
 
 Dimension letters: N rows, B global batch, b batch of one process, S image size in pixels.
 """
@@ -12,7 +13,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,8 +21,18 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from data_pipeline import images, order
-from data_pipeline.batch import Batch, IndexedImages, gather_images, to_devices, with_labels
+from data_pipeline import images as image_files
+from data_pipeline import order
+from data_pipeline.batch import (
+    Batch,
+    IndexedImages,
+    IndexedInputs,
+    gather_images,
+    to_devices,
+    with_features,
+    with_labels,
+)
+from data_pipeline.features import Rows
 from data_pipeline.records import Records
 from mtl_face.errors import ConfigError
 from mtl_face.tables import FrameTable
@@ -30,8 +41,10 @@ __all__ = [
     "Batch",
     "Source",
     "Upright",
+    "WithFeatures",
     "decode_all",
     "eval_batches",
+    "images_from",
     "to_devices",
     "train_batches",
 ]
@@ -48,6 +61,16 @@ Source = npt.NDArray[np.uint8] | Records | Upright | None
 """Where pixels come from: the image files (None), encoded images in shards, either of them turned
 upright, or an array from `decode_all`. All give identical batches, but for what is turned."""
 
+
+@dataclasses.dataclass(frozen=True)
+class WithFeatures:
+    """Features of the rows by name, beside their images, or with `images` False without."""
+
+    features: Mapping[str, Rows]
+    source: Source = None
+    images: bool = True
+
+
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -58,7 +81,7 @@ def train_batches(
     image_size: int = 112,
     rows: order.Order,
     start_step: int = 0,
-    source: Source = None,
+    source: Source | WithFeatures = None,
     process: order.Process = order.ALONE,
 ) -> Iterator[Batch]:
     """Endless batches for training, in the order that `order.step_indices` defines.
@@ -68,8 +91,8 @@ def train_batches(
     `rows` gives those of each epoch, for instance `order.Permutations(len(table), seed)`.
 
     Returns:
-        Iterator of dicts: `image` uint8 [b, S, S, 3]; `labels` with `va` float32 [b, 2], `au` int8
-        [b, 12], `expr` int8 [b], as `batch.compact_labels`.
+        Iterator of dicts: `image` uint8 [b, S, S, 3]; features [b, ...] by name; `labels` with `va`
+        float32 [b, 2], `au` int8 [b, 12], `expr` int8 [b], as `batch.compact_labels`.
 
     Raises:
         ConfigError: B does not divide, or exceeds an epoch. Raised at once.
@@ -78,7 +101,7 @@ def train_batches(
     order.steps_per_epoch(rows.length, batch_size)
     local_size = process.local_size(batch_size)
     indices = order.batches(rows, batch_size, start_step=start_step, process=process)
-    return with_labels(table, _with_images(table, indices, local_size, image_size, source))
+    return with_labels(table, _inputs(table, indices, local_size, image_size, source))
 
 
 def eval_batches(
@@ -86,7 +109,7 @@ def eval_batches(
     *,
     batch_size: int,
     image_size: int = 112,
-    source: Source = None,
+    source: Source | WithFeatures = None,
     process: order.Process = order.ALONE,
 ) -> Iterator[Batch]:
     """Every row exactly once, in the table's order; the last batch is padded to full size.
@@ -95,14 +118,14 @@ def eval_batches(
     Arguments and errors are those of `train_batches`.
 
     Returns:
-        Iterator of dicts: `image` uint8 [b, S, S, 3], black in padding; `index` int32 [b], the row
-        in the table, -1 in padding.
+        Iterator of dicts: `image` uint8 [b, S, S, 3] and features [b, ...] by name, 0 in padding;
+        `index` int32 [b], the row in the table, -1 in padding.
     """
     local_size = process.local_size(batch_size)
     indices = order.eval_batches(len(table), batch_size, process=process)
-    decoded = _with_images(table, indices, local_size, image_size, source)
     return (
-        {"image": image_bSSC, "index": index_b.astype(np.int32)} for index_b, image_bSSC in decoded
+        {**arrays, "index": index_b.astype(np.int32)}
+        for index_b, arrays in _inputs(table, indices, local_size, image_size, source)
     )
 
 
@@ -128,12 +151,26 @@ def decode_all(
             remedy="set data.source=files",
         )
     image_NSSC = np.empty(shape, np.uint8)
-    together = 16  # a graph for more takes longer to build than it saves in calls
-    indices = order.eval_batches(len(table), together)
-    for index_b, image_bSSC in _with_images(table, indices, together, image_size, source):
-        valid_b = index_b != order.PADDING
-        image_NSSC[index_b[valid_b]] = image_bSSC[valid_b]
+    done = 0
+    for image_nSSC in images_from(table, 0, image_size=image_size, source=source):
+        image_NSSC[done : done + len(image_nSSC)] = image_nSSC
+        done += len(image_nSSC)
     return image_NSSC
+
+
+def images_from(
+    table: FrameTable, start: int, *, image_size: int = 112, source: Source = None
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Images of the rows from `start` on, in their order, uint8 [n, S, S, 3] at a time.
+
+    ImageError: an image cannot be decoded.
+    """
+    together = 16  # a graph for more takes longer to build than it saves in calls
+    row_n = np.arange(start, len(table), dtype=np.int64)
+    row_n = np.pad(row_n, (0, -len(row_n) % together), constant_values=order.PADDING)
+    indices = iter(row_n.reshape(-1, together))
+    for index_b, image_bSSC in _with_images(table, indices, together, image_size, source):
+        yield image_bSSC[index_b != order.PADDING]
 
 
 def available_bytes() -> int:
@@ -149,6 +186,21 @@ def available_bytes() -> int:
         counts = dict(map(str.split, (_CGROUP / "memory.stat").read_text().splitlines()))
         free = min(free, max(int(limit) - used + int(counts["inactive_file"]), 0))
     return free
+
+
+def _inputs(
+    table: FrameTable,
+    indices: Iterator[order.Indices],
+    local_size: int,
+    image_size: int,
+    source: Source | WithFeatures,
+) -> IndexedInputs:
+    if not isinstance(source, WithFeatures):
+        return with_features(_with_images(table, indices, local_size, image_size, source), {})
+    if not source.images:
+        return with_features(indices, source.features)
+    decoded = _with_images(table, indices, local_size, image_size, source.source)
+    return with_features(decoded, source.features)
 
 
 def _with_images(
@@ -189,7 +241,7 @@ def _decoded_by_pillow(
     table: FrameTable, indices: Iterator[order.Indices], image_size: int, *, upright: bool
 ) -> IndexedImages:
     """As `decoding.decoded`, from the files, the next batch read while one is in use."""
-    read = functools.partial(images.read_image, size=image_size, upright=upright)
+    read = functools.partial(image_files.read_image, size=image_size, upright=upright)
     paths = table.paths()
     black = np.zeros((image_size, image_size, 3), np.uint8)
     underway: collections.deque[tuple[order.Indices, list[Future | None]]] = collections.deque()

@@ -19,6 +19,7 @@ GROUND = {
     "mtl_face.pictures",
     "mtl_face.tables",
     "mtl_face.face_table",
+    "mtl_face.inputs",
     "mtl_face.probabilities",
     "mtl_face.config",
 }
@@ -44,6 +45,7 @@ MAY_IMPORT = {
     "mtl_face.pictures": {"mtl_face.errors", "mtl_face.files"},
     "mtl_face.tables": {"mtl_face.errors", "mtl_face.tasks"},
     "mtl_face.face_table": {"mtl_face.errors", "mtl_face.tasks"},
+    "mtl_face.inputs": {"mtl_face.face_table"},
     "mtl_face.probabilities": {"mtl_face.tasks"},
     "mtl_face.config": {"mtl_face.errors", "mtl_face.tasks"},
     "mtl_face.model": GROUND,

@@ -33,6 +33,7 @@ COMMANDS = {
     "submit": "none",
     "validate": "none",
     "prepare": "optional",
+    "features": "required",
     "weights": "none",
     "plan": "required",
     "replay": "optional",

@@ -113,9 +113,7 @@ def run(config: None, options: argparse.Namespace) -> int:
         from mtl_face.serve.model import Faces
 
         print(f"loading {options.served_model}")
-        faces = Faces(models.load(options.served_model), options.served_model.name)
-        faces.compile()
-        return faces
+        return Faces(models.load(options.served_model), options.served_model.name)
 
     server.serve(where, load, print)
     return 0

@@ -10,6 +10,8 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+INPUTS = ("image", "points")
+"""What a network can take of a frame, see `mtl_face.inputs`."""
 FEWEST_VIDEOS, FEWEST_FRAMES = 3, 2
 """Of rendered faces: a video for each split, and frames of a video."""
 VA_NOISES = ("constant", "yaw")
@@ -270,6 +272,21 @@ class DataConfig(DataSetConfig, affects="data"):
         choices=("files", "memory"),
         affects="place",
     )
+    baseline: tuple[str, ...] = setting(
+        ("person",),
+        "face at rest that points are compared with (model.inputs with points): none; person: the "
+        "mean of a video's frames; neutral: the mean of those labelled Neutral without action "
+        "units, or of all if there are none. Training draws one of several for each example, all "
+        "else takes the first",
+        choices=("none", "person", "neutral"),
+        step=True,
+    )
+    features: str | None = setting(
+        None,
+        "folder of the face points (run.py features), made if absent; None: the folder features "
+        "below the root of the data set that is evaluated",
+        affects="place",
+    )
     exif_orientation: str = setting(
         "ignore",
         "of images whose EXIF orientation is not upright: ignore, as stored, or apply, which turns "
@@ -372,9 +389,24 @@ class BackboneConfig(Section, affects="network", step=True):
 
 
 @dataclasses.dataclass(frozen=True)
+class PointsConfig(Section, affects="network", step=True):
+    """How points of the face mesh become tokens (`model.inputs` with points)."""
+
+    unit: float = setting(
+        0.03, "deviation that the network sees as 1, in distances between the eyes", above=0.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig(Section, affects="network", step=True):
     """The network (paper, section 3.1)."""
 
+    inputs: tuple[str, ...] = setting(
+        ("image",),
+        "what the network takes of a frame: the crop (image), the points of the face mesh "
+        "(points), or both; parts for an input that it does not take are left out",
+        choices=INPUTS,
+    )
     input_size: int = setting(
         224, "side of the network's input, in pixels", minimum=8, maximum=1024
     )
@@ -385,6 +417,7 @@ class ModelConfig(Section, affects="network", step=True):
         (1.0, 1.0, 1.0), "red, green, blue, divides what is left", above=0.0
     )
     backbone: BackboneConfig = BackboneConfig()
+    points: PointsConfig = PointsConfig()
     embed_dim: int = setting(768, "d, width of patches and tokens", minimum=4)
     num_heads: int = setting(12, "attention heads; must divide embed_dim", minimum=1)
     encoder_layers: int = setting(2, "N_x, self-attention layers over the patches", minimum=0)
@@ -470,6 +503,35 @@ class AugmentationConfig(Section, affects="training", step=True, training_only=T
     flip: bool = setting(True, "mirror half of the images; the labels are symmetric")
     mixup_alpha: float = setting(
         0.0, "MixUp with Beta(alpha, alpha); 0: none; needs an even batch", minimum=0.0
+    )
+    points_noise: float = setting(
+        0.0,
+        "of face points: standard deviation of noise on each coordinate, in distances between "
+        "the eyes",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    points_identity: float = setting(
+        0.0,
+        "of face points and baseline alike: standard deviation of smooth random displacements, as "
+        "faces of other people differ",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    points_change: float = setting(
+        0.0, "of face points alone: as points_identity", minimum=0.0, maximum=1.0
+    )
+    points_gain: float = setting(
+        0.0,
+        "what face points differ from a baseline that is known is multiplied by 1 +- this, uniform",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    baseline_dropout: float = setting(
+        0.0,
+        "share of the examples whose face at rest counts as unknown",
+        minimum=0.0,
+        maximum=1.0,
     )
     method: str = setting(
         "auto",

@@ -24,7 +24,7 @@ EPISTEMIC = {task: f"{task}_epistemic_std" for task in OUTPUT_SIZES}
 def make_dropout_step(
     network: nn.Module,
     *,
-    prepare: Callable[[jax.Array], jax.Array],
+    prepare: Callable[[dict[str, jax.Array]], dict[str, jax.Array]],
     samples: int,
     seed: int,
     **how: Any,
@@ -36,23 +36,23 @@ def make_dropout_step(
     on any number of devices. `samples` is M, 2 or more; all else is as for `make_predict_step`.
 
     Returns:
-        Jitted `(network parameters, batch_stats, image, index, divisors) -> outputs`: those of
+        Jitted `(network parameters, batch_stats, inputs, index, divisors) -> outputs`: those of
         `combine_samples`, which takes the divisors, and `index`.
     """
 
     def predict(
         params: Any,
         batch_stats: Any,
-        image_BHWC: jax.Array,
+        inputs: dict[str, jax.Array],
         index_B: jax.Array,
         divisors: dict[str, jax.Array],
     ) -> dict[str, jax.Array]:
-        input_BHWC = prepare(image_BHWC)
+        prepared = prepare(inputs)
 
         def sample(key: jax.Array) -> Any:
             return network.apply(
                 {"params": params, "batch_stats": batch_stats},
-                input_BHWC,
+                prepared,
                 train=False,
                 sample_dropout=True,
                 rngs={"dropout": key},

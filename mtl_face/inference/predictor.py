@@ -22,8 +22,15 @@ from mtl_face import probabilities
 from mtl_face.config import Config
 from mtl_face.errors import ImageError
 from mtl_face.inference.dropout import EPISTEMIC, make_dropout_step
+from mtl_face.inputs import BASELINE, IMAGE, POINTS, is_input, specification
 from mtl_face.model.convolution import compiler_options
-from mtl_face.model.network import ATTENTION, PER_EXAMPLE, MtlFace, for_platform
+from mtl_face.model.network import (
+    ATTENTION,
+    PER_EXAMPLE,
+    MtlFace,
+    for_platform,
+    network_inputs,
+)
 from mtl_face.objective import augment, resample
 from mtl_face.objective.uncertainty import FIXED
 from mtl_face.tables import (
@@ -40,9 +47,6 @@ from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA, VA_LOG_VARIANCE
 from mtl_face.weights.provenance import versions
 
 Step = Callable[..., dict[str, jax.Array]]
-
-IMAGE = "image"
-"""Name of the input that is a stored crop, uint8."""
 
 _BATCHES = (1, 8)
 """Sizes of a batch of few crops; of many it is `evaluation.batch_size`. One program for each."""
@@ -65,19 +69,22 @@ class Forward:
         devices = 1 if mesh is None else mesh.size
         self.network = MtlFace(for_platform(config.model, platform), devices=devices)
 
-    def prepare(self, image_BHWC: jax.Array) -> jax.Array:
-        """The resize alone: uint8 [B, S, S, 3] -> float32 input of the network."""
-        size = self.config.model.input_size
+    def prepare(self, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Arrays as they are stored -> inputs of the network: images are resized, as float32."""
+        if IMAGE not in inputs:
+            return dict(inputs)
+        image_BHWC, size = inputs[IMAGE], self.config.model.input_size
         transform_B23 = augment.identity_transforms(
             image_BHWC.shape[0], stored_size=image_BHWC.shape[1], input_size=size
         )
-        return resample.resample(
+        resized = resample.resample(
             image_BHWC, transform_B23, input_size=size, method=self._resampling
         )
+        return {**inputs, IMAGE: resized}
 
     @functools.cached_property
     def plain(self) -> Step:
-        """Jitted `(params, batch_stats, image, index) -> outputs`, see `make_predict_step`."""
+        """Jitted `(params, batch_stats, inputs, index) -> outputs`, see `make_predict_step`."""
         return make_predict_step(self.network, prepare=self.prepare, **self._how)
 
     @functools.cached_property
@@ -96,10 +103,9 @@ class Forward:
 
     def abstract_variables(self) -> dict[str, Any]:
         """Shapes and dtypes of the network's `params` and `batch_stats`."""
-        size = self.config.model.input_size
-        image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
         network = functools.partial(self.network.init, train=False)
-        return jax.eval_shape(network, jax.random.key(0), image)
+        inputs = network_inputs(self.config.model)
+        return {"batch_stats": {}, **jax.eval_shape(network, jax.random.key(0), inputs)}
 
     def place(self, batch: dict[str, NDArray[Any]]) -> dict[str, jax.Array]:
         """A batch on the devices, split by example."""
@@ -151,7 +157,7 @@ class Predictor:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the arrays that the network takes, see `predict_arrays`."""
-        return (IMAGE,)
+        return self.config.model.inputs
 
     def predict_crops(
         self, crops: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
@@ -161,13 +167,14 @@ class Predictor:
         Args:
             crops: uint8 [N, height, width, 3], or a list of uint8 [height, width, 3] of any
                 sizes; R, G, B in 0..255, cut as the training crops were. Those that are not
-                `crop_size` high and wide are resized first, as training resizes them.
+                `crop_size` high and wide are resized first, as training resizes them. Of a network
+                that takes points these are found in the crops, without a baseline.
 
         Returns:
             N rows in the order given: `frame` counts from 1, `video` is `crops`.
 
         Raises:
-            ImageError: an array has another dtype or number of axes.
+            ImageError: an array has another dtype or number of axes, or its points are not found.
         """
         if getattr(crops, "ndim", 4) != 4:
             raise ImageError(
@@ -177,14 +184,28 @@ class Predictor:
             )
         size = self.crop_size
         images = [_stored(crop, number, size) for number, crop in enumerate(crops, start=1)]
-        return self.predict_arrays({IMAGE: np.array(images, np.uint8).reshape(-1, size, size, 3)})
+        image_NSSC = np.array(images, np.uint8).reshape(-1, size, size, 3)
+        arrays: dict[str, NDArray[Any]] = {IMAGE: image_NSSC}
+        if POINTS in self.inputs:
+            from mtl_face.faces.points import points_of_crops
+
+            arrays[POINTS], found_N = points_of_crops(image_NSSC)
+            if not found_N.all():
+                number = np.flatnonzero(~found_N)[0] + 1
+                raise ImageError(
+                    f"crop {number} shows no face whose points are found",
+                    remedy="leave it out, or cut it as the card of the model says",
+                )
+        return self.predict_arrays(arrays)
 
     def predict_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> PredictionTable:
         """Predictions for inputs that are ready for the network, each row of the arrays a face.
 
         Args:
             arrays: those that `inputs` names: `image` uint8 [N, S, S, 3], R, G, B in 0..255, with
-                S the `crop_size`. Others are ignored.
+                S the `crop_size`; `points` float32 [N, 468, 3], of `faces.geometry.normalise`, and
+                with them `baseline`, the same of the person's face at rest, or 0 where it is not
+                known, everywhere if it is left out. Others are ignored.
 
         Returns:
             N rows as from `predict_crops`.
@@ -192,8 +213,10 @@ class Predictor:
         Raises:
             ValueError: an array is missing, or has another dtype or shape.
         """
-        wanted = {IMAGE: (np.dtype(np.uint8), (self.crop_size, self.crop_size, 3))}
+        wanted = specification(self.inputs, self.crop_size)
         count = len(arrays[self.inputs[0]]) if self.inputs[0] in arrays else 0
+        if POINTS in wanted and POINTS in arrays and BASELINE not in arrays:
+            arrays = {**arrays, BASELINE: np.zeros_like(arrays[POINTS])}
         for name, (dtype, shape) in wanted.items():
             if name not in arrays:
                 raise ValueError(f"arrays have no {name!r}, and the network takes {self.inputs}")
@@ -221,9 +244,9 @@ class Predictor:
     ) -> PredictionTable:
         """Predictions for every row of a table, whose labels are not looked at.
 
-        A batch holds `image` uint8 [B, S, S, 3] and `index` int32 [B], the row that each image
-        belongs to (-1: padding), on the devices. Without `sample_dropout` there is one prediction
-        without dropout, whatever `evaluation.mc_dropout_samples` says.
+        A batch holds the arrays that `inputs` names and `index` int32 [B], the row that each
+        example belongs to (-1: padding), on the devices. Without `sample_dropout` there is one
+        prediction without dropout, whatever `evaluation.mc_dropout_samples` says.
 
         Returns a row for each of `frames`, with NaN for a task that the network was never trained
         on. Its metadata name the settings, the step, the temperatures and the weights.
@@ -286,7 +309,10 @@ class Predictor:
         @jax.jit
         def attend(variables: Any, image_BSSC: jax.Array) -> jax.Array:
             outputs: Any = self.forward.network.apply(
-                variables, self.forward.prepare(image_BSSC), train=False, return_attention=True
+                variables,
+                self.forward.prepare({IMAGE: image_BSSC}),
+                train=False,
+                return_attention=True,
             )
             return outputs[ATTENTION]
 
@@ -321,24 +347,27 @@ class Predictor:
 
 
 def make_predict_step(
-    network: MtlFace, *, prepare: Callable[[jax.Array], jax.Array], **how: Any
+    network: MtlFace,
+    *,
+    prepare: Callable[[dict[str, jax.Array]], dict[str, jax.Array]],
+    **how: Any,
 ) -> Step:
     """Builds the prediction step.
 
-    `prepare` makes the network's input, float32, of an image uint8 [B, H, W, 3]; `how` is handed to
+    `prepare` makes the network's inputs of the arrays of a batch, by name; `how` is handed to
     `jax.jit`.
 
     Returns:
-        Jitted `(network parameters, batch_stats, image, index) -> outputs`: `va` [B, 2], `au`
+        Jitted `(network parameters, batch_stats, inputs, index) -> outputs`: `va` [B, 2], `au`
         [B, 12] and `expr` [B, 8] (logits), float32, and `index` [B] as given. Parameters and
         statistics may lie in any way.
     """
 
     def predict(
-        params: Any, batch_stats: Any, image_BHWC: jax.Array, index_B: jax.Array
+        params: Any, batch_stats: Any, inputs: dict[str, jax.Array], index_B: jax.Array
     ) -> dict[str, Any]:
         outputs: Any = network.apply(
-            {"params": params, "batch_stats": batch_stats}, prepare(image_BHWC), train=False
+            {"params": params, "batch_stats": batch_stats}, prepare(inputs), train=False
         )
         return {**outputs, "index": index_B}
 
@@ -368,7 +397,15 @@ def predict_rows(
     """
     outputs = {name: np.full((num_rows, size), np.nan, np.float32) for name, size in sizes.items()}
     done_N = np.zeros(num_rows, bool)
-    results = (predict_step(params, batch_stats, b["image"], b["index"]) for b in batches)
+    results = (
+        predict_step(
+            params,
+            batch_stats,
+            {name: array for name, array in batch.items() if is_input(name)},
+            batch["index"],
+        )
+        for batch in batches
+    )
     # A batch behind: the devices work on the next one meanwhile.
     for result, _ in itertools.pairwise(itertools.chain(results, [None])):
         host = jax.device_get(result)

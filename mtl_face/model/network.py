@@ -1,19 +1,23 @@
-"""The whole network: from a face crop to valence and arousal, action units and expression.
+"""The whole network: from a face to valence and arousal, action units and expression.
 
-Paper section 3.1. Shapes: B batch, H W height and width, C channels, N patches, D width of the
-embedding, T tasks.
+Paper section 3.1. Shapes: B batch, H W height and width, C channels, N patches and other tokens, D
+width of the embedding, T tasks.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mtl_face.config import ModelConfig
+from mtl_face.inputs import BASELINE, IMAGE, POINTS, specification
 from mtl_face.model.backbone import ResNet
 from mtl_face.model.convolution import resolve_convolution
 from mtl_face.model.heads import TaskHead, bounded_log_ratio
+from mtl_face.model.points import PointTokens
 from mtl_face.model.transformer import PatchEncoder, TokenDecoder, at_least_float32
 from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
 
@@ -26,6 +30,12 @@ VA_VARIANCES = (SHARED, PER_EXAMPLE)
 """Whose variance of valence and arousal there is: the task's alone, or each example's too."""
 
 
+def network_inputs(settings: ModelConfig) -> dict[str, jax.Array]:
+    """An example that is all 0, float32 [1, ...] by name, as the network takes it."""
+    expected = specification(settings.inputs, settings.input_size)
+    return {name: jnp.zeros((1, *shape), jnp.float32) for name, (_, shape) in expected.items()}
+
+
 def for_platform(settings: ModelConfig, platform: str) -> ModelConfig:
     """The settings with `auto` settled for the platform (cpu, gpu, tpu) that is compiled for."""
     convolution = resolve_convolution(settings.backbone.convolution, platform)
@@ -34,11 +44,12 @@ def for_platform(settings: ModelConfig, platform: str) -> ModelConfig:
 
 
 class MtlFace(nn.Module):
-    """ResNet features, patch encoder, task tokens, one head a task.
+    """ResNet features or points of the face, an encoder, task tokens, one head a task.
 
     `MtlFace(ModelConfig())` is the paper's network: 72,943,446 parameters, 7 x 7 patches of a
-    224 pixel image. Collections: `params` and `batch_stats`, both float32. Parts: `backbone`,
-    `projection`, `encoder`, `decoder`, `head_va`, `head_au`, `head_expr`.
+    224 pixel image. Collections: `params` and `batch_stats`, both float32. Parts: `backbone` and
+    `projection` (for images), `points` (for points), `encoder`, `decoder`, `head_va`, `head_au`,
+    `head_expr`. Without images there are no `batch_stats`.
 
     Attributes:
         settings: section `model` of a config, whose schema says what each setting does. Norms,
@@ -52,16 +63,18 @@ class MtlFace(nn.Module):
     @nn.compact
     def __call__(
         self,
-        image_BHWC: jax.Array,
+        inputs: jax.Array | Mapping[str, jax.Array],
         *,
         train: bool,
         return_attention: bool = False,
         sample_dropout: bool = False,
     ) -> dict[str, jax.Array]:
-        """Predicts every task from face crops.
+        """Predicts every task from faces.
 
         Args:
-            image_BHWC: [B, input_size, input_size, 3], R, G, B in 0..255.
+            inputs: the arrays that the settings name, see `mtl_face.inputs`: `image` float
+                [B, input_size, input_size, 3], R, G, B in 0..255; `points` and `baseline`. An
+                array alone is `image`.
             train: whether dropout acts (random stream `dropout`) and batch normalisation uses
                 the statistics that `batch_norm` names and updates the running ones (collection
                 `batch_stats` must be mutable).
@@ -74,39 +87,34 @@ class MtlFace(nn.Module):
             temperature (u of eq. 1); with a variance per example `va_log_variance` [B, 2], log of
             the variances of valence and arousal over the task's, in [-8, 8]; and, if asked,
             `attention` [B, decoder_modules, num_heads, 3, N] with the tokens in the order of
-            `tasks.TASKS` and the patches in row-major order. All float32.
+            `tasks.TASKS`; of the N, first the patches in row-major order, then the groups of
+            points in the order of `points.REGIONS`. All float32.
 
         Raises:
-            ValueError: the image has another shape, or a setting is out of its set.
+            ValueError: an input is missing or has another shape, or a setting is out of its set.
         """
         settings = self.settings
-        expected = (settings.input_size, settings.input_size, 3)
-        if image_BHWC.ndim != 4 or image_BHWC.shape[1:] != expected:
-            raise ValueError(f"image has shape {image_BHWC.shape}, expected (batch, *{expected})")
+        inputs = inputs if isinstance(inputs, Mapping) else {IMAGE: inputs}
+        for name, (_, shape) in specification(settings.inputs, settings.input_size).items():
+            if name not in inputs:
+                raise ValueError(f"there is no {name} among the inputs {sorted(inputs)}")
+            found = inputs[name].shape
+            if found[1:] != shape:
+                raise ValueError(f"{name} has shape {found}, expected (batch, *{shape})")
         if settings.va_variance not in VA_VARIANCES:
             raise ValueError(f"va_variance {settings.va_variance!r} is not one of {VA_VARIANCES}")
         compute_dtype = jnp.dtype(settings.compute_dtype)
-        dtype = at_least_float32(compute_dtype)
-        mean = jnp.asarray(settings.input_mean, dtype).reshape(1, 1, 1, 3)
-        std = jnp.asarray(settings.input_std, dtype).reshape(1, 1, 1, 3)
-        image_BHWC = (image_BHWC.astype(dtype) - mean) / std
-
-        backbone = ResNet(
-            settings.backbone, self.devices, compute_dtype, settings.remat, name="backbone"
-        )
-        map_BHWC = backbone(image_BHWC, train=train)
-        batch, height, width, channels = map_BHWC.shape
-        # The paper's "1D convolution" in place of the pooling: one dense layer for every patch.
-        projection = nn.Dense(
-            settings.embed_dim,
-            kernel_init=nn.initializers.xavier_uniform(),
-            dtype=compute_dtype,
-            name="projection",
-        )
-        patch_BND = projection(map_BHWC.reshape(batch, height * width, channels))
+        parts, grid = [], (0, 0)
+        if IMAGE in settings.inputs:
+            patch_BND, grid = self._patches(inputs[IMAGE], compute_dtype, train)
+            parts.append(patch_BND)
+        if POINTS in settings.inputs:
+            tokens = PointTokens(settings, name="points")
+            parts.append(tokens(inputs[POINTS], inputs[BASELINE]))
+        patch_BND = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
         drop = train or sample_dropout
         encoder = PatchEncoder(settings, name="encoder")
-        patch_BND = encoder(patch_BND, train=drop, grid=(height, width))
+        patch_BND = encoder(patch_BND, train=drop, grid=grid)
         decoder = TokenDecoder(settings, name="decoder")
         token_BTD, attention = decoder(patch_BND, train=drop, return_attention=return_attention)
 
@@ -129,3 +137,27 @@ class MtlFace(nn.Module):
         if attention is not None:
             outputs[ATTENTION] = attention
         return outputs
+
+    def _patches(
+        self, image_BHWC: jax.Array, compute_dtype: Any, train: bool
+    ) -> tuple[jax.Array, tuple[int, int]]:
+        """Projected features of the patches of images, [B, N, D], and their rows and columns."""
+        settings = self.settings
+        dtype = at_least_float32(compute_dtype)
+        mean = jnp.asarray(settings.input_mean, dtype).reshape(1, 1, 1, 3)
+        std = jnp.asarray(settings.input_std, dtype).reshape(1, 1, 1, 3)
+        image_BHWC = (image_BHWC.astype(dtype) - mean) / std
+
+        backbone = ResNet(
+            settings.backbone, self.devices, compute_dtype, settings.remat, name="backbone"
+        )
+        map_BHWC = backbone(image_BHWC, train=train)
+        batch, height, width, channels = map_BHWC.shape
+        # The paper's "1D convolution" in place of the pooling: one dense layer for every patch.
+        projection = nn.Dense(
+            settings.embed_dim,
+            kernel_init=nn.initializers.xavier_uniform(),
+            dtype=compute_dtype,
+            name="projection",
+        )
+        return projection(map_BHWC.reshape(batch, height * width, channels)), (height, width)

@@ -125,25 +125,29 @@ class AttentionLayer(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Position codes, then the paper's N_x self-attention layers; with `pre` one more LayerNorm."""
+    """Position codes, then the paper's N_x self-attention layers; with `pre` one more LayerNorm.
+
+    Tokens behind the patches of the grid get no code: they bring their own.
+    """
 
     settings: ModelConfig
 
     @nn.compact
     def __call__(self, patch_BND: jax.Array, *, train: bool, grid: tuple[int, int]) -> jax.Array:
-        """Lets the patches [B, N, D] see each other; `grid` is rows and columns.
+        """Lets tokens [B, N, D] see each other; `grid` is rows and columns of the patches.
 
         Returns:
             [B, N, D] float32.
 
         Raises:
-            ValueError: the grid has not N patches.
+            ValueError: the grid has more than N patches.
         """
         count, features = patch_BND.shape[1:]
         height, width = grid
-        if height * width != count:
+        if height * width > count:
             raise ValueError(f"{count} patches are not a grid of {height} x {width}")
         code_ND = positional_encoding(height, width, features, position=self.settings.position)
+        code_ND = np.pad(code_ND, ((0, count - height * width), (0, 0)))
         dtype = at_least_float32(self.settings.compute_dtype)
         patch_BND = patch_BND.astype(dtype) + jnp.asarray(code_ND, dtype)[None]
         for layer in range(self.settings.encoder_layers):

@@ -67,21 +67,25 @@ def draw_transforms(
 
     `key` is a typed random key; every quantity is uniform in its range and independent.
     """
-    angle_key, shift_key, zoom_key, flip_key = jax.random.split(key, 4)
+    angle_key, shift_key, zoom_key, _ = jax.random.split(key, 4)
     angle = jnp.deg2rad(ranges.rotation_degrees)
     reach = ranges.translation * input_size
     smallest, largest = ranges.zoom
-    flip_B = jnp.zeros(batch_size, bool)
-    if ranges.flip:
-        flip_B = jax.random.bernoulli(flip_key, shape=(batch_size,))
     return compose_transforms(
         jax.random.uniform(angle_key, (batch_size,), minval=-angle, maxval=angle),
         jax.random.uniform(shift_key, (batch_size, 2), minval=-reach, maxval=reach),
         jax.random.uniform(zoom_key, (batch_size,), minval=smallest, maxval=largest),
-        flip_B,
+        draw_flips(key, batch_size, ranges),
         stored_size=stored_size,
         input_size=input_size,
     )
+
+
+def draw_flips(key: jax.Array, batch_size: int, ranges: AugmentationConfig) -> jax.Array:
+    """Which examples the transforms of a key mirror, bool [B]."""
+    if not ranges.flip:
+        return jnp.zeros(batch_size, bool)
+    return jax.random.bernoulli(jax.random.split(key, 4)[3], shape=(batch_size,))
 
 
 def identity_transforms(batch_size: int, *, stored_size: int, input_size: int) -> jax.Array:

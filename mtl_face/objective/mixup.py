@@ -1,4 +1,4 @@
-"""MixUp of images and of each task's ground truth, with missing labels.
+"""MixUp of inputs and of each task's ground truth, with missing labels.
 
 Section 4 of arXiv 2208.03506: images and labels are replaced by convex combinations of two
 examples' (Zhang et al., 2018). The paper says nothing on missing labels. Here a task's target is
@@ -10,33 +10,35 @@ Partners are neighbours in the batch (0 with 1, 2 with 3, ...): the batch is shu
 pair never leaves its device when every device holds an even number of examples, so MixUp adds no
 communication and its result does not depend on the number of devices.
 
-Dimension letters: B batch, P pairs, 2 their members, HWC rows, columns and channels of an image,
-T table knots.
+Dimension letters: B batch, P pairs, 2 their members, T table knots.
 """
 
 import functools
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+Inputs = TypeVar("Inputs", bound=jax.Array | dict[str, jax.Array])
+
 _TABLE_INTERVALS = 4096
 
 
 def mixup(
     key: jax.Array,
-    image_BHWC: jax.Array,
+    inputs: Inputs,
     targets: dict[str, jax.Array],
     weights: dict[str, jax.Array],
     *,
     alpha: float,
-) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
+) -> tuple[Inputs, dict[str, jax.Array], dict[str, jax.Array]]:
     """Blends each example with its neighbour, at a share of its own.
 
     Args:
         key: typed random key.
-        image_BHWC: float32.
+        inputs: float32 [B, ...], images or arrays by name: all of an example at one share.
         targets: per task float32 `[B, outputs]`: `va` [B, 2] in [-1, 1], `au` [B, 12] and
             `expr` [B, 8] probabilities. Where the weight is 0 they may hold anything, NaN included.
         weights: per task float32 in [0, 1], 0 = missing: `[B]` for the whole task (`va`, `expr`) or
@@ -44,7 +46,7 @@ def mixup(
         alpha: the share of the example itself is drawn from Beta(alpha, alpha); 0 = no MixUp.
 
     Returns:
-        Images, targets and weights of the same shapes. Targets of weight 0 are 0. With `alpha` 0
+        Inputs, targets and weights of the same shapes. Targets of weight 0 are 0. With `alpha` 0
         the three arguments, unchanged.
 
     Raises:
@@ -53,21 +55,21 @@ def mixup(
     if targets.keys() != weights.keys():
         raise ValueError(f"targets are of {sorted(targets)} but weights of {sorted(weights)}")
     if alpha == 0:
-        return image_BHWC, targets, weights
-    batch_size = image_BHWC.shape[0]
+        return inputs, targets, weights
+    batch_size = jax.tree.leaves(inputs)[0].shape[0]
     if batch_size % 2:
         raise ValueError(
             f"MixUp pairs neighbouring examples, but the batch has {batch_size}: "
             "use an even batch size, or alpha=0 to switch MixUp off"
         )
     share_B = draw_shares(key, batch_size, alpha=alpha)
-    mixed_BHWC = _mix_images(share_B, image_BHWC)
+    mixed = jax.tree.map(functools.partial(_mix_inputs, share_B), inputs)
     mixed_targets, mixed_weights = {}, {}
     for task in targets:
         mixed_targets[task], mixed_weights[task] = _mix_labels(
             share_B, targets[task], weights[task]
         )
-    return mixed_BHWC, mixed_targets, mixed_weights
+    return mixed, mixed_targets, mixed_weights
 
 
 def draw_shares(key: jax.Array, batch_size: int, *, alpha: float) -> jax.Array:
@@ -101,28 +103,28 @@ def _swap_neighbours(values: jax.Array) -> jax.Array:
     return jnp.flip(pairs, axis=1).reshape(values.shape)
 
 
-def _mix_images(share_B: jax.Array, image_BHWC: jax.Array) -> jax.Array:
-    """Convex combination of each image with its neighbour's."""
-    pair_P2HWC = image_BHWC.reshape(-1, 2, *image_BHWC.shape[1:])
-    share_P2111 = share_B.reshape(-1, 2, 1, 1, 1)
+def _mix_inputs(share_B: jax.Array, input_B: jax.Array) -> jax.Array:
+    """Convex combination of each example's array with its neighbour's, [B, ...]."""
+    pair_P2 = input_B.reshape(-1, 2, *input_B.shape[1:])
+    share_P2 = share_B.reshape(-1, 2, *[1] * (input_B.ndim - 1))
 
-    def mix_member(member: int, mixed_P2HWC: jax.Array) -> jax.Array:
-        own_P1HWC, other_P1HWC, share_P1111 = (
+    def mix_member(member: int, mixed_P2: jax.Array) -> jax.Array:
+        own_P1, other_P1, share_P1 = (
             jax.lax.dynamic_slice_in_dim(values, index, 1, axis=1)
             for values, index in (
-                (pair_P2HWC, member),
-                (pair_P2HWC, 1 - member),
-                (share_P2111, member),
+                (pair_P2, member),
+                (pair_P2, 1 - member),
+                (share_P2, member),
             )
         )
         return jax.lax.dynamic_update_slice_in_dim(
-            mixed_P2HWC, share_P1111 * own_P1HWC + (1.0 - share_P1111) * other_P1HWC, member, axis=1
+            mixed_P2, share_P1 * own_P1 + (1.0 - share_P1) * other_P1, member, axis=1
         )
 
     # A loop of two rounds rather than `x + flip(x)`: XLA would fuse the resampling that makes the
     # images into that, and do it twice over. On a CPU the two together took five times as long.
-    mixed_P2HWC = jax.lax.fori_loop(0, 2, mix_member, jnp.zeros_like(pair_P2HWC))
-    return mixed_P2HWC.reshape(image_BHWC.shape)
+    mixed_P2 = jax.lax.fori_loop(0, 2, mix_member, jnp.zeros_like(pair_P2))
+    return mixed_P2.reshape(input_B.shape)
 
 
 def _mix_labels(

@@ -24,6 +24,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError
+from mtl_face.inputs import specification
 from mtl_face.planner import LOCAL, Target, chips, gpus
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
 from mtl_face.training import sharding
@@ -53,7 +54,7 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
     experiment = Experiment(config, steps_per_epoch=1000, devices=devices)
     experiment.check_batch(target.batch_size, name="batch")
     mesh, state = experiment.mesh, experiment.state_like
-    batch = abstract_batch(target.batch_size, image_size=config.data.image_size, mesh=mesh)
+    batch = abstract_batch(target.batch_size, config, mesh=mesh)
     held = jax.ShapeDtypeStruct((), jnp.float32, sharding=sharding.replicated(mesh))
     answer: Answer = {
         "platform": devices[0].platform,
@@ -101,15 +102,20 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
     }
 
 
-def abstract_batch(batch_size: int, *, image_size: int, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def abstract_batch(
+    batch_size: int, config: config_lib.Config, *, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
     """Shapes, dtypes and places of a training batch, as the input hands it to the step."""
 
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         place = sharding.by_example(mesh)
         return jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=place)
 
+    expected = specification(
+        config.model.inputs, config.data.image_size, baselines=len(config.data.baseline)
+    )
     return {
-        "image": array(image_size, image_size, 3, dtype=jnp.uint8),
+        **{name: array(*shape, dtype=dtype) for name, (dtype, shape) in expected.items()},
         "targets": {task: array(size) for task, size in OUTPUT_SIZES.items()},
         "weights": {VA: array(), AU: array(OUTPUT_SIZES[AU]), EXPR: array()},
     }

@@ -14,12 +14,14 @@ from mtl_face.evaluation import prediction_files, scoring
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.scoring import summary
 from mtl_face.inference.predictor import Predictor
+from mtl_face.inputs import IMAGE
 from mtl_face.report import Report, write_report
 from mtl_face.run import Say, datasets, models, named_data, provenance, show
 from mtl_face.run import rows as row_hashes
 from mtl_face.run import workdir as workdirs
+from mtl_face.run.inputs.pixels import Pixels, find_pixels
 from mtl_face.run.postprocess import RAW, SCORED, PostProcessing
-from mtl_face.run.predict import Pixels, find_pixels, predict_table
+from mtl_face.run.predict import predict_table
 from mtl_face.tables import TRAINING
 from mtl_face.tasks import TASKS
 from mtl_face.training import distributed
@@ -169,7 +171,7 @@ def evaluate_predictor(
             raw=raw if predictions is not raw else None,
             history=history,
             images=rows.picture,
-            attention=predictor.cross_attention,
+            attention=predictor.cross_attention if predictor.inputs == (IMAGE,) else None,
             config=predictions.metadata["config"],
             notice=_RENDERED_NOTICE if about.rendered else None,
             warnings=result["warnings"],

@@ -1,5 +1,6 @@
 """The parameters of a run alone, with a card that says what they are."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from mtl_face import export as exports
 from mtl_face import files, probabilities
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
-from mtl_face.faces import align
+from mtl_face.faces import align, points
 from mtl_face.inference.predictor import Predictor
+from mtl_face.inputs import POINTS
 from mtl_face.run import Say, models, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import TRAINING
@@ -77,7 +79,7 @@ def _card(workdir: Path, predictor: Predictor, say: Say) -> dict[str, Any]:
             f"note: the evaluation in the card scored the probability {scored}, the card's formula "
             f"is {defined} (evaluation.probability): evaluate again to have both alike"
         )
-    return cards.make(
+    card = cards.make(
         config,
         temperatures=predictor.temperatures,
         crop={"data": provenance.data_sets(config), **align.specification(config.data.image_size)},
@@ -86,6 +88,10 @@ def _card(workdir: Path, predictor: Predictor, say: Say) -> dict[str, Any]:
         provenance=predictor.origin["provenance"],
         training=predictor.origin.get(TRAINING),
     )
+    if POINTS in config.model.inputs:
+        made = {**points.specification(), "baseline": config.data.baseline}
+        card["points"] = json.loads(json.dumps(made))  # as it will be read
+    return card
 
 
 def _metrics(workdir: Path, step: int) -> dict[str, Any] | None:

@@ -9,7 +9,9 @@ import jax
 from mtl_face import config as config_lib
 from mtl_face.config import Config, ModelConfig
 from mtl_face.errors import WorkdirError
+from mtl_face.faces import points
 from mtl_face.inference.predictor import Forward, Predictor
+from mtl_face.inputs import POINTS
 from mtl_face.run import Say, provenance
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import TRAINING
@@ -127,6 +129,13 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
             "does not fit the network of its settings, which is larger than its arrays",
             path=path,
             remedy="export it again from its run",
+        )
+    if POINTS in config.model.inputs and (found := points.differences(card["points"] or {})):
+        raise ExportError(
+            "takes face points that this version makes otherwise: " + "; ".join(found),
+            path=path,
+            remedy="use it with the version of mtl_face that exported it "
+            f"({card['versions'].get('mtl_face', 'unknown')})",
         )
     stored = card["input"]["stored_size"]
     if stored != config.data.image_size:

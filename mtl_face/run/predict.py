@@ -4,20 +4,17 @@ import dataclasses
 from pathlib import Path
 
 import jax
-import numpy as np
-from numpy.typing import NDArray
 
 from data_pipeline import images as image_files
 from data_pipeline import input as data_input
 from data_pipeline import order
 from data_pipeline.formats import test_list as test_lists
-from data_pipeline.records import Records
-from data_pipeline.records import find as find_shards
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError, ImageError, shortened
 from mtl_face.inference.predictor import Predictor
 from mtl_face.run import Say, datasets, models, provenance, show
 from mtl_face.run import workdir as workdirs
+from mtl_face.run.inputs.pixels import Pixels, find_pixels
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.training import distributed, sharding
@@ -71,57 +68,6 @@ def predict(
     return steps.apply(predictions, say)[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class Pixels:
-    """Rows, and where their pixels come from: the files, shards, or an array decoded once.
-
-    `upright` says whether images are turned as their EXIF orientation says.
-    """
-
-    table: FrameTable
-    source: data_input.Source
-    image_size: int
-    upright: bool = False
-
-    def picture(self, row: int) -> NDArray[np.uint8] | None:
-        """A row's image; None where shards took the place of the files and these are absent."""
-        if isinstance(self.source, np.ndarray):
-            return self.source[row]
-        path = self.table.paths()[row]
-        from_files = self.source is None or self.source == data_input.Upright()
-        if not from_files and not Path(path).is_file():
-            return None
-        return image_files.read_image(path, self.image_size, upright=self.upright)
-
-
-def find_pixels(
-    config: Config, table: FrameTable, say: Say, *, split: str = "validation"
-) -> Pixels:
-    """Finds the images of a split's table, and decodes them now if the config wants them in memory.
-
-    `split` is the name that shards go by. ConfigError if they are not those of the table, or memory
-    does not suffice.
-    """
-    size = config.data.image_size
-    stored: Records | None = None
-    if config.data.shards is not None:
-        stored = Records(find_shards(Path(config.data.shards).expanduser()), split)
-        if len(stored) != len(table):
-            raise ConfigError(
-                f"the shards of the split {split} hold {len(stored)} records, their table has "
-                f"{len(table)} rows",
-                path=stored.folder,
-                remedy="copy table and shards of one writing, or write them again",
-            )
-    upright = config.data.exif_orientation == "apply"
-    source = data_input.Upright(stored) if upright else stored
-    if config.data.source == "files":
-        return Pixels(table, source, size, upright)
-    image_NSSC = data_input.decode_all(table, image_size=size, source=source)
-    say(f"decoded {len(table)} images into memory ({image_NSSC.nbytes / 2**20:.0f} MiB)")
-    return Pixels(table, image_NSSC, size, upright)
-
-
 def predict_table(
     predictor: Predictor, data: Pixels, *, sample_dropout: bool = True
 ) -> PredictionTable:
@@ -136,7 +82,7 @@ def predict_table(
             data.table,
             batch_size=config.evaluation.batch_size,
             image_size=data.image_size,
-            source=data.source,
+            source=data.inputs(),
             process=order.Process(jax.process_index(), jax.process_count()),
         ),
         sharding.by_example(mesh),

@@ -140,6 +140,11 @@ class Rows:
             )
 
 
+def named_sha256(table: FrameTable) -> str:
+    """Hash of the names of a table's rows, in their order, whatever their labels."""
+    return hashlib.sha256(_hashes(table)[0].astype("<u8").tobytes()).hexdigest()
+
+
 def changes(workdir: Path, table: FrameTable, split: str) -> str | None:
     """What has become of the rows of a split since a run was trained, in words.
 

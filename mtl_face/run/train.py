@@ -21,8 +21,9 @@ from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.run import Say, datasets, models, named_data, processes, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
+from mtl_face.run.inputs.pixels import Pixels, find_pixels
 from mtl_face.run.postprocess import PostProcessing
-from mtl_face.run.predict import Pixels, find_pixels, predict_table
+from mtl_face.run.predict import predict_table
 from mtl_face.run.rows import Rows
 from mtl_face.tables import TRAINING, FrameTable, label_counts
 from mtl_face.tasks import AU_NAMES, TASKS
@@ -241,7 +242,7 @@ def _training_data(
                 image_size=config.data.image_size,
                 rows=rows,
                 start_step=taken,
-                source=data.source,
+                source=data.inputs(training=True),
                 process=order.Process(jax.process_index(), jax.process_count()),
             ),
             sharding.by_example(experiment.mesh),

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from mtl_face.config import Config
-from mtl_face.model.network import MtlFace, for_platform
-from mtl_face.objective import augment, losses, mixup, resample, uncertainty
+from mtl_face.inputs import BASELINE, IMAGE, POINTS
+from mtl_face.model.network import MtlFace, for_platform, network_inputs
+from mtl_face.objective import augment, augment_points, losses, mixup, resample, uncertainty
 from mtl_face.tasks import TASKS
 from mtl_face.training import optimizer as optimizers
 from mtl_face.training import sharding
@@ -109,23 +110,29 @@ class Experiment:
         return {task: float(value) for task, value in jax.device_get(found).items()}
 
     def augment(
-        self, key: jax.Array, image_BHWC: jax.Array, targets: dict, weights: dict
-    ) -> tuple[jax.Array, dict, dict]:
-        """Random geometry and MixUp, from the stored crop (uint8) to the network's input."""
+        self, key: jax.Array, inputs: dict, targets: dict, weights: dict
+    ) -> tuple[dict, dict, dict]:
+        """Random geometry and MixUp, from what is stored to what the network takes."""
         settings = self.config.augmentation
         size = self.config.model.input_size
         geometry_key, mixup_key = jax.random.split(key)
-        transform_B23 = augment.draw_transforms(
-            geometry_key,
-            image_BHWC.shape[0],
-            settings,
-            stored_size=self.config.data.image_size,
-            input_size=size,
-        )
-        image_BHWC = resample.resample(
-            image_BHWC, transform_B23, input_size=size, method=self._resampling
-        )
-        return mixup.mixup(mixup_key, image_BHWC, targets, weights, alpha=settings.mixup_alpha)
+        augmented: dict[str, jax.Array] = {}
+        if IMAGE in inputs:
+            transform_B23 = augment.draw_transforms(
+                geometry_key,
+                inputs[IMAGE].shape[0],
+                settings,
+                stored_size=self.config.data.image_size,
+                input_size=size,
+            )
+            augmented[IMAGE] = resample.resample(
+                inputs[IMAGE], transform_B23, input_size=size, method=self._resampling
+            )
+        if POINTS in inputs:
+            augmented[POINTS], augmented[BASELINE] = augment_points.augment(
+                geometry_key, inputs[POINTS], inputs[BASELINE], settings, face=self._face
+            )
+        return mixup.mixup(mixup_key, augmented, targets, weights, alpha=settings.mixup_alpha)
 
     def objective(
         self, outputs: dict, targets: dict, weights: dict, learned: dict
@@ -149,6 +156,13 @@ class Experiment:
         return result.total, numbers
 
     @functools.cached_property
+    def _face(self) -> augment_points.Face:
+        """The mesh, as random changes of points need to know it."""
+        from mtl_face.faces import geometry
+
+        return augment_points.Face.of(geometry.mean_face(), geometry.mirror())
+
+    @functools.cached_property
     def _initial_state(self) -> states.Initial:
         """One object, which JAX traces once for the shapes and the state."""
 
@@ -157,7 +171,7 @@ class Experiment:
                 self.network,
                 self.optimizer,
                 seed,
-                input_size=self.config.model.input_size,
+                inputs=network_inputs(self.config.model),
                 uncertainty=uncertainty.init_uncertainty(
                     self.config.uncertainty.kind, fixed_temperatures(self.config)
                 ),

@@ -19,6 +19,8 @@ from mtl_face.config import OptimizerConfig
 from mtl_face.model.geometry import NOTHING_FROZEN, stage_of
 from mtl_face.training.sharding import path_keys
 
+_NOT_DECAYED = {"tokens", "position", "known"}
+
 Schedule = Callable[[Any], Any]
 """Step -> learning rate."""
 
@@ -90,11 +92,11 @@ def group_labels(params: Any, *, frozen_stages: int = NOTHING_FROZEN) -> Any:
 def decayed(params: Any) -> Any:
     """Pytree of bool, like `params`: true where weight decay applies.
 
-    It does not apply to biases and norm scales (one axis), to scalars (uncertainties) and to the
-    task tokens.
+    It does not apply to biases and norm scales (one axis), to scalars (uncertainties), to the task
+    tokens and to what is added to tokens of points.
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.ndim > 1 and "tokens" not in path_keys(path), params
+        lambda path, leaf: leaf.ndim > 1 and _NOT_DECAYED.isdisjoint(path_keys(path)), params
     )
 
 

@@ -30,7 +30,7 @@ from mtl_face.training import sharding
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.guard import gradient_norms
 from mtl_face.training.state import TrainState
-from mtl_face.training.step import Augment, Objective, apply_training, step_keys
+from mtl_face.training.step import Augment, Objective, apply_training, inputs_of, step_keys
 
 FOLDER = "replay"
 STATES = "states"
@@ -44,7 +44,8 @@ class Dump:
 
     Attributes:
         step: number of the bad step, from 1.
-        batch: nested dict of arrays: `image` uint8 [B, S, S, 3], `targets` and `weights` by task.
+        batch: nested dict of arrays: what the network takes (`mtl_face.inputs`), `targets` and
+            `weights` by task.
         images: file of each example, [B].
         note: the content of the .json file.
     """
@@ -114,7 +115,8 @@ def read(path: Path) -> Dump:
             raise ValueError(f"{path.with_suffix('.json').name} lacks {min(absent)}")
         arrays.pop("rows", None)
         batch = traverse_util.unflatten_dict(arrays, sep="/")
-        if {"image", "targets", "weights"} - batch.keys() or len(images) != len(batch["image"]):
+        sizes = {len(array) for array in inputs_of(batch).values()}
+        if {"targets", "weights"} - batch.keys() or sizes != {len(images)}:
             raise ValueError("it holds no batch")
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise WorkdirError(
@@ -178,7 +180,7 @@ def diagnose(
     bits. `network` is without rematerialisation, inside of which nothing can be seen; the state is
     the one before the step; all else is as for the train step.
     """
-    size = len(batch["image"])
+    size = len(next(iter(inputs_of(batch).values())))
     labels: list[tuple[str, int]] = []
 
     def look(text: str, tree: Any) -> list[tuple[tuple[str, int], dict[str, jax.Array]]]:
@@ -201,14 +203,14 @@ def diagnose(
     @jax.jit
     def compute(state: TrainState, batch: dict[str, Any]) -> Any:
         augment_key, dropout_key = step_keys(state)
-        image_BHWC, targets, weights = augment(
-            augment_key, batch["image"], batch["targets"], batch["weights"]
+        inputs, targets, weights = augment(
+            augment_key, inputs_of(batch), batch["targets"], batch["weights"]
         )
         found = [
             *look("params/{} before the step", state.params),
             *look("batch_stats/{} before the step", state.batch_stats),
             *look("optimizer's {} before the step", state.opt_state),
-            *look("input image, augmented", image_BHWC),
+            *look("input {}, augmented", inputs),
             *look("target of {}", targets),
         ]
 
@@ -223,7 +225,7 @@ def diagnose(
 
             with nn.intercept_methods(watch):
                 outputs, new_stats = apply_training(
-                    network, params["network"], state.batch_stats, image_BHWC, dropout_key
+                    network, params["network"], state.batch_stats, inputs, dropout_key
                 )
             inside += look("new batch_stats/{}", new_stats)
             loss, numbers = objective(outputs, targets, weights, params["uncertainty"])

@@ -41,22 +41,21 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     seed: jax.Array,
     *,
-    input_size: int,
+    inputs: Mapping[str, jax.Array],
     uncertainty: Mapping[str, jax.Array],
 ) -> TrainState:
     """A state at step 0; a pure function, to be jitted or shape-evaluated by the caller.
 
-    `seed` is that of the weights and of all later draws; `input_size` is the side of the input in
-    pixels; `uncertainty` holds the initial log variances by task.
+    `seed` is that of the weights and of all later draws; `inputs` are what the network takes of
+    an example, float32 [1, ...] by name; `uncertainty` holds the initial log variances by task.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    image_BHWC = jnp.zeros((1, input_size, input_size, 3), jnp.float32)
-    variables = network.init(init_key, image_BHWC, train=False)
+    variables = network.init(init_key, dict(inputs), train=False)
     params = {"network": variables["params"], "uncertainty": dict(uncertainty)}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables["batch_stats"],
+        batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(params),
         key=run_key,
     )

@@ -16,12 +16,13 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from mtl_face.inputs import is_input
 from mtl_face.model.convolution import compiler_options
 from mtl_face.training import accumulation, guard, sharding, wide_gradients
 from mtl_face.training.state import TrainState
 
-Augment = Callable[[jax.Array, jax.Array, dict, dict], tuple[jax.Array, dict, dict]]
-"""(key, image uint8 [B, H, W, 3], targets, weights) -> the same with a float32 input image."""
+Augment = Callable[[jax.Array, dict, dict, dict], tuple[dict, dict, dict]]
+"""(key, inputs, targets, weights) -> what the network takes of it, float32, targets, weights."""
 
 Objective = Callable[[dict, dict, dict, dict], tuple[jax.Array, dict[str, jax.Array]]]
 """(outputs, targets, weights, uncertainty parameters) -> loss [], numbers to log."""
@@ -33,22 +34,27 @@ def step_keys(state: TrainState) -> tuple[jax.Array, jax.Array]:
     return augment_key, dropout_key
 
 
+def inputs_of(batch: dict[str, Any]) -> dict[str, jax.Array]:
+    """The arrays of a batch that go into the network."""
+    return {name: array for name, array in batch.items() if is_input(name)}
+
+
 def apply_training(
     network: nn.Module,
     params: Any,
     batch_stats: Any,
-    image_BHWC: jax.Array,
+    inputs: dict[str, jax.Array],
     dropout_key: jax.Array,
 ) -> tuple[Any, Any]:
     """The network's outputs in training, and the new running statistics."""
     outputs, updated = network.apply(
         {"params": params, "batch_stats": batch_stats},
-        image_BHWC,
+        inputs,
         train=True,
         mutable=["batch_stats"],
         rngs={"dropout": dropout_key},
     )
-    return outputs, updated["batch_stats"]
+    return outputs, updated.get("batch_stats", {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +90,9 @@ def make_train_step(
 
     Returns:
         Jitted `(state, batch) -> (state, numbers)`; with `loss_limit`, `(state, batch, held)`.
-        The given state is donated. `batch` holds `image` uint8 [B, H, W, 3], `targets` and
-        `weights` by task. `numbers` are float32 scalars: `loss`, `gradient_norm`,
-        `gradient_norm/BLOCK` and the objective's.
+        The given state is donated. `batch` holds what the network takes, as `image` uint8
+        [B, S, S, 3] (see `mtl_face.inputs`), and `targets` and `weights` by task. `numbers` are
+        float32 scalars: `loss`, `gradient_norm`, `gradient_norm/BLOCK` and the objective's.
     """
     platform = mesh.devices.flat[0].platform
     gpus = mesh if platform == "gpu" else None
@@ -101,7 +107,7 @@ def make_train_step(
         )
         with sums:
             outputs, new_stats = apply_training(
-                network, params["network"], batch_stats, batch["image"], dropout_key
+                network, params["network"], batch_stats, inputs_of(batch), dropout_key
             )
         loss, numbers = objective(
             outputs, batch["targets"], batch["weights"], params["uncertainty"]
@@ -110,10 +116,10 @@ def make_train_step(
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
         augment_key, dropout_key = step_keys(state)
-        image_BHWC, targets, weights = augment(
-            augment_key, batch["image"], batch["targets"], batch["weights"]
+        inputs, targets, weights = augment(
+            augment_key, inputs_of(batch), batch["targets"], batch["weights"]
         )
-        augmented = {"image": image_BHWC, "targets": targets, "weights": weights}
+        augmented = {**inputs, "targets": targets, "weights": weights}
         if options.microbatches == 1:
             gradient = jax.value_and_grad(loss_of, has_aux=True)
             outcome = gradient(state.params, state.batch_stats, augmented, dropout_key)

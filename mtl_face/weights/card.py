@@ -7,7 +7,7 @@ settings, the versions, and where the weights come from. No heavy library is imp
 Older schemas are read. Schema 1 had neither `crop`, `provenance` nor `tensors`. Before schema 3 a
 card did not say which probability was scored: its formula is eq. 1, sigmoid(logit / temperature),
 whatever the network (`mtl_face.probabilities`), while the scores beside it were of `fitted`. Since
-schema 4 a card has its own hash.
+schema 4 a card has its own hash. Before schema 5 a network took images alone.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, VA_LOG_VARIANCE
 from mtl_face.weights import card_check
 from mtl_face.weights import provenance as provenance_lib
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the card; a reader refuses a newer one."""
 
 FILE = "model.json"
@@ -61,7 +61,8 @@ def make(
 
     `crop` says how the crops were cut and aligned, `metrics` are of this checkpoint, `step` is the
     number of training steps; `provenance` (see that module) and `training` (see
-    `mtl_face.tables.TRAINING`) are None if unknown.
+    `mtl_face.tables.TRAINING`) are None if unknown. Of a network that takes points, `points` is to
+    say how they were made of the crops; it is None here.
     """
     model = config.model
     outputs = {task: list(names) for task, names in OUTPUT_NAMES.items()}
@@ -97,6 +98,7 @@ def make(
             config.uncertainty.kind, temperatures, config.evaluation.probability
         ),
         "input": {
+            "arrays": list(model.inputs),
             "stored_size": config.data.image_size,
             "size": model.input_size,
             "resize": "bilinear, pixel centres at half pixels, no antialiasing",
@@ -108,6 +110,7 @@ def make(
             "normalisation": "(value - mean) / std; the network of mtl_face does it itself",
         },
         "crop": dict(crop),
+        "points": None,
         "step": step,
         "metrics": metrics,
         "config": to_dict(config),
@@ -175,6 +178,8 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
         provenance_lib.check(value["provenance"], path)
     if schema == SCHEMA:
         return value
+    if schema < 5:
+        value |= {"points": None}
     if schema == 1:
         value |= {"crop": None, "tensors": None}
         value["provenance"] = provenance_lib.from_config(value["config"])

@@ -12,6 +12,7 @@ from typing import Any
 from mtl_face import probabilities
 from mtl_face.config import fields, validate
 from mtl_face.config.dotted import affects, flat
+from mtl_face.config.schema import PointsConfig
 from mtl_face.errors import ConfigError
 from mtl_face.tasks import OUTPUT_NAMES, TASKS
 
@@ -27,9 +28,19 @@ SETTINGS = (
 With a new one comes a new schema, and a line in `_MEANT` for the older ones.
 """
 
-_WITHOUT_CHOICE = {"model.va_variance": "shared", "evaluation.probability": probabilities.PAPER}
+_IMAGES_ALONE = {"model.inputs": ["image"], "model.points.unit": PointsConfig().unit}
+_WITHOUT_CHOICE = {
+    "model.va_variance": "shared",
+    "evaluation.probability": probabilities.PAPER,
+    **_IMAGES_ALONE,
+}
 
-_MEANT: Mapping[int, Mapping[str, Any]] = {1: _WITHOUT_CHOICE, 2: _WITHOUT_CHOICE}
+_MEANT: Mapping[int, Mapping[str, Any]] = {
+    1: _WITHOUT_CHOICE,
+    2: _WITHOUT_CHOICE,
+    3: _IMAGES_ALONE,
+    4: _IMAGES_ALONE,
+}
 """By schema: settings that did not exist yet, and the value that says what was done without."""
 
 _STATED_TWICE = (
@@ -68,6 +79,7 @@ _REQUIRED: tuple[tuple[int, str, type | tuple[type, ...] | str], ...] = (
     (3, "probability.divisors.au", _POSITIVE),
     (3, "probability.divisors.expr", _POSITIVE),
     (4, "card_sha256", str),
+    (5, "points", (dict, type(None))),
 )
 """What a card holds: the schema since which it does, name and type."""
 
@@ -152,8 +164,10 @@ def _settings_faults(card: dict[str, Any], schema: int) -> list[str]:
     """What is wrong with the settings of a card; puts in those that its schema did not have."""
     config = card["config"]
     for name, meant in _MEANT.get(schema, {}).items():
-        section, _, leaf = name.rpartition(".")
-        inside = config.setdefault(section, {})
+        *sections, leaf = name.split(".")
+        inside: Any = config
+        for section in sections:
+            inside = inside.setdefault(section, {}) if isinstance(inside, dict) else None
         if isinstance(inside, dict):
             inside.setdefault(leaf, meant)
     lines = [f"it has no config.{name}" for name in SETTINGS if _entry(config, name) is _ABSENT]

@@ -77,6 +77,7 @@ def test_what_a_run_may_change():
         *places,
         "data.source",
         "data.shards",
+        "data.features",
         "mesh.data",
         "mesh.fsdp",
         "mesh.rules",
@@ -129,6 +130,7 @@ def test_what_hosts_may_differ_in():
         "data.image_folder",
         "data.source",
         "data.shards",
+        "data.features",
         "data.rendered_faces.workers",
         "model.backbone.init_from",
         "model.backbone.init_channels",
@@ -155,7 +157,7 @@ def test_what_shapes_a_compiled_step():
     }
     for name, field in FIELDS.items():
         section = name.partition(".")[0]
-        expected = name in ("data.image_size", "training.loss_limit") or (
+        expected = name in ("data.image_size", "data.baseline", "training.loss_limit") or (
             section in ("model", "uncertainty", "augmentation", "optimizer", "mesh")
             and name not in outside
         )

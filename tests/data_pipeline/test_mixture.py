@@ -133,7 +133,7 @@ def test_no_label_leaks_from_one_data_set_to_another(tables):
 
     def images():
         for row_B in (order.step_indices(rows, 8, step=step) for step in range(40)):
-            yield row_B, np.zeros((8, 1, 1, 3), np.uint8)
+            yield row_B, {"image": np.zeros((8, 1, 1, 3), np.uint8)}
 
     for step, mixed in enumerate(batch.with_labels(table, images())):
         targets, weights = jax.device_get(batch.expand_labels(mixed["labels"]))

@@ -28,7 +28,8 @@ class Network(nn.Module):
     """Called like the real network: dropout, then a head of each task, and variances."""
 
     @nn.compact
-    def __call__(self, image_BHWC, *, train, sample_dropout=False):
+    def __call__(self, inputs, *, train, sample_dropout=False):
+        image_BHWC = inputs["image"]
         value = nn.Dense(64)(image_BHWC.reshape(len(image_BHWC), -1) / 255)
         value = nn.Dropout(0.3, deterministic=not (train or sample_dropout))(nn.relu(value))
         outputs = {task: nn.Dense(size)(value) for task, size in OUTPUT_SIZES.items()}
@@ -38,13 +39,13 @@ class Network(nn.Module):
 NETWORK = Network()
 
 
-def prepare(image):
-    return image.astype(jnp.float32)
+def prepare(inputs):
+    return {"image": inputs["image"].astype(jnp.float32)}
 
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(0).integers(0, 256, (BATCH, 4, 4, 3)).astype(np.uint8)
+    return {"image": np.random.default_rng(0).integers(0, 256, (BATCH, 4, 4, 3)).astype(np.uint8)}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_on_eight_devices(variables, images, found):
 def test_rows_of_a_whole_table(variables, images, found):
     step = make_dropout_step(NETWORK, prepare=prepare, samples=SAMPLES, seed=0)
     scale = {name: jnp.float32(value) for name, value in TEMPERATURES.items()}
-    batch = {"image": images, "index": np.arange(BATCH, dtype=np.int32)}
+    batch = {**images, "index": np.arange(BATCH, dtype=np.int32)}
     sizes = output_sizes(va_variance=True, sampled=True)
     rows = predict_rows(
         functools.partial(step, divisors=scale),

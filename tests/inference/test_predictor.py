@@ -25,9 +25,9 @@ from mtl_face.inference.predictor import (
 from mtl_face.tasks import OUTPUT_SIZES, VA_LOG_VARIANCE
 
 
-def predict_step(params, batch_stats, image, index):
+def predict_step(params, batch_stats, inputs, index):
     """Outputs that name the image: its number, plus the column."""
-    number = image[:, 0, 0, :1].astype(np.float32) + params
+    number = inputs["image"][:, 0, 0, :1].astype(np.float32) + params
     return {
         "index": index,
         **{task: number + np.arange(size) for task, size in OUTPUT_SIZES.items()},
@@ -104,10 +104,10 @@ def test_next_batch_is_started_before_the_last_one_is_fetched():
             events.append(f"fetch {self.name}")
             return np.asarray(self.value)
 
-    def step(params, batch_stats, image, index):
+    def step(params, batch_stats, inputs, index):
         number = sum("start" in event for event in events)
         events.append(f"start {number}")
-        outputs = predict_step(params, batch_stats, image, index)
+        outputs = predict_step(params, batch_stats, inputs, index)
         return outputs | {"va": OnDevice(outputs["va"], number)}
 
     found = predict_rows(step, 0, None, batches_of(np.arange(6), 2), num_rows=6)

@@ -39,9 +39,10 @@ def test_the_batch_is_what_the_input_hands_over():
         au=np.zeros((8, 12)),
     )
     mesh = sharding.make_mesh(data=4, fsdp=2)
-    images = iter([(np.arange(8), np.zeros((8, 32, 32, 3), np.uint8))])
+    settings = config_lib.validate({"data": {"root": "/data", "image_size": 32}})
+    images = iter([(np.arange(8), {"image": np.zeros((8, 32, 32, 3), np.uint8)})])
     (found,) = batches.to_devices(batches.with_labels(table, images), sharding.by_example(mesh))
-    expected = compile_step.abstract_batch(8, image_size=32, mesh=mesh)
+    expected = compile_step.abstract_batch(8, settings, mesh=mesh)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)

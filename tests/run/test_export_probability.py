@@ -14,7 +14,8 @@ from mtl_face.cli import main
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward
 from mtl_face.run import datasets, models
-from mtl_face.run.predict import find_pixels, predict_table
+from mtl_face.run.inputs.pixels import find_pixels
+from mtl_face.run.predict import predict_table
 from mtl_face.training.experiment import Experiment as TrainExperiment
 from mtl_face.weights import exported
 
@@ -53,7 +54,7 @@ class Runs:
         parts = [
             jax.device_get(
                 self.forward.plain(
-                    variables["params"], variables["batch_stats"], image_NSSC[some], some
+                    variables["params"], variables["batch_stats"], {"image": image_NSSC[some]}, some
                 )
             )
             for some in rows

@@ -16,7 +16,8 @@ from mtl_face.errors import ImageError
 from mtl_face.evaluation import face_files, prediction_files, scoring
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.run import datasets
-from mtl_face.run.predict import find_pixels, predict_table
+from mtl_face.run.inputs.pixels import find_pixels
+from mtl_face.run.predict import predict_table
 from mtl_face.training import experiment as training
 
 

@@ -20,7 +20,8 @@ from data_pipeline import input as data_input
 from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.errors import ConfigError
-from mtl_face.run import datasets, predict
+from mtl_face.run import datasets
+from mtl_face.run.inputs.pixels import find_pixels
 from mtl_face.run.rows import Rows
 
 
@@ -191,12 +192,12 @@ def test_every_data_set_of_a_mixture(experiment, capsys, tmp_path):
 
 def first_batches(config):
     table, rows = datasets.load_training(config.data, seed=0, say=print)
-    data = predict.find_pixels(config, table, print, split="train")
+    data = find_pixels(config, table, print, split="train")
     stream = data_input.train_batches(
         table, batch_size=8, image_size=32, rows=rows, source=data.source
     )
     validation = datasets.load_split(config.data, "validation", print)
-    scored = predict.find_pixels(config, validation, print)
+    scored = find_pixels(config, validation, print)
     evaluated = data_input.eval_batches(
         validation, batch_size=8, image_size=32, source=scored.source
     )
@@ -270,7 +271,7 @@ def test_a_table_beside_shards_of_another_writing(experiment, tmp_path, capsys):
     shards = config_lib.load(experiment.config, [f"data.shards={folder}"])
     table, _ = datasets.load_training(shards.data, seed=0, say=print)
     with pytest.raises(ConfigError, match=r"records, their table has \d+ rows") as caught:
-        predict.find_pixels(shards, table, print, split="train")
+        find_pixels(shards, table, print, split="train")
     assert str(folder) in str(caught.value)
 
 
@@ -348,7 +349,7 @@ def test_images_that_lie_are_reported_and_turned(experiment, capsys, how):
     for source in ("files", "memory"):
         data = dataclasses.replace(config.data, source=source)
         table = datasets.load_split(data, "validation", print)
-        pixels = predict.find_pixels(dataclasses.replace(config, data=data), table, print)
+        pixels = find_pixels(dataclasses.replace(config, data=data), table, print)
         row = table.paths().index(str(path))
         stored = images.read_image(path, size)
         expected = np.rot90(stored, -1) if how == "apply" else stored

@@ -30,7 +30,8 @@ class SmallResNet(nn.Module):
     width: int = 4
 
     @nn.compact
-    def __call__(self, image_BHWC, *, train):
+    def __call__(self, inputs, *, train):
+        image_BHWC = inputs["image"]
         map_BHWC = ResNet(
             BackboneConfig(
                 stage_sizes=self.stage_sizes,
@@ -52,7 +53,9 @@ class SmallResNet(nn.Module):
 @functools.cache
 def first_variables(stage_sizes: tuple[int, ...] = (1,), width: int = 4) -> Any:
     """What every run starts from, on the host: nothing is zero, statistics are not 0 and 1."""
-    image = jax.ShapeDtypeStruct((1, tiny_network.SIZE, tiny_network.SIZE, 3), jnp.float32)
+    image = {
+        "image": jax.ShapeDtypeStruct((1, tiny_network.SIZE, tiny_network.SIZE, 3), jnp.float32)
+    }
     network: Any = SmallResNet(stage_sizes, width=width)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
     random = np.random.default_rng(7)

@@ -30,7 +30,8 @@ class Network(nn.Module):
     groups: int = 1
 
     @nn.compact
-    def __call__(self, image_BHWC, *, train):
+    def __call__(self, inputs, *, train):
+        image_BHWC = inputs["image"]
         normalise = make_batch_norm(
             self.batch_norm,
             train=train,
@@ -135,7 +136,7 @@ def test_means_of_the_microbatches_would_differ():
 
     @jax.jit
     def loss(part):
-        outputs = network.apply(variables, part["image"].astype(np.float32), train=True)
+        outputs = network.apply(variables, tiny_network.as_float(part), train=True)
         zeros = {task: jnp.zeros(()) for task in TASKS}
         return objective(outputs, part["targets"], part["weights"], zeros)[0]
 

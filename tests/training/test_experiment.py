@@ -18,6 +18,7 @@ from mtl_face.objective import uncertainty
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 from mtl_face.training import sharding
 from mtl_face.training.experiment import Experiment
+from mtl_face.training.step import inputs_of
 
 SIZE, BATCH = 32, 16
 
@@ -210,7 +211,7 @@ def test_cosine_schedules():
 def test_preparation_is_the_resize_alone():
     config = make_config(model={"input_size": 64, "embed_dim": 16, "num_heads": 4})
     image = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
-    prepared = jax.jit(Forward(config).prepare)(image)
+    prepared = jax.jit(Forward(config).prepare)({"image": image})["image"]
     assert prepared.shape == (2, 64, 64, 3)
     assert prepared.dtype == jnp.float32
     # Doubling by bilinear sampling keeps the mean, away from the edge's share.
@@ -230,10 +231,12 @@ def test_augmentation_without_anything_is_the_preparation():
         }
     )
     batch = make_batch(0)
-    image, targets, weights = jax.jit(Experiment(config).augment)(
-        jax.random.key(0), batch["image"], batch["targets"], batch["weights"]
+    inputs = inputs_of(batch)
+    found, targets, weights = jax.jit(Experiment(config).augment)(
+        jax.random.key(0), inputs, batch["targets"], batch["weights"]
     )
-    np.testing.assert_allclose(image, Forward(config).prepare(batch["image"]), atol=1e-3)
+    image = found["image"]
+    np.testing.assert_allclose(image, Forward(config).prepare(inputs)["image"], atol=1e-3)
     np.testing.assert_allclose(image, batch["image"], atol=1e-3)
     for task in TASKS:
         np.testing.assert_array_equal(targets[task], batch["targets"][task])

@@ -97,7 +97,7 @@ def test_the_comparison_sees_a_loss_averaged_by_device():
 
     @jax.jit
     def loss(part):
-        outputs = network.apply(variables, part["image"].astype(np.float32), train=False)
+        outputs = network.apply(variables, tiny_network.as_float(part), train=False)
         return tiny_network.objective(outputs, part["targets"], part["weights"], {})[0]
 
     by_device = [loss(jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], batch)) for i in range(8)]
@@ -175,12 +175,12 @@ def test_one_step_of_gradient_descent_by_hand():
 
     def loss(params):
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(old.key, 0))
-        image, targets, weights = tiny_network.augment_and_mix(
-            augment_key, batch["image"], batch["targets"], batch["weights"]
+        inputs, targets, weights = tiny_network.augment_and_mix(
+            augment_key, step.inputs_of(batch), batch["targets"], batch["weights"]
         )
         outputs, updated = network.apply(
             {"params": params, "batch_stats": old.batch_stats},
-            image,
+            inputs,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": dropout_key},
@@ -263,12 +263,12 @@ def test_predict_step():
         current = make()
         predict = make_predict_step(
             network,
-            prepare=lambda image: image.astype(jnp.float32),
+            prepare=tiny_network.as_float,
             out_shardings=sharding.replicated(mesh),
         )
-        image = place(tiny_network.batch()["image"], mesh)
+        inputs = place({"image": tiny_network.batch()["image"]}, mesh)
         index = place(np.arange(tiny_network.BATCH, dtype=np.int32), mesh)
-        result = predict(current.params["network"], current.batch_stats, image, index)
+        result = predict(current.params["network"], current.batch_stats, inputs, index)
         assert all(value.is_fully_replicated for value in result.values())
         outputs[data, fsdp] = jax.device_get(result)
     assert outputs[1, 1]["index"].tolist() == list(range(16))

@@ -18,12 +18,13 @@ TEMPERATURES = {"va": 1.0, "au": 1.0, "expr": 5.0}
 
 
 class TinyNetwork(nn.Module):
-    """Called like the real network. The kernel of `hidden` is large enough to be split."""
+    """Called like the real network of images. The kernel of `hidden` is large enough to split."""
 
     dropout: float = 0.1
 
     @nn.compact
-    def __call__(self, image_BHWC, *, train):
+    def __call__(self, inputs, *, train):
+        image_BHWC = inputs["image"]
         value = nn.Conv(16, (3, 3), strides=(2, 2), name="backbone")((image_BHWC - 128) / 64)
         value = nn.BatchNorm(use_running_average=not train, name="norm")(value)
         value = nn.Dense(128, name="hidden")(nn.relu(value).reshape(len(value), -1))
@@ -33,8 +34,9 @@ class TinyNetwork(nn.Module):
 
 def initial(network, optimizer, uncertainty=()):
     """A state at step 0 as a function of its seed."""
+    inputs = {"image": jnp.zeros((1, SIZE, SIZE, 3))}
     return functools.partial(
-        state.initial_state, network, optimizer, input_size=SIZE, uncertainty=dict(uncertainty)
+        state.initial_state, network, optimizer, inputs=inputs, uncertainty=dict(uncertainty)
     )
 
 
@@ -70,14 +72,20 @@ def batch(seed=0, size=BATCH, *, labels=None):
     }
 
 
-def plain(key, image_BHWC, targets, weights):
+def plain(key, inputs, targets, weights):
     """No augmentation."""
     del key
-    return image_BHWC.astype(jnp.float32), targets, weights
+    return as_float(inputs), targets, weights
 
 
-def augment_and_mix(key, image_BHWC, targets, weights):
+def as_float(inputs):
+    """Images as the network takes them."""
+    return {"image": inputs["image"].astype(np.float32)}
+
+
+def augment_and_mix(key, inputs, targets, weights):
     """All of the augmentation."""
+    image_BHWC = inputs["image"]
     geometry_key, mixup_key = jax.random.split(key)
     transform_B23 = augment.draw_transforms(
         geometry_key,
@@ -87,7 +95,7 @@ def augment_and_mix(key, image_BHWC, targets, weights):
         input_size=SIZE,
     )
     image_BHWC = resample.resample(image_BHWC, transform_B23, input_size=SIZE, method="gather")
-    return mixup.mixup(mixup_key, image_BHWC, targets, weights, alpha=0.4)
+    return mixup.mixup(mixup_key, {"image": image_BHWC}, targets, weights, alpha=0.4)
 
 
 def objective(outputs, targets, weights, learned):

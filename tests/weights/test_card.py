@@ -63,17 +63,22 @@ def test_older_schema_is_brought_up_to_date():
     assert card["read_from_schema"] == 1
     assert card["tensors"] is None
     assert card["crop"] is None
+    assert card["points"] is None
     assert card["provenance"]["training_data"] == ["s-Aff-Wild2"]
     assert card["provenance"]["aff_wild2_pretrained"] is False
     for name, value in old.items():
         assert name in ("schema", "config") or card[name] == value
-    # There was no choice of variances then.
-    assert "va_variance" not in old["config"]["model"]
-    old["config"]["model"]["va_variance"] = "shared"
+    # There was no choice of variances then, and no other input than images.
+    assert not {"va_variance", "inputs", "points"} & old["config"]["model"].keys()
+    old["config"]["model"] |= {
+        "va_variance": "shared",
+        "inputs": ["image"],
+        "points": {"unit": 0.03},
+    }
     assert card["config"] == old["config"] | {"evaluation": {"probability": "paper"}}
 
 
-@pytest.mark.parametrize("schema", [1, 2, 3, 4])
+@pytest.mark.parametrize("schema", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("name", card_check.SETTINGS)
 def test_no_setting_of_the_network_is_guessed(monkeypatch, schema, name):
     """What a schema always had is not filled in; what it could not have means what was done."""
@@ -83,12 +88,17 @@ def test_no_setting_of_the_network_is_guessed(monkeypatch, schema, name):
     for part in section.split("."):
         inside = inside.setdefault(part, {})
     inside.pop(leaf, None)
-    meant = {"va_variance": "shared", "probability": "paper"}
-    if leaf in meant and schema < 3:
-        found = cards.parse(json.dumps(card), PATH)
+    since, meant = {
+        "model.va_variance": (3, "shared"),
+        "evaluation.probability": (3, "paper"),
+        "model.inputs": (5, ["image"]),
+        "model.points.unit": (5, 0.03),
+    }.get(name, (1, None))
+    if schema < since:
+        found = cards.parse(json.dumps(cards.sealed(card)), PATH)
         for part in section.split("."):
             found = found[part]
-        assert found[leaf] == meant[leaf]
+        assert found[leaf] == meant
     else:
         problem = problem_of(json.dumps(cards.sealed(card)))
         assert problem == f"its card does not fit: it has no config.{name}"
@@ -97,7 +107,7 @@ def test_no_setting_of_the_network_is_guessed(monkeypatch, schema, name):
 def test_the_settings_of_this_schema():
     """A setting more, of the network, needs a new schema and what its absence meant until then."""
     assert (cards.SCHEMA, sorted(card_check.SETTINGS)) == (
-        4,
+        5,
         [
             "data.image_size",
             "evaluation.probability",
@@ -115,9 +125,11 @@ def test_the_settings_of_this_schema():
             "model.input_mean",
             "model.input_size",
             "model.input_std",
+            "model.inputs",
             "model.mlp_ratio",
             "model.norm",
             "model.num_heads",
+            "model.points.unit",
             "model.position",
             "model.va_variance",
             "uncertainty.kind",
@@ -136,7 +148,7 @@ def test_the_settings_of_this_schema():
 )
 def test_what_is_said_twice_is_compared(entry, value, words):
     stated = make_card()["input"] | {entry: value}
-    for schema in (2, 3, 4):
+    for schema in (2, 3, 4, 5):
         assert words in problem_of(card_text(schema=schema, input=stated))
 
 
@@ -193,7 +205,7 @@ def test_a_statement_that_lacks_something_is_named(wrong):
 def test_newer_schema_is_refused_with_what_to_do():
     with pytest.raises(ExportError) as raised:
         cards.parse(card_text(schema=cards.SCHEMA + 1), PATH)
-    assert raised.value.problem == "has a card of schema 5, this version reads up to 4"
+    assert raised.value.problem == "has a card of schema 6, this version reads up to 5"
     assert "install mtl_face 0.1.0 or newer" in raised.value.remedy
     assert "docs/export.md" in raised.value.remedy
     # whatever else a newer card holds, the schema is what is spoken of
