@@ -1,0 +1,42 @@
+"""The points of the face in place of its pixels: what is learned of rendered faces holds of people.
+
+Run:     python run.py train --config=configs/geometry.py --workdir=DIR
+"""
+
+from ml_collections import config_dict
+
+from mtl_face import config
+
+from . import rendered_faces
+
+
+def get_config() -> config_dict.ConfigDict:
+    """A small network on the face points of the embedded data set."""
+    settings = rendered_faces.get_config()
+    settings.name = "geometry"
+    settings.data.source = "files"
+    settings.data.baseline = ("person", "neutral")
+
+    model = settings.model
+    model.inputs = ("points",)
+    model.backbone = config.default().model.backbone  # there is none
+    model.embed_dim = 64
+    model.head_width = 64
+    model.dropout = 0.1
+
+    augmentation = settings.augmentation
+    augmentation.points_identity = 0.03
+    augmentation.points_change = 0.004
+    augmentation.points_noise = 0.004
+    augmentation.points_gain = 0.3
+    augmentation.baseline_dropout = 0.5
+
+    optimizer = settings.optimizer
+    optimizer.batch_size = 64
+    optimizer.epochs = 40
+    optimizer.learning_rate = 1e-3
+    optimizer.warmup_epochs = 2.0
+    optimizer.weight_decay = 5e-2
+
+    settings.training.evaluate_every_epochs = 5.0
+    return settings

@@ -1,0 +1,1 @@
+"""What a network takes of the rows of a data set: pixels, and features that are kept."""
