@@ -73,22 +73,27 @@ class Tracker:
     def state(self) -> list[dict[str, Any]]:
         """What following needs of each track, as JSON values."""
         return [
-            {
-                "frame": track.frames[-1],
-                "landmarks": track.faces[-1].landmarks.tolist(),
-                "score": float(track.faces[-1].score),
-                "mesh": None if (mesh := track.faces[-1].mesh) is None else mesh.tolist(),
-            }
-            for track in self.tracks
+            {"frame": track.frames[-1], "face": as_json(track.faces[-1])} for track in self.tracks
         ]
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Goes on from what `state` gave."""
-        self.tracks = []
-        for number, last in enumerate(state):
-            mesh = None if last["mesh"] is None else np.asarray(last["mesh"], np.float32)
-            face = Face(np.asarray(last["landmarks"], np.float64), last["score"], mesh)
-            self.tracks.append(Track(number, [last["frame"]], [face]))
+        self.tracks = [
+            Track(number, [last["frame"]], [from_json(last["face"])])
+            for number, last in enumerate(state)
+        ]
+
+
+def as_json(face: Face) -> dict[str, Any]:
+    """A face as JSON values."""
+    mesh = None if face.mesh is None else face.mesh.tolist()
+    return {"landmarks": face.landmarks.tolist(), "score": float(face.score), "mesh": mesh}
+
+
+def from_json(values: Mapping[str, Any]) -> Face:
+    """Inverse of `as_json`."""
+    mesh = None if values["mesh"] is None else np.asarray(values["mesh"], np.float32)
+    return Face(np.asarray(values["landmarks"], np.float64), values["score"], mesh)
 
 
 def people(tracks: Sequence[Track]) -> list[dict[int, int]]:

@@ -26,8 +26,8 @@ from mtl_face.face_table import (
     FaceTable,
 )
 from mtl_face.faces import align, geometry
-from mtl_face.faces.detect import Face, FaceFinder
-from mtl_face.faces.track import Tracker
+from mtl_face.faces.detect import REACH, Face, FaceFinder
+from mtl_face.faces.track import PATIENCE, Tracker, as_json, from_json
 from mtl_face.faces.video import VideoFrame
 from mtl_face.inference.baseline import Baselines, neutrality
 from mtl_face.inference.predictor import IMAGE, Predictor
@@ -35,6 +35,13 @@ from mtl_face.tables import PredictionTable
 
 POINTS, BASELINE = "points", "baseline"
 """Inputs of a network that takes the normalised points of the mesh."""
+
+SEARCH_EVERY = 8
+"""Frames from one search for faces to the next, while all that were seen can be followed.
+
+A search takes six times as long as following a face. Who comes into the picture is found by the
+next search. After a face was lost, each frame is searched until it is back, or `PATIENCE` ends.
+"""
 
 SMALLEST_HEIGHT_PX = 40.0
 """Height of a face's box below which it is marked as small.
@@ -123,6 +130,25 @@ def _blended(
     return dataclasses.replace(first, **changes)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Last:
+    """The newest frame.
+
+    Attributes:
+        frame: its number.
+        faces: those in it.
+        followed: frames since the last search.
+        search_until: frame up to which each is searched, since a face was lost.
+        expected: how many faces there were then.
+    """
+
+    frame: int = 0
+    faces: Sequence[Face] = ()
+    followed: int = 0
+    search_until: int = 0
+    expected: int = 0
+
+
 class FaceStream:
     """Answers the frames of one video or camera, in their order; one thread at a time.
 
@@ -153,6 +179,7 @@ class FaceStream:
         self._relative = relative and POINTS in predictor.inputs
         self._tracker = Tracker()
         self._baselines = Baselines()
+        self._last = _Last()
 
     def update(self, frames: Sequence[VideoFrame]) -> list[FaceTable]:
         """A table a frame: a row a face, or one row without a face.
@@ -169,7 +196,7 @@ class FaceStream:
         """
         sights = []
         for frame in frames:
-            faces = self._finder(frame.picture)
+            faces = self._faces(frame)
             tracks = self._tracker.update(frame.number, faces)
             self._tracker.forget()
             persons = [track.number + 1 for track in tracks]
@@ -193,17 +220,57 @@ class FaceStream:
             self._baselines.add(person_F[rows], points_FV3[rows], neutral_F[rows])
         return seen.relative(self._predictor, baseline_FV3, share_F, RUNNING_MEAN)
 
-    def tracks(self) -> list[dict[str, Any]]:
+    def _faces(self, frame: VideoFrame) -> list[Face]:
+        """The faces of the next frame: searched for now and then, followed in between."""
+        last = self._last
+        before = last.faces if frame.number == last.frame + 1 else []
+        if not isinstance(self._finder, FaceFinder):
+            faces = self._finder(frame.picture)
+        elif before and last.followed < SEARCH_EVERY - 1 and frame.number > last.search_until:
+            followed = self._finder.follow(frame.picture, before)
+            faces = [face for face in followed if face is not None]
+            if len(faces) == len(before):
+                self._last = dataclasses.replace(
+                    last, frame=frame.number, faces=faces, followed=last.followed + 1
+                )
+                return faces
+            faces = self._search(self._finder, frame, before)
+        else:
+            faces = self._search(self._finder, frame, before)
+        expected = max(len(before), last.expected)
+        lost = len(faces) < expected
+        until = frame.number + PATIENCE if len(faces) < len(before) else last.search_until
+        if lost and frame.number < until:
+            self._last = _Last(frame.number, faces, 0, until, expected)
+        else:
+            self._last = _Last(frame.number, faces)
+        return faces
+
+    @staticmethod
+    def _search(finder: FaceFinder, frame: VideoFrame, before: Sequence[Face]) -> list[Face]:
+        """The faces of a frame; those that the search misses, as one that turns, are followed."""
+        faces = finder(frame.picture)
+        missed = [one for one in before if all(one.distance(face) > REACH for face in faces)]
+        return faces + [face for face in finder.follow(frame.picture, missed) if face is not None]
+
+    def tracks(self) -> dict[str, Any]:
         """What `find` of the next frames depends on, as JSON values."""
-        return self._tracker.state()
+        return {
+            "tracks": self._tracker.state(),
+            **vars(self._last),
+            "faces": [as_json(face) for face in self._last.faces],
+        }
 
     def learned(self) -> dict[str, Any]:
         """What `answer` of the next frames depends on, as JSON values."""
         return self._baselines.state()
 
-    def restore(self, tracks: Sequence[Mapping[str, Any]], learned: Mapping[str, Any]) -> None:
+    def restore(self, tracks: Mapping[str, Any], learned: Mapping[str, Any]) -> None:
         """Goes on from what `tracks` and `learned` gave."""
-        self._tracker.restore(tracks)
+        last = dict(tracks)
+        self._tracker.restore(last.pop("tracks"))
+        last["faces"] = [from_json(face) for face in last["faces"]]
+        self._last = _Last(**last)
         self._baselines.restore(learned)
 
 

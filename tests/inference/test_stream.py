@@ -145,3 +145,79 @@ def test_as_many_answers_as_faces():
     predictions = Brightness().predict_arrays({"image": np.zeros((1, 112, 112, 3), np.uint8)})
     with pytest.raises(ValueError, match="1 predictions for 0 faces"):
         stream.with_answers(table, predictions)
+
+
+class Counting(FaceFinder):
+    """Counts searches and followed faces."""
+
+    def __init__(self):
+        self.searches = self.followed = 0
+
+    def __call__(self, frame):
+        self.searches += 1
+        return super().__call__(frame)
+
+    def find_one(self, frame):
+        return super().__call__(frame)
+
+    def follow(self, frame, faces):
+        self.followed += len(faces)
+        return super().follow(frame, faces)
+
+
+def test_faces_are_followed_between_searches():
+    pictures = small_videos.two_people(20, absent=tuple(range(1, 7)))
+    finder = Counting()
+    live = FaceStream(Brightness(), source="a", finder=finder)
+    tables = live.update(frames_of(pictures))
+    assert finder.searches == 3  # frames 1, 9, 17
+    assert finder.followed == 7 + 7 * 2 + 3 * 2
+    persons = [table.person.tolist() for table in tables]
+    assert persons == [[1]] * 8 + [[1, 2]] * 12  # who came in frame 7 is found by the next search
+    searched = FaceStream(Brightness(), source="a", finder=finder.find_one)
+    by_search = searched.update(frames_of(pictures))
+    for table, expected in zip(tables[8:], by_search[8:], strict=True):
+        places = table.person.argsort(), expected.box[:, 0].argsort()
+        eyes = np.linalg.norm(expected.landmarks[:, 1] - expected.landmarks[:, 0], axis=1).min()
+        offset = table.landmarks[places[0]] - expected.landmarks[places[1]]
+        assert np.abs(offset).max() < 0.05 * eyes
+
+
+def test_a_lost_face_or_a_gap_leads_to_a_search():
+    pictures = small_videos.two_people(8)
+    pictures[3] = np.full_like(pictures[3], 60)
+    finder = Counting()
+    live = FaceStream(Brightness(), source="a", finder=finder)
+    tables = live.update(frames_of(pictures))
+    assert [len(table) for table in tables] == [2, 2, 2, 1, 2, 2, 2, 2]
+    assert finder.searches == 3  # frames 1, 4 and 5, where both are back
+    assert tables[-1].person.tolist() == [1, 2]
+    live.update(frames_of(pictures[:1], begin=20))
+    assert finder.searches == 4
+
+
+def test_each_frame_is_searched_for_who_was_lost():
+    absent = tuple(range(4, 24))
+    finder = Counting()
+    live = FaceStream(Brightness(), source="a", finder=finder)
+    live.update(frames_of(small_videos.two_people(30, absent=absent)[:6]))
+    assert finder.searches == 1 + 3
+    tables = live.update(frames_of(small_videos.two_people(30, absent=absent)[6:], begin=7))
+    # to frame 19, 15 after the loss; then every eighth: 27, by which the person is back
+    assert finder.searches == 1 + 16 + 1
+    assert [len(table) for table in tables] == [1] * 20 + [2] * 4
+
+
+def test_a_face_that_the_search_misses_is_still_followed():
+    class Blinking(Counting):
+        """A search that finds nothing but at first."""
+
+        def __call__(self, frame):
+            faces = super().__call__(frame)
+            return faces if self.searches == 1 else []
+
+    finder = Blinking()
+    live = FaceStream(Brightness(), source="a", finder=finder)
+    tables = live.update(frames_of(small_videos.two_people(20)))
+    assert {len(table) for table in tables} == {2}
+    assert finder.searches == 3

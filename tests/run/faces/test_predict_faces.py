@@ -454,3 +454,25 @@ def test_pixels_beside_points_run_with_the_video(tmp_path, monkeypatch):
         predict(path, finder=stopping, **request)
     predict(path, finder=actor, **request)
     np.testing.assert_allclose(face_files.read(tmp_path / "t.csv").va, whole.va, atol=1e-5)
+
+
+def test_followed_faces_go_on_where_they_were(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(first_pass, "_RECORD", 8)
+
+    class Stopping(FaceFinder):
+        left = 12
+
+        def follow(self, frame, faces):
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+            return super().follow(frame, faces)
+
+    whole, parts = tmp_path / "whole.parquet", tmp_path / "parts.parquet"
+    predict(inputs / "talk.mp4", outputs=[whole], finder=FaceFinder())
+    with pytest.raises(KeyboardInterrupt):
+        predict(inputs / "talk.mp4", outputs=[parts], finder=Stopping())
+    predict(inputs / "talk.mp4", outputs=[parts], finder=FaceFinder())
+    found, expected = face_files.read(parts), face_files.read(whole)
+    np.testing.assert_array_equal(found.person, expected.person)
+    np.testing.assert_array_equal(found.landmarks, expected.landmarks)
