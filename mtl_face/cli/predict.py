@@ -3,6 +3,7 @@
 python run.py predict photo.jpg
 python run.py predict photos/ 'more/*.png' talk.mp4 --output=faces.csv --output=faces.parquet
 python run.py predict camera:0 --output=faces.csv
+python run.py predict talk.mp4 --annotate=seen.mp4 --plot=talk.svg --summary=talk.csv
 """
 
 import argparse
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of the person at rest, whom all faces show: they are judged by how they differ from it",
     )
     flags.calibration(parser)
+    _add_products(parser)
     listed = parser.add_argument_group("aligned crops of a test list, in place of INPUT")
     flags.path(
         listed,
@@ -68,6 +70,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_products(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pictures and summaries of the faces")
+    flags.path(
+        group,
+        "--annotate",
+        "FILE|FOLDER",
+        "draws the answers: a photo (.jpg, .png) or a video (.mp4, .mkv, .mov) of one input, or a "
+        "folder for those of all",
+    )
+    group.add_argument(
+        "--anonymise", action="store_true", help="hides the faces in what --annotate draws"
+    )
+    flags.path(group, "--plot", "FILE", "timeline of the videos: .svg, .png or .html")
+    flags.path(
+        group,
+        "--summary",
+        "FILE",
+        "FILE_summary.csv, a row for each person of a video, and FILE_events.csv: onset, apex and "
+        "offset of action units and expressions",
+    )
+    group.add_argument(
+        "--event_rule",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what counts as an event, as shortest_ms=200 or keep=0.3; can be given several times "
+        "(default: keep=0.4 margin=0.1 shortest_ms=100 longest_gap_ms=100 trusted_only=no)",
+    )
+
+
 def run(config: Config, options: argparse.Namespace) -> int:
     config = flags.with_calibration(config, options.calibration)
     if options.test_list is not None:
@@ -80,11 +112,20 @@ def run(config: Config, options: argparse.Namespace) -> int:
 
 
 def _faces(config: Config, options: argparse.Namespace) -> int:
-    from mtl_face.cli.progress import Progress
+    from mtl_face.cli.progress import Progress, late
+    from mtl_face.evaluation.face_events import EventRules
     from mtl_face.run import models, show
     from mtl_face.run.faces.predict_faces import Request, predict_faces
+    from mtl_face.run.faces.products import Wanted
     from mtl_face.run.postprocess import PostProcessing
 
+    wanted = Wanted(
+        annotate=options.annotate,
+        anonymise=options.anonymise,
+        plot=options.plot,
+        summary=options.summary,
+        rules=EventRules.from_texts(options.event_rule),
+    )
     steps = PostProcessing.of_settings(config)
     request = Request(
         options.inputs,
@@ -92,6 +133,7 @@ def _faces(config: Config, options: argparse.Namespace) -> int:
         mesh=options.mesh,
         relative=options.relative == "auto",
         neutral=options.neutral,
+        wanted=wanted,
     )
     predict_faces(
         models.open_model(options.model, config, show),
@@ -99,6 +141,7 @@ def _faces(config: Config, options: argparse.Namespace) -> int:
         steps=steps,
         say=show,
         progress=Progress("frames"),
+        drawing=late("pictures drawn"),
     )
     if not options.output:
         print("next: --output=FILE.csv keeps all columns, of each frame")
@@ -114,6 +157,11 @@ def _test_list(config: Config, options: argparse.Namespace) -> int:
             f"{options.inputs[0]} besides --test_list={options.test_list}",
             remedy="give one of the two: photos and videos, or a list of aligned crops",
         )
+    for flag in ("annotate", "anonymise", "plot", "summary", "event_rule"):
+        if getattr(options, flag):
+            raise ConfigError(
+                f"--{flag} is of no use to a test list", remedy="name photos or videos instead"
+            )
     outputs = [flags.new_table(str(output)) for output in options.output]
     if len(outputs) != 1:
         raise ConfigError(

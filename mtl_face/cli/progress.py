@@ -3,8 +3,10 @@
 On a terminal a bar, elsewhere, as in a log file, a line now and then.
 """
 
+import functools
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -61,6 +63,12 @@ class Progress:
         elapsed = max(now - self._begin, 1e-9)
         line = tqdm.format_meter(done, total, elapsed, unit=self._things, bar_format=_LINE)
         print(line, flush=True)
+
+
+def late(things: str) -> Callable[[int, int], None]:
+    """A `Progress` whose time counts from its first call, for a work that comes after another."""
+    made = functools.cache(lambda: Progress(things))
+    return lambda done, total: made()(done, total)
 
 
 class Timing:

@@ -113,7 +113,9 @@ def run(config: None, options: argparse.Namespace) -> int:
         from mtl_face.serve.model import Faces
 
         print(f"loading {options.served_model}")
-        return Faces(models.load(options.served_model), options.served_model.name)
+        faces = Faces(models.load(options.served_model), options.served_model.name)
+        faces.compile()
+        return faces
 
     server.serve(where, load, print)
     return 0

@@ -9,13 +9,13 @@ units (12).
 """
 
 import dataclasses
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.errors import UserError
+from mtl_face.errors import UserError, quoted
 from mtl_face.face_table import NOT_DECODED, OK, FaceTable
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
@@ -65,6 +65,41 @@ class EventRules:
         for name, most in (("keep", 1), ("margin", 1), ("shortest_ms", np.inf)):
             _require(name, getattr(self, name), most)
         _require("longest_gap_ms", self.longest_gap_ms, np.inf)
+
+    @classmethod
+    def from_texts(cls, texts: Sequence[str]) -> "EventRules":
+        """Rules from texts such as `keep=0.3` and `trusted_only=yes`, else as by default.
+
+        Raises:
+            EventError: an unknown name or a value that cannot be.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for text in texts:
+            name, _, value = text.partition("=")
+            if name not in names:
+                raise EventError(
+                    f"{quoted(text)} is no rule of events",
+                    remedy=f"give NAME=VALUE, with a name of {', '.join(sorted(names))}",
+                )
+            try:
+                values[name] = _WORDS[value] if name == "trusted_only" else float(value)
+            except (KeyError, ValueError) as error:
+                kind = "yes or no" if name == "trusted_only" else "a number"
+                raise EventError(
+                    f"{name} is {quoted(value)}", remedy=f"give {kind}, as {name}={_EXAMPLES[name]}"
+                ) from error
+        return cls(**values)
+
+
+_WORDS = {"yes": True, "no": False}
+_EXAMPLES = {
+    "keep": "0.3",
+    "margin": "0.05",
+    "shortest_ms": "200",
+    "longest_gap_ms": "0",
+    "trusted_only": "yes",
+}
 
 
 def _require(name: str, value: float, most: float) -> None:

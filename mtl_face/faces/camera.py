@@ -30,7 +30,7 @@ def frames(number: int) -> Iterator[VideoFrame]:
         import av
     except ImportError as error:
         raise missing_extra("reading cameras needs PyAV", error) from error
-    av.logging.set_level(av.logging.PANIC)  # what goes wrong is raised
+    av.logging.set_level(None)  # see `video`; what goes wrong is raised
     name = f"camera:{number}"
     device, form = device_of(number)
     try:

@@ -246,7 +246,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
         import av
     except ImportError as error:
         raise missing_extra("reading videos needs PyAV", error) from error
-    av.logging.set_level(av.logging.PANIC)  # damage is counted and reported here
+    # None: its callback in Python would let a thread of FFmpeg wait for the one that ends it.
+    av.logging.set_level(None)  # damage is counted and reported here
     try:
         # What stands before a colon in a name would be taken for a protocol.
         container = av.open(f"file:{path}", metadata_errors="replace")

@@ -309,5 +309,5 @@ def _av() -> Any:
         import av
     except ImportError as error:
         raise missing_extra("writing videos needs PyAV", error) from error
-    av.logging.set_level(av.logging.PANIC)  # damage is reported here
+    av.logging.set_level(None)  # see `faces.video`; damage is reported here
     return av

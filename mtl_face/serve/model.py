@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
+import numpy as np
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from mtl_face.face_table import FaceTable
-from mtl_face.faces.detect import FaceFinder
+from mtl_face.faces.detect import FaceFinder, face_of
+from mtl_face.faces.mesh import find_points, upright
 from mtl_face.faces.video import VideoFrame
 from mtl_face.inference.predictor import Predictor
-from mtl_face.inference.stream import FaceStream
+from mtl_face.inference.stream import FaceStream, Sight, see
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -47,6 +49,14 @@ class Faces:
         self.name = name
         self._predictor = predictor
         self._finder = FaceFinder()
+
+    def compile(self) -> None:
+        """Compiles what a frame with one face needs, for which its answer would wait otherwise."""
+        picture = Image.new("RGB", (1280, 720))
+        self._finder(picture)
+        square_23 = upright(np.array([640.0, 360.0]), 400.0, np.array([1.0, 0.0]))
+        (score,), (mesh_V3,) = find_points([picture], [square_23])
+        see(self._predictor, [Sight("", 1, None, picture, [face_of(mesh_V3, float(score))], [1])])
 
     def photo(self, picture: Image.Image, source: str) -> FaceTable:
         """The faces of an upright RGB picture."""

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mtl_face.cli.progress import Progress, Timing
+from mtl_face.cli.progress import Progress, Timing, late
 
 
 class Terminal(io.StringIO):
@@ -34,6 +34,17 @@ def test_a_line_now_and_then_where_no_terminal_is(capsys, clock):
     assert len(lines) == 4
     assert not any("\r" in line for line in lines)
     assert lines[0] == "500 of 2,000 images, 98 a second, 00:15 left"
+
+
+def test_time_of_a_later_work_counts_from_its_begin(capsys, clock):
+    show = late("pictures")
+    clock[0] += 1000
+    for done in range(0, 101):
+        show(done, 100)
+        clock[0] += 0.1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "100 of 100 pictures, 10 a second, 00:00 left"
+    assert len(lines) == 2
 
 
 def test_nothing_to_do(capsys):

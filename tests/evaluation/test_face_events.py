@@ -222,6 +222,21 @@ def test_rules_out_of_range(name, value):
         EventRules(**{name: value})
 
 
+def test_rules_from_texts():
+    assert EventRules.from_texts([]) == EventRules()
+    texts = ["keep=0.25", "shortest_ms=200", "trusted_only=yes", "keep=0.3"]
+    assert EventRules.from_texts(texts) == EventRules(keep=0.3, shortest_ms=200, trusted_only=True)
+    for text, words in (
+        ("kept=1", "no rule of events"),
+        ("keep", "keep is ''"),
+        ("margin=a", "margin is 'a'"),
+        ("trusted_only=1", "yes or no"),
+        ("keep=2", "keep is 2"),
+    ):
+        with pytest.raises(EventError, match=words):
+            EventRules.from_texts([text])
+
+
 def slow_units(faces, track, rules, unit):
     """Onset, apex and offset frame by a machine that reads one frame after the other."""
     found, current, last_end = [], None, None

@@ -190,6 +190,14 @@ def test_a_video_that_was_cut_off(tmp_path):
     np.testing.assert_allclose(list(steps.values())[:-1], range(len(steps) - 1), atol=0.45)
 
 
+def test_threads_of_ffmpeg_report_nothing_to_python(tmp_path):
+    """They would wait for the interpreter, and a decoder that is closed early waits for them."""
+    path = small_videos.write(tmp_path / "a.mp4", small_videos.grey_steps(3))
+    av.logging.set_level(av.logging.ERROR)
+    next(iter(video.open_video(path)))
+    assert av.logging.get_level() is None
+
+
 class BreaksOff:
     """A container whose file cannot be read beyond some packets, as of a disk that fails."""
 

@@ -24,6 +24,7 @@ from mtl_face.run import Progress, Say
 from mtl_face.run.faces import first_pass, sources
 from mtl_face.run.faces.digest import Digest
 from mtl_face.run.faces.journal import Entry, Journal
+from mtl_face.run.faces.products import Products, Wanted
 from mtl_face.run.faces.sources import PHOTO, VIDEO, Source
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import PredictionTable
@@ -45,6 +46,7 @@ class Request:
         relative: whether persons of videos and cameras are judged by how they differ from
             themselves at rest, by a model that takes points.
         neutral: a picture of the person at rest, from whom all faces are to differ.
+        wanted: what to make besides tables.
     """
 
     inputs: Sequence[str | Path]
@@ -52,6 +54,12 @@ class Request:
     mesh: bool = False
     relative: bool = True
     neutral: Path | None = None
+    wanted: Wanted = dataclasses.field(default_factory=Wanted)
+
+    @property
+    def keeps_mesh(self) -> bool:
+        """Whether the points are needed: in tables, or for the lines of hidden faces."""
+        return self.mesh or self.wanted.anonymise
 
 
 def predict_faces(
@@ -62,6 +70,7 @@ def predict_faces(
     say: Say,
     progress: Progress,
     finder: Finder | None = None,
+    drawing: Progress | None = None,
 ) -> Digest:
     """Answers all faces of all inputs.
 
@@ -75,6 +84,7 @@ def predict_faces(
         say: called with each line for the user.
         progress: called with frames and photos done and in all.
         finder: finds faces; None: the networks of this package.
+        drawing: called with annotated pictures done and in all.
 
     Returns:
         What was found, in brief.
@@ -88,6 +98,7 @@ def predict_faces(
     for line in found.notes:
         say(line)
     _check_outputs(request.outputs, found.all)
+    request.wanted.check(found.all)
     failed: list[UserError] = list(found.failed)
     digest = Digest()
     if found.all:
@@ -101,13 +112,18 @@ def predict_faces(
                 found.all,
                 predictor,
                 finder,
-                mesh=request.mesh,
+                mesh=request.keeps_mesh,
                 relative=request.relative and neutral is None and POINTS in predictor.inputs,
                 neutral=neutral,
                 progress=progress,
             )
             failed += work.do().values()
-            _write(work, request, steps, digest, say)
+            products = Products(
+                request.wanted, found.all, say=say, progress=drawing or (lambda *_: None)
+            )
+            _write(work, request, steps, (digest, products), say)
+            if journal.entries:
+                products.finish()
             journal.delete()
     if not request.outputs and digest.rows:
         for line in digest.lines():
@@ -176,7 +192,7 @@ def _journal(
         "inputs": inputs,
         "weights": predictor.origin.get("weights_sha256"),
         "step": predictor.step,
-        "mesh": request.mesh,
+        "mesh": request.keeps_mesh,
         "relative": request.relative,
         "neutral": None if request.neutral is None else files.sha256(request.neutral),
     }
@@ -208,9 +224,13 @@ def _fingerprint(source: Source) -> list[int]:
 
 
 def _write(
-    work: first_pass.Pass, request: Request, steps: PostProcessing, digest: Digest, say: Say
+    work: first_pass.Pass,
+    request: Request,
+    steps: PostProcessing,
+    others: tuple[Digest, Products],
+    say: Say,
 ) -> None:
-    """Writes the rows of the first pass to all outputs."""
+    """Writes the rows of the first pass to all outputs, and gives them to others."""
     entries = work.journal.entries
     if not entries:
         return
@@ -224,11 +244,17 @@ def _write(
     if steps.calibration is not None:
         metadata["calibration"] = steps.file
     with contextlib.ExitStack() as stack:
-        takers: list[Callable[[FaceTable], None]] = [digest.add]
+        takers: list[Callable[[FaceTable], None]] = []
         for output in request.outputs:
             writing = face_files.writing(output, mesh=request.mesh, metadata=metadata)
             takers.append(stack.enter_context(writing))
+        digest, products = others
+        stack.enter_context(products)
         for table in _tables(work, made_by, steps, say):
+            digest.add(table)
+            products.add(table)
+            if not request.mesh:
+                table = dataclasses.replace(table, mesh=None)
             for take in takers:
                 take(table)
     for output in request.outputs:

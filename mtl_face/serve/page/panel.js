@@ -140,9 +140,8 @@ function showFacts(seen) {
   const height = Math.round(seen.box[3] - seen.box[1]);
   const facts = [["Height", `${height} px`], ["Detection", `${percent(seen.score)} %`]];
   if (seen.pose[0] !== null) {
-    const [yaw, pitch, roll] = seen.pose.map((angle) =>
-      `${angle < -0.5 ? "−" : ""}${Math.abs(Math.round(angle))}°`);
-    facts.push(["Head", `yaw ${yaw}, pitch ${pitch}, roll ${roll}`]);
+    const degrees = (angle) => `${angle < -0.5 ? "−" : ""}${Math.abs(Math.round(angle))}°`;
+    facts.push(["Yaw, pitch, roll", seen.pose.map(degrees).join(", ")]);
   }
   if (seen.baseline) facts.push(["Compared with", seen.baseline === "none" ? "nothing"
     : seen.baseline]);

@@ -7,15 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import small_videos
+from brightness_network import Brightness
 from PIL import Image
 
 from mtl_face.errors import ConfigError, UserError, WorkdirError
+from mtl_face.evaluation import face_files
 from mtl_face.face_table import FaceTable
 from mtl_face.faces import video
+from mtl_face.report import masks
 from mtl_face.report.annotate import layout
 from mtl_face.run.faces import products
+from mtl_face.run.faces.predict_faces import Request, predict_faces
 from mtl_face.run.faces.products import Products, Wanted, annotated_paths
 from mtl_face.run.faces.sources import CAMERA, PHOTO, VIDEO, Source
+from mtl_face.run.postprocess import PostProcessing
 
 FRAMES = 12
 
@@ -219,3 +224,48 @@ def test_the_rules_of_events_are_those_asked_for(folder, tmp_path):
     rules = products.EventRules(shortest_ms=1e6)
     make([talk], [rows_of(talk)], summary=tmp_path / "s", rules=rules)
     assert len(pd.read_csv(tmp_path / "s_events.csv")) == 0
+
+
+def test_the_whole_road_from_a_video_with_a_face(tmp_path):
+    """Found faces, answered, drawn with their faces hidden; tables keep no points unasked."""
+    small_videos.write(tmp_path / "talk.mp4", small_videos.two_people(6))
+    shown = []
+    said = []
+    predict_faces(
+        Brightness(),
+        Request(
+            [tmp_path / "talk.mp4"],
+            [tmp_path / "t.parquet"],
+            wanted=Wanted(
+                annotate=tmp_path / "a.mp4",
+                anonymise=True,
+                plot=tmp_path / "t.html",
+                summary=tmp_path / "s",
+                rules=products.EventRules(shortest_ms=0),
+            ),
+        ),
+        steps=PostProcessing(),
+        say=said.append,
+        progress=lambda *step: None,
+        drawing=lambda *step: shown.append(step),
+    )
+    table = face_files.read(tmp_path / "t.parquet")
+    assert table.mesh is None
+    assert set(table.person.tolist()) == {1, 2}
+    assert shown[-1] == (6, 6)
+    frames = list(video.open_video(tmp_path / "a.mp4"))
+    assert len(frames) == 6
+    factor = layout(640, 360).factor
+    eyes = (table.landmarks[0, :2].mean(axis=0) * factor).astype(int)  # between them: the mask
+    pixel = np.asarray(frames[0].picture).astype(int)[eyes[1], eyes[0] - 6]
+    assert np.abs(pixel - masks._FILL).max() < 12
+    events = pd.read_csv(tmp_path / "s_events.csv")
+    assert set(events.person) == {1, 2}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "talk.mp4",
+        "t.parquet",
+        "a.mp4",
+        "t.html",
+        "s_summary.csv",
+        "s_events.csv",
+    }
