@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.rendered_faces_sheet import plain_scene
 from data_pipeline.rendered_faces import render
 from data_pipeline.rendered_faces.camera import TEMPLATE_L2, Pose, project, rotation, similarity
-from data_pipeline.rendered_faces.head import ACTION_UNITS
+from data_pipeline.rendered_faces.head import intensities
 from data_pipeline.rendered_faces.person import make_person
 from data_pipeline.rendered_faces.scene import Scene
 
@@ -42,7 +42,7 @@ def head(seed, *, size=320, eyes_px=60.0, yaw=0.0, pitch=0.0, roll=0.0, units=()
         size: side of the picture.
         eyes_px: about the distance between the eyes.
         yaw, pitch, roll: of the head, degrees.
-        units: action units at full intensity.
+        units: action units at full intensity, or their intensities by number.
 
     Returns:
         uint8 [size, size, 3]; float64 [5, 2], where the eyes, the tip of the nose and the corners
@@ -52,7 +52,7 @@ def head(seed, *, size=320, eyes_px=60.0, yaw=0.0, pitch=0.0, roll=0.0, units=()
     angle = np.radians(roll)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     template = factor * (TEMPLATE_L2 - [56, 66]) @ turn + size / 2 - 0.5
-    intensity = np.array([float(unit in units) for unit in ACTION_UNITS])
+    intensity = intensities(units if isinstance(units, dict) else dict.fromkeys(units, 1.0))
     scene = _Backdrop(**{f.name: getattr(plain_scene(), f.name) for f in dataclasses.fields(Scene)})
     pose = Pose(yaw=yaw, pitch=pitch, roll=0.0)
     with contextlib.ExitStack() as stack:

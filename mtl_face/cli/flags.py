@@ -128,6 +128,18 @@ def calibration(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def event_rules(parser: argparse._ActionsContainer) -> None:
+    """`--event_rule`, texts for `EventRules.from_texts`."""
+    parser.add_argument(
+        "--event_rule",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what counts as an event, as shortest_ms=200 or keep=0.3; can be given several times "
+        "(default: keep=0.4 margin=0.1 shortest_ms=100 longest_gap_ms=100 trusted_only=no)",
+    )
+
+
 def new_table(text: str) -> Path:
     """The path of a table of predictions to write; ConfigError unless it is .parquet or .csv."""
     if named_path(text).suffix.lower() not in (".parquet", ".csv"):

@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "required",
     "evaluate": "optional",
     "predict": "optional",
+    "summarise": "none",
     "serve": "none",
     "export": "optional",
     "compare": "none",

@@ -90,14 +90,7 @@ def _add_products(parser: argparse.ArgumentParser) -> None:
         "FILE_summary.csv, a row for each person of a video, and FILE_events.csv: onset, apex and "
         "offset of action units and expressions",
     )
-    group.add_argument(
-        "--event_rule",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="what counts as an event, as shortest_ms=200 or keep=0.3; can be given several times "
-        "(default: keep=0.4 margin=0.1 shortest_ms=100 longest_gap_ms=100 trusted_only=no)",
-    )
+    flags.event_rules(group)
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
