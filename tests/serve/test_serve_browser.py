@@ -30,6 +30,11 @@ READY = "!document.getElementById('app').hidden"
 OVERFLOWING = """[...document.querySelectorAll('main *, header *, footer *')].filter(e =>
     !e.closest('svg, .unseen, #files, [hidden]')
     && e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.id || e.tagName).join()"""
+OVERLAPPING = """[...document.querySelectorAll('tr')].filter(row => {
+    const words = document.createRange(); words.selectNodeContents(row.cells[0]);
+    const bar = row.querySelector('.track').getBoundingClientRect();
+    return words.getBoundingClientRect().right > bar.left || bar.width < 30;
+}).map(row => row.textContent).join()"""
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +253,7 @@ def test_it_fits_and_can_be_read(browser, constructed, width, dark):
     opened(browser, constructed, ASTRONAUT, width=width, dark=dark)
     browser.wait_for(ANSWERED)
     assert browser.evaluate(OVERFLOWING) == ""
+    assert browser.evaluate(OVERLAPPING) == ""
     assert browser.evaluate("document.documentElement.scrollWidth") == width
     for selector in ("body", "#facts dt", "th small", "button.main", "#caution", "#va", "footer"):
         assert contrast(browser, selector) >= 4.5, selector

@@ -237,7 +237,6 @@ async function startCamera(device) {
   select(source);
   el("camera").setAttribute("aria-pressed", "true");
   el("camera").querySelector("span").textContent = "Stop camera";
-  await showDevices(media);
   media.getVideoTracks()[0].addEventListener("ended", () => {
     if (live === own) {
       stopCamera();
@@ -252,6 +251,7 @@ async function startCamera(device) {
     tell(event.reason ? `The camera was stopped: ${event.reason}.`
       : "The connection to the server was lost. Is it still running?");
   });
+  await showDevices(media);
 }
 
 async function showDevices(media) {
