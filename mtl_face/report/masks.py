@@ -102,7 +102,8 @@ class Screen:
 
     A detector loses faces for moments, and finds a face that comes in some frames late. So a mask
     stays for `HOLD_S` where its face was last seen, and stands already in the frames of `AHEAD_S`
-    before the face is found. Frames are handed on so much later.
+    before the face is found; of a face that was lost for less, it covers the way in between.
+    Frames are handed on so much later.
     """
 
     def __init__(self) -> None:
@@ -118,17 +119,19 @@ class Screen:
         rows = np.flatnonzero(faces.has_face).tolist()
         near = {int(faces.person[row]): outline(faces, row, seen=False) for row in rows}
         masks = [outline(faces, row) for row in rows]
+        before = {person: corners for person, (_, corners) in self._lost.items()}
         for person, (seen, corners) in list(self._lost.items()):
             if now - seen > HOLD_S:
                 del self._lost[person]
             elif person not in near:
                 masks.append(corners)
         for person, corners in near.items():
+            way = _around(before[person], corners) if person in self._lost else corners
             self._lost[person] = now, corners
             for earlier in reversed(self._waiting):
                 if person in earlier.people or now - earlier.seconds > AHEAD_S:
                     break
-                earlier.masks.append(corners)
+                earlier.masks.append(way)
         self._waiting.append(_Waiting(now, set(near), masks, frame, faces))
         while now - self._waiting[0].seconds > AHEAD_S:
             yield self._next()
@@ -141,6 +144,14 @@ class Screen:
     def _next(self) -> "Masked":
         first = self._waiting.popleft()
         return Masked(first.frame, first.faces, first.masks)
+
+
+def _around(first: Outline, second: Outline) -> Outline:
+    """The convex outline of both."""
+    from scipy.spatial import ConvexHull
+
+    corners = np.concatenate([first, second])
+    return corners[ConvexHull(corners).vertices]
 
 
 class Masked(NamedTuple):

@@ -49,6 +49,24 @@ def test_a_face_is_hidden_before_it_is_found():
     assert covered[15:] == [{1}] * 25
 
 
+def test_the_way_of_a_face_that_moves_while_it_is_lost_is_covered():
+    """Lost for three frames, in which it moves by three times its width."""
+    screen, out = masks.Screen(), []
+    for number in range(1, 10):
+        left = 100.0 * (number - 1)
+        faces = face_rows.faces(seconds=number / 8, box=(left, 40.0, left + 100, 140.0))
+        if number in (4, 5, 6):
+            faces = faces.take(np.arange(0))
+        out += screen.push(frame(number, number / 8), faces)
+    out += screen.rest()
+    for number in (4, 5, 6):
+        picture = Image.new("RGB", (1000, 200), "white")
+        masks.hide(picture, out[number - 1].masks)
+        left = 100 * (number - 1)  # where the face is, unseen
+        assert picture.crop((left, 40, left + 100, 140)).getextrema()[0][1] < 100
+        assert picture.getpixel((980, 90)) == (255, 255, 255)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_against_every_pair_of_frames(data):
