@@ -148,6 +148,8 @@ class Products:
         self._current: _Drawing | None = None
 
     def __enter__(self) -> Self:
+        if self._paths:
+            self._progress(0, self._total)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -199,7 +201,7 @@ class Products:
 def _estimate(source: Source) -> int:
     """How many pictures a source has; 1 of a video that cannot be read, which others tell."""
     with contextlib.suppress(VideoError):
-        return estimate_frames(source.path) if source.kind == VIDEO else 1
+        return max(1, estimate_frames(source.path)) if source.kind == VIDEO else 1
     return 1
 
 

@@ -80,7 +80,7 @@ def test_all_products_of_photos_and_a_video(folder, tmp_path):
     assert pd.read_csv(tmp_path / "s_summary.csv").source.tolist() == [str(folder / "talk.mp4")]
     assert len(pd.read_csv(tmp_path / "s_events.csv"))
     assert steps[-1] == (FRAMES + 2, FRAMES + 2)
-    assert [done for done, _ in steps] == list(range(1, FRAMES + 3))
+    assert [done for done, _ in steps] == list(range(FRAMES + 3))
     assert said[0] == f"annotated: {tmp_path / 'drawn'}"
     assert said[-3:] == [
         f"summary: {tmp_path / 's_summary.csv'}",
