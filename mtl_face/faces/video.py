@@ -24,6 +24,9 @@ from mtl_face.errors import UserError
 _TEXT = ("tty", "bin", "xbin", "adf", "idf")
 """FFmpeg's formats that draw the letters of a text file as pictures."""
 
+_LISTS = {"concat", "dash", "hls", "imf", "rtsp", "sdp"}
+"""FFmpeg's formats that name other files or hosts, which it would read."""
+
 _Thing = TypeVar("_Thing")
 
 _QUARTERS = (1, 8, 3, 6)
@@ -248,9 +251,12 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
         raise missing_extra("reading videos needs PyAV", error) from error
     # None: its callback in Python would let a thread of FFmpeg wait for the one that ends it.
     av.logging.set_level(None)  # damage is counted and reported here
+    known = ",".join(sorted(av.formats_available - _LISTS))
     try:
         # What stands before a colon in a name would be taken for a protocol.
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(
+            f"file:{path}", metadata_errors="replace", options={"format_whitelist": known}
+        )
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         problem, remedy = files.unreadable(error, "file")
         raise VideoError(problem, path=path, remedy=remedy) from error

@@ -23,6 +23,7 @@ LEAST_TOKEN = 16
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _STOP_SECONDS = 3
+_CONNECTIONS = 200
 _NEEDS_CERTIFICATE = (
     "browsers open a camera only over https, and without it pictures and token could be read on "
     "the way"
@@ -239,6 +240,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                limit_concurrency=_CONNECTIONS,
                 timeout_graceful_shutdown=_STOP_SECONDS,
                 ssl_certfile=options.certificate and str(options.certificate.expanduser()),
                 ssl_keyfile=options.key and str(options.key.expanduser()),

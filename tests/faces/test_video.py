@@ -198,6 +198,21 @@ def test_threads_of_ffmpeg_report_nothing_to_python(tmp_path):
     assert av.logging.get_level() is None
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{path}\n#EXT-X-ENDLIST\n"),
+        ("list.mp4", "ffconcat version 1.0\nfile {path.name}\n"),
+        ("list.mp4", "ffconcat version 1.0\nfile list.mp4\n"),
+    ],
+)
+def test_a_list_of_other_files_is_no_video(tmp_path, name, text):
+    path = small_videos.write(tmp_path / "other.ts", small_videos.grey_steps(3))
+    (tmp_path / name).write_text(text.format(path=path))
+    with pytest.raises(video.VideoError, match="this is no video"):
+        video.open_video(tmp_path / name)
+
+
 class BreaksOff:
     """A container whose file cannot be read beyond some packets, as of a disk that fails."""
 

@@ -154,6 +154,7 @@ def test_frames_that_cannot_be_decoded_are_rows(served, tmp_path):
         ("note.jpg", b"not a picture", "note.jpg: this is a text file"),
         ("empty.png", b"", "empty.png: the file is empty"),
         ("note.mp4", b"not a video\n" * 100, "note.mp4: "),
+        ("list.mp4", b"ffconcat version 1.0\nfile /etc/hostname\n", "list.mp4: this is no video"),
         ("cut.jpg", jpeg(400, 400)[:600], "cut.jpg: the image is "),
         ("evil\x1b[2J.jpg", b"x", "evil\\x1b[2J.jpg: "),
     ],
