@@ -442,7 +442,8 @@ def _legend(result: "Figure", shares: dict[int, float], y: float) -> None:
     """Colours of the expressions that occur, with their share of the time in view."""
     x = _LEFT
     for number in sorted(shares, key=lambda number: -shares[number]):
-        words = f"{EXPRESSION_NAMES[number]} {shares[number]:.0%}"
+        share = "<1%" if shares[number] < 0.005 else f"{shares[number]:.0%}"
+        words = f"{EXPRESSION_NAMES[number]} {share}"
         result.text(x / _WIDTH, y, "■", color=EXPRESSION_COLOURS[number], size=10, va="center")
         result.text((x + 0.14) / _WIDTH, y, words, size=8, va="center")
         x += 0.32 + 0.068 * len(words)

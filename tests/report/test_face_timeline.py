@@ -185,6 +185,15 @@ def test_shares_count_time_not_frames():
     assert panel.in_view == 1.0
 
 
+def test_the_legend_has_what_occurs_alone():
+    answer = np.append(np.full(300, 4), [7])
+    drawn = face_timeline.figure(face_rows.video(np.ones(301, bool), expression=answer))
+    texts = [text.get_text() for text in drawn.texts]
+    assert [text for text in texts if "%" in text][1:] == ["Happiness 100%", "Other <1%"]
+    colours = [text.get_color() for text in drawn.texts if text.get_text() == "■"]
+    assert colours == [EXPRESSION_COLOURS[4], EXPRESSION_COLOURS[7]]
+
+
 def test_tasks_without_answers_have_no_strip():
     nothing = {
         "va": np.full((5, 2), np.nan),
