@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES, VA_NAMES
 
 if TYPE_CHECKING:
+    import os
+
     import pandas as pd
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from mtl_face.pictures import AnyImage
 
 MESH_POINTS = 468
 
@@ -239,6 +245,41 @@ class FaceTable:
         import pandas as pd
 
         return pd.DataFrame(self.columns())
+
+    def plot(self, path: "str | os.PathLike[str] | None" = None) -> "Figure":
+        """Draws what the persons of videos show over time, see `mtl_face.report.face_timeline`.
+
+        Args:
+            path: a .svg, .png or .html to write besides; None: none.
+
+        Raises:
+            TimelineError: no video with a face, or another ending.
+        """
+        from mtl_face.report import face_timeline
+
+        if path is not None:
+            face_timeline.write_timeline(path, self)
+        return face_timeline.figure(self)
+
+    def annotate(self, image: "AnyImage", *, anonymise: bool = False) -> "Image.Image":
+        """Draws the answers on a picture: RGB, with a column of cards beside it.
+
+        Args:
+            image: the picture that the rows are of: a path, an image of Pillow, or uint8
+                [height, width, 3].
+            anonymise: whether the faces are hidden.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            ValueError: the rows are of several pictures.
+        """
+        from mtl_face import pictures
+        from mtl_face.report.annotate import Annotator
+
+        shown = set(zip(self.source.tolist(), self.frame.tolist(), strict=True))
+        if len(shown) > 1:
+            raise ValueError(f"the rows are of {len(shown)} pictures: take those of one")
+        return Annotator(anonymise=anonymise).draw(pictures.picture_of(image), self)
 
     def _fields(self) -> list[str]:
         return [name for name in COLUMNS if getattr(self, name) is not None]

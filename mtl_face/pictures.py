@@ -71,6 +71,9 @@ _ORIENTED = (b"Exif", b"eXIf", b"exif", b"Orientation", b"XML:com.adobe.xmp")
 
 _opening = threading.Lock()
 
+AnyImage = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+"""A picture as `picture_of` takes it."""
+
 
 class Turn(NamedTuple):
     """How stored pixels become upright: which of three exchanges are made, in this order.
@@ -128,6 +131,33 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
     """The image made upright from an EXIF orientation, a key of `TURNS`."""
     method = TURNS[orientation].method
     return image if method is None else image.transpose(method)
+
+
+def picture_of(image: AnyImage, name: str = "the image") -> Image.Image:
+    """An upright RGB picture out of a file, an open image of Pillow, or an array.
+
+    Args:
+        image: a path; an image of any mode of Pillow, which is turned as its EXIF orientation says;
+            or uint8 [H, W, 3], R, G, B in 0..255.
+        name: what messages call it.
+
+    Raises:
+        ImageError: as `read`; or an array has another dtype or shape.
+    """
+    if isinstance(image, Image.Image):
+        try:
+            image.load()
+            return turn(_to_rgb(image), orientation_of(image))
+        except (OSError, _UnknownWhiteError) as error:
+            raise ImageError(f"{name}: {error}", remedy=_CONVERT) from error
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ImageError(
+                f"{name} is {image.dtype} {list(image.shape)}, expected uint8 [height, width, 3]",
+                remedy="give R, G, B in 0..255",
+            )
+        return Image.fromarray(np.ascontiguousarray(image))
+    return read(image).upright()
 
 
 def endings() -> frozenset[str]:

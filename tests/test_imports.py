@@ -44,7 +44,12 @@ MAY_IMPORT = {
     "mtl_face.locks": {"mtl_face.errors", "mtl_face.files"},
     "mtl_face.pictures": {"mtl_face.errors", "mtl_face.files"},
     "mtl_face.tables": {"mtl_face.errors", "mtl_face.tasks"},
-    "mtl_face.face_table": {"mtl_face.errors", "mtl_face.tasks"},
+    "mtl_face.face_table": {  # the page when a picture is asked for
+        "mtl_face.errors",
+        "mtl_face.pictures",
+        "mtl_face.report",
+        "mtl_face.tasks",
+    },
     "mtl_face.inputs": {"mtl_face.face_table"},
     "mtl_face.probabilities": {"mtl_face.tasks"},
     "mtl_face.config": {"mtl_face.errors", "mtl_face.tasks"},

@@ -236,7 +236,13 @@ def challenge(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def model(parser: argparse.ArgumentParser, *, exports: bool = True, required: bool = False) -> None:
+def model(
+    parser: argparse.ArgumentParser,
+    *,
+    exports: bool = True,
+    required: bool = False,
+    default: str | None = None,
+) -> None:
     """`--model`, and its older spellings `--workdir` and `--params`.
 
     Without `exports` it names a run, and the spelling `--params` is left out. A second one is an
@@ -258,9 +264,11 @@ def model(parser: argparse.ArgumentParser, *, exports: bool = True, required: bo
         dest="model",
         type=only_one,
         required=required,
-        metavar="RUN|EXPORT" if exports else "RUN",
+        default=None if default is None else Path(default),
+        metavar="RUN" + "|EXPORT" * exports + "|NAME" * (default is not None),
         help="folder of a trained run"
         + (", or what `export` wrote" if exports else "")
+        + (f", or the name of a bundled model (default: {default})" if default else "")
         + "; with its own settings, changed by --config.NAME=VALUE, or with those of --config",
     )
 

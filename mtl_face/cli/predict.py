@@ -11,6 +11,7 @@ import argparse
 from mtl_face.cli import flags
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
+from mtl_face.run import workdir as workdirs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a photo, a video, a folder, a pattern as 'photos/**/*.jpg' (quoted), or camera:0, "
         "which Ctrl-C ends",
     )
-    flags.model(parser, required=True)
+    flags.model(parser, default=workdirs.DEFAULT_MODEL)
     parser.add_argument(
         "--output",
         action="append",

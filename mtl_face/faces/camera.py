@@ -1,5 +1,6 @@
 """Frames of a camera of this machine, through FFmpeg's devices (PyAV, extra `video`)."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ _FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 
 class CameraError(UserError):
     """A camera that is absent, in use, or went away."""
+
+
+def number_of(text: str) -> int | None:
+    """The number in `camera:0`; None of another text."""
+    found = re.fullmatch(r"camera:(\d+)", text)
+    return None if found is None else int(found[1])
 
 
 def frames(number: int) -> Iterator[VideoFrame]:

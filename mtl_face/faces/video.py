@@ -216,6 +216,23 @@ def ahead(things: Iterable[_Thing], count: int = 8) -> Generator[_Thing, None, N
         thread.shutdown(cancel_futures=True)
 
 
+def batched(things: Iterable[_Thing], count: int) -> Iterator[list[_Thing]]:
+    """Lists of `count` things; what came before an error is in the last one."""
+    batch: list[_Thing] = []
+    try:
+        for thing in things:
+            batch.append(thing)
+            if len(batch) == count:
+                yield batch
+                batch = []
+    except UserError:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
 def estimate_frames(path: Path) -> int:
     """How many frames a video has, by its header alone: exact or near, 0 if it does not say.
 

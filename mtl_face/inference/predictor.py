@@ -7,6 +7,7 @@ tokens (3), P patches.
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from mtl_face import config as config_lib
 from mtl_face import probabilities
 from mtl_face.config import Config
 from mtl_face.errors import ImageError
+from mtl_face.face_table import FaceTable
 from mtl_face.inference.dropout import EPISTEMIC, make_dropout_step
 from mtl_face.inputs import BASELINE, IMAGE, POINTS, is_input, specification
 from mtl_face.model.convolution import compiler_options
@@ -33,6 +35,7 @@ from mtl_face.model.network import (
 )
 from mtl_face.objective import augment, resample
 from mtl_face.objective.uncertainty import FIXED
+from mtl_face.pictures import AnyImage
 from mtl_face.tables import (
     EPISTEMIC_FIELDS,
     STD_COLUMNS,
@@ -158,6 +161,63 @@ class Predictor:
     def inputs(self) -> tuple[str, ...]:
         """Names of the arrays that the network takes, see `predict_arrays`."""
         return self.config.model.inputs
+
+    def predict(
+        self,
+        images: AnyImage | Sequence[AnyImage],
+        *,
+        neutral: AnyImage | None = None,
+        mesh: bool = False,
+    ) -> FaceTable:
+        """Finds and answers the faces of photos.
+
+        Args:
+            images: one or several: paths, images of Pillow, or uint8 [height, width, 3] arrays of
+                R, G, B.
+            neutral: of a network that takes points: a picture of the person at rest, whom all
+                faces show; they are judged by how they differ from it.
+            mesh: whether the table keeps all points of each face.
+
+        Returns:
+            A row a face, the largest of a photo first, or one row of a photo without a face. The
+            sources are the paths, or `image 1` and so on.
+
+        Raises:
+            ImageError: a photo cannot be read, or the neutral one shows no face.
+            ConfigError: the network takes no points, and cannot differ from a neutral picture.
+        """
+        from mtl_face.inference import stream
+
+        one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) == 3
+        several: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
+        names = [
+            os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+            for number, image in enumerate(several, start=1)
+        ]
+        return stream.predict_images(self, several, names=names, neutral=neutral, mesh=mesh)
+
+    def stream(
+        self, video: str | os.PathLike[str], *, relative: bool = True, mesh: bool = False
+    ) -> Iterator[FaceTable]:
+        """Finds, follows and answers the faces of a video, a table a frame as they come.
+
+        Args:
+            video: a file, or `camera:0`.
+            relative: of a network that takes points: whether a person is judged by how the face
+                differs from itself at rest, as far as earlier frames show that.
+            mesh: whether the tables keep all points of each face.
+
+        Yields:
+            A row a face, or one row of a frame without a face or one that cannot be decoded.
+            Answers are neither smoothed nor calibrated.
+
+        Raises:
+            VideoError: the file is no video, or cannot be read.
+            CameraError: there is no such camera, or it goes away.
+        """
+        from mtl_face.inference import stream
+
+        return stream.predict_video(self, video, relative=relative, mesh=mesh)
 
     def predict_crops(
         self, crops: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]

@@ -5,16 +5,21 @@ height and W width of a crop.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mtl_face import pictures
+from mtl_face.errors import ConfigError, ImageError
 from mtl_face.face_table import (
     BLURRED,
     MESH_POINTS,
+    NEUTRAL_PICTURE,
     NO_BASELINE,
     NO_FACE,
     NOT_DECODED,
@@ -25,16 +30,19 @@ from mtl_face.face_table import (
     TURNED,
     FaceTable,
 )
-from mtl_face.faces import align, geometry
+from mtl_face.faces import align, camera, geometry
 from mtl_face.faces.detect import REACH, Face, FaceFinder
 from mtl_face.faces.track import PATIENCE, Tracker, as_json, from_json
-from mtl_face.faces.video import VideoFrame
+from mtl_face.faces.video import VideoFrame, ahead, batched, open_video
 from mtl_face.inference.baseline import Baselines, neutrality
-from mtl_face.inference.predictor import IMAGE, Predictor
+from mtl_face.inference.predictor import Predictor
+from mtl_face.inputs import BASELINE, IMAGE, POINTS
+from mtl_face.pictures import AnyImage
 from mtl_face.tables import PredictionTable
 
-POINTS, BASELINE = "points", "baseline"
-"""Inputs of a network that takes the normalised points of the mesh."""
+_TOGETHER = 8  # frames answered at a time: the network is compiled for as many faces
+
+_OF_METADATA = ("weights_sha256", "step", "training", "probability", "provenance", "versions")
 
 SEARCH_EVERY = 8
 """Frames from one search for faces to the next, while all that were seen can be followed.
@@ -115,6 +123,17 @@ class Seen:
             arrays = {**self.arrays, BASELINE: baseline_FV3}
             predictions = _blended(predictions, predictor.predict_arrays(arrays), share_F)
         return Seen(table, predictions, self.arrays)
+
+    def beside(self, predictor: Predictor, neutral_V3: NDArray[np.float32]) -> "Seen":
+        """Answered beside the points of a neutral picture, which is of all persons."""
+        count = len(self.predictions)
+        baseline_FV3 = np.tile(neutral_V3, (count, 1, 1))
+        return self.relative(predictor, baseline_FV3, np.ones(count), NEUTRAL_PICTURE)
+
+
+def about(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table of faces keeps of the metadata of its predictions."""
+    return {name: metadata[name] for name in _OF_METADATA if name in metadata}
 
 
 def _blended(
@@ -272,6 +291,98 @@ class FaceStream:
         last["faces"] = [from_json(face) for face in last["faces"]]
         self._last = _Last(**last)
         self._baselines.restore(learned)
+
+
+def predict_images(
+    predictor: Predictor,
+    images: Sequence[AnyImage],
+    *,
+    names: Sequence[str],
+    neutral: AnyImage | None = None,
+    mesh: bool = False,
+) -> FaceTable:
+    """The rows of photos, see `Predictor.predict`; `names` are their sources."""
+    finder = FaceFinder()
+    parts = [FaceTable.without_faces([], [], [], mesh=mesh)]
+    baseline_V3 = None if neutral is None else neutral_points(predictor, neutral, finder)
+    for image in images:
+        if isinstance(image, str | os.PathLike) and _is_video(image):
+            raise ImageError(
+                "is a video",
+                path=image,
+                remedy="iterate over model.stream(PATH), or use run.py predict",
+            )
+    for begin in range(0, len(images), _TOGETHER):
+        named = list(zip(images, names, strict=True))[begin : begin + _TOGETHER]
+        opened = [pictures.picture_of(image, name) for image, name in named]
+        found = finder.find(opened)
+        sights = [
+            Sight(name, 1, None, picture, faces, range(1, len(faces) + 1))
+            for (_, name), picture, faces in zip(named, opened, found, strict=True)
+        ]
+        seen = see(predictor, sights, mesh=mesh)
+        if baseline_V3 is not None:
+            seen = seen.beside(predictor, baseline_V3)
+        parts.append(seen.answered())
+    metadata = about(seen.predictions.metadata) if images else {}
+    return dataclasses.replace(FaceTable.joined(parts), metadata=metadata)
+
+
+def _is_video(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() in pictures.VIDEO_ENDINGS
+
+
+def predict_video(
+    predictor: Predictor,
+    video: str | os.PathLike[str],
+    *,
+    relative: bool = True,
+    mesh: bool = False,
+) -> Iterator[FaceTable]:
+    """Tables of the frames of a video or a camera, see `Predictor.stream`."""
+    name = os.fspath(video)
+    live = FaceStream(predictor, source=name, relative=relative, mesh=mesh)
+    number = camera.number_of(name)
+    if number is not None:
+        for frame in camera.frames(number):
+            yield from live.update([frame])
+        return
+    last = 0
+    opened = open_video(Path(name))
+    for frames in batched(ahead(opened, _TOGETHER), _TOGETHER):
+        for frame, table in zip(frames, live.update(frames), strict=True):
+            yield from _lost(name, range(last + 1, frame.number), mesh)
+            yield table
+            last = frame.number
+    yield from _lost(name, range(last + 1, opened.frames + 1), mesh)
+
+
+def _lost(name: str, numbers: Sequence[int], mesh: bool) -> Iterator[FaceTable]:
+    for number in numbers:
+        yield FaceTable.without_faces([name], [number], [np.nan], status=NOT_DECODED, mesh=mesh)
+
+
+def neutral_points(predictor: Predictor, picture: AnyImage, finder: Finder) -> NDArray[np.float32]:
+    """The normalised points of the largest face of a picture, [V, 3].
+
+    Raises:
+        ImageError: it cannot be read, or shows no face.
+        ConfigError: the model takes no points.
+    """
+    if POINTS not in predictor.inputs:
+        raise ConfigError(
+            "a neutral picture is of use to models that take the points of a face alone",
+            remedy="leave it out (--neutral), or take such a model, as --model=geometry",
+        )
+    path = picture if isinstance(picture, str | os.PathLike) else None
+    faces = finder(pictures.picture_of(picture, "the neutral picture"))
+    if not faces or faces[0].mesh is None:
+        raise ImageError(
+            "shows no face" if path else "the neutral picture shows no face",
+            path=path,
+            remedy="give a frontal picture of the person at rest",
+        )
+    return geometry.normalise(faces[0].mesh[None])[0]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

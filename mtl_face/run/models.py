@@ -29,14 +29,16 @@ def load(path: str | Path) -> Predictor:
 
     Args:
         path: the folder of a run (its best checkpoint, or as `evaluation.checkpoint` says), the
-            folder of an export, or its `model.safetensors`.
+            folder of an export, or its `model.safetensors`; or the name of a bundled model, as
+            `geometry`.
 
     Returns:
-        A predictor: `predict_crops(uint8 [N, height, width, 3])` gives a table of predictions.
+        A predictor: `predict(images)` finds faces and gives a table of them, `stream(video)` one
+        a frame; `predict_crops(uint8 [N, height, width, 3])` answers aligned crops.
 
     Raises:
         ExportError: the export cannot be read.
-        WorkdirError: it is neither, or the run's checkpoint is damaged or was not evaluated.
+        WorkdirError: it is none of these, or the run's checkpoint is damaged or was not evaluated.
     """
     return open_model(path, workdirs.own_config(path), lambda line: None)
 

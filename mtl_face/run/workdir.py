@@ -34,6 +34,11 @@ _CONFIG = "config.json"
 _CARD = "model.json"
 _LOCK = "training.lock"
 
+_BUNDLED = Path(__file__).parents[1] / "weights" / "bundled"
+
+DEFAULT_MODEL = "geometry"
+"""The bundled model that predicts where none is named."""
+
 TRAIN = "train first: mtl_face.train, or run.py train with the same --config and --workdir"
 """What helps where a folder holds no run, or no checkpoint."""
 
@@ -194,15 +199,27 @@ def own_config(path: str | Path, overrides: Iterable[str] = ()) -> config_lib.Co
     return config_lib.load_values(values, overrides, path)
 
 
+def bundled() -> dict[str, Path]:
+    """The models that come with the package: files of exports by name."""
+    return {file.stem: file for file in sorted(_BUNDLED.glob("*.safetensors"))}
+
+
 def existing(path: str | Path) -> Path:
-    """The path of a run or of an export; WorkdirError if it is neither."""
+    """The path of a run, of an export, or of the bundled model of this name.
+
+    WorkdirError if there is none of the three.
+    """
     if not str(path):
         raise WorkdirError("the path of the model is empty", remedy="name a run or an export")
     path = Path(path).expanduser()
     if path.is_file() or is_run(path) or holds_export(path):
         return path
+    models = bundled()
+    if (file := models.get(str(path))) is not None:
+        return file
+    known = f", or name a bundled model: {', '.join(models)}" if models else ""
     raise WorkdirError(
         "holds no run, and no export either" if path.exists() else "does not exist",
         path=path,
-        remedy=f"{TRAIN}; or give what run.py export wrote",
+        remedy=f"{TRAIN}; or give what run.py export wrote{known}",
     )

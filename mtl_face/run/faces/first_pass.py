@@ -10,25 +10,27 @@ import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face import pictures
 from mtl_face.errors import ImageError, UserError
-from mtl_face.face_table import NEUTRAL_PICTURE, FaceTable
+from mtl_face.face_table import FaceTable
 from mtl_face.faces import camera
 from mtl_face.faces.video import (
     Video,
     VideoError,
     ahead,
+    batched,
     estimate_frames,
     open_video,
 )
 from mtl_face.inference.predictor import Predictor
-from mtl_face.inference.stream import POINTS, FaceStream, Finder, Seen, Sight, keyed, see
+from mtl_face.inference.stream import FaceStream, Finder, Seen, Sight, keyed, see
+from mtl_face.inputs import POINTS
 from mtl_face.run import Progress
 from mtl_face.run.faces.journal import Journal, Record
 from mtl_face.run.faces.sources import CAMERA, PHOTO, VIDEO, Source
@@ -41,8 +43,6 @@ _RECORD, _RECORD_S = 64, 5.0  # frames and seconds of work in a record at most
 _STATE = "state"  # array with the JSON in which following goes on
 
 _UNREADABLE = (ImageError, VideoError, camera.CameraError)
-
-_Thing = TypeVar("_Thing")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,9 +145,7 @@ class Pass:
             return dataclasses.replace(batch.stream.answer(batch.sights), arrays={})
         seen = see(self.predictor, batch.sights, mesh=self.mesh)
         if self.neutral is not None:
-            count = len(seen.predictions)
-            baseline_FV3 = np.tile(self.neutral, (count, 1, 1))
-            seen = seen.relative(self.predictor, baseline_FV3, np.ones(count), NEUTRAL_PICTURE)
+            seen = seen.beside(self.predictor, self.neutral)
         keep = self.second and batch.stream is not None
         return seen if keep else dataclasses.replace(seen, arrays={})
 
@@ -160,7 +158,7 @@ class Pass:
             except ImageError as error:
                 return place, error
 
-        for batch in _batched(ahead(map(read, places), 4), _TOGETHER):
+        for batch in batched(ahead(map(read, places), 4), _TOGETHER):
             sights, failed, remarks = [], [], []
             for place, photo in batch:
                 name = self.sources[place].name
@@ -194,7 +192,7 @@ class Pass:
         source = self.sources[place]
         video = open_video(source.path)
         stream, last = self._stream(place)
-        for frames in _batched(ahead(video.after(last), _TOGETHER), _TOGETHER):
+        for frames in batched(ahead(video.after(last), _TOGETHER), _TOGETHER):
             sights = []
             for frame in frames:
                 sights += [
@@ -214,7 +212,7 @@ class Pass:
     def _camera(self, place: int) -> "Iterator[_Batch]":
         source = self.sources[place]
         stream, _ = self._stream(place)
-        for frames in _batched(camera.frames(int(str(source.path))), _TOGETHER):
+        for frames in batched(camera.frames(int(str(source.path))), _TOGETHER):
             sights = stream.find(frames)
             yield _Batch([place], sights, {"last": frames[-1].number}, stream, stream.tracks())
 
@@ -327,23 +325,6 @@ def _arrays(table: FaceTable | PredictionTable) -> Iterator[tuple[str, NDArray[A
         value = getattr(table, field.name)
         if field.name != "metadata" and value is not None:
             yield field.name, value
-
-
-def _batched(things: Iterable[_Thing], count: int) -> Iterator[list[_Thing]]:
-    """Lists of `count` things; what came before an error is in the last one."""
-    batch: list[_Thing] = []
-    try:
-        for thing in things:
-            batch.append(thing)
-            if len(batch) == count:
-                yield batch
-                batch = []
-    except _UNREADABLE:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch
 
 
 def _remarks(video: Video) -> list[str]:

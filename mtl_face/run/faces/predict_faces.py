@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mtl_face import files, pictures
+from mtl_face import files
 from mtl_face.errors import ConfigError, ImageError, UserError, shortened
 from mtl_face.evaluation import face_files
 from mtl_face.face_table import MEAN_OF_PERSON, FaceTable
-from mtl_face.faces import align, geometry
+from mtl_face.faces import align
 from mtl_face.faces.detect import FaceFinder
 from mtl_face.inference.baseline import Baselines, neutrality
 from mtl_face.inference.predictor import Predictor
-from mtl_face.inference.stream import POINTS, Finder, Seen, with_answers
+from mtl_face.inference.stream import Finder, Seen, about, neutral_points, with_answers
+from mtl_face.inputs import POINTS
 from mtl_face.run import Progress, Say
 from mtl_face.run.faces import first_pass, sources
 from mtl_face.run.faces.digest import Digest
@@ -30,9 +30,6 @@ from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import PredictionTable
 
 _SHOWN = 10
-
-_OF_METADATA = ("weights_sha256", "step", "training", "probability", "versions")
-"""What the tables keep of the metadata of predictions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,26 +148,6 @@ def check_crops(predictor: Predictor) -> None:
         )
 
 
-def neutral_points(predictor: Predictor, picture: Path, finder: Finder) -> NDArray[np.float32]:
-    """The normalised points of the largest face of a picture, [V, 3].
-
-    Raises:
-        ImageError: it cannot be read, or shows no face.
-        ConfigError: the model takes no points.
-    """
-    if POINTS not in predictor.inputs:
-        raise ConfigError(
-            "a neutral picture is of use to models that take the points of a face alone",
-            remedy="leave it out (--neutral), or take such a model, as --model=geometry",
-        )
-    faces = finder(pictures.read(picture).upright())
-    if not faces or faces[0].mesh is None:
-        raise ImageError(
-            "shows no face", path=picture, remedy="give a frontal picture of the person at rest"
-        )
-    return geometry.normalise(faces[0].mesh[None])[0]
-
-
 def _check_outputs(outputs: Sequence[Path], all_: Sequence[Source]) -> None:
     for output in outputs:
         files.require_writable_file(face_files.check_ending(output))
@@ -238,7 +215,7 @@ def _write(
         for remark in entry.notes.get("remarks", []):
             say(remark)
     made_by = entries[0].notes["metadata"]
-    metadata = {name: made_by[name] for name in _OF_METADATA if name in made_by}
+    metadata = about(made_by)
     if steps.smoothing is not None:
         metadata["smoothing"] = steps.smoothing.to_dict()
     if steps.calibration is not None:

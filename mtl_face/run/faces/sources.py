@@ -2,17 +2,15 @@
 
 import dataclasses
 import glob
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mtl_face import pictures
 from mtl_face.errors import ImageError, UserError
 from mtl_face.faces import layout
+from mtl_face.faces.camera import number_of
 
 PHOTO, VIDEO, CAMERA = "photo", "video", "camera"
-
-_CAMERA = re.compile(r"camera:(\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +53,9 @@ def find(inputs: Iterable[str | Path]) -> Sources:
     failed: list[UserError] = []
     notes: list[str] = []
     for given in map(str, inputs):
-        camera = _CAMERA.fullmatch(given)
-        if camera:
-            found.setdefault(given, Source(given, CAMERA, Path(camera[1])))
+        camera = number_of(given)
+        if camera is not None:
+            found.setdefault(given, Source(given, CAMERA, Path(str(camera))))
             continue
         try:
             paths = _matching(given)
