@@ -1,6 +1,7 @@
 """What is made of rows besides tables: annotated pictures, a timeline, a summary with events.
 
-Pictures are decoded once more, when the rows are final: smoothing needs the whole video first.
+Pictures are decoded once more, when the rows are final: smoothing needs the whole video first. What
+draws is imported where it is used, since its libraries would delay every answer.
 """
 
 import collections
@@ -9,7 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -19,10 +20,11 @@ from mtl_face.evaluation import face_summary
 from mtl_face.evaluation.face_events import EventRules
 from mtl_face.face_table import NOT_DECODED, FaceTable
 from mtl_face.faces.video import VideoError, VideoFrame, ahead, estimate_frames, open_video
-from mtl_face.report import annotated_files, face_timeline
-from mtl_face.report.annotated_files import AnnotatedVideo, write_annotated_photo
 from mtl_face.run import Progress, Say
 from mtl_face.run.faces.sources import CAMERA, PHOTO, VIDEO, Source
+
+if TYPE_CHECKING:
+    from mtl_face.report.annotated_files import AnnotatedVideo
 
 _AHEAD = 4  # frames decoded in advance
 
@@ -75,6 +77,8 @@ class Wanted:
                         f"{flag} without a video", remedy="of photos, look at the table (--output)"
                     )
         if self.plot is not None:
+            from mtl_face.report import face_timeline
+
             files.require_writable_file(face_timeline.check_ending(self.plot))
         if self.summary is not None:
             for path in face_summary.paths(self.summary):
@@ -90,6 +94,8 @@ def annotated_paths(target: Path, sources: Sequence[Source]) -> Mapping[str, Pat
         AnnotationOutputError: the ending is none for this kind of source.
         ConfigError: a file for several sources.
     """
+    from mtl_face.report import annotated_files
+
     named = {**annotated_files.PHOTO_ENDINGS, **annotated_files.VIDEO_ENDINGS}
     if not target.is_dir():
         if len(sources) == 1 and target.suffix:
@@ -183,6 +189,8 @@ class Products:
             for path in summary.write(self._wanted.summary):
                 self._say(f"summary: {path}")
         if self._wanted.plot is not None:
+            from mtl_face.report import face_timeline
+
             face_timeline.write_timeline(self._wanted.plot, faces)
             self._say(f"timeline: {self._wanted.plot}")
 
@@ -220,6 +228,8 @@ class _Drawing:
 
     def add(self, faces: FaceTable) -> Iterator[None]:
         """Draws the next rows; yields after each picture."""
+        from mtl_face.report.annotated_files import AnnotatedVideo, write_annotated_photo
+
         faces = faces.take(faces.status != NOT_DECODED)
         if self._failed or not len(faces):
             return

@@ -1,6 +1,8 @@
 """Annotated pictures, timeline and summary out of the rows of several sources."""
 
 import dataclasses
+import subprocess
+import sys
 
 import face_rows
 import numpy as np
@@ -157,6 +159,18 @@ def test_hidden_faces(folder, tmp_path):
         make([photo], [table], annotate=tmp_path / "d.png", anonymise=hidden)
         with Image.open(tmp_path / "d.png") as drawn:
             assert (drawn.getpixel((230, 202)) == (255, 255, 255)) != hidden
+
+
+def test_drawing_is_loaded_when_it_is_asked_for():
+    """Matplotlib and templates would add to the time until the first answer."""
+    program = (
+        "import sys, mtl_face.run.faces.predict_faces\n"
+        "print(*{'matplotlib', 'jinja2', 'markupsafe', 'av', 'tensorflow'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert result.stdout == "\n"
 
 
 def test_names_in_a_folder(tmp_path):
