@@ -8,17 +8,14 @@ import contextlib
 import sys
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import av
 import numpy as np
 from PIL import Image
 
-from data_pipeline.rendered_faces import render
-from data_pipeline.rendered_faces.scene import Scene
+from benchmarks import heads
 from mtl_face.cli.main import main as run
 from mtl_face.faces.video import open_video
-from tests import camera_frames
 
 SIZE = (854, 480)
 SECONDS = 10
@@ -29,6 +26,7 @@ SHOWN_S = 4.4
 _EYES_PX = 62.0
 _HEAD_PX = 427
 _LEFT = (0, 427)
+_WALL = (0.24, 0.26, 0.29)
 
 _EPISODES = (
     ((2.5, 5.5, {6: 0.9, 12: 1.0, 25: 0.7}), (7.0, 9.0, {4: 0.9, 7: 0.6, 24: 0.8})),
@@ -40,12 +38,6 @@ _AWAY_S = (5.3, 5.7)
 """The second head is out of view in between."""
 
 
-def wall(scene: Scene, yaw: float, pitch: float) -> np.ndarray:
-    """An even wall, in place of the background of `tests.camera_frames`."""
-    side = render.CROP_SIZE * render.SUPERSAMPLING
-    return np.full((side, side, 3), (0.24, 0.26, 0.29), np.float32)
-
-
 def frame_at(seconds: float) -> Image.Image:
     """The picture of a moment: both heads before one wall."""
     canvas: np.ndarray | None = None
@@ -55,10 +47,9 @@ def frame_at(seconds: float) -> Image.Image:
             share = float(np.clip(min(seconds - begin, end - seconds) / 0.4, 0, 1))
             units |= {unit: share * peak for unit, peak in peaks.items() if share}
         yaw = 8 * np.sin(2 * np.pi * (seconds / 5 + place / 3))
-        with mock.patch.object(camera_frames._Backdrop, "background_at", wall):
-            head, _ = camera_frames.head(
-                1 + place, size=_HEAD_PX, eyes_px=_EYES_PX, yaw=float(yaw), units=units
-            )
+        head, _ = heads.head(
+            1 + place, size=_HEAD_PX, eyes_px=_EYES_PX, yaw=float(yaw), units=units, wall=_WALL
+        )
         if canvas is None:
             canvas = np.empty((SIZE[1], SIZE[0], 3), np.uint8)
             canvas[:] = head[0, 0]

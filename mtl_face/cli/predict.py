@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "PICTURE",
         "of the person at rest, whom all faces show: they are judged by how they differ from it",
     )
+    flags.min_face(parser)
     flags.calibration(parser)
     _add_products(parser)
     listed = parser.add_argument_group("aligned crops of a test list, in place of INPUT")
@@ -127,6 +128,7 @@ def _faces(config: Config, options: argparse.Namespace) -> int:
         mesh=options.mesh,
         relative=options.relative == "auto",
         neutral=options.neutral,
+        min_face=options.min_face,
         wanted=wanted,
     )
     predict_faces(
@@ -151,7 +153,7 @@ def _test_list(config: Config, options: argparse.Namespace) -> int:
             f"{options.inputs[0]} besides --test_list={options.test_list}",
             remedy="give one of the two: photos and videos, or a list of aligned crops",
         )
-    for flag in ("annotate", "anonymise", "plot", "summary", "event_rule"):
+    for flag in ("min_face", "annotate", "anonymise", "plot", "summary", "event_rule"):
         if getattr(options, flag):
             raise ConfigError(
                 f"--{flag} is of no use to a test list", remedy="name photos or videos instead"

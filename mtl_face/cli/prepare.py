@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "DIR",
         "where --audit (default: DATA/audit), --videos and --from (must be given) write",
     )
+    flags.min_face(parser)
     flags.path(
         parser,
         "--shards",
@@ -149,7 +150,7 @@ def _videos(config: Config | None, options: argparse.Namespace) -> int:
     )
     if options.audit or options.skip_bad_rows or any(other is not None for other in others):
         raise ConfigError(
-            "--videos goes with --output alone",
+            "--videos goes with --output and --min_face alone",
             remedy="leave out --config, --audit, --num_videos, --skip_bad_rows, --from, --shards "
             "and --beam",
         )
@@ -157,7 +158,11 @@ def _videos(config: Config | None, options: argparse.Namespace) -> int:
     from mtl_face.run import videos
 
     count, folder = videos.cut_faces(
-        options.videos, options.output, say=print, progress=Progress("frames")
+        options.videos,
+        options.output,
+        min_face=options.min_face,
+        say=print,
+        progress=Progress("frames"),
     )
     crops = folder / layout.CROPS
     print(f"{count:,} crops: {crops}")
@@ -172,6 +177,8 @@ def _videos(config: Config | None, options: argparse.Namespace) -> int:
 
 def _check_flags(options: argparse.Namespace) -> None:
     """Refuses flags that would have no effect together."""
+    if options.min_face is not None:
+        raise ConfigError("--min_face goes with --videos", remedy="add --videos=PATH")
     if options.beam is not None and options.shards is None:
         raise ConfigError("--beam goes with --shards", remedy="add --shards=DIR, or leave it out")
     if options.audit and options.shards is not None:

@@ -22,7 +22,7 @@ from mtl_face import files, pictures
 from mtl_face.errors import ImageError, WorkdirError
 from mtl_face.faces import layout
 from mtl_face.faces.align import crop_face
-from mtl_face.faces.detect import Detector, Face, FaceFinder
+from mtl_face.faces.detect import PHOTO_FACE_PX, Detector, Face, FaceFinder
 from mtl_face.faces.layout import Source
 from mtl_face.faces.track import Tracker, people
 from mtl_face.faces.video import (
@@ -247,6 +247,7 @@ def extract_all(
     workers: int,
     progress: Report,
     detector: Detector | None = None,
+    min_face: float | None = None,
 ) -> list[Outcome]:
     """Cuts the faces out of sources; a damaged one does not hold up the others.
 
@@ -257,6 +258,8 @@ def extract_all(
             a thread beside the detector.
         progress: called with frames done and in all, summed over the sources.
         detector: finds faces, in this process; None: `FaceFinder`, in any.
+        min_face: height of the smallest faces that it looks for, in pixels. None: as
+            `FaceFinder` of videos, `PHOTO_FACE_PX` of photos.
 
     Returns what became of each source, in their order.
 
@@ -274,15 +277,19 @@ def extract_all(
     totals = _Totals(frames, progress)
     todo = [index for index in range(len(sources)) if index not in outcomes]
     if detector is None and min(workers, len(todo)) > 1:
-        _in_processes(sources, todo, output, workers, totals, outcomes)
+        _in_processes(sources, todo, output, workers, min_face, totals, outcomes)
         todo = []
     for index in todo:
-        detector = detector or FaceFinder()
+        finder = detector or _finder(sources[index], min_face)
         report = functools.partial(totals.update, index)
-        work = functools.partial(extract, sources[index], output, detector, report)
+        work = functools.partial(extract, sources[index], output, finder, report)
         outcomes[index] = _attempt(work)
         totals.finish(index)
     return [outcomes[index] for index in range(len(sources))]
+
+
+def _finder(source: Source, min_face: float | None) -> FaceFinder:
+    return FaceFinder(PHOTO_FACE_PX if min_face is None and source.photos else min_face)
 
 
 def _estimate(source: Source) -> int:
@@ -304,14 +311,17 @@ def _in_processes(
     todo: Sequence[int],
     output: Path,
     workers: int,
+    min_face: float | None,
     totals: _Totals,
     outcomes: dict[int, Outcome],
 ) -> None:
     """Works on sources side by side; one that ends its process is found and left out."""
     while rest := [index for index in todo if index not in outcomes]:
-        suspects = _in_pool(sources, rest, output, min(workers, len(rest)), totals, outcomes)
+        suspects = _in_pool(
+            sources, rest, output, min(workers, len(rest)), min_face, totals, outcomes
+        )
         for index in suspects:
-            if _in_pool(sources, [index], output, 1, totals, outcomes):
+            if _in_pool(sources, [index], output, 1, min_face, totals, outcomes):
                 shutil.rmtree(sources[index].partial(output), ignore_errors=True)
                 outcomes[index] = VideoError(
                     "the process that read it was ended by the system",
@@ -326,6 +336,7 @@ def _in_pool(
     todo: Sequence[int],
     output: Path,
     workers: int,
+    min_face: float | None,
     totals: _Totals,
     outcomes: dict[int, Outcome],
 ) -> list[int]:
@@ -335,7 +346,7 @@ def _in_pool(
     begun: set[int] = set()
     died: BaseException | None = None
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(reports, stop)
+        workers, mp_context=context, initializer=_begin, initargs=(reports, stop, min_face)
     ) as pool:
         try:
             futures = {pool.submit(_work, index, sources[index], output): index for index in todo}
@@ -369,10 +380,10 @@ def _in_pool(
 _shared: dict[str, Any] = {}
 
 
-def _begin(reports: Any, stop: Any) -> None:
+def _begin(reports: Any, stop: Any, min_face: float | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     jax.config.update("jax_platforms", "cpu")  # a GPU would not serve several processes
-    _shared.update(reports=reports, stop=stop, detector=FaceFinder())
+    _shared.update(reports=reports, stop=stop, min_face=min_face)
 
 
 def _work(index: int, source: Source, output: Path) -> dict[str, Any]:
@@ -388,4 +399,4 @@ def _work(index: int, source: Source, output: Path) -> dict[str, Any]:
             last = now
             _shared["reports"].put((index, done, total))
 
-    return extract(source, output, _shared["detector"], report)
+    return extract(source, output, _finder(source, _shared["min_face"]), report)

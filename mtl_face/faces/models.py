@@ -1,15 +1,15 @@
 """The two networks that find faces and their points, as Flax modules with the weights of MediaPipe.
 
-BlazeFace (short range) takes 128 x 128 and gives boxes with six key points on 896 anchors; Face
-Mesh takes a 192 x 192 cut of one face and gives 468 points and a score. Both are chains of one
-block. The weights are Apache-2.0; `assets/PROVENANCE.json` names their origin, and
-`benchmarks/derive_face_networks.py` makes the files.
+BlazeFace (short range) was trained on 128 x 128, of which it gives boxes with six key points on 896
+anchors; of a larger picture it gives those of each part. Face Mesh takes a 192 x 192 cut of one
+face and gives 468 points and a score. Both are chains of one block. The weights are Apache-2.0;
+`assets/PROVENANCE.json` names their origin, and `benchmarks/derive_face_networks.py` makes them.
 
 `blaze_face` and `face_mesh` are pure functions of variables and pixels, to compile or to export;
 `FaceNetwork` runs one of them on pictures of any number.
 
 Dimension letters: B batch, N pictures, S side of a picture, H W height and width of a map, C
-channels, A anchors (896), K key points (6), V mesh points (468).
+channels, A anchors (896 of 128 x 128), K key points (6), V mesh points (468).
 """
 
 import functools
@@ -33,14 +33,17 @@ from mtl_face.model.convolution import CONVOLUTIONS, compiler_options, resolve_c
 ASSETS = Path(__file__).parent / "assets"
 
 BLAZE_FACE_SIZE = 128
+"""Side of a picture that BlazeFace was trained on; it takes any multiple of 16."""
+
 MESH_SIZE = 192
 
-BATCH_SIZES = {"cpu": (1, 4)}
-"""Sizes of the batches that are compiled, by platform; others have `OTHER_BATCH_SIZES`."""
+BATCH_SIZES = {"cpu": (1,)}
+"""Sizes of the batches that are compiled, by platform; others have `OTHER_BATCH_SIZES`. On a CPU
+larger ones take longer for each picture, since less of their maps stays in its caches."""
 
 OTHER_BATCH_SIZES = (1, 4, 16, 64)
 
-_GRIDS = ((16, 2), (8, 6))  # cells a side, anchors a cell
+_GRIDS = ((8, 2), (16, 6))  # side of a cell in pixels, anchors a cell
 _KEY_POINTS = 6
 
 # Channels and stride of each block.
@@ -111,7 +114,7 @@ class BlazeFace(nn.Module):
 
     @nn.compact
     def __call__(self, pixel_BSS3: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Searches pictures with values in [-1, 1], float32 [B, 128, 128, 3].
+        """Searches pictures with values in [-1, 1], float32 [B, S, S, 3].
 
         Returns:
             Logits of a face [B, A]; [B, A, 2 + K, 2]: centre relative to the anchor, size, and key
@@ -195,7 +198,7 @@ def _convolution(
 def blaze_face(
     variables: Any, pixel_BSS3: jax.Array, *, convolution: str = "auto"
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Searches RGB pictures, uint8 [B, 128, 128, 3].
+    """Searches RGB pictures, uint8 [B, S, S, 3]; S is a multiple of 16.
 
     Returns:
         Score [B, A] in 0..1; box [B, A, 4] as left, top, right, bottom and key points [B, A, K, 2]
@@ -205,8 +208,9 @@ def blaze_face(
     network = BlazeFace(resolve_convolution(convolution))
     outputs: Any = network.apply(variables, pixel_BSS3 / jnp.float32(127.5) - 1)
     logit_BA, offset_BA82 = outputs
-    offset_BA82 /= BLAZE_FACE_SIZE
-    anchor_A12 = jnp.asarray(anchors()[None, :, None], jnp.float32)
+    size = pixel_BSS3.shape[1]
+    offset_BA82 /= size
+    anchor_A12 = jnp.asarray(anchors(size)[None, :, None], jnp.float32)
     centre_BA12 = offset_BA82[:, :, :1] + anchor_A12
     half_BA12 = offset_BA82[:, :, 1:2] / 2
     box_BA22 = jnp.concatenate([centre_BA12 - half_BA12, centre_BA12 + half_BA12], axis=2)
@@ -278,10 +282,11 @@ def variables(name: str) -> dict[str, Any]:
     return {"params": flax.traverse_util.unflatten_dict(params)}
 
 
-def anchors() -> Floats:
-    """Centres of BlazeFace's anchors as shares of the side, [A, 2]."""
+def anchors(size: int = BLAZE_FACE_SIZE) -> Floats:
+    """Centres of BlazeFace's anchors in a picture of this side, as shares of it, [A, 2]."""
     parts = []
-    for cells, repeats in _GRIDS:
+    for pixels, repeats in _GRIDS:
+        cells = size // pixels
         y, x = np.mgrid[:cells, :cells]
         centre = (np.stack([x, y], axis=-1).reshape(-1, 2) + 0.5) / cells
         parts.append(np.repeat(centre, repeats, axis=0))

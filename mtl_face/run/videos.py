@@ -13,10 +13,13 @@ from mtl_face.run import Progress, Say
 _SHOWN = 10
 
 
-def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> tuple[int, Path]:
+def cut_faces(
+    path: Path, output: Path, *, min_face: float | None = None, say: Say, progress: Progress
+) -> tuple[int, Path]:
     """Cuts the faces out of a video, a photo or a folder of them; finished sources are left alone.
 
-    `output` is new, empty, or of an earlier call; `progress` counts frames.
+    `output` is new, empty, or of an earlier call; `min_face` is as of `extract.extract_all`;
+    `progress` counts frames.
 
     Returns:
         The number of crops, and the absolute path of the output, which holds what `faces.layout`
@@ -38,7 +41,9 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> tupl
         say(line)
     if len(todo) < len(sources):
         say(f"finished before and left alone: {len(sources) - len(todo):,} of {len(sources):,}")
-    outcomes = extract.extract_all(todo, output, workers=os.cpu_count() or 1, progress=progress)
+    outcomes = extract.extract_all(
+        todo, output, workers=os.cpu_count() or 1, progress=progress, min_face=min_face
+    )
     failed: list[UserError] = list(found.closed)
     defects = []
     for source, outcome in zip(todo, outcomes, strict=True):
@@ -79,7 +84,8 @@ def cut_faces(path: Path, output: Path, *, say: Say, progress: Progress) -> tupl
         raise ImageError(
             "no face was found in any frame",
             path=path,
-            remedy="look at the pictures: are faces upright, and wider than about 40 pixels?",
+            remedy="look at the pictures: are faces upright? --min_face=20 looks for faces from "
+            "20 pixels of height on",
         )
     return count, output
 

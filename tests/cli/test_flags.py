@@ -42,3 +42,16 @@ def test_a_command_that_needs_a_model(words, capsys):
         main.main(words)
     assert raised.value.code == 2
     assert "arguments are required: --model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "small", "0", "-20", "11", "nan", "1e9"])
+def test_a_height_that_no_face_has(text, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main.main(["prepare", "--videos=x.mp4", "--output=o", f"--min_face={text}"])
+    assert raised.value.code == 2
+    assert "no height of a face in pixels" in capsys.readouterr().err
+
+
+def test_heights_of_faces():
+    assert flags.face_height("20") == 20
+    assert flags.face_height("32.5") == 32.5

@@ -3,10 +3,9 @@
 import camera_frames
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.heads import background, cut_out
 from mtl_face.faces import align, detect
 
 MEAN_ERROR = 0.09
@@ -99,40 +98,28 @@ def test_no_face(detector, shape):
         assert detector(Image.fromarray(pixels)) == []
 
 
+def test_small_faces_are_found_where_they_are_looked_for(detector):
+    """Faces of 26 pixels in a large picture, and one of 60."""
+    canvas = background(0, 1100, 700)
+    known = []
+    for seed, height, left in ((1, 26, 300), (3, 26, 640), (5, 60, 900)):
+        head = cut_out(seed).resized(round(2 * height))
+        known.append(head.put_on(canvas, left, 300))
+    frame = Image.fromarray(canvas)
+    assert all(face.centre[0] > 900 for face in detector(frame))
+    found = sorted(detect.FaceFinder(24)(frame), key=lambda face: face.centre[0])
+    assert len(found) == 3
+    for face, landmarks in zip(found, known, strict=True):
+        eyes = np.linalg.norm(landmarks[1] - landmarks[0])
+        assert np.linalg.norm(face.landmarks - landmarks, axis=1).mean() < 0.15 * eyes
+    (large,) = detect.FaceFinder(50)(frame)
+    assert large.centre[0] > 900
+
+
 def test_tiny_faces_are_left_out(detector):
     picture, _ = camera_frames.head(1, size=60, eyes_px=10)
     assert detector(Image.fromarray(picture)) == []
-
-
-@given(st.integers(1, 4000), st.integers(1, 4000))
-@settings(deadline=None, derandomize=True, max_examples=100)
-def test_squares_cover_the_picture(width, height):
-    whole, *tiles = detect.squares(width, height)
-    assert whole[0] <= 0
-    assert whole[1] <= 0
-    assert whole[0] + whole[2] >= width
-    assert whole[1] + whole[2] >= height
-    if not tiles:
-        assert max(width, height) <= 1.25 * min(width, height)
-        return
-    axis = 0 if width > height else 1
-    starts = [tile[axis] for tile in tiles]
-    side = min(width, height)
-    assert all(tile[2] == side for tile in tiles)
-    assert starts[0] == 0
-    assert starts[-1] + side == max(width, height)
-    assert len(tiles) <= 8
-    if max(width, height) <= 5 * side:
-        assert max(np.diff(starts)) <= 2 * side / 3 + 1
-
-
-def test_overlapping_candidates_become_one():
-    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60.0]])
-    points = np.repeat(boxes[:, None, :2], 6, axis=1)
-    (first, first_points), (second, _) = detect.suppress(np.array([0.6, 0.9, 0.7]), boxes, points)
-    np.testing.assert_allclose(first, [0.6, 0, 10.6, 10])
-    np.testing.assert_allclose(first_points[:, 0], 0.6)
-    np.testing.assert_allclose(second, boxes[2])
+    assert len(detect.FaceFinder(20)(Image.fromarray(picture))) == 1
 
 
 def test_several_pictures_as_one_by_one(detector, heads):

@@ -12,6 +12,7 @@ import pytest
 import small_videos
 from PIL import Image
 
+from benchmarks import heads
 from data_pipeline.formats import s_aff_wild2
 from mtl_face.errors import ImageError, WorkdirError
 from mtl_face.faces import extract as extract_module
@@ -321,6 +322,25 @@ def test_photos(tmp_path, detector, face):
     with (output / layout.GAPS).open() as file:
         gaps = {row["video"]: row["source"] for row in csv.DictReader(file)}
     assert gaps == {"family_2026/b.jpg": "b.jpg", "family_2026/d.jpg": "d.jpg"}
+
+
+def test_small_faces_of_photos_and_of_videos(tmp_path):
+    """In photos from 40 pixels of height on; in both where they are asked for."""
+    canvas = heads.background(2, 960, 540)
+    heads.cut_out(2).resized(100).put_on(canvas, 600, 200)  # a face of 50 pixels
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(canvas).save(folder / "small.png")
+    small_videos.write(folder / "talk.mp4", [canvas])
+    sources = find_sources(folder).sources
+    for name, min_face, expected in (
+        ("a", None, ["small.png"]),
+        ("b", 40, ["small.png", "talk"]),
+        ("c", 80, []),
+    ):
+        output = layout.open_output(tmp_path / name)
+        extract_all(sources, output, workers=1, progress=lambda *counts: None, min_face=min_face)
+        assert sorted(file.split("/")[-2] for file in files(output)) == expected
 
 
 def test_another_photo_does_not_rename_the_others(tmp_path, detector, face):

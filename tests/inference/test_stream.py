@@ -151,6 +151,7 @@ class Counting(FaceFinder):
     """Counts searches and followed faces."""
 
     def __init__(self):
+        super().__init__()
         self.searches = self.followed = 0
 
     def __call__(self, frame):

@@ -70,11 +70,12 @@ def test_no_face_at_all(tmp_path, capsys):
     ("words", "message"),
     [
         (["--videos=x.mp4"], "--videos needs --output"),
-        (["--videos=x.mp4", "--output=o", "--audit"], "goes with --output alone"),
-        (["--videos=x.mp4", "--output=o", "--shards=s"], "goes with --output alone"),
+        (["--videos=x.mp4", "--output=o", "--audit"], "goes with --output and --min_face alone"),
+        (["--config=configs/rendered_faces.py", "--min_face=20"], "--min_face goes with --videos"),
+        (["--videos=x.mp4", "--output=o", "--shards=s"], "goes with --output and --min_face alone"),
         (
             ["--videos=x.mp4", "--output=o", "--config=configs/rendered_faces.py"],
-            "goes with --output alone",
+            "goes with --output and --min_face alone",
         ),
         (["--videos=x.mp4", "--output=o"], "x.mp4: the video, photo or folder does not exist"),
     ],

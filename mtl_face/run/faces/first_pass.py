@@ -53,7 +53,8 @@ class Pass:
         journal: takes the rows, and says what is done already.
         sources: all of them.
         predictor: the network.
-        finder: finds faces.
+        finder: finds the faces of videos and cameras.
+        photo_finder: finds those of photos.
         mesh: whether all points are kept.
         relative: whether persons of videos and cameras are judged by how they differ from
             themselves at rest. Of cameras, and for networks that take pixels too, that is done
@@ -68,6 +69,7 @@ class Pass:
     sources: Sequence[Source]
     predictor: Predictor
     finder: Finder
+    photo_finder: Finder
     mesh: bool
     relative: bool
     neutral: NDArray[np.float32] | None
@@ -169,7 +171,7 @@ class Pass:
                 if photo.is_first:
                     remarks.append(f"{name}: holds several pictures, the first was taken")
                 picture = photo.upright()
-                faces = self.finder(picture)
+                faces = self.photo_finder(picture)
                 persons = range(1, len(faces) + 1)
                 sights.append(Sight(name, 1, None, picture, faces, persons))
             notes = {"failed": failed, "remarks": remarks}

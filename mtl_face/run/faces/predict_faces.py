@@ -15,7 +15,7 @@ from mtl_face.errors import ConfigError, ImageError, UserError, shortened
 from mtl_face.evaluation import face_files
 from mtl_face.face_table import MEAN_OF_PERSON, FaceTable
 from mtl_face.faces import align
-from mtl_face.faces.detect import FaceFinder
+from mtl_face.faces.detect import PHOTO_FACE_PX, FaceFinder
 from mtl_face.inference.baseline import Baselines, neutrality
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inference.stream import Finder, Seen, about, neutral_points, with_answers
@@ -43,6 +43,8 @@ class Request:
         relative: whether persons of videos and cameras are judged by how they differ from
             themselves at rest, by a model that takes points.
         neutral: a picture of the person at rest, from whom all faces are to differ.
+        min_face: height of the smallest faces that are looked for, in pixels; None: as
+            `FaceFinder` of videos and cameras, `PHOTO_FACE_PX` of photos.
         wanted: what to make besides tables.
     """
 
@@ -51,6 +53,7 @@ class Request:
     mesh: bool = False
     relative: bool = True
     neutral: Path | None = None
+    min_face: float | None = None
     wanted: Wanted = dataclasses.field(default_factory=Wanted)
 
     @property
@@ -99,16 +102,18 @@ def predict_faces(
     failed: list[UserError] = list(found.failed)
     digest = Digest()
     if found.all:
-        finder = finder or FaceFinder()
+        of_photos = finder or FaceFinder(request.min_face or PHOTO_FACE_PX)
+        finder = finder or FaceFinder(request.min_face)
         neutral = None
         if request.neutral is not None:
-            neutral = neutral_points(predictor, request.neutral, finder)
+            neutral = neutral_points(predictor, request.neutral, of_photos)
         with _journal(request, predictor, found.all, say) as journal:
             work = first_pass.Pass(
                 journal,
                 found.all,
                 predictor,
                 finder,
+                of_photos,
                 mesh=request.keeps_mesh,
                 relative=request.relative and neutral is None and POINTS in predictor.inputs,
                 neutral=neutral,
@@ -171,6 +176,7 @@ def _journal(
         "step": predictor.step,
         "mesh": request.keeps_mesh,
         "relative": request.relative,
+        "min_face": request.min_face,
         "neutral": None if request.neutral is None else files.sha256(request.neutral),
     }
     with contextlib.ExitStack() as stack:
