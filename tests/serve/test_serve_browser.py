@@ -58,7 +58,7 @@ def constructed():
 def camera_file(tmp_path_factory):
     """A rendered head that sways, as 1280 x 720 JPEG pictures one after the other."""
     head, _ = camera_frames.head(3, size=420, eyes_px=80)
-    left = 400 + 60 * np.sin(np.linspace(0, 2 * np.pi, 20, endpoint=False))
+    left = 400 + 20 * np.sin(np.linspace(0, 2 * np.pi, 20, endpoint=False))
     path = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     with path.open("wb") as file:
         for place in left.astype(int).tolist():
@@ -160,11 +160,24 @@ def test_a_camera(browser, served):
     click(browser, "camera")
     browser.wait_for("document.getElementById('camera').ariaPressed == 'false'")
     found = table(browser)
+    # the last frame that was answered stays: the wall of the camera's file, and the face
+    wall, skin = browser.evaluate(
+        "(c => { const d = new OffscreenCanvas(c.width, c.height).getContext('2d',"
+        "{ willReadFrequently: true }); d.drawImage(c, 0, 0);"
+        "return [[100, 100], [610, 360]].map(place =>"
+        "[...d.getImageData(...place, 1, 1).data.slice(0, 3)]); })"
+        "(document.getElementById('answered'))"
+    )
+    assert np.ptp([*wall, 110]) < 12
+    assert np.ptp([*skin, 110]) > 20
+    assert browser.evaluate("getComputedStyle(document.getElementById('answered')).display") != (
+        "none"
+    )
     assert found["frame"].tolist() == list(range(1, len(found) + 1))
     assert set(found["source"]) == {"camera"}
     assert set(found["person"]) == {1}
     assert (np.diff(found["time_ms"]) > 0).all()
-    assert found["face_left"].between(250, 700).all()
+    assert found["face_left"].between(350, 650).all()
     assert found["face_left"].nunique() > 2  # it moves
 
 
@@ -343,7 +356,7 @@ def test_dropped_files_are_analysed(browser, constructed):
     opened(browser, constructed)
     browser.evaluate(
         "(async () => { const picture = await new Promise(done => {"
-        "  const c = document.createElement('canvas'); const d = c.getContext('2d');"
+        "  const c = document.createElement('canvas'); const d = c.getContext('2d',"
         "  d.fillStyle = 'white'; d.fillRect(0, 0, 300, 150); c.toBlob(done); });"
         "const data = new DataTransfer();"
         "data.items.add(new File([picture], 'dropped.png', { type: 'image/png' }));"

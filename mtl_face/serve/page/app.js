@@ -231,8 +231,11 @@ async function startCamera(device) {
   const source = {
     kind: "camera", name, size: [0, 0], frames: [], rows: 0, done: false, media,
   };
-  live = { source, media, socket, sent: [], delays: [], arrivals: [], answered: () => {} };
+  live = {
+    source, media, socket, sent: [], spare: [], delays: [], arrivals: [], answered: () => {},
+  };
   const own = live;
+  sources.forEach((other) => { other.shown = false; });
   sources.push(source);
   select(source);
   el("camera").setAttribute("aria-pressed", "true");
@@ -280,8 +283,6 @@ function stopCamera() {
 
 /** Sends frames as long as answers come back. */
 async function pump(own) {
-  const canvas = document.createElement("canvas");
-  const context = canvas.getContext("2d", { alpha: false });
   const begin = performance.now();
   while (live === own) {
     if (own.sent.length >= MOST_IN_FLIGHT) {
@@ -290,16 +291,22 @@ async function pump(own) {
     }
     await nextFrame();
     if (live !== own || !video.videoWidth) continue;
-    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
-    context.drawImage(video, 0, 0);
+    const canvas = own.spare.pop() ?? document.createElement("canvas");
+    copy(video, video.videoWidth, video.videoHeight, canvas);
     const time = performance.now();
-    own.sent.push(time);
+    own.sent.push({ time, canvas });
     const image = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.85));
     const message = new Uint8Array(8 + image.size);
     new DataView(message.buffer).setFloat64(0, time - begin);
     message.set(new Uint8Array(await image.arrayBuffer()), 8);
     if (own.socket.readyState === WebSocket.OPEN) own.socket.send(message);
   }
+}
+
+function copy(picture, width, height, canvas) {
+  if (canvas.width !== width) canvas.width = width;
+  if (canvas.height !== height) canvas.height = height;
+  canvas.getContext("2d", { alpha: false }).drawImage(picture, 0, 0);
 }
 
 /** Waits for a picture that the video has not shown before, 200 ms at most. */
@@ -312,7 +319,12 @@ function nextFrame() {
 
 function answered(own, answer) {
   const now = performance.now();
-  own.delays = [...own.delays, now - own.sent.shift()].slice(-30);
+  const { time, canvas } = own.sent.shift();
+  // The frame itself is shown, not the later one of the camera: what is seen is what was answered.
+  copy(canvas, canvas.width, canvas.height, el("answered"));
+  own.source.shown = true;
+  own.spare.push(canvas);
+  own.delays = [...own.delays, now - time].slice(-30);
   own.arrivals = [...own.arrivals, now].slice(-30);
   own.answered();
   if (answer.width) own.source.size = [answer.width, answer.height];
@@ -394,15 +406,16 @@ function draw() {
   el("empty").hidden = kind !== undefined;
   photo.hidden = kind !== "photo" || current.unseen;
   video.hidden = !(kind === "video" && !current.unseen) && !(kind === "camera" && current.media);
+  el("answered").hidden = !current?.shown;
   el("unseen").hidden = !current?.unseen;
   el("speed").hidden = !live || current !== live.source;
-  el("mirror-label").hidden = !live || current !== live.source;
+  el("mirror-label").hidden = !current?.shown;
   el("play").hidden = kind !== "video" || current.unseen;
   el("play").textContent = video.paused ? "Play" : "Pause";
   el("download").disabled = !sources.some((source) => source.rows);
   el("clear").disabled = !sources.length && !sending;
   const mirrored = kind === "camera" && el("mirror").checked;
-  video.classList.toggle("mirrored", mirrored);
+  for (const id of ["video", "answered"]) el(id).classList.toggle("mirrored", mirrored);
   drawSources();
   const frames = current?.frames ?? [];
   const place = kind === "video" ? Math.max(frameAt(frames, timeShown()), 0) : frames.length - 1;
