@@ -198,11 +198,12 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             f"which the {model.position} position code needs",
             "change model.embed_dim",
         )
-    stages = len(backbone.stage_sizes)
+    stages = backbone.num_stages
     if backbone.frozen_stages > stages:
+        given = "end gives" if backbone.kind == "mobilenet" else "stage_sizes has"
         yield (
             f"model.backbone.frozen_stages is {backbone.frozen_stages}, "
-            f"and model.backbone.stage_sizes has {stages} stages",
+            f"and model.backbone.{given} {stages} stages",
             f"use {stages} to freeze the whole backbone",
         )
     multipliers = len(optimizer.backbone_stage_multipliers)

@@ -10,6 +10,8 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+MOBILENET_LAYERS = ("conv1", *(f"{kind}w{pair}" for pair in range(1, 14) for kind in "dp"))
+"""Layers of MobileNet-v1, in their order."""
 INPUTS = ("image", "points")
 """What a network can take of a frame, see `mtl_face.inputs`."""
 FEWEST_VIDEOS, FEWEST_FRAMES = 3, 2
@@ -374,9 +376,20 @@ class BackboneConfig(Section, affects="network", step=True):
     frozen_stages: int = setting(
         -1,
         "stages that training leaves as they are, statistics included; -1: none, 0: the stem, "
-        "k: the stem and the first k stages",
+        "k: the stem and the first k stages (of a mobilenet, pairs of layers)",
         minimum=-1,
         affects="training",
+    )
+    kind: str = setting(
+        "resnet",
+        "resnet, or mobilenet: MobileNet-v1 without batch norms, for which width (32) and end "
+        "count; its stages are 13 pairs of layers",
+        choices=("resnet", "mobilenet"),
+    )
+    end: str = setting(
+        "pw13",
+        "last layer of a mobilenet: conv1, dw1, pw1, ..., dw13 or pw13",
+        choices=MOBILENET_LAYERS,
     )
     convolution: str = setting(
         "auto",
@@ -386,6 +399,13 @@ class BackboneConfig(Section, affects="network", step=True):
         choices=("auto", "xla", "matmul", "cudnn"),
         affects="speed",
     )
+
+    @property
+    def num_stages(self) -> int:
+        """Stages besides the stem."""
+        if self.kind == "mobilenet":
+            return (MOBILENET_LAYERS.index(self.end) + 1) // 2
+        return len(self.stage_sizes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The backbone's geometry: the published variants of ResNet50, and how its stages are counted.
+"""The backbones' geometry: published variants of ResNet50, MobileNet-v1, and their stages.
 
 The weights of one ResNet50 run in every variant without an error and give different maps, so the
 variant belongs to the weights: `caffe` to the VGGFace2 release (Cao et al. 2018), `keras` to its
@@ -79,15 +79,34 @@ VARIANTS = {variant.name: variant for variant in (_CAFFE, _KERAS, _TORCHVISION)}
 """Every known variant by name."""
 
 
+MOBILENET = BackboneVariant(
+    name="mobilenet",
+    conv1_padding="SAME",
+    pool_padding="VALID",
+    stride_in_reduce=False,
+    batch_norm_epsilon=0.0,
+    input_mean=(123.68, 116.78, 103.94),
+    input_std=(1.0, 1.0, 1.0),
+    channel_order="bgr",
+)
+"""What is known of the MobileNet-v1 trained on VGGFace2: its input. It has no pooling."""
+
+MOBILENET_PAIRS = (
+    *((1, 2), (2, 4), (1, 4), (2, 8), (1, 8), (2, 16)),
+    *((1, 16), (1, 16), (1, 16), (1, 16), (1, 16), (2, 32), (1, 32)),
+)
+"""Of each pair of layers of MobileNet-v1: stride, and channels out over those of the stem."""
+
+
 def stage_of(part: str) -> int:
-    """The stage of a part as `bn1` or `stage2_block3`: 0 for the stem, then the others from 1.
+    """The stage of a part as `bn1`, `stage2_block3` or `pw3`: 0 for the stem, the others from 1.
 
     Raises:
         ValueError: the backbone has no such part.
     """
     if part in ("conv1", "bn1"):
         return 0
-    match = re.fullmatch(r"stage([1-9]\d*)_block[1-9]\d*", part)
+    match = re.fullmatch(r"stage([1-9]\d*)_block[1-9]\d*|[dp]w([1-9]\d*)", part)
     if match is None:
         raise ValueError(f"{part!r} is not a part of the backbone")
-    return int(match[1])
+    return int(match[1] or match[2])

@@ -17,6 +17,7 @@ from mtl_face.inputs import BASELINE, IMAGE, POINTS, specification
 from mtl_face.model.backbone import ResNet
 from mtl_face.model.convolution import resolve_convolution
 from mtl_face.model.heads import TaskHead, bounded_log_ratio
+from mtl_face.model.mobilenet import MobileNet
 from mtl_face.model.points import PointTokens
 from mtl_face.model.transformer import PatchEncoder, TokenDecoder, at_least_float32
 from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
@@ -49,7 +50,7 @@ class MtlFace(nn.Module):
     `MtlFace(ModelConfig())` is the paper's network: 72,943,446 parameters, 7 x 7 patches of a
     224 pixel image. Collections: `params` and `batch_stats`, both float32. Parts: `backbone` and
     `projection` (for images), `points` (for points), `encoder`, `decoder`, `head_va`, `head_au`,
-    `head_expr`. Without images there are no `batch_stats`.
+    `head_expr`. Without batch norms there are no `batch_stats`.
 
     Attributes:
         settings: section `model` of a config, whose schema says what each setting does. Norms,
@@ -88,7 +89,7 @@ class MtlFace(nn.Module):
             the variances of valence and arousal over the task's, in [-8, 8]; and, if asked,
             `attention` [B, decoder_modules, num_heads, 3, N] with the tokens in the order of
             `tasks.TASKS`; of the N, first the patches in row-major order, then the groups of
-            points in the order of `points.REGIONS`. All float32.
+            points in the order of `regions.REGIONS`. All float32.
 
         Raises:
             ValueError: an input is missing or has another shape, or a setting is out of its set.
@@ -148,9 +149,13 @@ class MtlFace(nn.Module):
         std = jnp.asarray(settings.input_std, dtype).reshape(1, 1, 1, 3)
         image_BHWC = (image_BHWC.astype(dtype) - mean) / std
 
-        backbone = ResNet(
-            settings.backbone, self.devices, compute_dtype, settings.remat, name="backbone"
-        )
+        backbone: nn.Module
+        if settings.backbone.kind == "mobilenet":
+            backbone = MobileNet(settings.backbone, compute_dtype, name="backbone")
+        else:
+            backbone = ResNet(
+                settings.backbone, self.devices, compute_dtype, settings.remat, name="backbone"
+            )
         map_BHWC = backbone(image_BHWC, train=train)
         batch, height, width, channels = map_BHWC.shape
         # The paper's "1D convolution" in place of the pooling: one dense layer for every patch.

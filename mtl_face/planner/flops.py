@@ -12,7 +12,9 @@ import dataclasses
 import itertools
 
 from mtl_face.config import BackboneConfig, ModelConfig
-from mtl_face.model.geometry import VARIANTS
+from mtl_face.inputs import IMAGE, POINTS
+from mtl_face.model.geometry import MOBILENET_PAIRS, VARIANTS
+from mtl_face.model.regions import REGIONS
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 
 
@@ -40,13 +42,17 @@ def _count(forward: int, *, trains: bool = True, input_gradient: bool = True) ->
 def by_part(model: ModelConfig) -> dict[str, Flops]:
     """Operations of one image, by block.
 
-    These are `stem`, `stage1` ..., `projection`, `encoder`, `decoder` and `heads`.
+    These are `stem`, `stage1` ..., `projection`, `points`, `encoder`, `decoder` and `heads`, as far
+    as the network has them.
     """
-    backbone, width, ratio = model.backbone, model.embed_dim, model.mlp_ratio
-    stages = len(backbone.stage_sizes)
-    side = feature_side(model.input_size, variant=backbone.variant, stages=stages)
-    patches = side * side
-    channels = backbone.width * 2 ** (stages - 1) * backbone.expansion
+    width, ratio = model.embed_dim, model.mlp_ratio
+    parts: dict[str, Flops] = {}
+    patches = 0
+    if IMAGE in model.inputs:
+        parts, patches = _image(model)
+    if POINTS in model.inputs:
+        patches += len(REGIONS)
+        parts["points"] = _count(2 * 6 * REGIONS.size * width, input_gradient=False)
     tokens = len(TASKS)
     own = _attention_layer(tokens, tokens, width, ratio if model.decoder_mlp == "each" else 0)
     cross = _attention_layer(tokens, patches, width, ratio)
@@ -55,14 +61,45 @@ def by_part(model: ModelConfig) -> dict[str, Flops]:
         widths = [width, *[model.head_width] * (model.head_layers - 1), OUTPUT_SIZES[task]]
         heads += sum(2 * wide * out for wide, out in itertools.pairwise(widths))
     return {
-        **_backbone(model.input_size, backbone),
-        "projection": _count(
-            2 * patches * channels * width, input_gradient=backbone.frozen_stages < stages
-        ),
+        **parts,
         "encoder": _count(model.encoder_layers * _attention_layer(patches, patches, width, ratio)),
         "decoder": _count(model.decoder_modules * (own + cross)),
         "heads": _count(heads),
     }
+
+
+def _image(model: ModelConfig) -> tuple[dict[str, Flops], int]:
+    """Operations of backbone and projection, and the number of patches."""
+    backbone = model.backbone
+    if backbone.kind == "mobilenet":
+        parts, side, channels = _mobilenet(model.input_size, backbone)
+    else:
+        stages = len(backbone.stage_sizes)
+        parts = _backbone(model.input_size, backbone)
+        side = feature_side(model.input_size, variant=backbone.variant, stages=stages)
+        channels = backbone.width * 2 ** (stages - 1) * backbone.expansion
+    parts["projection"] = _count(
+        2 * side * side * channels * model.embed_dim,
+        input_gradient=backbone.frozen_stages < backbone.num_stages,
+    )
+    return parts, side * side
+
+
+def _mobilenet(input_size: int, backbone: BackboneConfig) -> tuple[dict[str, Flops], int, int]:
+    """Operations by pair of layers, and rows and channels of the feature map."""
+    side, channels, frozen = -(-input_size // 2), backbone.width, backbone.frozen_stages
+    stem = 2 * side * side * 9 * 3 * channels
+    parts = {"stem": _count(stem, trains=frozen < 0, input_gradient=False)}
+    for pair, (stride, factor) in enumerate(MOBILENET_PAIRS[: backbone.num_stages], start=1):
+        side = -(-side // stride)
+        depthwise = 2 * side * side * 9 * channels
+        found = _count(depthwise, trains=pair > frozen, input_gradient=pair - 1 != frozen)
+        if backbone.end != f"dw{pair}":
+            out = factor * backbone.width
+            found += _count(2 * side * side * channels * out, trains=pair > frozen)
+            channels = out
+        parts[f"stage{pair}"] = found
+    return parts, side, channels
 
 
 def total(parts: dict[str, Flops]) -> Flops:

@@ -11,7 +11,7 @@ from mtl_face.config import Config, ModelConfig
 from mtl_face.errors import WorkdirError
 from mtl_face.faces import points
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.inputs import POINTS
+from mtl_face.inputs import IMAGE, POINTS
 from mtl_face.run import Say, provenance
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import TRAINING
@@ -180,9 +180,13 @@ def _is_larger(model: ModelConfig, variables: Mapping[str, Any]) -> bool:
     largest = max((max(shape, default=1) for shape in shapes), default=0)
     backbone = model.backbone
     layers = model.encoder_layers + model.decoder_modules + model.head_layers
-    widths = (model.embed_dim, model.mlp_ratio, backbone.width, backbone.expansion)
+    widths = [model.embed_dim, model.mlp_ratio]
+    if IMAGE in model.inputs:
+        resnet = backbone.kind == "resnet"
+        layers += sum(backbone.stage_sizes) if resnet else backbone.num_stages
+        widths += [backbone.width, backbone.expansion if resnet else 1]
     hidden = model.head_width if model.head_layers > 1 else 0
-    return layers + sum(backbone.stage_sizes) > len(shapes) or max(*widths, hidden) > largest
+    return layers > len(shapes) or max(*widths, hidden) > largest
 
 
 def _origin(recorded: Mapping[str, Any] | None, training: Any) -> dict[str, Any]:

@@ -218,6 +218,7 @@ def initial_weights(config: Config, say: Say) -> LoadedBackbone | None:
         variant=settings.variant,
         channel_order=None if settings.init_channels == "auto" else settings.init_channels,  # type: ignore[arg-type]
         prefix=settings.init_prefix,
+        end=settings.end if settings.kind == "mobilenet" else None,
     )
     check_settings(backbone, config.model, settings.init_from)
     for line in describe(backbone, settings.init_from):

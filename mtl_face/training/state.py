@@ -95,10 +95,12 @@ def with_backbone(state: TrainState, params: Any, batch_stats: Any) -> TrainStat
     """
     network = state.params["network"]
     backbone = jax.tree.map(placed, network["backbone"], params)
-    statistics = jax.tree.map(placed, state.batch_stats["backbone"], batch_stats)
+    statistics = dict(state.batch_stats)
+    if batch_stats:  # not every backbone has some
+        statistics["backbone"] = jax.tree.map(placed, statistics["backbone"], batch_stats)
     return state.replace(  # type: ignore[attr-defined]
         params={**state.params, "network": {**network, "backbone": backbone}},
-        batch_stats={**state.batch_stats, "backbone": statistics},
+        batch_stats=statistics,
     )
 
 

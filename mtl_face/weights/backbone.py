@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from mtl_face import files
 from mtl_face.config import ModelConfig
 from mtl_face.errors import WeightsError, shortened
-from mtl_face.model.geometry import VARIANTS, BackboneVariant, ChannelOrder
-from mtl_face.weights import exported, resnet_in_file
+from mtl_face.model.geometry import MOBILENET, VARIANTS, BackboneVariant, ChannelOrder
+from mtl_face.weights import exported, mobilenet_in_file, resnet_in_file
 from mtl_face.weights.file_content import FileContent, shown
 from mtl_face.weights.formats import open_weights
+from mtl_face.weights.mobilenet_in_file import MobileNetSize
 from mtl_face.weights.resnet_in_file import RESNET50, Architecture, ResNetInFile, shape_text
 
+_VGGFACE2 = "VGGFace2"
 _VGGFACE2_CLASSES = 8631
 _IMAGENET_CLASSES = 1000
 
@@ -33,12 +37,13 @@ _MOST_LEFT_OUT = 8
 
 @dataclasses.dataclass(frozen=True)
 class LoadedBackbone:
-    """Weights of a ResNet as the network names them, and where they come from.
+    """Weights of a ResNet or a MobileNet as the network names them, and where they come from.
 
     Attributes:
-        params: nested dict of float32 NumPy arrays, as `model.backbone.ResNet` has them; kernels
-            [H, W, I, O]. The first convolution takes R, G, B.
-        batch_stats: the running statistics, likewise.
+        params: nested dict of float32 NumPy arrays, as `model.backbone.ResNet` or
+            `model.mobilenet.MobileNet` has them; kernels [H, W, I, O]. The first convolution takes
+            R, G, B.
+        batch_stats: the running statistics, likewise; a MobileNet has none.
         variant: geometry and input. `channel_order` is that of the file, before it was turned.
         architecture: number of blocks and channels.
         source: JSON values that say where the weights come from: `file` (name), `sha256`, `format`,
@@ -51,7 +56,7 @@ class LoadedBackbone:
     params: dict[str, Any]
     batch_stats: dict[str, Any]
     variant: BackboneVariant
-    architecture: Architecture
+    architecture: Architecture | MobileNetSize
     source: dict[str, Any]
     left_out: list[tuple[str, tuple[int, ...]]]
     notes: list[str]
@@ -64,17 +69,22 @@ def load_backbone(
     channel_order: ChannelOrder | None = None,
     prefix: str | None = None,
     architecture: Architecture = RESNET50,
+    end: str | None = None,
 ) -> LoadedBackbone:
-    """Reads the weights of a ResNet50, whatever the format; the name of the file says nothing.
+    """Reads the weights of a ResNet50 or a MobileNet-v1, whatever the format.
+
+    The name of the file says nothing.
 
     Args:
         path: a file of Keras-VGGFace, VGGFace2 (PyTorch, MatConvNet, the port's pickle),
-            torchvision or timm, or an export of this package (folder or safetensors).
+            torchvision or timm, a MobileNet-v1 as a graph of TensorFlow.js, or an export of this
+            package (folder or safetensors).
         variant: key of `VARIANTS` for a file that does not tell its geometry (torchvision's names
             without ImageNet's classifier); where the file tells it, the file is right.
         channel_order: order of the first convolution's channels, for a file that does not tell it.
         prefix: what stands before the names of the network, for a file that holds several.
-        architecture: size that a foreign file must have; an export has its own.
+        architecture: size that a foreign file of a ResNet must have; an export has its own.
+        end: last layer of a MobileNet that is read; None: all.
 
     Raises:
         WeightsError: there is no such file, it is damaged or unsafe, holds another network or
@@ -83,6 +93,8 @@ def load_backbone(
     path = Path(path).expanduser()
     with open_weights(path) as content:
         card = content.card or {}
+        if mobilenet_in_file.holds_one(content):
+            return _mobilenet(content, path, channel_order, end)
         found = resnet_in_file.find(content, None if card else architecture, path, prefix)
         known, trained_on, notes = _geometry(content, found, variant)
         order = content.channel_order
@@ -106,26 +118,13 @@ def load_backbone(
         known = dataclasses.replace(known, channel_order=order)
         arrays = resnet_in_file.read(found, flip_channels=order == "bgr", path=path)
         trees = exported.nest(arrays, path)
-        source = {
-            "file": path.resolve().name,
-            # A folder has no bytes: the hash over its arrays stands for it.
-            "sha256": card["weights_sha256"] if path.is_dir() else files.sha256(path),
-            "format": content.format,
-            "variant": known.name,
-            "channel_order": known.channel_order,
-            "input_mean": list(known.input_mean),
-            "input_std": list(known.input_std),
+        source = _source(content, path, known, arrays) | {
             "convolutions": len(found.layers),
             "batch_norms": len(found.layers),
-            "parameters": sum(
-                array.size for name, array in arrays.items() if name.startswith("params/")
-            ),
             "left_out": len(found.left_out),
         }
         if trained_on is not None:
             source["trained_on"] = [trained_on]
-        if card.get("provenance") is not None:
-            source["provenance"] = card["provenance"]
         return LoadedBackbone(
             params=trees["params"],
             batch_stats=trees["batch_stats"],
@@ -137,9 +136,78 @@ def load_backbone(
         )
 
 
+def _source(
+    content: FileContent,
+    path: Path,
+    known: BackboneVariant,
+    arrays: Mapping[str, NDArray[Any]],
+) -> dict[str, Any]:
+    """What a file is, as JSON values."""
+    card = content.card or {}
+    source = {
+        "file": path.resolve().name,
+        # A folder has no bytes: the hash over its arrays stands for it.
+        "sha256": card["weights_sha256"] if path.is_dir() else files.sha256(path),
+        "format": content.format,
+        "variant": known.name,
+        "channel_order": known.channel_order,
+        "input_mean": list(known.input_mean),
+        "input_std": list(known.input_std),
+        "parameters": sum(
+            array.size for name, array in arrays.items() if name.startswith("params/")
+        ),
+    }
+    if card.get("provenance") is not None:
+        source["provenance"] = card["provenance"]
+    return source
+
+
+def _mobilenet(
+    content: FileContent, path: Path, channel_order: ChannelOrder | None, end: str | None
+) -> LoadedBackbone:
+    """A MobileNet-v1, of which a graph of TensorFlow.js is known by the names of its layers."""
+    found = mobilenet_in_file.find(content, path, end)
+    if content.card is not None:
+        known, notes = exported.backbone_variant(content.card), []
+    else:
+        order = channel_order or MOBILENET.channel_order
+        known = dataclasses.replace(MOBILENET, channel_order=order)
+        notes = [
+            "taken as the MobileNet-v1 that was trained on VGGFace2, whose input is BGR minus a "
+            "mean colour: the file does not say so. VGGFace2 has been withdrawn by those who made "
+            "it: whether its weights may be used is for you to find out"
+        ]
+    arrays = mobilenet_in_file.read(found, flip_channels=known.channel_order == "bgr", path=path)
+    source = _source(content, path, known, arrays) | {
+        "convolutions": len(found.layers),
+        "batch_norms": 0,
+        "left_out": len(found.left_out),
+    }
+    if content.card is None:
+        source |= {"trained_on": [_VGGFACE2], "withdrawn": [_VGGFACE2]}
+        source["sha256_of_tensors"] = exported.weights_sha256(arrays)
+    return LoadedBackbone(
+        params=exported.nest(arrays, path)["params"],
+        batch_stats={},
+        variant=known,
+        architecture=found.size,
+        source=source,
+        left_out=[(entry.name, entry.shape) for entry in found.left_out.values()],
+        notes=notes,
+    )
+
+
 def needed_settings(backbone: LoadedBackbone) -> dict[str, Any]:
     """The settings of `model`, by name, with which a network is built and fed for the weights."""
     known, size = backbone.variant, backbone.architecture
+    if isinstance(size, MobileNetSize):
+        return {
+            "backbone.kind": "mobilenet",
+            "backbone.end": size.end,
+            "backbone.width": size.width,
+            "input_mean": known.input_mean,
+            "input_std": known.input_std,
+        }
     return {
         "backbone.variant": known.name,
         "input_mean": known.input_mean,
@@ -162,6 +230,8 @@ def check_settings(backbone: LoadedBackbone, model: ModelConfig, path: str) -> N
         WeightsError: for every difference at once, with the settings to use.
     """
     needed = needed_settings(backbone)
+    kind = "mobilenet" if isinstance(backbone.architecture, MobileNetSize) else "resnet"
+    needed = {"backbone.kind": kind, **needed}
     found = {name: operator.attrgetter(name)(model) for name in needed}
     differing = {name: value for name, value in needed.items() if not _same(found[name], value)}
     if differing:
@@ -190,7 +260,7 @@ def describe(backbone: LoadedBackbone, path: str) -> list[str]:
         f"{source['parameters']:,} parameters, all of the right shape",
         f"  left out, not of the backbone: {others}" if left_out else "  left out: nothing",
     ]
-    if "trained_on" in source:
+    if "trained_on" in source and "withdrawn" not in source:
         lines.append(
             f"  trained on {', '.join(source['trained_on'])}, as the size of its classifier tells"
         )
@@ -209,7 +279,7 @@ def _geometry(
         for name, entry in found.left_out.items()
         if name.endswith(_CLASSIFIERS) and entry.shape
     }
-    trained_on = "VGGFace2" if _VGGFACE2_CLASSES in heads else None
+    trained_on = _VGGFACE2 if _VGGFACE2_CLASSES in heads else None
     if found.scheme == "caffe":
         own = (
             []

@@ -7,7 +7,7 @@ settings, the versions, and where the weights come from. No heavy library is imp
 Older schemas are read. Schema 1 had neither `crop`, `provenance` nor `tensors`. Before schema 3 a
 card did not say which probability was scored: its formula is eq. 1, sigmoid(logit / temperature),
 whatever the network (`mtl_face.probabilities`), while the scores beside it were of `fitted`. Since
-schema 4 a card has its own hash. Before schema 5 a network took images alone.
+schema 4 a card has its own hash. Before schema 5 a network took images alone, by a ResNet.
 """
 
 import dataclasses

@@ -12,7 +12,7 @@ from typing import Any
 from mtl_face import probabilities
 from mtl_face.config import fields, validate
 from mtl_face.config.dotted import affects, flat
-from mtl_face.config.schema import PointsConfig
+from mtl_face.config.schema import BackboneConfig, PointsConfig
 from mtl_face.errors import ConfigError
 from mtl_face.tasks import OUTPUT_NAMES, TASKS
 
@@ -28,7 +28,12 @@ SETTINGS = (
 With a new one comes a new schema, and a line in `_MEANT` for the older ones.
 """
 
-_IMAGES_ALONE = {"model.inputs": ["image"], "model.points.unit": PointsConfig().unit}
+_IMAGES_ALONE = {
+    "model.inputs": ["image"],
+    "model.points.unit": PointsConfig().unit,
+    "model.backbone.kind": BackboneConfig().kind,
+    "model.backbone.end": BackboneConfig().end,
+}
 _WITHOUT_CHOICE = {
     "model.va_variance": "shared",
     "evaluation.probability": probabilities.PAPER,

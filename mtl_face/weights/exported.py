@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mtl_face import files, libraries
 from mtl_face.errors import shortened
-from mtl_face.model.geometry import VARIANTS, BackboneVariant
+from mtl_face.model.geometry import MOBILENET, VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
 from mtl_face.weights import safetensors_file
 from mtl_face.weights.card import ExportError
@@ -153,8 +153,9 @@ def backbone_variant(card: Mapping[str, Any]) -> BackboneVariant:
         red, green, blue = map(float, card["input"][entry])
         return red, green, blue
 
+    backbone = card["config"]["model"]["backbone"]
     return dataclasses.replace(
-        VARIANTS[card["config"]["model"]["backbone"]["variant"]],
+        MOBILENET if backbone["kind"] == "mobilenet" else VARIANTS[backbone["variant"]],
         input_mean=colours("mean"),
         input_std=colours("std"),
         channel_order="rgb",

@@ -59,9 +59,10 @@ class FileContent:
     Attributes:
         format: the format in words.
         family: what wrote it, of which geometry and channel order may follow: `keras`,
-            `matconvnet`, `numpy` (a pickle of arrays), `torch` (safetensors too) or `ours`.
-        tensors: by name in PyTorch's words: `LAYER.weight`, `.bias`, `.running_mean`,
-            `.running_var`.
+            `matconvnet`, `numpy` (a pickle of arrays), `torch` (safetensors too), `tfjs` (a graph
+            of TensorFlow.js) or `ours`.
+        tensors: by name, of a graph in its own words, else in PyTorch's: `LAYER.weight`, `.bias`,
+            `.running_mean`, `.running_var`.
         kernel_layout: axes of a convolution's kernel.
         channel_order: of the first convolution's input, where the file says it.
         card: what an export of this program says of itself.
@@ -70,7 +71,7 @@ class FileContent:
     """
 
     format: str
-    family: Literal["keras", "matconvnet", "numpy", "torch", "ours"]
+    family: Literal["keras", "matconvnet", "numpy", "torch", "tfjs", "ours"]
     tensors: dict[str, Entry]
     kernel_layout: Literal["HWIO", "OIHW"]
     channel_order: ChannelOrder | None = None

@@ -7,13 +7,20 @@ from pathlib import Path
 
 from mtl_face.errors import WeightsError
 from mtl_face.weights import card as cards
-from mtl_face.weights import exported, keras_file, matlab_file, safetensors_file, torch_file
+from mtl_face.weights import (
+    exported,
+    keras_file,
+    matlab_file,
+    safetensors_file,
+    tfjs_file,
+    torch_file,
+)
 from mtl_face.weights.file_content import RESAVE_NUMPY, FileContent, damaged, first_bytes, words_of
 from mtl_face.weights.pickle_machine import RefusedNameError
 
 FORMATS = (
     "Keras HDF5, PyTorch (zip or legacy), a pickle of NumPy arrays, safetensors, MatConvNet .mat, "
-    "or an export of run.py"
+    "the .json of a TensorFlow.js graph, or an export of run.py"
 )
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -64,6 +71,8 @@ def _open(path: Path, stack: contextlib.ExitStack) -> FileContent:
     if safetensors_file.begins_one(start):
         content, metadata = safetensors_file.open_tensors(path, stack)
         return exported.content(path) if cards.KEY in metadata else content
+    if tfjs_file.is_one(path, start):
+        return tfjs_file.open_model(path)
     if (start[0] == 0x80 and start[1:2] in _PROTOCOLS) or start.startswith(_PICKLES):
         return torch_file.open_pickle(path, stack)
     if start.startswith(b"\x93NUMPY"):

@@ -8,7 +8,8 @@ and its predictions:
     aff_wild2_pretrained  whether Aff-Wild2 is among the latter, which ABAW's rules forbid
     reasons               why that is so, one sentence each; empty if it is not
     initial_weights       the file that it started from, or null for random weights: `file`,
-                          `sha256`, `format`, ..., and that file's own `provenance` if it has one
+                          `sha256`, `format`, ..., that file's own `provenance` if it has one, and
+                          as `withdrawn` those of its data sets that their makers have withdrawn
 
 Nothing here imports a heavy library: files of predictions are judged by it too.
 """

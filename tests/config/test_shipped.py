@@ -16,6 +16,16 @@ def test_the_defaults_of_the_network_are_the_papers(name):
     assert config.load(CONFIGS / f"{name}.py", ["data.root=anywhere"]).model == ModelConfig()
 
 
+def test_the_networks_that_take_points():
+    points = config.load(CONFIGS / "geometry.py").model
+    assert points.inputs == ("points",)
+    both = config.load(CONFIGS / "mobilenet.py").model
+    assert both.inputs == ("image", "points")
+    assert both.backbone.frozen_stages == both.backbone.num_stages == 11
+    same = ("embed_dim", "num_heads", "encoder_layers", "head_width", "points", "dropout")
+    assert all(getattr(points, name) == getattr(both, name) for name in same)
+
+
 def test_the_network_to_learn_with():
     assert config.load(CONFIGS / "rendered_faces.py").model == changed(
         ModelConfig(),

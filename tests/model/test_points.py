@@ -10,7 +10,8 @@ from model_settings import TINY, changed
 
 from mtl_face.faces import geometry
 from mtl_face.model.network import ATTENTION, MtlFace, network_inputs
-from mtl_face.model.points import REGIONS, PointTokens
+from mtl_face.model.points import PointTokens
+from mtl_face.model.regions import REGIONS
 
 SMALL = changed(
     TINY,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from model_settings import PAPER, changed
 
-from mtl_face.model.network import MtlFace
+from mtl_face.model.network import MtlFace, network_inputs
 from mtl_face.planner import flops
 
 SMALL = changed(
@@ -63,25 +63,23 @@ def products_of_convolution(equation):
 
 def traced(settings, *, train=False):
     network = MtlFace(settings)
-    image = jax.ShapeDtypeStruct((1, settings.input_size, settings.input_size, 3), "float32")
-    variables = jax.eval_shape(
-        lambda: network.init(jax.random.key(0), jnp.zeros(image.shape, jnp.float32), train=False)
-    )
+    inputs = network_inputs(settings)
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), inputs, train=False))
 
-    def outputs(params, image):
+    def outputs(params, inputs):
         result, _ = network.apply(
             {"params": params, "batch_stats": variables_stats},
-            image,
+            inputs,
             train=train,
             mutable=["batch_stats"],
         )
         return sum(jnp.sum(value) for value in result.values())
 
     variables_stats = jax.tree.map(
-        lambda leaf: jnp.ones(leaf.shape, leaf.dtype), variables["batch_stats"]
+        lambda leaf: jnp.ones(leaf.shape, leaf.dtype), variables.get("batch_stats", {})
     )
     function = jax.grad(outputs) if train else outputs
-    return counted(jax.make_jaxpr(function)(variables["params"], image).jaxpr)
+    return counted(jax.make_jaxpr(function)(variables["params"], inputs).jaxpr)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +92,31 @@ def traced(settings, *, train=False):
 def test_forward_pass_equals_the_program(variant, decoder_mlp, input_size):
     settings = changed(SMALL, variant=variant, decoder_mlp=decoder_mlp, input_size=input_size)
     assert flops.total(flops.by_part(settings)).forward == traced(settings)
+
+
+MOBILE = changed(SMALL, kind="mobilenet", width=4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        changed(SMALL, inputs=("points",)),
+        changed(SMALL, inputs=("image", "points")),
+        MOBILE,
+        changed(MOBILE, end="dw9", input_size=50),
+        changed(MOBILE, end="conv1"),
+    ],
+)
+def test_points_and_mobilenets(settings):
+    assert flops.total(flops.by_part(settings)).forward == traced(settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [changed(SMALL, inputs=("points",)), changed(MOBILE, end="pw4")]
+)
+def test_training_on_points_and_mobilenets(settings):
+    program = traced(settings, train=True)
+    assert flops.total(flops.by_part(settings)).training == pytest.approx(program, rel=0.04)
 
 
 @pytest.mark.parametrize("frozen_stages", [-1, 2])

@@ -75,6 +75,7 @@ def test_older_schema_is_brought_up_to_date():
         "inputs": ["image"],
         "points": {"unit": 0.03},
     }
+    old["config"]["model"]["backbone"] |= {"kind": "resnet", "end": "pw13"}
     assert card["config"] == old["config"] | {"evaluation": {"probability": "paper"}}
 
 
@@ -93,6 +94,8 @@ def test_no_setting_of_the_network_is_guessed(monkeypatch, schema, name):
         "evaluation.probability": (3, "paper"),
         "model.inputs": (5, ["image"]),
         "model.points.unit": (5, 0.03),
+        "model.backbone.kind": (5, "resnet"),
+        "model.backbone.end": (5, "pw13"),
     }.get(name, (1, None))
     if schema < since:
         found = cards.parse(json.dumps(cards.sealed(card)), PATH)
@@ -111,7 +114,9 @@ def test_the_settings_of_this_schema():
         [
             "data.image_size",
             "evaluation.probability",
+            "model.backbone.end",
             "model.backbone.expansion",
+            "model.backbone.kind",
             "model.backbone.stage_sizes",
             "model.backbone.variant",
             "model.backbone.width",
