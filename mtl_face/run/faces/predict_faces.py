@@ -74,7 +74,7 @@ def predict_faces(
 ) -> Digest:
     """Answers all faces of all inputs.
 
-    What is done lies in a hidden file beside the first output until all is done: after an
+    What is done lies in a hidden file beside the first file to write until all is done: after an
     interruption, the same request goes on from there.
 
     Args:
@@ -180,8 +180,9 @@ def _journal(
         "neutral": None if request.neutral is None else files.sha256(request.neutral),
     }
     with contextlib.ExitStack() as stack:
-        if request.outputs:
-            first = Path(request.outputs[0]).expanduser().absolute()
+        named = [*request.outputs, *request.wanted.files(all_)]
+        if named:
+            first = Path(named[0]).expanduser().absolute()
             path = first.with_name(f".{first.name}.unfinished")
         else:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "unfinished"
@@ -192,7 +193,7 @@ def _journal(
         try:
             yield journal
         except KeyboardInterrupt:
-            if request.outputs:
+            if named:
                 say(f"what is done is kept in {path}: the same command goes on with it")
             raise
 

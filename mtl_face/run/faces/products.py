@@ -68,8 +68,6 @@ class Wanted:
                     f"--annotate: the pictures of {cameras[0]} are not kept",
                     remedy="record a video with another program, and name that",
                 )
-            for path in annotated_paths(self.annotate, sources).values():
-                files.require_writable_file(path)
         if all(source.kind == PHOTO for source in sources):
             for flag, value in (("--plot", self.plot), ("--summary", self.summary)):
                 if value is not None:
@@ -79,10 +77,20 @@ class Wanted:
         if self.plot is not None:
             from mtl_face.report import face_timeline
 
-            files.require_writable_file(face_timeline.check_ending(self.plot))
+            face_timeline.check_ending(self.plot)
+        for path in self.files(sources):
+            files.require_writable_file(path)
+
+    def files(self, sources: Sequence[Source]) -> list[Path]:
+        """All files that are made of these sources."""
+        made: list[Path] = []
+        if self.annotate is not None:
+            made += annotated_paths(self.annotate, sources).values()
+        if self.plot is not None:
+            made.append(self.plot)
         if self.summary is not None:
-            for path in face_summary.paths(self.summary):
-                files.require_writable_file(path)
+            made += face_summary.paths(self.summary)
+        return made
 
 
 def annotated_paths(target: Path, sources: Sequence[Source]) -> Mapping[str, Path]:

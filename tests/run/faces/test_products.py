@@ -161,6 +161,38 @@ def test_hidden_faces(folder, tmp_path):
             assert (drawn.getpixel((230, 202)) == (255, 255, 255)) != hidden
 
 
+def test_an_interrupted_drawing_begins_again_without_the_network(tmp_path, monkeypatch):
+    """What was answered is kept beside the annotated file, where no table is asked for."""
+    small_videos.write(tmp_path / "talk.mp4", small_videos.two_people(4))
+    request = Request([tmp_path / "talk.mp4"], wanted=Wanted(annotate=tmp_path / "a.mp4"))
+    said = []
+
+    def go(network, drawing):
+        predict_faces(
+            network,
+            request,
+            steps=PostProcessing(),
+            say=said.append,
+            progress=lambda *step: None,
+            drawing=drawing,
+        )
+
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(Brightness(), stop)
+    kept = tmp_path / ".a.mp4.unfinished"
+    assert sorted(tmp_path.iterdir()) == [kept, tmp_path / "talk.mp4"]
+    assert any("the same command goes on" in line for line in said)
+    network = Brightness()
+    go(network, lambda *step: None)
+    assert network.batches == []
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "a.mp4", tmp_path / "talk.mp4"]
+    assert len(list(video.open_video(tmp_path / "a.mp4"))) == 4
+
+
 def test_drawing_is_loaded_when_it_is_asked_for():
     """Matplotlib and templates would add to the time until the first answer."""
     program = (
