@@ -4,7 +4,7 @@ Each picture counts by how neutral the network finds it by itself, without knowi
 weight is w = p^2, p the probability that the face is neutral. The points at rest are the weighted
 mean. How far they are believed is the share
 
-    s = min(1, 2 e) n / (n + 2),   e = sum p^2 / sum p,   n = (sum w)^2 / sum w^2.
+    s = min(1, 4 e) n / (n + 1),   e = sum p^2 / sum p,   n = (sum w)^2 / sum w^2.
 
 e is the p of the pictures that count: near 1 as soon as some are neutral, however few; near 0 where
 none is, as of a person who smiles throughout. n is how many pictures count. An answer is s times
@@ -25,8 +25,8 @@ from mtl_face.face_table import MESH_POINTS
 from mtl_face.tables import PredictionTable
 from mtl_face.tasks import EXPRESSION_NAMES
 
-_FULL = 0.5  # e from which the points at rest are believed
-_FEW = 2.0  # pictures that count, at which half is
+_FULL = 0.25  # e from which the points at rest are believed
+_FEW = 1.0  # pictures that count, at which half is
 _NEUTRAL = EXPRESSION_NAMES.index("Neutral")
 
 LEAST_SHARE = 0.05

@@ -45,7 +45,7 @@ class Digest:
         """Takes the next rows."""
         self.rows += len(table)
         self.faces += int(table.has_face.sum())
-        for source in np.unique(table.source).tolist():
+        for source in dict.fromkeys(table.source.tolist()):
             of_source = table.frame[table.source == source]
             self._frames[source] = max(self._frames.get(source, 0), int(of_source.max()))
         for status in (NO_FACE, NOT_DECODED):

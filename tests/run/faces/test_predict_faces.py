@@ -102,6 +102,11 @@ def test_photos_and_videos_to_all_formats(inputs, tmp_path, finder):
     assert sorted(tmp_path.iterdir()) == sorted(outputs)
 
 
+def test_the_short_table_keeps_the_order_of_the_inputs(inputs):
+    _, said, _ = predict(*(inputs / f"p{number}.png" for number in (2, 0, 1)))
+    assert [line.split()[0][-6:] for line in said[1:]] == ["p2.png", "p0.png", "p1.png"]
+
+
 def test_a_short_table_without_output(inputs, finder):
     _, said, _ = predict(inputs / "p0.png", inputs / "talk.mp4", finder=finder)
     assert len(said) == 4
