@@ -12,8 +12,9 @@ class Brightness:
     crop_size = 112
     step = 7
 
-    def __init__(self, **origin):
+    def __init__(self, *, crop=None, **origin):
         self.batches = []  # their sizes
+        self.crop = crop or {}
         self.origin = {"weights_sha256": "f00d", **origin}
 
     def predict_arrays(self, arrays):

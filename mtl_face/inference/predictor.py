@@ -127,6 +127,8 @@ class Predictor:
         step: optimizer steps that the weights have seen.
         origin: what every table of predictions says of the weights: `weights_sha256`,
             `provenance`, `training` (see `tables.TRAINING`); empty where nothing is known.
+        crop: how the crops of its training were cut, as `faces.align.specification`; empty of a
+            run, whose crops are taken to be cut as faces are now.
     """
 
     forward: Forward
@@ -134,6 +136,7 @@ class Predictor:
     temperatures: Mapping[str, float]
     step: int
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    crop: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -184,7 +187,8 @@ class Predictor:
 
         Raises:
             ImageError: a photo cannot be read, or the neutral one shows no face.
-            ConfigError: the network takes no points, and cannot differ from a neutral picture.
+            ConfigError: the network takes no points, and cannot differ from a neutral picture; or
+                its crops were cut in another way than faces are cut here.
         """
         from mtl_face.inference import stream
 
@@ -214,6 +218,7 @@ class Predictor:
         Raises:
             VideoError: the file is no video, or cannot be read.
             CameraError: there is no such camera, or it goes away.
+            ConfigError: the network's crops were cut in another way than faces are cut here.
         """
         from mtl_face.inference import stream
 

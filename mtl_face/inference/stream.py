@@ -191,6 +191,7 @@ class FaceStream:
         mesh: bool = False,
         relative: bool = True,
     ) -> None:
+        check_crops(predictor)
         self._predictor = predictor
         self._source = source
         self._finder = finder or FaceFinder()
@@ -302,6 +303,7 @@ def predict_images(
     mesh: bool = False,
 ) -> FaceTable:
     """The rows of photos, see `Predictor.predict`; `names` are their sources."""
+    check_crops(predictor)
     finder = FaceFinder()
     parts = [FaceTable.without_faces([], [], [], mesh=mesh)]
     baseline_V3 = None if neutral is None else neutral_points(predictor, neutral, finder)
@@ -326,6 +328,25 @@ def predict_images(
         parts.append(seen.answered())
     metadata = about(seen.predictions.metadata) if images else {}
     return dataclasses.replace(FaceTable.joined(parts), metadata=metadata)
+
+
+def check_crops(predictor: Predictor) -> None:
+    """Refuses a network whose crops are cut in another way than this program cuts faces.
+
+    Raises:
+        ConfigError: with what differs.
+    """
+    crop = predictor.crop
+    if IMAGE not in predictor.inputs or not crop:
+        return
+    own = align.specification(predictor.crop_size)
+    names = [name for name, value in own.items() if crop.get(name) != value]
+    if names:
+        differ = "; ".join(f"{name} is {crop.get(name)!r}, not {own[name]!r}" for name in names)
+        raise ConfigError(
+            f"the model was trained on faces that are cut in another way: {differ}",
+            remedy="cut the faces as its training did, and predict them with --test_list",
+        )
 
 
 def _is_video(path: str | os.PathLike[str]) -> bool:

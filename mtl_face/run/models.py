@@ -1,5 +1,6 @@
 """A trained model, wherever it lies: in the folder of a run, or in an export."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
         say(f"warning: {line}")
     used = config_lib.of_export(config_lib.to_dict(config))
     origin = _origin(None if recorded is None else amend(recorded, config.provenance), training)
-    return _predictor(
+    predictor = _predictor(
         forward,
         variables,
         temperatures=card["temperatures"],
@@ -172,6 +173,7 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
         # the settings of the training, where those of the network lack them
         origin={**origin, "config": _changed(card["config"], used)},
     )
+    return dataclasses.replace(predictor, crop=card["crop"] or {})
 
 
 def _is_larger(model: ModelConfig, variables: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ import small_videos
 from brightness_network import Brightness
 from PIL import Image, ImageFilter
 
+from mtl_face.errors import ConfigError
 from mtl_face.face_table import BLURRED, NO_FACE, OK, PARTLY_OUTSIDE, SMALL
 from mtl_face.faces import align
 from mtl_face.faces.detect import Face, FaceFinder
@@ -222,3 +223,13 @@ def test_a_face_that_the_search_misses_is_still_followed():
     tables = live.update(frames_of(small_videos.two_people(20)))
     assert {len(table) for table in tables} == {2}
     assert finder.searches == 3
+
+
+def test_a_network_of_other_crops_is_refused():
+    crop = {"data": ["a"], **align.specification(112)}
+    FaceStream(Brightness(crop=crop), source="a", finder=lambda picture: [])
+    with pytest.raises(ConfigError, match=r"landmarks is .*left_eye"):
+        FaceStream(Brightness(crop={**crop, "landmarks": ["left_eye"]}), source="a")
+    del crop["outside_of_the_frame"]
+    with pytest.raises(ConfigError, match="outside_of_the_frame is None, not 'black'"):
+        stream.predict_images(Brightness(crop=crop), [], names=[])

@@ -14,11 +14,10 @@ from mtl_face import files
 from mtl_face.errors import ConfigError, ImageError, UserError, shortened
 from mtl_face.evaluation import face_files
 from mtl_face.face_table import MEAN_OF_PERSON, FaceTable
-from mtl_face.faces import align
 from mtl_face.faces.detect import PHOTO_FACE_PX, FaceFinder
 from mtl_face.inference.baseline import Baselines, neutrality
 from mtl_face.inference.predictor import Predictor
-from mtl_face.inference.stream import Finder, Seen, about, neutral_points, with_answers
+from mtl_face.inference.stream import Finder, Seen, about, check_crops, neutral_points, with_answers
 from mtl_face.inputs import POINTS
 from mtl_face.run import Progress, Say
 from mtl_face.run.faces import first_pass, sources
@@ -132,25 +131,6 @@ def predict_faces(
             say(line)
     _raise_failed(failed, digest)
     return digest
-
-
-def check_crops(predictor: Predictor) -> None:
-    """Refuses a network whose crops are cut in another way than this program cuts faces.
-
-    Raises:
-        ConfigError: with what differs.
-    """
-    crop = predictor.origin.get("crop")
-    if "image" not in predictor.inputs or not crop:
-        return
-    own = align.specification(predictor.crop_size)
-    names = [name for name, value in own.items() if crop.get(name) != value]
-    if names:
-        differ = "; ".join(f"{name} is {crop.get(name)!r}, not {own[name]!r}" for name in names)
-        raise ConfigError(
-            f"the model was trained on faces that are cut in another way: {differ}",
-            remedy="cut the faces as its training did, and predict them with --test_list",
-        )
 
 
 def _check_outputs(outputs: Sequence[Path], all_: Sequence[Source]) -> None:
