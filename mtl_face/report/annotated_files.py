@@ -7,6 +7,7 @@ out.
 """
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -33,6 +34,7 @@ _ENCODERS = ("libx264", "h264_videotoolbox", "libopenh264", "mpeg4")
 _BT709 = 1  # FFmpeg's number of the colour space, the primaries and the curve
 _FINEST = Fraction(1, 90_000)  # of the time base, where the source has none
 _MPEG4_BASE = Fraction(1, 60_000)  # MPEG-4 has 16 bits for it
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _SOUND_AHEAD_S = 0.5  # packets of sound are written so much before the frames of the same time
 
 
@@ -226,6 +228,7 @@ class _Sound:
         self._container: Any = None
         self._out: Any = None
         self._encode = False
+        self._samples: int | None = None
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
         self._start = start
@@ -236,17 +239,14 @@ class _Sound:
             return
         self._container = container
         audio = self._source.streams.audio[0]
-        try:
-            if audio.codec_context.codec.canonical_name in container.supported_codecs:
-                self._out = container.add_stream_from_template(audio)
-            else:
-                self._out = container.add_stream("aac", rate=audio.rate)
-                self._out.layout = "mono" if audio.channels == 1 else "stereo"
-                self._encode = True
-                self._notes.append(f"sound encoded as AAC, was {audio.codec_context.name}")
-        except (_av().FFmpegError, ValueError, TypeError) as error:
-            self._notes.append(f"sound left out: {error}")
-            return
+        if _can_hold(container.format.name, audio):
+            self._out = container.add_stream_from_template(audio)
+        else:
+            rate = audio.rate if audio.rate in _AAC_RATES else _AAC_RATES[-1]
+            self._out = container.add_stream("aac", rate=rate)
+            self._out.layout = "mono" if audio.channels == 1 else "stereo"
+            self._encode = True
+            self._notes.append(f"sound encoded as AAC, was {audio.codec_context.name}")
         self._packets = self._source.demux(audio)
         self._advance()
 
@@ -257,23 +257,37 @@ class _Sound:
             time = float(packet.dts * packet.time_base - self._start)
             if seconds is not None and time > seconds:
                 return
-            if time > -_SOUND_AHEAD_S:
-                self._write(packet)
+            try:
+                if time > -_SOUND_AHEAD_S:
+                    self._write(packet)
+            except (_av().FFmpegError, ValueError) as error:
+                if isinstance(error, OSError):
+                    raise
+                self._notes.append(f"sound ends after {max(time, 0.0):.1f} s: {error}")
+                self._next = None
+                return
             self._advance()
         if seconds is None and self._encode:
             self._container.mux(self._out.encode())
 
     def _write(self, packet: Any) -> None:
         shift = round(self._start / packet.time_base)
-        if self._encode:
-            with contextlib.suppress(_av().InvalidDataError):
-                for frame in packet.decode():
-                    frame.pts -= shift
-                    self._container.mux(self._out.encode(frame))
+        if not self._encode:
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = self._out
+            self._container.mux(packet)
             return
-        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-        packet.stream = self._out
-        self._container.mux(packet)
+        with contextlib.suppress(_av().InvalidDataError):
+            for frame in packet.decode():
+                # Times of packets are coarse in some files: samples are counted, over gaps as well.
+                if frame.time is not None:
+                    due = round((frame.time - float(self._start)) * frame.sample_rate)
+                    if self._samples is None or due > self._samples + frame.sample_rate // 5:
+                        self._samples = due
+                frame.pts = self._samples or 0
+                frame.time_base = Fraction(1, frame.sample_rate)
+                self._samples = frame.pts + frame.samples
+                self._container.mux(self._out.encode(frame))
 
     def _advance(self) -> None:
         self._next = None
@@ -284,6 +298,18 @@ class _Sound:
                     return
         except _av().FFmpegError as error:
             self._notes.append(f"sound ends where the file cannot be read: {error.strerror}")
+
+
+def _can_hold(kind: str, audio: Any) -> bool:
+    """Whether a kind of file takes these packets: its header is written to find out."""
+    av = _av()
+    try:
+        with av.open(io.BytesIO(), "w", format=kind.split(",")[0]) as trial:
+            trial.add_stream_from_template(audio)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError, TypeError):
+        return False
+    return True
 
 
 def _opened(source: Path) -> Any:

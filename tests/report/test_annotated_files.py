@@ -124,16 +124,42 @@ def test_frames_that_were_not_decoded_shift_nothing(tmp_path):
     assert [data for _, data in after] == [data for _, data in sound_packets(source)]
 
 
-def test_sound_that_the_file_cannot_hold_is_encoded(tmp_path):
-    source = with_sound(tmp_path / "a.avi", codec="adpcm_ima_wav", times_ms=range(0, 2000, 40))
-    out = annotate(source, tmp_path / "b.mp4")
-    assert out.notes == ["sound encoded as AAC, was adpcm_ima_wav"]
-    with av.open(str(tmp_path / "b.mp4")) as container:
+@pytest.mark.parametrize(
+    ("codec", "source", "target"),
+    [
+        ("adpcm_ima_wav", "a.avi", "b.mp4"),
+        ("wmav2", "a.avi", "b.mp4"),  # whose packets have coarse times
+        ("libopus", "a.mkv", "b.mov"),  # a codec of MP4 that MOV refuses
+    ],
+)
+def test_sound_that_the_file_cannot_hold_is_encoded(tmp_path, codec, source, target):
+    with_sound(tmp_path / source, codec=codec, times_ms=range(0, 2000, 40))
+    out = annotate(tmp_path / source, tmp_path / target)
+    assert out.notes == [f"sound encoded as AAC, was {codec.removeprefix('lib')}"]
+    with av.open(str(tmp_path / target)) as container:
         frames = list(container.decode(audio=0))
         samples = np.concatenate([frame.to_ndarray()[0] for frame in frames])
-    assert len(samples) / 48_000 == pytest.approx(2.0, abs=0.1)
+    assert len(samples) / 48_000 == pytest.approx(2.0, abs=0.15)
     spectrum = np.abs(np.fft.rfft(samples[4800:52800]))
     assert spectrum.argmax() == 440
+    assert len(times(tmp_path / target)) == 50
+
+
+def test_sound_that_breaks_leaves_the_pictures(tmp_path, monkeypatch):
+    source = with_sound(tmp_path / "a.mp4")
+    write, count = annotated_files._Sound._write, iter(range(1000))
+
+    def breaks(sound, packet):
+        if next(count) == 30:
+            raise av.error.ArgumentError(22, "Invalid argument")
+        write(sound, packet)
+
+    monkeypatch.setattr(annotated_files._Sound, "_write", breaks)
+    out = annotate(source, tmp_path / "b.mp4")
+    (note,) = out.notes
+    assert note.startswith("sound ends after 0.6 s")
+    np.testing.assert_allclose(times(tmp_path / "b.mp4"), np.array(UNEVEN) / 1000, atol=1e-6)
+    assert len(sound_packets(tmp_path / "b.mp4")) == 30
 
 
 def test_without_an_encoder_of_h264(tmp_path, monkeypatch):
