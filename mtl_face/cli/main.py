@@ -25,7 +25,7 @@ COMMANDS = {
     "evaluate": "optional",
     "predict": "optional",
     "summarise": "none",
-    "serve": "none",
+    "serve": "optional",
     "export": "optional",
     "compare": "none",
     "smooth": "none",
@@ -42,7 +42,7 @@ COMMANDS = {
 }
 """Commands in the order of the help, modules of this package; whether each takes `--config`."""
 
-_READ_NO_DATA = ("ensemble", "plan", "settings")
+_READ_NO_DATA = ("ensemble", "plan", "serve", "settings")
 """Commands whose settings need not say where the data set lies."""
 
 _EPILOG = """\

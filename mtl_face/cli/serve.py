@@ -9,7 +9,9 @@ import functools
 from typing import TYPE_CHECKING
 
 from mtl_face.cli import flags
+from mtl_face.config import Config
 from mtl_face.errors import UserError
+from mtl_face.run import workdir as workdirs
 
 if TYPE_CHECKING:
     from mtl_face.serve.model import Faces
@@ -17,14 +19,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     whole = functools.partial(flags.natural_number, least=1)
-    flags.path(
-        parser,
-        "--model",
-        "RUN|EXPORT",
-        "folder of a trained run, or what `export` wrote",
-        dest="served_model",
-        required=True,
-    )
+    flags.model(parser, default=workdirs.DEFAULT_MODEL)
     parser.add_argument(
         "--port", type=_port, default=8765, metavar="N", help="default: 8765; 0: any free one"
     )
@@ -80,7 +75,7 @@ def _port(text: str) -> int:
     return port
 
 
-def run(config: None, options: argparse.Namespace) -> int:
+def run(config: Config, options: argparse.Namespace) -> int:
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
@@ -109,11 +104,11 @@ def run(config: None, options: argparse.Namespace) -> int:
     )
 
     def load() -> "Faces":
-        from mtl_face.run import models
+        from mtl_face.run import models, show
         from mtl_face.serve.model import Faces
 
-        print(f"loading {options.served_model}")
-        faces = Faces(models.load(options.served_model), options.served_model.name)
+        print(f"loading {options.model}")
+        faces = Faces(models.open_model(options.model, config, show), options.model.stem)
         faces.compile()
         return faces
 

@@ -13,7 +13,7 @@ from mtl_face.faces.detect import FaceFinder, face_of
 from mtl_face.faces.mesh import find_points, upright
 from mtl_face.faces.video import VideoFrame
 from mtl_face.inference.predictor import Predictor
-from mtl_face.inference.stream import FaceStream, Sight, see
+from mtl_face.inference.stream import FaceStream, Sight, check_crops, see
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -43,9 +43,13 @@ class Model(Protocol):
 
 
 class Faces:
-    """A `Model` of a predictor and the networks that find faces, loaded once for all streams."""
+    """A `Model` of a predictor and the networks that find faces, loaded once for all streams.
+
+    ConfigError if its crops were cut in another way than faces are cut here.
+    """
 
     def __init__(self, predictor: Predictor, name: str) -> None:
+        check_crops(predictor)
         self.name = name
         self._predictor = predictor
         self._finder = FaceFinder()
