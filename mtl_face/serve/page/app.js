@@ -272,7 +272,12 @@ function stopCamera() {
   const { media, socket, source } = live;
   live = null;
   media.getTracks().forEach((track) => track.stop());
-  socket.close();
+  // A browser complains of a connection that is closed while it is made.
+  if (socket.readyState === WebSocket.CONNECTING) {
+    socket.addEventListener("open", () => socket.close());
+  } else {
+    socket.close();
+  }
   source.done = true;
   source.media = null;
   el("camera").setAttribute("aria-pressed", "false");
