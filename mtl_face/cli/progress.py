@@ -11,11 +11,16 @@ from typing import Any
 
 _SECONDS_BETWEEN_LINES = 5.0
 _BAR = "{n:,} of {total:,} {desc}|{bar}| {rate_noinv_fmt}, {remaining} left"
+_BAR_WITHOUT_END = "{n:,} {desc}, {rate_noinv_fmt}"
 _LINE = "{n:,} of {total:,} {unit}, {rate_noinv:,.0f} a second, {remaining} left"
+_LINE_WITHOUT_END = "{n:,} {unit}, {rate_noinv:,.0f} a second"
 
 
 class Progress:
-    """Shows rate and time left of some things, named in the plural; call it with (done, total)."""
+    """Shows rate and time left of some things, named in the plural; call it with (done, total).
+
+    (done, 0) has a total that nobody knows, as of the frames of a camera.
+    """
 
     def __init__(self, things: str) -> None:
         self._things = things
@@ -27,7 +32,7 @@ class Progress:
         """Shows the numbers, if it is time to or the work is done."""
         if self._finished == (done, total):
             return
-        self._finished = (done, total) if done >= total else None
+        self._finished = (done, total) if done >= total and (total or not done) else None
         if sys.stdout.isatty():
             self._draw(done, total)
         else:
@@ -40,14 +45,14 @@ class Progress:
             tqdm.monitor_interval = 0  # no thread: workers are forked, and each call looks itself
             self._bar = tqdm(
                 desc=self._things,
-                total=total,
+                total=total or None,
                 unit="",
-                bar_format=_BAR,
+                bar_format=_BAR if total else _BAR_WITHOUT_END,
                 miniters=1,
                 dynamic_ncols=True,
                 file=sys.stdout,
             )
-        self._bar.total = total  # of videos, an estimate
+        self._bar.total = total or None  # of videos, an estimate
         self._bar.update(done - self._bar.n)
         if self._finished:
             self._bar.close()
@@ -61,7 +66,10 @@ class Progress:
             return
         self._last = now
         elapsed = max(now - self._begin, 1e-9)
-        line = tqdm.format_meter(done, total, elapsed, unit=self._things, bar_format=_LINE)
+        form = _LINE if total or not done else _LINE_WITHOUT_END
+        line = tqdm.format_meter(
+            done, total if total or not done else None, elapsed, unit=self._things, bar_format=form
+        )
         print(line, flush=True)
 
 

@@ -52,6 +52,23 @@ def test_nothing_to_do(capsys):
     assert capsys.readouterr().out.startswith("0 of 0 images")
 
 
+def test_a_total_that_nobody_knows(capsys, monkeypatch, clock):
+    progress = Progress("frames")
+    for done in range(1, 131):
+        clock[0] += 0.125
+        progress(done, 0)
+    assert capsys.readouterr().out.splitlines() == [
+        "40 frames, 8 a second",
+        "80 frames, 8 a second",
+        "120 frames, 8 a second",
+    ]
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    progress(140, 0)
+    assert "140 frames, " in screen.getvalue()
+    assert "\n" not in screen.getvalue()
+
+
 def test_a_bar_on_a_terminal(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)

@@ -1,13 +1,19 @@
 """A test list predicted from a run or its export, and variances with and without sampling."""
 
+import signal
+import subprocess
+import sys
+import time
+
 import camera_frames
 import drawn_run
 import jax
 import numpy as np
 import pytest
 import small_dataset
+import small_videos
 from PIL import Image
-from small_experiment import Experiment, assert_is_users_error, write_config
+from small_experiment import ROOT, Experiment, assert_is_users_error, write_config
 
 import mtl_face
 from mtl_face import config as config_lib
@@ -241,3 +247,33 @@ def test_photos_and_what_cannot_be_read(trained, tmp_path, capsys):
 )
 def test_flags_that_do_not_go_together(trained, capsys, words, part):
     assert_is_users_error(run(capsys, "predict", f"--model={trained.workdir}", *words), part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
+def test_a_command_that_is_ended_goes_on(trained, tmp_path, kill):
+    """The table is the one of a command that was left alone."""
+    path = small_videos.write(tmp_path / "talk.mp4", small_videos.two_people(16) * 20)
+    command = [sys.executable, "run.py", "predict", f"--model={trained.workdir}", str(path)]
+    whole, parts = tmp_path / "whole.parquet", tmp_path / "parts.parquet"
+    subprocess.run([*command, f"--output={whole}"], check=True, cwd=ROOT)
+    journal = tmp_path / ".parts.parquet.unfinished"
+    process = subprocess.Popen(
+        [*command, f"--output={parts}"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    while not (journal.exists() and journal.stat().st_size > 100_000):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(kill)
+    out, _ = process.communicate()
+    assert process.returncode == (130 if kill == signal.SIGINT else -signal.SIGKILL)
+    assert ("the same command goes on with it" in out) == (kill == signal.SIGINT)
+    assert not parts.exists()
+    done = subprocess.run(
+        [*command, f"--output={parts}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert f"going on with {journal}" in done.stdout
+    found, expected = face_files.read(parts), face_files.read(whole)
+    for name in ("frame", "person", "landmarks", "va", "status"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert not journal.exists()

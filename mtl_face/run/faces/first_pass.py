@@ -61,8 +61,8 @@ class Pass:
             here, from what earlier frames showed; else see `second`.
         neutral: normalised points of a neutral picture, float32 [V, 3], taken out of all faces; or
             None.
-        progress: called with frames and photos done and in all; the latter is an estimate, and
-            does not count those of a camera.
+        progress: called with frames and photos done and in all; the latter is an estimate, and 0
+            while a camera is at work.
     """
 
     journal: Journal
@@ -237,13 +237,15 @@ class _Counts:
     def __init__(self, sources: Sequence[Source], progress: Progress) -> None:
         self.total = [int(source.kind == PHOTO) for source in sources]
         self._done = [0] * len(sources)
+        self._sources = sources
         self._progress = progress
 
     def update(self, place: int, done: int) -> None:
         """Notes the last frame of a source that is done."""
         self._done[place] = done
         self.total[place] = max(self.total[place], done)
-        self._progress(sum(self._done), sum(self.total))
+        endless = self._sources[place].kind == CAMERA
+        self._progress(sum(self._done), 0 if endless else sum(self.total))
 
 
 class _Pending:
