@@ -142,7 +142,7 @@ def write(
         UserError: the folder cannot be written, or what `make` raises.
     """
     folder = identity.folder(parent)
-    files.make_folder(parent)
+    files.make_folder(parent, otherwise="or name another folder: data.features=FOLDER")
     with locks.hold(
         parent / f"{folder.name}.lock",
         what="the features are being written",

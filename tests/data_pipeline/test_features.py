@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import features, order
+from data_pipeline import input as data_input
 from data_pipeline.batch import with_features
 from mtl_face.errors import UserError
 from mtl_face.tables import FrameTable
@@ -122,8 +123,9 @@ def test_too_few_rows_are_not_kept(tmp_path):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError) as raised:
         features.write(tmp_path / "file", IDENTITY, blocks)
+    assert "data.features=FOLDER" in raised.value.remedy
 
 
 def test_batches_of_features_with_images_and_without():
@@ -140,6 +142,27 @@ def test_batches_of_features_with_images_and_without():
     assert "image" not in alone[1]
     assert both[1]["image"] is image
     assert values()["tokens"][-1].any()  # what the index of padding would take
+
+
+def test_features_come_in_the_order_of_the_rows():
+    """By step, on going on, and over processes, as images do."""
+    table = make_table()
+    source = data_input.WithFeatures({"number": np.arange(6) * 10}, images=False)
+    rows = order.Permutations(6, seed=3)
+
+    def numbers(count, **how):
+        stream = data_input.train_batches(table, batch_size=4, rows=rows, source=source, **how)
+        return [next(stream)["number"].tolist() for _ in range(count)]
+
+    whole = numbers(6)
+    assert whole == [(order.step_indices(rows, 4, step=s) * 10).tolist() for s in range(6)]
+    assert numbers(3, start_step=3) == whole[3:]
+    parts = [numbers(6, process=order.Process(index, 2)) for index in range(2)]
+    assert [one + two for one, two in zip(*parts, strict=True)] == whole
+    found = list(data_input.eval_batches(table, batch_size=4, source=source))
+    assert [batch["number"].tolist() for batch in found] == [[0, 10, 20, 30], [40, 50, 0, 0]]
+    assert [batch["index"].tolist() for batch in found] == [[0, 1, 2, 3], [4, 5, -1, -1]]
+    assert all("image" not in batch for batch in found)
 
 
 def make_table():

@@ -6,6 +6,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from data_pipeline import batch as batches
+from data_pipeline import features
 from mtl_face import config as config_lib
 from mtl_face.model.network import for_platform
 from mtl_face.objective.resample import resolve_method
@@ -26,7 +27,8 @@ def test_auto_is_settled_for_the_platform_that_is_compiled_for():
         assert resolve_method(settings.augmentation.method, platform) == method
 
 
-def test_the_batch_is_what_the_input_hands_over():
+@pytest.mark.parametrize("inputs", [("image",), ("points",), ("image", "points")])
+def test_the_batch_is_what_the_input_hands_over(inputs):
     table = FrameTable.from_columns(
         dataset=["d"] * 8,
         video=["v"] * 8,
@@ -39,9 +41,15 @@ def test_the_batch_is_what_the_input_hands_over():
         au=np.zeros((8, 12)),
     )
     mesh = sharding.make_mesh(data=4, fsdp=2)
-    settings = config_lib.validate({"data": {"root": "/data", "image_size": 32}})
-    images = iter([(np.arange(8), {"image": np.zeros((8, 32, 32, 3), np.uint8)})])
-    (found,) = batches.to_devices(batches.with_labels(table, images), sharding.by_example(mesh))
+    data = {"root": "/data", "image_size": 32, "baseline": ("person", "neutral")}
+    settings = config_lib.validate({"data": data, "model": {"inputs": inputs}})
+    points = np.zeros((8, 468, 3), np.float32)
+    baselines = features.baselines(table, points, np.ones(8, bool), settings.data.baseline)
+    decoded = {"image": np.zeros((8, 32, 32, 3), np.uint8)} if "image" in inputs else {}
+    rows = {"points": points, "baseline": baselines} if "points" in inputs else {}
+    arrays = {name: value[np.arange(8)] for name, value in rows.items()}
+    given = batches.with_labels(table, iter([(np.arange(8), decoded | arrays)]))
+    (found,) = batches.to_devices(given, sharding.by_example(mesh))
     expected = compile_step.abstract_batch(8, settings, mesh=mesh)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
