@@ -65,8 +65,10 @@ def test_a_total_that_nobody_knows(capsys, monkeypatch, clock):
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
     progress(140, 0)
-    assert "140 frames, " in screen.getvalue()
     assert "\n" not in screen.getvalue()
+    progress(140, 140)
+    assert "140 frames, " in screen.getvalue()
+    assert screen.getvalue().endswith("\n")
 
 
 def test_a_bar_on_a_terminal(monkeypatch):

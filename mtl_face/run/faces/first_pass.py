@@ -140,6 +140,7 @@ class Pass:
                     counts.update(place, sight.number)
         finally:
             pending.write()
+            counts.finish()
 
     def _answer(self, batch: "_Batch") -> Seen:
         """Answers each face by itself, beside the neutral picture, or beside earlier frames."""
@@ -246,6 +247,12 @@ class _Counts:
         self.total[place] = max(self.total[place], done)
         endless = self._sources[place].kind == CAMERA
         self._progress(sum(self._done), 0 if endless else sum(self.total))
+
+    def finish(self) -> None:
+        """Tells that a source has ended, as a camera does at some time."""
+        done = sum(self._done)
+        if done:
+            self._progress(done, max(done, sum(self.total)))
 
 
 class _Pending:

@@ -338,7 +338,9 @@ def test_ctrl_c_ends_a_camera(tmp_path, monkeypatch):
     frames = [VideoFrame(n, n / 25, Image.new("RGB", (96, 96))) for n in range(1, 9)]
     monkeypatch.setattr(camera, "frames", endless)
     Image.new("RGB", (96, 96)).save(tmp_path / "p.png")
-    predict("camera:0", tmp_path / "p.png", outputs=[tmp_path / "t.csv"])
+    _, _, progress = predict("camera:0", tmp_path / "p.png", outputs=[tmp_path / "t.csv"])
+    assert progress[0] == (1, 0)
+    assert progress[-1][0] == progress[-1][1]
     table = face_files.read(tmp_path / "t.csv")
     assert table.source.tolist().count("camera:0") >= 16
     assert table.source[-1] == str(tmp_path / "p.png")
