@@ -269,7 +269,7 @@ def model(
     *,
     exports: bool = True,
     required: bool = False,
-    default: str | None = None,
+    default: Path | None = None,
 ) -> None:
     """`--model`, and its older spellings `--workdir` and `--params`.
 
@@ -292,7 +292,7 @@ def model(
         dest="model",
         type=only_one,
         required=required,
-        default=None if default is None else Path(default),
+        default=default,
         metavar="RUN" + "|EXPORT" * exports + "|NAME" * (default is not None),
         help="folder of a trained run"
         + (", or what `export` wrote" if exports else "")

@@ -7,11 +7,14 @@ python run.py predict talk.mp4 --annotate=seen.mp4 --plot=talk.svg --summary=tal
 """
 
 import argparse
+from pathlib import Path
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 from mtl_face.run import workdir as workdirs
+
+_DEFAULT = Path(workdirs.DEFAULT_MODEL)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a photo, a video, a folder, a pattern as 'photos/**/*.jpg' (quoted), or camera:0, "
         "which Ctrl-C ends",
     )
-    flags.model(parser, default=workdirs.DEFAULT_MODEL)
+    flags.model(parser, default=_DEFAULT)
     parser.add_argument(
         "--output",
         action="append",
@@ -152,6 +155,10 @@ def _test_list(config: Config, options: argparse.Namespace) -> int:
         raise ConfigError(
             f"{options.inputs[0]} besides --test_list={options.test_list}",
             remedy="give one of the two: photos and videos, or a list of aligned crops",
+        )
+    if options.model is _DEFAULT:  # it is for faces that are found
+        raise ConfigError(
+            "no model is named for the test list", remedy="give --model=RUN or --model=EXPORT"
         )
     for flag in ("min_face", "annotate", "anonymise", "plot", "summary", "event_rule"):
         if getattr(options, flag):

@@ -6,6 +6,7 @@ can be downloaded. Nothing leaves the machine, and nothing is kept. Ctrl-C stops
 
 import argparse
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_face.cli import flags
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     whole = functools.partial(flags.natural_number, least=1)
-    flags.model(parser, default=workdirs.DEFAULT_MODEL)
+    flags.model(parser, default=Path(workdirs.DEFAULT_MODEL))
     parser.add_argument(
         "--port", type=_port, default=8765, metavar="N", help="default: 8765; 0: any free one"
     )

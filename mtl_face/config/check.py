@@ -220,6 +220,11 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
                 f"model.backbone.{name} is {value!r}, but model.backbone.init_from names no file",
                 f"set model.backbone.init_from, or leave {name} out",
             )
+    if backbone.init_from is not None and config.training.init_from is not None:
+        yield (
+            "training.init_from and model.backbone.init_from are both set",
+            "leave the latter out: the former holds the backbone's weights too",
+        )
     if config.augmentation.zoom[0] > config.augmentation.zoom[1]:
         yield (
             f"augmentation.zoom is {config.augmentation.zoom}, the smaller comes first",

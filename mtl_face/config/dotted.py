@@ -16,6 +16,8 @@ ANY_NAME = "NAME"
 _KEPT_BY_A_RUN = ("network", "training", "data", "course")
 """What the settings affect that a run keeps from its start to its end."""
 
+_INITIAL_WEIGHTS = ("model.backbone.init_from", "training.init_from")
+
 
 def fields(schema: type = Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
     """Yields (dotted name, field) of every setting, in the order of the schema.
@@ -82,7 +84,7 @@ def differences(saved: Mapping[str, Any], config: Config) -> list[str]:
         and (
             affects(name) in (*_KEPT_BY_A_RUN, None)
             # Initial weights may move; whether there are any may not change.
-            or (name == "model.backbone.init_from" and None in (old.get(name), new.get(name)))
+            or (name in _INITIAL_WEIGHTS and None in (old.get(name), new.get(name)))
         )
     ]
 

@@ -630,6 +630,13 @@ class MeshConfig(Section, affects="speed", step=True, training_only=True):
 class TrainingConfig(Section, training_only=True):
     """The loop."""
 
+    init_from: str | None = setting(
+        None,
+        "weights of a whole network to start from: a run, an export, or the packaged geometry; "
+        "None: random, but for model.backbone.init_from",
+        affects="place",
+    )
+
     log_every_steps: int = setting(
         50, "steps between two lines of progress", minimum=1, affects="display"
     )

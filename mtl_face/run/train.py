@@ -15,7 +15,7 @@ from data_pipeline import mixture, order
 from data_pipeline.formats.user_files import BadRow
 from mtl_face import config as config_lib
 from mtl_face.config import Config
-from mtl_face.errors import ConfigError
+from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.run import Say, datasets, models, named_data, processes, provenance, show
@@ -31,11 +31,12 @@ from mtl_face.training import distributed, metadata, sharding
 from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.experiment import Experiment
-from mtl_face.training.state import TrainState, with_backbone
+from mtl_face.training.state import TrainState, with_backbone, with_network
 from mtl_face.training.stop import AgreedStop, StopRequest
 from mtl_face.training.trainer import Trainer, TrainingData
-from mtl_face.weights import LoadedBackbone, load_backbone
+from mtl_face.weights import load_backbone
 from mtl_face.weights.backbone import check_settings, describe
+from mtl_face.weights.card import model_differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ def train(
         with processes.unless_refused(folder):
             # Whatever can fail at once does so before data are made or read, which can take long.
             steps = PostProcessing.of_settings(config)
-            backbone = None if workdirs.has_checkpoint(folder) else initial_weights(config, say)
+            weights = None if workdirs.has_checkpoint(folder) else initial_weights(config, say)
             distributed.first(lambda: datasets.ensure_all(config.data, say))
             bad: list[BadRow] = []
             train_table, rows = datasets.load_training(
@@ -147,7 +148,7 @@ def train(
                     lap=lap,
                 )
                 lap("data")
-                state = _start(trainer, newest, backbone, labels)
+                state = _start(trainer, newest, weights, labels)
                 lap("network")
                 trainer.train(state, profile_steps=profile_steps)
             else:
@@ -175,10 +176,23 @@ def train(
         return TrainingResult(folder, newest, result)
 
 
+@dataclasses.dataclass(frozen=True)
+class InitialWeights:
+    """What a run starts from: arrays of a whole network, or of its backbone.
+
+    `source` is as `weights.provenance.record` takes it.
+    """
+
+    params: Any
+    batch_stats: Any
+    source: Mapping[str, Any]
+    whole: bool
+
+
 def _start(
     trainer: Trainer,
     newest: int | None,
-    backbone: LoadedBackbone | None,
+    weights: InitialWeights | None,
     labels: dict[str, Any],
 ) -> TrainState:
     """The state to go on from, or a fresh one, which is saved.
@@ -195,21 +209,29 @@ def _start(
         checkpoints.metadata[TRAINING] = {"labels": labels}
         say(f"going on from step {step}")
         return state
-    backbone = backbone or initial_weights(config, say)
+    weights = weights or initial_weights(config, say)
     several = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(f"compiling on {jax.device_count()} {jax.default_backend()} device(s){several} ...")
     state = experiment.make_state()
-    if backbone is not None:
-        state = with_backbone(state, backbone.params, backbone.batch_stats)
-    source = None if backbone is None else backbone.source
+    if weights is not None:
+        put = with_network if weights.whole else with_backbone
+        state = put(state, weights.params, weights.batch_stats)
+    source = None if weights is None else weights.source
     provenance.warn(provenance.begin(config, trainer.workdir, checkpoints, source), say)
     checkpoints.metadata[TRAINING] = {"labels": labels}
     checkpoints.save(0, state)
     return state
 
 
-def initial_weights(config: Config, say: Say) -> LoadedBackbone | None:
-    """Reads `model.backbone.init_from`; None if unset, WeightsError if it does not fit."""
+def initial_weights(config: Config, say: Say) -> InitialWeights | None:
+    """Reads `training.init_from` or `model.backbone.init_from`; None if neither is set.
+
+    Raises:
+        WeightsError: the file does not fit.
+        WorkdirError: there is no such model.
+    """
+    if config.training.init_from is not None:
+        return _whole_network(config, config.training.init_from, say)
     settings = config.model.backbone
     if settings.init_from is None:
         return None
@@ -223,7 +245,33 @@ def initial_weights(config: Config, say: Say) -> LoadedBackbone | None:
     check_settings(backbone, config.model, settings.init_from)
     for line in describe(backbone, settings.init_from):
         say(line)
-    return backbone
+    return InitialWeights(backbone.params, backbone.batch_stats, backbone.source, whole=False)
+
+
+def _whole_network(config: Config, path: str, say: Say) -> InitialWeights:
+    model = models.load(path)
+    found = model_differences({"config": config_lib.to_dict(model.config)}, config.model)
+    if found:
+        raise WeightsError(
+            "is another network than that of the settings: "
+            + "; ".join(line.replace("in the export", "there") for line in found),
+            path=path,
+            remedy="set these as the model has them, or train from random weights: "
+            "training.init_from=None",
+        )
+    variables = jax.device_get(model.variables)
+    say(f"starting from the weights of {path}")
+    return InitialWeights(
+        variables["params"],
+        variables["batch_stats"],
+        {
+            "file": Path(path).name,
+            "sha256": model.origin["weights_sha256"],
+            "format": "a whole network of mtl_face",
+            "provenance": model.origin.get("provenance"),
+        },
+        whole=True,
+    )
 
 
 def _training_data(

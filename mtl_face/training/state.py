@@ -87,6 +87,17 @@ def abstract_state(
     )
 
 
+def with_network(state: TrainState, params: Any, batch_stats: Any) -> TrainState:
+    """The state with the weights and statistics of a whole network in place of its own.
+
+    They are as in `with_backbone`, of all parts.
+    """
+    return state.replace(  # type: ignore[attr-defined]
+        params={**state.params, "network": jax.tree.map(placed, state.params["network"], params)},
+        batch_stats=jax.tree.map(placed, state.batch_stats, batch_stats),
+    )
+
+
 def with_backbone(state: TrainState, params: Any, batch_stats: Any) -> TrainState:
     """The state with a backbone's weights and statistics in place of its own.
 
