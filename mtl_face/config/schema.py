@@ -632,7 +632,7 @@ class TrainingConfig(Section, training_only=True):
 
     init_from: str | None = setting(
         None,
-        "weights of a whole network to start from: a run, an export, or the packaged geometry; "
+        "weights of a whole network to start from: a run, an export, or a bundled model, as geometry; "
         "None: random, but for model.backbone.init_from",
         affects="place",
     )

@@ -35,7 +35,7 @@ def test_an_empty_path_is_none(words, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [["replay", "--dump=4.npz"], ["export"], ["predict", "--test_list=x", "--output=x.csv"]],
+    [["replay", "--dump=4.npz"], ["export"]],
 )
 def test_a_command_that_needs_a_model(words, capsys):
     with pytest.raises(SystemExit) as raised:
@@ -55,3 +55,9 @@ def test_a_height_that_no_face_has(text, capsys):
 def test_heights_of_faces():
     assert flags.face_height("20") == 20
     assert flags.face_height("32.5") == 32.5
+
+
+def test_a_test_list_needs_a_model(capsys):
+    """The packaged model is for faces that are found, and no default for a challenge."""
+    assert main.main(["predict", "--test_list=x", "--output=x.csv"]) == 1
+    assert "no model is named for the test list" in capsys.readouterr().err
