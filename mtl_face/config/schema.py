@@ -632,8 +632,8 @@ class TrainingConfig(Section, training_only=True):
 
     init_from: str | None = setting(
         None,
-        "weights of a whole network to start from: a run, an export, or a bundled model, as geometry; "
-        "None: random, but for model.backbone.init_from",
+        "weights of a whole network to start from: a run, an export, or the name of a bundled "
+        "model, as geometry; None: random, but for model.backbone.init_from",
         affects="place",
     )
 
