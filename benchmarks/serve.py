@@ -2,10 +2,10 @@
 
     python -m benchmarks.serve --model=RUN --output=docs/benchmarks/serve.json
 
-A client sends frames of 1280 x 720 as JPEG, as the page does: the next one when an answer is back,
-two at most on the way. They show one rendered face, which sways. Each round is measured twice, the
-second time beside a client whose video is analysed. Server and clients share the processor. The
-server's processor time is disturbed less by other programs than delays are.
+A client sends frames of 1280 x 720 as JPEG, as the page does: the next one when an answer is back.
+They show one rendered face, which sways. Each round is measured twice, the second time beside a
+client whose video is analysed. Server and clients share the processor. The server's processor time
+is disturbed less by other programs than delays are.
 """
 
 import argparse
@@ -42,7 +42,6 @@ FACE_PX = 320
 """Side of the rendered crop in the frame."""
 
 FRAMES = 30  # different ones
-IN_FLIGHT = 2
 GOALS = {"delay": 150, "from answer to answer": 100}
 """Milliseconds, on two quiet cores."""
 
@@ -147,22 +146,15 @@ def processor_seconds(process: psutil.Process) -> float:
 
 def measure(address: str, messages: list[bytes], count: int) -> tuple[list[float], float]:
     """Seconds from each frame to its answer, and of all together."""
-    delays, sent = [], []
+    delays = []
     with connect(f"ws://{address}/api/camera", compression=None) as socket:
         begin = time.perf_counter()
-
-        def send() -> None:
-            now = time.perf_counter()
-            socket.send(pack(">d", 1000 * (now - begin)) + messages[len(sent) % len(messages)])
-            sent.append(now)
-
-        for _ in range(IN_FLIGHT):
-            send()
         for place in range(count):
+            sent = time.perf_counter()
+            socket.send(pack(">d", 1000 * (sent - begin)) + messages[place % len(messages)])
             answer = socket.recv()
-            delays.append(time.perf_counter() - sent[place])
+            delays.append(time.perf_counter() - sent)
             assert '"ok"' in str(answer), answer
-            send()
         return delays, time.perf_counter() - begin
 
 

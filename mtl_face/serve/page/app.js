@@ -4,7 +4,6 @@ import * as panel from "./panel.js";
 import { csv, describe, face, value } from "./table.js";
 
 const MOST_ROWS = 200_000;  // of a table that is kept in the page
-const MOST_IN_FLIGHT = 2;  // frames of the camera that wait for an answer
 const CAMERA = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
 const LIVE_MS = 30_000;  // of the camera, in the curves
 const SPOKEN_MS = 4000;  // between two sentences for those who hear the page
@@ -232,7 +231,7 @@ async function startCamera(device) {
     kind: "camera", name, size: [0, 0], frames: [], rows: 0, done: false, media,
   };
   live = {
-    source, media, socket, sent: [], spare: [], delays: [], arrivals: [], answered: () => {},
+    source, media, socket, canvas: document.createElement("canvas"), delays: [], arrivals: [],
   };
   const own = live;
   sources.forEach((other) => { other.shown = false; });
@@ -246,7 +245,7 @@ async function startCamera(device) {
       tell("The camera went away. What it showed is kept in the table.");
     }
   });
-  socket.addEventListener("open", () => pump(own));
+  socket.addEventListener("open", () => sendFrame(own));
   socket.addEventListener("message", (event) => answered(own, JSON.parse(event.data)));
   socket.addEventListener("close", (event) => {
     if (live !== own) return;
@@ -286,26 +285,19 @@ function stopCamera() {
   update();
 }
 
-/** Sends frames as long as answers come back. */
-async function pump(own) {
-  const begin = performance.now();
-  while (live === own) {
-    if (own.sent.length >= MOST_IN_FLIGHT) {
-      await new Promise((resolve) => { own.answered = resolve; });
-      continue;
-    }
-    await nextFrame();
-    if (live !== own || !video.videoWidth) continue;
-    const canvas = own.spare.pop() ?? document.createElement("canvas");
-    copy(video, video.videoWidth, video.videoHeight, canvas);
-    const time = performance.now();
-    own.sent.push({ time, canvas });
-    const image = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.85));
-    const message = new Uint8Array(8 + image.size);
-    new DataView(message.buffer).setFloat64(0, time - begin);
-    message.set(new Uint8Array(await image.arrayBuffer()), 8);
-    if (own.socket.readyState === WebSocket.OPEN) own.socket.send(message);
-  }
+/** Sends a frame, and the next when it is answered: a second one would wait twice as long. */
+async function sendFrame(own) {
+  await nextFrame();
+  if (live !== own) return;
+  if (!video.videoWidth) return sendFrame(own);
+  copy(video, video.videoWidth, video.videoHeight, own.canvas);
+  own.time = performance.now();
+  own.begin ??= own.time;
+  const image = await new Promise((resolve) => own.canvas.toBlob(resolve, "image/jpeg", 0.85));
+  const message = new Uint8Array(8 + image.size);
+  new DataView(message.buffer).setFloat64(0, own.time - own.begin);
+  message.set(new Uint8Array(await image.arrayBuffer()), 8);
+  if (own.socket.readyState === WebSocket.OPEN) own.socket.send(message);
 }
 
 function copy(picture, width, height, canvas) {
@@ -324,14 +316,12 @@ function nextFrame() {
 
 function answered(own, answer) {
   const now = performance.now();
-  const { time, canvas } = own.sent.shift();
   // The frame itself is shown, not the later one of the camera: what is seen is what was answered.
-  copy(canvas, canvas.width, canvas.height, el("answered"));
+  copy(own.canvas, own.canvas.width, own.canvas.height, el("answered"));
   own.source.shown = true;
-  own.spare.push(canvas);
-  own.delays = [...own.delays, now - time].slice(-30);
+  own.delays = [...own.delays, now - own.time].slice(-30);
   own.arrivals = [...own.arrivals, now].slice(-30);
-  own.answered();
+  sendFrame(own);
   if (answer.width) own.source.size = [answer.width, answer.height];
   take(own.source, answer.rows);
   if (own.arrivals.length > 4) {
