@@ -46,6 +46,7 @@ class Progress:
             self._bar = tqdm(
                 desc=self._things,
                 total=total or None,
+                initial=done,
                 unit="",
                 bar_format=_BAR if total else _BAR_WITHOUT_END,
                 miniters=1,
