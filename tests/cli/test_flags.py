@@ -59,5 +59,5 @@ def test_heights_of_faces():
 
 def test_a_test_list_needs_a_model(capsys):
     """The packaged model is for faces that are found, and no default for a challenge."""
-    assert main.main(["predict", "--test_list=x", "--output=x.csv"]) == 1
+    assert main.main(["predict", "--test_list=x", "--output=x.csv"]) == 2
     assert "no model is named for the test list" in capsys.readouterr().err
