@@ -154,7 +154,8 @@ class TokenDecoder(nn.Module):
         self.final_norm = nn.LayerNorm(width, eps=1e-6) if norm == "pre" else None
 
     def forward(self, patches):
-        tokens, maps = self.tokens.expand(len(patches), -1, -1), []
+        # The shape, not `len`, which an export takes for a constant.
+        tokens, maps = self.tokens.expand(patches.shape[0], -1, -1), []
         for index in range(1, self.count + 1):
             tokens, _ = self.get_submodule(f"module{index}_self")(tokens)
             tokens, weights = self.get_submodule(f"module{index}_cross")(tokens, patches)
