@@ -10,13 +10,16 @@ making, have another folder, and none is taken for another. What is being writte
 Dimension letters: N rows, M videos, K kinds of baselines, b batch of one process.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -167,58 +170,83 @@ def _write(
     part = folder.with_name(f"{folder.name}.part")
     part.mkdir(exist_ok=True)
     done = _done(part)
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    stated: dict[str, dict[str, Any]] = {}
+    opened: dict[str, BinaryIO] = {}
     noted = time.monotonic()
+    with contextlib.ExitStack() as stack:
 
-    def note() -> None:
-        for array in arrays.values():
-            array.flush()  # type: ignore[attr-defined]
-        files.write_json(part / _PROGRESS, {"done": done})
+        def note() -> None:
+            for file in opened.values():
+                file.flush()
+                os.fsync(file.fileno())
+            files.write_json(part / _PROGRESS, {"done": done, "arrays": sorted(opened)})
 
-    progress(done, identity.count)
-    for block in make(done):
-        for name, values in block.items():
-            if name not in arrays:
-                arrays[name] = np.lib.format.open_memmap(
-                    part / f"{name}.npy",
-                    mode="r+" if done else "w+",
-                    dtype=values.dtype,
-                    shape=(identity.count, *values.shape[1:]),
-                )
-            arrays[name][done : done + len(values)] = values
-        done += len(next(iter(block.values())))
         progress(done, identity.count)
-        if time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
-            note()
-            noted = time.monotonic()
-    if done != identity.count:
-        raise ValueError(f"{done} of {identity.count} rows were made")
-    note()
-    stated = {
-        path.stem: {"shape": list(array.shape), "dtype": array.dtype.str}
-        for path in sorted(part.glob("*.npy"))
-        for array in [np.load(path, mmap_mode="r", allow_pickle=False)]
-    }
+        for block in make(done):
+            for name, values in block.items():
+                shape = (identity.count, *values.shape[1:])
+                if name not in opened:
+                    file = _open(part / f"{name}.npy", values.dtype, shape, done)
+                    opened[name] = stack.enter_context(file)
+                    stated[name] = {"shape": list(shape), "dtype": values.dtype.str}
+                opened[name].write(np.ascontiguousarray(values).tobytes())
+            done += len(next(iter(block.values())))
+            progress(done, identity.count)
+            if time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
+                note()
+                noted = time.monotonic()
+        if done != identity.count:
+            raise ValueError(f"{done} of {identity.count} rows were made")
+        note()
     files.write_json(part / NOTE, identity.values | {"arrays": stated})
     (part / _PROGRESS).unlink()
     part.rename(folder)
 
 
+def _open(path: Path, dtype: np.dtype, shape: tuple[int, ...], done: int) -> BinaryIO:
+    """Opens an array of NumPy's format for writing, behind the rows that are done.
+
+    Not mapped into memory: a full disk would end the process without a message.
+    """
+    file: BinaryIO
+    if done:
+        file = path.open("r+b")
+        file.seek(_begin_of_data(file) + done * _row_bytes(dtype, shape))
+        return file
+    file = path.open("wb")
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    return file
+
+
+def _row_bytes(dtype: np.dtype, shape: tuple[int, ...]) -> int:
+    return dtype.itemsize * math.prod(shape[1:])
+
+
+def _begin_of_data(file: BinaryIO) -> int:
+    np.lib.format.read_magic(file)
+    np.lib.format.read_array_header_1_0(file)
+    return file.tell()
+
+
 def _done(part: Path) -> int:
     """Rows that an interrupted call has written."""
     try:
-        done = json.loads((part / _PROGRESS).read_bytes())["done"]
-    except (OSError, ValueError, KeyError):
+        note = json.loads((part / _PROGRESS).read_bytes())
+        for name in note["arrays"]:
+            with (part / f"{name}.npy").open("rb") as file:
+                np.lib.format.read_magic(file)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                needed = file.tell() + note["done"] * _row_bytes(dtype, shape)
+                if file.seek(0, os.SEEK_END) < needed:
+                    return 0
+        return note["done"]
+    except (OSError, ValueError, KeyError, EOFError):
         return 0
-    return done if all(_is_array(path) for path in part.glob("*.npy")) else 0
-
-
-def _is_array(path: Path) -> bool:
-    try:
-        np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return False
-    return True
 
 
 def baselines(

@@ -365,6 +365,7 @@ class Predictor:
         """Where the task tokens look in stored crops: weights of the decoder's cross-attention.
 
         It is computed on one device of this process, so that one process of many may ask for it.
+        The network must take images alone.
 
         Returns:
             float32 [K, M, heads, T, P]: tokens in the order of `mtl_face.tasks.TASKS`, patches in

@@ -73,12 +73,17 @@ def test_an_interrupted_writing_goes_on(tmp_path, monkeypatch):
     assert_whole(features.read(tmp_path, IDENTITY))
 
 
-def test_a_damaged_beginning_is_made_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", ["no array", "cut off", "gone"])
+def test_a_damaged_beginning_is_made_again(tmp_path, monkeypatch, damage):
     monkeypatch.setattr(features, "_SECONDS_BETWEEN_NOTES", -1.0)
     with pytest.raises(KeyboardInterrupt):
         features.write(tmp_path, IDENTITY, lambda start: blocks(start, fail_at=8))
     (part,) = tmp_path.glob("*.part")
-    (part / "tokens.npy").write_bytes(b"no array")
+    path = part / "tokens.npy"
+    content = path.read_bytes()
+    path.write_bytes(b"no array" if damage == "no array" else content[:-1])
+    if damage == "gone":
+        path.unlink()
     features.write(tmp_path, IDENTITY, blocks)
     assert_whole(features.read(tmp_path, IDENTITY))
 
@@ -113,6 +118,20 @@ def test_damaged_arrays_are_an_error(tmp_path, damage):
     with pytest.raises(UserError, match=r"cannot be read|holds") as raised:
         features.read(tmp_path, IDENTITY)
     assert raised.value.path == str(path)
+
+
+def test_a_full_disk_is_an_error_and_what_is_written_stays(tmp_path):
+    """A device that is always full, in place of the file."""
+
+    def make(start):
+        (part,) = tmp_path.glob("*.part")
+        (part / "tokens.npy").symlink_to("/dev/full")
+        return blocks(start)
+
+    with pytest.raises(UserError, match="No space left on device") as raised:
+        features.write(tmp_path, IDENTITY, make)
+    assert "free some space" in raised.value.remedy
+    assert features.read(tmp_path, IDENTITY) is None
 
 
 def test_too_few_rows_are_not_kept(tmp_path):
