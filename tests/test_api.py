@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import camera_frames
 import numpy as np
 import pytest
 import small_experiment
@@ -19,7 +20,8 @@ from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.tables import PredictionTable
 from mtl_face.tasks import AU_NAMES, TASKS
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def example(name):
@@ -215,6 +217,65 @@ def test_predicting_needs_no_tensorflow(experiment):
         " & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+@pytest.fixture
+def bundled(experiment, tmp_path, monkeypatch):
+    """A small model in place of the packaged one."""
+    from mtl_face.run import workdir
+    from mtl_face.run.export import export
+
+    folder = export(
+        experiment.workdir, form="safetensors", output=tmp_path / "e", say=lambda line: None
+    )
+    file = tmp_path / "bundled" / f"{workdir.DEFAULT_MODEL}.safetensors"
+    file.parent.mkdir()
+    shutil.copy(folder / "model.safetensors", file)
+    monkeypatch.setattr(workdir, "_BUNDLED", file.parent)
+    return file
+
+
+def test_the_five_lines_of_the_readme(bundled, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    picture, _ = camera_frames.head(1)
+    Image.fromarray(picture).save("photo.jpg")
+    assert len(example("python-faces").splitlines()) <= 6
+    variables = {}
+    exec(compile(example("python-faces"), "README.md", "exec"), variables)
+    out = capsys.readouterr().out
+    assert "valence" in out
+    assert "au12_probability" in out
+    assert variables["faces"].person.tolist() == [1]
+    with Image.open("seen.png") as drawn:
+        assert drawn.width > picture.shape[1]
+
+
+def test_bundled_models_are_found_by_name(bundled, tmp_path, monkeypatch, capsys):
+    model = mtl_face.load("geometry")
+    assert model.step == small_experiment.STEPS_PER_EPOCH
+    with pytest.raises(WorkdirError, match="or name a bundled model: geometry"):
+        mtl_face.load("geometri")
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("a.png")
+    assert main.main(["predict", "a.png"]) == 0  # the default
+    assert "no face" in capsys.readouterr().out
+    # What lies at a path comes first, and a folder that is no model does not hide it.
+    Path("geometry").mkdir()
+    assert mtl_face.load("geometry").step == model.step
+
+
+def test_predicting_faces_imports_little(bundled):
+    code = (
+        "import sys, numpy as np, mtl_face;"
+        f"model = mtl_face.load({str(bundled)!r});"
+        "model.predict(np.zeros((64, 64, 3), np.uint8));"
+        "print(*sorted({'tensorflow', 'clu', 'orbax', 'optax', 'tensorboard', 'pandas',"
+        " 'matplotlib', 'tensorflow_datasets', 'data_pipeline', 'av'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout == "\n"
 
 

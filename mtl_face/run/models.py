@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -13,16 +13,16 @@ from mtl_face.errors import WorkdirError
 from mtl_face.faces import points
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.inputs import IMAGE, POINTS
-from mtl_face.run import Say, provenance
+from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import TRAINING
-from mtl_face.training import history as histories
 from mtl_face.training import sharding
-from mtl_face.training.checkpoint import Checkpoints
-from mtl_face.training.experiment import Experiment
 from mtl_face.weights import exported
 from mtl_face.weights.card import ExportError, model_differences
 from mtl_face.weights.provenance import amend, warnings_of_training
+
+if TYPE_CHECKING:
+    from mtl_face.training.experiment import Experiment
 
 
 def load(path: str | Path) -> Predictor:
@@ -61,7 +61,7 @@ def is_run(path: str | Path) -> bool:
 
 
 def open_run(
-    workdir: Path, config: Config, say: Say, *, experiment: Experiment | None = None
+    workdir: Path, config: Config, say: Say, *, experiment: "Experiment | None" = None
 ) -> Predictor:
     """The network of the checkpoint that the settings ask for.
 
@@ -72,6 +72,12 @@ def open_run(
         WorkdirError: the folder holds no run, or one of other settings, or no evaluated
             checkpoint, or a damaged one.
     """
+    # what an export does without: orbax, optax, and all that reads data sets
+    from mtl_face.run import provenance
+    from mtl_face.training import history as histories
+    from mtl_face.training.checkpoint import Checkpoints
+    from mtl_face.training.experiment import Experiment
+
     workdir = workdirs.open_for_reading(workdir, config)
     folder = workdir / workdirs.CHECKPOINTS
     begun = (
