@@ -26,10 +26,11 @@ def get_config() -> config_dict.ConfigDict:
 
     augmentation = settings.augmentation
     augmentation.points_identity = 0.03
-    augmentation.points_change = 0.004
-    augmentation.points_noise = 0.004
-    augmentation.points_gain = 0.3
+    augmentation.points_change = 0.01
+    augmentation.points_noise = 0.02
+    augmentation.points_gain = 0.5
     augmentation.baseline_dropout = 0.5
+    augmentation.mixup_alpha = 1.0  # answers between two faces lie between theirs: faint smiles too
 
     optimizer = settings.optimizer
     optimizer.batch_size = 64
