@@ -268,10 +268,15 @@ class FaceStream:
 
     @staticmethod
     def _search(finder: FaceFinder, frame: VideoFrame, before: Sequence[Face]) -> list[Face]:
-        """The faces of a frame; those that the search misses, as one that turns, are followed."""
-        faces = finder(frame.picture)
-        missed = [one for one in before if all(one.distance(face) > REACH for face in faces)]
-        return faces + [face for face in finder.follow(frame.picture, missed) if face is not None]
+        """The faces of a frame: those that can be followed, and others that the search finds.
+
+        The search finds the points of a face a little differently: answers would jump with each.
+        """
+        faces = [face for face in finder.follow(frame.picture, before) if face is not None]
+        for found in finder(frame.picture):
+            if all(found.distance(face) > REACH for face in faces):
+                faces.append(found)
+        return sorted(faces, key=lambda face: -face.size)
 
     def tracks(self) -> dict[str, Any]:
         """What `find` of the next frames depends on, as JSON values."""

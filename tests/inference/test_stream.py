@@ -173,7 +173,7 @@ def test_faces_are_followed_between_searches():
     live = FaceStream(Brightness(), source="a", finder=finder)
     tables = live.update(frames_of(pictures))
     assert finder.searches == 3  # frames 1, 9, 17
-    assert finder.followed == 7 + 7 * 2 + 3 * 2
+    assert finder.followed == 7 + 1 + 7 * 2 + 2 + 3 * 2  # in frames that are searched, too
     persons = [table.person.tolist() for table in tables]
     assert persons == [[1]] * 8 + [[1, 2]] * 12  # who came in frame 7 is found by the next search
     searched = FaceStream(Brightness(), source="a", finder=finder.find_one)
@@ -183,6 +183,19 @@ def test_faces_are_followed_between_searches():
         eyes = np.linalg.norm(expected.landmarks[:, 1] - expected.landmarks[:, 0], axis=1).min()
         offset = table.landmarks[places[0]] - expected.landmarks[places[1]]
         assert np.abs(offset).max() < 0.05 * eyes
+
+
+def test_a_search_does_not_move_the_points_of_a_face():
+    """Points of a picture that stands still; those of a search alone would jump by a pixel."""
+    pictures = [small_videos.two_people(1, absent=(1,))[0]] * 18
+    finder = Counting()
+    tables = FaceStream(Brightness(), source="a", finder=finder, mesh=True).update(
+        frames_of(pictures)
+    )
+    assert finder.searches == 3
+    mesh = np.concatenate([table.mesh for table in tables])
+    steps = np.abs(np.diff(mesh, axis=0)).max(axis=(1, 2))
+    assert steps[1:].max() < 0.4
 
 
 def test_a_lost_face_or_a_gap_leads_to_a_search():
