@@ -83,6 +83,18 @@ class Face:
         """Height of the box."""
         return float(self.box[3] - self.box[1])
 
+    def scaled(self, before: tuple[int, int], after: tuple[int, int]) -> "Face":
+        """The face in a picture that is resized from one width and height to another."""
+        if before == after:
+            return self
+        scale_2 = np.array(after) / before
+        mesh = None
+        if self.mesh is not None:
+            scale_3 = np.array([*scale_2, math.sqrt(scale_2.prod())])
+            corner_3 = np.array([0.5, 0.5, 0])
+            mesh = ((self.mesh + corner_3) * scale_3 - corner_3).astype(np.float32)
+        return Face((self.landmarks + 0.5) * scale_2 - 0.5, self.score, mesh)
+
     def distance(self, other: "Face") -> float:
         """How far apart the two are, in sizes of a face."""
         apart = float(np.linalg.norm(self.centre - other.centre))
@@ -157,9 +169,6 @@ class FaceFinder:
             ):
                 result[indices[place]] = face
         return result
-
-
-BlazeFaceDetector = FaceFinder  # its former name
 
 
 def face_of(mesh_V3: npt.NDArray[np.float32], score: float) -> Face:

@@ -88,7 +88,9 @@ def _extract_video(
     for frame in ahead(video):
         faces = detector(frame.picture)
         found += len(faces)
-        for face, track in zip(faces, tracker.update(frame.number, faces), strict=True):
+        for face, track in zip(
+            faces, tracker.update(frame.number, faces, frame.picture), strict=True
+        ):
             _save(frame.picture, face, partial / f"track{track.number}", frame.number)
         seconds[frame.number] = frame.seconds
         report(len(seconds), max(video.frames, frame.number))

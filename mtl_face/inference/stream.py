@@ -159,6 +159,7 @@ class _Last:
         followed: frames since the last search.
         search_until: frame up to which each is searched, since a face was lost.
         expected: how many faces there were then.
+        size: width and height of the frame; None: not known.
     """
 
     frame: int = 0
@@ -166,6 +167,7 @@ class _Last:
     followed: int = 0
     search_until: int = 0
     expected: int = 0
+    size: Sequence[int] | None = None
 
 
 class FaceStream:
@@ -217,7 +219,7 @@ class FaceStream:
         sights = []
         for frame in frames:
             faces = self._faces(frame)
-            tracks = self._tracker.update(frame.number, faces)
+            tracks = self._tracker.update(frame.number, faces, frame.picture)
             self._tracker.forget()
             persons = [track.number + 1 for track in tracks]
             place = (self._source, frame.number, frame.seconds, frame.picture)
@@ -243,7 +245,11 @@ class FaceStream:
     def _faces(self, frame: VideoFrame) -> list[Face]:
         """The faces of the next frame: searched for now and then, followed in between."""
         last = self._last
-        before = last.faces if frame.number == last.frame + 1 else []
+        size = frame.picture.size
+        before = list(last.faces) if frame.number == last.frame + 1 else []
+        if last.size is not None:
+            width, height = last.size
+            before = [face.scaled((width, height), size) for face in before]
         if not isinstance(self._finder, FaceFinder):
             faces = self._finder(frame.picture)
         elif before and last.followed < SEARCH_EVERY - 1 and frame.number > last.search_until:
@@ -251,7 +257,7 @@ class FaceStream:
             faces = [face for face in followed if face is not None]
             if len(faces) == len(before):
                 self._last = dataclasses.replace(
-                    last, frame=frame.number, faces=faces, followed=last.followed + 1
+                    last, frame=frame.number, faces=faces, followed=last.followed + 1, size=size
                 )
                 return faces
             faces = self._search(self._finder, frame, before)
@@ -261,9 +267,9 @@ class FaceStream:
         lost = len(faces) < expected
         until = frame.number + PATIENCE if len(faces) < len(before) else last.search_until
         if lost and frame.number < until:
-            self._last = _Last(frame.number, faces, 0, until, expected)
+            self._last = _Last(frame.number, faces, 0, until, expected, size)
         else:
-            self._last = _Last(frame.number, faces)
+            self._last = _Last(frame.number, faces, size=size)
         return faces
 
     @staticmethod

@@ -1,9 +1,14 @@
 """Following faces, and putting tracks together to people."""
 
+import json
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from mtl_face.faces import track as track_module
 from mtl_face.faces.align import TEMPLATE_L2
 from mtl_face.faces.detect import Face
 from mtl_face.faces.track import PATIENCE, Tracker, people
@@ -121,3 +126,105 @@ def test_no_track_has_two_faces_of_a_frame(frames):
     assert len(chosen) <= 2
     tracks = [number for person in chosen for number in set(person.values())]
     assert len(set(tracks)) == len(tracks)
+
+
+LOOKS = {"anna": [1.0, 2.0, 0.0], "ben": [5.0, 2.0, 3.0], "cleo": [2.0, -3.0, 8.0]}
+
+
+@pytest.fixture
+def looking(monkeypatch):
+    """Tracks who is where in each frame: {name: x}; the number of each name's track, by frame.
+
+    The looks of a face are those of `LOOKS`, with noise; its mesh carries the name.
+    """
+    random = np.random.default_rng(0)
+    names = list(LOOKS)
+
+    def looks(picture, mesh):
+        return np.tile(LOOKS[names[int(mesh[0, 2])]], 7) + random.normal(0, 0.5, 21)
+
+    monkeypatch.setattr(track_module, "likeness", looks)
+
+    def run(frames, tracker=None, start=1):
+        tracker = tracker or Tracker()
+        result = []
+        for number, places in enumerate(frames, start=start):
+            faces = []
+            for name, x in places.items():
+                mesh = np.zeros((468, 3), np.float32)
+                mesh[0, 2] = names.index(name)
+                faces.append(Face(face(x).landmarks, 0.9, mesh))
+            tracks = tracker.update(number, faces, Image.new("RGB", (640, 360)))
+            result.append(dict(zip(places, (track.number for track in tracks), strict=True)))
+        return result
+
+    return run
+
+
+AWAY = [{}] * (PATIENCE + 20)
+
+
+def test_who_comes_back_elsewhere_keeps_the_number(looking):
+    found = looking([{"anna": 100}] * 10 + AWAY + [{"anna": 500}] * 10)
+    assert all(numbers == {"anna": 0} for numbers in found if numbers)
+
+
+def test_who_comes_into_the_place_of_another_is_new(looking):
+    found = looking([{"anna": 100}] * 10 + AWAY + [{"ben": 100}] * 10 + AWAY + [{"anna": 300}] * 10)
+    assert [next(iter(numbers.values())) for numbers in found if numbers] == [0] * 10 + [1] * 10 + [
+        0
+    ] * 10
+
+
+def test_seats_that_are_changed_in_a_cut(looking):
+    found = looking([{"anna": 100, "ben": 500}] * 10 + [{"ben": 100, "anna": 500}] * 10)
+    assert all(numbers == {"anna": 0, "ben": 1} for numbers in found)
+
+
+def test_cuts_between_two_in_one_place(looking):
+    found = looking(([{"anna": 300}] * 10 + [{"ben": 305}] * 10) * 2)
+    assert [numbers for numbers in found if numbers] == ([{"anna": 0}] * 10 + [{"ben": 1}] * 10) * 2
+
+
+def test_two_who_cross_while_one_is_hidden(looking):
+    frames = [{"anna": 100 + 20 * step, "ben": 500 - 20 * step} for step in range(21)]
+    for step in range(8, 13):
+        del frames[step]["ben"]
+    found = looking(frames)
+    assert all(numbers.get("anna", 0) == 0 for numbers in found)
+    assert all(numbers.get("ben", 1) == 1 for numbers in found)
+
+
+def test_no_two_of_a_frame_have_one_number(looking):
+    """Even those who look alike."""
+    found = looking([{"anna": 100}] * 10 + AWAY + [{"anna": 100, "ben": 300, "cleo": 500}] * 5)
+    assert found[-1] == {"anna": 0, "ben": 1, "cleo": 2}
+
+
+def test_a_state_goes_on_as_if_never_stopped(looking):
+    frames = [{"anna": 100, "ben": 500}] * 10 + AWAY + [{"ben": 100}] * 10
+    whole = looking(frames)
+    tracker = Tracker()
+    looking(frames[:12], tracker)
+    state = json.loads(json.dumps(tracker.state(), allow_nan=False))
+    other = Tracker()
+    other.restore(state)
+    assert looking(frames[12:], other, start=13) == whole[12:]
+    assert other.tracks[1].seen == 20
+
+
+def test_a_track_survives_another_size_of_the_picture():
+    tracker = Tracker()
+    numbers = []
+    for number, factor in enumerate((1.0, 1.0, 2.0, 2.0, 0.5, 0.5), start=1):
+        size = (round(640 * factor), round(360 * factor))
+        one = Face(face(500 + number, scale=0.6).landmarks * factor, 0.9)
+        numbers += tracker.update(number, [one], Image.new("RGB", size))
+    assert [track.number for track in numbers] == [0] * 6
+
+
+def test_a_face_in_a_resized_picture():
+    mesh = np.array([[10, 20, 4], [30, 40, -4]], np.float32)
+    larger = Face(np.array([[10.0, 20.0]]), 0.9, mesh).scaled((100, 50), (200, 100))
+    np.testing.assert_allclose(larger.landmarks, [[20.5, 40.5]])
+    np.testing.assert_allclose(larger.mesh, [[20.5, 40.5, 8], [60.5, 80.5, -8]])

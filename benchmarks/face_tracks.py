@@ -1,0 +1,191 @@
+"""How often persons keep their numbers in constructed videos, by motion and looks and by motion.
+
+    python -m benchmarks.face_tracks --pairs=20 --output=docs/benchmarks/faces/face_tracks.json
+
+Pairs of rendered heads move before a wall, turn and talk; brightness and noise change from frame to
+frame. Each case is one difficulty. `FaceStream` finds, follows and numbers the faces, as `predict`
+does of a video; a case is solved if every face of every frame has its person's number.
+"""
+
+import argparse
+import dataclasses
+import json
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import heads
+from mtl_face.faces import align
+from mtl_face.faces.track import Tracker
+from mtl_face.faces.video import VideoFrame
+from mtl_face.inference.stream import FaceStream
+
+WIDTH, HEIGHT = 640, 360
+_HEAD = 220
+_STEPS = 50
+
+_POSES = ((0, ()), (12, ()), (20, (25,)), (8, (12, 25)), (-8, (25, 26)), (-16, ()))
+"""Yaw and action units that a head goes through."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A person in a frame: 0 or 1 of the pair, and the middle of the head as share of the width."""
+
+    person: int
+    x: float
+
+
+Scene = list[list[Shown]]
+"""Who is where in each frame, those in front last."""
+
+
+def other_size() -> Scene:
+    """One drifts; see `SIZES`."""
+    return [[Shown(0, 0.3 + 0.3 * step / _STEPS)] for step in range(_STEPS)]
+
+
+SIZES = {other_size: ((1.0, 0), (1.5, 17), (0.7, 34))}
+"""Factor of the picture's size, and the frame from which on it holds."""
+
+
+def comes_back() -> Scene:
+    """One leaves for a second and a half, and comes back on the other side."""
+    away: Scene = [[] for _ in range(38)]
+    return [[Shown(0, 0.25)]] * 15 + away + [[Shown(0, 0.75)]] * 15
+
+
+def another_in_between() -> Scene:
+    """While one is away, the other takes the place for a while."""
+    away: Scene = [[] for _ in range(20)]
+    first, second = [[Shown(0, 0.5)]] * 15, [[Shown(1, 0.5)]] * 15
+    return first + away + second + away + first
+
+
+def cross() -> Scene:
+    """Two go past each other, one behind the other."""
+    result = []
+    for step in range(_STEPS):
+        share = step / (_STEPS - 1)
+        result.append([Shown(1, 0.78 - 0.56 * share), Shown(0, 0.22 + 0.56 * share)])
+    return result
+
+
+def swap() -> Scene:
+    """Two have changed seats after a cut."""
+    before = [Shown(0, 0.25), Shown(1, 0.75)]
+    after = [Shown(1, 0.25), Shown(0, 0.75)]
+    return [before] * 20 + [after] * 20
+
+
+def shot_and_reverse_shot() -> Scene:
+    """Cuts between two persons in one and the same place."""
+    return ([[Shown(0, 0.5)]] * 12 + [[Shown(1, 0.5)]] * 12) * 2
+
+
+def both_come_back() -> Scene:
+    """Two leave, and come back with changed sides, one after the other."""
+    away: Scene = [[] for _ in range(20)]
+    both, one = [Shown(0, 0.25), Shown(1, 0.75)], [Shown(1, 0.25)]
+    return [both] * 15 + away + [one] * 10 + [[*one, Shown(0, 0.75)]] * 15
+
+
+CASES = (
+    *(other_size, comes_back, another_in_between),
+    *(cross, swap, shot_and_reverse_shot, both_come_back),
+)
+
+
+def frames(case: Callable[[], Scene], pair: int) -> Iterator[tuple[VideoFrame, list[Any]]]:
+    """The frames of a case, and the landmarks and person of each head that is not covered."""
+    random = np.random.default_rng([pair, 7])
+    wall = heads.background(pair, WIDTH, HEIGHT)
+    seeds = (5000 + 2 * pair, 5001 + 2 * pair)
+    factors = SIZES.get(case, ((1.0, 0),))
+    for step, shown in enumerate(case()):
+        canvas = wall.copy()
+        places: list[tuple[np.ndarray, int]] = []
+        for one in shown:
+            yaw, units = _POSES[(step // 4 + 2 * one.person) % len(_POSES)]
+            head = heads.cut_out(seeds[one.person], yaw=yaw, units=units).resized(_HEAD)
+            left = round(one.x * WIDTH - _HEAD / 2)
+            landmarks = head.put_on(canvas, left, 60 + 10 * one.person)
+            places = [
+                (other, person)
+                for other, person in places
+                if np.linalg.norm(other.mean(axis=0) - landmarks.mean(axis=0)) > 0.6 * _HEAD
+            ]
+            places.append((landmarks, one.person))
+        noisy = canvas * random.uniform(0.97, 1.03) + random.normal(0, 3, canvas.shape)
+        picture = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        factor = [factor for factor, start in factors if step >= start][-1]
+        if factor != 1:
+            size = (round(WIDTH * factor), round(HEIGHT * factor))
+            picture = picture.resize(size, Image.Resampling.BILINEAR)
+        known = [((place + 0.5) * factor - 0.5, person) for place, person in places]
+        yield VideoFrame(step + 1, step / 25, picture), known
+
+
+class MotionAlone(Tracker):
+    """A tracker that does not see the pictures."""
+
+    def update(self, frame: int, faces: Sequence[Any], picture: Any = None) -> list[Any]:
+        """See `Tracker.update`."""
+        return super().update(frame, faces)
+
+
+def errors(case: Callable[[], Scene], pair: int, *, looks: bool = True) -> tuple[int, int]:
+    """Faces with another number than their person's, and all faces that were found.
+
+    A person has the number of the first face of theirs; two persons with one number are an error.
+    """
+    finds_alone: Any = types.SimpleNamespace(inputs=(), crop=align.specification())
+    stream = FaceStream(finds_alone, source="video")
+    if not looks:
+        stream._tracker = MotionAlone()
+    number_of: dict[int, int] = {}
+    wrong = found = 0
+    for frame, known in frames(case, pair):
+        (sight,) = stream.find([frame])
+        for face, number in zip(sight.faces, sight.persons, strict=True):
+            for landmarks, person in known:
+                if np.linalg.norm(face.centre - landmarks.mean(axis=0)) > face.size / 2:
+                    continue
+                taken = [other for other in number_of if number_of[other] == number]
+                if person not in number_of and not taken:
+                    number_of[person] = number
+                found += 1
+                wrong += number_of.get(person) != number
+    return wrong, found
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prints and writes the share of solved cases."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args(argv)
+    rows = []
+    for case in CASES:
+        row: dict[str, Any] = {"case": case.__name__, "meaning": (case.__doc__ or "").split(";")[0]}
+        for name, looks in (("motion_and_looks", True), ("motion", False)):
+            counts = [errors(case, pair, looks=looks) for pair in range(arguments.pairs)]
+            row[name] = {
+                "solved": float(np.mean([wrong == 0 for wrong, _ in counts])),
+                "faces_with_another_number": sum(wrong for wrong, _ in counts)
+                / sum(found for _, found in counts),
+            }
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    if arguments.output is not None:
+        result = {"command": "python -m benchmarks.face_tracks", "pairs": arguments.pairs}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps({**result, "cases": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
