@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import json
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,37 +130,39 @@ def frames(case: Callable[[], Scene], pair: int) -> Iterator[tuple[VideoFrame, l
         yield VideoFrame(step + 1, step / 25, picture), known
 
 
-class MotionAlone(Tracker):
-    """A tracker that does not see the pictures."""
-
-    def update(self, frame: int, faces: Sequence[Any], picture: Any = None) -> list[Any]:
-        """See `Tracker.update`."""
-        return super().update(frame, faces)
-
-
-def errors(case: Callable[[], Scene], pair: int, *, looks: bool = True) -> tuple[int, int]:
-    """Faces with another number than their person's, and all faces that were found.
+class Score:
+    """Counts faces, and those with another number than their person's.
 
     A person has the number of the first face of theirs; two persons with one number are an error.
     """
+
+    def __init__(self) -> None:
+        self.faces = self.wrong = 0
+        self._number_of: dict[int, int] = {}
+
+    def add(self, person: int, number: int) -> None:
+        """Adds a face of a person with this number."""
+        if person not in self._number_of and number not in self._number_of.values():
+            self._number_of[person] = number
+        self.faces += 1
+        self.wrong += self._number_of.get(person) != number
+
+
+def errors(case: Callable[[], Scene], pair: int) -> dict[str, Score]:
+    """How well the faces of a case are numbered by motion and looks, and by motion alone."""
     finds_alone: Any = types.SimpleNamespace(inputs=(), crop=align.specification())
     stream = FaceStream(finds_alone, source="video")
-    if not looks:
-        stream._tracker = MotionAlone()
-    number_of: dict[int, int] = {}
-    wrong = found = 0
+    by_motion = Tracker()
+    scores = {"motion_and_looks": Score(), "motion": Score()}
     for frame, known in frames(case, pair):
         (sight,) = stream.find([frame])
-        for face, number in zip(sight.faces, sight.persons, strict=True):
+        tracks = by_motion.update(frame.number, sight.faces)  # it does not see the picture
+        for face, number, track in zip(sight.faces, sight.persons, tracks, strict=True):
             for landmarks, person in known:
-                if np.linalg.norm(face.centre - landmarks.mean(axis=0)) > face.size / 2:
-                    continue
-                taken = [other for other in number_of if number_of[other] == number]
-                if person not in number_of and not taken:
-                    number_of[person] = number
-                found += 1
-                wrong += number_of.get(person) != number
-    return wrong, found
+                if np.linalg.norm(face.centre - landmarks.mean(axis=0)) <= face.size / 2:
+                    scores["motion_and_looks"].add(person, number)
+                    scores["motion"].add(person, track.number)
+    return scores
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -172,12 +174,13 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for case in CASES:
         row: dict[str, Any] = {"case": case.__name__, "meaning": (case.__doc__ or "").split(";")[0]}
-        for name, looks in (("motion_and_looks", True), ("motion", False)):
-            counts = [errors(case, pair, looks=looks) for pair in range(arguments.pairs)]
+        scores = [errors(case, pair) for pair in range(arguments.pairs)]
+        for name in scores[0]:
+            of_way = [score[name] for score in scores]
+            wrong = sum(score.wrong for score in of_way)
             row[name] = {
-                "solved": float(np.mean([wrong == 0 for wrong, _ in counts])),
-                "faces_with_another_number": sum(wrong for wrong, _ in counts)
-                / sum(found for _, found in counts),
+                "solved": float(np.mean([score.wrong == 0 for score in of_way])),
+                "faces_with_another_number": wrong / sum(score.faces for score in of_way),
             }
         print(json.dumps(row), flush=True)
         rows.append(row)
