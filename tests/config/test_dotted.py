@@ -85,6 +85,7 @@ def test_what_a_run_may_change():
         "model.backbone.convolution",
         "model.backbone.init_channels",
         "model.backbone.init_prefix",
+        "training.init_from",
         "training.log_every_steps",
         "training.keep_checkpoints",
         "training.on_save_failure",
@@ -135,6 +136,7 @@ def test_what_hosts_may_differ_in():
         "model.backbone.init_from",
         "model.backbone.init_channels",
         "model.backbone.init_prefix",
+        "training.init_from",
         "training.compilation_cache",
         "evaluation.calibration",
     }
@@ -153,6 +155,7 @@ def test_what_shapes_a_compiled_step():
         "model.backbone.init_from",
         "model.backbone.init_channels",
         "model.backbone.init_prefix",
+        "training.init_from",
         "optimizer.batch_size",
     }
     for name, field in FIELDS.items():
@@ -180,6 +183,7 @@ def test_what_two_cards_may_differ_in():
         "model.backbone.init_from",
         "model.backbone.init_channels",
         "model.backbone.init_prefix",
+        "training.init_from",
     }
     of_model = {name for name in FIELDS if name.startswith("model.")}
     assert {name for name in of_model if dotted.affects(name) != "network"} == free
