@@ -85,7 +85,6 @@ def test_what_a_run_may_change():
         "model.backbone.convolution",
         "model.backbone.init_channels",
         "model.backbone.init_prefix",
-        "training.init_from",
         "training.log_every_steps",
         "training.keep_checkpoints",
         "training.on_save_failure",
@@ -112,8 +111,8 @@ def test_what_a_run_may_change():
     ]
 
 
-def test_initial_weights_may_move_but_neither_come_nor_go():
-    name = "model.backbone.init_from"
+@pytest.mark.parametrize("name", ["model.backbone.init_from", "training.init_from"])
+def test_initial_weights_may_move_but_neither_come_nor_go(name):
     without = config.Config()
     here, there = changed(without, name, "/a/w.npz"), changed(without, name, "/b/w.npz")
     assert config.differences(config.to_dict(here), there) == []
@@ -155,7 +154,6 @@ def test_what_shapes_a_compiled_step():
         "model.backbone.init_from",
         "model.backbone.init_channels",
         "model.backbone.init_prefix",
-        "training.init_from",
         "optimizer.batch_size",
     }
     for name, field in FIELDS.items():
@@ -183,7 +181,6 @@ def test_what_two_cards_may_differ_in():
         "model.backbone.init_from",
         "model.backbone.init_channels",
         "model.backbone.init_prefix",
-        "training.init_from",
     }
     of_model = {name for name in FIELDS if name.startswith("model.")}
     assert {name for name in of_model if dotted.affects(name) != "network"} == free
