@@ -2,10 +2,13 @@
 
     import mtl_face
 
+    faces = mtl_face.load("geometry").predict("photo.jpg")
+    print(faces.to_dataframe())
+
     config = mtl_face.load_config("rendered_faces", seed=1)
     mtl_face.train(config, "runs/one")
     model = mtl_face.load("runs/one")
-    print(model.predict_crops(crops).to_dataframe())
+    print(model.predict(["photo.jpg", "other.jpg"]).to_dataframe())
 
 Importing this package costs nothing: each function is imported with what it needs when it is first
 asked for.
