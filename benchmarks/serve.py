@@ -30,16 +30,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from websockets.sync.client import connect
 
-from benchmarks import comparison
-from benchmarks.rendered_faces_sheet import plain_scene
-from data_pipeline.rendered_faces.camera import Pose
-from data_pipeline.rendered_faces.head import intensities
-from data_pipeline.rendered_faces.person import make_person
-from data_pipeline.rendered_faces.render import Renderer
+from benchmarks import comparison, heads
 
 SIZE = (1280, 720)
-FACE_PX = 320
-"""Side of the rendered crop in the frame."""
+HEAD_PX = 400
+"""Side of the picture of the head."""
 
 FRAMES = 30  # different ones
 GOALS = {"delay": 150, "from answer to answer": 100}
@@ -86,17 +81,14 @@ def main() -> None:
 
 
 def frames() -> list[NDArray[np.uint8]]:
-    """A face that sways before a wall with grain, uint8 [720, 1280, 3] each."""
-    rng = np.random.default_rng(0)
-    wall = np.clip(rng.normal(110, 6, (SIZE[1], SIZE[0], 3)), 0, 255).astype(np.uint8)
-    renderer = Renderer(make_person(np.random.default_rng(3)), plain_scene())
+    """A head that turns and sways in a room, uint8 [720, 1280, 3] each."""
+    room = heads.background(3, *SIZE)
     result = []
     for turn in np.sin(np.linspace(0, 2 * np.pi, FRAMES, endpoint=False)).tolist():
-        crop = renderer.render(intensities({12: max(turn, 0.0)}), Pose(yaw=10 * turn))
-        face = Image.fromarray(crop).resize((FACE_PX, FACE_PX), Image.Resampling.BICUBIC)
-        frame = Image.fromarray(wall)
-        frame.paste(face, (480 + round(60 * turn), 180))
-        result.append(np.asarray(frame))
+        frame = room.copy()
+        head = heads.cut_out(3, size=HEAD_PX, eyes_px=HEAD_PX / 5, yaw=10 * turn)
+        head.put_on(frame, 440 + round(60 * turn), 140)
+        result.append(frame)
     return result
 
 
