@@ -1,6 +1,7 @@
 """The points of the face in place of its pixels: what is learned of rendered faces holds of people.
 
 Run:     python run.py train --config=configs/geometry.py --workdir=DIR
+Cost:    5 minutes of processor time, rendering and finding the points included.
 """
 
 from ml_collections import config_dict
