@@ -116,3 +116,9 @@ def warp(frame: Image.Image, matrix_23: Floats, size: int) -> Image.Image:
 def crop_face(frame: Image.Image, landmark_L2: Floats) -> Image.Image:
     """Cuts an aligned face out of an RGB frame; `landmark_L2` in the order of `LANDMARK_NAMES`."""
     return warp(frame, similarity(landmark_L2, TEMPLATE_L2), SIZE)
+
+
+def crop_middle(frame: Image.Image, landmark_L2: Floats) -> Image.Image:
+    """The middle of what `crop_face` cuts, of half its side, in a quarter of the time."""
+    corner = SIZE // 4
+    return warp(frame, similarity(landmark_L2, TEMPLATE_L2 - corner), SIZE - 2 * corner)

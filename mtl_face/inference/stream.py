@@ -441,13 +441,14 @@ class Sight:
 def see(predictor: Predictor, sights: Sequence[Sight], *, mesh: bool = False) -> Seen:
     """Describes and answers the faces of some frames; `mesh`: whether all points are kept."""
     faces = [(sight.picture, face) for sight in sights if sight.picture for face in sight.faces]
-    crops = [align.crop_face(picture, face.landmarks) for picture, face in faces]
+    inner = [align.crop_middle(picture, face.landmarks) for picture, face in faces]
     pose_F3 = np.full((len(faces), 3), np.nan)
     meshes = [face.mesh for _, face in faces if face.mesh is not None]
     if meshes:
         pose_F3[[face.mesh is not None for _, face in faces]] = geometry.pose(np.stack(meshes))
     arrays: dict[str, NDArray[Any]] = {}
     if IMAGE in predictor.inputs:
+        crops = [align.crop_face(picture, face.landmarks) for picture, face in faces]
         arrays[IMAGE] = _images(crops, predictor.crop_size)
     if POINTS in predictor.inputs:
         empty_0V3 = np.zeros((0, MESH_POINTS, 3), np.float32)
@@ -460,8 +461,8 @@ def see(predictor: Predictor, sights: Sequence[Sight], *, mesh: bool = False) ->
     status_N, baseline_N = table.status.astype(object), table.baseline.astype(object)
     pose_N3 = table.pose.copy()
     status_N[row_F] = [
-        _status(picture, face, crop, pose_3)
-        for (picture, face), crop, pose_3 in zip(faces, crops, pose_F3, strict=True)
+        _status(picture, face, middle, pose_3)
+        for (picture, face), middle, pose_3 in zip(faces, inner, pose_F3, strict=True)
     ]
     if POINTS in predictor.inputs:
         baseline_N[row_F] = NO_BASELINE
@@ -549,13 +550,13 @@ def _images(crops: Sequence[Image.Image], size: int) -> NDArray[np.uint8]:
 
 
 def _status(
-    picture: Image.Image, face: Face, crop: Image.Image, pose_3: NDArray[np.float64]
+    picture: Image.Image, face: Face, middle: Image.Image, pose_3: NDArray[np.float64]
 ) -> str:
     """`OK`, or the reasons not to trust a face, joined by `+`."""
     yaw, pitch, _ = np.radians(pose_3)
     flags = {
         SMALL: face.box[3] - face.box[1] < SMALLEST_HEIGHT_PX,
-        BLURRED: sharpness(np.asarray(crop)) < LEAST_SHARPNESS,
+        BLURRED: sharpness(np.asarray(middle)) < LEAST_SHARPNESS,
         TURNED: np.cos(yaw) * np.cos(pitch) < np.cos(np.radians(MOST_TURNED)),
         PARTLY_OUTSIDE: _outside(face.box, picture.size) > MOST_OUTSIDE,
     }
@@ -570,15 +571,13 @@ def _outside(box_4: NDArray[np.float64], size: tuple[int, int]) -> float:
     return 1 - float(np.prod((high_2 - low_2).clip(0))) / max(area, 1e-9)
 
 
-def sharpness(crop_HW3: NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of the grey inner half of an aligned crop, over its variance.
+def sharpness(middle_HW3: NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian of the grey middle of an aligned crop, over its variance.
 
     A face out of focus, in motion or enlarged from few pixels has a small one; contrast and
     brightness do not change it. 0 of a crop of one colour.
     """
-    side = len(crop_HW3)
-    inner = slice(side // 4, side - side // 4)
-    grey_HW = crop_HW3[inner, inner].astype(np.float64).mean(axis=2)
+    grey_HW = middle_HW3.astype(np.float64).mean(axis=2)
     laplacian_HW = (
         grey_HW[:-2, 1:-1]
         + grey_HW[2:, 1:-1]

@@ -40,6 +40,7 @@ FLAG_PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _CACHES_OF_XLA = "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"
+_LEAST_COMPILING = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # of glibc's malloc.h
 _ACCELERATORS = ("nvidiactl", "kfd", "accel*", "vfio/[0-9]*")
@@ -74,6 +75,8 @@ def prepare(
     # XLA's own caches lie in the folder too, and JAX hashes their path with each program: none
     # would be found again after the workdir has moved.
     environment.setdefault(_CACHES_OF_XLA, "none")
+    # The networks that find faces compile in about a second each, JAX's own limit.
+    environment.setdefault(_LEAST_COMPILING, "0.1")
     if not environment.get(_CACHE):
         if compilation_cache == "user" or workdir is None:
             workdir = files.cache_folder(environment)

@@ -15,6 +15,7 @@ Nothing here imports a heavy library: files of predictions are judged by it too.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import platform
 import re
@@ -261,6 +262,11 @@ def _distinct(names: Iterable[str]) -> list[str]:
 
 def versions() -> dict[str, str]:
     """Versions of this program and of what it computes with, by name of the package."""
+    return dict(_versions())
+
+
+@functools.cache  # metadata of packages are parsed from files, and each batch states them
+def _versions() -> dict[str, str]:
     found = {"mtl_face": mtl_face.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -98,6 +98,18 @@ def test_a_crop_of_a_crop_is_the_crop():
     assert np.abs(np.asarray(again).astype(int) - np.asarray(picture)).max() <= 1
 
 
+@pytest.mark.parametrize("factor", [0.6, 2.6])
+def test_the_middle_is_that_of_the_crop(factor):
+    landmarks = (align.TEMPLATE_L2 - 56) * factor + [130, 100]
+    crop, middle = (
+        np.asarray(cut(smooth_picture(), landmarks)).astype(int)
+        for cut in (align.crop_face, align.crop_middle)
+    )
+    assert middle.shape == (56, 56, 3)
+    assert np.abs(middle - crop[28:84, 28:84]).max() <= 1
+    assert np.abs(middle - crop[29:85, 28:84]).max() > 1
+
+
 @pytest.mark.parametrize("factor", [0.6, 1.0, 2.6, 6.0])
 def test_landmarks_land_on_the_template(factor):
     """Dots drawn at the landmarks of a frame are found at the template's places of its crop."""

@@ -75,9 +75,12 @@ class TestCache:
         assert applied(JAX_COMPILATION_CACHE_DIR="/mine") == {
             "JAX_COMPILATION_CACHE_DIR": "/mine",
             "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         }
         own = applied(JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES="all")
         assert own["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] == "all"
+        own = applied(JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="3")
+        assert own["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "3"
 
     def test_a_program_is_found_again_after_the_workdir_has_moved(self, tmp_path):
         code = (

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,13 @@ def started_from(parent, **more):
     """A run on s-Aff-Wild2 whose initial weights have a provenance of their own."""
     source = {"file": "export", "sha256": "cd" * 32, "format": "export", "provenance": parent}
     return provenance.record(training_data=["s-Aff-Wild2"], initial_weights=source, **more)
+
+
+def test_versions_are_a_copy_each():
+    found = provenance.versions()
+    assert found["numpy"] == np.__version__
+    found.clear()
+    assert provenance.versions()["numpy"] == np.__version__
 
 
 def test_random_weights():
