@@ -1,6 +1,6 @@
 """What judging persons beside themselves at rest is worth, on constructed videos of rendered heads.
 
-    python -m benchmarks.relative --output=docs/benchmarks/relative.json
+    python -m benchmarks.relative --output=docs/benchmarks/faces/relative.json
 
 Each person acts in one video, which begins and ends at rest, and smiles in all of another. The
 persons are not those of the embedded data set. The faces are found and answered as `run.py predict`
