@@ -87,9 +87,10 @@ def test_no_face_many_faces_and_very_small_pictures(head, tmp_path):
     Image.fromarray(crowd).save(tmp_path / "crowd.png")
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     Image.new("RGB", (3000, 2)).save(tmp_path / "line.png")
-    table, _, error = predict(tmp_path, tmp_path)
+    table, _, error = predict(tmp_path, tmp_path, finder=FaceFinder(min_face=60))
     assert error is None
     seen = rows(table, tmp_path / "crowd.png")
+    assert len(seen) == 50
     cells = {tuple(cell) for cell in (seen.landmarks.mean(axis=1) // 180).astype(int).tolist()}
     assert len(cells) == len(seen)
     assert seen.person.tolist() == list(range(1, len(seen) + 1))
