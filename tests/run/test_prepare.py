@@ -136,7 +136,10 @@ def test_flags_of_images_go_together(tmp_path, capsys):
         (["--from=fer2013"], "--from, --source and --output go together"),
         (["--source=x", "--output=y"], "--from, --source and --output go together"),
         (["--from=ferplus", "--source=x", "--output=y", "--audit"], "goes with --source, --images"),
-        (["--videos=v", "--output=y", "--from=fer2013"], "--videos goes with --output alone"),
+        (
+            ["--videos=v", "--output=y", "--from=fer2013"],
+            "--videos goes with --output and --min_face alone",
+        ),
         (["--from=ferplus", f"--source={tmp_path}", "--output=y"], "fer2013.csv: the file does"),
         (["--from=affectnet", "--source=x", "--output=y"], "--from=affectnet and --images"),
         (["--from=fer2013", "--source=x", "--images=z", "--output=y"], "--images go together"),
