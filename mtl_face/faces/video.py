@@ -81,6 +81,8 @@ class Video:
     _stamps: npt.NDArray[np.int64] = dataclasses.field(  # of the frames as they are shown
         default_factory=lambda: np.zeros(0, np.int64), repr=False
     )
+    # Time stamps count packets as they are stored, and frames are shown in another order.
+    _in_storage_order: bool = dataclasses.field(default=False, repr=False)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """Decodes the frames in the order in which they are shown; raises VideoError."""
@@ -109,6 +111,8 @@ class Video:
                         number = last + 1
                     last = number
                     seconds = None if frame.time is None else float(frame.time)
+                    if self._in_storage_order and number <= len(self._stamps):
+                        seconds = float(self._stamps[number - 1] * stream.time_base)
                     if frame.is_corrupt:
                         self.damaged += 1
                         continue
@@ -181,18 +185,24 @@ def open_video(path: Path) -> Video:
                     without += 1
                 else:
                     stamps.append(packet.pts)
+        reorders = stream.codec_context.has_b_frames and container.format.name == "avi"
     count = len(stamps) + without
     if not count:
         raise VideoError(
             "the video has no frames", path=path, remedy="look at it in a player; copy it again"
         )
     video = Video(Path(path), count)
-    known = np.sort(np.asarray(stamps, np.int64))
+    stored = np.asarray(stamps, np.int64)
+    known = np.sort(stored)
     spacing = np.diff(known)
     if without or (spacing == 0).any():
         video.numbered_by_count = True
     else:
         video._stamps = known
+        # AVI has no times of showing: FFmpeg guesses them, but not for H.264.
+        video._in_storage_order = video.numbered_by_count = bool(
+            reorders and (known == stored).all()
+        )
         if len(spacing):
             # A time base of milliseconds rounds even spacing: a tick more or less is no change.
             video.variable_rate = bool(spacing.max() - spacing.min() > max(2, 0.1 * spacing.mean()))

@@ -218,6 +218,7 @@ class BreaksOff:
 
     def __init__(self, container, packets):
         self._container, self._packets = container, packets
+        self.format = container.format
 
     def demux(self, stream):
         yield from itertools.islice(self._container.demux(stream), self._packets)
@@ -288,3 +289,24 @@ def test_without_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(video.MissingExtraError, match=r"mtl_face\[video\]"):
         video.open_video(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("name", ["a.avi", "a.mp4", "a.mkv"])
+def test_frames_that_are_stored_in_another_order(tmp_path, codec, name):
+    """With B-frames, numbers and times are those of showing, in a file that has none of them too."""
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"bf": "2"})
+        stream.codec_context.max_b_frames = 2
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for level in range(20):
+            pixels = np.full((64, 64, 3), 12 * level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    frames = list(video.open_video(path))
+    assert [frame.number for frame in frames] == list(range(1, 21))
+    np.testing.assert_allclose([frame.seconds for frame in frames], np.arange(20) / 25, atol=1e-3)
+    levels = [np.asarray(frame.picture).mean() / 12 for frame in frames]
+    np.testing.assert_allclose(levels, np.arange(20), atol=0.6)
