@@ -31,7 +31,7 @@ from mtl_face.face_table import (
     FaceTable,
 )
 from mtl_face.faces import align, camera, geometry
-from mtl_face.faces.detect import REACH, Face, FaceFinder
+from mtl_face.faces.detect import PHOTO_FACE_PX, REACH, Face, FaceFinder
 from mtl_face.faces.track import PATIENCE, Tracker, as_json, from_json
 from mtl_face.faces.video import VideoFrame, ahead, batched, open_video
 from mtl_face.inference.baseline import Baselines, neutrality
@@ -315,7 +315,7 @@ def predict_images(
 ) -> FaceTable:
     """The rows of photos, see `Predictor.predict`; `names` are their sources."""
     check_crops(predictor)
-    finder = FaceFinder()
+    finder = FaceFinder(PHOTO_FACE_PX)
     parts = [FaceTable.without_faces([], [], [], mesh=mesh)]
     baseline_V3 = None if neutral is None else neutral_points(predictor, neutral, finder)
     for image in images:

@@ -9,7 +9,7 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from mtl_face.face_table import FaceTable
-from mtl_face.faces.detect import FaceFinder, face_of
+from mtl_face.faces.detect import PHOTO_FACE_PX, FaceFinder, face_of
 from mtl_face.faces.mesh import find_points, upright
 from mtl_face.faces.video import VideoFrame
 from mtl_face.inference.predictor import Predictor
@@ -53,6 +53,7 @@ class Faces:
         self.name = name
         self._predictor = predictor
         self._finder = FaceFinder()
+        self._finder_of_photos = FaceFinder(PHOTO_FACE_PX)
 
     def compile(self) -> None:
         """Compiles what a frame with one face needs, for which its answer would wait otherwise."""
@@ -64,7 +65,8 @@ class Faces:
 
     def photo(self, picture: Image.Image, source: str) -> FaceTable:
         """The faces of an upright RGB picture."""
-        (table,) = self.stream(source).update([VideoFrame(1, None, picture)])
+        stream = FaceStream(self._predictor, source=source, finder=self._finder_of_photos)
+        (table,) = stream.update([VideoFrame(1, None, picture)])
         return table
 
     def stream(self, source: str) -> FaceStream:

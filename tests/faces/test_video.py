@@ -294,7 +294,7 @@ def test_without_the_extra(monkeypatch, tmp_path):
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("name", ["a.avi", "a.mp4", "a.mkv"])
 def test_frames_that_are_stored_in_another_order(tmp_path, codec, name):
-    """With B-frames, numbers and times are those of showing, in a file that has none of them too."""
+    """With B-frames, numbers and times are those of showing, even where a file has none."""
     path = tmp_path / name
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options={"bf": "2"})

@@ -14,7 +14,7 @@ from mtl_face.errors import ConfigError, ImageError
 from mtl_face.face_table import NO_FACE, NOT_DECODED
 from mtl_face.faces import camera, geometry
 from mtl_face.faces.camera import CameraError
-from mtl_face.faces.detect import FaceFinder
+from mtl_face.faces.detect import PHOTO_FACE_PX, FaceFinder
 from mtl_face.faces.video import VideoError
 from mtl_face.inference import stream
 from mtl_face.inference.predictor import Predictor
@@ -101,7 +101,7 @@ def test_beside_a_neutral_picture(heads):
     model = Smiling()
     table = model.predict(heads, neutral=heads[1])
     assert table.baseline.tolist() == ["neutral picture"] * 3
-    mesh = FaceFinder()(Image.fromarray(heads[1]))[0].mesh
+    mesh = FaceFinder(PHOTO_FACE_PX)(Image.fromarray(heads[1]))[0].mesh
     for baseline in model.baselines[-1]:
         np.testing.assert_allclose(baseline, geometry.normalise(mesh[None])[0], atol=1e-5)
     assert table.va[1, 0] == pytest.approx(0, abs=1e-3)
