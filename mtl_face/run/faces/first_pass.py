@@ -36,8 +36,7 @@ from mtl_face.run.faces.journal import Journal, Record
 from mtl_face.run.faces.sources import CAMERA, PHOTO, VIDEO, Source
 from mtl_face.tables import KEY_COLUMNS, PredictionTable
 
-TOGETHER = 8
-"""Frames or photos answered at a time."""
+_TOGETHER = 8  # frames or photos answered at a time
 
 _RECORD, _RECORD_S = 64, 5.0  # frames and seconds of work in a record at most
 
@@ -162,7 +161,7 @@ class Pass:
             except ImageError as error:
                 return place, error
 
-        for batch in batched(ahead(map(read, places), 4), TOGETHER):
+        for batch in batched(ahead(map(read, places), 4), _TOGETHER):
             sights, failed, remarks = [], [], []
             for place, photo in batch:
                 name = self.sources[place].name
@@ -196,7 +195,7 @@ class Pass:
         source = self.sources[place]
         video = open_video(source.path)
         stream, last = self._stream(place)
-        for frames in batched(ahead(video.after(last), TOGETHER), TOGETHER):
+        for frames in batched(ahead(video.after(last), _TOGETHER), _TOGETHER):
             sights = []
             for frame in frames:
                 sights += [
@@ -216,7 +215,7 @@ class Pass:
     def _camera(self, place: int) -> "Iterator[_Batch]":
         source = self.sources[place]
         stream, _ = self._stream(place)
-        for frames in batched(camera.frames(int(str(source.path))), TOGETHER):
+        for frames in batched(camera.frames(int(str(source.path))), _TOGETHER):
             sights = stream.find(frames)
             yield _Batch([place], sights, {"last": frames[-1].number}, stream, stream.tracks())
 

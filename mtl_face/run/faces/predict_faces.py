@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,10 @@ from mtl_face.errors import ConfigError, ImageError, UserError, shortened
 from mtl_face.evaluation import face_files
 from mtl_face.face_table import MEAN_OF_PERSON, FaceTable
 from mtl_face.faces.detect import PHOTO_FACE_PX, FaceFinder
-from mtl_face.faces.models import MESH_SIZE, blaze_face_network, face_mesh_network
-from mtl_face.faces.search import TILE
 from mtl_face.inference.baseline import Baselines, neutrality
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inference.stream import Finder, Seen, about, check_crops, neutral_points, with_answers
-from mtl_face.inputs import POINTS, specification
+from mtl_face.inputs import POINTS
 from mtl_face.run import Progress, Say
 from mtl_face.run.faces import first_pass, sources
 from mtl_face.run.faces.digest import Digest
@@ -104,9 +101,6 @@ def predict_faces(
     failed: list[UserError] = list(found.failed)
     digest = Digest()
     if found.all:
-        if finder is None:
-            one = [source.kind for source in found.all] == [PHOTO]
-            _compile(predictor, 1 if one else first_pass.TOGETHER)
         of_photos = finder or FaceFinder(request.min_face or PHOTO_FACE_PX)
         finder = finder or FaceFinder(request.min_face)
         neutral = None
@@ -137,25 +131,6 @@ def predict_faces(
             say(line)
     _raise_failed(failed, digest)
     return digest
-
-
-def _compile(predictor: Predictor, faces: int) -> None:
-    """Compiles the networks side by side, for this many faces at a time.
-
-    One after the other, when they are first needed, they take most of the time of a photo.
-    """
-    inputs = specification(predictor.inputs, predictor.crop_size)
-    zeros = {name: np.zeros((faces, *shape), dtype) for name, (dtype, shape) in inputs.items()}
-    tile_1SS3 = np.zeros((1, TILE, TILE, 3), np.uint8)
-    cut_1SS3 = np.zeros((1, MESH_SIZE, MESH_SIZE, 3), np.uint8)
-    with ThreadPoolExecutor() as threads:
-        started: list[Future[Any]] = [
-            threads.submit(lambda: blaze_face_network()(tile_1SS3)),
-            threads.submit(lambda: face_mesh_network()(cut_1SS3)),
-            threads.submit(predictor.predict_arrays, zeros),
-        ]
-        for one in started:
-            one.result()
 
 
 def _check_outputs(outputs: Sequence[Path], all_: Sequence[Source]) -> None:

@@ -107,17 +107,6 @@ def test_the_short_table_keeps_the_order_of_the_inputs(inputs):
     assert [line.split()[0][-6:] for line in said[1:]] == ["p2.png", "p0.png", "p1.png"]
 
 
-def test_networks_are_compiled_before_they_are_needed(inputs):
-    """For one photo for one face at a time, else for as many as frames are answered together."""
-    for names, first in ((["p0.png"], 1), (["p0.png", "p1.png"], first_pass.TOGETHER)):
-        predictor = Brightness()
-        request = Request([inputs / name for name in names])
-        quiet = {"say": lambda line: None, "progress": lambda done, total: None}
-        digest = predict_faces(predictor, request, steps=PostProcessing(), **quiet)
-        assert predictor.batches[0] == first
-        assert sum(predictor.batches[1:]) == digest.faces > 0
-
-
 def test_a_short_table_without_output(inputs, finder):
     _, said, _ = predict(inputs / "p0.png", inputs / "talk.mp4", finder=finder)
     assert len(said) == 4
