@@ -55,7 +55,8 @@ import json, sys, time
 begin, marks = time.perf_counter(), {}
 def mark(name):
     marks[name] = time.perf_counter() - begin
-from mtl_face.cli import main, predict
+from mtl_face.cli import main
+from mtl_face.cli.commands import predict
 from mtl_face.run import environment, models
 from mtl_face.run.faces import predict_faces
 from mtl_face.faces.detect import FaceFinder

@@ -224,7 +224,7 @@ def _command(name: str) -> Any:
     `add_arguments(parser)` adds the flags; `run(config, options)` returns the exit status. A
     command with `--model` gets the settings of that model where no file was given.
     """
-    return importlib.import_module(f"mtl_face.cli.{name}")
+    return importlib.import_module(f"mtl_face.cli.commands.{name}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -268,9 +268,9 @@ class Predictor:
 
         Args:
             arrays: those that `inputs` names: `image` uint8 [N, S, S, 3], R, G, B in 0..255, with
-                S the `crop_size`; `points` float32 [N, 468, 3], of `faces.geometry.normalise`, and
-                with them `baseline`, the same of the person's face at rest, or 0 where it is not
-                known, everywhere if it is left out. Others are ignored.
+                S the `crop_size`; `points` float32 [N, 468, 3], from `faces.geometry.normalise`;
+                and beside `points` optionally `baseline`, those of the person at rest, of the same
+                shape: 0 where they are unknown, which is the default. Others are ignored.
 
         Returns:
             N rows as from `predict_crops`.

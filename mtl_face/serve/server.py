@@ -73,7 +73,7 @@ def serve(
     Args:
         options: where, and for whom.
         load: loads the model, after the address is known to be free.
-        say: prints a line.
+        say: called with each line for the user, the address among them.
         started: is given the server, whose `should_exit` ends it.
 
     Raises:

@@ -312,7 +312,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch, capsys):
     def fail(config, options):
         import no_such_package.part  # noqa: F401
 
-    monkeypatch.setattr("mtl_face.cli.settings.run", fail)
+    monkeypatch.setattr("mtl_face.cli.commands.settings.run", fail)
     assert main.main(["settings"]) == 2
     error = capsys.readouterr().err
     assert "settings needs no_such_package, which is not installed" in error

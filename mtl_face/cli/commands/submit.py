@@ -3,7 +3,7 @@
 import argparse
 
 from mtl_face.cli import flags
-from mtl_face.cli.validate import print_deviations
+from mtl_face.cli.commands.validate import print_deviations
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
