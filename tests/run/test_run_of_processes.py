@@ -193,6 +193,9 @@ def test_one_of_two_killed_over_and_over(experiment):
         group = Group(experiment, 2, workdir)
         if number % 4 == 3 and reached[-1] < STEPS:
             wait_for_a_save(workdir, group.processes, before)
+        elif number in (1, 2):  # these two make progress, however long a save takes beside steps
+            while (newest_step(workdir) or 0) <= reached[-1] and group.processes[0].poll() is None:
+                time.sleep(0.01)
         else:
             group.wait_for_step(reached[-1] + moments.randint(2, 7))
             time.sleep(moments.uniform(0, 0.3))
@@ -203,7 +206,7 @@ def test_one_of_two_killed_over_and_over(experiment):
         assert statuses[1 - killed] != 0, err
         reached.append(newest_step(workdir) or 0)
     print(f"newest checkpoint after each kill: {reached[1:]}")
-    assert len(set(reached)) >= 2  # how fast saves end beside steps is for the machine to say
+    assert len(set(reached)) >= 3
     complete(experiment, 2, "two_killed")
     assert_same_state(workdir, undisturbed)
     assert curves(workdir) == curves(undisturbed)
