@@ -11,8 +11,10 @@ import pytest
 from model_settings import PAPER, TINY, changed
 
 from mtl_face.config import BackboneConfig, ModelConfig
+from mtl_face.config.schema import PointsConfig
+from mtl_face.inputs import IMAGE, POINTS
 from mtl_face.model.heads import TaskHead
-from mtl_face.model.network import MtlFace
+from mtl_face.model.network import MtlFace, network_inputs
 from mtl_face.tasks import OUTPUT_SIZES
 
 MICRO = changed(
@@ -250,15 +252,16 @@ def test_an_unknown_setting_is_named(abstract_variables, field, value):
 def program(settings) -> str:
     """Text and constants of the initialisation and of a step's gradient, before any compiler."""
     network: Any = MtlFace(settings, devices=2)
-    key, image = jax.random.key(0), jnp.zeros((2, settings.input_size, settings.input_size, 3))
+    key = jax.random.key(0)
+    inputs = {name: jnp.repeat(value, 2, 0) for name, value in network_inputs(settings).items()}
 
     def init(key):
-        return network.init(key, image, train=False)
+        return network.init(key, inputs, train=False)
 
     def total(params, statistics, key):
         outputs, updated = network.apply(
             {"params": params, "batch_stats": statistics},
-            image,
+            inputs,
             train=True,
             rngs={"dropout": key},
             mutable=["batch_stats"],
@@ -267,7 +270,7 @@ def program(settings) -> str:
 
     initial, variables = jax.make_jaxpr(init, return_shape=True)(key)
     step = jax.make_jaxpr(jax.grad(total, has_aux=True))(
-        variables["params"], variables["batch_stats"], key
+        variables["params"], variables.get("batch_stats", {}), key
     )
     constants = [np.asarray(value).tobytes() for value in (*initial.consts, *step.consts)]
     return f"{initial}\n{step}\n{constants}"
@@ -308,9 +311,21 @@ def test_every_setting_changes_the_program():
         programs.add(program(changed(base, **{name: value})))
     deep = changed(base, head_layers=2)
     programs.add(program(changed(deep, head_width=12)))
-    assert len(programs) == 2 + len(changes)
+    mobile = changed(base, kind="mobilenet", end="pw1")
+    programs |= {program(mobile), program(changed(mobile, end="dw2"))}
+    points = changed(base, inputs=(POINTS,))
+    programs |= {program(points), program(changed(points, points=PointsConfig(unit=0.5)))}
+    programs.add(program(changed(base, inputs=(IMAGE, POINTS))))
+    assert len(programs) == 2 + len(changes) + 5
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     known |= {field.name for field in dataclasses.fields(BackboneConfig)}
     # What the first state holds, not what the network is.
     initial = {"init_from", "init_channels", "init_prefix"}
-    assert known - {"backbone"} - initial == {*changes, "head_width"}
+    assert known - {"backbone"} - initial == {
+        *changes,
+        "head_width",
+        "kind",
+        "end",
+        "inputs",
+        "points",
+    }
