@@ -1,8 +1,10 @@
 """Listens for a browser: address, certificate and token checked before anything is loaded."""
 
+import asyncio
 import contextlib
 import dataclasses
 import ipaddress
+import logging
 import re
 import secrets
 import socket
@@ -91,7 +93,7 @@ def serve(
             token=token,
             cookie=f"mtl_face_{port}",  # browsers share cookies between ports
         )
-        server = _Server(options, model, access)
+        server = _Server(options, model, access, say)
         started(server)
         for line in _welcome(options, port, token, is_loopback):
             say(line)
@@ -219,7 +221,10 @@ def _address(host: str) -> str:
 class _Server(uvicorn.Server):
     """Stops at the first signal without passing it on, since this is how it is meant to end."""
 
-    def __init__(self, options: Options, model: Model, access: Access) -> None:
+    def __init__(
+        self, options: Options, model: Model, access: Access, say: Callable[[str], None]
+    ) -> None:
+        self._say = say
         application = app.make_app(
             model,
             limits=options.limits,
@@ -241,7 +246,6 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 limit_concurrency=_CONNECTIONS,
-                timeout_graceful_shutdown=_STOP_SECONDS,
                 ssl_certfile=options.certificate and str(options.certificate.expanduser()),
                 ssl_keyfile=options.key and str(options.key.expanduser()),
             )
@@ -253,3 +257,22 @@ class _Server(uvicorn.Server):
         with super().capture_signals():
             yield
             self._captured_signals.clear()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Waits for open answers, and cuts off those that take long, which is no error to log."""
+        try:
+            await asyncio.wait_for(super().shutdown(sockets), _STOP_SECONDS)
+        except TimeoutError:
+            cut = list(self.server_state.tasks)
+            self._say(f"requests that take longer than {_STOP_SECONDS:g} s are cut off: {len(cut)}")
+            log = logging.getLogger("uvicorn.error")
+            log.addFilter(_is_no_cut)
+            for task in cut:
+                task.cancel()
+            await asyncio.wait(cut)  # a call of the network runs to its end
+            log.removeFilter(_is_no_cut)
+
+
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    """Whether a record tells of anything but an answer that was cut off."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

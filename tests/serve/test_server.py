@@ -1,5 +1,7 @@
 """Addresses, certificates and tokens that are refused, and the end by a signal."""
 
+import contextlib
+import http.client
 import shutil
 import signal
 import socket
@@ -10,7 +12,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from served import ConstructedModel, serving
+from served import ConstructedModel, message, serving
+from websockets.sync.client import connect
 
 from mtl_face.cli.main import main
 from mtl_face.errors import ConfigError, UserError
@@ -119,29 +122,59 @@ def test_what_is_printed_on_loopback():
     assert served.printed[-1] == "stopped"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_its_open_connections(number):
-    program = (
-        "import sys\n"
+@contextlib.contextmanager
+def program(model="ConstructedModel()"):
+    """A process that serves, with a short patience at its end, and its port."""
+    text = (
+        "import time\n"
         "from served import ConstructedModel\n"
-        "from mtl_face.serve.server import Options, serve\n"
-        "serve(Options(port=0), ConstructedModel, lambda line: print(line, flush=True))\n"
+        "from mtl_face.serve import server\n"
+        "server._STOP_SECONDS = 0.2\n"
+        "say = lambda line: print(line, flush=True)\n"
+        f"server.serve(server.Options(port=0), lambda: {model}, say)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", text],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}"},
     )
-    port = int(process.stdout.readline().rpartition(":")[2].rstrip("/\n"))
-    from websockets.sync.client import connect
+    with process:
+        try:
+            yield process, int(process.stdout.readline().rpartition(":")[2].rstrip("/\n"))
+        finally:
+            process.kill()
 
-    with connect(f"ws://127.0.0.1:{port}/api/camera"):
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_its_open_connections(number):
+    with program() as (process, port), connect(f"ws://127.0.0.1:{port}/api/camera"):
         process.send_signal(number)
         out, errors = process.communicate(timeout=30)
     assert process.returncode == 0
     assert out.endswith("stopped\n")
+    assert errors == ""
+
+
+def test_what_takes_long_is_cut_off_in_a_line():
+    """An upload that stands still, and a frame whose answer is being made."""
+    model = "ConstructedModel(before=lambda source: [say(source), time.sleep(0.6)])"
+    with (
+        program(model) as (process, port),
+        connect(f"ws://127.0.0.1:{port}/api/camera?name=slow") as socket_,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as upload,
+    ):
+        upload.putrequest("POST", "/api/file?name=a.jpg")
+        upload.putheader("Content-Length", "1000")
+        upload.endheaders()
+        upload.send(b"begin")
+        socket_.send(message(1.0))
+        assert [process.stdout.readline() for _ in range(3)][-1] == "slow\n"
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert out == "requests that take longer than 0.2 s are cut off: 2\nstopped\n"
     assert errors == ""
 
 

@@ -12,7 +12,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,17 +48,21 @@ class Entry:
 class Journal:
     """Records on disk; `entries` are those so far, in their order."""
 
-    def __init__(self, path: Path, work: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, work: Mapping[str, Any], require: Callable[[], None] = lambda: None
+    ) -> None:
         """Begins a file, or goes on with the one that an earlier call left.
 
         Args:
-            path: the file.
+            path: the file, which no other process writes.
             work: JSON values by which the work is known again.
+            require: called before each change; raises if another process has taken the file.
 
         Raises:
             WorkdirError: the file is of another work, or cannot be read or written.
         """
         self.path = path
+        self._require = require
         self.entries: list[Entry] = []
         line = json.dumps(work, sort_keys=True).encode() + b"\n"
         try:
@@ -106,6 +110,7 @@ class Journal:
 
     def add(self, arrays: Mapping[str, NDArray[Any]], **notes: Any) -> None:
         """Appends a record; WorkdirError if it cannot be written."""
+        self._require()
         content = _pack(arrays, notes)
         try:
             offset = self._file.seek(0, os.SEEK_END)
@@ -129,6 +134,7 @@ class Journal:
 
     def delete(self) -> None:
         """Removes the file, whose work is done."""
+        self._require()
         self._file.close()
         self.path.unlink(missing_ok=True)
 

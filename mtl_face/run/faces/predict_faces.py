@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_face import files
+from mtl_face import files, locks
 from mtl_face.errors import ConfigError, ImageError, UserError, shortened
 from mtl_face.evaluation import face_files
 from mtl_face.face_table import MEAN_OF_PERSON, FaceTable
@@ -163,10 +163,16 @@ def _journal(
         named = [*request.outputs, *request.wanted.files(all_)]
         if named:
             first = Path(named[0]).expanduser().absolute()
-            path = first.with_name(f".{first.name}.unfinished")
         else:
-            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "unfinished"
-        journal = stack.enter_context(Journal(path, work))
+            first = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "rows"
+        path = first.with_name(f".{first.name}.unfinished")
+        held = locks.hold(
+            files.make_folder(first.parent) / f"{path.name}.lock",
+            what=f"{first.name} is being made",
+            remedy="wait for that process, stop it, or give another --output",
+            say=say,
+        )
+        journal = stack.enter_context(Journal(path, work, stack.enter_context(held).require))
         if journal.entries:
             done = len(first_pass.finished(journal))
             say(f"going on with {path}: {done:,} of {len(all_):,} photos and videos are done")

@@ -4,6 +4,8 @@ import dataclasses
 import errno
 import itertools
 import os
+import subprocess
+import sys
 import tracemalloc
 
 import camera_frames
@@ -326,6 +328,34 @@ def test_a_full_disk(inputs, tmp_path, monkeypatch):
     predict(inputs, outputs=[output], finder=second)
     assert second.calls < 23
     assert len(face_files.read(output)) == 23
+
+
+def test_one_process_at_a_time_makes_an_output(inputs, tmp_path):
+    """Another one is named; where it was killed, its work is taken over at once."""
+    output = tmp_path / "t.csv"
+    with pytest.raises(KeyboardInterrupt):
+        predict(inputs, outputs=[output], finder=Centre(stop_at=9))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (journal,) = before
+    holder = (
+        "import sys, pathlib, mtl_face.locks as locks\n"
+        "with locks.hold(pathlib.Path(sys.argv[1]), what='', remedy=''):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    lock = tmp_path / f"{journal.name}.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(WorkdirError, match=f"t.csv is being made by process {process.pid} on"):
+            predict(inputs, outputs=[output, tmp_path / "more.csv"])
+        assert {path: path.read_bytes() for path in before} == before
+        process.kill()
+    assert lock.exists()
+    _, said, _ = predict(inputs, outputs=[output])
+    assert any("going on with" in line for line in said)
+    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_ctrl_c_ends_a_camera(tmp_path, monkeypatch):
