@@ -4,6 +4,8 @@ Run:     python run.py train --config=configs/mobilenet.py --workdir=DIR
          with --config.model.backbone.init_from=faceres-deep.json, a file that is not shipped:
          docs/weights.md says how to get it, and what to know before.
 Cost:    most of it the frozen MobileNet: about 15 times that of configs/geometry.py an epoch.
+Expect:  not measured: neither its score nor that it beats configs/geometry.py was shown. Pixels
+         added to points for linear heads on frozen features alone (docs/weights.md).
 """
 
 from ml_collections import config_dict
