@@ -20,7 +20,9 @@ MESH_FACTOR = 1.5
 PASSES = 3
 """How often the points of a crop are found: each time in a cut around the last ones."""
 
-_EYES = (33, 263)  # outer corners of the eyes, the one on the picture's left first
+EYES = (33, 263)
+"""Points at the outer corners of the eyes, the one on the picture's left first."""
+
 _TOGETHER = 256  # crops of which cuts are held at a time
 
 
@@ -94,5 +96,5 @@ def around(mesh_V3: npt.NDArray[np.float32]) -> Floats:
     """The map that cuts the mesh network's square around points found before."""
     place_V2 = mesh_V3[:, :2].astype(np.float64)
     low_2, high_2 = place_V2.min(axis=0), place_V2.max(axis=0)
-    eyes_2 = place_V2[_EYES[1]] - place_V2[_EYES[0]]
+    eyes_2 = place_V2[EYES[1]] - place_V2[EYES[0]]
     return upright((low_2 + high_2) / 2, MESH_FACTOR * float((high_2 - low_2).max()), eyes_2)

@@ -132,7 +132,7 @@ class BlazeFace(nn.Module):
         for grid_BHWC, (_, anchors), name in zip(
             (fine_BHWC, map_BHWC), _GRIDS, ("fine", "coarse"), strict=True
         ):
-            batch = len(grid_BHWC)
+            batch = grid_BHWC.shape[0]
             size = 2 * (2 + _KEY_POINTS)
             logit = convolve(anchors, (1, 1), name=f"{name}_logit")(grid_BHWC)
             offset = convolve(anchors * size, (1, 1), name=f"{name}_offset")(grid_BHWC)
@@ -169,7 +169,7 @@ class FaceMesh(nn.Module):
             head_BHWC = Activation(True, name=f"{name}_narrow_activation")(head_BHWC)
             head_BHWC = block(32, 1, name=f"{name}_last_block")(head_BHWC)
             # A convolution by a kernel of the map's size, as a product.
-            flat_BD = head_BHWC.reshape(len(head_BHWC), -1)
+            flat_BD = head_BHWC.reshape(head_BHWC.shape[0], -1)
             dense = nn.Dense(outputs, precision=lax.Precision.HIGHEST, name=f"{name}_output")
             return dense(flat_BD)
 

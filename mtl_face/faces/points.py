@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mtl_face import files
 from mtl_face.faces import geometry, mesh, models
 
-_LARGEST_DEVIATION = 0.25
+LARGEST_DEVIATION = 0.25
 """RMS of the deviations of a face's points from the mean face, in distances between the eyes."""
 
 
@@ -60,6 +60,6 @@ def points_of_crops(
     found_N[found_N] = np.ptp(mesh_NV3[found_N], axis=1).max(axis=-1) > 0
     if found_N.any():
         point_NV3[found_N] = geometry.normalise(mesh_NV3[found_N])
-    found_N &= np.sqrt(np.mean(np.square(point_NV3), axis=(1, 2))) < _LARGEST_DEVIATION
+    found_N &= np.sqrt(np.mean(np.square(point_NV3), axis=(1, 2))) < LARGEST_DEVIATION
     point_NV3[~found_N] = 0
     return point_NV3, found_N

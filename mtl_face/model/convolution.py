@@ -132,19 +132,20 @@ def max_pool(
     `convolution` is a key of `CONVOLUTIONS`, the form to take; the batch is split over `devices`.
     The gradient goes to the first of several maxima.
     """
-    # A CPU's parts would be of other devices' examples.
-    if convolution == "xla" or (convolution == "matmul" and devices > 1):
+    batch = map_BHWC.shape[0]
+    # A CPU's parts would be of other devices' examples; a batch of any size has no parts.
+    unsplit = convolution == "matmul" and (devices > 1 or not isinstance(batch, int))
+    if convolution == "xla" or unsplit:
         # Keyword arguments, because the ONNX converter does not see positional ones.
         return nn.max_pool(map_BHWC, window_shape=(3, 3), strides=(2, 2), padding=padding)
     if isinstance(padding, str):
         rows, columns = lax.padtype_to_pads(map_BHWC.shape[1:3], (3, 3), (2, 2), padding)
         padding = (rows, columns)
-    batch = map_BHWC.shape[0]
     parts = 1 if convolution == "cudnn" else 2 if batch % 2 == 0 else batch
     return _pool(map_BHWC, padding, parts)
 
 
-def _in_parts(function: Callable[..., Any], parts: int, *arrays: jax.Array) -> Any:
+def _unsplit(function: Callable[..., Any], parts: int, *arrays: jax.Array) -> Any:
     """A function of examples, applied to parts of the batch one after the other.
 
     XLA fuses no loop with what stands around it. On a CPU that is to be avoided here: it would
@@ -181,7 +182,7 @@ def _pool(map_BHWC: jax.Array, pads: Pads, parts: int) -> jax.Array:
 
 def _pool_saved(map_BHWC: jax.Array, pads: Pads, parts: int) -> tuple[jax.Array, Any]:
     forward = functools.partial(_pool_forward, pads=pads)
-    best_BhwC, taken_BhwC = _in_parts(forward, parts, map_BHWC)
+    best_BhwC, taken_BhwC = _unsplit(forward, parts, map_BHWC)
     return best_BhwC, (taken_BhwC, map_BHWC)
 
 
@@ -190,7 +191,7 @@ def _pool_backward(
 ) -> tuple[jax.Array]:
     taken_BhwC, map_BHWC = saved
     backward = functools.partial(_pool_gradient, pads=pads, shape=map_BHWC.shape[1:3])
-    return (_in_parts(backward, parts, taken_BhwC, gradient_BhwC),)
+    return (_unsplit(backward, parts, taken_BhwC, gradient_BhwC),)
 
 
 def _pool_gradient(

@@ -37,7 +37,7 @@ class PointTokens(nn.Module):
         change_BV3 = known_B11 * (points_BV3 - baseline_BV3)
         both_BVC = jnp.concatenate([points_BV3, change_BV3], axis=-1) / settings.points.unit
         count, size = REGIONS.shape
-        region_BGX = both_BVC[:, REGIONS].reshape(len(points_BV3), count, 6 * size)
+        region_BGX = both_BVC[:, REGIONS].reshape(points_BV3.shape[0], count, 6 * size)
         shape = (count, settings.embed_dim)
 
         def parameter(name: str, std: float, *shape: int) -> jax.Array:
