@@ -4,7 +4,7 @@ Dimension letters: N crops, S side of a crop, V mesh points (468).
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,14 +35,29 @@ def specification() -> dict[str, Any]:
     }
 
 
+def statement(baseline: Sequence[str]) -> dict[str, Any]:
+    """What a card says of the points, as JSON values: also the mean face, [V][3], which is 0.
+
+    `baseline` is `data.baseline`: which points of the person at rest training has seen.
+    """
+    return {
+        **specification(),
+        "baseline": list(baseline),
+        "mean_face": geometry.mean_face().tolist(),
+    }
+
+
 def differences(stated: Mapping[str, Any]) -> list[str]:
     """How points of another specification differ in meaning from those made here, a line each."""
     own = specification()
-    return [
+    lines = [
         f"{name} is {stated.get(name)!r:.80}, here {own[name]!r:.80}"
         for name in ("mesh", "normalisation", "mean_face_sha256")
         if stated.get(name) != own[name]
     ]
+    if "mean_face" in stated and stated["mean_face"] != geometry.mean_face().tolist():
+        lines.append("mean_face is not the face that is the mean here")
+    return lines
 
 
 def points_of_crops(

@@ -15,7 +15,16 @@ from mtl_face.config import BackboneConfig
 from mtl_face.model import remat
 from mtl_face.model.batch_norm import FROZEN, make_batch_norm
 from mtl_face.model.convolution import CONVOLUTIONS, max_pool, resolve_convolution
-from mtl_face.model.geometry import NOTHING_FROZEN, VARIANTS
+from mtl_face.model.geometry import (
+    NOTHING_FROZEN,
+    SPATIAL_KERNEL,
+    SPATIAL_PADDING,
+    STEM_KERNEL,
+    STEM_STRIDE,
+    VARIANTS,
+    BackboneVariant,
+    residual_blocks,
+)
 
 # Preserves the variance of the gradient through ReLU (He et al. 2015).
 _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -33,25 +42,26 @@ class BottleneckBlock(nn.Module):
     expansion: int
     stride: int
     project: bool
-    stride_in_reduce: bool
+    variant: BackboneVariant
     convolution: Callable[..., nn.Module]
     batch_norm: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, map_BHWC: jax.Array) -> jax.Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features * expansion]."""
-        stride = (self.stride, self.stride)
-        reduce_stride, spatial_stride = (
-            (stride, (1, 1)) if self.stride_in_reduce else ((1, 1), stride)
-        )
+        reduce_stride, spatial_stride = self.variant.strides(self.stride)
         features_out = self.features * self.expansion
 
-        y_BHWC = self.convolution(self.features, (1, 1), reduce_stride, "VALID", name="conv1")(
-            map_BHWC
-        )
+        y_BHWC = self.convolution(
+            self.features, (1, 1), (reduce_stride,) * 2, "VALID", name="conv1"
+        )(map_BHWC)
         y_BHWC = nn.relu(self.batch_norm(name="bn1")(y_BHWC))
         y_BHWC = self.convolution(
-            self.features, (3, 3), spatial_stride, ((1, 1), (1, 1)), name="conv2"
+            self.features,
+            (SPATIAL_KERNEL,) * 2,
+            (spatial_stride,) * 2,
+            ((SPATIAL_PADDING,) * 2,) * 2,
+            name="conv2",
         )(y_BHWC)
         y_BHWC = nn.relu(self.batch_norm(name="bn2")(y_BHWC))
         y_BHWC = self.convolution(features_out, (1, 1), (1, 1), "VALID", name="conv3")(y_BHWC)
@@ -59,9 +69,9 @@ class BottleneckBlock(nn.Module):
 
         shortcut_BHWC = map_BHWC
         if self.project:
-            shortcut_BHWC = self.convolution(features_out, (1, 1), stride, "VALID", name="proj")(
-                map_BHWC
-            )
+            shortcut_BHWC = self.convolution(
+                features_out, (1, 1), (self.stride,) * 2, "VALID", name="proj"
+            )(map_BHWC)
             shortcut_BHWC = self.batch_norm(name="proj_bn")(shortcut_BHWC)
         return nn.relu(y_BHWC + shortcut_BHWC)
 
@@ -134,9 +144,13 @@ class ResNet(nn.Module):
             for stage in range(stages + 1)
         ]
 
-        map_BHWC = convolution(settings.width, (7, 7), (2, 2), variant.conv1_padding, name="conv1")(
-            image_BHWC
-        )
+        map_BHWC = convolution(
+            settings.width,
+            (STEM_KERNEL,) * 2,
+            (STEM_STRIDE,) * 2,
+            variant.conv1_padding,
+            name="conv1",
+        )(image_BHWC)
         map_BHWC = nn.relu(batch_norm_at[0](name="bn1")(map_BHWC))
         map_BHWC = max_pool(
             map_BHWC,
@@ -144,23 +158,23 @@ class ResNet(nn.Module):
             convolution=convolution_name,
             devices=self.devices,
         )
-        map_BHWC = self._boundary(map_BHWC, 0)
-        for stage, size in enumerate(settings.stage_sizes, start=1):
-            for block in range(1, size + 1):
-                first = block == 1
-                residual = BottleneckBlock(
-                    features=settings.width * 2 ** (stage - 1),
-                    expansion=settings.expansion,
-                    stride=2 if first and stage > 1 else 1,
-                    project=first,
-                    stride_in_reduce=variant.stride_in_reduce,
-                    convolution=convolution,
-                    batch_norm=batch_norm_at[stage],
-                    name=f"stage{stage}_block{block}",
-                )
-                map_BHWC = remat.call(residual, self.remat, map_BHWC)
-            map_BHWC = self._boundary(map_BHWC, stage)
-        return map_BHWC
+        stage = 0
+        for block in residual_blocks(settings):
+            if block.stage > stage:
+                map_BHWC = self._boundary(map_BHWC, stage)
+                stage = block.stage
+            residual = BottleneckBlock(
+                features=block.features,
+                expansion=settings.expansion,
+                stride=block.stride,
+                project=block.project,
+                variant=variant,
+                convolution=convolution,
+                batch_norm=batch_norm_at[stage],
+                name=block.name,
+            )
+            map_BHWC = remat.call(residual, self.remat, map_BHWC)
+        return self._boundary(map_BHWC, stage)
 
     def _boundary(self, map_BHWC: jax.Array, stage: int) -> jax.Array:
         """The output of a stage; no gradient passes the last of the frozen ones."""

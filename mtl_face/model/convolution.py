@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtl_face.model.geometry import POOL_STRIDE, POOL_WINDOW
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -137,9 +139,16 @@ def max_pool(
     unsplit = convolution == "matmul" and (devices > 1 or not isinstance(batch, int))
     if convolution == "xla" or unsplit:
         # Keyword arguments, because the ONNX converter does not see positional ones.
-        return nn.max_pool(map_BHWC, window_shape=(3, 3), strides=(2, 2), padding=padding)
+        return nn.max_pool(
+            map_BHWC,
+            window_shape=(POOL_WINDOW,) * 2,
+            strides=(POOL_STRIDE,) * 2,
+            padding=padding,
+        )
     if isinstance(padding, str):
-        rows, columns = lax.padtype_to_pads(map_BHWC.shape[1:3], (3, 3), (2, 2), padding)
+        rows, columns = lax.padtype_to_pads(
+            map_BHWC.shape[1:3], (POOL_WINDOW,) * 2, (POOL_STRIDE,) * 2, padding
+        )
         padding = (rows, columns)
     parts = 1 if convolution == "cudnn" else 2 if batch % 2 == 0 else batch
     return _pool(map_BHWC, padding, parts)

@@ -7,7 +7,22 @@ Keras port, `torchvision` to torchvision and timm. Imports no JAX: weights are i
 
 import dataclasses
 import re
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from mtl_face.config import BackboneConfig
+
+STEM_KERNEL, STEM_STRIDE = 7, 2
+"""The first convolution of a ResNet."""
+
+POOL_WINDOW, POOL_STRIDE = 3, 2
+"""The maximum pooling of a ResNet, padded with minus infinity."""
+
+SPATIAL_KERNEL, SPATIAL_PADDING = 3, 1
+"""The middle convolution of a residual block, padded on each side."""
+
+STAGE_STRIDE = 2
+"""Of the first block of each stage but the first."""
 
 NOTHING_FROZEN = -1
 """As `frozen_stages`: every stage trains, the stem included."""
@@ -42,6 +57,10 @@ class BackboneVariant:
     input_mean: tuple[float, float, float]
     input_std: tuple[float, float, float]
     channel_order: ChannelOrder
+
+    def strides(self, stride: int) -> tuple[int, int]:
+        """Strides of the first two convolutions of a residual block of a stride."""
+        return (stride, 1) if self.stride_in_reduce else (1, stride)
 
 
 _CAFFE = BackboneVariant(
@@ -96,6 +115,76 @@ MOBILENET_PAIRS = (
     *((1, 16), (1, 16), (1, 16), (1, 16), (1, 16), (2, 32), (1, 32)),
 )
 """Of each pair of layers of MobileNet-v1: stride, and channels out over those of the stem."""
+
+MOBILENET_KERNEL, MOBILENET_STEM_STRIDE = 3, 2
+"""Side of the first and of the depthwise kernels of MobileNet-v1, and the stride of the first."""
+
+MOBILENET_RANGE = (0, 6)
+"""What every layer of MobileNet-v1 is cut to."""
+
+
+class ResidualBlock(NamedTuple):
+    """A block of a ResNet; its shortcut is the identity without `project`."""
+
+    name: str
+    stage: int
+    features: int
+    stride: int
+    project: bool
+
+
+def residual_blocks(settings: BackboneConfig) -> Iterator[ResidualBlock]:
+    """The blocks of a ResNet in their order, stages and blocks counted from 1."""
+    for stage, size in enumerate(settings.stage_sizes, start=1):
+        for block in range(1, size + 1):
+            yield ResidualBlock(
+                f"stage{stage}_block{block}",
+                stage,
+                features=settings.width * 2 ** (stage - 1),
+                stride=STAGE_STRIDE if block == 1 and stage > 1 else 1,
+                project=block == 1,
+            )
+
+
+class MobileNetLayer(NamedTuple):
+    """A convolution of a MobileNet: its name, channels out, side of its kernel, and stride."""
+
+    name: str
+    channels: int
+    kernel: int
+    stride: int
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel is convolved by itself."""
+        return self.name.startswith("dw")
+
+
+def mobilenet_layers(settings: BackboneConfig) -> Iterator[MobileNetLayer]:
+    """The layers of a MobileNet in their order, up to `settings.end`."""
+    channels = settings.width
+    found = [MobileNetLayer("conv1", channels, MOBILENET_KERNEL, MOBILENET_STEM_STRIDE)]
+    for pair, (stride, factor) in enumerate(MOBILENET_PAIRS, start=1):
+        found.append(MobileNetLayer(f"dw{pair}", channels, MOBILENET_KERNEL, stride))
+        channels = factor * settings.width
+        found.append(MobileNetLayer(f"pw{pair}", channels, 1, 1))
+    for layer in found:
+        yield layer
+        if layer.name == settings.end:
+            return
+
+
+def padded(padding: Padding, size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Pixels before and after a square map of a side, the same for rows and columns."""
+    if padding == "VALID":
+        return 0, 0
+    if padding == "SAME":  # as little as it takes, the odd pixel after
+        missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        return missing // 2, missing - missing // 2
+    rows, columns = padding
+    if rows != columns:
+        raise ValueError(f"padding {padding!r} is not that of a square map")
+    return int(rows[0]), int(rows[1])
 
 
 def stage_of(part: str) -> int:

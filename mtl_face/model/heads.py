@@ -9,10 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mtl_face.model.conventions import MAX_LOG_RATIO
 from mtl_face.model.transformer import at_least_float32
-
-MAX_LOG_RATIO = 8.0
-"""Largest magnitude of a log variance over its task's: standard deviations of 1/55 to 55 times."""
 
 
 def bounded_log_ratio(raw: jax.Array) -> jax.Array:

@@ -12,7 +12,13 @@ import jax.numpy as jnp
 
 from mtl_face.config import BackboneConfig
 from mtl_face.model.convolution import CONVOLUTIONS, resolve_convolution
-from mtl_face.model.geometry import MOBILENET_PAIRS, NOTHING_FROZEN
+from mtl_face.model.geometry import (
+    MOBILENET,
+    MOBILENET_RANGE,
+    NOTHING_FROZEN,
+    mobilenet_layers,
+    stage_of,
+)
 
 _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
@@ -56,35 +62,26 @@ class MobileNet(nn.Module):
             )
         convolve = functools.partial(
             nn.Conv,
-            padding="SAME",
+            padding=MOBILENET.conv1_padding,
             kernel_init=_KERNEL_INIT,
             dtype=self.dtype,
             conv_general_dilated=CONVOLUTIONS[resolve_convolution(settings.convolution)],
         )
 
-        def layer(
-            map_BHWC: jax.Array, name: str, channels: int, size: int, stride: int
-        ) -> jax.Array:
-            depthwise = channels if name.startswith("dw") else 1
+        map_BHWC = image_BHWC
+        for layer in mobilenet_layers(settings):
             convolution = convolve(
-                channels,
-                (size, size),
-                strides=(stride, stride),
-                feature_group_count=depthwise,
-                name=name,
+                layer.channels,
+                (layer.kernel,) * 2,
+                strides=(layer.stride,) * 2,
+                feature_group_count=layer.channels if layer.depthwise else 1,
+                name=layer.name,
             )
-            return jnp.clip(convolution(map_BHWC), 0, 6)
-
-        map_BHWC = self._boundary(layer(image_BHWC, "conv1", settings.width, 3, 2), 0)
-        for number, (stride, factor) in enumerate(MOBILENET_PAIRS, start=1):
-            if number > settings.num_stages:
-                break
-            map_BHWC = layer(map_BHWC, f"dw{number}", map_BHWC.shape[-1], 3, stride)
-            if settings.end != f"dw{number}":
-                map_BHWC = layer(map_BHWC, f"pw{number}", factor * settings.width, 1, 1)
-            map_BHWC = self._boundary(map_BHWC, number)
+            map_BHWC = jnp.clip(convolution(map_BHWC), *MOBILENET_RANGE)
+            map_BHWC = self._boundary(map_BHWC, layer.name)
         return map_BHWC
 
-    def _boundary(self, map_BHWC: jax.Array, stage: int) -> jax.Array:
-        """The output of a pair; no gradient passes the last of the frozen ones."""
-        return jax.lax.stop_gradient(map_BHWC) if stage == self.settings.frozen_stages else map_BHWC
+    def _boundary(self, map_BHWC: jax.Array, layer: str) -> jax.Array:
+        """The output of a layer; no gradient passes the last of the frozen pairs."""
+        frozen = stage_of(layer) == self.settings.frozen_stages
+        return jax.lax.stop_gradient(map_BHWC) if frozen else map_BHWC

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from mtl_face.config import ModelConfig
 from mtl_face.inputs import BASELINE, IMAGE, POINTS, specification
 from mtl_face.model.backbone import ResNet
+from mtl_face.model.conventions import TOKEN_ORDER
 from mtl_face.model.convolution import resolve_convolution
 from mtl_face.model.heads import TaskHead, bounded_log_ratio
 from mtl_face.model.mobilenet import MobileNet
@@ -105,13 +106,13 @@ class MtlFace(nn.Module):
         if settings.va_variance not in VA_VARIANCES:
             raise ValueError(f"va_variance {settings.va_variance!r} is not one of {VA_VARIANCES}")
         compute_dtype = jnp.dtype(settings.compute_dtype)
-        parts, grid = [], (0, 0)
+        tokens, grid = {}, (0, 0)
         if IMAGE in settings.inputs:
-            patch_BND, grid = self._patches(inputs[IMAGE], compute_dtype, train)
-            parts.append(patch_BND)
+            tokens[IMAGE], grid = self._patches(inputs[IMAGE], compute_dtype, train)
         if POINTS in settings.inputs:
-            tokens = PointTokens(settings, name="points")
-            parts.append(tokens(inputs[POINTS], inputs[BASELINE]))
+            points = PointTokens(settings, name="points")
+            tokens[POINTS] = points(inputs[POINTS], inputs[BASELINE])
+        parts = [tokens[name] for name in TOKEN_ORDER if name in tokens]
         patch_BND = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
         drop = train or sample_dropout
         encoder = PatchEncoder(settings, name="encoder")

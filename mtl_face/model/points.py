@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from mtl_face.config import ModelConfig
+from mtl_face.inputs import POINTS
+from mtl_face.model.conventions import CHANGE, POINT_VALUES
 from mtl_face.model.regions import REGIONS
 from mtl_face.model.transformer import at_least_float32
 
@@ -35,7 +37,9 @@ class PointTokens(nn.Module):
         points_BV3, baseline_BV3 = points_BV3.astype(dtype), baseline_BV3.astype(dtype)
         known_B11 = jnp.any(baseline_BV3 != 0, axis=(1, 2), keepdims=True).astype(dtype)
         change_BV3 = known_B11 * (points_BV3 - baseline_BV3)
-        both_BVC = jnp.concatenate([points_BV3, change_BV3], axis=-1) / settings.points.unit
+        values = {POINTS: points_BV3, CHANGE: change_BV3}
+        both_BVC = jnp.concatenate([values[name] for name in POINT_VALUES], axis=-1)
+        both_BVC = both_BVC / settings.points.unit
         count, size = REGIONS.shape
         region_BGX = both_BVC[:, REGIONS].reshape(points_BV3.shape[0], count, 6 * size)
         shape = (count, settings.embed_dim)

@@ -13,6 +13,18 @@ import numpy as np
 
 from mtl_face.config import ModelConfig
 from mtl_face.model import remat
+from mtl_face.model.conventions import (
+    COLUMN,
+    CROSS,
+    DECODER_ATTENTIONS,
+    LAYER_NORM_EPSILON,
+    LONGEST_WAVE,
+    PATCH,
+    ROW,
+    attention_scale,
+    has_perceptron,
+    position_parts,
+)
 from mtl_face.tasks import TASKS
 
 NORM_PLACES = ("post", "pre")
@@ -23,10 +35,6 @@ POSITIONS = ("2d", "1d")
 
 MLP_PLACES = ("each", "last")
 """Perceptrons of a decoder module: after each of its two attentions, or one at its end."""
-
-LAYER_NORM_EPSILON = 1e-6
-
-_LONGEST_WAVE = 10_000.0  # of Vaswani et al. 2017, section 3.5, in units of 2 pi positions
 
 
 def at_least_float32(dtype: Any) -> Any:
@@ -63,7 +71,8 @@ class MultiHeadAttention(nn.Module):
         query_BQHK = project(query_BQD, "query")
         key_BNHK = project(memory_BND, "key")
         value_BNHK = project(memory_BND, "value")
-        score_BHQN = jnp.einsum("bqhk,bnhk->bhqn", query_BQHK * head_width**-0.5, key_BNHK)
+        scale = attention_scale(width, self.num_heads)
+        score_BHQN = jnp.einsum("bqhk,bnhk->bhqn", query_BQHK * scale, key_BNHK)
         weight_BHQN = nn.softmax(score_BHQN.astype(at_least_float32(self.dtype)))
         answer_BQHK = jnp.einsum("bhqn,bnhk->bqhk", weight_BHQN.astype(self.dtype), value_BNHK)
         answer_BQD = answer_BQHK.reshape(query_BQD.shape)
@@ -194,15 +203,18 @@ class TokenDecoder(nn.Module):
         token_BTD = jnp.broadcast_to(token_TD.astype(dtype)[None], (batch, *token_TD.shape))
         weights = []
         for module in range(1, settings.decoder_modules + 1):
-            reads_tokens = AttentionLayer(
-                settings, mlp=settings.decoder_mlp == "each", name=f"module{module}_self"
-            )
-            token_BTD, _ = remat.call(reads_tokens, settings.remat, token_BTD, train=train)
-            reads_patches = AttentionLayer(settings, name=f"module{module}_cross")
-            token_BTD, weight_BHTN = remat.call(
-                reads_patches, settings.remat, token_BTD, patch_BND, train=train
-            )
-            weights.append(weight_BHTN)
+            for kind in DECODER_ATTENTIONS:
+                attention = AttentionLayer(
+                    settings,
+                    mlp=has_perceptron(kind, settings.decoder_mlp),
+                    name=f"module{module}_{kind}",
+                )
+                memory = (patch_BND,) if kind == CROSS else ()
+                token_BTD, weight_BHTN = remat.call(
+                    attention, settings.remat, token_BTD, *memory, train=train
+                )
+                if kind == CROSS:
+                    weights.append(weight_BHTN)
         if settings.norm == "pre":
             token_BTD = _layer_norm(dtype, "final_norm")(token_BTD)
         return token_BTD, jnp.stack(weights, axis=1) if return_attention else None
@@ -227,16 +239,15 @@ def positional_encoding(height: int, width: int, features: int, *, position: str
     multiple = 4 if position == "2d" else 2
     if features % multiple:
         raise ValueError(f"{position} codes need a multiple of {multiple} channels, not {features}")
-    if position == "1d":
-        return _line_code(np.arange(height * width), features).astype(np.float32)
-    row, column = np.divmod(np.arange(height * width), width)
-    half = features // 2
-    code_ND = np.concatenate([_line_code(row, half), _line_code(column, half)], axis=1)
-    return code_ND.astype(np.float32)
+    patch = np.arange(height * width)
+    places = {ROW: patch // width, COLUMN: patch % width, PATCH: patch}
+    parts = position_parts(position, features)
+    codes = [_line_code(places[counted], channels) for counted, channels in parts]
+    return np.concatenate(codes, axis=1).astype(np.float32)
 
 
 def _line_code(place_P: np.ndarray, channels: int) -> np.ndarray:
-    frequency = _LONGEST_WAVE ** (-np.arange(0, channels, 2) / channels)
+    frequency = LONGEST_WAVE ** (-np.arange(0, channels, 2) / channels)
     angle = place_P[:, None] * frequency[None, :]
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(len(place_P), channels)
 

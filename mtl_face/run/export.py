@@ -1,6 +1,6 @@
 """The parameters of a run alone, with a card that says what they are."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mtl_face.run import Say, models, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import TRAINING
 from mtl_face.weights import card as cards
-from mtl_face.weights import exported
+from mtl_face.weights import card_network, exported
 
 
 def export(
@@ -31,7 +31,8 @@ def export(
     """Writes the network of a run, at the checkpoint that the settings ask for, for use elsewhere.
 
     Args:
-        model: the folder of a trained run; or an export, to be written as it is in another form.
+        model: the folder of a trained run; or an export or the name of a bundled model, to be
+            written as it is in another form.
         config: the settings of the run; None for its own.
         form: `orbax`, a folder of arrays, or `safetensors`, one file.
         output: folder to write; None, for a run: RUN/export, or RUN/export_safetensors.
@@ -42,7 +43,7 @@ def export(
         WorkdirError: the folder holds no run, its evaluation cannot be read, or the output cannot
             be written.
     """
-    model = Path(model).expanduser()
+    model = workdirs.existing(model)
     if output is not None and Path(output).suffix == ".safetensors":
         raise ConfigError(
             f"the output {output} is named like a file",
@@ -56,6 +57,7 @@ def export(
             )
         folder = files.require_writable(output)
         variables, card = exported.load(model)
+        card = _completed(card, workdirs.own_config(model), variables)
     else:
         default = "export" if form == "orbax" else f"export_{form}"
         folder = files.require_writable(output or model / default)
@@ -89,8 +91,22 @@ def _card(workdir: Path, predictor: Predictor, say: Say) -> dict[str, Any]:
         training=predictor.origin.get(TRAINING),
     )
     if POINTS in config.model.inputs:
-        made = {**points.specification(), "baseline": config.data.baseline}
-        card["points"] = json.loads(json.dumps(made))  # as it will be read
+        card["points"] = points.statement(config.data.baseline)
+    return card
+
+
+def _completed(
+    card: dict[str, Any], config: Config, variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The card of an export that an older version wrote, with all that a card says today.
+
+    It is added only where this version computes as that one did.
+    """
+    if card["network"] is None and not models.is_larger(config.model, variables):
+        card = {**card, "network": card_network.statement(config.model)}
+    stated = card["points"]
+    if stated is not None and "mean_face" not in stated and not points.differences(stated):
+        card = {**card, "points": {**points.statement(stated.get("baseline", [])), **stated}}
     return card
 
 

@@ -133,7 +133,7 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
             remedy="leave config (--config) out: the export knows its settings, of which those of "
             "the data may change (--config.data.NAME=VALUE)",
         )
-    if _is_larger(config.model, variables):
+    if is_larger(config.model, variables):
         raise ExportError(
             "does not fit the network of its settings, which is larger than its arrays",
             path=path,
@@ -182,7 +182,7 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
     return dataclasses.replace(predictor, crop=card["crop"] or {})
 
 
-def _is_larger(model: ModelConfig, variables: Mapping[str, Any]) -> bool:
+def is_larger(model: ModelConfig, variables: Mapping[str, Any]) -> bool:
     """Whether arrays are too few or too small for a network, which is then not worth tracing."""
     shapes = [shape for shape, _ in exported.specification(variables).values()]
     largest = max((max(shape, default=1) for shape in shapes), default=0)

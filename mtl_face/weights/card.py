@@ -7,7 +7,8 @@ settings, the versions, and where the weights come from. No heavy library is imp
 Older schemas are read. Schema 1 had neither `crop`, `provenance` nor `tensors`. Before schema 3 a
 card did not say which probability was scored: its formula is eq. 1, sigmoid(logit / temperature),
 whatever the network (`mtl_face.probabilities`), while the scores beside it were of `fitted`. Since
-schema 4 a card has its own hash. Before schema 5 a network took images alone, by a ResNet.
+schema 4 a card has its own hash. Before schema 5 a network took images alone, by a ResNet. A card
+without `network` (`card_network`) does not state how its network computes.
 """
 
 import dataclasses
@@ -21,8 +22,9 @@ from mtl_face import probabilities
 from mtl_face.config import Config, ModelConfig, to_dict
 from mtl_face.config.dotted import affects, flat
 from mtl_face.errors import WeightsError, shortened
+from mtl_face.model.conventions import MAX_LOG_RATIO
 from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, VA_LOG_VARIANCE
-from mtl_face.weights import card_check
+from mtl_face.weights import card_check, card_network
 from mtl_face.weights import provenance as provenance_lib
 
 SCHEMA = 5
@@ -117,6 +119,7 @@ def make(
         "versions": provenance_lib.versions(),
         "provenance": provenance,
         "training": training,
+        "network": card_network.statement(model),
     }
     return json.loads(json.dumps(values))  # as it will be read: tuples are lists
 
@@ -136,12 +139,13 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
 
     Returns:
         The card, as of `SCHEMA`. One of an older schema has `read_from_schema`, None for what that
-        schema did not know, and each of `card_check.SETTINGS` as that schema meant it.
+        schema did not know, and each of `card_check.SETTINGS` as that schema meant it. `network`
+        is None where it does not state how its network computes.
 
     Raises:
         ExportError: it is no card, has a newer schema, lacks something, says something twice and
-            differently, was changed, or its labels are not those of this version, with each
-            difference.
+            differently, was changed, or its labels or its network are not those of this version,
+            with each difference.
     """
     try:
         value = json.loads(text)
@@ -176,6 +180,7 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
         )
     if value.get("provenance") is not None:
         provenance_lib.check(value["provenance"], path)
+    value.setdefault("network", None)
     if schema == SCHEMA:
         return value
     if schema < 5:
@@ -212,9 +217,10 @@ def _variance(names: list[str]) -> dict[str, Any]:
         "output": VA_LOG_VARIANCE,
         "outputs": names,
         "kind": "logarithms of variances, over the temperature of va",
-        "range": [-8.0, 8.0],
+        "range": [-MAX_LOG_RATIO, MAX_LOG_RATIO],
         "reading": "standard deviation: sqrt(temperature * exp(value)), per example",
-        "layer": "outputs 2 and 3 of head_va; value = 8 tanh(output / 8), done by the network",
+        "layer": f"outputs 2 and 3 of head_va; value = {MAX_LOG_RATIO:g} tanh(output / "
+        f"{MAX_LOG_RATIO:g}), done by the network",
     }
 
 

@@ -15,6 +15,7 @@ from mtl_face.config.dotted import affects, flat
 from mtl_face.config.schema import BackboneConfig, PointsConfig
 from mtl_face.errors import ConfigError
 from mtl_face.tasks import OUTPUT_NAMES, TASKS
+from mtl_face.weights import card_network
 
 SETTINGS = (
     *(name for name, _ in fields() if name.startswith("model.") and affects(name) == "network"),
@@ -186,9 +187,10 @@ def _settings_faults(card: dict[str, Any], schema: int) -> list[str]:
             inside = inside.setdefault(section, {})
         inside[leaf] = _entry(config, name)
     try:
-        checked = flat(validate(read, reads_data=False))
+        settings = validate(read, reads_data=False)
     except ConfigError as error:
         return [f"in its config, {error.problem:.150}"]
+    checked = flat(settings)
     lines = [
         f"{name} is {_entry(card, name)!r:.60}, and config.{setting} is {checked[setting]!r:.60}"
         for since, name, setting in _STATED_TWICE
@@ -200,6 +202,8 @@ def _settings_faults(card: dict[str, Any], schema: int) -> list[str]:
         )
         if card["probability"]["divisors"] != expected:
             lines.append(f"probability.divisors are not {expected}, as its settings make them")
+    if not lines and card.get("network") is not None:
+        lines = card_network.differences(card["network"], settings.model)
     return lines
 
 

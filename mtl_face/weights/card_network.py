@@ -1,0 +1,322 @@
+"""How a network computes, as a card states it: every layer in its order, from crop to outputs.
+
+With this list, the arrays and NumPy, predictions are rebuilt without this program. The numbers come
+from the modules of the network. No heavy library is imported.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mtl_face.config import ModelConfig
+from mtl_face.inputs import BASELINE, IMAGE, POINTS
+from mtl_face.model.conventions import (
+    COLUMN,
+    CROSS,
+    DECODER_ATTENTIONS,
+    LAYER_NORM_EPSILON,
+    LONGEST_WAVE,
+    MAX_LOG_RATIO,
+    POINT_VALUES,
+    ROW,
+    TOKEN_ORDER,
+    attention_scale,
+    has_perceptron,
+    position_parts,
+)
+from mtl_face.model.geometry import (
+    MOBILENET,
+    MOBILENET_RANGE,
+    POOL_STRIDE,
+    POOL_WINDOW,
+    SPATIAL_PADDING,
+    STEM_KERNEL,
+    STEM_STRIDE,
+    VARIANTS,
+    mobilenet_layers,
+    padded,
+    residual_blocks,
+)
+from mtl_face.model.regions import REGIONS
+from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
+
+Layers = list[dict[str, Any]]
+
+_WORDS = "words"
+
+_MEANINGS = {
+    "arrays": "those of a layer are params/NAME/..., with its name for NAME, and mean and var of a "
+    "batch norm batch_stats/NAME/...; compute_dtype is that of activations; norms, softmax and the "
+    "last layer of a head are float32",
+    "parts": "image makes tokens of a crop [height, width, channels], points of face points and "
+    "those of the face at rest; encoder_input joins them in its order; encoder changes them; "
+    "decoder reads them; each head begins with its token, by number, of what decoder gave. The "
+    "layers of a part run in their order, each on what the last one gave",
+    "resize": "to size x size, bilinear: output pixel i lies at (i + 0.5) * stored / size - 0.5 of "
+    "the stored rows and columns, the edge is repeated; no antialiasing, no rounding",
+    "normalise": "(x - mean) / std, of R, G, B",
+    "convolution": "kernel [height, width, in, out], not flipped, each axis stepped by stride and "
+    "padded with zeros by [before, after]; with groups, channel by channel with kernel [height, "
+    "width, 1, channels]; plus bias where there is such an array",
+    "batch_norm": "scale * (x - mean) / sqrt(var + epsilon) + bias, all four of them arrays",
+    "relu": "max(x, 0)",
+    "clip": "min(max(x, minimum), maximum)",
+    "max_pool": "the maximum over window x window, each axis stepped by stride and padded with "
+    "minus infinity by [before, after]",
+    "residual": "the layers of branch on x, plus those of shortcut on x; an empty list gives x",
+    "patches": "the places of the map as a list of tokens, the last of order running fastest",
+    "dense": "x @ kernel + bias, kernel [in, out]",
+    "position_code": "added: each of parts codes, in as many channels as it says, what it counts "
+    "from 0: the token's row, column, or number (patch). Channel c of n of a part: angle = count / "
+    "longest_wave ** ((c - c % 2) / n), of which even channels take one function, odd ones another",
+    "point_tokens": "known = 1 if baseline has an entry that is not 0, else 0; change = known * "
+    "(points - baseline). A token a region: of its points, in their order, the values, each x, y, "
+    "z, divided by unit; times its kernel [region, in, out]; plus position; plus the array known "
+    "where known is 1",
+    "attention": "query, key, value and out are dense: query of x, key and value of the memory, "
+    "which is x itself or what encoder gave; heads are equal parts of consecutive channels. In "
+    "each head softmax over the memory of scale * query . key, times value; then out of the heads "
+    "side by side",
+    "layer_norm": "scale * (x - m) / sqrt(v + epsilon) + bias; m and v (biased) over the channels",
+    "gelu": "x * (1 + erf(x / sqrt(2))) / 2",
+    "tokens": "the array itself, whatever the input is",
+    "bound": "limit * tanh(x / limit) of these channels",
+    "outputs": "channels of a head's result by output; tasks, at the top of the card, names them",
+}
+
+
+def statement(model: ModelConfig) -> dict[str, Any]:
+    """The layers of a network as JSON values.
+
+    `image` and `points` are lists of layers, None for an input that the network does not take; then
+    `encoder_input`, `encoder`, `decoder`, and `heads` by task. `words` says what each layer is.
+    """
+    encoder = [
+        layer
+        for number in range(1, model.encoder_layers + 1)
+        for layer in _attention(model, f"encoder/layer{number}", memory="self", perceptron=True)
+    ]
+    decoder: Layers = [{"layer": "tokens", "name": "decoder/tokens"}]
+    for module in range(1, model.decoder_modules + 1):
+        for kind in DECODER_ATTENTIONS:
+            decoder += _attention(
+                model,
+                f"decoder/module{module}_{kind}",
+                memory="encoder" if kind == CROSS else "self",
+                perceptron=has_perceptron(kind, model.decoder_mlp),
+            )
+    if model.norm == "pre":
+        encoder.append(_layer_norm("encoder/final_norm"))
+        decoder.append(_layer_norm("decoder/final_norm"))
+    values = {
+        "compute_dtype": model.compute_dtype,
+        IMAGE: _image(model) if IMAGE in model.inputs else None,
+        POINTS: _points(model) if POINTS in model.inputs else None,
+        "encoder_input": [name for name in TOKEN_ORDER if name in model.inputs],
+        "encoder": encoder,
+        "decoder": decoder,
+        "heads": {task: _head(model, task) for task in TASKS},
+        _WORDS: _MEANINGS,
+    }
+    return json.loads(json.dumps(values))  # tuples are lists
+
+
+def differences(stated: Any, model: ModelConfig) -> list[str]:
+    """Where a card's statement says otherwise than this version computes, a line each.
+
+    Its words count for nothing, and neither does what it leaves out of a layer.
+    """
+    if not isinstance(stated, Mapping):
+        return [f"network is of type {type(stated).__name__}"]
+    backbone = model.backbone
+    resnet = IMAGE in model.inputs and backbone.kind == "resnet"
+    least = sum(backbone.stage_sizes) if resnet else 0
+    least += model.encoder_layers + model.decoder_modules + model.head_layers
+    # A network of any size can be claimed; that of the statement is as small as the card.
+    if _num_layers(stated) < least or model.embed_dim >= 2**31:
+        return ["network states fewer layers than its settings make"]
+    facts = {name: value for name, value in stated.items() if name != _WORDS}
+    return list(_differences(facts, statement(model), "network"))
+
+
+def _image(model: ModelConfig) -> Layers:
+    """From a stored crop to tokens."""
+    backbone = _mobilenet(model) if model.backbone.kind == "mobilenet" else _resnet(model)
+    return [
+        {"layer": "resize", "size": model.input_size},
+        {"layer": "normalise", "mean": model.input_mean, "std": model.input_std},
+        *backbone,
+        {"layer": "patches", "order": [ROW, COLUMN]},
+        {"layer": "dense", "name": "projection"},
+        {
+            "layer": "position_code",
+            "parts": [
+                {"counts": counted, "channels": channels}
+                for counted, channels in position_parts(model.position, model.embed_dim)
+            ],
+            "longest_wave": LONGEST_WAVE,
+            "even": "sin",
+            "odd": "cos",
+        },
+    ]
+
+
+def _points(model: ModelConfig) -> Layers:
+    """From face points to tokens."""
+    return [
+        {
+            "layer": "point_tokens",
+            "name": "points",
+            "inputs": [POINTS, BASELINE],
+            "values": POINT_VALUES,
+            "unit": model.points.unit,
+            "regions": REGIONS.tolist(),
+        }
+    ]
+
+
+def _resnet(model: ModelConfig) -> Iterator[dict[str, Any]]:
+    """The layers of `mtl_face.model.backbone`."""
+    variant = VARIANTS[model.backbone.variant]
+    epsilon = variant.batch_norm_epsilon
+
+    def normalised(prefix: str, number: str, stride: int, padding: tuple[int, int]) -> Layers:
+        convolution, norm = (
+            ("proj", "proj_bn")
+            if number == "proj"
+            else (
+                f"conv{number}",
+                f"bn{number}",
+            )
+        )
+        return [
+            _convolution(f"{prefix}/{convolution}", stride, padding),
+            {"layer": "batch_norm", "name": f"{prefix}/{norm}", "epsilon": epsilon},
+        ]
+
+    relu = {"layer": "relu"}
+    size = model.input_size
+    padding = padded(variant.conv1_padding, size, STEM_KERNEL, STEM_STRIDE)
+    yield from normalised("backbone", "1", STEM_STRIDE, padding)
+    yield relu
+    size = (size + sum(padding) - STEM_KERNEL) // STEM_STRIDE + 1
+    padding = padded(variant.pool_padding, size, POOL_WINDOW, POOL_STRIDE)
+    yield {
+        "layer": "max_pool",
+        "window": POOL_WINDOW,
+        "stride": POOL_STRIDE,
+        "padding": padding,
+    }
+    around = (SPATIAL_PADDING, SPATIAL_PADDING)
+    for block in residual_blocks(model.backbone):
+        name = f"backbone/{block.name}"
+        reduce_stride, spatial_stride = variant.strides(block.stride)
+        yield {
+            "layer": "residual",
+            "branch": [
+                *normalised(name, "1", reduce_stride, (0, 0)),
+                relu,
+                *normalised(name, "2", spatial_stride, around),
+                relu,
+                *normalised(name, "3", 1, (0, 0)),
+            ],
+            "shortcut": normalised(name, "proj", block.stride, (0, 0)) if block.project else [],
+        }
+        yield relu
+
+
+def _mobilenet(model: ModelConfig) -> Iterator[dict[str, Any]]:
+    """The layers of `mtl_face.model.mobilenet`."""
+    size, (low, high) = model.input_size, MOBILENET_RANGE
+    for layer in mobilenet_layers(model.backbone):
+        padding = padded(MOBILENET.conv1_padding, size, layer.kernel, layer.stride)
+        size = (size + sum(padding) - layer.kernel) // layer.stride + 1
+        groups = layer.channels if layer.depthwise else 1
+        yield _convolution(f"backbone/{layer.name}", layer.stride, padding, groups)
+        yield {"layer": "clip", "minimum": low, "maximum": high}
+
+
+def _convolution(
+    name: str, stride: int, padding: tuple[int, int], groups: int = 1
+) -> dict[str, Any]:
+    return {
+        "layer": "convolution",
+        "name": name,
+        "stride": stride,
+        "padding": padding,
+        "groups": groups,
+    }
+
+
+def _layer_norm(name: str) -> dict[str, Any]:
+    return {"layer": "layer_norm", "name": name, "epsilon": LAYER_NORM_EPSILON}
+
+
+def _attention(model: ModelConfig, name: str, *, memory: str, perceptron: bool) -> Layers:
+    """The layers of `transformer.AttentionLayer`: each branch has its norm before or behind."""
+    attention = {
+        "layer": "attention",
+        "name": f"{name}/attention",
+        "memory": memory,
+        "heads": model.num_heads,
+        "scale": attention_scale(model.embed_dim, model.num_heads),
+    }
+    dense = [
+        {"layer": "dense", "name": f"{name}/mlp_hidden"},
+        {"layer": "gelu"},
+        {"layer": "dense", "name": f"{name}/mlp_out"},
+    ]
+    branches = [("attention_norm", [attention]), ("mlp_norm", dense)][: 1 + perceptron]
+    layers: Layers = []
+    for norm_name, branch in branches:
+        norm = [_layer_norm(f"{name}/{norm_name}")]
+        before, behind = (norm, []) if model.norm == "pre" else ([], norm)
+        layers.append({"layer": "residual", "branch": [*before, *branch], "shortcut": []})
+        layers += behind
+    return layers
+
+
+def _head(model: ModelConfig, task: str) -> dict[str, Any]:
+    """The layers of `heads.TaskHead`, and the outputs of the network."""
+    layers: Layers = []
+    for number in range(1, model.head_layers + 1):
+        layers += [{"layer": "dense", "name": f"head_{task}/dense{number}"}, {"layer": "relu"}]
+    layers.pop()
+    size = OUTPUT_SIZES[task]
+    outputs = {task: list(range(size))}
+    if task == VA and model.va_variance == "per_example":
+        outputs[VA_LOG_VARIANCE] = list(range(size, 2 * size))
+        layers.append(
+            {"layer": "bound", "channels": outputs[VA_LOG_VARIANCE], "limit": MAX_LOG_RATIO}
+        )
+    return {"token": TASKS.index(task), "layers": layers, "outputs": outputs}
+
+
+def _num_layers(value: Any) -> int:
+    """Layers in a statement, those within others too."""
+    count, values = 0, [value]
+    while values:
+        value = values.pop()
+        if isinstance(value, Mapping):
+            count += "layer" in value
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+    return count
+
+
+def _differences(stated: Any, own: Any, place: str) -> Iterator[str]:
+    if isinstance(stated, Mapping) and isinstance(own, Mapping):
+        for name, value in stated.items():
+            if name in own:
+                yield from _differences(value, own[name], f"{place}.{name}")
+            else:
+                yield f"{place} has {name!r:.40}, which this version does not know"
+    elif isinstance(stated, list) and isinstance(own, list):
+        if len(stated) != len(own):
+            yield f"{place} has {len(stated)} entries, here {len(own)}"
+            return
+        for number, (theirs, ours) in enumerate(zip(stated, own, strict=True)):
+            yield from _differences(theirs, ours, f"{place}[{number}]")
+    elif stated != own:
+        yield f"{place} is {stated!r:.60}, here {own!r:.60}"

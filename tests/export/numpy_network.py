@@ -1,0 +1,187 @@
+"""A network of NumPy that does what the card of an export says, and knows nothing else.
+
+Run by itself it reads, in each of the folders given, `model.safetensors` (the lines of
+docs/export.md define `card` and `arrays`) and `inputs.npz`, and writes `outputs.npz`.
+"""
+
+import math
+import sys
+
+import numpy as np
+
+_erf = np.vectorize(math.erf, otypes=[float])
+
+
+def predict(card, arrays, inputs):
+    """Outputs by name, float64 [N, size], of the network that a card states.
+
+    `inputs` are arrays by name: `image` [N, S, S, 3]; `points` and `baseline` [N, V, 3].
+    """
+    return Network(card["network"], arrays, inputs).outputs()
+
+
+def points_of_meshes(card, mesh_NV3):
+    """What `card["points"]` says a network takes of the points of faces, in any unit."""
+    stated = card["points"]
+    assert "least squares" in stated["normalisation"]
+    mean_V3 = np.array(stated["mean_face"])
+    found = []
+    for mesh_V3 in mesh_NV3:
+        centred_V3 = mesh_V3 - mesh_V3.mean(axis=0)
+        target_V3 = mean_V3 - mean_V3.mean(axis=0)
+        u, s, vt = np.linalg.svd(centred_V3.T @ target_V3)
+        sign = np.array([1, 1, np.linalg.det(u @ vt)])
+        scale = (s * sign).sum() / (centred_V3**2).sum()
+        found.append(scale * centred_V3 @ (u * sign) @ vt + mean_V3.mean(axis=0) - mean_V3)
+    return np.array(found)
+
+
+class Network:
+    def __init__(self, stated, arrays, inputs):
+        self.stated = stated
+        self.arrays = {name: array.astype(float) for name, array in arrays.items()}
+        self.inputs = {name: np.asarray(array, float) for name, array in inputs.items()}
+
+    def outputs(self):
+        stated = self.stated
+        tokens = [
+            self.run(stated[name], self.inputs[name], None) for name in stated["encoder_input"]
+        ]
+        encoded = self.run(stated["encoder"], np.concatenate(tokens, axis=1), None)
+        decoded = self.run(stated["decoder"], encoded, encoded)
+        found = {}
+        for head in stated["heads"].values():
+            x = self.run(head["layers"], decoded[:, head["token"]], None)
+            found |= {name: x[:, channels] for name, channels in head["outputs"].items()}
+        return found
+
+    def run(self, layers, x, encoded):
+        self.encoded = encoded
+        for layer in layers:
+            values = {name: value for name, value in layer.items() if name != "layer"}
+            x = getattr(self, layer["layer"])(x, **values)
+        return x
+
+    def array(self, name, kind="params"):
+        return self.arrays[f"{kind}/{name}"]
+
+    def resize(self, x, size):
+        for axis in (1, 2):
+            stored = x.shape[axis]
+            place = np.clip((np.arange(size) + 0.5) * stored / size - 0.5, 0, stored - 1)
+            low = np.floor(place).astype(int)
+            share = (place - low).reshape([-1 if each == axis else 1 for each in range(4)])
+            high = np.minimum(low + 1, stored - 1)
+            x = x.take(low, axis) * (1 - share) + x.take(high, axis) * share
+        return x
+
+    def normalise(self, x, mean, std):
+        return (x - mean) / std
+
+    def windows(self, x, size, stride, padding, fill):
+        pads = ((0, 0), tuple(padding), tuple(padding), (0, 0))
+        x = np.pad(x, pads, constant_values=fill)
+        found = np.lib.stride_tricks.sliding_window_view(x, size, axis=(1, 2))
+        return found[:, ::stride, ::stride]  # [N, h, w, channels, *size]
+
+    def convolution(self, x, name, stride, padding, groups):
+        kernel = self.array(f"{name}/kernel")
+        seen = self.windows(x, kernel.shape[:2], stride, padding, 0)
+        if groups == 1:
+            x = np.tensordot(seen, kernel, ((4, 5, 3), (0, 1, 2)))
+        else:
+            assert groups == kernel.shape[3] == x.shape[3]
+            x = np.einsum("nhwcij,ijc->nhwc", seen, kernel[:, :, 0])
+        bias = f"{name}/bias"
+        return x + self.array(bias) if f"params/{bias}" in self.arrays else x
+
+    def batch_norm(self, x, name, epsilon):
+        mean, var = (self.array(f"{name}/{each}", "batch_stats") for each in ("mean", "var"))
+        scale, bias = (self.array(f"{name}/{each}") for each in ("scale", "bias"))
+        return scale * (x - mean) / np.sqrt(var + epsilon) + bias
+
+    def relu(self, x):
+        return np.maximum(x, 0)
+
+    def clip(self, x, minimum, maximum):
+        return np.clip(x, minimum, maximum)
+
+    def max_pool(self, x, window, stride, padding):
+        return self.windows(x, (window, window), stride, padding, -np.inf).max(axis=(4, 5))
+
+    def residual(self, x, branch, shortcut):
+        encoded = self.encoded
+        return self.run(branch, x, encoded) + self.run(shortcut, x, encoded)
+
+    def patches(self, x, order):
+        self.grid = x.shape[1:3]
+        axes = [1 + ["row", "column"].index(each) for each in order]
+        return x.transpose(0, *axes, 3).reshape(len(x), -1, x.shape[3])
+
+    def dense(self, x, name):
+        return x @ self.array(f"{name}/kernel") + self.array(f"{name}/bias")
+
+    def position_code(self, x, parts, longest_wave, even, odd):
+        rows, columns = self.grid
+        counts = {
+            "row": np.repeat(np.arange(rows), columns),
+            "column": np.tile(np.arange(columns), rows),
+            "patch": np.arange(rows * columns),
+        }
+        functions = {"sin": np.sin, "cos": np.cos}
+        codes = []
+        for part in parts:
+            for c in range(part["channels"]):
+                wave = longest_wave ** ((c - c % 2) / part["channels"])
+                codes.append(functions[odd if c % 2 else even](counts[part["counts"]] / wave))
+        return x + np.stack(codes, axis=-1)
+
+    def point_tokens(self, x, name, inputs, values, unit, regions):
+        points, baseline = (self.inputs[each] for each in inputs)
+        known = (baseline != 0).any(axis=(1, 2)).astype(float)[:, None, None]
+        sources = {"points": points, "change": known * (points - baseline)}
+        seen = np.concatenate([sources[each] for each in values], axis=-1)[:, regions] / unit
+        seen = seen.reshape(*seen.shape[:2], -1)
+        tokens = np.einsum("ngx,gxd->ngd", seen, self.array(f"{name}/kernel"))
+        return tokens + self.array(f"{name}/position") + known * self.array(f"{name}/known")
+
+    def attention(self, x, name, memory, heads, scale):
+        def parts(y, which):
+            y = self.dense(y, f"{name}/{which}")
+            return y.reshape(*y.shape[:2], heads, -1)
+
+        memory = {"self": x, "encoder": self.encoded}[memory]
+        query, key, value = parts(x, "query"), parts(memory, "key"), parts(memory, "value")
+        score = scale * np.einsum("nqhk,nmhk->nhqm", query, key)
+        weight = np.exp(score - score.max(axis=-1, keepdims=True))
+        weight /= weight.sum(axis=-1, keepdims=True)
+        answer = np.einsum("nhqm,nmhk->nqhk", weight, value).reshape(x.shape)
+        return self.dense(answer, f"{name}/out")
+
+    def layer_norm(self, x, name, epsilon):
+        x = x - x.mean(axis=-1, keepdims=True)
+        x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + epsilon)
+        return x * self.array(f"{name}/scale") + self.array(f"{name}/bias")
+
+    def gelu(self, x):
+        return x * (1 + _erf(x / math.sqrt(2))) / 2
+
+    def tokens(self, x, name):
+        return np.repeat(self.array(name)[None], len(x), axis=0)
+
+    def bound(self, x, channels, limit):
+        x = x.copy()
+        x[:, channels] = limit * np.tanh(x[:, channels] / limit)
+        return x
+
+
+if __name__ == "__main__":
+    import os
+
+    lines, *folders = sys.argv[1:]
+    for folder in folders:
+        os.chdir(folder)
+        found = {}
+        exec(lines, found)
+        with np.load("inputs.npz") as inputs:
+            np.savez("outputs.npz", **predict(found["card"], found["arrays"], dict(inputs)))
