@@ -1,7 +1,7 @@
-"""A stranger rebuilds this program's predictions from `model.safetensors` and docs/export.md.
+"""A stranger rebuilds this program's predictions from `model.safetensors`, with PyTorch.
 
-The lines of the docs read the arrays and the card, and a network in PyTorch that shares no code
-with this one does what the docs say.
+The lines of docs/export.md read the arrays and the card, and a network in PyTorch that shares no
+code with this one gives the same predictions.
 """
 
 import json
@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
 
 
 def rebuilt(crops_NSSC):
-    """Valence and arousal, and probabilities, as docs/export.md says, in the export's folder."""
+    """Valence and arousal, and probabilities, as the card says, in the export's folder."""
     found = run_the_lines_of_the_docs()
     card = found["card"]
     settings = json.loads(

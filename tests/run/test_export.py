@@ -18,6 +18,7 @@ from mtl_face.errors import WeightsError, WorkdirError
 from mtl_face.evaluation import prediction_files
 from mtl_face.run import export as export_command
 from mtl_face.run import provenance as lineage
+from mtl_face.run import workdir as workdirs
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.weights import exported, provenance
 
@@ -169,6 +170,7 @@ class TestParams:
         """Which no hash sees: the card speaks of another network altogether."""
         variables, card = exported.load(runs.export("safetensors"))
         card["config"]["model"]["head_layers"] = 3
+        card["network"] = None
         export.save(tmp_path / "export", variables, card, form="safetensors")
         status, _, err = evaluate(
             runs, capsys, f"--params={tmp_path / 'export'}", f"--output={tmp_path / 'results'}"
@@ -181,6 +183,7 @@ class TestParams:
     def test_card_of_a_network_that_no_machine_could_build(self, runs, tmp_path, capsys):
         variables, card = exported.load(runs.export("safetensors"))
         card["config"]["model"]["encoder_layers"] = 10**9
+        card["network"] = None
         export.save(tmp_path / "export", variables, card, form="safetensors")
         status, _, err = evaluate(
             runs, capsys, f"--params={tmp_path / 'export'}", f"--output={tmp_path / 'results'}"
@@ -251,6 +254,21 @@ def test_damaged_evaluation(tmp_path, content):
     with pytest.raises(WorkdirError, match=r"metrics\.json: cannot be read") as raised:
         export_command._metrics(tmp_path, 5)
     assert raised.value.remedy
+
+
+def test_an_export_of_an_older_version_is_written_with_what_it_lacked(tmp_path, capsys):
+    """The packaged model without its network and mean face gets them back; the arrays stay."""
+    variables, card = exported.load(workdirs.bundled()["geometry"])
+    old = {name: value for name, value in card.items() if name != "network"}
+    old["points"] = {name: old["points"][name] for name in old["points"] if name != "mean_face"}
+    export.save(tmp_path / "old", variables, old, form="safetensors")
+    assert exported.read_card(tmp_path / "old")["network"] is None
+    for model in (str(tmp_path / "old"), "geometry"):
+        words = [f"--model={model}", "--format=safetensors", f"--output={tmp_path / 'new'}"]
+        assert main.main(["export", *words]) == 0
+        found, completed = exported.load(tmp_path / "new")
+        assert completed == card
+        assert exported.weights_sha256(found) == exported.weights_sha256(variables)
 
 
 def test_output_named_like_a_file(runs, capsys):

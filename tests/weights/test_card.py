@@ -64,6 +64,7 @@ def test_older_schema_is_brought_up_to_date():
     assert card["tensors"] is None
     assert card["crop"] is None
     assert card["points"] is None
+    assert card["network"] is None
     assert card["provenance"]["training_data"] == ["s-Aff-Wild2"]
     assert card["provenance"]["aff_wild2_pretrained"] is False
     for name, value in old.items():
@@ -175,6 +176,8 @@ def test_a_changed_card_is_noticed():
         assert problem.endswith("it was changed after it was written, as its hash shows"), name
     changed = json.loads(card_text())
     changed["config"]["model"]["num_heads"] = 6
+    assert "network.encoder[0].branch[0].heads is 12, here 6" in problem_of(json.dumps(changed))
+    changed["network"] = None
     assert "as its hash shows" in problem_of(json.dumps(changed))
     del card["card_sha256"]
     assert problem_of(json.dumps(card)).endswith("it has no card_sha256")
@@ -205,6 +208,30 @@ def test_a_card_without_a_statement_means_the_formula_that_it_gives():
 @pytest.mark.parametrize("wrong", [{}, {"definition": "paper"}, {"divisors": {"au": 1.0}}])
 def test_a_statement_that_lacks_something_is_named(wrong):
     assert "it has no probability." in problem_of(card_text(probability=wrong))
+
+
+def test_another_network_than_that_of_the_settings_is_refused():
+    network = make_card()["network"]
+    network["image"][3]["epsilon"] = 1e-3
+    network["image"][0]["antialias"] = True
+    network["heads"]["va"]["layers"].pop()
+    assert problem_of(card_text(network=network)) == (
+        "its card does not fit: network.image[0] has 'antialias', which this version does not "
+        "know; network.image[3].epsilon is 0.001, here 1e-05; network.heads.va.layers has 6 "
+        "entries, here 7"
+    )
+    assert "network is of type list" in problem_of(card_text(network=[3]))
+    assert "network states fewer layers than" in problem_of(card_text(network={}))
+
+
+def test_what_a_card_does_not_state_of_its_network():
+    """Other words, or a fact less, are no other network; a card may state nothing at all."""
+    network = make_card()["network"]
+    network["words"] = {"relu": "the positive part"}
+    del network["image"][3]["epsilon"]
+    assert cards.parse(card_text(network=network), PATH)["network"] == network
+    for change in ("GONE", None):
+        assert cards.parse(card_text(network=change), PATH)["network"] is None
 
 
 def test_newer_schema_is_refused_with_what_to_do():

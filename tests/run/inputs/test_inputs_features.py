@@ -182,7 +182,7 @@ def export_of(run):
     """An export of a run, whose card says how points are made."""
     folder = export(run, form="safetensors", output=run.with_name("exported"), say=print)
     stated = card.parse((folder / card.FILE).read_text(), folder / card.FILE)
-    assert stated["points"] == points.specification() | {"baseline": ["person", "neutral"]}
+    assert stated["points"] == points.statement(["person", "neutral"])
     return folder
 
 
