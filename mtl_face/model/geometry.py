@@ -178,7 +178,7 @@ def padded(padding: Padding, size: int, kernel: int, stride: int) -> tuple[int, 
     """Pixels before and after a square map of a side, the same for rows and columns."""
     if padding == "VALID":
         return 0, 0
-    if padding == "SAME":  # as little as it takes, the odd pixel after
+    if isinstance(padding, str):  # "SAME": as little as it takes, the odd pixel after
         missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         return missing // 2, missing - missing // 2
     rows, columns = padding

@@ -261,12 +261,14 @@ def _attention(model: ModelConfig, name: str, *, memory: str, perceptron: bool) 
         "heads": model.num_heads,
         "scale": attention_scale(model.embed_dim, model.num_heads),
     }
-    dense = [
+    dense: Layers = [
         {"layer": "dense", "name": f"{name}/mlp_hidden"},
         {"layer": "gelu"},
         {"layer": "dense", "name": f"{name}/mlp_out"},
     ]
-    branches = [("attention_norm", [attention]), ("mlp_norm", dense)][: 1 + perceptron]
+    branches: list[tuple[str, Layers]] = [("attention_norm", [attention])]
+    if perceptron:
+        branches.append(("mlp_norm", dense))
     layers: Layers = []
     for norm_name, branch in branches:
         norm = [_layer_norm(f"{name}/{norm_name}")]
