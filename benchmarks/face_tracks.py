@@ -87,6 +87,20 @@ def shot_and_reverse_shot() -> Scene:
     return ([[Shown(0, 0.5)]] * 12 + [[Shown(1, 0.5)]] * 12) * 2
 
 
+def shots_elsewhere() -> Scene:
+    """The same, each before a wall of their own."""
+    return shot_and_reverse_shot()
+
+
+def one_elsewhere() -> Scene:
+    """Cuts from one wall to another behind the same person."""
+    return [[Shown(0, 0.5)]] * 48
+
+
+WALLS = dict.fromkeys((shots_elsewhere, one_elsewhere), (12, 24, 36))
+"""Frames from which on another wall is seen, or the first one again."""
+
+
 def both_come_back() -> Scene:
     """Two leave, and come back with changed sides, one after the other."""
     away: Scene = [[] for _ in range(20)]
@@ -96,18 +110,19 @@ def both_come_back() -> Scene:
 
 CASES = (
     *(other_size, comes_back, another_in_between),
-    *(cross, swap, shot_and_reverse_shot, both_come_back),
+    *(cross, swap, shot_and_reverse_shot, shots_elsewhere, one_elsewhere, both_come_back),
 )
 
 
 def frames(case: Callable[[], Scene], pair: int) -> Iterator[tuple[VideoFrame, list[Any]]]:
     """The frames of a case, and the landmarks and person of each head that is not covered."""
     random = np.random.default_rng([pair, 7])
-    wall = heads.background(pair, WIDTH, HEIGHT)
+    walls = [heads.background(number, WIDTH, HEIGHT) for number in (pair, 1000 + pair)]
+    cuts = WALLS.get(case, ())
     seeds = (5000 + 2 * pair, 5001 + 2 * pair)
     factors = SIZES.get(case, ((1.0, 0),))
     for step, shown in enumerate(case()):
-        canvas = wall.copy()
+        canvas = walls[sum(step >= cut for cut in cuts) % 2].copy()
         places: list[tuple[np.ndarray, int]] = []
         for one in shown:
             yaw, units = _POSES[(step // 4 + 2 * one.person) % len(_POSES)]

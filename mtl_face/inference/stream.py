@@ -246,7 +246,8 @@ class FaceStream:
         """The faces of the next frame: searched for now and then, followed in between."""
         last = self._last
         size = frame.picture.size
-        before = list(last.faces) if frame.number == last.frame + 1 else []
+        follows = frame.number == last.frame + 1 and not self._tracker.is_cut(frame.picture)
+        before = list(last.faces) if follows else []
         if last.size is not None:
             width, height = last.size
             before = [face.scaled((width, height), size) for face in before]

@@ -145,7 +145,7 @@ def looking(monkeypatch):
 
     monkeypatch.setattr(track_module, "likeness", looks)
 
-    def run(frames, tracker=None, start=1):
+    def run(frames, tracker=None, start=1, pictures=None):
         tracker = tracker or Tracker()
         result = []
         for number, places in enumerate(frames, start=start):
@@ -154,7 +154,8 @@ def looking(monkeypatch):
                 mesh = np.zeros((468, 3), np.float32)
                 mesh[0, 2] = names.index(name)
                 faces.append(Face(face(x).landmarks, 0.9, mesh))
-            tracks = tracker.update(number, faces, Image.new("RGB", (640, 360)))
+            picture = pictures[number - 1] if pictures else Image.new("RGB", (640, 360))
+            tracks = tracker.update(number, faces, picture)
             result.append(dict(zip(places, (track.number for track in tracks), strict=True)))
         return result
 
@@ -186,6 +187,54 @@ def test_cuts_between_two_in_one_place(looking):
     assert [numbers for numbers in found if numbers] == ([{"anna": 0}] * 10 + [{"ben": 1}] * 10) * 2
 
 
+def wall(seed, *, gain=1.0, shift=0):
+    """A wall of large patches, brighter by a factor, and moved to the right, with noise."""
+    random = np.random.default_rng(seed)
+    patches = Image.fromarray(random.integers(40, 160, (9, 16, 3)).astype(np.uint8))
+    pixels = np.asarray(patches.resize((640, 360), Image.Resampling.BICUBIC), np.float64)
+    pixels = np.roll(pixels, shift, axis=1) * gain + random.normal(0, 4, (360, 640, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def test_a_cut_is_where_all_of_the_picture_is_another():
+    """Not where light, size or place change, or somebody comes near; black belongs to no shot."""
+    tracker = Tracker()
+    near = wall(0)
+    near.paste(wall(1).crop((0, 0, 260, 300)), (190, 60))
+    same = [wall(0), wall(0, gain=1.5), wall(0, gain=0.6), wall(0), wall(0, shift=20), wall(0)]
+    same += [near, wall(0), wall(0).resize((320, 180)), Image.new("RGB", (640, 360)), wall(0)]
+    for number, picture in enumerate(same, start=1):
+        assert not tracker.is_cut(picture)
+        tracker.update(number, [], picture)
+    tracker.update(20, [], Image.new("RGB", (640, 360)))
+    for seed in range(1, 6):
+        assert tracker.is_cut(wall(seed))
+
+
+def test_after_a_cut_place_does_not_tell(looking, monkeypatch):
+    """Two who look alike enough to be one, had nothing but their looks changed."""
+    monkeypatch.setitem(LOOKS, "ben", [2.68, 3.68, 1.68])
+    frames = [{"anna": 300}] * 10 + [{"ben": 305}] * 10 + [{"anna": 310}] * 10
+    one, other = wall(0), wall(1)
+    assert looking(frames, pictures=[one] * 30) == [dict.fromkeys(each, 0) for each in frames]
+    found = looking(frames, pictures=[one] * 10 + [other] * 10 + [one] * 10)
+    assert found == [{"anna": 0}] * 10 + [{"ben": 1}] * 10 + [{"anna": 0}] * 10
+
+
+def test_who_is_found_some_frames_after_a_cut(looking, monkeypatch):
+    monkeypatch.setitem(LOOKS, "ben", [2.68, 3.68, 1.68])
+    frames = [{"anna": 300}] * 10 + [{}] + [{"ben": 305}] * 10
+    found = looking(frames, pictures=[wall(0)] * 10 + [wall(1)] * 11)
+    assert found[11:] == [{"ben": 1}] * 10
+
+
+def test_a_person_keeps_the_number_through_cuts(looking):
+    """Even one who was seen in a frame or two, as in a pan that is taken for cuts."""
+    frames = [{"anna": 300 + 10 * step} for step in range(10)]
+    found = looking(frames, pictures=[wall(step) for step in range(10)])
+    assert found == [{"anna": 0}] * 10
+
+
 def test_two_who_cross_while_one_is_hidden(looking):
     frames = [{"anna": 100 + 20 * step, "ben": 500 - 20 * step} for step in range(21)]
     for step in range(8, 13):
@@ -206,11 +255,27 @@ def test_a_state_goes_on_as_if_never_stopped(looking):
     whole = looking(frames)
     tracker = Tracker()
     looking(frames[:12], tracker)
-    state = json.loads(json.dumps(tracker.state(), allow_nan=False))
-    other = Tracker()
-    other.restore(state)
+    other = restored(tracker)
     assert looking(frames[12:], other, start=13) == whole[12:]
     assert other.tracks[1].seen == 20
+
+
+def restored(tracker):
+    other = Tracker()
+    other.restore(json.loads(json.dumps(tracker.state(), allow_nan=False)))
+    return other
+
+
+@pytest.mark.parametrize("stop", [10, 11])
+def test_a_state_knows_the_shot(looking, monkeypatch, stop):
+    """Where following stops just before a cut, and just after it."""
+    monkeypatch.setitem(LOOKS, "ben", [2.68, 3.68, 1.68])
+    frames = [{"anna": 300}] * 10 + [{}] + [{"ben": 305}] * 5
+    pictures = [wall(0)] * 10 + [wall(1)] * 6
+    tracker = Tracker()
+    looking(frames[:stop], tracker, pictures=pictures)
+    found = looking(frames[stop:], restored(tracker), start=stop + 1, pictures=pictures)
+    assert found[-5:] == [{"ben": 1}] * 5
 
 
 def test_a_track_survives_another_size_of_the_picture():

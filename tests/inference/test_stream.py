@@ -210,6 +210,20 @@ def test_a_lost_face_or_a_gap_leads_to_a_search():
     assert finder.searches == 4
 
 
+def test_a_cut_leads_to_a_search():
+    """Who came with it is found at once; who was there before keeps the number."""
+    pictures = small_videos.two_people(6, absent=(1, 2, 3))
+    for pixels in pictures[3:]:
+        stripes = np.broadcast_to(np.arange(640)[:, None] // 80 % 2 * 255, pixels.shape)
+        np.copyto(
+            pixels, stripes, where=(pixels == 90).all(axis=2, keepdims=True), casting="unsafe"
+        )
+    finder = Counting()
+    tables = FaceStream(Brightness(), source="a", finder=finder).update(frames_of(pictures))
+    assert finder.searches == 2  # frames 1 and 4; the next would be frame 9
+    assert [table.person.tolist() for table in tables] == [[1]] * 3 + [[1, 2]] * 3
+
+
 def test_each_frame_is_searched_for_who_was_lost():
     absent = tuple(range(4, 24))
     finder = Counting()

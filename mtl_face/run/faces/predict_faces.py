@@ -150,7 +150,7 @@ def _journal(
     """The journal of a request, and what to say where the work is interrupted."""
     inputs = [[source.name, source.kind, *_fingerprint(source)] for source in all_]
     work = {
-        "journal": 1,
+        "journal": 2,
         "inputs": inputs,
         "weights": predictor.origin.get("weights_sha256"),
         "step": predictor.step,
