@@ -14,6 +14,7 @@ from mtl_face.errors import ConfigError, ImageError, shortened
 from mtl_face.inference.predictor import Predictor
 from mtl_face.run import Say, datasets, models, provenance, show
 from mtl_face.run import workdir as workdirs
+from mtl_face.run.inputs import features
 from mtl_face.run.inputs.pixels import Pixels, find_pixels
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import FrameTable, PredictionTable
@@ -40,7 +41,8 @@ def predict(
         test_list: a file with `<video>/<frame>.jpg` a line, lines of `video,frames`, or paths of
             aligned crops whose names are no numbers, each of which is a video of one frame.
         config: the settings; None for the model's own.
-        images: folder that the list's paths start from; None for that of the data set.
+        images: folder that the list's paths start from; None for that of the data set. The points
+            that a network takes are kept in it, unless `data.features` names a folder.
         missing_images: an image of the list that is absent: `error`, or `skip` (left out and
             counted aloud).
         say: called with each line for the user.
@@ -62,7 +64,10 @@ def predict(
     frames = _read_list(config, Path(test_list), images, missing_images, say)
     say(f"predicting {len(frames):,} images of {len(set(frames.video)):,} videos ...")
     # Shards hold the rows that the run was trained on, and not those of the list.
-    files = dataclasses.replace(config, data=dataclasses.replace(config.data, shards=None))
+    data = dataclasses.replace(config.data, shards=None)
+    if images is not None and data.features is None:  # the training's data may be elsewhere
+        data = dataclasses.replace(data, features=str(Path(images) / features.FOLDER))
+    files = dataclasses.replace(config, data=data)
     predictions = predict_table(model, find_pixels(files, frames, say))
     provenance.warn(model.origin.get("provenance"), say)
     return steps.apply(predictions, say)[0]

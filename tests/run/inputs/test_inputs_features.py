@@ -176,6 +176,14 @@ def test_train_export_and_predict(experiment, calls, tmp_path, inputs):
     np.testing.assert_array_equal(found.au_logits, model.predict_arrays(arrays).au_logits)
     known = model.predict_arrays({**arrays, "baseline": point_NV3 + 0.01})
     assert np.abs(known.au_logits - found.au_logits).max() > 1e-4
+    # The data of the training may be elsewhere: the points of a list lie with its images.
+    listed = tmp_path / "list.txt"
+    listed.write_text("image\n" + "".join(f"{table.image[row]}\n" for row in rows))
+    pictures = shutil.copytree(config.data.root, tmp_path / "p") / config.data.image_folder
+    experiment.data.rename(tmp_path / "moved")
+    answers = mtl_face.predict(exported, listed, images=pictures, say=lambda line: None)
+    assert len(answers) == 3
+    assert (pictures / "features").is_dir()
 
 
 def export_of(run):
