@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_face.errors import UserError, quoted
+from mtl_face.errors import UserError, escaped, quoted
 from mtl_face.face_table import NOT_DECODED, OK, FaceTable
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
@@ -145,6 +145,9 @@ def tracks(faces: FaceTable, *, trusted_only: bool = False) -> Iterator[Track]:
 
     Frames that were not decoded count as part of the frame before. `trusted_only` as in
     `EventRules`: a person who is never to be trusted has no track.
+
+    Raises:
+        EventError: a person stands twice in a frame.
     """
     rows_of: dict[str, list[tuple[int, NDArray[np.int64]]]] = {}
     for source, person, rows in faces.persons():
@@ -166,6 +169,13 @@ def tracks(faces: FaceTable, *, trusted_only: bool = False) -> Iterator[Track]:
         usual = float(np.median(step[step > 0])) if (step > 0).any() else FRAME_MS
         step = np.append(np.where(step > PAUSE * usual, usual, step), usual)
         for person, rows in people:
+            frames, counts = np.unique(faces.frame[rows], return_counts=True)
+            if (counts > 1).any():
+                raise EventError(
+                    f"{escaped(source)}: person {person} stands twice in frame "
+                    f"{frames[counts.argmax()]}",
+                    remedy="if tables of several videos were joined, give each its own source",
+                )
             if trusted_only:
                 rows = rows[faces.status[rows] == OK]
             if len(rows):

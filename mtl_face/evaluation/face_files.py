@@ -244,7 +244,7 @@ def _read_json_lines(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
                     raise ValueError("other columns than the first line")
                 for name, value in values.items():
                     columns.setdefault(name, []).append(value)
-            except (ValueError, AttributeError) as error:
+            except (ValueError, AttributeError, RecursionError) as error:
                 raise FaceFileError(
                     f"is no row of a table ({error})", path=path, line=number, remedy=_REMEDY
                 ) from error

@@ -54,6 +54,14 @@ def events(faces, rules=EXACT, what=None):
     return [event for event in events_of(faces, track, rules) if what in (None, event.what)]
 
 
+def test_two_videos_of_one_name_are_told():
+    """As where tables of two folders are joined."""
+    faces = FaceTable.joined([unit_video([0.1, 0.9, 0.1]), unit_video([0.9, 0.9])])
+    with pytest.raises(EventError, match="person 1 stands twice in frame 1") as raised:
+        events(faces)
+    assert "each its own source" in raised.value.remedy
+
+
 def test_one_smile_counted_by_hand():
     """25 frames a second: frames 3 to 6 smile, the second of these most."""
     faces = unit_video([0.1, 0.2, 0.6, 0.9, 0.8, 0.7, 0.3, 0.1])

@@ -170,5 +170,6 @@ def test_files_that_are_no_tables(tmp_path):
     fails("f.csv", text.replace("Happiness", "Angst").encode(), "'Angst' is no expression")
     face_files.write(table_of(), tmp_path / "g.jsonl")
     rows = (tmp_path / "g.jsonl").read_text()
+    fails("i.jsonl", b"[" * 100_000, "is no row of a table")
     assert fails("h.jsonl", (rows + "{}\n").encode(), "other columns").line == 6
     assert fails("i.jsonl", (rows + "[]\n").encode(), "no row of a table").line == 6
