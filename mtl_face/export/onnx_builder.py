@@ -40,6 +40,9 @@ class Tensor:
     shape: Shape
     dtype: np.dtype
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _plain_integers(self.shape))
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
@@ -56,6 +59,9 @@ class View:
     tensor: Tensor
     axes: tuple[int | None, ...]
     shape: Shape
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _plain_integers(self.shape))
 
     @property
     def dtype(self) -> np.dtype:
@@ -86,6 +92,11 @@ class Node:
     outputs: list[str]
     attributes: dict[str, Any]
     place: str
+
+
+def _plain_integers(shape: Shape) -> Shape:
+    """Python's integers in place of NumPy's, which come from paddings."""
+    return tuple(int(size) if isinstance(size, np.integer) else size for size in shape)
 
 
 def is_one(size: Any) -> bool:

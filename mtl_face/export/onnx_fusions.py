@@ -46,6 +46,12 @@ _GELU = (
     ("Sub", "one", ("Erf", ("Mul", ("Neg", "x"), "factor"))),
 )
 
+_PAIRS = (
+    "Max",
+    ("Slice", "x", "start", "limit", "axis", "step"),
+    ("Slice", "x", "other_start", "other_limit", "axis", "step"),
+)
+
 _PRELU = ("Add", ("Relu", "x"), ("Mul", "slope", ("Min", "x", "zero")))
 
 
@@ -57,12 +63,17 @@ def fuse(build: Builder, outputs: Sequence[str]) -> None:
         (_SOFTMAX, graph.softmax),
         (_GELU, graph.gelu),
         (_PRELU, graph.prelu),
+        (_PAIRS, graph.maxima_of_pairs),
     ):
         graph.replace(pattern, rewrite)
     graph.name_outputs()
     graph.drop_unread()
     graph.fold_scales()
     graph.drop_unread()
+
+
+def _pool(window: list[int]) -> dict[str, Any]:
+    return {"kernel_shape": window, "strides": window}
 
 
 class _Graph:
@@ -76,10 +87,10 @@ class _Graph:
         nodes: list[Node] = []
         for node in self.build.nodes:
             found = next(self._matches(pattern, node.outputs[0], {}), None)
-            others = None if found is None else rewrite(node, found)
-            nodes += [node] if others is None else others
+            others = (None if found is None else rewrite(node, found)) or [node]
+            nodes += others
+            self.producers |= {name: other for other in others for name in other.outputs}
         self.build.nodes[:] = nodes
-        self.producers = {name: node for node in nodes for name in node.outputs}
 
     def _matches(
         self, pattern: Pattern, name: str, bound: dict[str, str]
@@ -94,7 +105,7 @@ class _Graph:
         if node is None or node.op != op or len(node.inputs) != len(parts):
             return
         orders = [node.inputs]
-        if op in ("Add", "Mul", "Min"):
+        if op in ("Add", "Mul", "Min", "Max"):
             orders.append(node.inputs[::-1])
         for inputs in orders:
             yield from self._match_all(list(zip(parts, inputs, strict=True)), bound)
@@ -168,6 +179,33 @@ class _Graph:
         if self._number(found["zero"]) != 0 or self._values(found["slope"]) is None:
             return None
         return [Node("PRelu", [found["x"], found["slope"]], node.outputs, {}, node.place)]
+
+    def maxima_of_pairs(self, node: Node, found: dict[str, str]) -> list[Node] | None:
+        """MaxPool of even rows or columns and the odd ones after them; of both, one MaxPool."""
+        shape = self.build.tensor(found["x"]).shape
+        axis, step, *starts = (
+            None if self._number(found[name]) is None else int(self._number(found[name]) or 0)
+            for name in ("axis", "step", "start", "other_start")
+        )
+        if (
+            len(shape) != 4
+            or axis not in (2, 3)
+            or step != 2
+            or sorted(map(repr, starts)) != ["0", "1"]
+        ):
+            return None
+        if shape[axis] % 2:
+            return None
+        window = [2 if place == axis else 1 for place in (2, 3)]
+        source = found["x"]
+        before = self.producers.get(source)
+        if (
+            before is not None
+            and before.op == "MaxPool"
+            and before.attributes == _pool(window[::-1])
+        ):
+            source, window = before.inputs[0], [2, 2]
+        return [Node("MaxPool", [source], node.outputs, _pool(window), node.place)]
 
     def _new(self, node: Node, number: int) -> list[str]:
         return [f"{node.outputs[0]}_{part}" for part in range(number)]

@@ -377,6 +377,8 @@ def _pad(build: Builder, parameters: Parameters, view: View, value: View) -> Vie
     config = parameters["padding_config"]
     if any(interior for _, _, interior in config):
         raise _refuse("pad between elements")
+    if not any(low or high for low, high, _ in config):
+        return view
     view = build.full(view, [axis for axis, pads in enumerate(config) if any(pads)])
     pads: list[list[int]] = [[], []]
     for axis in view.axes:

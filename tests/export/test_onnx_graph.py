@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from jax import lax
 from model_settings import TINY, changed
+from PIL import Image
 
 from mtl_face import config
+from mtl_face.faces import models
 from mtl_face.inputs import IMAGE, specification
 from mtl_face.model.network import ATTENTION, MtlFace, network_inputs
 from mtl_face.objective import augment, resample
@@ -266,7 +268,8 @@ def test_convolutions_and_pooling():
         "of_channels": lambda x: lax.reduce_window(
             x, -jnp.inf, lax.max, (1, 1, 1, 2), (1, 1, 1, 2), "VALID"
         ),
-        "squares": lambda x: jnp.maximum(x[:, 1::2], x[:, :-1:2]),
+        "squares": lambda x: models._maxima_of_squares(convolution(x[:, :8, :8], (1, 1, 4, 4))),
+        "rows": lambda x: jnp.maximum(x[:, 1::2], x[:, :-1:2]),
         "twice": lambda x: (one := convolution(x, (1, 1, 4, 4))) + jax.nn.relu(one * 2),
     }
     functions["scaled"] = lambda x: (
@@ -277,7 +280,9 @@ def test_convolutions_and_pooling():
         + np.float32([0.1, 0.2, 0.3, 0.4])[None, None, None] * jnp.minimum(one, 0)
     )
     model = check(by_name(functions, "x"), {"x": draw(9, 9, 4)})
-    assert sum(node.op_type == "PRelu" for node in model.graph.node) == 1
+    found = operators(model)
+    assert found["PRelu"] == 1
+    assert found["MaxPool"] == 5  # one of them of the squares
 
 
 def test_indices():
@@ -466,6 +471,33 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ExportError, match=r'onnx.*\n.*pip install "mtl_face\[onnx\]"'):
         to_onnx(lambda x: x, {"x": (np.float32, (2,))}, ["x"])
+
+
+def faces(size):
+    """Cuts of a photograph of a face, uint8."""
+    photo = pytest.importorskip("skimage.data").astronaut()[:300, 60:360]
+    cuts = [Image.fromarray(photo[4 * i : 280 + 2 * i, 3 * i : 270]) for i in range(BATCHES[-1])]
+    return np.stack([np.asarray(cut.resize((size, size))) for cut in cuts])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "size", "names"),
+    [
+        (models.face_mesh, models.MESH_SIZE, ("score", "points")),
+        (models.blaze_face, models.BLAZE_FACE_SIZE, ("score", "box", "points")),
+    ],
+)
+def test_networks_that_find_faces(function, size, names):
+    variables = models.variables(function.__name__)
+
+    def outputs(inputs):
+        found = function(variables, inputs["image"], convolution="xla")
+        return dict(zip(names, found, strict=True))
+
+    found = operators(check(outputs, {"image": faces(size)}))
+    assert not {"Gather", "Min", "Max"} & set(found)
+    assert found["Transpose"] <= 5
 
 
 @pytest.mark.slow

@@ -1,0 +1,110 @@
+"""Our ONNX beside PyTorch's export of the same network, both in ONNX Runtime, and beside our jit.
+
+    python -m benchmarks.export --output=docs/benchmarks/export.json
+
+All three have the same weights and take uint8 crops of the network's size; their outputs are
+compared first. They run in one process, in turn. The goal is a ratio of 1 between the two files.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+import mtl_face
+from benchmarks import comparison
+from benchmarks.predict_crops import OURS, OUTPUTS, check_equal, exported, same_networks
+from mtl_face.config import Config
+from mtl_face.export.onnx_graph import to_onnx
+from mtl_face.inference.predictor import Predictor
+from mtl_face.inputs import IMAGE
+from mtl_face.model.network import MtlFace, for_platform
+
+JIT = OURS
+OWN_ONNX, TORCH_ONNX = "mtl_face, ONNX Runtime", "PyTorch's export, ONNX Runtime"
+
+
+def main() -> None:
+    """Prints times and ratios for each size of a batch."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    comparison.add_arguments(parser, rounds=7)
+    parser.add_argument("--experiments", nargs="+", default=["paper"])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16])
+    options = parser.parse_args()
+    groups: list[comparison.Group] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.experiments:
+            settings = mtl_face.load_config(name, **{"data.root": "."})
+            groups += compared(settings, options.batch_sizes, options.rounds, Path(folder))
+    comparison.report("Export", groups, options.output)
+
+
+def compared(
+    settings: Config, batch_sizes: Sequence[int], rounds: int, folder: Path
+) -> list[comparison.Group]:
+    """Milliseconds a face of the three ways, a group for each size of a batch."""
+    size = settings.model.input_size
+    settings = dataclasses.replace(
+        settings,
+        data=dataclasses.replace(settings.data, image_size=size),
+        evaluation=dataclasses.replace(settings.evaluation, batch_size=max(batch_sizes)),
+    )
+    predictor, network = same_networks(settings)
+    theirs = exported(network, size, folder / f"{settings.name}.onnx")
+    own = session(predictor)
+    groups = []
+    for batch_size in batch_sizes:
+        rng = np.random.default_rng(batch_size)
+        crop_BSS3 = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
+        ways = ways_of(predictor, own, theirs, crop_BSS3)
+        check_equal({label: way() for label, way in ways.items()})
+        seconds = comparison.time_in_turn(ways, rounds=rounds, calls=max(1, 16 // batch_size))
+        times = {way: [1e3 * one / batch_size for one in found] for way, found in seconds.items()}
+        title = f"{settings.name}, batch {batch_size}"
+        groups.append(comparison.Group(title, TORCH_ONNX, "ms a face", times))
+        print(f"done: {title}", flush=True)
+    return groups
+
+
+def session(predictor: Predictor) -> onnxruntime.InferenceSession:
+    """The predictor's network in ONNX Runtime on this CPU; it takes images as PyTorch's does."""
+    settings = for_platform(predictor.config.model, "tpu")  # XLA's own convolutions
+    network = MtlFace(settings)
+
+    def outputs(inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return network.apply(predictor.variables, inputs, train=False)  # type: ignore[return-value]
+
+    size = settings.input_size
+    model = to_onnx(outputs, {IMAGE: (np.float32, (size, size, 3))}, OUTPUTS)
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
+def ways_of(
+    predictor: Predictor,
+    own: onnxruntime.InferenceSession,
+    theirs: onnxruntime.InferenceSession,
+    crop_BSS3: NDArray[np.uint8],
+) -> dict[str, Callable[[], Any]]:
+    """Calls that answer the crops; each gives the outputs in the order of `OUTPUTS`."""
+
+    def by_jit() -> Sequence[NDArray[Any]]:
+        table = predictor.predict_arrays({IMAGE: crop_BSS3})
+        return table.va, table.au_logits, table.expression_logits
+
+    def by(run: onnxruntime.InferenceSession) -> Callable[[], Any]:
+        return lambda: run.run(list(OUTPUTS), {"image": crop_BSS3.astype(np.float32)})
+
+    return {JIT: by_jit, OWN_ONNX: by(own), TORCH_ONNX: by(theirs)}
+
+
+if __name__ == "__main__":
+    main()
