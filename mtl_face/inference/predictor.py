@@ -9,6 +9,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +22,8 @@ from PIL import Image
 from mtl_face import config as config_lib
 from mtl_face import probabilities
 from mtl_face.config import Config
-from mtl_face.errors import ImageError
+from mtl_face.errors import ConfigError, ImageError
+from mtl_face.evaluation.calibration import Calibration
 from mtl_face.face_table import FaceTable
 from mtl_face.inference.dropout import EPISTEMIC, make_dropout_step
 from mtl_face.inputs import BASELINE, IMAGE, POINTS, is_input, specification
@@ -61,6 +63,10 @@ class Forward:
     `mesh` are the devices that share a batch; None for JAX's default device.
     """
 
+    shows_attention = True  # see `Predictor.cross_attention`
+    calibration: Calibration | None = None  # inside a program, see `program.ProgramForward`
+    path: Path | None = None  # of a program
+
     def __init__(self, config: Config, *, mesh: Mesh | None = None) -> None:
         platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
         self.config = config
@@ -71,6 +77,11 @@ class Forward:
             self._how["out_shardings"] = NamedSharding(mesh, PartitionSpec())
         devices = 1 if mesh is None else mesh.size
         self.network = MtlFace(for_platform(config.model, platform), devices=devices)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the arrays that `plain` takes of each face, as in `model.inputs`."""
+        return self.config.model.inputs
 
     def prepare(self, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Arrays as they are stored -> inputs of the network: images are resized, as float32."""
@@ -163,7 +174,12 @@ class Predictor:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the arrays that the network takes, see `predict_arrays`."""
-        return self.config.model.inputs
+        return self.forward.inputs
+
+    @property
+    def shows_attention(self) -> bool:
+        """Whether `cross_attention` can be asked for."""
+        return self.inputs == (IMAGE,) and self.forward.shows_attention
 
     def predict(
         self,
@@ -365,12 +381,19 @@ class Predictor:
         """Where the task tokens look in stored crops: weights of the decoder's cross-attention.
 
         It is computed on one device of this process, so that one process of many may ask for it.
-        The network must take images alone.
 
         Returns:
             float32 [K, M, heads, T, P]: tokens in the order of `mtl_face.tasks.TASKS`, patches in
             row-major order; each row over P sums to 1.
+
+        Raises:
+            ConfigError: `shows_attention` does not hold.
         """
+        if not self.shows_attention:
+            raise ConfigError(
+                "this model has no attention to show",
+                remedy="take the run or the export of a network that takes images alone",
+            )
 
         @jax.jit
         def attend(variables: Any, image_BSSC: jax.Array) -> jax.Array:

@@ -42,7 +42,15 @@ from mtl_face.tables import PredictionTable
 
 _TOGETHER = 8  # frames answered at a time: the network is compiled for as many faces
 
-_OF_METADATA = ("weights_sha256", "step", "training", "probability", "provenance", "versions")
+_OF_METADATA = (
+    "weights_sha256",
+    "program_sha256",
+    "step",
+    "training",
+    "probability",
+    "provenance",
+    "versions",
+)
 
 SEARCH_EVERY = 8
 """Frames from one search for faces to the next, while all that were seen can be followed.

@@ -14,7 +14,6 @@ from mtl_face.evaluation import prediction_files, scoring
 from mtl_face.evaluation.bootstrap import NUM_RESAMPLES
 from mtl_face.evaluation.scoring import summary
 from mtl_face.inference.predictor import Predictor
-from mtl_face.inputs import IMAGE
 from mtl_face.report import Report, write_report
 from mtl_face.run import Say, datasets, models, named_data, provenance, show
 from mtl_face.run import rows as row_hashes
@@ -92,6 +91,7 @@ def evaluate(
     folder = None if place is None else files.require_writable(place)
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)
+    steps = steps.with_own(model)
     bad: list[BadRow] = []
     table = datasets.load_split(scored.data, split, say, bad.extend)
     datasets.require_labels(table, scored.data, split, lambda line: None)
@@ -102,7 +102,7 @@ def evaluate(
         if output is None and not named_data.same_place(scored.data, own.data):
             name = named_data.about(scored.data, split).name
             folder = files.require_writable(run / workdirs.evaluation_folder(split, name))
-    rows = find_pixels(scored, table, say, split=split)
+    rows = find_pixels(scored, table, say, split=split, inputs=model.inputs)
     about = dataclasses.replace(named_data.about(scored.data, split), cautions=cautions)
     result = evaluate_predictor(model, rows, folder, steps, about=about, history=history, say=say)
     if folder is not None and distributed.is_writer():
@@ -171,7 +171,7 @@ def evaluate_predictor(
             raw=raw if predictions is not raw else None,
             history=history,
             images=rows.picture,
-            attention=predictor.cross_attention if predictor.inputs == (IMAGE,) else None,
+            attention=predictor.cross_attention if predictor.shows_attention else None,
             config=predictions.metadata["config"],
             notice=_RENDERED_NOTICE if about.rendered else None,
             warnings=result["warnings"],

@@ -1,6 +1,7 @@
 """A trained model, wherever it lies: in the folder of a run, or in an export."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,16 @@ import jax
 
 from mtl_face import config as config_lib
 from mtl_face.config import Config, ModelConfig
-from mtl_face.errors import WorkdirError
-from mtl_face.faces import points
+from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.faces import align, points
 from mtl_face.inference.predictor import Forward, Predictor
+from mtl_face.inference.program import ProgramForward
 from mtl_face.inputs import IMAGE, POINTS
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import TRAINING
 from mtl_face.training import sharding
-from mtl_face.weights import exported
+from mtl_face.weights import exported, onnx_file
 from mtl_face.weights.card import ExportError, model_differences
 from mtl_face.weights.provenance import amend, warnings_of_training
 
@@ -30,8 +32,8 @@ def load(path: str | Path) -> Predictor:
 
     Args:
         path: the folder of a run (its best checkpoint, or as `evaluation.checkpoint` says), the
-            folder of an export, or its `model.safetensors`; or the name of a bundled model, as
-            `geometry`.
+            folder of an export, or its `model.safetensors`; an ONNX file that was exported; or the
+            name of a bundled model, as `geometry`.
 
     Returns:
         A predictor: `predict(images)` finds faces and gives a table of them, `stream(video)` one
@@ -52,7 +54,10 @@ def open_model(path: str | Path, config: Config, say: Say) -> Predictor:
         WorkdirError: the run belongs to other settings, or has no evaluated checkpoint.
     """
     path = workdirs.existing(path)
-    return open_run(path, config, say) if workdirs.is_run(path) else open_export(path, config, say)
+    if workdirs.is_run(path):
+        return open_run(path, config, say)
+    opened = open_program if onnx_file.is_one(path) else open_export
+    return opened(path, config, say)
 
 
 def is_run(path: str | Path) -> bool:
@@ -125,26 +130,12 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
         ConfigError: the batch or the mesh does not fit the devices.
     """
     variables, card = exported.load(path)
-    found = model_differences(card, config.model)
-    if found:
-        raise ExportError(
-            "is another network than that of the settings: " + "; ".join(found),
-            path=path,
-            remedy="leave config (--config) out: the export knows its settings, of which those of "
-            "the data may change (--config.data.NAME=VALUE)",
-        )
+    _check_card(card, config, path)
     if is_larger(config.model, variables):
         raise ExportError(
             "does not fit the network of its settings, which is larger than its arrays",
             path=path,
             remedy="export it again from its run",
-        )
-    if POINTS in config.model.inputs and (found := points.differences(card["points"] or {})):
-        raise ExportError(
-            "takes face points that this version makes otherwise: " + "; ".join(found),
-            path=path,
-            remedy="use it with the version of mtl_face that exported it "
-            f"({card['versions'].get('mtl_face', 'unknown')})",
         )
     stored = card["input"]["stored_size"]
     if stored != config.data.image_size:
@@ -166,20 +157,94 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
             f"({card['versions'].get('mtl_face', 'unknown')})",
         )
     say(f"parameters of {path}, step {card['step']} of their run")
-    recorded, training = card["provenance"], card.get(TRAINING)
-    for line in warnings_of_training(training):
-        say(f"warning: {line}")
-    used = config_lib.of_export(config_lib.to_dict(config))
-    origin = _origin(None if recorded is None else amend(recorded, config.provenance), training)
     predictor = _predictor(
         forward,
         variables,
         temperatures=card["temperatures"],
         step=card["step"],
-        # the settings of the training, where those of the network lack them
-        origin={**origin, "config": _changed(card["config"], used)},
+        origin=_origin_of_export(card, config, say),
     )
     return dataclasses.replace(predictor, crop=card["crop"] or {})
+
+
+def open_program(path: Path, config: Config, say: Say) -> Predictor:
+    """The program of an ONNX file, in place of a network, which must be that of the settings.
+
+    Raises:
+        ExportError: the file cannot be read or run, or its network or its crops are not those of
+            the settings.
+        ConfigError: the settings ask for samples of dropout.
+    """
+    file = onnx_file.read(path)
+    card = file.card
+    _check_card(card, config, path)
+    size = card[onnx_file.WHOLE_WAY]["crop_size"]
+    if size != config.data.image_size:
+        raise ExportError(
+            f"takes crops of {size} pixels, the settings give {config.data.image_size} "
+            "(data.image_size)",
+            path=path,
+            remedy="leave data.image_size out, or export a file for such crops (--crop_size)",
+        )
+    if config.evaluation.mc_dropout_samples:
+        raise ConfigError(
+            "an ONNX file has no dropout to sample",
+            path=path,
+            remedy="set evaluation.mc_dropout_samples=0, or give the run or export that it is of",
+        )
+    if jax.process_count() > 1:
+        raise ConfigError(
+            "an ONNX file is run by one process", path=path, remedy="start one process alone"
+        )
+    session = onnx_file.session(file)
+    names = list(onnx_file.expected_outputs(card))
+
+    def run(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(zip(names, session.run(names, dict(arrays)), strict=True))
+
+    mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
+    forward = ProgramForward(config, mesh=mesh, run=run, card=card, path=path)
+    say(f"program of {path}, step {card['step']} of its run")
+    origin = {
+        "weights_sha256": card["weights_sha256"],
+        "program_sha256": hashlib.sha256(file.content).hexdigest(),
+        **_origin_of_export(card, config, say),
+    }
+    variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    crop, stored = card["crop"] or {}, align.specification(card["input"]["stored_size"])
+    if stored.items() <= crop.items():
+        crop = {**crop, **align.specification(size)}
+    return Predictor(forward, variables, card["temperatures"], card["step"], origin, crop)
+
+
+def _check_card(card: Mapping[str, Any], config: Config, path: Path) -> None:
+    """Raises ExportError if a card's network is not that of the settings, or of other points."""
+    found = model_differences(card, config.model)
+    if found:
+        raise ExportError(
+            "is another network than that of the settings: " + "; ".join(found),
+            path=path,
+            remedy="leave config (--config) out: the export knows its settings, of which those of "
+            "the data may change (--config.data.NAME=VALUE)",
+        )
+    if POINTS in config.model.inputs and (found := points.differences(card["points"] or {})):
+        raise ExportError(
+            "takes face points that this version makes otherwise: " + "; ".join(found),
+            path=path,
+            remedy="use it with the version of mtl_face that exported it "
+            f"({card['versions'].get('mtl_face', 'unknown')})",
+        )
+
+
+def _origin_of_export(card: Mapping[str, Any], config: Config, say: Say) -> dict[str, Any]:
+    """What tables say of the weights of an export; what to beware of in its training is said."""
+    recorded, training = card["provenance"], card.get(TRAINING)
+    for line in warnings_of_training(training):
+        say(f"warning: {line}")
+    used = config_lib.of_export(config_lib.to_dict(config))
+    origin = _origin(None if recorded is None else amend(recorded, config.provenance), training)
+    # the settings of the training, where those of the network lack them
+    return {**origin, "config": _changed(card["config"], used)}
 
 
 def is_larger(model: ModelConfig, variables: Mapping[str, Any]) -> bool:

@@ -29,6 +29,7 @@ from mtl_face.tables import EPISTEMIC_FIELDS, FrameTable, PredictionError, Predi
 
 if TYPE_CHECKING:
     from mtl_face.config import Config
+    from mtl_face.inference.predictor import Predictor
 
 RAW = "predictions_raw.parquet"
 """As the network made them; written where smoothing or calibration changed what was scored."""
@@ -96,6 +97,14 @@ class PostProcessing:
         """
         settings = config.evaluation
         return cls.of(smoothing_of_settings(settings.smoothing), settings.calibration)
+
+    def with_own(self, model: "Predictor") -> Self:
+        """These steps, with the calibration inside of a model where no other is asked for."""
+        own = model.forward.calibration
+        if own is None or self.calibration is not None:
+            return self
+        file = {"file": str(model.forward.path), "file_sha256": model.origin["program_sha256"]}
+        return type(self)(self.smoothing or own.smoothing, own, file)
 
     def apply(self, table: PredictionTable, say: Say) -> tuple[PredictionTable, list[str]]:
         """Smooths and calibrates.

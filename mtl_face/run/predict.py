@@ -61,6 +61,7 @@ def predict(
     steps = PostProcessing.of_settings(config)
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)
+    steps = steps.with_own(model)
     frames = _read_list(config, Path(test_list), images, missing_images, say)
     say(f"predicting {len(frames):,} images of {len(set(frames.video)):,} videos ...")
     # Shards hold the rows that the run was trained on, and not those of the list.
@@ -68,7 +69,7 @@ def predict(
     if images is not None and data.features is None:  # the training's data may be elsewhere
         data = dataclasses.replace(data, features=str(Path(images) / features.FOLDER))
     files = dataclasses.replace(config, data=data)
-    predictions = predict_table(model, find_pixels(files, frames, say))
+    predictions = predict_table(model, find_pixels(files, frames, say, inputs=model.inputs))
     provenance.warn(model.origin.get("provenance"), say)
     return steps.apply(predictions, say)[0]
 

@@ -195,7 +195,7 @@ def own_config(path: str | Path, overrides: Iterable[str] = ()) -> config_lib.Co
     else:
         from mtl_face.weights import exported  # needs NumPy, which a command's help does without
 
-        values = config_lib.of_export(exported.read_card(path)["config"])
+        values = exported.read_settings(path)
     return config_lib.load_values(values, overrides, path)
 
 

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face import files, libraries
+from mtl_face.config.dotted import of_export
 from mtl_face.errors import shortened
 from mtl_face.model.geometry import MOBILENET, VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
-from mtl_face.weights import safetensors_file
+from mtl_face.weights import onnx_file, safetensors_file
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.file_content import Budget, Entry, FileContent, first_bytes, words_of
 from mtl_face.weights.resnet_in_file import BATCH_NORM
@@ -95,6 +96,12 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             that is not finite, or is damaged.
     """
     path = Path(path)
+    if onnx_file.is_one(path):
+        raise ExportError(
+            "is an ONNX file, whose arrays belong to its graph",
+            path=path,
+            remedy="give the run or the export that it was made of",
+        )
     card, file = _find(path)
     place = file or path / PARAMS
     tensors = safetensors_file.read(file)[0] if file else flatten(_load_orbax(place))
@@ -127,7 +134,24 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ExportError: `path` is no export, or its card cannot be used.
     """
-    return _find(Path(path))[0]
+    path = Path(path)
+    return onnx_file.read(path).card if onnx_file.is_one(path) else _find(path)[0]
+
+
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings of an export, nested, without those that only training uses.
+
+    Those of a program are what it does: the side of its crops, and no samples of dropout.
+
+    Raises:
+        ExportError: as `read_card`.
+    """
+    card = read_card(path)
+    values = of_export(card["config"])
+    if (about := card.get(onnx_file.WHOLE_WAY)) is not None:
+        values["data"] = {**values["data"], "image_size": about["crop_size"]}
+        values["evaluation"] = {**values["evaluation"], "mc_dropout_samples": 0}
+    return values
 
 
 def content(path: Path) -> FileContent:

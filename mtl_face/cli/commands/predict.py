@@ -134,10 +134,11 @@ def _faces(config: Config, options: argparse.Namespace) -> int:
         min_face=options.min_face,
         wanted=wanted,
     )
+    model = models.open_model(options.model, config, show)
     predict_faces(
-        models.open_model(options.model, config, show),
+        model,
         request,
-        steps=steps,
+        steps=steps.with_own(model),
         say=show,
         progress=Progress("frames"),
         drawing=late("pictures drawn"),

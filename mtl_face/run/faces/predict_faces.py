@@ -153,6 +153,7 @@ def _journal(
         "journal": 2,
         "inputs": inputs,
         "weights": predictor.origin.get("weights_sha256"),
+        "program": predictor.origin.get("program_sha256"),
         "step": predictor.step,
         "mesh": request.keeps_mesh,
         "relative": request.relative,

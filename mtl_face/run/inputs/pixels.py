@@ -1,6 +1,7 @@
 """The inputs of a network for the rows of a table: where they come from."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,20 +49,28 @@ class Pixels:
 
 
 def find_pixels(
-    config: Config, table: FrameTable, say: Say, *, split: str = "validation"
+    config: Config,
+    table: FrameTable,
+    say: Say,
+    *,
+    split: str = "validation",
+    inputs: Sequence[str] | None = None,
 ) -> Pixels:
     """Finds the images of a split's table, and decodes them now if the config wants them in memory.
 
     Where the network takes points, they are computed if they are not there yet. `split` is the name
-    that shards go by. ConfigError if they are not those of the table, or memory does not suffice.
+    that shards go by; `inputs` are names as in `model.inputs`, None for those.
+
+    ConfigError if shards are not those of the table, or memory does not suffice.
     """
     size = config.data.image_size
     source = features.find_images(config, table, split)
     upright = config.data.exif_orientation == "apply"
     points = None
-    if POINTS in config.model.inputs:
+    inputs = config.model.inputs if inputs is None else inputs
+    if POINTS in inputs:
         points = features.ensure(config, table, source, say=say)
-    images = IMAGE in config.model.inputs
+    images = IMAGE in inputs
     if config.data.source == "files" or not images:
         return Pixels(table, source, size, upright, points, images)
     image_NSSC = data_input.decode_all(table, image_size=size, source=source)
