@@ -178,6 +178,7 @@ export function overlay(faces, size, selected, mirrored) {
   context.textBaseline = "middle";
   // the chosen face last, above the others
   const order = [...faces].sort((a, b) => (a.person === selected) - (b.person === selected));
+  const names = []; // places of those that are drawn
   for (const seen of order) {
     const own = resolved(`--person${(seen.person - 1) % 6}`);
     let [x0, y0, x1, y1] = seen.box;
@@ -196,7 +197,11 @@ export function overlay(faces, size, selected, mirrored) {
     const text = label(seen, seen.person === selected);
     const wide = context.measureText(text).width + 14;
     const x = Math.min(Math.max(x0, 4), Math.max(width - wide - 4, 4));
-    const y = y0 > 30 ? y0 - 27 : Math.min(y1 + 5, height - 26);
+    const isFree = (y) => y > 3 && names.every((other) =>
+      x >= other.x + other.wide || other.x >= x + wide || Math.abs(y - other.y) >= 22);
+    const below = Math.min(y1 + 5, height - 26);
+    const y = [y0 - 27, below].find(isFree) ?? below;
+    names.push({ x, y, wide });
     context.fillStyle = own;
     context.beginPath();
     context.roundRect(x, y, wide, 22, 6);
