@@ -96,8 +96,7 @@ def predict_faces(
     found = sources.find(request.inputs)
     for line in found.notes:
         say(line)
-    _check_outputs(request.outputs, found.all)
-    request.wanted.check(found.all)
+    _check_outputs(request, found.all)
     failed: list[UserError] = list(found.failed)
     digest = Digest()
     if found.all:
@@ -133,14 +132,27 @@ def predict_faces(
     return digest
 
 
-def _check_outputs(outputs: Sequence[Path], all_: Sequence[Source]) -> None:
-    for output in outputs:
+def _check_outputs(request: Request, all_: Sequence[Source]) -> None:
+    """Raises ConfigError or WorkdirError for files that cannot be, or that are inputs."""
+    for output in request.outputs:
         files.require_writable_file(face_files.check_ending(output))
-        for source in all_:
-            if output.exists() and source.path.exists() and output.samefile(source.path):
-                raise ConfigError(
-                    f"--output={output} is one of the inputs", remedy="give another file"
-                )
+    request.wanted.check(all_)
+    inputs = {_identity(source.path) for source in all_} - {None}
+    for made in (*request.outputs, *request.wanted.files(all_)):
+        if _identity(made) in inputs:
+            raise ConfigError(
+                f"{made} is one of the inputs, and would be overwritten",
+                remedy="give another file to write",
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and number of a file; None if it does not exist."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def find(inputs: Iterable[str | Path]) -> Sources:
     An input is a file, a folder, which is searched with the folders in it, a pattern of names such
     as `photos/*.jpg` or `photos/**/*.png`, or `camera:0`.
     """
-    found: dict[Path | str, Source] = {}
+    found: dict[str, Source] = {}
     failed: list[UserError] = []
     notes: list[str] = []
     for given in map(str, inputs):
@@ -69,7 +70,7 @@ def find(inputs: Iterable[str | Path]) -> Sources:
                 failed.append(error)
                 continue
             for source in _each(at_path.sources):
-                found.setdefault(source.path.resolve(), source)
+                found.setdefault(os.path.realpath(source.path), source)
             failed.extend(at_path.closed)
             notes.extend(f"{path}: {line}" for line in at_path.left_aside_in_words())
     return Sources(tuple(found.values()), tuple(failed), tuple(notes))

@@ -30,6 +30,7 @@ from mtl_face.run.faces import first_pass
 from mtl_face.run.faces import predict_faces as module
 from mtl_face.run.faces.journal import Journal
 from mtl_face.run.faces.predict_faces import Request, predict_faces
+from mtl_face.run.faces.products import Wanted
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
@@ -305,6 +306,23 @@ def test_outputs_that_cannot_be(inputs, tmp_path):
     with pytest.raises(WorkdirError, match="is a folder"):
         predict(inputs, outputs=[tmp_path / "d.csv"])
     assert [path.name for path in tmp_path.iterdir()] == ["d.csv"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_no_input_is_overwritten(inputs, tmp_path, linked):
+    """Neither by a table nor by a picture, under whatever name."""
+    photo, table = tmp_path / "p.png", tmp_path / "p.csv"
+    photo.write_bytes((inputs / "p0.png").read_bytes())
+    target = photo
+    if linked:
+        target = tmp_path / "other.png"
+        target.symlink_to(photo)
+    table.symlink_to(photo)
+    before = photo.read_bytes()
+    for request in ({"wanted": Wanted(annotate=target)}, {"outputs": [table]}):
+        with pytest.raises(ConfigError, match="is one of the inputs, and would be overwritten"):
+            predict(photo, **request)
+        assert photo.read_bytes() == before
 
 
 def test_a_full_disk(inputs, tmp_path, monkeypatch):

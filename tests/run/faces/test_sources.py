@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mtl_face import pictures
+from mtl_face.errors import ImageError
 from mtl_face.run.faces import sources
 
 
@@ -58,6 +60,16 @@ def test_each_source_comes_once(folder):
         "c.JPG",
         "talk.mp4",
     ]
+
+
+def test_a_link_to_itself_holds_up_nothing(folder):
+    """It is found as other files are, and reading it fails."""
+    os.symlink("loop.jpg", "loop.jpg")
+    names, *_ = named(str(folder))
+    assert {Path(name).name for name, _ in names} == {"loop.jpg", "[1].jpg", "a.png", "b.jpg",
+                                                      "c.JPG", "talk.mp4"}  # fmt: skip
+    with pytest.raises(ImageError, match=r"loop\.jpg"):
+        pictures.read(folder / "loop.jpg")
 
 
 def test_cameras(folder):
