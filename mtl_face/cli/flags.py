@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def named_path(text: str) -> Path:
     """A path; ArgumentTypeError for an empty text, which `Path` takes for the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty; write . for the current folder")
-    return Path(text)
+    return Path(os.path.expanduser(text))  # in --output=~/x.csv the shell leaves it
 
 
 def new_file(text: str) -> Path:

@@ -148,7 +148,7 @@ def find_sources(path: Path) -> Found:
     Raises:
         ImageError: there is nothing at the path, or nothing that is read.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         mode = path.stat().st_mode
     except OSError as error:

@@ -1,5 +1,7 @@
 """What the texts of flags mean."""
 
+from pathlib import Path
+
 import pytest
 
 from mtl_face.cli import flags, main
@@ -31,6 +33,13 @@ def test_an_empty_path_is_none(words, capsys):
         main.main(words)
     assert raised.value.code == 2
     assert "the path is empty" in capsys.readouterr().err
+
+
+def test_home_is_meant_by_a_tilde(monkeypatch, tmp_path):
+    """A shell leaves it as it is behind an equals sign."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert flags.new_file("~/faces.csv") == tmp_path / "faces.csv"
+    assert flags.named_path("~$faces.csv") == Path("~$faces.csv")  # of no user
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def _journal(
     with contextlib.ExitStack() as stack:
         named = [*request.outputs, *request.wanted.files(all_)]
         if named:
-            first = Path(named[0]).expanduser().absolute()
+            first = Path(named[0]).absolute()
         else:
             first = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "rows"
         path = first.with_name(f".{first.name}.unfinished")

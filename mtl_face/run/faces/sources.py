@@ -90,7 +90,7 @@ def _matching(given: str) -> list[Path]:
 
     Of a pattern's matches the files that are no pictures and no videos are left out.
     """
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))  # "~$a.jpg" is no user's home, and stays
     if path.exists() or not glob.has_magic(given):
         return [path]
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]

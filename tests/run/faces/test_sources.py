@@ -49,6 +49,13 @@ def test_patterns(folder):
     assert [name for name, _ in named("[1].jpg")[0]] == ["[1].jpg"]
 
 
+def test_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    assert named("~/b.jpg")[0] == [(f"{folder}/b.jpg", sources.PHOTO)]
+    (folder / "~$b.jpg").write_bytes(b"")  # such as editors leave
+    assert named("~$b.jpg")[0] == [("~$b.jpg", sources.PHOTO)]
+
+
 def test_each_source_comes_once(folder):
     os.symlink("b.jpg", "link.jpg")
     names = [name for name, _ in named("b.jpg", "*.jpg", "link.jpg", "./b.jpg", str(folder))[0]]
