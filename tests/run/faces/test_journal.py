@@ -86,3 +86,20 @@ def test_it_is_deleted(tmp_path):
     journal = Journal(tmp_path / "j", WORK)
     journal.delete()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_process_has_taken_is_left_alone(tmp_path):
+    """As from a machine that stood still: nothing is added, and nothing deleted."""
+    path = tmp_path / "j"
+
+    def taken():
+        raise WorkdirError("was taken over by another", path=path)
+
+    fill(path, 1)
+    before = path.read_bytes()
+    with Journal(path, WORK, taken) as journal:
+        with pytest.raises(WorkdirError, match="taken over"):
+            journal.add({"x": np.arange(3)}, number=1)
+        with pytest.raises(WorkdirError, match="taken over"):
+            journal.delete()
+    assert path.read_bytes() == before
