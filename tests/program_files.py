@@ -23,6 +23,7 @@ SIDE = 32
 """Of the crops, in pixels."""
 
 _SMALL = {"embed_dim": 16, "num_heads": 4, "encoder_layers": 1, "decoder_modules": 1}
+_SMALL |= {"head_layers": 2, "head_width": 16}
 
 
 def config_of(*inputs: str, **changes: object) -> Config:
@@ -40,7 +41,8 @@ def write_export(folder: Path, config: Config) -> Path:
     random = np.random.default_rng(0)
 
     def drawn(keys: object, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        array = 0.2 * random.normal(size=leaf.shape).astype(np.float32)
+        array = random.normal(size=leaf.shape).astype(np.float32)
+        array /= np.sqrt(max(1, np.prod(leaf.shape[:-1])))
         is_scale = jax.tree_util.keystr(keys[-1:]) in ("['scale']", "['var']")
         return 1 + np.abs(array) if is_scale else array
 

@@ -110,6 +110,51 @@ def evaluate(
     return result
 
 
+def compare(
+    result: Mapping[str, Any],
+    against: str | Path,
+    config: Config,
+    *,
+    split: str = datasets.VALIDATION,
+    data: str | Path | None = None,
+    say: Say = show,
+) -> dict[str, float]:
+    """Scores another model on the rows of an evaluation, and says what the first one loses by it.
+
+    Args:
+        result: what `evaluate` returned of a model.
+        against: the other model, as the float32 network that a smaller file was made of.
+        config: the settings of the evaluation: those of the data and of what is made of
+            predictions are the other's too.
+        split: as of `evaluate`.
+        data: as of `evaluate`.
+        say: called with each line for the user.
+
+    Returns:
+        The score of the first less that of the other, for `p` and each task that has both.
+
+    Raises:
+        UserError: as `evaluate`.
+    """
+    other = models.load(against)
+    samples = other.config.evaluation.mc_dropout_samples
+    own = dataclasses.replace(
+        other.config,
+        data=dataclasses.replace(config.data, image_size=other.crop_size),
+        evaluation=dataclasses.replace(config.evaluation, mc_dropout_samples=samples),
+    )
+    said: list[str] = []
+    others = evaluate(other, own, split=split, data=data, say=said.append)
+    if not distributed.is_writer():
+        return {}
+    mine, scores = scores_for_log(result), scores_for_log(others)
+    names = [name for name in ("p", *TASKS) if name in mine.keys() & scores.keys()]
+    losses = {name: mine[name] - scores[name] for name in names}
+    for name, loss in losses.items():
+        say(f"{name}: {mine[name]:.4f}, {scores[name]:.4f} of {against}: {loss:+.4f}")
+    return losses
+
+
 def evaluate_predictor(
     predictor: Predictor,
     rows: Pixels,

@@ -76,7 +76,7 @@ def read(path: Path) -> OnnxFile:
             card or one that does not fit, keeps arrays elsewhere, has operators that are not of
             the standard or of a set that is not known, or has other inputs or outputs.
     """
-    onnx = _package("onnx")
+    onnx = package("onnx")
     from google.protobuf.message import DecodeError
 
     try:
@@ -117,15 +117,19 @@ def read(path: Path) -> OnnxFile:
     return OnnxFile(path, content, card)
 
 
-def session(file: OnnxFile) -> Any:
+def session(file: OnnxFile, *, literal: bool = False) -> Any:
     """An `onnxruntime.InferenceSession` of a file, on a GPU where the package has that.
+
+    `literal` rounds to float16 wherever the file says so; else a CPU computes in float32.
 
     Raises:
         ExportError: the package onnxruntime is not installed, or cannot run the file.
     """
-    runtime = _package("onnxruntime")
+    runtime = package("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # what it says of errors is raised too
+    if literal:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     known = runtime.get_available_providers()
     providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in known]
     try:
@@ -138,7 +142,8 @@ def session(file: OnnxFile) -> Any:
         ) from error
 
 
-def _package(name: str) -> Any:
+def package(name: str) -> Any:
+    """A package of the extra `onnx`; ExportError if it cannot be imported."""
     try:
         return __import__(name)
     except ImportError as error:

@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     flags.path(
         parser,
+        "--against",
+        "MODEL",
+        "with --model: another model to score on the same rows, as the one that an ONNX file of "
+        "less precision was made of; the difference of the scores is printed",
+    )
+    flags.path(
+        parser,
         "--report",
         "FILE.html",
         "with --predictions: also write a report (a run or an export always has one)",
@@ -55,9 +62,9 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
                 "--predictions and --truth score a file, --model evaluates a run or an export",
                 remedy=_REMEDY,
             )
-        if options.split is not None or options.data is not None:
+        if (options.split, options.data, options.against) != (None, None, None):
             raise ConfigError(
-                "--split and --data go with --model; --truth names the labels of a file",
+                "--split, --data and --against go with --model; --truth names the labels of a file",
                 remedy=_REMEDY,
             )
         return _score(options)
@@ -71,7 +78,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         )
     from mtl_face.run import models
     from mtl_face.run import workdir as workdirs
-    from mtl_face.run.evaluate import evaluate
+    from mtl_face.run.evaluate import compare, evaluate
 
     is_run = models.is_run(options.model)
     if not is_run and options.output is None:
@@ -82,7 +89,11 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     assert config is not None  # the model's own, if no file was given
     config = flags.with_calibration(config, options.calibration)
     split = options.split or "validation"
-    evaluate(options.model, config, split=split, data=options.data, output=options.output)
+    if options.against is not None:  # no model at all is said before the work
+        workdirs.existing(options.against)
+    result = evaluate(options.model, config, split=split, data=options.data, output=options.output)
+    if options.against is not None:
+        compare(result, options.against, config, split=split, data=options.data)
     if is_run:
         print(f"next: python run.py export --model={options.model} writes the parameters alone")
     return 0

@@ -1,0 +1,120 @@
+"""ONNX files of less precision, tried beside those that they are made of.
+
+Dimension letters: N crops, S side of a crop.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_face import files
+from mtl_face.errors import ConfigError
+from mtl_face.export import onnx_precision
+from mtl_face.inputs import BASELINE
+from mtl_face.run import Say, show
+from mtl_face.weights import onnx_file
+from mtl_face.weights.card import ExportError
+from mtl_face.weights.onnx_file import CROP, WHOLE_WAY, OnnxFile
+
+_NOISE = 16  # crops to try a file on where none are given
+
+
+def write_smaller(
+    file: str | Path,
+    output: str | Path,
+    *,
+    precision: onnx_precision.Precision,
+    crops: str | Path | None = None,
+    say: Say = show,
+) -> Path:
+    """Writes an ONNX file again in less precision, and says how far its answers are from the first.
+
+    Args:
+        file: what `run.py export --format=onnx` wrote.
+        output: the file to write.
+        precision: `float16` or `int8`, see `export.onnx_precision`.
+        crops: a folder of aligned crops like those to come, which int8 needs: ranges are measured
+            on them, and the answers compared. Without them, answers to noise are compared.
+        say: called with each line for the user.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        ConfigError: int8 without crops, or a precision that is none of these.
+        ExportError: the file cannot be read, or is of less precision already; or the numbers of
+            the new one overflow, which is not kept.
+        ImageError: a crop cannot be read.
+        WorkdirError: the output cannot be written.
+    """
+    import onnx
+
+    if precision not in ("float16", "int8"):
+        raise ConfigError(f"precision is {precision!r}", remedy="give float16 or int8")
+    if precision == "int8" and crops is None:
+        raise ConfigError(
+            "int8 needs crops to measure the ranges of values on",
+            remedy="name a folder of aligned crops like those to come as crops (--crops)",
+        )
+    read = onnx_file.read(Path(file))
+    about = read.card[WHOLE_WAY]
+    if onnx_precision.PRECISION in about:
+        raise ExportError(
+            f"is of precision {about[onnx_precision.PRECISION]['name']} already",
+            path=file,
+            remedy="give the file of float32 that it was made of",
+        )
+    output = files.require_writable_file(Path(output).expanduser())
+    size = about["crop_size"]
+    if crops is None:
+        noise = np.random.default_rng(0)
+        crop_NSS3 = noise.integers(0, 256, (_NOISE, size, size, 3), np.uint8)
+    else:
+        crop_NSS3 = onnx_precision.read_crops(Path(crops), size)
+    model = onnx.load_model_from_string(read.content)
+    if precision == "int8":
+        say(f"measuring the ranges of values on {len(crop_NSS3)} crops ...")
+        model = onnx_precision.in_int8(model, crop_NSS3)
+    else:
+        model = onnx_precision.in_float16(model)
+    with files.replacing(output) as part:
+        part.write_bytes(model.SerializeToString())
+        before, after = (_answers(each, crop_NSS3) for each in (read, onnx_file.read(part)))
+        lost = [
+            name for name in after if (np.isfinite(before[name]) & ~np.isfinite(after[name])).any()
+        ]
+        if lost:
+            raise ExportError(
+                f"numbers overflow in {precision}: {', '.join(lost)}",
+                path=output,
+                remedy="take another precision, or keep float32",
+            )
+    what = "noise" if crops is None else f"{len(crop_NSS3)} crops"
+    for name, answer in after.items():
+        difference = np.abs(answer - before[name])
+        say(
+            f"{name}: on {what}, {np.nanmean(difference):.4f} from float32 on average, "
+            f"{np.nanmax(difference):.4f} at most"
+        )
+    mega = [size / 1e6 for size in (len(read.content), os.path.getsize(output))]
+    say(f"program: {output}  ({precision}: {mega[1]:.1f} MB, float32: {mega[0]:.1f} MB)")
+    return output
+
+
+def _answers(file: OnnxFile, crop_NSS3: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """The answers of a file that tables are made of, by name, each number rounded as it says."""
+    session = onnx_file.session(file, literal=True)
+    wanted = onnx_file.expected_inputs(file.card)
+    names = list(onnx_file.expected_outputs(file.card))
+    parts: list[Mapping[str, NDArray[Any]]] = []
+    for start in range(0, len(crop_NSS3), 8):
+        arrays = {CROP: crop_NSS3[start : start + 8]}
+        if BASELINE in wanted:
+            dtype, shape = wanted[BASELINE]
+            arrays[BASELINE] = np.zeros((len(arrays[CROP]), *shape), dtype)
+        parts.append(dict(zip(names, session.run(names, arrays), strict=True)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
