@@ -1,7 +1,7 @@
 """A function of JAX as an ONNX model.
 
 The function is traced once, for batches of any size; each of the primitives that it consists of
-becomes one or a few standard operators (`onnx_operations`), and what they make together is fused
+becomes one or a few standard operators (`OPERATIONS`), and what they make together is fused
 (`onnx_fusions`). Known arrays become initializers.
 """
 
@@ -12,13 +12,16 @@ import jax
 import numpy as np
 
 import mtl_face
-from mtl_face.export import onnx_fusions
+from mtl_face.export import onnx_fusions, onnx_gather, onnx_shapes, onnx_sums
 from mtl_face.export.onnx_builder import BATCH, OPSET, Builder, View
-from mtl_face.export.onnx_operations import OPERATIONS
+from mtl_face.export.onnx_elementwise import OPERATIONS
 from mtl_face.weights.card import ExportError
 
 if TYPE_CHECKING:
     import onnx
+
+TABLE = (onnx_gather, onnx_shapes, onnx_sums)
+"""What adds to `OPERATIONS` when it is imported."""
 
 _INLINED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 """Parameters of primitives that only call another program."""

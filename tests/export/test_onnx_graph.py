@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from model_settings import TINY, changed
+from model_settings import PAPER, TINY, changed
 from PIL import Image
 
 from mtl_face import config
@@ -437,7 +437,9 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "caffe" else ()) for n in VARIANTS]
+)
 def test_variants_of_a_small_network(name):
     check(*network_of(VARIANTS[name]))
 
@@ -503,13 +505,13 @@ def test_networks_that_find_faces(function, size, names):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper", "rendered_faces", "geometry", "mobilenet"])
 def test_shipped_networks(name):
-    check(*network_of(config.load(name).model))
+    check(*network_of(config.load(name, ["data.root=/x"]).model))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["keras", "torchvision"])
 def test_the_paper_s_network_in_other_geometries(variant):
-    check(*network_of(changed(config.load("paper").model, variant=variant)))
+    check(*network_of(changed(PAPER, variant=variant)))
 
 
 @pytest.mark.slow
