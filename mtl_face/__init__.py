@@ -20,16 +20,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mtl_face.config.load import load_config
     from mtl_face.run.evaluate import evaluate
+    from mtl_face.run.export import export_model
     from mtl_face.run.models import load
     from mtl_face.run.predict import predict
     from mtl_face.run.train import train
 
 __version__ = "0.1.0"
 
-__all__ = ["evaluate", "load", "load_config", "predict", "train"]
+__all__ = ["evaluate", "export_model", "load", "load_config", "predict", "train"]
 
 _PLACES = {
     "evaluate": "mtl_face.run.evaluate",
+    "export_model": "mtl_face.run.export",
     "load": "mtl_face.run.models",
     "load_config": "mtl_face.config.load",
     "predict": "mtl_face.run.predict",

@@ -47,16 +47,7 @@ def save(
         )
     tensors = exported.flatten(variables)
     exported.check_finite(tensors, folder)
-    card = cards.sealed(
-        {
-            **card,
-            "tensors": {
-                name: {"shape": list(array.shape), "dtype": array.dtype.name}
-                for name, array in tensors.items()
-            },
-            "weights_sha256": exported.weights_sha256(variables),
-        }
-    )
+    card = completed(card, variables)
     text = json.dumps(card, indent=2)
     cards.parse(text, folder / cards.FILE)  # what is written can be read
     with files.replacing_folder(
@@ -67,6 +58,20 @@ def save(
         else:
             write_safetensors(temporary / exported.SAFETENSORS, tensors, {cards.KEY: text})
         (temporary / cards.FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def completed(card: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """A card from `card.make` with what it says of the arrays, and its hash."""
+    return cards.sealed(
+        {
+            **card,
+            "tensors": {
+                name: {"shape": list(array.shape), "dtype": array.dtype.name}
+                for name, array in exported.flatten(variables).items()
+            },
+            "weights_sha256": exported.weights_sha256(variables),
+        }
+    )
 
 
 def write_safetensors(

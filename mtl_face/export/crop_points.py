@@ -59,13 +59,14 @@ def mesh_of_crops(crop_BSS3: jax.Array, network: MeshNetwork) -> jax.Array:
     neighbours_BPC = _neighbours(crop_BSS3)
     for number in range(mesh.PASSES):
         largest = (size + 2 * margin if number == 0 else mesh.MESH_FACTOR * size) / MESH_SIZE
-        cut_BSS3 = _cut(neighbours_BPC, size, centre_B2, step_B2, math.ceil(largest - 0.25))
+        samples = max(math.ceil(largest - 0.25), 1)
+        cut_BSS3 = _cut(neighbours_BPC, size, centre_B2, step_B2, samples)
         found_BV3 = network(cut_BSS3)
-        across_BV, down_BV = (found_BV3[..., axis] - (MESH_SIZE - 1) / 2 for axis in (0, 1))
+        across_BV, down_BV = (_part(found_BV3, axis) - (MESH_SIZE - 1) / 2 for axis in (0, 1))
         x_BV, y_BV = _turned(across_BV, down_BV, centre_B2, step_B2)
-        depth_BV = found_BV3[..., 2] * _length(step_B2)
+        depth_BV = _part(found_BV3, 2) * _length(step_B2)
         mesh_BV3 = jnp.stack([x_BV, y_BV, depth_BV], axis=-1)
-        centre_B2, step_B2 = _around(mesh_BV3[..., :2])
+        centre_B2, step_B2 = _around(jnp.stack([x_BV, y_BV], axis=-1))
     return mesh_BV3
 
 
@@ -86,7 +87,7 @@ def normalised(mesh_BV3: jax.Array) -> tuple[jax.Array, jax.Array]:
     point_BV3 = scale_B11 * turned_BV3 + centre_113 - target_1V3
     deviation_B11 = jnp.sqrt(jnp.square(point_BV3).mean(axis=(1, 2), keepdims=True))
     found_B11 = sound_B11 & (size_B11 > 0) & (deviation_B11 < LARGEST_DEVIATION)
-    return jnp.where(found_B11, point_BV3, 0), found_B11[:, 0, 0]
+    return jnp.where(found_B11, point_BV3, 0), found_B11.reshape(-1)
 
 
 def rotation(covariance_B33: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -95,7 +96,7 @@ def rotation(covariance_B33: jax.Array) -> tuple[jax.Array, jax.Array]:
     Without a determinant above 0 a rotation is the unit matrix.
     """
     size_B1 = jnp.sqrt(jnp.square(covariance_B33).sum(axis=(1, 2)))[:, None]
-    matrix_B9 = covariance_B33.reshape(-1, 9) / jnp.maximum(size_B1, 1e-12)
+    matrix_B9 = covariance_B33.reshape(covariance_B33.shape[0], 9) / jnp.maximum(size_B1, 1e-12)
     sound_B1 = _cofactors(matrix_B9)[1] > 1e-9
     matrix_B9 = jnp.where(sound_B1, matrix_B9, jnp.eye(3, dtype=jnp.float32).reshape(1, 9))
     for _ in range(_NEWTON_STEPS):
@@ -104,7 +105,7 @@ def rotation(covariance_B33: jax.Array) -> tuple[jax.Array, jax.Array]:
         ratio_B1 = jnp.square(inverse_B9).sum(axis=1) / jnp.square(matrix_B9).sum(axis=1)
         factor_B1 = jnp.sqrt(jnp.sqrt(ratio_B1))[:, None]
         matrix_B9 = (factor_B1 * matrix_B9 + inverse_B9 / factor_B1) / 2
-    return matrix_B9.reshape(-1, 3, 3), sound_B1[:, :, None]
+    return matrix_B9.reshape(matrix_B9.shape[0], 3, 3), sound_B1[:, :, None]
 
 
 def _rolled(rows: int, columns: int) -> np.ndarray:
@@ -116,10 +117,11 @@ def _rolled(rows: int, columns: int) -> np.ndarray:
 def _cofactors(matrix_B9: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cofactors [B, 9] and determinants [B, 1] of 3 x 3 matrices."""
     first, second, third, fourth = (
-        jnp.take(matrix_B9, _rolled(*shift), axis=1) for shift in ((1, 1), (2, 2), (1, 2), (2, 1))
+        jnp.take(matrix_B9, _rolled(*shift), axis=1, mode="clip")
+        for shift in ((1, 1), (2, 2), (1, 2), (2, 1))
     )
     cofactors_B9 = first * second - third * fourth
-    determinant_B1 = (matrix_B9[:, :3] * cofactors_B9[:, :3]).sum(axis=1, keepdims=True)
+    determinant_B1 = (matrix_B9 * cofactors_B9).sum(axis=1, keepdims=True) / 3  # by each row
     return cofactors_B9, determinant_B1
 
 
@@ -127,11 +129,16 @@ def _neighbours(crop_BSS3: jax.Array) -> jax.Array:
     """Each pixel but the last of a row or column beside the next ones, uint8 [B, (S - 1)^2, 12]."""
     size = crop_BSS3.shape[1]
     shifted = [
-        crop_BSS3[:, row : row + size - 1, column : column + size - 1]
+        lax.slice_in_dim(
+            lax.slice_in_dim(crop_BSS3, row, row + size - 1, axis=1),
+            column,
+            column + size - 1,
+            axis=2,
+        )
         for row in (0, 1)
         for column in (0, 1)
     ]
-    return jnp.concatenate(shifted, axis=-1).reshape(-1, (size - 1) ** 2, 12)
+    return jnp.concatenate(shifted, axis=-1).reshape(crop_BSS3.shape[0], (size - 1) ** 2, 12)
 
 
 def _cut(
@@ -152,24 +159,21 @@ def _cut(
     place_BN = (top_BN * (size - 1) + left_BN).astype(jnp.int32)
     read_BNC = _read(neighbours_BPC, place_BN).astype(jnp.float32)
     right_BN1, below_BN1 = (x_BN - left_BN)[..., None], (y_BN - top_BN)[..., None]
-    upper_BN3, lower_BN3 = (
-        read_BNC[..., start : start + 3]
-        + (read_BNC[..., start + 3 : start + 6] - read_BNC[..., start : start + 3]) * right_BN1
-        for start in (0, 6)
-    )
+    four = [lax.slice_in_dim(read_BNC, start, start + 3, axis=2) for start in (0, 3, 6, 9)]
+    upper_BN3, lower_BN3 = (one + (other - one) * right_BN1 for one, other in (four[:2], four[2:]))
     value_BN3 = upper_BN3 + (lower_BN3 - upper_BN3) * below_BN1
     # Pillow drops the fraction of a sample, and rounds a mean of samples.
     value_BN3 = jnp.where(inside_BN[..., None], jnp.floor(value_BN3 + _ROUNDING), 0)
     if samples == 1:
-        return value_BN3.reshape(-1, MESH_SIZE, MESH_SIZE, 3)
-    parts = value_BN3.reshape(-1, MESH_SIZE, samples, MESH_SIZE, samples, 3)
+        return value_BN3.reshape(value_BN3.shape[0], MESH_SIZE, MESH_SIZE, 3)
+    parts = value_BN3.reshape(value_BN3.shape[0], MESH_SIZE, samples, MESH_SIZE, samples, 3)
     return jnp.floor(parts.mean(axis=(2, 4)) + 0.5)
 
 
 def _read(table_BPC: jax.Array, place_BN: jax.Array) -> jax.Array:
     """Rows of tables, [B, N, C]; one row of places is for all tables."""
     if place_BN.shape[0] == 1:
-        return jnp.take(table_BPC, place_BN[0], axis=1, mode="clip")
+        return jnp.take(table_BPC, place_BN.reshape(-1), axis=1, mode="clip")
     return jnp.take_along_axis(table_BPC, place_BN[..., None], axis=1, mode="promise_in_bounds")
 
 
@@ -177,9 +181,12 @@ def _turned(
     across_BN: jax.Array, down_BN: jax.Array, centre_B2: jax.Array, step_B2: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Places in the crop, x and y [B, N], of places in a cut, counted from its middle."""
-    along_B1, aside_B1 = step_B2[:, :1], step_B2[:, 1:]
-    x_BN = centre_B2[:, :1] + along_B1 * across_BN - aside_B1 * down_BN
-    y_BN = centre_B2[:, 1:] + aside_B1 * across_BN + along_B1 * down_BN
+    (along_B1, aside_B1), (x_B1, y_B1) = (
+        (lax.slice_in_dim(pair_B2, 0, 1, axis=1), lax.slice_in_dim(pair_B2, 1, 2, axis=1))
+        for pair_B2 in (step_B2, centre_B2)
+    )
+    x_BN = x_B1 + along_B1 * across_BN - aside_B1 * down_BN
+    y_BN = y_B1 + aside_B1 * across_BN + along_B1 * down_BN
     return x_BN, y_BN
 
 
@@ -187,10 +194,17 @@ def _around(place_BV2: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Centre and step of a cut around points, as `faces.mesh.around`."""
     low_B2, high_B2 = place_BV2.min(axis=1), place_BV2.max(axis=1)
     side_B1 = mesh.MESH_FACTOR * (high_B2 - low_B2).max(axis=1, keepdims=True)
-    left, right = mesh.EYES
-    eyes_B2 = place_BV2[:, right] - place_BV2[:, left]
+    left_B2, right_B2 = (
+        lax.index_in_dim(place_BV2, point, axis=1, keepdims=False) for point in mesh.EYES
+    )
+    eyes_B2 = right_B2 - left_B2
     direction_B2 = eyes_B2 / jnp.maximum(_length(eyes_B2), 1e-9)
     return (low_B2 + high_B2) / 2, direction_B2 * (jnp.maximum(side_B1, 1e-6) / MESH_SIZE)
+
+
+def _part(value_BV3: jax.Array, place: int) -> jax.Array:
+    """One of the last axis, [B, V]: of a batch of any size, indexing would be a gather."""
+    return lax.index_in_dim(value_BV3, place, axis=2, keepdims=False)
 
 
 def _length(vector_B2: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ mesh points (468).
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +44,9 @@ BATCH = "batch"
 CROP = "crop"
 """Name of the input of pixels."""
 
+BASELINE_INPUT = BASELINE
+"""Name of the input of points at rest."""
+
 KEY = "whole_way"
 """Key of the card under which stands what the program does besides the network."""
 
@@ -67,6 +71,11 @@ class Array(NamedTuple):
     shape: tuple[str | int, ...]
     meaning: str
     names: tuple[str, ...] = ()
+
+    @property
+    def shape_of_one(self) -> tuple[int, ...]:
+        """Shape for one crop, without `BATCH`."""
+        return tuple(int(side) for side in self.shape[1:])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,7 +177,10 @@ def whole_way(
         )
     outputs = _outputs(has_std=answer.has_std, takes_points=takes_points)
     added = {
+        "inputs": {name: each._asdict() for name, each in inputs.items()},
+        "outputs": {name: each._asdict() for name, each in outputs.items()},
         "crop_size": size,
+        "resized_to": stored,
         "compute_dtype": model.compute_dtype,
         "untrained": list(silent),
         "calibration": None if calibration is None else calibration.to_dict(),
@@ -181,6 +193,7 @@ def whole_way(
         "smoothing": "none: each crop is answered by itself",
         "dropout_samples": 0,
     }
+    added = json.loads(json.dumps(added))  # as it will be read: tuples are lists
     return WholeWay(function, inputs, outputs, cards.sealed({**card, KEY: added}))
 
 
@@ -218,7 +231,7 @@ class _Answer:
         biased_BE = divided_BE + jnp.asarray(self.expression_biases[None], jnp.float32)
         chosen_B = jnp.argmax(biased_BE, axis=1).astype(jnp.int32)
         if found_B1 is not None:
-            chosen_B = jnp.where(found_B1[:, 0], chosen_B, -1)
+            chosen_B = jnp.where(found_B1.reshape(-1), chosen_B, -1)
         if EXPR in self.silent:
             chosen_B = jnp.full_like(chosen_B, -1)
         answers |= {
@@ -230,7 +243,7 @@ class _Answer:
             "expression_logit": expression_BE,
         }
         if found_B1 is not None:
-            answers["found"] = found_B1[:, 0]
+            answers["found"] = found_B1.reshape(-1)
         return answers
 
     def _std(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
@@ -254,12 +267,53 @@ def _calibrated(predictor: Predictor, calibration: Calibration | None) -> Predic
         name: np.zeros((0, *shape), dtype)
         for name, (dtype, shape) in specification(predictor.inputs, predictor.crop_size).items()
     }
-    table = predictor.predict_arrays(arrays)
+    return _unsmoothed(predictor.predict_arrays(arrays), calibration)
+
+
+def _unsmoothed(table: PredictionTable, calibration: Calibration | None) -> PredictionTable:
+    """The calibration, without its smoothing, applied to a table without smoothing."""
     if calibration is None:
         return table
     fitted_on = {**calibration.fitted_on, "smoothing": None}
     alone = dataclasses.replace(calibration, smoothing=None, fitted_on=fitted_on)
     return calibrations.apply(table, alone)
+
+
+def answers_of_table(
+    table: PredictionTable, calibration: Calibration | None = None
+) -> dict[str, NDArray[Any]]:
+    """What the program gives for the rows of a table of `predict_crops`, but for `found`.
+
+    Raises:
+        CalibrationError: as `whole_way`.
+    """
+    after = _unsmoothed(table, calibration)
+    answers = {
+        "valence_arousal": table.va.clip(-1, 1),
+        "valence_arousal_std": after.va_std,
+        "au_probability": after.au_probabilities,
+        "au_present": after.au == 1,
+        "expression_probability": after.expression_probabilities,
+        "expression": after.expression,
+        "au_logit": table.au_logits,
+        "expression_logit": table.expression_logits,
+    }
+    return {name: each for name, each in answers.items() if each is not None}
+
+
+def deciding(
+    answers: Mapping[str, NDArray[Any]], calibration: Calibration | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What decides: present where above 0, [N, 12], and the expression of the largest, [N, 8]."""
+    au_NA, expression_NE = answers["au_logit"], answers["expression_logit"]
+    if calibration is None:
+        return au_NA, expression_NE
+    threshold_A = [calibration.au_thresholds[name] for name in AU_NAMES]
+    bias_E = [calibration.expression_biases[name] for name in EXPRESSION_NAMES]
+    return (
+        au_NA / calibration.temperatures[AU] - np.asarray(threshold_A)[None],
+        expression_NE / calibration.temperatures[EXPR] + np.asarray(bias_E)[None],
+    )
 
 
 def _mesh_network(convolution: str) -> crop_points.MeshNetwork:

@@ -377,6 +377,36 @@ class Predictor:
             },
         )
 
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str = "onnx",
+        crop_size: int | None = None,
+        calibration: Any = None,
+    ) -> None:
+        """Writes the network for use elsewhere, see `mtl_face.run.export.export`.
+
+        Args:
+            path: file or folder to write.
+            format: `onnx` or `stablehlo`, one file of the program from uint8 crops to named
+                answers; `safetensors` or `orbax`, a folder of arrays.
+            crop_size: of a program: side of the crops that it takes; None as in training.
+            calibration: of a program: a `Calibration` to apply, or the file of one.
+
+        Raises:
+            ConfigError, WorkdirError, ExportError, CalibrationError: as there.
+        """
+        import mtl_face
+
+        mtl_face.export_model(
+            self,
+            os.fspath(path),
+            format=format,  # type: ignore[arg-type]
+            crop_size=crop_size,
+            calibration=calibration,
+        )
+
     def cross_attention(self, image_KSSC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Where the task tokens look in stored crops: weights of the decoder's cross-attention.
 
