@@ -21,6 +21,7 @@ def get_config() -> config_dict.ConfigDict:
     settings.name = "geometry"
     settings.data.source = "files"
     settings.data.baseline = ("person", "neutral")
+    settings.data.rendered_faces.movement = "individual"
 
     model = settings.model
     model.inputs = ("points",)

@@ -23,16 +23,18 @@ from data_pipeline.rendered_faces import layout, plan
 from data_pipeline.rendered_faces.layout import GENERATOR_VERSION
 from data_pipeline.rendered_faces.plan import SPLITS, Video
 from mtl_face import files, locks
-from mtl_face.config.schema import FEWEST_FRAMES, FEWEST_VIDEOS, VA_NOISES
+from mtl_face.config.schema import FEWEST_FRAMES, FEWEST_VIDEOS, MOVEMENTS, VA_NOISES
 from mtl_face.errors import ConfigError, UserError, WorkdirError
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished videos and the number of all videos."""
 
 
-def _arguments(
-    num_videos: int, frames_per_video: int, seed: int, va_noise: str = "constant"
-) -> dict[str, Any]:
+_DEFAULTS = {"va_noise": "constant", "movement": "alike"}
+"""Left out of a description, which so keeps the bytes that it had before there was a choice."""
+
+
+def _arguments(num_videos: int, frames_per_video: int, seed: int, **choices: str) -> dict[str, Any]:
     """What decides the data set, as its description has it; raises ConfigError."""
     fields = (
         ("num_videos", num_videos, FEWEST_VIDEOS, "one video a split is the least"),
@@ -45,13 +47,12 @@ def _arguments(
                 f"{name} is {value!r}; expected an integer of at least {least} ({reason})",
                 remedy=f"set {name} to {least} or more",
             )
-    if va_noise not in VA_NOISES:
-        raise ConfigError(
-            f"va_noise is {va_noise!r}", remedy="set it to one of " + ", ".join(VA_NOISES)
-        )
-    arguments: dict[str, Any] = {name: int(value) for name, value, _, _ in fields}
-    # The default is left out: descriptions older than the choice keep their bytes.
-    return arguments if va_noise == "constant" else {**arguments, "va_noise": va_noise}
+    for name, known in (("va_noise", VA_NOISES), ("movement", MOVEMENTS)):
+        if (choice := choices.get(name, _DEFAULTS[name])) not in known:
+            remedy = "set it to one of " + ", ".join(known)
+            raise ConfigError(f"{name} is {choice!r}", remedy=remedy)
+    chosen = {name: choice for name, choice in choices.items() if choice != _DEFAULTS[name]}
+    return {**{name: int(value) for name, value, _, _ in fields}, **chosen}
 
 
 def _render_video(video: Video, seed: int, root: Path) -> int:
@@ -62,7 +63,8 @@ def _render_video(video: Video, seed: int, root: Path) -> int:
     from data_pipeline.rendered_faces.render import Renderer
     from data_pipeline.rendered_faces.scene import sample_scene
 
-    person = make_person(plan.stream(seed, plan.IDENTITY, video.identity))
+    rng = plan.stream(seed, plan.IDENTITY, video.identity)
+    person = make_person(rng, individual=video.individual)
     scene = sample_scene(plan.stream(seed, plan.SCENE, video.scene))
     renderer = Renderer(person, scene)
     rng = plan.stream(seed, plan.PIXELS, video.index)
@@ -139,6 +141,7 @@ def generate(
     frames_per_video: int,
     seed: int,
     va_noise: str = "constant",
+    movement: str = "alike",
     workers: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -155,6 +158,9 @@ def generate(
         seed: from 0 on; decides everything.
         va_noise: `constant`, or `yaw`: the noise on valence and arousal grows with the angle by
             which the head is turned, and files give that of each frame. Nothing else changes.
+        movement: `alike`, or `individual`: each person moves in a way of their own, and shows
+            more combinations of action units, see `head.individual_movement` and
+            `motion.sample_mixture`.
         workers: number of processes; None: one for each core that this process may use. With more
             than one, a script must call this below `if __name__ == "__main__":`.
         progress: called in this process after each video with the numbers done and in all.
@@ -167,7 +173,7 @@ def generate(
         ConfigError: an argument is out of range.
         WorkdirError: the folder is not empty, or cannot be written.
     """
-    arguments = _arguments(num_videos, frames_per_video, seed, va_noise)
+    arguments = _arguments(num_videos, frames_per_video, seed, va_noise=va_noise, movement=movement)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers!r}; expected at least 1", remedy="leave it out")
     root = Path(root).absolute()
@@ -268,8 +274,8 @@ def _present(root: Path, arguments: dict[str, Any]) -> dict[str, Any] | None:
     found = layout.read_description(root) if root.is_dir() else None
     if found is None:
         return None
-    wanted = {"generator_version": GENERATOR_VERSION, "va_noise": "constant", **arguments}
-    present = {"va_noise": "constant", **(found.get("arguments") or {}), **found}
+    wanted = {"generator_version": GENERATOR_VERSION, **_DEFAULTS, **arguments}
+    present = {**_DEFAULTS, **(found.get("arguments") or {}), **found}
     differing = [
         f"{name} is {present.get(name)!r} there and {value!r} is asked for"
         for name, value in wanted.items()

@@ -188,12 +188,41 @@ _LOCAL_LEFT_OUT = (
     "head-age",
 )
 
+_BROWS = ("browDown", "browInnerUp", "browOuterUp")
+_EYES = ("eyeSquint", "eyeWide", "eyeBlink", "cheekSquint")
+_MOUTH = (
+    *("mouthSmile", "mouthFrown", "mouthUpperUp", "mouthLowerDown", "mouthStretch", "mouthDimple"),
+    *("mouthPress", "mouthRollLower", "mouthRollUpper", "mouthPucker", "mouthShrugLower"),
+    *("mouthShrugUpper", "jawOpen", "jawForward"),
+)
+"""Blend shapes that a unit of the region may move too."""
+
+_SIDE_MOVEMENTS = 3
+_SIDE_MOVEMENT_STD = 0.15
+"""How many of them a person's unit moves, and the standard deviation of their weights."""
+
+_SMILES = {
+    "mouthSmile": (-0.4, 0.1),
+    "mouthUpperUp": (0.0, 1.4),
+    "mouthLowerDown": (0.0, 0.8),
+    "jawOpen": (0.0, 0.2),
+    "mouthStretch": (0.0, 0.7),
+    "mouthDimple": (0.0, 0.5),
+    "cheekSquint": (0.0, 0.5),
+    "eyeSquint": (0.0, 0.3),
+    "noseSneer": (0.0, 0.3),
+}
+"""Ranges of what a person's AU12 adds to that of all."""
+
 _REST = {"mouthSmile": 0.07, "browInnerUp": 0.12, "jawOpen": -0.04}
 """What makes the sculpted face, which looks a little stern, neutral; part of everybody's rest."""
 
 
-def sample_shape(rng: np.random.Generator) -> Shape:
-    """Draws a shape: every region varied around a mixture of the macro shapes."""
+def sample_shape(rng: np.random.Generator, *, individual: bool = False) -> Shape:
+    """Draws a shape: every region varied around a mixture of the macro shapes.
+
+    With `individual` the person also has a way of moving, see `individual_movement`.
+    """
     head = load_head()
     masculine = float(np.clip(rng.beta(0.5, 0.5), 0.05, 0.95))
     old = float(rng.beta(1.0, 2.2))
@@ -214,13 +243,41 @@ def sample_shape(rng: np.random.Generator) -> Shape:
         vertex_V3 += np.float32(min(max(rng.normal(0, spread), 0.0), 1.0)) * offset_V3
     for offset_V3, weight, _ in _offsets(_REST):
         vertex_V3 += np.float32(weight) * offset_V3
+    basis_AV3 = action_unit_basis(rng.normal(0, 0.1, len(ACTION_UNITS)))
+    if individual:
+        basis_AV3 += individual_movement(np.random.default_rng(rng.integers(2**32)))
     return Shape(
         neutral_V3=vertex_V3.astype(np.float32),
-        unit_AV3=action_unit_basis(rng.normal(0, 0.1, len(ACTION_UNITS))),
+        unit_AV3=basis_AV3,
         masculine=masculine,
         old=old,
         ancestry=(float(ancestry_3[0]), float(ancestry_3[1]), float(ancestry_3[2])),
     )
+
+
+def individual_movement(rng: np.random.Generator) -> np.ndarray:
+    """How one person's action units differ from those of all, float32 `[A, V, 3]`.
+
+    Each unit moves a little of what lies around it too. Above all people smile in different ways:
+    with closed or with open lips, the upper one raised as far as to show the gums, which is then
+    a part of AU12 and no AU10, as the manual of the Facial Action Coding System has it.
+    """
+    unit_AV3 = np.zeros((len(ACTION_UNITS), *load_head().base_V3.shape), np.float32)
+    for index, number in enumerate(ACTION_UNITS):
+        nearby = _BROWS if number in (1, 2, 4) else _EYES if number in (5, 6, 7, 45) else _MOUTH
+        names = rng.choice(nearby, _SIDE_MOVEMENTS, replace=False)
+        spread = rng.normal(0, _SIDE_MOVEMENT_STD, len(names))
+        limit = 2 * _SIDE_MOVEMENT_STD
+        weights = {
+            str(name): float(np.clip(weight, -limit, limit))
+            for name, weight in zip(names, spread, strict=True)
+        }
+        if number == 12:
+            for name, (low, high) in _SMILES.items():
+                weights[name] = weights.get(name, 0.0) + rng.uniform(low, high)
+        for offset_V3, weight, _ in _offsets(weights):
+            unit_AV3[index] += np.float32(weight) * offset_V3
+    return unit_AV3
 
 
 def action_unit_basis(asymmetry_A: np.ndarray) -> np.ndarray:

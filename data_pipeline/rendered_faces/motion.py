@@ -80,6 +80,13 @@ _ADDABLE = (25, 26, 7, 25, 26)
 STRENGTH_RANGE = (0.75, 1.0)
 """Strength of an episode."""
 
+INDIVIDUAL_STRENGTH_RANGE = (0.4, 1.0)
+INDIVIDUAL_OMISSION_PROBABILITY = 0.3
+MOST_ADDED = 2
+ADDED_RANGE = (0.2, 0.9)
+"""The same where people move in ways of their own: up to `MOST_ADDED` further units, of any kind,
+with intensities in `ADDED_RANGE`."""
+
 
 def conflicts(number: int, mixture: Mixture) -> bool:
     """Whether an action unit excludes one of a mixture, by `EXCLUSIVE_PAIRS`."""
@@ -89,21 +96,30 @@ def conflicts(number: int, mixture: Mixture) -> bool:
     )
 
 
-def sample_mixture(card: Card, rng: np.random.Generator) -> Mixture:
-    """Draws the peak intensities of one episode; no pair of `EXCLUSIVE_PAIRS` occurs together."""
+def sample_mixture(card: Card, rng: np.random.Generator, *, individual: bool = False) -> Mixture:
+    """Draws the peak intensities of one episode; no pair of `EXCLUSIVE_PAIRS` occurs together.
+
+    With `individual` episodes are fainter, lack more of the prototype and have more beside it.
+    """
+    omission = INDIVIDUAL_OMISSION_PROBABILITY if individual else OMISSION_PROBABILITY
     name = EXPRESSION_NAMES[card.expression]
     chosen = PROTOTYPES[name][card.alternative]
-    strength = rng.uniform(*STRENGTH_RANGE)
+    strength = rng.uniform(*(INDIVIDUAL_STRENGTH_RANGE if individual else STRENGTH_RANGE))
     mixture: Mixture = {}
     for number, weight in chosen.items():
         core = name == "Other" or number in _CORE.get(name, ())
-        if not core and rng.random() < OMISSION_PROBABILITY:
+        if not core and rng.random() < omission:
             continue
         mixture[number] = float(np.clip(weight * strength * rng.uniform(0.85, 1.15), 0.0, 1.0))
     if rng.random() < ADDITION_PROBABILITY:
         number = int(rng.choice(_ADDABLE))
         if number not in mixture and not conflicts(number, mixture):
             mixture[number] = float(rng.uniform(0.45, 0.8))
+    if individual:
+        count = rng.integers(0, MOST_ADDED + 1)
+        for number in rng.choice(ACTION_UNITS[:-1], count, replace=False).tolist():  # no blinks
+            if number not in mixture and not conflicts(number, mixture):
+                mixture[number] = float(rng.uniform(*ADDED_RANGE))
     return mixture
 
 
@@ -183,10 +199,13 @@ def _drift(
     return limit * np.tanh(value_F / limit)
 
 
-def sample_motion(count: int, cards: Sequence[Card], rng: np.random.Generator) -> Motion:
+def sample_motion(
+    count: int, cards: Sequence[Card], rng: np.random.Generator, *, individual: bool = False
+) -> Motion:
     """Draws the course of a video of `count` labelled frames.
 
     The episodes show the cards in turn, which begin again when the video outlasts them.
+    `individual` as for `sample_mixture`.
     """
     frame_F = sample_frame_numbers(count, rng)
     time_F = frame_F.astype(float)
@@ -203,7 +222,7 @@ def sample_motion(count: int, cards: Sequence[Card], rng: np.random.Generator) -
         shape_F = envelope(
             time_F, start, rng.uniform(*ONSET_FRAMES), start + length, rng.uniform(*OFFSET_FRAMES)
         )
-        for number, peak in sample_mixture(card, rng).items():
+        for number, peak in sample_mixture(card, rng, individual=individual).items():
             waver_F = 1 + 0.06 * np.sin(time_F / rng.uniform(5, 12) + rng.uniform(0, 6))
             lag = rng.uniform(-1.5, 1.5)
             unit_F = envelope(

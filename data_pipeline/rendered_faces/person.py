@@ -352,8 +352,8 @@ class Person:
     hair: Hair
 
 
-def make_person(rng: np.random.Generator) -> Person:
-    """Draws a person: shape, looks and hair."""
-    shape = sample_shape(rng)
+def make_person(rng: np.random.Generator, *, individual: bool = False) -> Person:
+    """Draws a person: shape, looks and hair; `individual` as for `head.sample_shape`."""
+    shape = sample_shape(rng, individual=individual)
     looks = sample_appearance(shape, rng)
     return Person(shape, looks, make_hair(shape, looks.hair_style, looks.hairline, rng))

@@ -58,6 +58,7 @@ class Video:
         annotations: labels as annotated.
         repeats_F: number of rows of each frame.
         va_std_F: standard deviation of the noise on each frame's valence and arousal.
+        individual: whether the person has a way of moving, see `head.individual_movement`.
     """
 
     index: int
@@ -70,6 +71,7 @@ class Video:
     annotations: Labels
     repeats_F: np.ndarray
     va_std_F: np.ndarray
+    individual: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,15 @@ def _lengths(num_videos: int, frames_per_video: int, rng: np.random.Generator) -
 
 
 def make_plan(
-    *, num_videos: int, frames_per_video: int, seed: int, va_noise: str = "constant"
+    *,
+    num_videos: int,
+    frames_per_video: int,
+    seed: int,
+    va_noise: str = "constant",
+    movement: str = "alike",
 ) -> list[Video]:
     """The videos by split and name, labels included; arguments as for `generate.generate`."""
+    individual = movement == "individual"
     rng = stream(seed, PLAN)
     units = _units(num_videos, rng)
     assigned = _assign_splits(units)
@@ -184,7 +192,9 @@ def make_plan(
             members, counts, episodes, masks, of_video, strict=True
         ):
             index = len(videos)
-            motion = sample_motion(count, dealt[:number], stream(seed, MOTION, index))
+            motion = sample_motion(
+                count, dealt[:number], stream(seed, MOTION, index), individual=individual
+            )
             dealt = dealt[number:]
             truth = true_labels(motion)
             va_std_F = va_noise_std(motion, va_noise)
@@ -202,6 +212,7 @@ def make_plan(
                     annotations=annotations,
                     repeats_F=repeats_F,
                     va_std_F=va_std_F,
+                    individual=individual,
                 )
             )
     return videos

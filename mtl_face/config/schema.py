@@ -17,6 +17,7 @@ INPUTS = ("image", "points")
 FEWEST_VIDEOS, FEWEST_FRAMES = 3, 2
 """Of rendered faces: a video for each split, and frames of a video."""
 VA_NOISES = ("constant", "yaw")
+MOVEMENTS = ("alike", "individual")
 """What the noise on valence and arousal of rendered faces depends on."""
 
 AFFECTS = {
@@ -108,6 +109,12 @@ class RenderedFacesConfig(Section, affects="data"):
         "standard deviation of the noise on valence and arousal: the same everywhere, or larger "
         "the more the head is turned (yaw)",
         choices=VA_NOISES,
+    )
+    movement: str = setting(
+        "alike",
+        "how faces move: all as the prototypes of the expressions have it, or each person in a way "
+        "of their own and in more combinations, down to faint ones (individual)",
+        choices=MOVEMENTS,
     )
     workers: int | None = setting(
         None, "rendering processes; None: one per processor", minimum=1, affects="place"

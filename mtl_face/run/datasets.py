@@ -258,6 +258,7 @@ def ensure_data(data: DataSetConfig, say: Say, *, write: bool = False) -> Path:
         frames_per_video=faces.frames_per_video,
         seed=faces.seed,
         va_noise=faces.va_noise,
+        movement=faces.movement,
         workers=faces.workers,
         progress=progress,
         say=say,
@@ -421,4 +422,6 @@ def _cache_folder(faces: Any) -> Path:
     name = f"videos{faces.num_videos}-frames{faces.frames_per_video}-seed{faces.seed}"
     if faces.va_noise != "constant":
         name += f"-noise_{faces.va_noise}"
+    if faces.movement != "alike":
+        name += f"-movement_{faces.movement}"
     return files.cache_folder() / f"rendered_faces-v{GENERATOR_VERSION}" / name
