@@ -34,7 +34,13 @@ _DEFAULTS = {"va_noise": "constant", "movement": "alike"}
 """Left out of a description, which so keeps the bytes that it had before there was a choice."""
 
 
-def _arguments(num_videos: int, frames_per_video: int, seed: int, **choices: str) -> dict[str, Any]:
+def _arguments(
+    num_videos: int,
+    frames_per_video: int,
+    seed: int,
+    va_noise: str = "constant",
+    movement: str = "alike",
+) -> dict[str, Any]:
     """What decides the data set, as its description has it; raises ConfigError."""
     fields = (
         ("num_videos", num_videos, FEWEST_VIDEOS, "one video a split is the least"),
@@ -47,8 +53,9 @@ def _arguments(num_videos: int, frames_per_video: int, seed: int, **choices: str
                 f"{name} is {value!r}; expected an integer of at least {least} ({reason})",
                 remedy=f"set {name} to {least} or more",
             )
-    for name, known in (("va_noise", VA_NOISES), ("movement", MOVEMENTS)):
-        if (choice := choices.get(name, _DEFAULTS[name])) not in known:
+    choices = {"va_noise": va_noise, "movement": movement}
+    for (name, choice), known in zip(choices.items(), (VA_NOISES, MOVEMENTS), strict=True):
+        if choice not in known:
             remedy = "set it to one of " + ", ".join(known)
             raise ConfigError(f"{name} is {choice!r}", remedy=remedy)
     chosen = {name: choice for name, choice in choices.items() if choice != _DEFAULTS[name]}
@@ -137,33 +144,30 @@ def _write_labels(videos: list[Video], root: Path, with_noise: bool) -> None:
 def generate(
     root: Path,
     *,
-    num_videos: int,
-    frames_per_video: int,
-    seed: int,
-    va_noise: str = "constant",
-    movement: str = "alike",
     workers: int | None = None,
     progress: Progress = lambda done, total: None,
+    **arguments: Any,
 ) -> dict[str, Any]:
-    """Generates the data set.
+    """Generates the data set that `arguments` decide.
 
     The folder appears complete or not at all: everything is written into a hidden folder beside it,
     which is renamed at the end.
 
     Args:
         root: the folder to make; it must not exist, or be empty.
-        num_videos: number of videos, at least `schema.FEWEST_VIDEOS`.
-        frames_per_video: mean number of labelled frames of a video, at least
-            `schema.FEWEST_FRAMES`.
-        seed: from 0 on; decides everything.
-        va_noise: `constant`, or `yaw`: the noise on valence and arousal grows with the angle by
-            which the head is turned, and files give that of each frame. Nothing else changes.
-        movement: `alike`, or `individual`: each person moves in a way of their own, and shows
-            more combinations of action units, see `head.individual_movement` and
-            `motion.sample_mixture`.
         workers: number of processes; None: one for each core that this process may use. With more
             than one, a script must call this below `if __name__ == "__main__":`.
         progress: called in this process after each video with the numbers done and in all.
+        **arguments: what decides the data set:
+            num_videos: number of videos, at least `schema.FEWEST_VIDEOS`.
+            frames_per_video: mean number of labelled frames of a video, at least
+                `schema.FEWEST_FRAMES`.
+            seed: from 0 on; decides everything.
+            va_noise: `constant`, or `yaw`: the noise on valence and arousal grows with the angle by
+                which the head is turned, and files give that of each frame. Nothing else changes.
+            movement: `alike`, or `individual`: each person moves in a way of their own, and shows
+                more combinations of action units, see `head.individual_movement` and
+                `motion.sample_mixture`.
 
     Returns:
         What each split holds, by split: videos, identities, images, rows, rows with each label,
@@ -173,7 +177,7 @@ def generate(
         ConfigError: an argument is out of range.
         WorkdirError: the folder is not empty, or cannot be written.
     """
-    arguments = _arguments(num_videos, frames_per_video, seed, va_noise=va_noise, movement=movement)
+    arguments = _arguments(**arguments)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers!r}; expected at least 1", remedy="leave it out")
     root = Path(root).absolute()
@@ -192,8 +196,8 @@ def generate(
             from data_pipeline.rendered_faces.render import warm_up
 
             warm_up()
-        _render_all(videos, int(seed), partial, min(workers, num_videos), progress)
-        _write_labels(videos, partial, with_noise=va_noise != "constant")
+        _render_all(videos, arguments["seed"], partial, min(workers, len(videos)), progress)
+        _write_labels(videos, partial, with_noise="va_noise" in arguments)
         text = json.dumps(layout.describe(videos, arguments, counts), indent=1) + "\n"
         (partial / layout.DESCRIPTION_FILE).write_text(text, encoding="ascii", newline="\n")
         try:
