@@ -84,7 +84,7 @@ def export(
         applied = _calibration(calibration or config.evaluation.calibration)
         predictor = models.open_model(model, config, say)
         if run:
-            card = _card(predictor, _metrics(model, predictor, say))
+            card = _card(predictor, _evaluation(model, predictor, say))
         else:
             card = _completed(exported.read_card(model), config, predictor.variables)
         _write_program(file, predictor, card, form, _Program(crop_size, applied), say)
@@ -95,7 +95,7 @@ def export(
         folder = files.require_writable(output or model / default)
         predictor = models.open_run(model, config or workdirs.own_config(model), say)
         variables = jax.device_get(predictor.variables)
-        card = _card(predictor, _metrics(model, predictor, say))
+        card = _card(predictor, _evaluation(model, predictor, say))
     else:
         assert output is not None  # checked above
         folder = files.require_writable(output)
@@ -269,20 +269,24 @@ def _completed(
     return card
 
 
-def _metrics(workdir: Path, predictor: Predictor, say: Say) -> dict[str, Any] | None:
+def _evaluation(workdir: Path, predictor: Predictor, say: Say) -> dict[str, Any] | None:
+    """The evaluation of a predictor's checkpoint; says where its probability is another."""
+    metrics = _metrics(workdir, predictor.step)
+    scored = (metrics or {}).get("probability", {"definition": probabilities.FITTED})["definition"]
+    defined = predictor.probability["definition"]
+    if metrics is not None and scored != defined:
+        say(
+            f"note: the evaluation in the card scored the probability {scored}, the card's formula "
+            f"is {defined} (evaluation.probability): evaluate again to have both alike"
+        )
+    return metrics
+
+
+def _metrics(workdir: Path, step: int) -> dict[str, Any] | None:
     """The evaluation of this checkpoint; None if there is none."""
     file = workdir / workdirs.EVALUATION / "metrics.json"
     if not file.is_file():
         return None
     remedy = "evaluate the run again (run.py evaluate), or delete the file"
     metrics = files.read_json(file, remedy=remedy)
-    if metrics.get("checkpoint_step") != predictor.step:
-        return None
-    scored = metrics.get("probability", {"definition": probabilities.FITTED})["definition"]
-    defined = predictor.probability["definition"]
-    if scored != defined:
-        say(
-            f"note: the evaluation in the card scored the probability {scored}, the card's formula "
-            f"is {defined} (evaluation.probability): evaluate again to have both alike"
-        )
-    return metrics
+    return metrics if metrics.get("checkpoint_step") == step else None
