@@ -42,7 +42,8 @@ def to_onnx(
     """Translates a pure function of named batches into a model of opset 18 (see `OPSET`).
 
     Arrays keep their layout: images are [batch, height, width, channels] outside; inside, the maps
-    of convolutions have the channels second.
+    of convolutions have the channels second. NaN passes as in JAX, except through the maximum or
+    minimum of an axis: runtimes may give another element.
 
     Args:
         function: from arrays [batch, ...] by name to arrays by name. It may not depend on the size

@@ -103,8 +103,21 @@ def test_functions_of_a_real_number():
         "bits": lambda x: lax.reduce_precision(x, 8, 23),
     }
     x = draw(5)
-    x[:, 0] = 1.5
-    functions["finite"] = lambda x: jnp.isfinite(jnp.where(x == 1.5, jnp.inf, x))
+    check(by_name(functions, "x"), {"x": x})
+
+
+def test_what_is_not_finite_passes_as_in_jax():
+    functions = {
+        "relu": jax.nn.relu,
+        "bounded": lambda x: jnp.maximum(jnp.minimum(x, 0.5), -0.5),
+        "clipped": lambda x: jnp.clip(x, 0, 6),
+        "clamped": lambda x: lax.clamp(-1.0, x, 0.5),
+        "mean": lambda x: x.mean(axis=-1),
+        "finite": jnp.isfinite,
+    }
+    x = draw(4)
+    x[:, 1] = np.inf
+    x[1::2, 3] = np.nan
     check(by_name(functions, "x"), {"x": x})
 
 
