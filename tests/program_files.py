@@ -26,13 +26,13 @@ _SMALL = {"embed_dim": 16, "num_heads": 4, "encoder_layers": 1, "decoder_modules
 _SMALL |= {"head_layers": 2, "head_width": 16}
 
 
-def config_of(*inputs: str, **changes: object) -> Config:
-    """Settings of a small network; `changes` are of its model."""
+def config_of(*inputs: str, side: int = SIDE, **changes: object) -> Config:
+    """Settings of a small network on crops of a side; `changes` are of its model."""
     backbone = BackboneConfig(stage_sizes=(1,), width=8, expansion=2)
     colours = {"input_mean": (128.0,) * 3, "input_std": (64.0,) * 3}
     sizes = {"input_size": 32, **colours, **_SMALL, **changes}
     model = ModelConfig(inputs=inputs, backbone=backbone, **sizes)
-    data = DataConfig(kind="s_aff_wild2", root="/x", image_size=SIDE)
+    data = DataConfig(kind="s_aff_wild2", root="/x", image_size=side)
     return Config(name="small", data=data, model=model, evaluation=EvaluationConfig(batch_size=8))
 
 
@@ -50,7 +50,7 @@ def write_export(folder: Path, config: Config) -> Path:
     card = cards.make(
         config,
         temperatures={"va": 0.5, "au": 1.5, "expr": 2.0},
-        crop=align.specification(SIDE),
+        crop=align.specification(config.data.image_size),
         step=12,
     )
     if "points" in config.model.inputs:

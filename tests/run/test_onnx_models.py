@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 
+import camera_frames
 import numpy as np
 import onnx
 import onnxruntime
@@ -11,10 +12,15 @@ import program_files
 import pytest
 import small_dataset
 from onnx import TensorProto
+from PIL import Image
 
 import mtl_face
 from mtl_face.cli import main
 from mtl_face.errors import ConfigError
+from mtl_face.faces import align
+from mtl_face.faces.detect import PHOTO_FACE_PX, FaceFinder
+from mtl_face.faces.video import VideoFrame
+from mtl_face.inference.stream import FaceStream
 from mtl_face.run import models
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.postprocess import PostProcessing
@@ -246,3 +252,34 @@ def test_a_file_is_no_source_of_arrays(file, capsys, tmp_path):
     asked = ["export", f"--model={file}", "--format=safetensors", f"--output={tmp_path / 'out'}"]
     assert main.main(asked) == 2
     assert "is an ONNX file, whose arrays belong to its graph" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_file_that_finds_points_itself_takes_faces_and_a_baseline(tmp_path):
+    config = program_files.config_of("points", side=align.SIZE)
+    folder = program_files.write_export(tmp_path / "export", config)
+    network = models.load(folder)
+    model = models.load(program_files.write_onnx(tmp_path / "points.onnx", folder))
+    heads = [camera_frames.head(seed)[0] for seed in range(2)]
+    crops = np.stack([np.asarray(face_of(head)) for head in heads])
+    expected, found = network.predict_crops(crops), model.predict_crops(crops)
+    for name in ("va", "au_logits", "expression_logits"):
+        one, other = (getattr(table, name) for table in (expected, found))
+        np.testing.assert_allclose(one.clip(-1, 1) if name == "va" else one, other, atol=2e-3)
+    # The points of a photo are found in the photo by one, and in the crop by the other.
+    alone, beside = model.predict(heads), model.predict(heads, neutral=heads[1])
+    expected = network.predict(heads, neutral=heads[1])
+    assert beside.baseline.tolist() == expected.baseline.tolist()
+    for name in ("va", "au_probability", "expression_probability"):
+        one, other = (getattr(table, name) for table in (expected, beside))
+        np.testing.assert_allclose(one, other, atol=0.02)
+    assert np.abs(alone.au_probability - beside.au_probability).max() > 0
+    frames = [VideoFrame(number, number / 25, Image.fromarray(heads[0])) for number in range(1, 4)]
+    tables = FaceStream(model, source="a video").update(frames)
+    assert {table.person.tolist()[0] for table in tables} == {1}
+    assert np.isfinite(np.concatenate([table.va for table in tables])).all()
+
+
+def face_of(head):
+    (face,) = FaceFinder(PHOTO_FACE_PX)(picture := Image.fromarray(head))
+    return align.crop_face(picture, face.landmarks)
