@@ -21,10 +21,9 @@ from jax import export
 from mtl_face import files
 from mtl_face.export.whole_way import BATCH, WholeWay
 from mtl_face.weights import card as cards
+from mtl_face.weights import stablehlo_file
 from mtl_face.weights.card import ExportError
-
-PROGRAM = "model.stablehlo"
-"""Name in the zip file of the serialised program."""
+from mtl_face.weights.stablehlo_file import PROGRAM
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -86,15 +85,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Answers, dict[str, Any]]:
             JAX that the installed one does not read.
     """
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as file:
-            text, data = file.read(cards.FILE), file.read(PROGRAM)
-    except OSError as error:
-        problem, remedy = files.unreadable(error, "file")
-        raise ExportError(problem, path=path, remedy=remedy) from error
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ExportError(f"holds no program ({error})", path=path, remedy=_GIVE) from error
-    card = cards.parse(text, path)
+    data, card = stablehlo_file.read(path)
     if not isinstance(stated := card.get(KEY), dict):
         raise ExportError("its card does not speak of a program", path=path, remedy=_GIVE)
     least = export.minimum_supported_calling_convention_version

@@ -26,6 +26,7 @@ from mtl_face.run import workdir as workdirs
 from mtl_face.tables import TRAINING
 from mtl_face.weights import card as cards
 from mtl_face.weights import card_network, exported
+from mtl_face.weights.card import ExportError
 
 Format = Literal["orbax", "safetensors", "stablehlo", "onnx"]
 
@@ -78,6 +79,8 @@ def export(
             f"{model} is an export, and where to write another is not said",
             remedy="give an output: a new " + ("file" if form in PROGRAMS else "folder"),
         )
+    if exported.is_program(model):
+        raise _no_network(model)
     if form in PROGRAMS:
         file = files.require_writable_file(Path(output or model / PROGRAMS[form]).expanduser())
         config = config or workdirs.own_config(model)
@@ -118,6 +121,8 @@ def export_model(
 
     `calibration` is one, or the file of one; `format` as `form` there.
     """
+    if predictor.forward.path is not None:
+        raise _no_network(predictor.forward.path)
     card = _card(predictor, None)
     if format in PROGRAMS:
         file = files.require_writable_file(Path(output).expanduser())
@@ -128,6 +133,15 @@ def export_model(
     folder = files.require_writable(output)
     _write_arrays(folder, jax.device_get(predictor.variables), card, format, say)
     return folder
+
+
+def _no_network(path: Path) -> ExportError:
+    return ExportError(
+        "is a program, whose arrays belong to it",
+        path=path,
+        remedy="give the run or the export that it was made of; --precision alone makes another "
+        "ONNX file of one",
+    )
 
 
 class _Program(NamedTuple):

@@ -1,7 +1,6 @@
 """A trained model, wherever it lies: in the folder of a run, or in an export."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from mtl_face import config as config_lib
+from mtl_face import files
 from mtl_face.config import Config, ModelConfig
 from mtl_face.errors import ConfigError, WorkdirError
 from mtl_face.faces import align, points
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.inference.program import ProgramForward
+from mtl_face.inference.program import ProgramForward, Run
 from mtl_face.inputs import IMAGE, POINTS
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
@@ -32,7 +32,8 @@ def load(path: str | Path) -> Predictor:
 
     Args:
         path: the folder of a run (its best checkpoint, or as `evaluation.checkpoint` says), the
-            folder of an export, or its `model.safetensors`; an ONNX file that was exported; or the
+            folder of an export, or its `model.safetensors`; a program that was exported, as ONNX or
+            StableHLO; or the
             name of a bundled model, as `geometry`.
 
     Returns:
@@ -56,7 +57,7 @@ def open_model(path: str | Path, config: Config, say: Say) -> Predictor:
     path = workdirs.existing(path)
     if workdirs.is_run(path):
         return open_run(path, config, say)
-    opened = open_program if onnx_file.is_one(path) else open_export
+    opened = open_program if exported.is_program(path) else open_export
     return opened(path, config, say)
 
 
@@ -168,15 +169,14 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
 
 
 def open_program(path: Path, config: Config, say: Say) -> Predictor:
-    """The program of an ONNX file, in place of a network, which must be that of the settings.
+    """A program of ONNX or StableHLO in place of a network, which must be that of the settings.
 
     Raises:
         ExportError: the file cannot be read or run, or its network or its crops are not those of
             the settings.
         ConfigError: the settings ask for samples of dropout.
     """
-    file = onnx_file.read(path)
-    card = file.card
+    card = exported.read_card(path)
     _check_card(card, config, path)
     size = card[onnx_file.WHOLE_WAY]["crop_size"]
     if size != config.data.image_size:
@@ -188,26 +188,21 @@ def open_program(path: Path, config: Config, say: Say) -> Predictor:
         )
     if config.evaluation.mc_dropout_samples:
         raise ConfigError(
-            "an ONNX file has no dropout to sample",
+            "a program has no dropout to sample",
             path=path,
             remedy="set evaluation.mc_dropout_samples=0, or give the run or export that it is of",
         )
     if jax.process_count() > 1:
         raise ConfigError(
-            "an ONNX file is run by one process", path=path, remedy="start one process alone"
+            "a program is run by one process", path=path, remedy="start one process alone"
         )
-    session = onnx_file.session(file)
-    names = list(onnx_file.expected_outputs(card))
-
-    def run(arrays: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(zip(names, session.run(names, dict(arrays)), strict=True))
-
+    run = _onnx(path) if onnx_file.is_one(path) else _stablehlo(path)
     mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
     forward = ProgramForward(config, mesh=mesh, run=run, card=card, path=path)
     say(f"program of {path}, step {card['step']} of its run")
     origin = {
         "weights_sha256": card["weights_sha256"],
-        "program_sha256": hashlib.sha256(file.content).hexdigest(),
+        "program_sha256": files.sha256(path),
         **_origin_of_export(card, config, say),
     }
     variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
@@ -215,6 +210,26 @@ def open_program(path: Path, config: Config, say: Say) -> Predictor:
     if stored.items() <= crop.items():
         crop = {**crop, **align.specification(size)}
     return Predictor(forward, variables, card["temperatures"], card["step"], origin, crop)
+
+
+def _onnx(path: Path) -> Run:
+    """The program of an ONNX file."""
+    file = onnx_file.read(path)
+    session = onnx_file.session(file)
+    names = list(onnx_file.expected_outputs(file.card))
+
+    def run(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(zip(names, session.run(names, dict(arrays)), strict=True))
+
+    return run
+
+
+def _stablehlo(path: Path) -> Run:
+    """The program of a file of StableHLO, compiled for each size of a batch."""
+    from mtl_face.export import stablehlo
+
+    answers, _ = stablehlo.read(path)
+    return lambda arrays: jax.device_get(answers(arrays))
 
 
 def _check_card(card: Mapping[str, Any], config: Config, path: Path) -> None:

@@ -53,13 +53,7 @@ def write_smaller(
     """
     import onnx
 
-    if precision not in ("float16", "int8"):
-        raise ConfigError(f"precision is {precision!r}", remedy="give float16 or int8")
-    if precision == "int8" and crops is None:
-        raise ConfigError(
-            "int8 needs crops to measure the ranges of values on",
-            remedy="name a folder of aligned crops like those to come as crops (--crops)",
-        )
+    check_asked(precision, crops)
     read = onnx_file.read(Path(file))
     about = read.card[WHOLE_WAY]
     if onnx_precision.PRECISION in about:
@@ -103,6 +97,17 @@ def write_smaller(
     mega = [size / 1e6 for size in (len(read.content), os.path.getsize(output))]
     say(f"program: {output}  ({precision}: {mega[1]:.1f} MB, float32: {mega[0]:.1f} MB)")
     return output
+
+
+def check_asked(precision: str, crops: str | Path | None) -> None:
+    """Raises ConfigError if a file of this precision cannot be made, with these crops or none."""
+    if precision not in ("float16", "int8"):
+        raise ConfigError(f"precision is {precision!r}", remedy="give float16 or int8")
+    if precision == "int8" and crops is None:
+        raise ConfigError(
+            "int8 needs crops to measure the ranges of values on",
+            remedy="name a folder of aligned crops like those to come as crops (--crops)",
+        )
 
 
 def _answers(file: OnnxFile, crop_NSS3: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:

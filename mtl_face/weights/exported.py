@@ -22,7 +22,7 @@ from mtl_face.config.dotted import of_export
 from mtl_face.errors import shortened
 from mtl_face.model.geometry import MOBILENET, VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
-from mtl_face.weights import onnx_file, safetensors_file
+from mtl_face.weights import onnx_file, safetensors_file, stablehlo_file
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.file_content import Budget, Entry, FileContent, first_bytes, words_of
 from mtl_face.weights.resnet_in_file import BATCH_NORM
@@ -96,9 +96,9 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             that is not finite, or is damaged.
     """
     path = Path(path)
-    if onnx_file.is_one(path):
+    if is_program(path):
         raise ExportError(
-            "is an ONNX file, whose arrays belong to its graph",
+            "is a program, whose arrays belong to it",
             path=path,
             remedy="give the run or the export that it was made of",
         )
@@ -135,7 +135,18 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
         ExportError: `path` is no export, or its card cannot be used.
     """
     path = Path(path)
-    return onnx_file.read(path).card if onnx_file.is_one(path) else _find(path)[0]
+    if onnx_file.is_one(path):
+        return onnx_file.read(path).card
+    if stablehlo_file.is_one(path):
+        _, card = stablehlo_file.read(path)
+        onnx_file.check_card(card, path)
+        return card
+    return _find(path)[0]
+
+
+def is_program(path: Path) -> bool:
+    """Whether a file holds a program, from crops to answers, of either format."""
+    return onnx_file.is_one(path) or stablehlo_file.is_one(path)
 
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -151,6 +162,8 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     if (about := card.get(onnx_file.WHOLE_WAY)) is not None:
         values["data"] = {**values["data"], "image_size": about["crop_size"]}
         values["evaluation"] = {**values["evaluation"], "mc_dropout_samples": 0}
+        if about.get("calibration") is not None:  # it is inside
+            values["evaluation"]["calibration"] = None
     return values
 
 

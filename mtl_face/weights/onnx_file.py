@@ -101,14 +101,7 @@ def read(path: Path) -> OnnxFile:
     card = cards.parse(metadata[cards.KEY], path)
     _check_operators(onnx, model, path)
     _check_arrays(onnx, model, path)
-    about = card.get(WHOLE_WAY)
-    size = about.get("crop_size") if isinstance(about, dict) else None
-    if type(size) is not int or size < 1:
-        raise ExportError(
-            f"its card does not say which crops it takes (`{WHOLE_WAY}`)",
-            path=path,
-            remedy=_EXPORT_AGAIN,
-        )
+    check_card(card, path)
     problems = _signature_faults(onnx, model.graph, card)
     if problems:
         raise ExportError(
@@ -205,6 +198,18 @@ def _check_arrays(onnx: Any, model: Any, path: Path) -> None:
                 path=path,
                 remedy="save it as one file: onnx.save(onnx.load(FILE), NEW) in Python",
             )
+
+
+def check_card(card: dict[str, Any], path: Path) -> None:
+    """Raises ExportError if the card of a program does not say which crops it takes."""
+    about = card.get(WHOLE_WAY)
+    size = about.get("crop_size") if isinstance(about, dict) else None
+    if type(size) is not int or size < 1:
+        raise ExportError(
+            f"its card does not say which crops it takes (`{WHOLE_WAY}`)",
+            path=path,
+            remedy="export it again",
+        )
 
 
 def expected_inputs(card: dict[str, Any]) -> dict[str, tuple[Any, tuple[int, ...]]]:

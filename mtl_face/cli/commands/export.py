@@ -4,6 +4,7 @@ import argparse
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
+from mtl_face.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,11 +31,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a program: side of the crops that it takes (default: as in training)",
     )
     flags.calibration(parser)
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="of --format=onnx: the numbers that the network computes in; float16 and int8 make "
+        "smaller files, whose answers differ (default: float32)",
+    )
+    flags.path(
+        parser,
+        "--crops",
+        "FOLDER",
+        "of --precision: aligned crops like those to come, as the folder of a data set; int8 "
+        "measures the ranges of values on them",
+    )
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
     from mtl_face.run.export import PROGRAMS, export
 
+    if options.precision != "float32":
+        return _smaller(config, options)
+    if options.crops is not None:
+        raise ConfigError("--crops go with --precision", remedy="leave them out, or give both")
     written = export(
         options.model,
         config,
@@ -48,4 +67,40 @@ def run(config: Config, options: argparse.Namespace) -> int:
         return 0
     print(f"next: python run.py evaluate --model={written} --output=DIR evaluates them without")
     print("the workdir; mtl_face.load(FOLDER) reads them in Python (docs/export.md)")
+    return 0
+
+
+def _smaller(config: Config, options: argparse.Namespace) -> int:
+    """Writes an ONNX file of float32, and makes the smaller one of it."""
+    import tempfile
+    from pathlib import Path
+
+    from mtl_face.run.export import export
+    from mtl_face.run.smaller import check_asked, write_smaller
+    from mtl_face.weights import onnx_file
+
+    if options.format != "onnx":
+        raise ConfigError(
+            f"--precision={options.precision} goes with --format=onnx", remedy="give both"
+        )
+    if options.output is None:
+        raise ConfigError(
+            "where to write the smaller file is not said", remedy="give --output=FILE.onnx"
+        )
+    how = {"precision": options.precision, "crops": options.crops}
+    check_asked(**how)
+    with tempfile.TemporaryDirectory() as folder:
+        source = options.model
+        if not onnx_file.is_one(source):
+            source = export(
+                options.model,
+                config,
+                form="onnx",
+                output=Path(folder) / "float32.onnx",
+                crop_size=options.crop_size,
+                calibration=options.calibration,
+            )
+        write_smaller(source, options.output, **how)
+    print(f"next: python run.py evaluate --model={options.output} --output=DIR")
+    print("      --against=MODEL says what its scores lose")
     return 0
