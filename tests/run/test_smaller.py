@@ -119,3 +119,21 @@ def test_what_a_smaller_file_loses(file, crops, place, capsys):
     assert captured.err == ""
     assert main.main([*asked, f"--output={place / 'out'}", "--against=nothing"]) == 2
     assert "nothing: does not exist" in capsys.readouterr().err
+
+
+def test_the_command_makes_a_smaller_file_of_a_file(file, crops, place, capsys):
+    output = place / "small.onnx"
+    asked = ["export", f"--model={file}", "--format=onnx", f"--output={output}"]
+    assert main.main([*asked, "--precision=int8", f"--crops={crops}"]) == 0
+    captured = capsys.readouterr()
+    assert f"program: {output}  (int8: " in captured.out
+    assert captured.err == ""
+    assert onnx_file.read(output).card["whole_way"]["precision"] == {"name": "int8", "crops": 18}
+    for wrong, words in {
+        "--precision=int8": "int8 needs crops",
+        f"--crops={crops}": "--crops go with --precision",
+    }.items():
+        assert main.main([*asked, wrong]) == 2
+        assert words in capsys.readouterr().err
+    assert main.main([*asked[:2], f"--output={output}", "--precision=float16"]) == 2
+    assert "goes with --format=onnx" in capsys.readouterr().err
