@@ -157,17 +157,19 @@ def _cut(
     x_BN, y_BN = (jnp.clip(each_BN, 0, size - 1) for each_BN in (x_BN, y_BN))
     left_BN, top_BN = (jnp.minimum(jnp.floor(each_BN), size - 2) for each_BN in (x_BN, y_BN))
     place_BN = (top_BN * (size - 1) + left_BN).astype(jnp.int32)
-    read_BNC = _read(neighbours_BPC, place_BN).astype(jnp.float32)
-    right_BN1, below_BN1 = (x_BN - left_BN)[..., None], (y_BN - top_BN)[..., None]
-    four = [lax.slice_in_dim(read_BNC, start, start + 3, axis=2) for start in (0, 3, 6, 9)]
-    upper_BN3, lower_BN3 = (one + (other - one) * right_BN1 for one, other in (four[:2], four[2:]))
-    value_BN3 = upper_BN3 + (lower_BN3 - upper_BN3) * below_BN1
+    # Channels first: what follows then multiplies long rows by long rows.
+    read_BCN = _read(neighbours_BPC, place_BN).astype(jnp.float32).transpose(0, 2, 1)
+    right_B1N, below_B1N = (x_BN - left_BN)[:, None], (y_BN - top_BN)[:, None]
+    four = [lax.slice_in_dim(read_BCN, start, start + 3, axis=1) for start in (0, 3, 6, 9)]
+    upper_B3N, lower_B3N = (one + (other - one) * right_B1N for one, other in (four[:2], four[2:]))
+    value_B3N = upper_B3N + (lower_B3N - upper_B3N) * below_B1N
     # Pillow drops the fraction of a sample, and rounds a mean of samples.
-    value_BN3 = jnp.where(inside_BN[..., None], jnp.floor(value_BN3 + _ROUNDING), 0)
-    if samples == 1:
-        return value_BN3.reshape(value_BN3.shape[0], MESH_SIZE, MESH_SIZE, 3)
-    parts = value_BN3.reshape(value_BN3.shape[0], MESH_SIZE, samples, MESH_SIZE, samples, 3)
-    return jnp.floor(parts.mean(axis=(2, 4)) + 0.5)
+    value_B3N = jnp.floor(value_B3N + _ROUNDING) * inside_BN[:, None].astype(jnp.float32)
+    batch = value_B3N.shape[0]
+    if samples > 1:
+        parts = value_B3N.reshape(batch, 3, MESH_SIZE, samples, MESH_SIZE, samples)
+        value_B3N = jnp.floor(parts.mean(axis=(3, 5)) + 0.5)
+    return value_B3N.reshape(batch, 3, MESH_SIZE, MESH_SIZE).transpose(0, 2, 3, 1)
 
 
 def _read(table_BPC: jax.Array, place_BN: jax.Array) -> jax.Array:
