@@ -117,9 +117,23 @@ def export_model(
     calibration: str | Path | Calibration | None = None,
     say: Say = lambda line: None,
 ) -> Path:
-    """Writes the network of a predictor, with a card that has no evaluation; see `export`.
+    """Writes the network of a predictor for use elsewhere, with a card that has no evaluation.
 
-    `calibration` is one, or the file of one; `format` as `form` there.
+    Args:
+        predictor: the network.
+        output: the file to write; of arrays the folder.
+        format: `onnx` or `stablehlo`, one file of the program from uint8 crops to named answers;
+            `safetensors` or `orbax`, arrays.
+        crop_size: of a program: the side of the crops that it takes; None for those of the
+            training.
+        calibration: of a program: a calibration to apply, or the file of one.
+        say: called with each line for the user.
+
+    Returns:
+        The file or folder that was written.
+
+    Raises:
+        ConfigError, WorkdirError, ExportError, CalibrationError: as `export`.
     """
     if predictor.forward.path is not None:
         raise _no_network(predictor.forward.path)
