@@ -8,7 +8,6 @@ packages onnx and onnxruntime are imported when they are used.
 import json
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,6 +40,7 @@ _NETWORK = "MtlFace/"
 _HEADS = "MtlFace/head_"
 _LAYERS = ("Conv", "MatMul", "Gemm")
 _BATCH = 8
+_LARGEST = float(np.finfo(np.float16).max)
 
 
 def in_float16(model: "onnx.ModelProto") -> "onnx.ModelProto":
@@ -49,16 +49,82 @@ def in_float16(model: "onnx.ModelProto") -> "onnx.ModelProto":
     Inputs and outputs keep their types. Weights beyond the range of float16 are clipped to it.
 
     Raises:
-        ExportError: onnxruntime is not installed.
+        ExportError: onnx is not installed.
     """
-    onnx_file.package("onnxruntime")
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    onnx = onnx_file.package("onnx")
+    single, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    graph = model.graph
+    insides = [node.name.startswith(_NETWORK) for node in graph.node]
+    floats = _floats(model)
+    arrays = {tensor.name: tensor for tensor in graph.initializer if tensor.name in floats}
+    made_inside = {
+        name
+        for node, is_inside in zip(graph.node, insides, strict=True)
+        if is_inside
+        for name in node.output
+        if name in floats
+    }
+    nodes, known = [], set()
 
-    around = [node.name for node in model.graph.node if not node.name.startswith(_NETWORK)]
-    with warnings.catch_warnings():  # of weights that become 0, one by one
-        warnings.simplefilter("ignore")
-        smaller = convert_float_to_float16(model, keep_io_types=True, node_block_list=around)
+    def cast(name: str, kind: int) -> str:
+        """The name of a tensor in the other type; the cast is added once."""
+        new = f"{name}/{'half' if kind == half else 'single'}"
+        if new not in known:
+            known.add(new)
+            if name in arrays:
+                array = np.clip(onnx.numpy_helper.to_array(arrays[name]), -_LARGEST, _LARGEST)
+                tensor = onnx.numpy_helper.from_array(array.astype(np.float16), new)
+                graph.initializer.append(tensor)
+            else:
+                nodes.append(onnx.helper.make_node("Cast", [name], [new], name=new, to=kind))
+        return new
+
+    for node, is_inside in zip(graph.node, insides, strict=True):
+        for place, name in enumerate(node.input):
+            if is_inside and name in floats and name not in made_inside:
+                node.input[place] = cast(name, half)
+            elif not is_inside and name in made_inside:
+                node.input[place] = cast(name, single)
+        for attribute in node.attribute if is_inside else ():
+            if node.op_type == "Cast" and attribute.i == single:
+                attribute.i = half
+            elif attribute.t.data_type == single:
+                array = onnx.numpy_helper.to_array(attribute.t).astype(np.float16)
+                attribute.t.CopyFrom(onnx.numpy_helper.from_array(array))
+        nodes.append(node)
+    for output in graph.output:
+        if output.name in made_inside:  # under a name of its own inside, cast at the end
+            inner = f"{output.name}/inside"
+            for node in nodes:
+                node.input[:] = [inner if name == output.name else name for name in node.input]
+                node.output[:] = [inner if name == output.name else name for name in node.output]
+            nodes.append(onnx.helper.make_node("Cast", [inner], [output.name], to=single))
+    used = {name for node in nodes for name in node.input}
+    initializers = [tensor for tensor in graph.initializer if tensor.name in used]
+    smaller = onnx.ModelProto()
+    smaller.CopyFrom(model)
+    for field, values in {"node": nodes, "initializer": initializers, "value_info": ()}.items():
+        smaller.graph.ClearField(field)
+        getattr(smaller.graph, field).extend(values)
     return _with_precision(smaller, "float16", {})
+
+
+def inside(model: "onnx.ModelProto") -> list[str]:
+    """Names of the values that a model's network computes, but for the model's outputs."""
+    outputs = {value.name for value in model.graph.output}
+    nodes = [node for node in model.graph.node if node.name.startswith(_NETWORK)]
+    return [name for node in nodes for name in node.output if name and name not in outputs]
+
+
+def _floats(model: "onnx.ModelProto") -> set[str]:
+    """Names of the tensors of float32."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    values = [*graph.input, *graph.value_info, *graph.output]
+    single = onnx.TensorProto.FLOAT
+    held = {tensor.name for tensor in graph.initializer if tensor.data_type == single}
+    return held | {v.name for v in values if v.type.tensor_type.elem_type == single}
 
 
 def in_int8(model: "onnx.ModelProto", crop_NSS3: NDArray[np.uint8]) -> "onnx.ModelProto":

@@ -110,10 +110,8 @@ def read(path: Path) -> OnnxFile:
     return OnnxFile(path, content, card)
 
 
-def session(file: OnnxFile, *, literal: bool = False) -> Any:
+def session(file: OnnxFile) -> Any:
     """An `onnxruntime.InferenceSession` of a file, on a GPU where the package has that.
-
-    `literal` rounds to float16 wherever the file says so; else a CPU computes in float32.
 
     Raises:
         ExportError: the package onnxruntime is not installed, or cannot run the file.
@@ -121,8 +119,6 @@ def session(file: OnnxFile, *, literal: bool = False) -> Any:
     runtime = package("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # what it says of errors is raised too
-    if literal:
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     known = runtime.get_available_providers()
     providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in known]
     try:

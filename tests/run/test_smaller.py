@@ -86,7 +86,7 @@ def test_numbers_that_overflow_are_not_kept(file, tmp_path):
             tensor.CopyFrom(onnx.numpy_helper.from_array(6e4 * np.sign(array), tensor.name))
     source, path = tmp_path / "large.onnx", tmp_path / "out.onnx"
     onnx.save(model, source)
-    with pytest.raises(ExportError, match="numbers overflow in float16: au_logit"):
+    with pytest.raises(ExportError, match="numbers overflow in float16: MtlFace/head_au/"):
         smaller.write_smaller(source, path, precision="float16", say=str)
     assert not path.exists()
 
