@@ -137,3 +137,28 @@ def test_the_command_makes_a_smaller_file_of_a_file(file, crops, place, capsys):
         assert words in capsys.readouterr().err
     assert main.main([*asked[:2], f"--output={output}", "--precision=float16"]) == 2
     assert "goes with --format=onnx" in capsys.readouterr().err
+
+
+def test_float16_stays_in_the_network(file):
+    model = onnx.shape_inference.infer_shapes(
+        onnx_precision.in_float16(onnx.load(file)), strict_mode=True
+    )
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    kinds |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    around = {
+        kinds.get(name)
+        for node in model.graph.node
+        if not node.name.startswith("MtlFace/") and node.op_type != "Cast"
+        for name in node.input
+    }
+    within = {
+        kinds.get(name)
+        for node in model.graph.node
+        if node.name.startswith("MtlFace/") and node.op_type != "Cast"
+        for name in node.output
+    }
+    assert TensorProto.FLOAT in around
+    assert TensorProto.FLOAT16 not in around
+    assert TensorProto.FLOAT16 in within
+    assert TensorProto.FLOAT not in within
