@@ -174,6 +174,7 @@ def test_a_program_that_disagrees_is_not_kept(images, tmp_path, monkeypatch):
     assert (tmp_path / "file.zip").read_text() == "from before"
 
 
+@pytest.mark.slow
 def test_a_file_that_does_not_run(whole, images, tmp_path):
     (tmp_path / "file").write_text("nothing")
     with pytest.raises(ExportError, match="does not run by itself"):

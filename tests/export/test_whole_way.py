@@ -142,9 +142,8 @@ def test_resizing_gives_the_bytes_of_pillow(given):
     np.testing.assert_array_equal(found, np.asarray(expected))
 
 
-@pytest.mark.parametrize(
-    "inputs", [("points",), pytest.param(("image", "points"), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("inputs", [("points",), ("image", "points")])
 def test_networks_of_points(inputs, monkeypatch):
     """With another mesh network in both places, which is cheap; the real one is tried below."""
     fake_mesh(monkeypatch)
