@@ -238,7 +238,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         problem, way_out = files.unreadable(error, "image")
         if isinstance(error, FileNotFoundError | NotADirectoryError):
-            way_out = "check that all images were unpacked"
+            way_out = "check the path for a typing mistake, and that all images were unpacked"
             folder = os.path.dirname(os.path.abspath(path))
             if not os.path.isdir(folder):
                 problem += f", nor does its folder {folder}"

@@ -38,7 +38,7 @@ def test_crops_and_again(videos, tmp_path, capsys):
     assert "solo.mp4: 4 frames; crops: solo 4" in out
     assert "4 of 4 frames" in out
     assert f"4 crops: {output / 'cropped_aligned'}" in out
-    assert "python run.py predict --workdir=RUN --test_list=" in out
+    assert "python run.py predict --model=RUN --test_list=" in out
     before = (output / "cropped_aligned/solo/00001.jpg").stat().st_mtime_ns
     status, out, _ = run(capsys, *words)
     assert status == 0

@@ -169,7 +169,7 @@ def _videos(config: Config | None, options: argparse.Namespace) -> int:
     print(f"lists: {folder / layout.MANIFEST}, {layout.TEST_LIST}, {layout.GAPS}")
     print(f"what a crop is: {folder / layout.SPECIFICATION}")
     print(
-        "next: look at some crops; then python run.py predict --workdir=RUN "
+        "next: look at some crops; then python run.py predict --model=RUN "
         f"--test_list={folder / layout.TEST_LIST} --images={crops} --output=predictions.parquet"
     )
     return 0
