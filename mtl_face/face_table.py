@@ -278,7 +278,10 @@ class FaceTable:
 
         shown = set(zip(self.source.tolist(), self.frame.tolist(), strict=True))
         if len(shown) > 1:
-            raise ValueError(f"the rows are of {len(shown)} pictures: take those of one")
+            raise ValueError(
+                f"the rows are of {len(shown)} pictures: take those of one, as in "
+                "table.take(table.source == PATH), and of a video also table.frame == NUMBER"
+            )
         return Annotator(anonymise=anonymise).draw(pictures.picture_of(image), self)
 
     def _fields(self) -> list[str]:
