@@ -46,3 +46,9 @@ def test_functions_have_seven_parameters_at_most():
 def test_parameters_are_counted():
     (method,) = ast.parse("def f(self, a, /, b, *c, d=1, **e): pass").body
     assert num_parameters(method) == 3
+
+
+def test_test_files_have_names_of_their_own():
+    """Pytest imports them by these names: of two alike it would refuse one."""
+    names = [file.name for file in (ROOT / "tests").rglob("*.py") if file.name != "conftest.py"]
+    assert len(names) == len(set(names)), sorted(names)
