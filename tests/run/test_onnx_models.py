@@ -106,6 +106,7 @@ def data(tmp_path_factory):
     return small_dataset.write(tmp_path_factory.mktemp("data"), rows=rows)
 
 
+@pytest.mark.slow
 def test_scores_and_lists_of_a_file_are_those_of_the_network(network, file, data, tmp_path):
     names = tmp_path / "list.txt"
     names.write_text("validation_0/00001.jpg\nvalidation_1/00001.jpg\n")
