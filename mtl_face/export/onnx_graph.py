@@ -1,11 +1,13 @@
-"""A function of JAX as an ONNX model.
+"""A function of JAX as an ONNX model, and the whole way from crops to answers as an ONNX file.
 
 The function is traced once, for batches of any size; each of the primitives that it consists of
 becomes one or a few standard operators (`OPERATIONS`), and what they make together is fused
 (`onnx_fusions`). Known arrays become initializers.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,6 +17,8 @@ import mtl_face
 from mtl_face.export import onnx_fusions, onnx_gather, onnx_shapes, onnx_sums
 from mtl_face.export.onnx_builder import BATCH, OPSET, Builder, View
 from mtl_face.export.onnx_elementwise import OPERATIONS
+from mtl_face.export.whole_way import KEY, WholeWay
+from mtl_face.weights import card as cards
 from mtl_face.weights.card import ExportError
 
 if TYPE_CHECKING:
@@ -30,6 +34,32 @@ _CALLS = (
     *("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "custom_jvp_call"),
     *("custom_vjp_call", "custom_vjp_call_jaxpr"),
 )
+
+_LARGEST = 2**31 - 1  # bytes of a file of Protocol Buffers
+
+
+def write(path: Path, whole: WholeWay) -> None:
+    """Writes the program; the model's metadata hold the card, and the inputs and outputs in it.
+
+    Raises:
+        ExportError: as `to_onnx`, or the file would be too large.
+        OSError: writing fails.
+    """
+    model = to_onnx(
+        whole.function,
+        {name: (np.dtype(one.dtype), one.shape_of_one) for name, one in whole.inputs.items()},
+        list(whole.outputs),
+        metadata={
+            cards.KEY: json.dumps(whole.card),
+            **{name: json.dumps(whole.card[KEY][name]) for name in ("inputs", "outputs")},
+        },
+    )
+    if model.ByteSize() > _LARGEST:
+        raise ExportError(
+            f"the model has {model.ByteSize() / 1e9:.1f} GB, and a file of ONNX at most 2.1",
+            remedy="give --format=stablehlo",
+        )
+    path.write_bytes(model.SerializeToString())
 
 
 def to_onnx(

@@ -20,8 +20,8 @@ from mtl_face import pictures
 from mtl_face.errors import ImageError
 from mtl_face.inputs import BASELINE
 from mtl_face.weights import card as cards
-from mtl_face.weights import onnx_file
-from mtl_face.weights.onnx_file import CROP, WHOLE_WAY
+from mtl_face.weights.programs import onnx_file
+from mtl_face.weights.programs.interface import CROP, WHOLE_WAY
 
 if TYPE_CHECKING:
     import onnx

@@ -21,9 +21,9 @@ from jax import export
 from mtl_face import files
 from mtl_face.export.whole_way import BATCH, WholeWay
 from mtl_face.weights import card as cards
-from mtl_face.weights import stablehlo_file
 from mtl_face.weights.card import ExportError
-from mtl_face.weights.stablehlo_file import PROGRAM
+from mtl_face.weights.programs import stablehlo_file
+from mtl_face.weights.programs.stablehlo_file import PROGRAM
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

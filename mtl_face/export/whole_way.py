@@ -37,18 +37,18 @@ from mtl_face.model.network import PER_EXAMPLE, MtlFace
 from mtl_face.tables import TRAINING, PredictionTable, untrained
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA, VA_LOG_VARIANCE, VA_NAMES
 from mtl_face.weights import card as cards
-from mtl_face.weights import onnx_file
+from mtl_face.weights.programs import interface
 
 BATCH = "batch"
 """The first dimension of every input and output: any number of crops from 1."""
 
-CROP = onnx_file.CROP
+CROP = interface.CROP
 """Name of the input of pixels."""
 
 BASELINE_INPUT = BASELINE
 """Name of the input of points at rest."""
 
-KEY = onnx_file.WHOLE_WAY
+KEY = interface.WHOLE_WAY
 """Key of the card under which stands what the program does besides the network."""
 
 LARGEST_SHRINK = 16

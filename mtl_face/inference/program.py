@@ -24,7 +24,7 @@ from mtl_face.inputs import BASELINE, IMAGE, POINTS
 from mtl_face.model.network import PER_EXAMPLE
 from mtl_face.tasks import AU, EXPR, VA, VA_LOG_VARIANCE, VA_NAMES
 from mtl_face.weights.card import ExportError
-from mtl_face.weights.onnx_file import CROP, OUTPUTS, STD, WHOLE_WAY
+from mtl_face.weights.programs.interface import CROP, OUTPUTS, STD, WHOLE_WAY
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """From arrays [B, ...] by the program's names to its answers [B, ...] by name."""

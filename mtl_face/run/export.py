@@ -209,7 +209,7 @@ def _write_program(
     say: Say,
 ) -> None:
     """Writes one file, tries it in a process of its own, and keeps it if it answers alike."""
-    from mtl_face.export import check, onnx_file, stablehlo
+    from mtl_face.export import check, onnx_graph, stablehlo
     from mtl_face.export.whole_way import whole_way
 
     full = arrays.completed(card, jax.device_get(predictor.variables))
@@ -225,7 +225,7 @@ def _write_program(
         if form == "stablehlo":
             stablehlo.write(temporary, whole)
         else:
-            onnx_file.write(temporary, whole)
+            onnx_graph.write(temporary, whole)
         found = check.check(
             temporary, form, whole, predictor, crops, calibration=program.calibration
         )

@@ -19,8 +19,9 @@ from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import TRAINING
 from mtl_face.training import sharding
-from mtl_face.weights import exported, onnx_file
+from mtl_face.weights import exported
 from mtl_face.weights.card import ExportError, model_differences
+from mtl_face.weights.programs import interface, onnx_file
 from mtl_face.weights.provenance import amend, warnings_of_training
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def open_program(path: Path, config: Config, say: Say) -> Predictor:
     """
     card = exported.read_card(path)
     _check_card(card, config, path)
-    size = card[onnx_file.WHOLE_WAY]["crop_size"]
+    size = card[interface.WHOLE_WAY]["crop_size"]
     if size != config.data.image_size:
         raise ExportError(
             f"takes crops of {size} pixels, the settings give {config.data.image_size} "
@@ -216,7 +217,7 @@ def _onnx(path: Path) -> Run:
     """The program of an ONNX file."""
     file = onnx_file.read(path)
     session = onnx_file.session(file)
-    names = list(onnx_file.expected_outputs(file.card))
+    names = list(interface.expected_outputs(file.card))
 
     def run(arrays: Mapping[str, Any]) -> dict[str, Any]:
         return dict(zip(names, session.run(names, dict(arrays)), strict=True))

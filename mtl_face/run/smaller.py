@@ -15,9 +15,10 @@ from mtl_face import files
 from mtl_face.errors import ConfigError, shortened
 from mtl_face.export import onnx_precision
 from mtl_face.run import Say, show
-from mtl_face.weights import onnx_file
 from mtl_face.weights.card import ExportError
-from mtl_face.weights.onnx_file import CROP, WHOLE_WAY, OnnxFile
+from mtl_face.weights.programs import interface, onnx_file
+from mtl_face.weights.programs.interface import CROP, WHOLE_WAY
+from mtl_face.weights.programs.onnx_file import OnnxFile
 
 if TYPE_CHECKING:
     import onnx
@@ -137,7 +138,7 @@ def _overflowing(
 def _answers(file: OnnxFile, crop_NSS3: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     """The answers of a file that tables are made of, by name."""
     session = onnx_file.session(file)
-    names = list(onnx_file.expected_outputs(file.card))
+    names = list(interface.expected_outputs(file.card))
     parts = [
         session.run(names, _arrays(file, crop_NSS3[start : start + 8]))
         for start in range(0, len(crop_NSS3), 8)
@@ -152,5 +153,5 @@ def _arrays(file: OnnxFile, crop_BSS3: NDArray[np.uint8]) -> dict[str, NDArray[A
     """What a file takes of crops, without a baseline."""
     return {
         name: crop_BSS3 if name == CROP else np.zeros((len(crop_BSS3), *shape), dtype)
-        for name, (dtype, shape) in onnx_file.expected_inputs(file.card).items()
+        for name, (dtype, shape) in interface.expected_inputs(file.card).items()
     }

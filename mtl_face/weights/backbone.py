@@ -12,11 +12,17 @@ from mtl_face import files
 from mtl_face.config import ModelConfig
 from mtl_face.errors import WeightsError, shortened
 from mtl_face.model.geometry import MOBILENET, VARIANTS, BackboneVariant, ChannelOrder
-from mtl_face.weights import exported, mobilenet_in_file, resnet_in_file
+from mtl_face.weights import exported
+from mtl_face.weights.families import mobilenet_in_file, resnet_in_file
+from mtl_face.weights.families.mobilenet_in_file import MobileNetSize
+from mtl_face.weights.families.resnet_in_file import (
+    RESNET50,
+    Architecture,
+    ResNetInFile,
+    shape_text,
+)
 from mtl_face.weights.file_content import FileContent, shown
 from mtl_face.weights.formats import open_weights
-from mtl_face.weights.mobilenet_in_file import MobileNetSize
-from mtl_face.weights.resnet_in_file import RESNET50, Architecture, ResNetInFile, shape_text
 
 _VGGFACE2 = "VGGFace2"
 _VGGFACE2_CLASSES = 8631

@@ -22,10 +22,11 @@ from mtl_face.config.dotted import of_export
 from mtl_face.errors import shortened
 from mtl_face.model.geometry import MOBILENET, VARIANTS, BackboneVariant
 from mtl_face.weights import card as cards
-from mtl_face.weights import onnx_file, safetensors_file, stablehlo_file
+from mtl_face.weights import safetensors_file
 from mtl_face.weights.card import ExportError
+from mtl_face.weights.families.resnet_in_file import BATCH_NORM
 from mtl_face.weights.file_content import Budget, Entry, FileContent, first_bytes, words_of
-from mtl_face.weights.resnet_in_file import BATCH_NORM
+from mtl_face.weights.programs import interface, onnx_file, stablehlo_file
 
 PARAMS = "params"
 """Folder of the arrays in an export of the orbax form."""
@@ -139,7 +140,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
         return onnx_file.read(path).card
     if stablehlo_file.is_one(path):
         _, card = stablehlo_file.read(path)
-        onnx_file.check_card(card, path)
+        interface.check_card(card, path)
         return card
     return _find(path)[0]
 
@@ -159,7 +160,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     card = read_card(path)
     values = of_export(card["config"])
-    if (about := card.get(onnx_file.WHOLE_WAY)) is not None:
+    if (about := card.get(interface.WHOLE_WAY)) is not None:
         values["data"] = {**values["data"], "image_size": about["crop_size"]}
         values["evaluation"] = {**values["evaluation"], "mc_dropout_samples": 0}
         if about.get("calibration") is not None:  # it is inside

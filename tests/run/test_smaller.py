@@ -12,8 +12,8 @@ from mtl_face.cli import main
 from mtl_face.errors import ConfigError, ImageError
 from mtl_face.export import onnx_precision
 from mtl_face.run import models, smaller
-from mtl_face.weights import onnx_file
 from mtl_face.weights.card import ExportError
+from mtl_face.weights.programs import onnx_file
 
 MOST = {"float16": 0.005, "int8": 0.3}
 """By which logits may differ on average; they are of the order of 2."""

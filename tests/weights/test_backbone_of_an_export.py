@@ -15,7 +15,7 @@ from mtl_face.export import arrays
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported, load_backbone, safetensors_file
 from mtl_face.weights.backbone import check_settings, flags, needed_settings
-from mtl_face.weights.resnet_in_file import Architecture
+from mtl_face.weights.families.resnet_in_file import Architecture
 
 SIZE = Architecture((1, 2), 4, 2)
 MEAN, STD = (120.0, 110.0, 100.0), (50.0, 51.0, 52.0)

@@ -8,7 +8,7 @@ from weight_faults import problem_of
 from weight_maps import SMALL_ARCHITECTURE, VGGFACE2_MEAN, assert_close, image_of, our_map
 
 from mtl_face.weights import load_backbone
-from mtl_face.weights.resnet_in_file import RESNET50, Architecture
+from mtl_face.weights.families.resnet_in_file import RESNET50, Architecture
 
 
 def test_other_hdf5(path):

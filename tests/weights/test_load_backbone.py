@@ -280,7 +280,7 @@ def test_bfloat16_without_jax(tmp_path):
     code = (
         "import sys\n"
         "from mtl_face.weights import load_backbone\n"
-        "from mtl_face.weights.resnet_in_file import Architecture\n"
+        "from mtl_face.weights.families.resnet_in_file import Architecture\n"
         "loaded = load_backbone(sys.argv[1], architecture=Architecture((2, 1), 4, 2))\n"
         "print(loaded.params['conv1']['kernel'].dtype, 'jax' in sys.modules)\n"
     )

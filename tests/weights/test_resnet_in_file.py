@@ -13,7 +13,7 @@ from weight_faults import WRITERS, problem_of
 
 from mtl_face.errors import WeightsError
 from mtl_face.weights import load_backbone
-from mtl_face.weights.resnet_in_file import RESNET50, layers
+from mtl_face.weights.families.resnet_in_file import RESNET50, layers
 
 
 @pytest.mark.parametrize("form", ["keras", "matlab", "zip", "legacy", "safetensors", "pickle"])

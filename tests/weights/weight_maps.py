@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from model_settings import resnet
 
-from mtl_face.weights.resnet_in_file import Architecture
+from mtl_face.weights.families.resnet_in_file import Architecture
 
 VGGFACE2_MEAN = (131.0912, 103.8827, 91.4953)
 

@@ -77,7 +77,7 @@ def _smaller(config: Config, options: argparse.Namespace) -> int:
 
     from mtl_face.run.export import export
     from mtl_face.run.smaller import check_asked, write_smaller
-    from mtl_face.weights import onnx_file
+    from mtl_face.weights.programs import onnx_file
 
     if options.format != "onnx":
         raise ConfigError(

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError, shortened
-from mtl_face.weights import other_families
+from mtl_face.weights.families import other_families
 from mtl_face.weights.file_content import Entry, FileContent, reason
 
 Scheme = Literal["caffe", "torchvision", "ours"]

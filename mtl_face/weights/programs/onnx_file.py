@@ -11,25 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mtl_face import files
-from mtl_face.inputs import BASELINE, IMAGE, POINTS, specification
-from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
 from mtl_face.weights import card as cards
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.file_content import first_bytes
+from mtl_face.weights.programs import interface
 
 SUFFIX = ".onnx"
-
-WHOLE_WAY = "whole_way"
-"""Key of the card under which stands what a file does besides the network."""
-
-CROP = "crop"
-"""Name of the input of pixels."""
-
-STD = "valence_arousal_std"
-"""Name of the output of standard deviations."""
-
-OUTPUTS = {VA: "valence_arousal", AU: "au_logit", EXPR: "expression_logit"}
-"""Names of the outputs that a table of predictions is made of, by task."""
 
 OLDEST_OPSET = 13
 """Operators of older sets take other arguments than those that are written here."""
@@ -101,7 +88,7 @@ def read(path: Path) -> OnnxFile:
     card = cards.parse(metadata[cards.KEY], path)
     _check_operators(onnx, model, path)
     _check_arrays(onnx, model, path)
-    check_card(card, path)
+    interface.check_card(card, path)
     problems = _signature_faults(onnx, model.graph, card)
     if problems:
         raise ExportError(
@@ -196,33 +183,6 @@ def _check_arrays(onnx: Any, model: Any, path: Path) -> None:
             )
 
 
-def check_card(card: dict[str, Any], path: Path) -> None:
-    """Raises ExportError if the card of a program does not say which crops it takes."""
-    about = card.get(WHOLE_WAY)
-    size = about.get("crop_size") if isinstance(about, dict) else None
-    if type(size) is not int or size < 1:
-        raise ExportError(
-            f"its card does not say which crops it takes (`{WHOLE_WAY}`)",
-            path=path,
-            remedy="export it again",
-        )
-
-
-def expected_inputs(card: dict[str, Any]) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    """Dtype and shape of an example's arrays by name, as a card says that a file takes them."""
-    known = specification((IMAGE, POINTS), card[WHOLE_WAY]["crop_size"])
-    wanted = {CROP: known[IMAGE]}
-    takes_points = POINTS in card["config"]["model"]["inputs"]
-    return wanted | ({BASELINE: known[BASELINE]} if takes_points else {})
-
-
-def expected_outputs(card: dict[str, Any]) -> dict[str, int]:
-    """Width of the outputs that are read, by name."""
-    names = {name: OUTPUT_SIZES[task] for task, name in OUTPUTS.items()}
-    varies = card["config"]["model"]["va_variance"] == "per_example"
-    return names | ({STD: OUTPUT_SIZES[VA]} if varies else {})
-
-
 def _signature_faults(onnx: Any, graph: Any, card: dict[str, Any]) -> list[str]:
     """How inputs and outputs differ from those of the card, a sentence each."""
     dtype = onnx.helper.tensor_dtype_to_np_dtype
@@ -240,7 +200,8 @@ def _signature_faults(onnx: Any, graph: Any, card: dict[str, Any]) -> list[str]:
     held = {tensor.name for tensor in graph.initializer}
     inputs = words(value for value in graph.input if value.name not in held)
     wanted = {
-        name: (kind.name, list(shape)) for name, (kind, shape) in expected_inputs(card).items()
+        name: (kind.name, list(shape))
+        for name, (kind, shape) in interface.expected_inputs(card).items()
     }
     faults = [
         f"input {name:.60} is {inputs.get(name, 'absent')}, expected {wanted.get(name, 'none')}"
@@ -250,6 +211,6 @@ def _signature_faults(onnx: Any, graph: Any, card: dict[str, Any]) -> list[str]:
     outputs = words(graph.output)
     return faults + [
         f"output {name} is {outputs.get(name, 'absent')}, expected float32 [{width}]"
-        for name, width in expected_outputs(card).items()
+        for name, width in interface.expected_outputs(card).items()
         if outputs.get(name) != ("float32", [width])
     ]
