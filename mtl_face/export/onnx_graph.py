@@ -20,6 +20,7 @@ from mtl_face.export.onnx_elementwise import OPERATIONS
 from mtl_face.export.whole_way import KEY, WholeWay
 from mtl_face.weights import card as cards
 from mtl_face.weights.card import ExportError
+from mtl_face.weights.programs import onnx_file
 
 if TYPE_CHECKING:
     import onnx
@@ -34,8 +35,6 @@ _CALLS = (
     *("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "custom_jvp_call"),
     *("custom_vjp_call", "custom_vjp_call_jaxpr"),
 )
-
-_LARGEST = 2**31 - 1  # bytes of a file of Protocol Buffers
 
 
 def write(path: Path, whole: WholeWay) -> None:
@@ -54,7 +53,7 @@ def write(path: Path, whole: WholeWay) -> None:
             **{name: json.dumps(whole.card[KEY][name]) for name in ("inputs", "outputs")},
         },
     )
-    if model.ByteSize() > _LARGEST:
+    if model.ByteSize() > onnx_file.LARGEST:
         raise ExportError(
             f"the model has {model.ByteSize() / 1e9:.1f} GB, and a file of ONNX at most 2.1",
             remedy="give --format=stablehlo",

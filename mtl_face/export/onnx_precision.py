@@ -8,7 +8,7 @@ packages onnx and onnxruntime are imported when they are used.
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -203,19 +203,15 @@ def _with_precision(
     return model
 
 
-def read_crops(folder: Path, size: int, *, most: int = MOST_CROPS) -> NDArray[np.uint8]:
-    """Crops of a folder and those inside it, spread evenly over their sorted paths.
+def crops_of(folder: Path, *, most: int = MOST_CROPS) -> list[Path]:
+    """Pictures of a folder and those inside it, spread evenly over their sorted paths.
 
     Args:
         folder: of pictures that are aligned crops, as the folder of a data set.
-        size: side that they are resized to, in pixels.
-        most: how many are read.
-
-    Returns:
-        uint8 [N, size, size, 3]: R, G, B.
+        most: how many are given.
 
     Raises:
-        ImageError: it is no folder, has no pictures, or one cannot be read.
+        ImageError: it is no folder, or has no pictures.
     """
     endings = pictures.endings()
     found = sorted(
@@ -228,8 +224,12 @@ def read_crops(folder: Path, size: int, *, most: int = MOST_CROPS) -> NDArray[np
             remedy="name a folder of aligned crops like those to come, as of the training",
         )
     chosen = np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)
-    crops = [pictures.read(found[place]).upright() for place in chosen]
-    return np.stack([_resized(crop, size) for crop in crops])
+    return [found[place] for place in chosen]
+
+
+def read_crops(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
+    """Crops, resized to a side in pixels: uint8 [N, size, size, 3]; ImageError for an unreadable."""
+    return np.stack([_resized(pictures.read(path).upright(), size) for path in paths])
 
 
 def _resized(crop: Image.Image, size: int) -> NDArray[np.uint8]:

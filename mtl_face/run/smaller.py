@@ -5,6 +5,7 @@ Dimension letters: N crops, S side of a crop.
 
 import dataclasses
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face import files
+from mtl_face.config import Config
 from mtl_face.errors import ConfigError, shortened
 from mtl_face.export import onnx_precision
 from mtl_face.run import Say, show
+from mtl_face.run.export import export
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.programs import interface, onnx_file
 from mtl_face.weights.programs.interface import CROP, WHOLE_WAY
@@ -25,6 +28,54 @@ if TYPE_CHECKING:
 
 _NOISE = 16  # crops to try a file on where none are given
 _TRIED = 16  # crops on which numbers may overflow
+
+
+def export_smaller(
+    model: str | Path,
+    output: str | Path,
+    config: Config | None = None,
+    *,
+    say: Say = show,
+    precision: onnx_precision.Precision,
+    crops: str | Path | None = None,
+    **program: Any,
+) -> Path:
+    """Writes a model as an ONNX file of less precision, by way of one of float32.
+
+    Args:
+        model: as of `run.export.export`; or an ONNX file of float32, which is taken as it is.
+        output: as of `write_smaller`.
+        config: the settings of the model; None for its own.
+        say: called with each line for the user.
+        precision: as of `write_smaller`.
+        crops: as of `write_smaller`.
+        **program: `crop_size` and `calibration`, as of `run.export.export`.
+
+    Raises:
+        UserError: as `run.export.export` and `write_smaller`; or what a file was made with is to
+            be changed.
+    """
+    check_asked(precision, crops)
+    how: dict[str, Any] = {"precision": precision, "crops": crops, "say": say}
+    if onnx_file.is_one(Path(model)):
+        if changed := [f"--{name}" for name, value in program.items() if value is not None]:
+            raise ConfigError(
+                f"{model} was made with its own crops and calibration: {', '.join(changed)} would "
+                "change nothing",
+                remedy="leave them out, or name the run or export that the file was made of",
+            )
+        return write_smaller(model, output, **how)
+    if crops is not None:
+        onnx_precision.crops_of(Path(crops))  # whether there are any, before the long work
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "float32.onnx"
+
+        def say_what_stays(line: str) -> None:
+            if folder not in line:
+                say(line)
+
+        export(model, config, form="onnx", output=whole, say=say_what_stays, **program)
+        return write_smaller(whole, output, **how)
 
 
 def write_smaller(
@@ -72,7 +123,7 @@ def write_smaller(
         noise = np.random.default_rng(0)
         crop_NSS3 = noise.integers(0, 256, (_NOISE, size, size, 3), np.uint8)
     else:
-        crop_NSS3 = onnx_precision.read_crops(Path(crops), size)
+        crop_NSS3 = onnx_precision.read_crops(onnx_precision.crops_of(Path(crops)), size)
     model = onnx.load_model_from_string(read.content)
     if precision == "int8":
         say(f"measuring the ranges of values on {len(crop_NSS3)} crops ...")

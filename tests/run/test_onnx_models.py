@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 
 import camera_frames
@@ -214,9 +215,7 @@ def test_a_file_that_is_refused(what, file, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    "content", [cut_in_half, lambda content: b"", lambda content: b"a text of mine"]
-)
+@pytest.mark.parametrize("content", [cut_in_half, lambda content: b"a text of mine"])
 def test_a_file_that_was_cut_short(content, file, tmp_path, capsys):
     path = tmp_path / "cut.onnx"
     path.write_bytes(content(file.read_bytes()))
@@ -225,6 +224,15 @@ def test_a_file_that_was_cut_short(content, file, tmp_path, capsys):
     assert str(path) in err
     assert "cut short" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("size", "words"), [(0, "is empty"), (5 * 10**9, "has 5.0 GB")])
+def test_an_empty_and_a_huge_file_are_not_read(size, words, tmp_path, capsys):
+    path = tmp_path / "a.onnx"
+    path.touch()
+    os.truncate(path, size)  # takes no room on the disk
+    assert main.main(["evaluate", f"--model={path}", f"--output={tmp_path / 'out'}"]) == 2
+    assert f"{path}: {words}" in capsys.readouterr().err
 
 
 def test_a_file_is_known_by_its_content_too(file, tmp_path):

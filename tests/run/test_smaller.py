@@ -50,7 +50,7 @@ def test_less_precision(precision, file, crops, place):
     )
     assert path.stat().st_size < SIZE[precision] * file.stat().st_size
     assert said[-1].startswith(f"program: {path}  ({precision}: 0.")
-    crop_NSS3 = onnx_precision.read_crops(crops, program_files.SIDE)
+    crop_NSS3 = onnx_precision.read_crops(onnx_precision.crops_of(crops), program_files.SIDE)
     assert crop_NSS3.shape == (18, 32, 32, 3)
     expected, found = (models.load(each).predict_crops(crop_NSS3) for each in (file, path))
     for name in ("va", "au_logits", "expression_logits"):
@@ -66,7 +66,9 @@ def test_less_precision(precision, file, crops, place):
 
 def test_layers_are_int8_but_for_the_last_of_each_head(file, crops, place):
     model = onnx.load(file)
-    model = onnx_precision.in_int8(model, onnx_precision.read_crops(crops, 32, most=3))
+    model = onnx_precision.in_int8(
+        model, onnx_precision.read_crops(onnx_precision.crops_of(crops, most=3), 32)
+    )
     whole = {
         tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT
     }
@@ -132,8 +134,9 @@ def test_the_command_makes_a_smaller_file_of_a_file(file, crops, place, capsys):
     for wrong, words in {
         "--precision=int8": "int8 needs crops",
         f"--crops={crops}": "--crops go with --precision",
+        "--precision=float16 --crop_size=40": "--crop_size would change nothing",
     }.items():
-        assert main.main([*asked, wrong]) == 2
+        assert main.main([*asked, *wrong.split()]) == 2
         assert words in capsys.readouterr().err
     assert main.main([*asked[:2], f"--output={output}", "--precision=float16"]) == 2
     assert "goes with --format=onnx" in capsys.readouterr().err

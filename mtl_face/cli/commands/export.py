@@ -49,9 +49,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config, options: argparse.Namespace) -> int:
     from mtl_face.run.export import PROGRAMS, export
+    from mtl_face.run.smaller import export_smaller
 
     if options.precision != "float32":
-        return _smaller(config, options)
+        if options.format != "onnx":
+            raise ConfigError(
+                f"--precision={options.precision} goes with --format=onnx", remedy="give both"
+            )
+        if options.output is None:
+            raise ConfigError(
+                "where to write the smaller file is not said", remedy="give --output=FILE.onnx"
+            )
+        export_smaller(
+            options.model,
+            options.output,
+            config,
+            precision=options.precision,
+            crops=options.crops,
+            crop_size=options.crop_size,
+            calibration=options.calibration,
+        )
+        print(f"next: python run.py evaluate --model={options.output} --output=DIR")
+        print("      --against=MODEL says what its scores lose")
+        return 0
     if options.crops is not None:
         raise ConfigError("--crops go with --precision", remedy="leave them out, or give both")
     written = export(
@@ -67,40 +87,4 @@ def run(config: Config, options: argparse.Namespace) -> int:
         return 0
     print(f"next: python run.py evaluate --model={written} --output=DIR evaluates them without")
     print("the workdir; mtl_face.load(FOLDER) reads them in Python (docs/export.md)")
-    return 0
-
-
-def _smaller(config: Config, options: argparse.Namespace) -> int:
-    """Writes an ONNX file of float32, and makes the smaller one of it."""
-    import tempfile
-    from pathlib import Path
-
-    from mtl_face.run.export import export
-    from mtl_face.run.smaller import check_asked, write_smaller
-    from mtl_face.weights.programs import onnx_file
-
-    if options.format != "onnx":
-        raise ConfigError(
-            f"--precision={options.precision} goes with --format=onnx", remedy="give both"
-        )
-    if options.output is None:
-        raise ConfigError(
-            "where to write the smaller file is not said", remedy="give --output=FILE.onnx"
-        )
-    how = {"precision": options.precision, "crops": options.crops}
-    check_asked(**how)
-    with tempfile.TemporaryDirectory() as folder:
-        source = options.model
-        if not onnx_file.is_one(source):
-            source = export(
-                options.model,
-                config,
-                form="onnx",
-                output=Path(folder) / "float32.onnx",
-                crop_size=options.crop_size,
-                calibration=options.calibration,
-            )
-        write_smaller(source, options.output, **how)
-    print(f"next: python run.py evaluate --model={options.output} --output=DIR")
-    print("      --against=MODEL says what its scores lose")
     return 0

@@ -18,6 +18,9 @@ from mtl_face.weights.programs import interface
 
 SUFFIX = ".onnx"
 
+LARGEST = 2**31 - 1
+"""Bytes of a file of Protocol Buffers at most."""
+
 OLDEST_OPSET = 13
 """Operators of older sets take other arguments than those that are written here."""
 
@@ -67,10 +70,17 @@ def read(path: Path) -> OnnxFile:
     from google.protobuf.message import DecodeError
 
     try:
-        content = path.read_bytes()
+        size = path.stat().st_size
+        content = path.read_bytes() if 0 < size <= LARGEST else b""
     except OSError as error:
         problem, remedy = files.unreadable(error, "file")
         raise ExportError(problem, path=path, remedy=remedy) from error
+    if not content:
+        raise ExportError(
+            f"has {size / 1e9:.1f} GB, and a file of ONNX at most 2.1" if size else "is empty",
+            path=path,
+            remedy=f"copy it again, or {_GIVE_ONE}",
+        )
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
