@@ -7,7 +7,7 @@ compared first. They run in one process, in turn. The goal is a ratio of 1 betwe
 """
 
 import argparse
-import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import mtl_face
 from benchmarks import comparison
-from benchmarks.predict_crops import OURS, OUTPUTS, check_equal, exported, same_networks
+from benchmarks.predict_crops import OURS, OUTPUTS, timed
 from mtl_face.config import Config
 from mtl_face.export.onnx_graph import to_onnx
 from mtl_face.inference.predictor import Predictor
@@ -50,23 +50,12 @@ def compared(
     settings: Config, batch_sizes: Sequence[int], rounds: int, folder: Path
 ) -> list[comparison.Group]:
     """Milliseconds a face of the three ways, a group for each size of a batch."""
-    size = settings.model.input_size
-    settings = dataclasses.replace(
-        settings,
-        data=dataclasses.replace(settings.data, image_size=size),
-        evaluation=dataclasses.replace(settings.evaluation, batch_size=max(batch_sizes)),
-    )
-    predictor, network = same_networks(settings)
-    theirs = exported(network, size, folder / f"{settings.name}.onnx")
-    own = session(predictor)
     groups = []
-    for batch_size in batch_sizes:
-        rng = np.random.default_rng(batch_size)
-        crop_BSS3 = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
-        ways = ways_of(predictor, own, theirs, crop_BSS3)
-        check_equal({label: way() for label, way in ways.items()})
-        seconds = comparison.time_in_turn(ways, rounds=rounds, calls=max(1, 16 // batch_size))
-        times = {way: [1e3 * one / batch_size for one in found] for way, found in seconds.items()}
+
+    def ways(predictor: Predictor, _: Any, theirs: onnxruntime.InferenceSession) -> Any:
+        return functools.partial(ways_of, predictor, session(predictor), theirs)
+
+    for batch_size, times in timed(settings, batch_sizes, rounds, folder, ways):
         title = f"{settings.name}, batch {batch_size}"
         groups.append(comparison.Group(title, TORCH_ONNX, "ms a face", times))
         print(f"done: {title}", flush=True)

@@ -1,7 +1,8 @@
 """Crops answered by a predictor, by PyTorch and by ONNX Runtime, with the same weights."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,32 @@ MOST_DIFFERENT = 1e-3
 """Difference of outputs at most, as a share of the largest."""
 
 
+Ways = Callable[[Predictor, PaperNetwork, onnxruntime.InferenceSession], Any]
+"""From the same network three times to a function: from crops to calls that answer them."""
+
+
 def crops(
     settings: Config, batch_sizes: Sequence[int], rounds: int, folder: Path
 ) -> list[comparison.Group]:
     """Milliseconds a face of the three ways, a group for each size of a batch."""
+    groups = []
+
+    def ways(*networks: Any) -> Any:
+        return functools.partial(crop_ways, *networks)
+
+    for batch_size, times in timed(settings, batch_sizes, rounds, folder, ways):
+        fastest = min((TORCH, ONNX), key=lambda way: comparison.spread(times[way]).median)
+        rate = comparison.spread([1e3 / one for one in times[OURS]])
+        title = f"{settings.name}, batch {batch_size}: {rate} faces/s"
+        groups.append(comparison.Group(title, fastest, "ms a face", times))
+        print(f"done: {title}", flush=True)
+    return groups
+
+
+def timed(
+    settings: Config, batch_sizes: Sequence[int], rounds: int, folder: Path, ways: Ways
+) -> Iterator[tuple[int, dict[str, list[float]]]]:
+    """Milliseconds a face by way, for each size of a batch; answers are compared first."""
     size = settings.model.input_size
     settings = dataclasses.replace(
         settings,
@@ -36,21 +59,16 @@ def crops(
         evaluation=dataclasses.replace(settings.evaluation, batch_size=max(batch_sizes)),
     )
     predictor, network = same_networks(settings)
-    session = exported(network, size, folder / f"{settings.name}.onnx")
-    groups = []
+    calls_of = ways(predictor, network, exported(network, size, folder / f"{settings.name}.onnx"))
     for batch_size in batch_sizes:
         rng = np.random.default_rng(batch_size)
-        crop_BSS3 = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
-        ways = crop_ways(predictor, network, session, crop_BSS3)
-        check_equal({label: way() for label, way in ways.items()})
-        seconds = comparison.time_in_turn(ways, rounds=rounds, calls=max(1, 16 // batch_size))
-        times = {way: [1e3 * one / batch_size for one in found] for way, found in seconds.items()}
-        fastest = min((TORCH, ONNX), key=lambda way: comparison.spread(times[way]).median)
-        rate = comparison.spread([1e3 / one for one in times[OURS]])
-        title = f"{settings.name}, batch {batch_size}: {rate} faces/s"
-        groups.append(comparison.Group(title, fastest, "ms a face", times))
-        print(f"done: {title}", flush=True)
-    return groups
+        calls = calls_of(rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8))
+        check_equal({label: call() for label, call in calls.items()})
+        seconds = comparison.time_in_turn(calls, rounds=rounds, calls=max(1, 16 // batch_size))
+        yield (
+            batch_size,
+            {way: [1e3 * one / batch_size for one in found] for way, found in seconds.items()},
+        )
 
 
 def same_networks(settings: Config) -> tuple[Predictor, PaperNetwork]:

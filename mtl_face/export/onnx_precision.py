@@ -228,7 +228,7 @@ def crops_of(folder: Path, *, most: int = MOST_CROPS) -> list[Path]:
 
 
 def read_crops(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
-    """Crops, resized to a side in pixels: uint8 [N, size, size, 3]; ImageError for an unreadable."""
+    """Crops, resized to a side in pixels: uint8 [N, size, size, 3]; ImageError as `pictures`."""
     return np.stack([_resized(pictures.read(path).upright(), size) for path in paths])
 
 

@@ -14,6 +14,7 @@ import scipy.special
 import torch
 import torch_reference
 from docs_lines import run_the_lines_of_the_docs
+from drawn_weights import drawn
 from torch.nn import functional
 
 import mtl_face
@@ -50,20 +51,9 @@ def folder(tmp_path_factory):
     network = MtlFace(config.model)
     image = jax.ShapeDtypeStruct((1, 33, 33, 3), np.float32)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
-    random = np.random.default_rng(3)
-
-    def draw(keys, leaf):
-        if keys[-1].key in ("scale", "var"):
-            values = random.uniform(0.5, 1.5, leaf.shape)
-        elif len(leaf.shape) > 1:
-            values = random.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
-        else:
-            values = random.normal(0, 0.1, leaf.shape)
-        return values.astype(np.float32)
-
     card = cards.make(config, temperatures=TEMPERATURES, crop={}, step=1)
     folder = tmp_path_factory.mktemp("stranger") / "export"
-    export.save(folder, jax.tree_util.tree_map_with_path(draw, shapes), card, form="safetensors")
+    export.save(folder, drawn(shapes), card, form="safetensors")
     return folder
 
 

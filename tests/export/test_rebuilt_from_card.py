@@ -11,6 +11,7 @@ import numpy as np
 import numpy_network
 import pytest
 from docs_lines import lines_of_the_docs
+from drawn_weights import drawn
 
 import mtl_face
 from mtl_face import export
@@ -80,21 +81,10 @@ def write_export(folder, settings):
     config = validate({**values, "evaluation": {"batch_size": 8}})
     network = functools.partial(MtlFace(config.model).init, train=False)
     shapes = jax.eval_shape(network, jax.random.key(0), network_inputs(config.model))
-    random = np.random.default_rng(3)
-
-    def draw(keys, leaf):
-        if keys[-1].key in ("scale", "var"):
-            values = random.uniform(0.5, 1.5, leaf.shape)
-        elif len(leaf.shape) > 1:
-            values = random.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
-        else:
-            values = random.normal(0, 0.1, leaf.shape)
-        return values.astype(np.float32)
-
     card = cards.make(config, temperatures=TEMPERATURES, crop={}, step=1)
     if "points" in config.model.inputs:
         card["points"] = points.statement(["person"])
-    variables = {"batch_stats": {}, **jax.tree_util.tree_map_with_path(draw, shapes)}
+    variables = {"batch_stats": {}, **drawn(shapes)}
     export.save(folder, variables, card, form="safetensors")
 
 
