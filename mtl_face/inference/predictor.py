@@ -384,7 +384,7 @@ class Predictor:
         format: str = "onnx",
         crop_size: int | None = None,
         calibration: Any = None,
-    ) -> None:
+    ) -> Path:
         """Writes the network for use elsewhere, see `mtl_face.run.export.export`.
 
         Args:
@@ -394,12 +394,15 @@ class Predictor:
             crop_size: of a program: side of the crops that it takes; None as in training.
             calibration: of a program: a `Calibration` to apply, or the file of one.
 
+        Returns:
+            What was written.
+
         Raises:
             ConfigError, WorkdirError, ExportError, CalibrationError: as there.
         """
         import mtl_face
 
-        mtl_face.export_model(
+        return mtl_face.export_model(
             self,
             os.fspath(path),
             format=format,  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from mtl_face.training import sharding
 from mtl_face.weights import exported
 from mtl_face.weights.card import ExportError, model_differences
 from mtl_face.weights.programs import interface, onnx_file
+from mtl_face.weights.programs.onnx_file import OnnxFile
 from mtl_face.weights.provenance import amend, warnings_of_training
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ def open_program(path: Path, config: Config, say: Say) -> Predictor:
             the settings.
         ConfigError: the settings ask for samples of dropout.
     """
-    card = exported.read_card(path)
+    file = onnx_file.read(path) if onnx_file.is_one(path) else None
+    card = exported.read_card(path) if file is None else file.card
     _check_card(card, config, path)
     size = card[interface.WHOLE_WAY]["crop_size"]
     if size != config.data.image_size:
@@ -197,7 +199,7 @@ def open_program(path: Path, config: Config, say: Say) -> Predictor:
         raise ConfigError(
             "a program is run by one process", path=path, remedy="start one process alone"
         )
-    run = _onnx(path) if onnx_file.is_one(path) else _stablehlo(path)
+    run = _stablehlo(path) if file is None else _onnx(file)
     mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
     forward = ProgramForward(config, mesh=mesh, run=run, card=card, path=path)
     say(f"program of {path}, step {card['step']} of its run")
@@ -213,9 +215,8 @@ def open_program(path: Path, config: Config, say: Say) -> Predictor:
     return Predictor(forward, variables, card["temperatures"], card["step"], origin, crop)
 
 
-def _onnx(path: Path) -> Run:
+def _onnx(file: OnnxFile) -> Run:
     """The program of an ONNX file."""
-    file = onnx_file.read(path)
     session = onnx_file.session(file)
     names = list(interface.expected_outputs(file.card))
 
