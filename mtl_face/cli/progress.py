@@ -25,6 +25,7 @@ class Progress:
     def __init__(self, things: str) -> None:
         self._things = things
         self._begin = self._last = time.monotonic()
+        self._first: tuple[float, int] | None = None
         self._finished: tuple[int, int] | None = None
         self._bar: Any = None
 
@@ -63,13 +64,22 @@ class Progress:
         from tqdm import tqdm
 
         now = time.monotonic()
+        # The first call ends a start (programs compiled, files opened) that says nothing of the
+        # rate; it counts only where there is no other.
+        begin, known = self._first or (self._begin, 0)
+        self._first = self._first or (now, done)
+        if done <= known:
+            begin, known = self._begin, 0
         if not self._finished and now - self._last < _SECONDS_BETWEEN_LINES:
             return
         self._last = now
-        elapsed = max(now - self._begin, 1e-9)
-        form = _LINE if total or not done else _LINE_WITHOUT_END
         line = tqdm.format_meter(
-            done, total if total or not done else None, elapsed, unit=self._things, bar_format=form
+            done,
+            total if total or not done else None,
+            max(now - begin, 1e-9),
+            unit=self._things,
+            bar_format=_LINE if total or not done else _LINE_WITHOUT_END,
+            initial=known,
         )
         print(line, flush=True)
 

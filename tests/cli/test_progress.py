@@ -33,7 +33,7 @@ def test_a_line_now_and_then_where_no_terminal_is(capsys, clock):
     assert lines[-1] == "2,000 of 2,000 images, 100 a second, 00:00 left"
     assert len(lines) == 4
     assert not any("\r" in line for line in lines)
-    assert lines[0] == "500 of 2,000 images, 98 a second, 00:15 left"
+    assert lines[0] == "500 of 2,000 images, 100 a second, 00:14 left"
 
 
 def test_time_of_a_later_work_counts_from_its_begin(capsys, clock):
@@ -45,6 +45,25 @@ def test_time_of_a_later_work_counts_from_its_begin(capsys, clock):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "100 of 100 pictures, 10 a second, 00:00 left"
     assert len(lines) == 2
+
+
+def test_what_a_start_takes_does_not_count_in_the_rate(capsys, clock):
+    progress = Progress("photos")
+    clock[0] += 60.0
+    progress(1, 21)
+    for done in range(2, 22):
+        clock[0] += 1.0
+        progress(done, 21)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "6 of 21 photos, 1 a second, 00:15 left"
+    assert lines[-1] == "21 of 21 photos, 1 a second, 00:00 left"
+
+
+def test_one_call_alone_counts_from_the_begin(capsys, clock):
+    progress = Progress("photos")
+    clock[0] += 10.0
+    progress(20, 20)
+    assert capsys.readouterr().out == "20 of 20 photos, 2 a second, 00:00 left\n"
 
 
 def test_nothing_to_do(capsys):
