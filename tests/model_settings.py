@@ -6,7 +6,7 @@ from typing import Any
 
 from mtl_face import config
 from mtl_face.config import BackboneConfig, ModelConfig
-from mtl_face.model.backbone import ResNet
+from mtl_face.model.backbones.resnet import ResNet
 
 _BACKBONE = {field.name for field in dataclasses.fields(BackboneConfig)}
 

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 
 from mtl_face.config import ModelConfig
 from mtl_face.inputs import BASELINE, IMAGE, POINTS, specification
-from mtl_face.model.backbone import ResNet
+from mtl_face.model import backbones
 from mtl_face.model.conventions import TOKEN_ORDER
 from mtl_face.model.convolution import resolve_convolution
 from mtl_face.model.heads import TaskHead, bounded_log_ratio
-from mtl_face.model.mobilenet import MobileNet
 from mtl_face.model.points import PointTokens
 from mtl_face.model.transformer import PatchEncoder, TokenDecoder, at_least_float32
 from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
@@ -46,7 +45,7 @@ def for_platform(settings: ModelConfig, platform: str) -> ModelConfig:
 
 
 class MtlFace(nn.Module):
-    """ResNet features or points of the face, an encoder, task tokens, one head a task.
+    """Features of a backbone or points of the face, an encoder, task tokens, one head a task.
 
     `MtlFace(ModelConfig())` is the paper's network: 72,943,446 parameters, 7 x 7 patches of a
     224 pixel image. Collections: `params` and `batch_stats`, both float32. Parts: `backbone` and
@@ -150,13 +149,7 @@ class MtlFace(nn.Module):
         std = jnp.asarray(settings.input_std, dtype).reshape(1, 1, 1, 3)
         image_BHWC = (image_BHWC.astype(dtype) - mean) / std
 
-        backbone: nn.Module
-        if settings.backbone.kind == "mobilenet":
-            backbone = MobileNet(settings.backbone, compute_dtype, name="backbone")
-        else:
-            backbone = ResNet(
-                settings.backbone, self.devices, compute_dtype, settings.remat, name="backbone"
-            )
+        backbone = backbones.make(settings, self.devices, name="backbone")
         map_BHWC = backbone(image_BHWC, train=train)
         batch, height, width, channels = map_BHWC.shape
         # The paper's "1D convolution" in place of the pooling: one dense layer for every patch.

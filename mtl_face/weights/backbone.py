@@ -46,8 +46,8 @@ class LoadedBackbone:
     """Weights of a ResNet or a MobileNet as the network names them, and where they come from.
 
     Attributes:
-        params: nested dict of float32 NumPy arrays, as `model.backbone.ResNet` or
-            `model.mobilenet.MobileNet` has them; kernels [H, W, I, O]. The first convolution takes
+        params: nested dict of float32 NumPy arrays, as the network of
+            `mtl_face.model.backbones` has them; kernels [H, W, I, O]. The first convolution takes
             R, G, B.
         batch_stats: the running statistics, likewise; a MobileNet has none.
         variant: geometry and input. `channel_order` is that of the file, before it was turned.

@@ -176,7 +176,7 @@ def _points(model: ModelConfig) -> Layers:
 
 
 def _resnet(model: ModelConfig) -> Iterator[dict[str, Any]]:
-    """The layers of `mtl_face.model.backbone`."""
+    """The layers of `mtl_face.model.backbones.resnet`."""
     variant = VARIANTS[model.backbone.variant]
     epsilon = variant.batch_norm_epsilon
 
@@ -226,7 +226,7 @@ def _resnet(model: ModelConfig) -> Iterator[dict[str, Any]]:
 
 
 def _mobilenet(model: ModelConfig) -> Iterator[dict[str, Any]]:
-    """The layers of `mtl_face.model.mobilenet`."""
+    """The layers of `mtl_face.model.backbones.mobilenet`."""
     size, (low, high) = model.input_size, MOBILENET_RANGE
     for layer in mobilenet_layers(model.backbone):
         padding = padded(MOBILENET.conv1_padding, size, layer.kernel, layer.stride)

@@ -11,7 +11,7 @@ import numpy as np
 import tiny_network
 
 from mtl_face.config import BackboneConfig, OptimizerConfig
-from mtl_face.model.backbone import ResNet
+from mtl_face.model.backbones.resnet import ResNet
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 from mtl_face.training import sharding, state
 from mtl_face.training.optimizer import exponential_by_epoch, inverse_sqrt, make_optimizer

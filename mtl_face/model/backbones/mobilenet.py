@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtl_face.config import BackboneConfig
+from mtl_face.config import BackboneConfig, ModelConfig
 from mtl_face.model.convolution import CONVOLUTIONS, resolve_convolution
 from mtl_face.model.geometry import (
     MOBILENET,
@@ -21,6 +21,12 @@ from mtl_face.model.geometry import (
 )
 
 _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+
+def make(model: ModelConfig, devices: int, name: str) -> nn.Module:
+    """The network of the settings; without batch norms, `devices` make no difference."""
+    del devices
+    return MobileNet(model.backbone, jnp.dtype(model.compute_dtype), name=name)
 
 
 class MobileNet(nn.Module):

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtl_face.config import BackboneConfig
+from mtl_face.config import BackboneConfig, ModelConfig
 from mtl_face.model import remat
 from mtl_face.model.batch_norm import FROZEN, make_batch_norm
 from mtl_face.model.convolution import CONVOLUTIONS, max_pool, resolve_convolution
@@ -28,6 +28,11 @@ from mtl_face.model.geometry import (
 
 # Preserves the variance of the gradient through ReLU (He et al. 2015).
 _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+
+
+def make(model: ModelConfig, devices: int, name: str) -> nn.Module:
+    """The network of the settings."""
+    return ResNet(model.backbone, devices, jnp.dtype(model.compute_dtype), model.remat, name=name)
 
 
 class BottleneckBlock(nn.Module):

@@ -7,8 +7,8 @@ import pytest
 import tfjs_graph
 
 from mtl_face.config.schema import MOBILENET_LAYERS, BackboneConfig
+from mtl_face.model.backbones.mobilenet import MobileNet
 from mtl_face.model.geometry import MOBILENET_PAIRS, stage_of
-from mtl_face.model.mobilenet import MobileNet
 
 WIDTH = tfjs_graph.WIDTH
 
