@@ -36,6 +36,12 @@ VA_NOISE_YAW_STD = (0.05, 0.30)
 """With `va_noise="yaw"`: that of a face that looks ahead, and of one that is turned away."""
 VA_NOISE_YAW_DEG = 15.0
 """Yaw from which on a face counts as turned away; in between the noise grows linearly."""
+RATER_DELAY_FRAMES = (4, 12)
+"""How late a rater of a dense video notices a change, drawn for each video, in frames."""
+RATER_RESPONSE_FRAMES = 4.0
+"""Time constant with which the rating then follows."""
+RATER_DRIFT_FRAMES = 90.0
+"""Time constant of a rater's error in a dense video."""
 AU_FLIP_PROBABILITY = 0.02
 """Probability that an action unit's label is wrong."""
 EXPRESSION_CONFUSION_PROBABILITY = 0.12
@@ -107,6 +113,38 @@ def va_noise_std(motion: Motion, va_noise: str) -> np.ndarray:
     ahead, turned = VA_NOISE_YAW_STD
     share_F = np.minimum(np.abs(motion.poses["yaw"]) / VA_NOISE_YAW_DEG, 1.0)
     return ahead + (turned - ahead) * share_F
+
+
+def rated(
+    va_F2: np.ndarray, frame_F: np.ndarray, va_std_F: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Valence and arousal as a rater traces them while a video runs, `[F, 2]`, not clipped.
+
+    With y(t) the truth at frame t, d the rater's delay, a = exp(-1 / RATER_RESPONSE_FRAMES),
+    b = exp(-1 / RATER_DRIFT_FRAMES) and e(t) standard normal, the rating is r(t) + s(t) u(t):
+
+        r(t) = a r(t - 1) + (1 - a) y(t - d)              it lags
+        u(t) = b u(t - 1) + sqrt(1 - b^2) e(t)            it drifts
+
+    s(t) is `va_std_F`, the standard deviation of the drift; between labelled frames y is linear.
+    """
+    delay = int(rng.integers(RATER_DELAY_FRAMES[0], RATER_DELAY_FRAMES[1] + 1))
+    time_T = np.arange(frame_F[0], frame_F[-1] + 1)
+    keep, remember = np.exp(-1 / RATER_RESPONSE_FRAMES), np.exp(-1 / RATER_DRIFT_FRAMES)
+    rating_F2 = np.empty_like(va_F2)
+    for column, va_F in enumerate(va_F2.T):
+        seen_T = np.interp(time_T - delay, frame_F, va_F)
+        draw_T = rng.standard_normal(len(time_T))
+        rating, drift = float(va_F[0]), float(draw_T[0])
+        rating_T, drift_T = np.empty(len(time_T)), np.empty(len(time_T))
+        for place in range(len(time_T)):
+            rating = keep * rating + (1 - keep) * seen_T[place]
+            if place:
+                drift = remember * drift + np.sqrt(1 - remember**2) * draw_T[place]
+            rating_T[place], drift_T[place] = rating, drift
+        at_F = frame_F - frame_F[0]
+        rating_F2[:, column] = rating_T[at_F] + va_std_F * drift_T[at_F]
+    return rating_F2
 
 
 def with_noise(labels: Labels, rng: np.random.Generator, va_std_F: np.ndarray) -> Labels:

@@ -23,14 +23,22 @@ from data_pipeline.rendered_faces import layout, plan
 from data_pipeline.rendered_faces.layout import GENERATOR_VERSION
 from data_pipeline.rendered_faces.plan import SPLITS, Video
 from mtl_face import files, locks
-from mtl_face.config.schema import FEWEST_FRAMES, FEWEST_VIDEOS, MOVEMENTS, VA_NOISES
+from mtl_face.config.schema import (
+    DENSITIES,
+    FEWEST_FRAMES,
+    FEWEST_VIDEOS,
+    HARD_SHARE,
+    LARGEST_HARD_SHARE,
+    MOVEMENTS,
+    VA_NOISES,
+)
 from mtl_face.errors import ConfigError, UserError, WorkdirError
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished videos and the number of all videos."""
 
 
-_DEFAULTS = {"va_noise": "constant", "movement": "alike"}
+_DEFAULTS = {"va_noise": "constant", "movement": "alike", "density": "sparse"}
 """Left out of a description, which so keeps the bytes that it had before there was a choice."""
 
 
@@ -40,6 +48,8 @@ def _arguments(
     seed: int,
     va_noise: str = "constant",
     movement: str = "alike",
+    density: str = "sparse",
+    hard_share: float = HARD_SHARE,
 ) -> dict[str, Any]:
     """What decides the data set, as its description has it; raises ConfigError."""
     fields = (
@@ -53,12 +63,22 @@ def _arguments(
                 f"{name} is {value!r}; expected an integer of at least {least} ({reason})",
                 remedy=f"set {name} to {least} or more",
             )
-    choices = {"va_noise": va_noise, "movement": movement}
-    for (name, choice), known in zip(choices.items(), (VA_NOISES, MOVEMENTS), strict=True):
+    choices = {"va_noise": va_noise, "movement": movement, "density": density}
+    words = (VA_NOISES, MOVEMENTS, DENSITIES)
+    for (name, choice), known in zip(choices.items(), words, strict=True):
         if choice not in known:
             remedy = "set it to one of " + ", ".join(known)
             raise ConfigError(f"{name} is {choice!r}", remedy=remedy)
-    chosen = {name: choice for name, choice in choices.items() if choice != _DEFAULTS[name]}
+    if not 0.0 <= hard_share <= LARGEST_HARD_SHARE:
+        raise ConfigError(
+            f"hard_share is {hard_share!r}; expected 0 to {LARGEST_HARD_SHARE}",
+            remedy=f"set it to {LARGEST_HARD_SHARE} or less",
+        )
+    chosen: dict[str, Any] = {
+        name: choice for name, choice in choices.items() if choice != _DEFAULTS[name]
+    }
+    if density != "sparse":  # elsewhere it changes nothing
+        chosen["hard_share"] = float(hard_share)
     return {**{name: int(value) for name, value, _, _ in fields}, **chosen}
 
 
@@ -75,11 +95,15 @@ def _render_video(video: Video, seed: int, root: Path) -> int:
     scene = sample_scene(plan.stream(seed, plan.SCENE, video.scene))
     renderer = Renderer(person, scene)
     rng = plan.stream(seed, plan.PIXELS, video.index)
-    course = video.motion
+    course, hardship = video.motion, video.hardship
     folder = root / layout.IMAGE_FOLDER / video.name
     folder.mkdir(parents=True)
     for row, frame in enumerate(course.frame_F):
+        if hardship is not None:
+            renderer.scene = hardship.scene(scene, row)
         pixel_yx3 = renderer.render(course.intensity_FA[row], course.pose(row), rng)
+        if hardship is not None:
+            pixel_yx3 = hardship.disturb(pixel_yx3, row)
         content = io.BytesIO()  # of a full disk, Pillow would not say so
         Image.fromarray(pixel_yx3).save(content, "JPEG", quality=scene.jpeg_quality)
         path = root / layout.IMAGE_FOLDER / layout.image_name(video.name, int(frame))
@@ -116,7 +140,10 @@ def _render_all(
 
 
 def _write_labels(videos: list[Video], root: Path, with_noise: bool) -> None:
-    """Writes labels, truth and test list; with `with_noise` also the noise of each row."""
+    """Writes labels, truth and test list; with `with_noise` also the noise of each row.
+
+    Of videos with frames that are hard to read, also what makes each so.
+    """
 
     def write(name: str, header: str, lines: list[str]) -> None:
         text = "\n".join([header, *lines, ""])
@@ -126,12 +153,16 @@ def _write_labels(videos: list[Video], root: Path, with_noise: bool) -> None:
         truth: list[str] = []
         annotations: list[str] = []
         noise: list[str] = []
+        hard: list[str] = []
         for video in (video for video in videos if video.split == split):
             name, frame_F, repeats_F = video.name, video.motion.frame_F, video.repeats_F
             truth += layout.annotation_lines(name, frame_F, video.truth, repeats_F)
             annotations += layout.annotation_lines(name, frame_F, video.annotations, repeats_F)
             noise += layout.noise_lines(name, frame_F, video.va_std_F, repeats_F)
+            hard += layout.hard_lines(video)
         write(layout.TRUTH_FILES[split], layout.HEADER, truth)
+        if hard:
+            write(layout.HARD_FILES[split], layout.HARD_HEADER, hard)
         if split == "test":
             names = [line.split(",", 1)[0] for line in truth]
             write(layout.TEST_LIST_FILE, layout.HEADER, names)
@@ -168,6 +199,11 @@ def generate(
             movement: `alike`, or `individual`: each person moves in a way of their own, and shows
                 more combinations of action units, see `head.individual_movement` and
                 `motion.sample_mixture`.
+            density: `sparse`: labelled frames lie apart by random gaps; `dense`: every frame of a
+                video is labelled, `dense_half`: every second one. Dense videos have stretches
+                that are hard to read (`hard.Hardship`), and valence and arousal that lag and
+                drift (`annotate.rated`).
+            hard_share: share of the time that such stretches take; matters to dense videos.
 
     Returns:
         What each split holds, by split: videos, identities, images, rows, rows with each label,

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.rendered_faces import annotate, motion
+from data_pipeline.rendered_faces import annotate, hard, motion
 from data_pipeline.rendered_faces.annotate import Labels
-from data_pipeline.rendered_faces.plan import DUPLICATE_SHARE, SPLITS, Video
+from data_pipeline.rendered_faces.plan import DUPLICATE_SHARE, FRAME_STEPS, SPLITS, Video
 from mtl_face import files
 from mtl_face.errors import WorkdirError
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, TASKS, VA
@@ -37,6 +37,14 @@ NOISE_FILES = {
     "val": "validation_set_noise.txt",
 }
 """Written where the noise on valence and arousal differs from frame to frame."""
+
+HARD_HEADER = "image,hard,strength"
+HARD_FILES = {
+    "train": "training_set_hard.txt",
+    "val": "validation_set_hard.txt",
+    "test": "test_set_hard.txt",
+}
+"""Written for dense videos: what makes a frame hard to read (`hard.KINDS` or none)."""
 
 
 def image_name(video: str, frame: int) -> str:
@@ -68,6 +76,24 @@ def noise_lines(
     rows = zip(frame_F.tolist(), va_std_F.tolist(), strict=True)
     lines = [f"{image_name(video, frame)},{std:.6g}" for frame, std in rows]
     return np.repeat(lines, repeats_F).tolist()
+
+
+def hard_lines(video: Video) -> list[str]:
+    """The lines of one video with what makes its frames hard; rows as in `annotation_lines`."""
+    if video.hardship is None:
+        return []
+    rows = zip(
+        video.motion.frame_F.tolist(),
+        video.hardship.kind_F.tolist(),
+        video.hardship.strength_F.tolist(),
+        strict=True,
+    )
+    words = (*hard.KINDS, "none")  # -1: none
+    lines = [
+        f"{image_name(video.name, frame)},{words[kind]},{strength:.3g}"
+        for frame, kind, strength in rows
+    ]
+    return np.repeat(lines, video.repeats_F).tolist()
 
 
 GENERATOR_VERSION = 6
@@ -119,6 +145,21 @@ def describe(
             "va_std_ahead_and_turned": list(annotate.VA_NOISE_YAW_STD),
             "turned_from_yaw_degrees": annotate.VA_NOISE_YAW_DEG,
         }
+    frames: dict[str, Any] = {"frame_gap": {"median": motion.GAP_MEDIAN, "mean": motion.GAP_MEAN}}
+    step = FRAME_STEPS[arguments.get("density", "sparse")]
+    if step is not None:
+        frames = {
+            "frame_gap": {
+                "step": step,
+                "lost_every_frames": motion.LOST_EVERY_FRAMES,
+                "lost_frames": list(motion.LOST_FRAMES),
+            },
+            "rater": {
+                "delay_frames": list(annotate.RATER_DELAY_FRAMES),
+                "response_frames": annotate.RATER_RESPONSE_FRAMES,
+                "drift_frames": annotate.RATER_DRIFT_FRAMES,
+            },
+        }
     return {
         "name": "rendered_faces",
         "generator_version": GENERATOR_VERSION,
@@ -136,7 +177,7 @@ def describe(
         "valence_weights": annotate.VALENCE_WEIGHTS,
         "arousal_weights": annotate.AROUSAL_WEIGHTS,
         "at_rest": [annotate.VALENCE_AT_REST, annotate.AROUSAL_AT_REST],
-        "frame_gap": {"median": motion.GAP_MEDIAN, "mean": motion.GAP_MEAN},
+        **frames,
         "duplicate_share": DUPLICATE_SHARE,
         "counts": counts,
         "videos": {

@@ -127,6 +127,11 @@ GAP_MEDIAN = 4.0
 GAP_MEAN = 8.0
 _GAP_SIGMA = float(np.sqrt(2 * np.log(GAP_MEAN / GAP_MEDIAN)))
 
+LOST_EVERY_FRAMES = 250
+LOST_FRAMES = (10, 60)
+"""Where every frame or every second one is labelled: after about how many frames the face is lost,
+and for how long."""
+
 EPISODE_FRAMES = (45, 110)
 """Shortest and longest time from onset to the end of the offset."""
 
@@ -171,6 +176,23 @@ def sample_frame_numbers(count: int, rng: np.random.Generator) -> np.ndarray:
     return np.cumsum(np.minimum(gap_F, 400)).astype(np.int64)
 
 
+def sample_dense_frame_numbers(count: int, step: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws frame numbers `step` apart, but for a few stretches in which the face is lost.
+
+    int64 `[count]`, rising, from 1 on.
+    """
+    lost_F = rng.random(count) < step / LOST_EVERY_FRAMES
+    gap_F = step + lost_F * rng.integers(LOST_FRAMES[0], LOST_FRAMES[1] + 1, count)
+    return 1 + np.cumsum(gap_F) - gap_F[0]
+
+
+def mean_frame_gap(step: int | None) -> float:
+    """Expected distance of neighbouring labelled frames; None: that of `sample_frame_numbers`."""
+    if step is None:
+        return GAP_MEAN
+    return step * (1 + sum(LOST_FRAMES) / 2 / LOST_EVERY_FRAMES)
+
+
 def _smooth_step(part: np.ndarray) -> np.ndarray:
     part = np.clip(part, 0, 1)
     return part * part * (3 - 2 * part)
@@ -200,14 +222,23 @@ def _drift(
 
 
 def sample_motion(
-    count: int, cards: Sequence[Card], rng: np.random.Generator, *, individual: bool = False
+    count: int,
+    cards: Sequence[Card],
+    rng: np.random.Generator,
+    *,
+    individual: bool = False,
+    step: int | None = None,
 ) -> Motion:
     """Draws the course of a video of `count` labelled frames.
 
     The episodes show the cards in turn, which begin again when the video outlasts them.
-    `individual` as for `sample_mixture`.
+    `individual` as for `sample_mixture`. `step` is the distance of labelled frames, see
+    `sample_dense_frame_numbers`; None: they lie apart as `sample_frame_numbers` has it.
     """
-    frame_F = sample_frame_numbers(count, rng)
+    if step is None:
+        frame_F = sample_frame_numbers(count, rng)
+    else:
+        frame_F = sample_dense_frame_numbers(count, step, rng)
     time_F = frame_F.astype(float)
     intensity_FA = np.zeros((count, len(ACTION_UNITS)))
     episode_F = np.zeros(count, np.int64)

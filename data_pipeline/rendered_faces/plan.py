@@ -4,22 +4,25 @@ The plan depends on the arguments alone. Whatever a video needs is seeded by the
 by indices, so that process, order and neighbours make no difference.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from data_pipeline.rendered_faces.annotate import (
     Labels,
+    rated,
     sample_masks,
     true_labels,
     va_noise_std,
     with_noise,
 )
+from data_pipeline.rendered_faces.hard import Hardship
 from data_pipeline.rendered_faces.motion import (
     MEAN_EPISODE_FRAMES,
     PROTOTYPES,
     Card,
     Motion,
+    mean_frame_gap,
     sample_motion,
 )
 from mtl_face.tasks import EXPRESSION_NAMES
@@ -36,7 +39,10 @@ _REPEATED_SHARE = 0.20
 DUPLICATE_SHARE = 0.007
 """Share of rows that are written twice, as in the original."""
 
-PLAN, IDENTITY, SCENE, MOTION, NOISE, MASK, PIXELS, DUPLICATES = range(8)
+FRAME_STEPS = {"sparse": None, "dense": 1, "dense_half": 2}
+"""Distance of labelled frames by `schema.DENSITIES`; None: they lie apart by random gaps."""
+
+PLAN, IDENTITY, SCENE, MOTION, NOISE, MASK, PIXELS, DUPLICATES, HARD, RATER = range(10)
 """Purposes of random numbers: a person's looks (`IDENTITY`), a video's landmark errors and sensor
 noise (`PIXELS`), and so on."""
 
@@ -59,6 +65,7 @@ class Video:
         repeats_F: number of rows of each frame.
         va_std_F: standard deviation of the noise on each frame's valence and arousal.
         individual: whether the person has a way of moving, see `head.individual_movement`.
+        hardship: what makes frames hard to read; None: nothing.
     """
 
     index: int
@@ -72,6 +79,7 @@ class Video:
     repeats_F: np.ndarray
     va_std_F: np.ndarray
     individual: bool = False
+    hardship: Hardship | None = None
 
 
 @dataclass(frozen=True)
@@ -166,9 +174,11 @@ def make_plan(
     seed: int,
     va_noise: str = "constant",
     movement: str = "alike",
+    density: str = "sparse",
+    hard_share: float = 0.0,
 ) -> list[Video]:
     """The videos by split and name, labels included; arguments as for `generate.generate`."""
-    individual = movement == "individual"
+    individual, step = movement == "individual", FRAME_STEPS[density]
     rng = stream(seed, PLAN)
     units = _units(num_videos, rng)
     assigned = _assign_splits(units)
@@ -180,7 +190,8 @@ def make_plan(
     for split in SPLITS:
         members = [slot for name, slot in slots if name == split]
         counts = lengths[len(videos) : len(videos) + len(members)]
-        episodes = [max(1, int(np.ceil(8 * count / MEAN_EPISODE_FRAMES))) for count in counts]
+        gap = mean_frame_gap(step)
+        episodes = [max(1, int(np.ceil(gap * count / MEAN_EPISODE_FRAMES))) for count in counts]
         dealt = _deal(sum(episodes), rng)
         masks = sample_masks(counts, split, stream(seed, MASK, SPLITS.index(split)))
         total = sum(counts)
@@ -193,12 +204,23 @@ def make_plan(
         ):
             index = len(videos)
             motion = sample_motion(
-                count, dealt[:number], stream(seed, MOTION, index), individual=individual
+                count, dealt[:number], stream(seed, MOTION, index), individual=individual, step=step
             )
             dealt = dealt[number:]
+            hardship = None
+            if step is not None:
+                hard_rng = stream(seed, HARD, index)
+                hardship = Hardship.sample(motion.frame_F, hard_share, hard_rng)
+                motion = hardship.turned(motion)
             truth = true_labels(motion)
             va_std_F = va_noise_std(motion, va_noise)
-            noisy = with_noise(truth, stream(seed, NOISE, index), va_std_F)
+            noise_rng = stream(seed, NOISE, index)
+            if step is None:
+                noisy = with_noise(truth, noise_rng, va_std_F)
+            else:
+                rater_rng = stream(seed, RATER, index)
+                va_F2 = rated(truth.va_F2, motion.frame_F, va_std_F, rater_rng)
+                noisy = with_noise(replace(truth, va_F2=va_F2), noise_rng, 0 * va_std_F)
             annotations = Labels(noisy.va_F2, noisy.au_FU, noisy.expr_F, has_FK)
             videos.append(
                 Video(
@@ -213,6 +235,7 @@ def make_plan(
                     repeats_F=repeats_F,
                     va_std_F=va_std_F,
                     individual=individual,
+                    hardship=hardship,
                 )
             )
     return videos

@@ -17,8 +17,13 @@ INPUTS = ("image", "points")
 FEWEST_VIDEOS, FEWEST_FRAMES = 3, 2
 """Of rendered faces: a video for each split, and frames of a video."""
 VA_NOISES = ("constant", "yaw")
-MOVEMENTS = ("alike", "individual")
 """What the noise on valence and arousal of rendered faces depends on."""
+MOVEMENTS = ("alike", "individual")
+"""How faces of rendered faces move."""
+DENSITIES = ("sparse", "dense", "dense_half")
+"""Which frames of a video of rendered faces are labelled."""
+HARD_SHARE, LARGEST_HARD_SHARE = 0.4, 0.8
+"""Of the time of a dense video, what is hard to read: by default, and at most."""
 
 AFFECTS = {
     "network": "the function of the trained parameters",
@@ -115,6 +120,20 @@ class RenderedFacesConfig(Section, affects="data"):
         "how faces move: all as the prototypes of the expressions have it, or each person in a way "
         "of their own and in more combinations, down to faint ones (individual)",
         choices=MOVEMENTS,
+    )
+    density: str = setting(
+        "sparse",
+        "labelled frames: some with gaps between them; every frame of a video (dense); every "
+        "second one (dense_half). Dense videos have stretches that are hard to read, and valence "
+        "and arousal that lag and drift as a rater's do",
+        choices=DENSITIES,
+    )
+    hard_share: float = setting(
+        HARD_SHARE,
+        "share of the time of dense videos in which the face is covered, blurred, dim or turned "
+        "away",
+        minimum=0.0,
+        maximum=LARGEST_HARD_SHARE,
     )
     workers: int | None = setting(
         None, "rendering processes; None: one per processor", minimum=1, affects="place"

@@ -259,6 +259,8 @@ def ensure_data(data: DataSetConfig, say: Say, *, write: bool = False) -> Path:
         seed=faces.seed,
         va_noise=faces.va_noise,
         movement=faces.movement,
+        density=faces.density,
+        hard_share=faces.hard_share,
         workers=faces.workers,
         progress=progress,
         say=say,
@@ -424,4 +426,6 @@ def _cache_folder(faces: Any) -> Path:
         name += f"-noise_{faces.va_noise}"
     if faces.movement != "alike":
         name += f"-movement_{faces.movement}"
+    if faces.density != "sparse":
+        name += f"-{faces.density}-hard{faces.hard_share:g}"
     return files.cache_folder() / f"rendered_faces-v{GENERATOR_VERSION}" / name
