@@ -206,6 +206,22 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             f"and model.backbone.{given} {stages} stages",
             f"use {stages} to freeze the whole backbone",
         )
+    if backbone.frozen_blocks > backbone.num_blocks:
+        yield (
+            f"model.backbone.frozen_blocks is {backbone.frozen_blocks}, "
+            f"and the backbone has {backbone.num_blocks} blocks",
+            f"use {backbone.num_blocks} to freeze the whole backbone",
+        )
+    if backbone.frozen_blocks >= 0 and backbone.frozen_stages >= 0:
+        yield (
+            "model.backbone.frozen_blocks and model.backbone.frozen_stages are both set",
+            "leave one out: they count the same layers, by blocks and by stages",
+        )
+    if optimizer.layer_decay != 1 and set(optimizer.backbone_stage_multipliers) != {1.0}:
+        yield (
+            "optimizer.layer_decay and optimizer.backbone_stage_multipliers are both set",
+            "leave one out: both say how much slower the backbone's first layers learn",
+        )
     multipliers = len(optimizer.backbone_stage_multipliers)
     if multipliers not in (1, 1 + stages):
         yield (

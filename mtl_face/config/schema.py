@@ -406,6 +406,13 @@ class BackboneConfig(Section, affects="network", step=True):
         minimum=-1,
         affects="training",
     )
+    frozen_blocks: int = setting(
+        -1,
+        "blocks that training leaves as they are, statistics included, in place of frozen_stages; "
+        "-1: none, 0: the stem, k: the stem and the first k blocks",
+        minimum=-1,
+        affects="training",
+    )
     kind: str = setting(
         "resnet",
         "resnet, or mobilenet: MobileNet-v1 without batch norms, for which width (32) and end "
@@ -427,11 +434,29 @@ class BackboneConfig(Section, affects="network", step=True):
     )
 
     @property
+    def blocks_of_stages(self) -> tuple[int, ...]:
+        """Blocks of each stage in their order, the stem left out."""
+        if self.kind == "mobilenet":
+            return (1,) * ((MOBILENET_LAYERS.index(self.end) + 1) // 2)
+        return self.stage_sizes
+
+    @property
     def num_stages(self) -> int:
         """Stages besides the stem."""
-        if self.kind == "mobilenet":
-            return (MOBILENET_LAYERS.index(self.end) + 1) // 2
-        return len(self.stage_sizes)
+        return len(self.blocks_of_stages)
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks besides the stem."""
+        return sum(self.blocks_of_stages)
+
+    @property
+    def last_frozen_block(self) -> int:
+        """Number of the last block that does not train: 0 is the stem; -1: all train."""
+        if self.frozen_blocks >= 0:
+            return self.frozen_blocks
+        stages = self.frozen_stages
+        return stages if stages < 0 else sum(self.blocks_of_stages[:stages])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -612,6 +637,13 @@ class OptimizerConfig(Section, affects="training", step=True, training_only=True
         "of the backbone's learning rate: one for the stem and one for each stage, or one for "
         "all; stages that are not to learn go into model.backbone.frozen_stages",
         above=0.0,
+    )
+    layer_decay: float = setting(
+        1.0,
+        "of the backbone's learning rate, from each block to the one before it: block b of n "
+        "learns at layer_decay^(n + 1 - b) of it, the stem as block 0; 1: all alike",
+        above=0.0,
+        maximum=1.0,
     )
     backbone_schedule: str = setting(
         "exponential",

@@ -25,7 +25,7 @@ STAGE_STRIDE = 2
 """Of the first block of each stage but the first."""
 
 NOTHING_FROZEN = -1
-"""As `frozen_stages`: every stage trains, the stem included."""
+"""As `frozen_stages` or `frozen_blocks`: all train, the stem included."""
 
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
@@ -185,6 +185,16 @@ def padded(padding: Padding, size: int, kernel: int, stride: int) -> tuple[int, 
     if rows != columns:
         raise ValueError(f"padding {padding!r} is not that of a square map")
     return int(rows[0]), int(rows[1])
+
+
+def check_frozen(settings: BackboneConfig) -> None:
+    """Raises ValueError if more stages or blocks are to be frozen than there are."""
+    for name, count in (("stages", settings.num_stages), ("blocks", settings.num_blocks)):
+        frozen = getattr(settings, f"frozen_{name}")
+        if not NOTHING_FROZEN <= frozen <= count:
+            raise ValueError(
+                f"frozen_{name} {frozen} is not in {NOTHING_FROZEN}..{count}, the number of {name}"
+            )
 
 
 def stage_of(part: str) -> int:

@@ -67,7 +67,7 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
         if target.topology == LOCAL
         else None,
         "arguments": argument_bytes(state, batch),
-        "parameter_sizes": trained_sizes(state.params, config.model.backbone.frozen_stages),
+        "parameter_sizes": trained_sizes(state.params, config.model.backbone),
         "shards": config.mesh.fsdp,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     }
@@ -139,9 +139,9 @@ def argument_bytes(state: TrainState, batch: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def trained_sizes(params: Any, frozen_stages: int) -> list[int]:
+def trained_sizes(params: Any, backbone: config_lib.BackboneConfig) -> list[int]:
     """Elements of each parameter that gets a gradient."""
-    labels = jax.tree.leaves(group_labels(params, frozen_stages=frozen_stages))
+    labels = jax.tree.leaves(group_labels(params, backbone))
     leaves = zip(labels, jax.tree.leaves(params), strict=True)
     return [leaf.size for label, leaf in leaves if label != "frozen"]
 

@@ -80,14 +80,14 @@ def _image(model: ModelConfig) -> tuple[dict[str, Flops], int]:
         channels = backbone.width * 2 ** (stages - 1) * backbone.expansion
     parts["projection"] = _count(
         2 * side * side * channels * model.embed_dim,
-        input_gradient=backbone.frozen_stages < backbone.num_stages,
+        input_gradient=backbone.last_frozen_block < backbone.num_blocks,
     )
     return parts, side * side
 
 
 def _mobilenet(input_size: int, backbone: BackboneConfig) -> tuple[dict[str, Flops], int, int]:
     """Operations by pair of layers, and rows and channels of the feature map."""
-    side, channels, frozen = -(-input_size // 2), backbone.width, backbone.frozen_stages
+    side, channels, frozen = -(-input_size // 2), backbone.width, backbone.last_frozen_block
     stem = 2 * side * side * 9 * 3 * channels
     parts = {"stem": _count(stem, trains=frozen < 0, input_gradient=False)}
     for pair, (stride, factor) in enumerate(MOBILENET_PAIRS[: backbone.num_stages], start=1):
@@ -127,7 +127,7 @@ def _pooled(side: int, variant: str) -> int:
 
 def _backbone(input_size: int, backbone: BackboneConfig) -> dict[str, Flops]:
     width, expansion = backbone.width, backbone.expansion
-    frozen_stages = backbone.frozen_stages
+    frozen, number = backbone.last_frozen_block, 0
     parts: dict[str, Flops] = {}
 
     def convolution(
@@ -135,7 +135,7 @@ def _backbone(input_size: int, backbone: BackboneConfig) -> dict[str, Flops]:
     ) -> None:
         part = f"stage{stage}" if stage else "stem"
         forward = 2 * side * side * kernel * kernel * wide * out
-        found = _count(forward, trains=stage > frozen_stages, input_gradient=input_gradient)
+        found = _count(forward, trains=number > frozen, input_gradient=input_gradient)
         parts[part] = parts.get(part, Flops(0, 0)) + found
 
     side = -(-input_size // 2)
@@ -145,11 +145,12 @@ def _backbone(input_size: int, backbone: BackboneConfig) -> dict[str, Flops]:
     for stage, size in enumerate(backbone.stage_sizes, start=1):
         inner = width * 2 ** (stage - 1)
         for block in range(size):
+            number += 1
             before = side
             if block == 0 and stage > 1:
                 side = -(-side // 2)
             reduced = side if VARIANTS[backbone.variant].stride_in_reduce else before
-            first_to_train = block == 0 and stage - 1 == frozen_stages
+            first_to_train = number - 1 == frozen
             convolution(stage, reduced, 1, channels, inner, input_gradient=not first_to_train)
             convolution(stage, side, 3, inner, inner)
             convolution(stage, side, 1, inner, inner * expansion)

@@ -56,7 +56,7 @@ class Experiment:
         self.optimizer = optimizers.make_optimizer(
             config.optimizer,
             self.learning_rates,
-            frozen_stages=config.model.backbone.frozen_stages,
+            backbone=config.model.backbone,
         )
 
     @functools.cached_property

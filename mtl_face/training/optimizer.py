@@ -2,7 +2,7 @@
 
 Two groups: `backbone`, whose rate starts low and decays each epoch, and `rest` (projection,
 encoder, decoder, heads, uncertainties), whose rate warms up and then falls. For fine-tuning, the
-first stages of the backbone can be frozen, and its rate can differ from stage to stage.
+first blocks of the backbone can be frozen, and its rate can differ from block to block.
 """
 
 import functools
@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_face.config import OptimizerConfig
-from mtl_face.model.geometry import NOTHING_FROZEN, stage_of
+from mtl_face.config import BackboneConfig, OptimizerConfig
+from mtl_face.model import backbones
+from mtl_face.model.geometry import NOTHING_FROZEN
 from mtl_face.training.sharding import path_keys
 
 _NOT_DECAYED = {"tokens", "position", "known"}
@@ -75,15 +76,16 @@ def learning_rates(
     return {"backbone": backbone, "rest": rest}
 
 
-def group_labels(params: Any, *, frozen_stages: int = NOTHING_FROZEN) -> Any:
-    """Pytree of `frozen`, `backbone` or `rest`, like `params`."""
+def group_labels(params: Any, backbone: BackboneConfig) -> Any:
+    """Pytree of `frozen`, `backbone` or `rest`, like `params`; `backbone` says what is frozen."""
+    last = backbone.last_frozen_block
 
     def label(path: tuple[Any, ...], leaf: Any) -> str:
         del leaf
-        part = _backbone_part(path)
-        if part is None:
+        inside = _path_in_backbone(path)
+        if inside is None:
             return "rest"
-        frozen = frozen_stages > NOTHING_FROZEN and stage_of(part) <= frozen_stages
+        frozen = last > NOTHING_FROZEN and backbones.block_number(backbone, inside) <= last
         return "frozen" if frozen else "backbone"
 
     return jax.tree_util.tree_map_with_path(label, params)
@@ -104,13 +106,13 @@ def make_optimizer(
     settings: OptimizerConfig,
     rates: Mapping[str, Schedule],
     *,
-    frozen_stages: int = NOTHING_FROZEN,
+    backbone: BackboneConfig,
 ) -> optax.GradientTransformation:
     """AdamW for both groups, after an optional clip of the gradients' global norm.
 
-    Decay is decoupled, times the learning rate, and applies where `decayed` says. Frozen stages do
-    not change at all: no step, no decay, no moments in the state, no part in the clipped norm; -1
-    for none, 0 for the stem, k for the stem and the first k stages.
+    Decay is decoupled, times the learning rate, and applies where `decayed` says. What `backbone`
+    freezes does not change at all: no step, no decay, no moments in the state, no part in the
+    clipped norm.
     """
     adamw = functools.partial(
         optax.adamw,
@@ -120,18 +122,20 @@ def make_optimizer(
         weight_decay=settings.weight_decay,
         mask=decayed,
     )
-    labels = functools.partial(group_labels, frozen_stages=frozen_stages)
-    backbone = adamw(rates["backbone"])
-    if set(settings.backbone_stage_multipliers) != {1.0}:
-        backbone = optax.chain(backbone, _scale_by_stage(settings.backbone_stage_multipliers))
-    parts = {"backbone": backbone, "rest": adamw(rates["rest"])}
-    if frozen_stages > NOTHING_FROZEN:
+    labels = functools.partial(group_labels, backbone=backbone)
+    of_backbone = adamw(rates["backbone"])
+    factors = block_multipliers(settings, backbone)
+    if set(factors) != {1.0}:
+        of_backbone = optax.chain(of_backbone, _scale_by_block(factors, backbone))
+    parts = {"backbone": of_backbone, "rest": adamw(rates["rest"])}
+    nothing_frozen = backbone.last_frozen_block == NOTHING_FROZEN
+    if not nothing_frozen:
         parts["frozen"] = optax.set_to_zero()
     groups = optax.multi_transform(parts, labels)
     if settings.gradient_clip <= 0:
         return groups
     clip = optax.clip_by_global_norm(settings.gradient_clip)
-    if frozen_stages == NOTHING_FROZEN:
+    if nothing_frozen:
         return optax.chain(clip, groups)
 
     def is_frozen(params: Any) -> Any:
@@ -140,18 +144,39 @@ def make_optimizer(
     return optax.chain(optax.masked(optax.set_to_zero(), is_frozen), clip, groups)
 
 
-def _scale_by_stage(multipliers: Sequence[float]) -> optax.GradientTransformation:
+def block_multipliers(settings: OptimizerConfig, backbone: BackboneConfig) -> list[float]:
+    """Factors of the backbone's learning rate: the stem's, then one for each block in its order.
+
+    `layer_decay` d makes them d ** (n + 1 - b) for block b of n (Clark et al. 2020, section 3 and
+    table 6; Bao et al. 2022), so that the rate falls from the last block to the stem, which is
+    block 0. `backbone_stage_multipliers` gives each block that of its stage.
+    """
+    stages = settings.backbone_stage_multipliers
+    if len(stages) == 1:
+        stages *= 1 + backbone.num_stages
+    sizes = (1, *backbone.blocks_of_stages)
+    of_blocks = [factor for factor, size in zip(stages, sizes, strict=True) for _ in range(size)]
+    count = backbone.num_blocks
+    return [
+        factor * settings.layer_decay ** (count + 1 - block)
+        for block, factor in enumerate(of_blocks)
+    ]
+
+
+def _scale_by_block(
+    multipliers: Sequence[float], backbone: BackboneConfig
+) -> optax.GradientTransformation:
     """Multiplies the backbone's updates.
 
     AdamW's updates are proportional to the learning rate, decay included, so this is a learning
-    rate for each stage, without a state for each.
+    rate for each block, without a state for each.
     """
 
     def multiplier(path: tuple[Any, ...]) -> float:
-        part = _backbone_part(path)
-        if part is None:
+        inside = _path_in_backbone(path)
+        if inside is None:
             raise ValueError(f"{jax.tree_util.keystr(path)} is not of the backbone")
-        return multipliers[0] if len(multipliers) == 1 else multipliers[stage_of(part)]
+        return multipliers[backbones.block_number(backbone, inside)]
 
     def scale(updates: Any, params: Any) -> Any:
         del params
@@ -162,7 +187,7 @@ def _scale_by_stage(multipliers: Sequence[float]) -> optax.GradientTransformatio
     return optax.stateless(scale)
 
 
-def _backbone_part(path: tuple[Any, ...]) -> str | None:
-    """Key of a part of the backbone, from the path of a parameter in it; None outside of it."""
+def _path_in_backbone(path: tuple[Any, ...]) -> tuple[str, ...] | None:
+    """Keys of a parameter of the backbone inside of it; None outside of it."""
     keys = path_keys(path)
-    return keys[keys.index("backbone") + 1] if "backbone" in keys else None
+    return tuple(keys[keys.index("backbone") + 1 :]) if "backbone" in keys else None

@@ -177,6 +177,7 @@ def test_what_two_cards_may_differ_in():
         "model.backbone.batch_norm",
         "model.backbone.batch_norm_momentum",
         "model.backbone.convolution",
+        "model.backbone.frozen_blocks",
         "model.backbone.frozen_stages",
         "model.backbone.init_from",
         "model.backbone.init_channels",

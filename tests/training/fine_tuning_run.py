@@ -20,6 +20,21 @@ from mtl_face.training.step import make_train_step
 MOMENTUM = 0.75
 
 
+def _backbone(
+    stage_sizes: tuple[int, ...], batch_norm: str, frozen_stages: int, width: int
+) -> BackboneConfig:
+    return BackboneConfig(
+        stage_sizes=stage_sizes,
+        width=width,
+        expansion=2,
+        variant="torchvision",
+        batch_norm=batch_norm,
+        batch_norm_momentum=MOMENTUM,
+        frozen_stages=frozen_stages,
+        convolution="xla",
+    )
+
+
 class SmallResNet(nn.Module):
     """The real backbone, and a dense layer a task. Called like the real network."""
 
@@ -33,16 +48,7 @@ class SmallResNet(nn.Module):
     def __call__(self, inputs, *, train):
         image_BHWC = inputs["image"]
         map_BHWC = ResNet(
-            BackboneConfig(
-                stage_sizes=self.stage_sizes,
-                width=self.width,
-                expansion=2,
-                variant="torchvision",
-                batch_norm=self.batch_norm,
-                batch_norm_momentum=MOMENTUM,
-                frozen_stages=self.frozen_stages,
-                convolution="xla",
-            ),
+            _backbone(self.stage_sizes, self.batch_norm, self.frozen_stages, self.width),
             self.groups,
             name="backbone",
         )((image_BHWC - 128) / 64, train=train)
@@ -92,7 +98,7 @@ def _compiled(
             "backbone": exponential_by_epoch(1e-2, decay=0.5, steps_per_epoch=10),
             "rest": inverse_sqrt(1e-2, warmup_steps=1),
         },
-        frozen_stages=frozen_stages,
+        backbone=_backbone(stage_sizes, batch_norm, frozen_stages, width),
     )
     mesh = sharding.make_mesh(fsdp=fsdp, devices=jax.devices()[:devices])
     variables = first_variables(stage_sizes, width)

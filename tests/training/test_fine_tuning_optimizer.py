@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from mtl_face import config
-from mtl_face.config import OptimizerConfig
+from mtl_face.config import BackboneConfig, OptimizerConfig
 from mtl_face.errors import ConfigError
+from mtl_face.model import backbones
 from mtl_face.model.geometry import stage_of
 from mtl_face.training import optimizer
 from mtl_face.training.experiment import Experiment
@@ -19,6 +20,8 @@ from mtl_face.training.experiment import Experiment
 BETA1, BETA2, EPSILON, DECAY = 0.8, 0.95, 1e-6, 0.1
 BACKBONE_RATE, REST_RATE = 1e-2, 3e-2
 PARTS = {"conv1": 0, "bn1": 0, "stage1_block1": 1, "stage1_block2": 1, "stage2_block1": 2}
+BLOCKS = dict(zip(PARTS, (0, 0, 1, 2, 3), strict=True))
+TWO = BackboneConfig(stage_sizes=(2, 1))
 
 
 def parameters(random):
@@ -49,10 +52,10 @@ RATES = {
 }
 
 
-def make(*, rates=RATES, frozen_stages=-1, **changes):
+def make(*, rates=RATES, backbone=TWO, **changes):
     settings = OptimizerConfig(weight_decay=DECAY, beta1=BETA1, beta2=BETA2, epsilon=EPSILON)
     settings = dataclasses.replace(settings, **changes)
-    return optimizer.make_optimizer(settings, rates, frozen_stages=frozen_stages)
+    return optimizer.make_optimizer(settings, rates, backbone=backbone)
 
 
 def steps(ours, count=3):
@@ -98,7 +101,8 @@ def test_multipliers_against_pytorch(multipliers):
 
 
 def test_multipliers_of_one_change_nothing():
-    plain, ones = make(), make(backbone_stage_multipliers=(1.0, 1.0, 1.0))
+    plain = make()
+    ones = make(backbone_stage_multipliers=(1.0, 1.0, 1.0), layer_decay=1.0)
     assert jax.tree.structure(steps(plain)[3]) == jax.tree.structure(steps(ones)[3])
     for name, leaf in steps(plain)[1].items():
         np.testing.assert_array_equal(leaf, steps(ones)[1][name])
@@ -110,7 +114,7 @@ def test_frozen_stages(frozen_stages, gradient_clip):
     """No step, no decay, no moments; the others go on as they would alone."""
     first, last, gradients, state = steps(
         make(
-            frozen_stages=frozen_stages,
+            backbone=dataclasses.replace(TWO, frozen_stages=frozen_stages),
             gradient_clip=gradient_clip,
             backbone_stage_multipliers=(1.0, 0.5, 0.25),
         )
@@ -140,6 +144,55 @@ def test_frozen_stages(frozen_stages, gradient_clip):
                 np.testing.assert_allclose(leaf, last[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.parametrize("decay", [0.5, 0.9])
+def test_layer_decay_by_hand(decay):
+    """The first step of AdamW is rate * (g / (|g| + epsilon) + decay of weights)."""
+    first, last, (gradient,), _ = steps(make(layer_decay=decay), 1)
+    for name, leaf in first.items():
+        block = BLOCKS[name.split("/")[2]] if stage(name) is not None else None
+        rate = REST_RATE if block is None else BACKBONE_RATE * decay ** (3 + 1 - block)
+        towards = np.sign(gradient[name]) + (DECAY * leaf if name.endswith("kernel") else 0)
+        np.testing.assert_allclose(
+            last[name] - leaf, -rate * towards, rtol=1e-3, atol=1e-6, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("frozen_blocks", [0, 1, 2, 3])
+def test_frozen_blocks(frozen_blocks):
+    """As stages, but counted one by one over all of them."""
+    first, last, _, _ = steps(
+        make(backbone=dataclasses.replace(TWO, frozen_blocks=frozen_blocks), layer_decay=0.7)
+    )
+    for name, leaf in last.items():
+        inside = stage(name) is not None
+        frozen = inside and BLOCKS[name.split("/")[2]] <= frozen_blocks
+        assert np.array_equal(leaf, first[name]) == frozen, name
+
+
+def test_blocks_and_stages_freeze_alike():
+    sizes = {"stage_sizes": (3, 4, 2)}
+    for stages, blocks in ((-1, -1), (0, 0), (1, 3), (2, 7), (3, 9)):
+        assert BackboneConfig(**sizes, frozen_stages=stages).last_frozen_block == blocks
+        assert BackboneConfig(**sizes, frozen_blocks=blocks).last_frozen_block == blocks
+    mobilenet = BackboneConfig(kind="mobilenet", end="pw11", frozen_stages=4)
+    assert (mobilenet.num_stages, mobilenet.num_blocks, mobilenet.last_frozen_block) == (11, 11, 4)
+
+
+@pytest.mark.parametrize("name", ["paper", "mobilenet"])
+def test_every_parameter_of_a_backbone_has_a_block(name):
+    """Numbers rise with the depth, from the stem's 0 to the last block's, and none is left out."""
+    made = Experiment(config.load_config(name, **{"data.root": "/data"}))
+    settings = made.config.model.backbone
+    found = made.state_like.params["network"]["backbone"]
+    numbers = {part: backbones.block_number(settings, (part, "kernel")) for part in found}
+    assert set(numbers.values()) == set(range(settings.num_blocks + 1))
+    assert numbers["conv1"] == 0
+    if settings.kind == "resnet":
+        assert numbers["stage2_block1"] == 4
+        with pytest.raises(ValueError, match="stage5_block1"):
+            backbones.block_number(settings, ("stage5_block1",))
+
+
 def test_stages_of_parts():
     for part, expected in {**PARTS, "stage12_block10": 12}.items():
         assert stage_of(part) == expected
@@ -152,7 +205,7 @@ def settings(backbone, **optimizer_settings):
     return config.validate(
         {
             "data": {"root": "/data"},
-            "model": {"backbone": {"stage_sizes": (1, 1), **backbone}},
+            "model": {"backbone": {"stage_sizes": (2, 1), **backbone}},
             "optimizer": optimizer_settings,
         }
     )
@@ -164,6 +217,10 @@ def settings(backbone, **optimizer_settings):
         ({"frozen_stages": 3}, {}, "use 2 to freeze the whole backbone"),
         ({"frozen_stages": -2}, {}, "expected at least -1"),
         ({"batch_norm": "locale"}, {}, "did you mean local?"),
+        ({"frozen_blocks": 4}, {}, "use 3 to freeze the whole backbone"),
+        ({"frozen_blocks": 0, "frozen_stages": 0}, {}, "leave one out"),
+        ({}, {"layer_decay": 0.9, "backbone_stage_multipliers": (0.5,)}, "leave one out"),
+        ({}, {"layer_decay": 0.0}, "expected more than 0"),
         ({}, {"backbone_stage_multipliers": (0.5, 1.0)}, "give 3 values, the stem's first"),
         ({}, {"backbone_stage_multipliers": (0.0,)}, "model.backbone.frozen_stages"),
     ],

@@ -11,7 +11,7 @@ import pytest
 import torch
 from model_settings import PAPER, changed
 
-from mtl_face.config import OptimizerConfig
+from mtl_face.config import BackboneConfig, OptimizerConfig
 from mtl_face.model.network import MtlFace
 from mtl_face.training import optimizer
 
@@ -94,7 +94,7 @@ def by_name(tree):
 
 
 def test_groups(network_params):
-    labels = by_name(optimizer.group_labels(network_params))
+    labels = by_name(optimizer.group_labels(network_params, BackboneConfig()))
     assert len(labels) > 50
     for name, label in labels.items():
         assert label == ("backbone" if name.startswith("network/backbone/") else "rest")
@@ -134,10 +134,10 @@ RATES = {
 }
 
 
-def make(*, rates=RATES, frozen_stages=-1, **changes):
+def make(*, rates=RATES, **changes):
     settings = OptimizerConfig(weight_decay=DECAY, beta1=BETA1, beta2=BETA2, epsilon=EPSILON)
     settings = dataclasses.replace(settings, **changes)
-    return optimizer.make_optimizer(settings, rates, frozen_stages=frozen_stages)
+    return optimizer.make_optimizer(settings, rates, backbone=BackboneConfig())
 
 
 def test_adamw_against_pytorch():

@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from test_step import assert_same, place
 
-from mtl_face.config import OptimizerConfig
+from mtl_face.config import BackboneConfig, OptimizerConfig
 from mtl_face.errors import ConfigError
 from mtl_face.training import sharding, state, step
 from mtl_face.training.optimizer import inverse_sqrt, make_optimizer
@@ -104,6 +104,7 @@ SGD = optax.sgd(0.05, momentum=0.9)
 ADAMW = make_optimizer(
     OptimizerConfig(weight_decay=0.1, beta1=0.9, beta2=0.99, epsilon=1e-2, gradient_clip=1.0),
     dict.fromkeys(("backbone", "rest"), inverse_sqrt(1e-2, warmup_steps=3)),
+    backbone=BackboneConfig(),
 )
 
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 import tiny_network
 
-from mtl_face.config import OptimizerConfig
+from mtl_face.config import BackboneConfig, OptimizerConfig
 from mtl_face.inference.predictor import make_predict_step
 from mtl_face.training import sharding, state, step
 from mtl_face.training.optimizer import inverse_sqrt, make_optimizer
@@ -244,6 +244,7 @@ def test_adamw_and_learned_temperatures_on_eight_devices():
     optimizer = make_optimizer(
         OptimizerConfig(weight_decay=0.1, beta1=0.9, beta2=0.99, epsilon=1e-2, gradient_clip=1.0),
         dict.fromkeys(("backbone", "rest"), inverse_sqrt(1e-2, warmup_steps=3)),
+        backbone=BackboneConfig(),
     )
     runs = [run(*mesh, 10, optimizer=optimizer, learned=True) for mesh in MESHES]
     for losses, last in runs[1:]:

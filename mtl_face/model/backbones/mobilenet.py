@@ -15,7 +15,7 @@ from mtl_face.model.convolution import CONVOLUTIONS, resolve_convolution
 from mtl_face.model.geometry import (
     MOBILENET,
     MOBILENET_RANGE,
-    NOTHING_FROZEN,
+    check_frozen,
     mobilenet_layers,
     stage_of,
 )
@@ -29,6 +29,12 @@ def make(model: ModelConfig, devices: int, name: str) -> nn.Module:
     return MobileNet(model.backbone, jnp.dtype(model.compute_dtype), name=name)
 
 
+def block_number(settings: BackboneConfig, path: tuple[str, ...]) -> int:
+    """The pair of layers of a parameter, from its path; see `mtl_face.model.backbones`."""
+    del settings
+    return stage_of(path[0])
+
+
 class MobileNet(nn.Module):
     """The feature map of a MobileNet-v1, up to the layer `end`.
 
@@ -37,8 +43,8 @@ class MobileNet(nn.Module):
     in, and a network that starts from random weights trains worse than one with them. With width
     32 and all layers it has 3,196,032 parameters.
 
-    The first `frozen_stages` pairs and the stem have no gradient. `dtype` is that of computing;
-    parameters are float32.
+    The stem and the first pairs have no gradient where the settings freeze them. `dtype` is that
+    of computing; parameters are float32.
     """
 
     settings: BackboneConfig
@@ -56,16 +62,11 @@ class MobileNet(nn.Module):
             [B, h, w, C] of the compute dtype, in 0..6; 14 x 14 x 512 from 224 x 224 up to `pw11`.
 
         Raises:
-            ValueError: `convolution` is unknown, or fewer pairs than are to be frozen come before
-                `end`.
+            ValueError: `convolution` is unknown, or more pairs are to be frozen than `end` leaves.
         """
         del train
         settings = self.settings
-        if not NOTHING_FROZEN <= settings.frozen_stages <= settings.num_stages:
-            raise ValueError(
-                f"frozen_stages {settings.frozen_stages} is not in {NOTHING_FROZEN}.."
-                f"{settings.num_stages}, the number of pairs up to {settings.end}"
-            )
+        check_frozen(settings)
         convolve = functools.partial(
             nn.Conv,
             padding=MOBILENET.conv1_padding,
@@ -89,5 +90,5 @@ class MobileNet(nn.Module):
 
     def _boundary(self, map_BHWC: jax.Array, layer: str) -> jax.Array:
         """The output of a layer; no gradient passes the last of the frozen pairs."""
-        frozen = stage_of(layer) == self.settings.frozen_stages
+        frozen = stage_of(layer) == self.settings.last_frozen_block
         return jax.lax.stop_gradient(map_BHWC) if frozen else map_BHWC

@@ -16,14 +16,15 @@ from mtl_face.model import remat
 from mtl_face.model.batch_norm import FROZEN, make_batch_norm
 from mtl_face.model.convolution import CONVOLUTIONS, max_pool, resolve_convolution
 from mtl_face.model.geometry import (
-    NOTHING_FROZEN,
     SPATIAL_KERNEL,
     SPATIAL_PADDING,
     STEM_KERNEL,
     STEM_STRIDE,
     VARIANTS,
     BackboneVariant,
+    check_frozen,
     residual_blocks,
+    stage_of,
 )
 
 # Preserves the variance of the gradient through ReLU (He et al. 2015).
@@ -33,6 +34,16 @@ _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_norma
 def make(model: ModelConfig, devices: int, name: str) -> nn.Module:
     """The network of the settings."""
     return ResNet(model.backbone, devices, jnp.dtype(model.compute_dtype), model.remat, name=name)
+
+
+def block_number(settings: BackboneConfig, path: tuple[str, ...]) -> int:
+    """The residual block of a parameter, from its path; see `mtl_face.model.backbones`."""
+    if stage_of(path[0]) == 0:
+        return 0
+    names = [block.name for block in residual_blocks(settings)]
+    if path[0] not in names:
+        raise ValueError(f"{path[0]!r} is not a part of this backbone")
+    return 1 + names.index(path[0])
 
 
 class BottleneckBlock(nn.Module):
@@ -90,7 +101,7 @@ class ResNet(nn.Module):
     stride is 2 ** (1 + number of stages). `ResNet(BackboneConfig())` is ResNet50:
     53 convolutions, 23,508,032 parameters.
 
-    The gradient of a frozen stage is 0 and is not computed, and its batch norms are `frozen`,
+    The gradient of a frozen block is 0 and is not computed, and its batch norms are `frozen`,
     whatever `batch_norm` says.
 
     For `batch_norm` "local", a batch is split over `devices`. `dtype` is that of computing;
@@ -119,14 +130,10 @@ class ResNet(nn.Module):
             ValueError: `variant`, `convolution` or `batch_norm` is unknown, or there are fewer
                 stages than are to be frozen.
         """
-        settings, stages = self.settings, len(self.settings.stage_sizes)
+        settings, frozen = self.settings, self.settings.last_frozen_block
         if settings.variant not in VARIANTS:
             raise ValueError(f"{settings.variant!r} is not one of {', '.join(VARIANTS)}")
-        if not NOTHING_FROZEN <= settings.frozen_stages <= stages:
-            raise ValueError(
-                f"frozen_stages {settings.frozen_stages} is not in {NOTHING_FROZEN}.."
-                f"{stages}, the number of stages"
-            )
+        check_frozen(settings)
         variant = VARIANTS[settings.variant]
         convolution_name = resolve_convolution(settings.convolution)
         convolution = functools.partial(
@@ -136,18 +143,21 @@ class ResNet(nn.Module):
             dtype=self.dtype,
             conv_general_dilated=CONVOLUTIONS[convolution_name],
         )
-        batch_norm_at = [
-            make_batch_norm(
-                # A stage's output is only constant if its normalisation is.
-                FROZEN if stage <= settings.frozen_stages else settings.batch_norm,
+
+        def batch_norm_of(block: int) -> Callable[..., nn.Module]:
+            return make_batch_norm(
+                # A block's output is only constant if its normalisation is.
+                FROZEN if block <= frozen else settings.batch_norm,
                 train=train,
                 groups=self.devices,
                 momentum=settings.batch_norm_momentum,
                 epsilon=variant.batch_norm_epsilon,
                 dtype=self.dtype,
             )
-            for stage in range(stages + 1)
-        ]
+
+        def boundary(map_BHWC: jax.Array, block: int) -> jax.Array:
+            """The output of a block; no gradient passes the last of the frozen ones."""
+            return jax.lax.stop_gradient(map_BHWC) if block == frozen else map_BHWC
 
         map_BHWC = convolution(
             settings.width,
@@ -156,18 +166,15 @@ class ResNet(nn.Module):
             variant.conv1_padding,
             name="conv1",
         )(image_BHWC)
-        map_BHWC = nn.relu(batch_norm_at[0](name="bn1")(map_BHWC))
+        map_BHWC = nn.relu(batch_norm_of(0)(name="bn1")(map_BHWC))
         map_BHWC = max_pool(
             map_BHWC,
             variant.pool_padding,
             convolution=convolution_name,
             devices=self.devices,
         )
-        stage = 0
-        for block in residual_blocks(settings):
-            if block.stage > stage:
-                map_BHWC = self._boundary(map_BHWC, stage)
-                stage = block.stage
+        map_BHWC = boundary(map_BHWC, 0)
+        for number, block in enumerate(residual_blocks(settings), start=1):
             residual = BottleneckBlock(
                 features=block.features,
                 expansion=settings.expansion,
@@ -175,12 +182,8 @@ class ResNet(nn.Module):
                 project=block.project,
                 variant=variant,
                 convolution=convolution,
-                batch_norm=batch_norm_at[stage],
+                batch_norm=batch_norm_of(number),
                 name=block.name,
             )
-            map_BHWC = remat.call(residual, self.remat, map_BHWC)
-        return self._boundary(map_BHWC, stage)
-
-    def _boundary(self, map_BHWC: jax.Array, stage: int) -> jax.Array:
-        """The output of a stage; no gradient passes the last of the frozen ones."""
-        return jax.lax.stop_gradient(map_BHWC) if stage == self.settings.frozen_stages else map_BHWC
+            map_BHWC = boundary(remat.call(residual, self.remat, map_BHWC), number)
+        return map_BHWC

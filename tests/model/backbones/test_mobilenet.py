@@ -116,5 +116,5 @@ def test_frozen_pairs_have_no_gradient(tensors, image):
 
 def test_more_pairs_frozen_than_there_are():
     image = jnp.zeros((1, 32, 32, 3))
-    with pytest.raises(ValueError, match=r"frozen_stages 4 is not in -1..3, the number of pairs"):
+    with pytest.raises(ValueError, match=r"frozen_stages 4 is not in -1..3, the number of stages"):
         make("dw3", frozen_stages=4).init(jax.random.key(0), image, train=False)

@@ -151,3 +151,25 @@ def test_training_updates_the_statistics_by_the_momentum(random_variables):
             rtol=1e-4,
             atol=1e-5,
         )
+
+
+def test_frozen_blocks_inside_a_stage():
+    """No gradient and no new statistics up to the block, both behind it."""
+    network = resnet((2,), 4, 2, "torchvision", frozen_blocks=1)
+    image_BHWC = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = network.init(jax.random.key(1), image_BHWC, train=False)
+
+    @jax.grad
+    def gradients(params):
+        variables_now = {**variables, "params": params}
+        map_BHWC, _ = network.apply(variables_now, image_BHWC, train=True, mutable=["batch_stats"])
+        return jnp.sum(map_BHWC**2)
+
+    _, updated = network.apply(variables, image_BHWC, train=True, mutable=["batch_stats"])
+    found = gradients(variables["params"])
+    for part, before in variables["batch_stats"].items():
+        trains = part == "stage1_block2"
+        assert any(np.any(leaf) for leaf in jax.tree.leaves(found[part])) == trains, part
+        after = jax.tree.leaves(updated["batch_stats"][part])
+        same = map(np.array_equal, jax.tree.leaves(before), after)
+        assert all(same) != trains, part
