@@ -126,10 +126,10 @@ def test_description_and_refusals(tmp_path, monkeypatch):
     assert about["arguments"] == small | {"density": "dense", "hard_share": 0.4}
     assert about["frame_gap"]["step"] == 1
     assert about["rater"]["delay_frames"] == [4, 12]
-    with pytest.raises(WorkdirError, match="hard_share is 0.4 there and 0.2 is asked"):
+    with pytest.raises(WorkdirError, match=r"hard_share is 0\.4 there and 0\.2 is asked"):
         generate.ensure(tmp_path / "dense", **small, density="dense", hard_share=0.2)
     generate.ensure(tmp_path / "sparse", **small, hard_share=0.2)  # where it changes nothing
     assert json.loads((tmp_path / "sparse" / "dataset.json").read_text())["arguments"] == small
     for wrong in ({"density": "thick"}, {"density": "dense", "hard_share": 0.9}):
-        with pytest.raises(ConfigError, match="thick|hard_share is 0.9"):
+        with pytest.raises(ConfigError, match=r"thick|hard_share is 0\.9"):
             generate.generate(tmp_path / "other", **small, **wrong)

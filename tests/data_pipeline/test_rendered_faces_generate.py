@@ -61,7 +61,7 @@ def rows(path: Path):
 
 
 def test_the_default_stays_what_it_was(dataset):
-    """All text to the byte; of the pictures, one in 4 x 4 parts, as pixels may differ by machine."""
+    """All text to the byte, and one picture in 4 x 4 parts: pixels may differ by machine."""
     root, _ = dataset
     text = hashlib.sha256()
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
