@@ -109,10 +109,11 @@ def eval_batches(
     *,
     batch_size: int,
     image_size: int = 112,
+    first: int = 0,
     source: Source | WithFeatures = None,
     process: order.Process = order.ALONE,
 ) -> Iterator[Batch]:
-    """Every row exactly once, in the table's order; the last batch is padded to full size.
+    """Every row from `first` on exactly once, in the table's order; the last batch is padded.
 
     All processes yield the same number of batches, ceil(N / B), as collective computations need.
     Arguments and errors are those of `train_batches`.
@@ -122,7 +123,7 @@ def eval_batches(
         `index` int32 [b], the row in the table, -1 in padding.
     """
     local_size = process.local_size(batch_size)
-    indices = order.eval_batches(len(table), batch_size, process=process)
+    indices = order.eval_batches(len(table), batch_size, first=first, process=process)
     return (
         {**arrays, "index": index_b.astype(np.int32)}
         for index_b, arrays in _inputs(table, indices, local_size, image_size, source)

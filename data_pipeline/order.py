@@ -163,14 +163,14 @@ def batches(
 
 
 def eval_batches(
-    num_examples: int, batch_size: int, *, process: Process = ALONE
+    num_examples: int, batch_size: int, *, first: int = 0, process: Process = ALONE
 ) -> Iterator[Indices]:
-    """Every row once, in order; each process yields the same number of batches, ceil(N / B).
+    """Every row once, in order, from `first` on; each process yields as many batches.
 
     Yields:
         int64 [b], `PADDING` after the last row; ConfigError if the batch does not divide.
     """
     part = process.part(batch_size)
-    for start in range(0, num_examples, batch_size):
+    for start in range(first, num_examples, batch_size):
         index_B = np.arange(start, start + batch_size, dtype=np.int64)
         yield np.where(index_B < num_examples, index_B, PADDING)[part]

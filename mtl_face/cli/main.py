@@ -34,7 +34,7 @@ COMMANDS = {
     "submit": "none",
     "validate": "none",
     "prepare": "optional",
-    "features": "required",
+    "features": "optional",
     "weights": "none",
     "plan": "required",
     "replay": "optional",

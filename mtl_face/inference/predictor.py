@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from mtl_face.model.convolution import compiler_options
 from mtl_face.model.network import (
     ATTENTION,
     PER_EXAMPLE,
+    TASK_TOKENS,
     MtlFace,
     for_platform,
     network_inputs,
@@ -100,6 +102,12 @@ class Forward:
     def plain(self) -> Step:
         """Jitted `(params, batch_stats, inputs, index) -> outputs`, see `make_predict_step`."""
         return make_predict_step(self.network, prepare=self.prepare, **self._how)
+
+    @functools.cached_property
+    def with_tokens(self) -> Step | None:
+        """`plain` with the task tokens among the outputs; None of a program, which keeps them."""
+        options = {"return_tokens": True}
+        return make_predict_step(self.network, prepare=self.prepare, options=options, **self._how)
 
     @functools.cached_property
     def sampled(self) -> Step | None:
@@ -377,6 +385,54 @@ class Predictor:
             },
         )
 
+    def token_blocks(
+        self, batches: Iterable[dict[str, jax.Array]]
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """The task tokens of rows, and the network's own answers, in the order of the rows.
+
+        Batches are those of `predict_batches`, whose rows follow each other.
+
+        Yields:
+            Arrays of the next rows: `tokens` float16 [n, 3, D] in the order of `tasks.TASKS`, and
+            as the network gives them `va`, `au`, `expr` and, of a network with a variance for each
+            example, `va_log_variance`, float32 [n, size]. Logits are those that the loss compared
+            with the labels (`evaluation.probability=fitted`).
+
+        Raises:
+            ConfigError: the model is a program, which gives no tokens.
+        """
+        step = self.forward.with_tokens
+        if step is None:
+            raise ConfigError(
+                "a program gives no task tokens",
+                path=self.forward.path,
+                remedy="give the run that it was exported from, or an export of arrays",
+            )
+        config = self.config
+        divisors = probabilities.divisors(
+            config.uncertainty.kind, self.temperatures, probabilities.FITTED
+        )
+        results = (
+            step(
+                self.variables["params"],
+                self.variables["batch_stats"],
+                {name: array for name, array in batch.items() if is_input(name)},
+                batch["index"],
+            )
+            for batch in batches
+        )
+        # A batch behind: the devices work on the next one meanwhile.
+        for result, _ in itertools.pairwise(itertools.chain(results, [None])):
+            host = jax.device_get(result)
+            valid_B = host.pop("index") >= 0
+            yield {
+                TASK_TOKENS: host.pop(TASK_TOKENS)[valid_B].astype(np.float16),
+                **{
+                    name: np.float32(array[valid_B] / divisors.get(name, 1.0))
+                    for name, array in host.items()
+                },
+            }
+
     def export(
         self,
         path: str | os.PathLike[str],
@@ -472,12 +528,13 @@ def make_predict_step(
     network: MtlFace,
     *,
     prepare: Callable[[dict[str, jax.Array]], dict[str, jax.Array]],
+    options: Mapping[str, Any] = types.MappingProxyType({}),
     **how: Any,
 ) -> Step:
     """Builds the prediction step.
 
-    `prepare` makes the network's inputs of the arrays of a batch, by name; `how` is handed to
-    `jax.jit`.
+    `prepare` makes the network's inputs of the arrays of a batch, by name; `options` are given to
+    the network, `how` to `jax.jit`.
 
     Returns:
         Jitted `(network parameters, batch_stats, inputs, index) -> outputs`: `va` [B, 2], `au`
@@ -489,7 +546,7 @@ def make_predict_step(
         params: Any, batch_stats: Any, inputs: dict[str, jax.Array], index_B: jax.Array
     ) -> dict[str, Any]:
         outputs: Any = network.apply(
-            {"params": params, "batch_stats": batch_stats}, prepare(inputs), train=False
+            {"params": params, "batch_stats": batch_stats}, prepare(inputs), train=False, **options
         )
         return {**outputs, "index": index_B}
 

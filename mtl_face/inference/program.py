@@ -87,6 +87,11 @@ class ProgramForward(Forward):
         return predict
 
     @property
+    def with_tokens(self) -> None:
+        """A program gives no task tokens."""
+        return None
+
+    @property
     def sampled(self) -> None:
         """There is no dropout in a program."""
         return None

@@ -25,6 +25,9 @@ from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
 ATTENTION = "attention"
 """Key of the cross-attention weights among the outputs."""
 
+TASK_TOKENS = "tokens"
+"""Key of the decoder's task tokens among the outputs."""
+
 SHARED = "shared"
 PER_EXAMPLE = "per_example"
 VA_VARIANCES = (SHARED, PER_EXAMPLE)
@@ -68,6 +71,7 @@ class MtlFace(nn.Module):
         *,
         train: bool,
         return_attention: bool = False,
+        return_tokens: bool = False,
         sample_dropout: bool = False,
     ) -> dict[str, jax.Array]:
         """Predicts every task from faces.
@@ -80,6 +84,7 @@ class MtlFace(nn.Module):
                 the statistics that `batch_norm` names and updates the running ones (collection
                 `batch_stats` must be mutable).
             return_attention: whether to add the cross-attention weights.
+            return_tokens: whether to add the task tokens, which the heads read.
             sample_dropout: whether dropout acts outside of training too (random stream
                 `dropout`): one sample of Monte Carlo dropout.
 
@@ -89,7 +94,8 @@ class MtlFace(nn.Module):
             the variances of valence and arousal over the task's, in [-8, 8]; and, if asked,
             `attention` [B, decoder_modules, num_heads, 3, N] with the tokens in the order of
             `tasks.TASKS`; of the N, first the patches in row-major order, then the groups of
-            points in the order of `regions.REGIONS`. All float32.
+            points in the order of `regions.REGIONS`; and, if asked, `tokens` [B, 3, D] in the
+            order of `tasks.TASKS`. All float32.
 
         Raises:
             ValueError: an input is missing or has another shape, or a setting is out of its set.
@@ -137,6 +143,8 @@ class MtlFace(nn.Module):
             outputs[VA_LOG_VARIANCE] = bounded_log_ratio(raw_B2)
         if attention is not None:
             outputs[ATTENTION] = attention
+        if return_tokens:
+            outputs[TASK_TOKENS] = token_BTD
         return outputs
 
     def _patches(

@@ -68,20 +68,29 @@ def features(
     Raises:
         UserError: the data cannot be read, or the folder not be written.
     """
-    if output is not None:
-        data = dataclasses.replace(config.data, features=str(output))
-        config = dataclasses.replace(config, data=data)
-    datasets.ensure_all(config.data, say)
-    train, _ = datasets.load_training(config.data, seed=config.seed, say=say)
-    tables = {datasets.TRAIN: train}
-    tables[datasets.VALIDATION] = datasets.load_split(config.data, datasets.VALIDATION, say)
+    config = kept_in(config, output)
     made = []
-    for split, table in tables.items():
+    for split, table in tables(config, say).items():
         source = find_images(config, table, split)
         ensure(config, table, source, say=say, progress=progress)
-        made.append(_identity(config, table).folder(_parent(config, say)))
+        made.append(_identity(config, table).folder(folder_of(config, say)))
         say(f"{split}: face points of {len(table):,} rows: {made[-1]}")
     return made
+
+
+def kept_in(config: Config, output: str | Path | None) -> Config:
+    """The settings with another folder for the features; None: as they are."""
+    if output is None:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, features=str(output)))
+
+
+def tables(config: Config, say: Say) -> dict[str, FrameTable]:
+    """The rows of every split, made where they are to be rendered; UserError if they cannot be."""
+    datasets.ensure_all(config.data, say)
+    train, _ = datasets.load_training(config.data, seed=config.seed, say=say)
+    validation = datasets.load_split(config.data, datasets.VALIDATION, say)
+    return {datasets.TRAIN: train, datasets.VALIDATION: validation}
 
 
 def ensure(
@@ -100,7 +109,7 @@ def ensure(
     Raises:
         UserError: an image cannot be read, or the folder not be written.
     """
-    parent, identity = _parent(config, say), _identity(config, table)
+    parent, identity = folder_of(config, say), _identity(config, table)
 
     def make() -> None:
         if identity.folder(parent).exists():
@@ -110,7 +119,7 @@ def ensure(
             parent,
             identity,
             lambda start: _mesh_points(config, table, source, start),
-            progress=progress or _lines(say),
+            progress=progress or lines(say, "face points"),
             say=say,
         )
 
@@ -167,15 +176,15 @@ def _identity(config: Config, table: FrameTable) -> stored.Identity:
     return stored.Identity(KIND, len(table), named_sha256(table), making)
 
 
-def _parent(config: Config, say: Say) -> Path:
+def folder_of(config: Config, say: Say) -> Path:
     """The folder that holds the features of a data set."""
     if config.data.features is not None:
         return Path(config.data.features).expanduser()
     return datasets.ensure_data(config.data, say) / FOLDER
 
 
-def _lines(say: Say) -> Progress:
-    """A line with rate and time left, now and then."""
+def lines(say: Say, things: str) -> Progress:
+    """A line with rate and time left of some things, now and then."""
     begin = last = time.monotonic()
     first: int | None = None
 
@@ -187,6 +196,6 @@ def _lines(say: Say) -> Progress:
             last = now
             rate = (done - first) / max(now - begin, 1e-9)
             left = (total - done) / rate
-            say(f"face points: {done:,} of {total:,}, {rate:.0f} a second, {left:.0f} s left")
+            say(f"{things}: {done:,} of {total:,}, {rate:.0f} a second, {left:.0f} s left")
 
     return progress
