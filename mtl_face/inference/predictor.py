@@ -428,7 +428,7 @@ class Predictor:
             yield {
                 TASK_TOKENS: host.pop(TASK_TOKENS)[valid_B].astype(np.float16),
                 **{
-                    name: np.float32(array[valid_B] / divisors.get(name, 1.0))
+                    name: (array[valid_B] / divisors.get(name, 1.0)).astype(np.float32)
                     for name, array in host.items()
                 },
             }
