@@ -258,6 +258,7 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             f"{model.va_variance!r}, where it changes nothing",
             "set model.va_variance=per_example, or leave beta_nll out",
         )
+    yield from _conflicts_of_loss(config)
     samples = config.evaluation.mc_dropout_samples
     if samples == 1:
         yield (
@@ -272,6 +273,32 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         )
     if config.mesh.data == 0:
         yield "mesh.data is 0", "use -1 for all devices, or a positive number"
+
+
+def _conflicts_of_loss(config: Config) -> Iterator[tuple[str, str]]:
+    uncertainty, loss = config.uncertainty, config.loss
+    floor, temperatures = uncertainty.temperature_floor, uncertainty.temperatures
+    if floor and uncertainty.kind == "fixed":
+        yield (
+            f"uncertainty.temperature_floor is {floor:g}, but uncertainty.kind is 'fixed', where "
+            "no temperature is learned",
+            "set uncertainty.kind=learned or likelihood, or leave temperature_floor out",
+        )
+    lowest = min(temperatures.va, temperatures.au, temperatures.expr)
+    if floor > lowest:
+        yield (
+            f"uncertainty.temperature_floor is {floor:g}, and a temperature starts at {lowest:g}",
+            "start all of uncertainty.temperatures at the floor or above",
+        )
+    if loss.va.ccc == 1 and (
+        uncertainty.kind != "fixed" or config.model.va_variance == "per_example"
+    ):
+        yield (
+            "loss.va.ccc is 1, which leaves nothing to learn the variance of valence and arousal "
+            "from",
+            "set loss.va.ccc below 1, as 0.9; or uncertainty.kind=fixed and "
+            "model.va_variance=shared",
+        )
 
 
 def _conflicts_of_data(data: DataConfig) -> Iterator[tuple[str, str]]:

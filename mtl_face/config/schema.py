@@ -558,6 +558,76 @@ class UncertaintyConfig(Section, affects="training", step=True):
         minimum=0.0,
         maximum=1.0,
     )
+    temperature_floor: float = setting(
+        0.0,
+        "what learned temperatures do not fall below, so that a task that is learnt perfectly gets "
+        "no more than a weight of 1 / (2 floor); 0: no floor",
+        minimum=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class VaLossConfig(Section, affects="training", step=True):
+    """Of valence and arousal."""
+
+    ccc: float = setting(
+        0.0,
+        "share of 1 - CCC over the batch; the rest is the squared error or likelihood",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AuLossConfig(Section, affects="training", step=True):
+    """Of action units; equal gammas are the focal loss, unequal ones the asymmetric loss."""
+
+    positive_weights: str = setting(
+        "none",
+        "what errors of present units are multiplied by: none, 1; inverse, absent over present "
+        "rows in training; sqrt, the square root of that",
+        choices=("none", "inverse", "sqrt"),
+    )
+    gamma_positive: float = setting(
+        0.0, "exponent of 1 - p where a unit is present", minimum=0.0, maximum=10.0
+    )
+    gamma_negative: float = setting(
+        0.0, "exponent of p where a unit is absent", minimum=0.0, maximum=10.0
+    )
+    margin: float = setting(
+        0.0, "probability up to which an absent unit costs nothing", minimum=0.0, maximum=0.9
+    )
+    label_smoothing: float = setting(
+        0.0, "share of a label that becomes one half", minimum=0.0, maximum=0.9
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExprLossConfig(Section, affects="training", step=True):
+    """Of expressions."""
+
+    class_weights: str = setting(
+        "none",
+        "weights of the classes, by their labels in training: none; inverse, of their number; "
+        "effective, of their effective number (Cui et al. 2019)",
+        choices=("none", "inverse", "effective"),
+    )
+    effective_beta: float = setting(
+        0.999, "beta of class_weights=effective", minimum=0.0, maximum=0.9999999
+    )
+    gamma: float = setting(0.0, "exponent of 1 - p, the focal loss", minimum=0.0, maximum=10.0)
+    label_smoothing: float = setting(
+        0.0, "share of a label that is spread over all classes", minimum=0.0, maximum=0.9
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig(Section, affects="training", step=True):
+    """Errors in place of the paper's (docs/losses.md)."""
+
+    va: VaLossConfig = VaLossConfig()
+    au: AuLossConfig = AuLossConfig()
+    expr: ExprLossConfig = ExprLossConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -849,6 +919,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
+    loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()

@@ -16,25 +16,65 @@ the task and w = max_t w_t that of the example,
 - Sums run over the whole batch. Under `jax.jit` that is the global batch, whatever the number of
   devices.
 
+`LossOptions` put other errors in the places of the paper's (`task_errors`). Of them 1 - CCC belongs
+to a batch: each example with valence and arousal has the share c of it in its loss,
+
+    (1 - c) * l_va + c * (1 - CCC) / (2 T),
+
+in which T is a constant, so that a learned one stays the variance that the likelihood makes it. In
+a step that goes through its batch in parts, `couple` says what a part must know of the others.
+
 A target of weight 0 may hold anything, NaN included: it is replaced before it meets an output,
 since a mask on the loss alone would let NaN into the gradient.
 
 Shapes: B batch, A action units, E expressions, T tasks.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from mtl_face.objective import uncertainty
+from mtl_face.objective.task_errors import AuError, ExprError, au_error, ccc_error, expr_error
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
 
 Arrays = Mapping[str, jax.Array] | Mapping[str, np.ndarray]
 """Arrays of the device or of the host by task."""
+
+
+class Coupled(NamedTuple):
+    """What the examples of a part of a batch must know of the whole, see `couple`.
+
+    Attributes:
+        value_B: float32 [B], 1 - CCC over the whole batch, for each example.
+        slope_B2: float32 [B, 2], its derivatives by the examples' values, over the examples' share
+            of its weight.
+    """
+
+    value_B: jax.Array
+    slope_B2: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOptions:
+    """Errors in place of the paper's; the defaults are the paper's.
+
+    Attributes:
+        beta_nll: see `uncertainty`; needs `va_log_variance`.
+        va_ccc: c, the share of 1 - CCC in the loss of valence and arousal, from 0 to 1.
+        au, expr: see `task_errors`.
+        coupled: of the whole batch where the loss is that of a part; None: the batch is whole.
+    """
+
+    beta_nll: float = 0.0
+    va_ccc: float = 0.0
+    au: AuError = dataclasses.field(default_factory=AuError)
+    expr: ExprError = dataclasses.field(default_factory=ExprError)
+    coupled: Coupled | None = None
 
 
 class MultiTaskLoss(NamedTuple):
@@ -43,9 +83,9 @@ class MultiTaskLoss(NamedTuple):
     Attributes:
         total: scalar to minimise; exactly 0 for a batch without any label.
         example_weight: sum of the examples' weights, the denominator of `total`.
-        task_loss: per task, the mean over its labelled examples of MSE, BCE or CCE, not divided
-            by a temperature and without a regulariser (the cross entropies of `likelihood` are
-            those of u / T); 0 where no example is labelled.
+        task_loss: per task, the mean over its labelled examples of MSE, BCE or CCE, or of what
+            takes their places, not divided by a temperature and without a regulariser (the cross
+            entropies of `likelihood` are those of u / T); 0 where no example is labelled.
         task_weight: per task, the sum of its weights over examples. Means over several batches
             are means of `task_loss` weighted by it.
     """
@@ -64,7 +104,7 @@ def multi_task_loss(
     *,
     kind: str = uncertainty.FIXED,
     temperatures: Mapping[str, float],
-    beta_nll: float = 0.0,
+    options: LossOptions = LossOptions(),
 ) -> MultiTaskLoss:
     """Computes the loss of a batch, by the module's formula.
 
@@ -78,15 +118,16 @@ def multi_task_loss(
             learned.
         kind: one of `uncertainty.KINDS`.
         temperatures: T of each task, used where no learned one is given.
-        beta_nll: see `uncertainty`; needs `va_log_variance`.
+        options: errors in place of the paper's.
 
     Returns:
         The loss, all float32 scalars.
 
     Raises:
         ValueError: a shape is not as above, `log_temperatures` does not belong to `kind`, or
-            `beta_nll` is out of its range or without an effect.
+            `options.beta_nll` is out of its range or without an effect.
     """
+    beta_nll = options.beta_nll
     uncertainty.check_learned(kind, log_temperatures)
     _check_shapes(outputs, targets, weights)
     if beta_nll and VA_LOG_VARIANCE not in outputs:
@@ -103,8 +144,8 @@ def multi_task_loss(
     error_B2 = jnp.square(scored[VA] - target_B2)
     error_B = {
         VA: jnp.mean(error_B2, axis=-1),
-        AU: _weighted_mean(optax.sigmoid_binary_cross_entropy(scored[AU], target_BA), weight_BA),
-        EXPR: optax.softmax_cross_entropy(scored[EXPR], target_BE),
+        AU: _weighted_mean(au_error(scored[AU], target_BA, options.au), weight_BA),
+        EXPR: expr_error(scored[EXPR], target_BE, options.expr),
     }
     weight_B = {
         VA: weight_B2[:, 0],
@@ -121,6 +162,15 @@ def multi_task_loss(
             current[VA],
             beta=beta_nll,
         )
+    if share := options.va_ccc:
+        if options.coupled is None:
+            ccc_B = ccc_error(scored[VA], target_B2, weight_B[VA])
+        else:
+            moved_B2 = scored[VA] - jax.lax.stop_gradient(scored[VA])  # 0, with a gradient
+            ccc_B = options.coupled.value_B + jnp.sum(options.coupled.slope_B2 * moved_B2, axis=-1)
+        constant = jax.lax.stop_gradient(current[VA])
+        loss_B[VA] = (1.0 - share) * loss_B[VA] + share * ccc_B / (2.0 * constant)
+        error_B[VA] = (1.0 - share) * error_B[VA] + share * ccc_B
     loss_BT = jnp.stack([loss_B[task] for task in TASKS], axis=-1)
     weight_BT = jnp.stack([weight_B[task] for task in TASKS], axis=-1)
     example_weight_B = jnp.max(weight_BT, axis=-1)
@@ -135,6 +185,31 @@ def multi_task_loss(
             for task in TASKS
         },
         task_weight=task_weight,
+    )
+
+
+def couple(outputs: Arrays, targets: Arrays, weights: Arrays) -> Coupled:
+    """What parts of a batch must know of it, so that the sum of their gradients is the whole's.
+
+    The arguments are those of `multi_task_loss`, of the whole batch; of the outputs `va` counts.
+    The value of 1 - CCC is a constant to a part, its derivative by each of the values as well. A
+    part gives them the weights of its examples: w_i s_i = w_i * w_va / sum_t(w_t) of example i,
+    in place of that of all examples together, by the quotient of which the slopes are larger.
+    """
+    weight_B = {
+        VA: _spread(weights[VA], 1)[:, 0],
+        AU: jnp.max(jnp.asarray(weights[AU], jnp.float32), axis=-1),
+        EXPR: _spread(weights[EXPR], 1)[:, 0],
+    }
+    weight_BT = jnp.stack([weight_B[task] for task in TASKS], axis=-1)
+    share_B = _divide(jnp.max(weight_BT, axis=-1) * weight_B[VA], jnp.sum(weight_BT, axis=-1))
+    target_B2 = _present(targets[VA], _spread(weights[VA], OUTPUT_SIZES[VA]))
+    value, slope_B2 = jax.value_and_grad(ccc_error)(
+        jnp.asarray(outputs[VA], jnp.float32), target_B2, weight_B[VA]
+    )
+    return Coupled(
+        jnp.broadcast_to(value, share_B.shape),
+        slope_B2 * _divide(jnp.sum(share_B), share_B)[:, None],
     )
 
 

@@ -25,6 +25,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError
 from mtl_face.inputs import specification
+from mtl_face.objective.class_weights import ClassCounts
 from mtl_face.planner import LOCAL, Target, chips, gpus
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
 from mtl_face.training import sharding
@@ -51,7 +52,9 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
     """
     begin = time.perf_counter()
     devices = _devices(target.topology)
-    experiment = Experiment(config, steps_per_epoch=1000, devices=devices)
+    experiment = Experiment(
+        config, steps_per_epoch=1000, devices=devices, class_counts=ClassCounts.equal()
+    )
     experiment.check_batch(target.batch_size, name="batch")
     mesh, state = experiment.mesh, experiment.state_like
     batch = abstract_batch(target.batch_size, config, mesh=mesh)

@@ -113,6 +113,44 @@ def accumulate(
     return (loss, (stats, _combined(number_DK))), gradients
 
 
+def outputs_of(
+    apply: Callable[[Any, Any, Any, jax.Array], Any],
+    params: Any,
+    batch_stats: Any,
+    batch: Any,
+    key: jax.Array,
+    *,
+    count: int,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """What a network gives for each example in `accumulate`, arrays [B, ...], without gradients.
+
+    `apply` takes (params, batch_stats, microbatch, key) and gives arrays by example; the other
+    arguments are those of `accumulate`. For a loss that is no sum over examples: what the whole
+    batch gives is known before its gradient is taken part by part.
+    """
+
+    def of_device(params: Any, batch_stats: Any, share: Any, key: jax.Array) -> Any:
+        key = jax.random.fold_in(key, jax.lax.axis_index(sharding.BATCH_AXES))
+
+        def one(number: jax.Array, part: Any) -> tuple[jax.Array, Any]:
+            outputs = apply(params, batch_stats, part, jax.random.fold_in(key, number))
+            return number + 1, outputs
+
+        parts = jax.tree.map(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), share)
+        _, outputs = jax.lax.scan(one, jnp.asarray(0), parts)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
+
+    by_device = P(sharding.BATCH_AXES)
+    return jax.shard_map(
+        of_device,
+        mesh=mesh,
+        in_specs=(P(), P(), by_device, P()),
+        out_specs=by_device,
+        check_vma=False,
+    )(params, batch_stats, batch, key)
+
+
 def _add_up(leaf: jax.Array, placement: NamedSharding) -> jax.Array:
     """The sum over all devices; of an array that is split over some, their part of it."""
     apart = [(axis, name) for axis, name in enumerate(placement.spec) if name is not None]

@@ -4,6 +4,7 @@ The train step is assembled here alone, whoever needs it: the trainer, the plann
 benchmarks.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from fractions import Fraction
@@ -15,7 +16,17 @@ import jax.numpy as jnp
 from mtl_face.config import Config
 from mtl_face.inputs import BASELINE, IMAGE, POINTS
 from mtl_face.model.network import MtlFace, for_platform, network_inputs
-from mtl_face.objective import augment, augment_points, losses, mixup, resample, uncertainty
+from mtl_face.objective import (
+    augment,
+    augment_points,
+    class_weights,
+    losses,
+    mixup,
+    resample,
+    uncertainty,
+)
+from mtl_face.objective.class_weights import ClassCounts
+from mtl_face.objective.task_errors import AuError, ExprError
 from mtl_face.tasks import TASKS
 from mtl_face.training import optimizer as optimizers
 from mtl_face.training import sharding
@@ -39,16 +50,20 @@ class Experiment:
         *,
         steps_per_epoch: Fraction | int = 1,
         devices: list[jax.Device] | None = None,
+        class_counts: ClassCounts | None = None,
     ) -> None:
         """Builds the parts; ConfigError if the devices do not fill the mesh of the settings.
 
-        `steps_per_epoch`, in which the learning rates count, matters only to training. `devices`
-        are those to run on, or to compile for; None for all, over all processes.
+        `steps_per_epoch`, in which the learning rates count, matters only to training, and so do
+        the labels that an epoch shows, `class_counts`, which the loss needs for weights of classes
+        (`counts_classes`). `devices` are those to run on, or to compile for; None for all, over all
+        processes.
         """
         self.mesh = sharding.make_mesh(
             data=config.mesh.data, fsdp=config.mesh.fsdp, devices=devices
         )
         self.config = config
+        self._class_counts = class_counts
         platform = self.mesh.devices.flat[0].platform
         self._resampling = resample.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
         self.network = MtlFace(for_platform(config.model, platform), devices=self.mesh.size)
@@ -85,6 +100,8 @@ class Experiment:
             options=steps.StepOptions(
                 loss_limit=self.config.training.loss_limit,
                 microbatches=self.config.optimizer.accumulation_steps,
+                couple=losses.couple if self.config.loss.va.ccc else None,
+                temperature_floor=self.config.uncertainty.temperature_floor,
                 wide=self.config.optimizer.gradient_dtype == "float32",
             ),
         )
@@ -135,9 +152,17 @@ class Experiment:
         return mixup.mixup(mixup_key, augmented, targets, weights, alpha=settings.mixup_alpha)
 
     def objective(
-        self, outputs: dict, targets: dict, weights: dict, learned: dict
+        self,
+        outputs: dict,
+        targets: dict,
+        weights: dict,
+        learned: dict,
+        coupled: losses.Coupled | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The loss (equations 2 to 5), and the numbers that a step reports."""
+        """The loss (equations 2 to 5), and the numbers that a step reports.
+
+        ValueError if the settings need the counts of classes, and there are none.
+        """
         result = losses.multi_task_loss(
             outputs,
             targets,
@@ -145,7 +170,7 @@ class Experiment:
             kind=self.config.uncertainty.kind,
             temperatures=fixed_temperatures(self.config),
             log_temperatures=learned or None,
-            beta_nll=self.config.uncertainty.beta_nll,
+            options=dataclasses.replace(self._loss_options, coupled=coupled),
         )
         numbers: dict[str, Any] = {EXAMPLE_WEIGHT: result.example_weight}
         for task in TASKS:
@@ -154,6 +179,32 @@ class Experiment:
         for task, value in learned.items():
             numbers[f"temperature_{task}"] = jnp.exp(value)
         return result.total, numbers
+
+    @functools.cached_property
+    def _loss_options(self) -> losses.LossOptions:
+        settings, counts = self.config.loss, self._class_counts
+        weights: dict[str, Any] = {"expr": None, "au": None}
+        if counts_classes(self.config):
+            if counts is None:
+                raise ValueError("the loss weighs classes, and their counts were not given")
+            weights["expr"] = class_weights.expression_weights(
+                counts.expr, settings.expr.class_weights, beta=settings.expr.effective_beta
+            )
+            weights["au"] = class_weights.positive_weights(
+                counts.au_present, counts.au_labelled, settings.au.positive_weights
+            )
+        return losses.LossOptions(
+            beta_nll=self.config.uncertainty.beta_nll,
+            va_ccc=settings.va.ccc,
+            au=AuError(
+                settings.au.gamma_positive,
+                settings.au.gamma_negative,
+                settings.au.margin,
+                settings.au.label_smoothing,
+                weights["au"],
+            ),
+            expr=ExprError(settings.expr.gamma, settings.expr.label_smoothing, weights["expr"]),
+        )
 
     @functools.cached_property
     def _face(self) -> augment_points.Face:
@@ -178,6 +229,12 @@ class Experiment:
             )
 
         return initial
+
+
+def counts_classes(config: Config) -> bool:
+    """Whether the loss weighs classes by how often training shows them."""
+    kinds = (config.loss.expr.class_weights, config.loss.au.positive_weights)
+    return any(kind != class_weights.NONE for kind in kinds)
 
 
 def fixed_temperatures(config: Config) -> dict[str, float]:

@@ -8,11 +8,13 @@ masks and the batch norms' statistics mean the same on one device as on a thousa
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -24,8 +26,16 @@ from mtl_face.training.state import TrainState
 Augment = Callable[[jax.Array, dict, dict, dict], tuple[dict, dict, dict]]
 """(key, inputs, targets, weights) -> what the network takes of it, float32, targets, weights."""
 
-Objective = Callable[[dict, dict, dict, dict], tuple[jax.Array, dict[str, jax.Array]]]
-"""(outputs, targets, weights, uncertainty parameters) -> loss [], numbers to log."""
+Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+"""(outputs, targets, weights, uncertainty parameters) -> loss [], numbers to log; with what
+`StepOptions.couple` gives as one argument more."""
+
+Couple = Callable[[dict, dict, dict], Any]
+"""(outputs, targets, weights) of a whole batch -> what the objective of a part must know of it, as
+arrays [B, ...]."""
+
+
+_COUPLED = "coupled"
 
 
 def step_keys(state: TrainState) -> tuple[jax.Array, jax.Array]:
@@ -67,12 +77,17 @@ class StepOptions:
         microbatches: parts in which the batch goes through the network, one after the other, see
             `accumulation`; the augmentation is that of the whole batch. The objective's numbers
             must then hold `accumulation.EXAMPLE_WEIGHT`.
+        couple: of an objective that is no sum over examples, used where microbatches are several:
+            they then go through the network once more before, without a gradient.
+        temperature_floor: what learned temperatures do not fall below; 0: none.
         wide: whether gradients are summed in float32 where the network computes in a narrower
             type, see `wide_gradients`; False: in that type.
     """
 
     loss_limit: float | None = None
     microbatches: int = 1
+    couple: Couple | None = None
+    temperature_floor: float = 0.0
     wide: bool = True
 
 
@@ -97,20 +112,22 @@ def make_train_step(
     platform = mesh.devices.flat[0].platform
     gpus = mesh if platform == "gpu" else None
 
-    def loss_of(
-        params: Any, batch_stats: Any, batch: dict, dropout_key: jax.Array
-    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+    def apply(params: Any, batch_stats: Any, batch: dict, key: jax.Array) -> tuple[Any, Any]:
         sums = (
             nn.intercept_methods(functools.partial(wide_gradients.intercept, gpus=gpus))
             if options.wide
             else contextlib.nullcontext()
         )
         with sums:
-            outputs, new_stats = apply_training(
-                network, params["network"], batch_stats, inputs_of(batch), dropout_key
-            )
+            return apply_training(network, params["network"], batch_stats, inputs_of(batch), key)
+
+    def loss_of(
+        params: Any, batch_stats: Any, batch: dict, dropout_key: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+        outputs, new_stats = apply(params, batch_stats, batch, dropout_key)
+        coupled = (batch[_COUPLED],) if _COUPLED in batch else ()
         loss, numbers = objective(
-            outputs, batch["targets"], batch["weights"], params["uncertainty"]
+            outputs, batch["targets"], batch["weights"], params["uncertainty"], *coupled
         )
         return loss, (new_stats, numbers)
 
@@ -124,6 +141,17 @@ def make_train_step(
             gradient = jax.value_and_grad(loss_of, has_aux=True)
             outcome = gradient(state.params, state.batch_stats, augmented, dropout_key)
         else:
+            if options.couple is not None:
+                outputs = accumulation.outputs_of(
+                    lambda *arguments: apply(*arguments)[0],
+                    state.params,
+                    state.batch_stats,
+                    augmented,
+                    dropout_key,
+                    count=options.microbatches,
+                    mesh=mesh,
+                )
+                augmented[_COUPLED] = options.couple(outputs, targets, weights)
             outcome = accumulation.accumulate(
                 loss_of,
                 state.params,
@@ -135,10 +163,13 @@ def make_train_step(
             )
         (loss, (batch_stats, numbers)), gradients = outcome
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if options.temperature_floor:
+            params = {**params, "uncertainty": _floored(params, options.temperature_floor)}
         new_state = dataclasses.replace(
             state,
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
@@ -157,6 +188,11 @@ def make_train_step(
         donate_argnums=0,
         compiler_options=compiler_options(platform),
     )
+
+
+def _floored(params: Any, floor: float) -> Any:
+    """Logarithms of the learned temperatures, none below that of the floor."""
+    return jax.tree.map(lambda leaf: jnp.maximum(leaf, math.log(floor)), params["uncertainty"])
 
 
 def mean_numbers(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -238,6 +238,12 @@ def test_any_nested_values_are_a_config_or_a_config_error(values):
             "at most 1",
         ),
         ({"data": {"kind": "rendered_faces", "rendered_faces": {"va_noise": "pitch"}}}, "yaw"),
+        ({"uncertainty": {"temperature_floor": 0.1}}, "no temperature is learned"),
+        ({"uncertainty": {"temperature_floor": 2.0, "kind": "learned"}}, "starts at 1"),
+        ({"uncertainty": {"kind": "learned"}, "loss": {"va": {"ccc": 1.0}}}, "the variance"),
+        ({"model": {"va_variance": "per_example"}, "loss": {"va": {"ccc": 1}}}, "the variance"),
+        ({"loss": {"expr": {"class_weights": "rare"}}}, "one of none, inverse, effective"),
+        ({"loss": {"au": {"margin": 1.0}}}, "at most 0.9"),
     ],
 )
 def test_settings_of_the_uncertainty_that_would_change_nothing(changes, words):

@@ -159,7 +159,7 @@ def test_what_shapes_a_compiled_step():
     for name, field in FIELDS.items():
         section = name.partition(".")[0]
         expected = name in ("data.image_size", "data.baseline", "training.loss_limit") or (
-            section in ("model", "uncertainty", "augmentation", "optimizer", "mesh")
+            section in ("model", "uncertainty", "loss", "augmentation", "optimizer", "mesh")
             and name not in outside
         )
         assert field.metadata["step"] == expected, name
@@ -190,7 +190,7 @@ def test_what_two_cards_may_differ_in():
 def test_what_an_export_keeps():
     values = json.loads(json.dumps(config.to_dict(MIXTURE)))
     kept = config.of_export(values)
-    assert set(kept) == {"name", "seed", "data", "model", "uncertainty", "evaluation"}
+    assert set(kept) == {"name", "seed", "data", "model", "uncertainty", "loss", "evaluation"}
     for name in ("name", "seed", "data", "uncertainty", "evaluation"):
         assert kept[name] == values[name]
     for name in ("init_from", "init_channels", "init_prefix"):

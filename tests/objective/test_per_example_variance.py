@@ -44,7 +44,13 @@ def va_only(weights: dict) -> dict:
 def total(outputs: dict, targets: dict, weights: dict, kind: str = "fixed", **options: Any) -> Any:
     learned = uncertainty.init_uncertainty(kind, T) or None
     return losses.multi_task_loss(
-        outputs, targets, weights, learned, kind=kind, temperatures=T, **options
+        outputs,
+        targets,
+        weights,
+        learned,
+        kind=kind,
+        temperatures=T,
+        options=losses.LossOptions(**options),
     ).total
 
 

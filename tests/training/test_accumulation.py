@@ -20,6 +20,7 @@ from mtl_face.tasks import OUTPUT_SIZES, TASKS
 from mtl_face.training import accumulation, sharding, state, step
 
 SIZE = 32
+MIXED = tiny_network.augment_and_mix
 SGD = optax.sgd(0.05, momentum=0.9)
 
 
@@ -56,11 +57,24 @@ def objective(outputs, targets, weights, learned):
     return result.total, numbers | {accumulation.EXAMPLE_WEIGHT: result.example_weight}
 
 
+def ccc_objective(outputs, targets, weights, learned, coupled=None):
+    result = losses.multi_task_loss(
+        outputs,
+        targets,
+        weights,
+        learned or None,
+        kind="learned",
+        temperatures={},
+        options=losses.LossOptions(va_ccc=0.7, coupled=coupled),
+    )
+    return result.total, {accumulation.EXAMPLE_WEIGHT: result.example_weight}
+
+
 UNCERTAINTY = {task: jnp.zeros(()) for task in TASKS}
 
 
 @functools.cache
-def parts(data, fsdp, microbatches, batch_norm, groups=1, augment=tiny_network.augment_and_mix):
+def parts(data, fsdp, microbatches, batch_norm, groups=1, *, augment=MIXED, ccc=False):
     network = Network(batch_norm, groups)
     mesh = sharding.make_mesh(data=data, fsdp=fsdp, devices=jax.devices()[: data * fsdp])
     like = state.abstract_state(tiny_network.initial(network, SGD, UNCERTAINTY), mesh)
@@ -70,8 +84,8 @@ def parts(data, fsdp, microbatches, batch_norm, groups=1, augment=tiny_network.a
         mesh,
         jax.tree.map(lambda leaf: leaf.sharding, like),
         augment=augment,
-        objective=objective,
-        options=step.StepOptions(microbatches=microbatches),
+        objective=ccc_objective if ccc else objective,
+        options=step.StepOptions(microbatches=microbatches, couple=losses.couple if ccc else None),
     )
     return mesh, like, train_step
 
@@ -126,6 +140,17 @@ def test_the_step_of_the_whole_batch(data, fsdp, microbatches):
     assert_same(last[2], expected[2], rtol=1e-4, atol=2e-5)
     # The statistics are not to change at all.
     assert_same(last[1], jax.device_get(start().batch_stats), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_ccc_is_that_of_the_whole_batch():
+    """With MixUp, and with parts and devices that have no label of valence and arousal."""
+    rows, last = run(4, 2, 4, ccc=True)
+    expected_rows, expected = run(1, 1, 1, ccc=True)
+    for found, wanted in zip(rows, expected_rows, strict=True):
+        np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=2e-5)
+        np.testing.assert_allclose(found["gradient_norm"], wanted["gradient_norm"], rtol=2e-4)
+    assert_same(last[0], expected[0], rtol=1e-5, atol=2e-6)
 
 
 def test_means_of_the_microbatches_would_differ():

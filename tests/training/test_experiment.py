@@ -14,7 +14,9 @@ from mtl_face import config as config_lib
 from mtl_face.config.schema import MeshConfig
 from mtl_face.inference.predictor import Forward
 from mtl_face.model.network import MtlFace
-from mtl_face.objective import uncertainty
+from mtl_face.objective import losses, uncertainty
+from mtl_face.objective.class_weights import ClassCounts
+from mtl_face.objective.task_errors import AuError, ExprError
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 from mtl_face.training import sharding
 from mtl_face.training.experiment import Experiment
@@ -172,6 +174,46 @@ def test_temperatures_weigh_the_tasks():
     ]
     assert losses[0] == pytest.approx(2 * losses[1])
     assert losses[1] == pytest.approx(np.log(8) / 4)
+
+
+def test_settings_of_the_loss_reach_it():
+    """Each option against the loss that is given the same numbers by hand."""
+    counts = ClassCounts((1.0,) * 4 + (2.0,) * 4, (1.0,) * 12, (5.0,) * 12)
+    settings = {
+        "va": {"ccc": 0.5},
+        "au": {
+            "positive_weights": "inverse",
+            "gamma_positive": 1.0,
+            "gamma_negative": 2.0,
+            "margin": 0.05,
+            "label_smoothing": 0.1,
+        },
+        "expr": {"class_weights": "inverse", "gamma": 2.0, "label_smoothing": 0.2},
+    }
+    batch = make_batch(0)
+    random = np.random.default_rng(0)
+    outputs = {
+        task: jnp.asarray(random.normal(size=(BATCH, size)), jnp.float32)
+        for task, size in OUTPUT_SIZES.items()
+    }
+    arguments = (outputs, batch["targets"], batch["weights"])
+    config = make_config(loss=settings)
+    found = Experiment(config, class_counts=counts).objective(*arguments, {})[0]
+    expected = losses.multi_task_loss(
+        *arguments,
+        temperatures={"va": 1.0, "au": 1.0, "expr": 5.0},
+        options=losses.LossOptions(
+            va_ccc=0.5,
+            au=AuError(1.0, 2.0, 0.05, 0.1, (4.0,) * 12),
+            expr=ExprError(2.0, 0.2, (1.5,) * 4 + (0.75,) * 4),
+        ),
+    )
+    assert float(found) == pytest.approx(float(expected.total), rel=1e-6)
+    plain = losses.multi_task_loss(*arguments, temperatures={"va": 1.0, "au": 1.0, "expr": 5.0})
+    assert abs(float(plain.total) / float(found) - 1) > 0.05
+    assert float(Experiment(make_config()).objective(*arguments, {})[0]) == float(plain.total)
+    with pytest.raises(ValueError, match="counts"):
+        Experiment(config).objective(*arguments, {})
 
 
 def test_schedules_count_in_epochs():
