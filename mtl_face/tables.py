@@ -311,8 +311,13 @@ TRAINING = "training"
 
 `labels`: those that training saw in an epoch, by task, and by action unit under `per_au`.
 `selection`: how the checkpoint was chosen, see `training.history.selection`; not in checkpoints.
-Both may be absent.
+`class_counts`: where the loss weighed classes, how often the first epoch showed each, as
+`objective.class_weights.ClassCounts`.
+All may be absent.
 """
+
+CLASS_COUNTS = "class_counts"
+"""Key in what stands under `TRAINING`."""
 
 
 def untrained(training: Any) -> tuple[str, ...]:

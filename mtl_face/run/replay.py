@@ -13,10 +13,11 @@ from mtl_face.config import Config
 from mtl_face.errors import ConfigError, WorkdirError, shortened
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
+from mtl_face.run.train import recorded_counts
 from mtl_face.tasks import TASKS
 from mtl_face.training import guard, replay, sharding
 from mtl_face.training.checkpoint import Checkpoints
-from mtl_face.training.experiment import Experiment
+from mtl_face.training.experiment import Experiment, counts_classes
 from mtl_face.training.state import TrainState
 
 _SHOWN = 8
@@ -35,7 +36,15 @@ def take_again(config: Config, workdir: Path, dump_file: Path, *, say: Say) -> P
     """
     workdir = workdirs.open_for_reading(workdir, config)
     dump = replay.read(dump_file)
-    experiment = Experiment(config)
+    counts = recorded_counts(workdir)
+    if counts is None and counts_classes(config):
+        raise WorkdirError(
+            "has no checkpoint that says how often training shows each class, by which its loss "
+            "weighs them",
+            path=workdir / workdirs.CHECKPOINTS,
+            remedy="restore a checkpoint of the run",
+        )
+    experiment = Experiment(config, class_counts=counts)
     try:
         sharding.check_batch(
             len(dump.images),
@@ -59,7 +68,8 @@ def take_again(config: Config, workdir: Path, dump_file: Path, *, say: Say) -> P
         )
     batch = jax.device_put(dump.batch, sharding.by_example(experiment.mesh))
     plain = Experiment(
-        dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
+        dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none")),
+        class_counts=counts,
     )
     found = replay.diagnose(
         plain.network, state, batch, augment=plain.augment, objective=plain.objective

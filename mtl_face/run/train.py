@@ -18,6 +18,7 @@ from mtl_face.config import Config
 from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
+from mtl_face.objective.class_weights import ClassCounts
 from mtl_face.run import Say, datasets, models, named_data, processes, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
@@ -25,12 +26,12 @@ from mtl_face.run.inputs.pixels import Pixels, find_pixels
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.run.predict import predict_table
 from mtl_face.run.rows import Rows
-from mtl_face.tables import TRAINING, FrameTable, label_counts
+from mtl_face.tables import CLASS_COUNTS, TRAINING, FrameTable, label_counts
 from mtl_face.tasks import AU_NAMES, TASKS
 from mtl_face.training import distributed, metadata, sharding
 from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
-from mtl_face.training.experiment import Experiment
+from mtl_face.training.experiment import Experiment, counts_classes
 from mtl_face.training.state import TrainState, with_backbone, with_network
 from mtl_face.training.stop import AgreedStop, StopRequest
 from mtl_face.training.trainer import Trainer, TrainingData
@@ -113,7 +114,8 @@ def train(
             steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
             labels = labels_seen(train_table, rows, config.optimizer.epochs)
             lap("data")
-            experiment = Experiment(config, steps_per_epoch=steps_per_epoch)
+            counts = class_counts(config, folder, train_table, rows)
+            experiment = Experiment(config, steps_per_epoch=steps_per_epoch, class_counts=counts)
             experiment.check_batch(config.optimizer.batch_size, name="optimizer.batch_size")
             sharding.check_batch(
                 config.evaluation.batch_size, experiment.mesh, name="evaluation.batch_size"
@@ -148,7 +150,7 @@ def train(
                     lap=lap,
                 )
                 lap("data")
-                state = _start(trainer, newest, weights, labels)
+                state = _start(trainer, newest, weights, _record(labels, counts))
                 lap("network")
                 trainer.train(state, profile_steps=profile_steps)
             else:
@@ -193,12 +195,14 @@ def _start(
     trainer: Trainer,
     newest: int | None,
     weights: InitialWeights | None,
-    labels: dict[str, Any],
+    training: dict[str, Any],
 ) -> TrainState:
     """The state to go on from, or a fresh one, which is saved.
 
-    `labels` go into the metadata; those of tasks that the run saw labels of before are added.
+    `training`, see `_record`, goes into the metadata; labels of tasks that the run saw labels of
+    before are added.
     """
+    labels = training["labels"]
     experiment, checkpoints, say = trainer.experiment, trainer.checkpoints, trainer.say
     config = experiment.config
     if newest is not None:
@@ -206,7 +210,7 @@ def _start(
         provenance.warn(provenance.resume(config, trainer.workdir, checkpoints, step), say)
         earlier = label_counts(checkpoints.read_metadata(step).get(TRAINING))
         labels.update({t: earlier[t] for t in TASKS if not labels[t] and earlier.get(t)})
-        checkpoints.metadata[TRAINING] = {"labels": labels}
+        checkpoints.metadata[TRAINING] = training
         say(f"going on from step {step}")
         return state
     weights = weights or initial_weights(config, say)
@@ -218,7 +222,7 @@ def _start(
         state = put(state, weights.params, weights.batch_stats)
     source = None if weights is None else weights.source
     provenance.warn(provenance.begin(config, trainer.workdir, checkpoints, source), say)
-    checkpoints.metadata[TRAINING] = {"labels": labels}
+    checkpoints.metadata[TRAINING] = training
     checkpoints.save(0, state)
     return state
 
@@ -316,6 +320,31 @@ def labels_seen(table: FrameTable, rows: order.Order, epochs: int) -> dict[str, 
             break
     units = (~np.isnan(table.au)).sum(axis=0).tolist()
     return {**counts, "per_au": dict(zip(AU_NAMES, units, strict=True))}
+
+
+def class_counts(
+    config: Config, workdir: Path, table: FrameTable, rows: order.Order
+) -> ClassCounts | None:
+    """How often the first epoch shows each class, as the run recorded it if it has begun.
+
+    So sampling and a mixture's shares count. None where the loss weighs no classes.
+    """
+    if not counts_classes(config):
+        return None
+    return recorded_counts(workdir) or ClassCounts.of(table, rows.epoch(0))
+
+
+def recorded_counts(workdir: Path) -> ClassCounts | None:
+    """The counts of classes that a run's newest checkpoint holds; None without any."""
+    training = metadata.newest(workdir / workdirs.CHECKPOINTS, TRAINING)
+    return ClassCounts.from_metadata((training or {}).get(CLASS_COUNTS))
+
+
+def _record(labels: dict[str, Any], counts: ClassCounts | None) -> dict[str, Any]:
+    """What a checkpoint holds under `TRAINING`."""
+    if counts is None:
+        return {"labels": labels}
+    return {"labels": labels, CLASS_COUNTS: dataclasses.asdict(counts)}
 
 
 def _scorer(

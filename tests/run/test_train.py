@@ -19,9 +19,12 @@ from data_pipeline.order import Permutations
 from mtl_face import config as config_lib
 from mtl_face import export
 from mtl_face.config.check import validate
+from mtl_face.config.schema import ExprLossConfig, LossConfig
 from mtl_face.errors import ConfigError, WeightsError
+from mtl_face.objective.class_weights import ClassCounts
+from mtl_face.run import datasets
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.train import initial_weights, labels_seen
+from mtl_face.run.train import class_counts, initial_weights, labels_seen, recorded_counts
 from mtl_face.training import experiment as training
 from mtl_face.training.state import with_backbone
 from mtl_face.weights import card as cards
@@ -314,6 +317,41 @@ def test_a_wrong_setting_does_not_claim_the_workdir(experiment, capsys):
     for batch_size in (64, 12):
         result = experiment.run(capsys, "train", f"--config.optimizer.batch_size={batch_size}")
         assert_is_users_error(result, f"batch_size {batch_size}")
+
+
+@pytest.mark.slow
+def test_counts_of_classes_stay_those_of_the_runs_start(experiment, capsys):
+    """Of a run that goes on with other labels, and on the card of its export."""
+    more = [
+        "--config.loss.va.ccc=0.5",
+        "--config.loss.expr.class_weights=effective",
+        "--config.loss.au.positive_weights=sqrt",
+        "--config.loss.au.gamma_negative=2",
+        "--config.uncertainty.kind=learned",
+        "--config.uncertainty.temperature_floor=0.05",
+        "--config.training.evaluate_every_epochs=1",
+    ]
+    status, _, err = experiment.run(capsys, "train", *more, "--config.optimizer.epochs=1")
+    assert (status, err) == (0, "")
+    settings = config_lib.load_config(
+        str(experiment.config), **{"data.root": str(experiment.data), "loss.va.ccc": 0.5}
+    )
+    table, rows = datasets.load_training(settings.data, seed=settings.seed, say=print)
+    expected = ClassCounts.of(table, rows.epoch(0))
+    assert recorded_counts(experiment.workdir) == expected
+    assert class_counts(settings, experiment.workdir, table, rows) is None
+    weighted = dataclasses.replace(
+        settings, loss=LossConfig(expr=ExprLossConfig(class_weights="inverse"))
+    )
+    fewer = table.take(np.arange(len(table)) % 2 == 0)
+    fewer_rows = Permutations(len(fewer), seed=0)
+    assert class_counts(weighted, experiment.workdir, fewer, fewer_rows) == expected
+    assert class_counts(weighted, experiment.folder / "new", fewer, fewer_rows) != expected
+    status, _, err = experiment.run(capsys, "export", *more, "--config.optimizer.epochs=1")
+    assert (status, err) == (0, "")
+    card = exported.load(experiment.workdir / "export")[1]
+    assert ClassCounts.from_metadata(card["training"]["class_counts"]) == expected
+    assert card["config"]["loss"]["expr"]["class_weights"] == "effective"
 
 
 @pytest.mark.slow
