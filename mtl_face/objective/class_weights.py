@@ -54,12 +54,15 @@ class ClassCounts:
         sizes = {"expr": EXPRESSION_NAMES, "au_present": AU_NAMES, "au_labelled": AU_NAMES}
         if not isinstance(values, Mapping):
             return None
-        columns = {name: values.get(name) for name in sizes}
-        for name, column in columns.items():
-            sound = isinstance(column, list | tuple) and len(column) == len(sizes[name])
-            if not sound or not all(type(number) in (int, float) for number in column):
+        columns: dict[str, tuple[float, ...]] = {}
+        for name, names in sizes.items():
+            column = values.get(name)
+            if not isinstance(column, list | tuple) or len(column) != len(names):
                 return None
-        return cls(**{name: tuple(column) for name, column in columns.items()})
+            if not all(type(number) in (int, float) for number in column):
+                return None
+            columns[name] = tuple(column)
+        return cls(**columns)
 
 
 def expression_weights(count_E: ArrayLike, kind: str, *, beta: float) -> tuple[float, ...] | None:
