@@ -23,6 +23,9 @@ from mtl_face.tasks import AU, EXPR, EXPRESSION_NAMES, VA
 if TYPE_CHECKING:
     import jax
 
+WEIGHT = "weight"
+"""Key of what a row's labels count, beside the labels by task."""
+
 Batch = dict[str, Any]
 """Nested dict of arrays, see `input.train_batches` and `input.eval_batches`."""
 
@@ -60,10 +63,21 @@ def compact_labels(table: FrameTable) -> dict[str, npt.NDArray[Any]]:
 
     Returns:
         `va` float32 [N, 2], both NaN where one is missing; `au` int8 [N, A] and `expr` int8 [N], -1
-        where missing.
+        where missing. Of a table with soft labels `au` float32 [N, A] and `expr` float32 [N, E],
+        NaN where missing, and `weight` float32 [N].
     """
     va_N2 = np.stack([table.valence, table.arousal], axis=1)
     va_N2[np.isnan(va_N2).any(axis=1)] = np.nan
+    if not table.is_hard:
+        share_NE = table.expression_shares()
+        class_NE = table.expression[:, None] == np.arange(len(EXPRESSION_NAMES))
+        class_NE = np.where(table.expression[:, None] >= 0, class_NE, np.nan)
+        return {
+            VA: va_N2,
+            AU: np.where(np.isnan(table.au_probability), table.au, table.au_probability),
+            EXPR: np.where(np.isnan(share_NE), class_NE, share_NE).astype(np.float32),
+            WEIGHT: table.label_weight,
+        }
     return {
         VA: va_N2,
         AU: np.where(np.isnan(table.au), -1, table.au).astype(np.int8),
@@ -75,14 +89,29 @@ def expand_labels(labels: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """Targets and weights from `compact_labels`, on the device.
 
     Returns:
-        float32 targets `va` [B, 2], `au` [B, A], `expr` [B, E] (one-hot), 0
-        where missing, never NaN; float32 weights `va` [B], `au` [B, A], `expr` [B].
+        float32 targets `va` [B, 2], `au` [B, A], `expr` [B, E] (one-hot or soft), 0
+        where missing, never NaN; float32 weights `va` [B], `au` [B, A], `expr` [B] in [0, 1].
     """
     import jax
     import jax.numpy as jnp
 
     va_B2, au_BA, expression_B = labels[VA], labels[AU], labels[EXPR]
     has_va_B2 = ~jnp.isnan(va_B2)
+    if WEIGHT in labels:
+        weight_B = labels[WEIGHT]
+        present = {
+            VA: has_va_B2[:, 0],
+            AU: ~jnp.isnan(au_BA),
+            EXPR: ~jnp.isnan(expression_B[:, 0]),
+        }
+        return (
+            {task: jnp.nan_to_num(labels[task]) for task in present},
+            {
+                VA: weight_B * present[VA],
+                AU: weight_B[:, None] * present[AU],
+                EXPR: weight_B * present[EXPR],
+            },
+        )
     targets = {
         VA: jnp.where(has_va_B2, va_B2, 0.0),  # before any arithmetic: 0 * NaN is NaN
         AU: jnp.maximum(au_BA, 0).astype(jnp.float32),

@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 VOTE_NAMES = tuple(f"votes_{name.lower()}" for name in EXPRESSION_NAMES)
 """Names of the columns of votes: `votes_neutral` ... `votes_other`."""
 
+AU_PROBABILITY_NAMES = tuple(f"{name}_probability" for name in AU_NAMES)
+"""Names of the columns of soft action units: `au1_probability` ... `au26_probability`."""
+
+EXPRESSION_PROBABILITY_NAMES = tuple(
+    f"expr_{name.lower()}_probability" for name in EXPRESSION_NAMES
+)
+"""Names of soft expressions in a file: `expr_neutral_probability` ... ; they are votes here."""
+
 _DTYPES: dict[str, DTypeLike] = {
     "dataset": object,
     "video": object,
@@ -43,12 +51,14 @@ _DTYPES: dict[str, DTypeLike] = {
     "expression": np.int8,
     "votes": np.float32,
     "au": np.float32,
+    "au_probability": np.float32,
+    "label_weight": np.float32,
     "duplicate": bool,
     "row": np.int64,
 }
 
 
-_MATRICES = {"au": AU_NAMES, "votes": VOTE_NAMES}
+_MATRICES = {"au": AU_NAMES, "votes": VOTE_NAMES, "au_probability": AU_PROBABILITY_NAMES}
 """Columns of a `FrameTable` that are matrices, and the names of their columns in a DataFrame."""
 
 
@@ -67,8 +77,12 @@ class FrameTable:
         root: object [N] of str, absolute path of the data set's image folder.
         valence, arousal: float32 [N] in [-1, 1], NaN where missing.
         expression: int8 [N] in 0..7, -1 where missing.
-        votes: float32 [N, E], how many annotators chose each expression; NaN where none is known.
+        votes: float32 [N, E], how many annotators chose each expression, or its probabilities;
+            NaN where none is known.
         au: float32 [N, A] of 0 and 1, NaN where missing.
+        au_probability: float32 [N, A] in [0, 1], share of annotators or probability of each action
+            unit, NaN where none is known; `au` is the decision.
+        label_weight: float32 [N] in [0, 1], what the row's labels count in training.
         duplicate: bool [N], true where an earlier row has the same (dataset, video, frame).
         row: int64 [N], line number in the file that the row was read from, from 1.
     """
@@ -83,6 +97,8 @@ class FrameTable:
     expression: NDArray[np.int8]
     votes: NDArray[np.float32]
     au: NDArray[np.float32]
+    au_probability: NDArray[np.float32]
+    label_weight: NDArray[np.float32]
     duplicate: NDArray[np.bool_]
     row: NDArray[np.int64]
 
@@ -109,14 +125,17 @@ class FrameTable:
         expression: ArrayLike | None = None,
         votes: ArrayLike | None = None,
         au: ArrayLike | None = None,
+        au_probability: ArrayLike | None = None,
+        label_weight: ArrayLike | None = None,
         row: ArrayLike | None = None,
         sort: bool = True,
     ) -> Self:
         """Builds a table from columns as the class has them: sets dtypes, marks duplicates.
 
         `dataset` and `root` may be one name for all rows, and `root` is made absolute. A label that
-        is None is missing in all rows; without `row`, rows are numbered from 1 as given. Unless
-        `sort` is false, they are sorted by (dataset, video, frame).
+        is None is missing in all rows; without `label_weight` each is 1; without `row`, rows are
+        numbered from 1 as given. Unless `sort` is false, they are sorted by (dataset, video,
+        frame).
 
         Raises:
             ValueError: a column of another length, or a label outside its range. Readers check what
@@ -135,6 +154,10 @@ class FrameTable:
             "expression": _label_column(expression, (num_rows,), -1, np.int8),
             "votes": _label_column(votes, (num_rows, len(VOTE_NAMES)), np.nan, np.float32),
             "au": _label_column(au, (num_rows, len(AU_NAMES)), np.nan, np.float32),
+            "au_probability": _label_column(
+                au_probability, (num_rows, len(AU_NAMES)), np.nan, np.float32
+            ),
+            "label_weight": _label_column(label_weight, (num_rows,), 1, np.float32),
             "row": np.arange(1, num_rows + 1) if row is None else np.array(row, dtype=np.int64),
         }
         for name in VA_NAMES:
@@ -146,6 +169,11 @@ class FrameTable:
             raise ValueError("votes below 0")
         if not (np.isnan(columns["au"]) | np.isin(columns["au"], (0, 1))).all():
             raise ValueError("an action unit that is neither 0, 1 nor NaN")
+        for name in ("au_probability", "label_weight"):
+            if (columns[name] < 0).any() or (columns[name] > 1).any():
+                raise ValueError(f"{name} outside [0, 1]")
+        if np.isnan(columns["label_weight"]).any():
+            raise ValueError("label_weight is missing")
         columns["duplicate"] = np.zeros(num_rows, dtype=bool)  # `take` marks them
         table = cls(**columns)
         order = np.arange(num_rows)
@@ -199,21 +227,53 @@ class FrameTable:
             missing["valence"] = missing["arousal"] = np.full_like(self.valence, np.nan)
         if AU not in names:
             missing["au"] = np.full_like(self.au, np.nan)
+            missing["au_probability"] = np.full_like(self.au, np.nan)
         if EXPR not in names:
             missing["expression"] = np.full_like(self.expression, -1)
             missing["votes"] = np.full_like(self.votes, np.nan)
         return dataclasses.replace(self, **missing)
 
+    def hard(self) -> Self:
+        """The same rows with their hard labels alone, each of whole weight."""
+        return dataclasses.replace(
+            self,
+            votes=np.full_like(self.votes, np.nan),
+            au_probability=np.full_like(self.au_probability, np.nan),
+            label_weight=np.ones_like(self.label_weight),
+        )
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether there are hard labels alone, each of whole weight."""
+        soft = ~np.isnan(self.votes).all() or ~np.isnan(self.au_probability).all()
+        return not soft and bool((self.label_weight == 1).all())
+
+    def expression_shares(self) -> NDArray[np.float32]:
+        """Share of each expression in the votes, float32 [N, E]; rows sum to 1, or are NaN.
+
+        A row has no shares where nobody voted, and where its votes have one winner and it has no
+        label all the same: then its reader took it away, as most votes were for none of these.
+        """
+        votes_NE = np.nan_to_num(self.votes)
+        total_N = votes_NE.sum(axis=1)
+        winners_N = (votes_NE == votes_NE.max(axis=1, keepdims=True)).sum(axis=1)
+        known_N = (total_N > 0) & ((self.expression >= 0) | (winners_N > 1))
+        share_NE = votes_NE / np.where(known_N, total_N, 1)[:, None]
+        return np.where(known_N[:, None], share_NE, np.nan).astype(np.float32)
+
     def to_dataframe(self) -> "pd.DataFrame":
         """The table as a DataFrame: the same columns, with `au` spread over `au1` ... `au26`.
 
-        The columns of votes, `VOTE_NAMES`, are there if any vote is known.
+        The columns of votes, `VOTE_NAMES`, are there if any vote is known, those of
+        `AU_PROBABILITY_NAMES` if any probability is, and `label_weight` if one is not 1.
         """
         import pandas as pd
 
         columns: dict[str, Any] = {}
         for name in _DTYPES:
-            if name == "votes" and np.isnan(self.votes).all():
+            if name in ("votes", "au_probability") and np.isnan(getattr(self, name)).all():
+                continue
+            if name == "label_weight" and (self.label_weight == 1).all():
                 continue
             if name in _MATRICES:
                 columns |= zip(_MATRICES[name], getattr(self, name).T, strict=True)
@@ -222,7 +282,10 @@ class FrameTable:
         return pd.DataFrame(columns)
 
     def labelled(self) -> dict[str, NDArray[np.bool_]]:
-        """Which rows are labelled: bool [N] by task (`au`: for at least one of the twelve)."""
+        """Which rows are labelled: bool [N] by task (`au`: for at least one of the twelve).
+
+        A tie of votes is none of `expr`: it has no class, although its shares can be trained on.
+        """
         return {
             VA: np.all(~np.isnan(self.va), axis=1),
             AU: np.any(~np.isnan(self.au), axis=1),

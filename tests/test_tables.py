@@ -113,6 +113,24 @@ def test_votes_are_a_column_where_there_are_any():
     assert not np.isnan(table.only_tasks(("expr",)).votes).all()
 
 
+def test_shares_of_votes():
+    """A tie has shares, a row whose label was taken away has none."""
+    votes = np.full((4, 8), np.nan)
+    votes[0, 0], votes[1, :2], votes[2, 3], votes[3] = 2, (2, 2), 4, 0
+    table = make_table(expression=[0, -1, -1, 5], votes=votes, sort=False)
+    shares = table.expression_shares()
+    np.testing.assert_array_equal(shares[:2], [np.eye(8)[0], [0.5, 0.5] + [0] * 6])
+    assert np.isnan(shares[2:]).all()
+    assert not table.is_hard
+    assert table.hard().is_hard
+    assert np.isnan(table.hard().expression_shares()).all()
+    soft = make_table(au_probability=np.full((4, 12), 0.3), label_weight=[1, 0.5, 1, 0])
+    frame = soft.to_dataframe()
+    assert "au26_probability" in frame
+    assert sorted(frame["label_weight"]) == [0, 0.5, 1, 1]
+    assert np.isnan(soft.only_tasks(("va",)).au_probability).all()
+
+
 def test_joined_tables_are_sorted():
     first, second = make_table(dataset="b"), make_table(dataset="a")
     both = tables.FrameTable.joined([first, second])
@@ -126,6 +144,9 @@ def test_joined_tables_are_sorted():
     ("changes", "words"),
     [
         ({"votes": np.full((4, 8), -1.0)}, "votes below 0"),
+        ({"au_probability": np.full((4, 12), 1.5)}, "au_probability outside"),
+        ({"label_weight": [1, 1, 1, -0.5]}, "label_weight outside"),
+        ({"label_weight": [1, 1, 1, np.nan]}, "label_weight is missing"),
         ({"valence": [0, 0, 0, 1.5]}, "valence outside"),
         ({"expression": [0, 1, 2, 8]}, "expression outside"),
         ({"au": np.full((4, 12), 0.5)}, "action unit"),

@@ -11,6 +11,10 @@ Columns, by name (in any order, upper or lower case, others are named and ignore
     expression  class number or word, translated by an expression map
     au1 ... au26  any subset of the twelve action units, also written AU01, AU01_r or AU01_c
     votes_neutral ... votes_other  how many annotators chose each expression
+    expr_neutral_probability ... expr_other_probability  in place of votes, summing to 1
+    au1_probability ... au26_probability  probability of an action unit, or share of annotators
+    label_weight  what the row's labels count in training, from 0 to 1; empty: 1
+    teacher     which model gave labels of the row (`run.py predict --pseudo_labels`)
 
 An empty cell is a missing label; `nan`, `na`, `none` and `null` as well. What would give wrong
 labels without a word is refused: action units that are counted by position, classes that the
@@ -52,12 +56,16 @@ IMAGE_NAMES = (
 _EXPRESSION_NAMES = ("expression", "emotion", "emotions", "facial_expression")
 """Names of the column of expressions; numbers below another than the first are of any order."""
 
-_KNOWN = ("image", "video", "frame", *tasks.VA_NAMES, "expression", *tables.VOTE_NAMES)
+_KNOWN = (
+    *("image", "video", "frame", *tasks.VA_NAMES, "expression", *tables.VOTE_NAMES),
+    *(*tables.AU_PROBABILITY_NAMES, "label_weight", "teacher"),
+)
 _AU_COLUMN = re.compile(r"au_?0*([1-9][0-9]?)(?:_[rc])?", re.ASCII)
 _NO_UNIT = re.compile(r"au_?0*(?:0|3)(?:_[rc])?", re.ASCII)
 """Names that no action unit has: FACS has neither 0 nor 3."""
 _FEWEST_ASKED = 100  # expressions: of fewer, none may be of class 0 by chance
 _SCARCE = 20  # ones below a threshold that may be all there are in a small file
+_SUM_TOLERANCE = 0.01  # of probabilities that were rounded when they were written
 _MISSING_WORDS = frozenset(("", "nan", "na", "n/a", "none", "null"))
 
 
@@ -116,12 +124,14 @@ def to_table(
             images.append("")
     labels = _Labels(columns, names, settings, faults)
     va_N2 = np.stack([labels.affect(name) for name in tasks.VA_NAMES], axis=1)
-    votes_NE = np.stack([labels.votes(name) for name in tables.VOTE_NAMES], axis=1)
+    votes_NE = labels.shares(say)
     if "expression" in names or np.isnan(votes_NE).all():
         expression_N = labels.expressions(classes, say)
     else:
         expression_N = majority(votes_NE, say)
-    au_NA = labels.action_units(say)
+    au_NA, probability_NA = labels.action_units(say), labels.au_probabilities()
+    weight_N = labels.weights()
+    au_NA = np.where(np.isnan(au_NA) & ~np.isnan(probability_NA), probability_NA >= 0.5, au_NA)
     videos, numbers = find_places(
         columns, names, images, video_from=settings.video_from, faults=faults, say=say
     )
@@ -137,6 +147,8 @@ def to_table(
         expression=expression_N[sound_N],
         votes=votes_NE[sound_N],
         au=au_NA[sound_N],
+        au_probability=probability_NA[sound_N],
+        label_weight=weight_N[sound_N],
         row=np.array(columns.lines)[sound_N],
     )
 
@@ -164,6 +176,8 @@ def known_name(column: str) -> str | None:
         return "image"
     if name in _EXPRESSION_NAMES:
         return "expression"
+    if name in tables.EXPRESSION_PROBABILITY_NAMES:
+        return tables.VOTE_NAMES[tables.EXPRESSION_PROBABILITY_NAMES.index(name)]
     return name if name in _KNOWN else None
 
 
@@ -217,7 +231,7 @@ def _name_columns(
         )
     if unread:
         say(f"columns that are not read: {_listed(unread)}")
-    if set(names) <= {"image", "video", "frame"}:
+    if set(names) <= {"image", "video", "frame", "label_weight", "teacher"}:
         say("the manifest has no labels")
     return names
 
@@ -289,14 +303,84 @@ class _Labels:
             say(f"{problem}: the largest value is {exact(known.max())}")
         return np.where(np.isnan(value_NA), np.nan, value_NA >= threshold)
 
-    def votes(self, name: str) -> npt.NDArray[np.float64]:
+    def shares(self, say: Callable[[str], None]) -> npt.NDArray[np.float64]:
+        """Votes for each expression, or probabilities, float64 [N, E], NaN where missing."""
+        probable = [
+            place
+            for place, name in enumerate(tables.VOTE_NAMES)
+            if _plain(self._names.get(name, "")) in tables.EXPRESSION_PROBABILITY_NAMES
+        ]
+        if probable:
+            return self._probabilities(probable)
+        votes_NE = np.stack([self._votes(name) for name in tables.VOTE_NAMES], axis=1)
+        none_N = (np.nan_to_num(votes_NE) == 0).all(axis=1) & ~np.isnan(votes_NE).all(axis=1)
+        if none := int(none_N.sum()):
+            line = self._columns.lines[int(np.flatnonzero(none_N)[0])]
+            say(f"{none} rows have 0 votes for each expression, as that of line {line}: no label")
+        return votes_NE
+
+    def _probabilities(self, given: list[int]) -> npt.NDArray[np.float64]:
+        """Probabilities of expressions, float64 [N, E], rows summing to 1 or NaN."""
+        names = tables.EXPRESSION_PROBABILITY_NAMES
+        if len(given) < len(names):
+            raise AnnotationError(
+                f"{len(given)} of the {len(names)} columns of probabilities, without "
+                + ", ".join(name for place, name in enumerate(names) if place not in given),
+                path=self._faults.path,
+                line=1,
+                remedy="give all of them, 0 for an expression that is out of the question",
+            )
+        value_NE = np.stack(
+            [
+                self._share(votes, name)
+                for votes, name in zip(tables.VOTE_NAMES, names, strict=True)
+            ],
+            axis=1,
+        )
+        known_N = ~np.isnan(value_NE).any(axis=1)
+        total_N = value_NE.sum(axis=1)
+        partly_N = ~known_N & ~np.isnan(value_NE).all(axis=1)
+        for row in np.flatnonzero(partly_N).tolist():
+            number = int((~np.isnan(value_NE[row])).sum())
+            problem = f"has {number} of the {len(names)} probabilities of expressions"
+            self._faults.add(self._columns.lines[row], problem, "give all of them, or none")
+        for row in np.flatnonzero(known_N & ~(np.abs(total_N - 1) <= _SUM_TOLERANCE)).tolist():
+            self._faults.add(
+                self._columns.lines[row],
+                f"the probabilities of expressions sum to {total_N[row]:.4g}, not to 1",
+                "write probabilities; numbers of votes belong into columns "
+                f"{tables.VOTE_NAMES[0]} ...",
+            )
+        total_N = np.where(known_N & (total_N > 0), total_N, np.nan)
+        return value_NE / total_N[:, None]
+
+    def au_probabilities(self) -> npt.NDArray[np.float64]:
+        """Probabilities of action units, float64 [N, A], NaN where missing."""
+        names = tables.AU_PROBABILITY_NAMES
+        return np.stack([self._share(name, name) for name in names], axis=1)
+
+    def weights(self) -> npt.NDArray[np.float64]:
+        """What each row's labels count, float64 [N] in [0, 1]."""
+        return np.nan_to_num(self._share("label_weight", "label_weight"), nan=1.0)
+
+    def _share(self, key: str, name: str) -> npt.NDArray[np.float64]:
+        """A column of numbers from 0 to 1, float64 [N], NaN where missing."""
+        value_N = self._numbers(key)
+        wrong_N = self._take_out_missing(value_N, (value_N >= 0) & (value_N <= 1))
+        for row in np.flatnonzero(wrong_N).tolist():
+            remedy = "write a number from 0 to 1; leave the cell of a missing one empty"
+            self._fault(row, name, value_N[row], "outside [0, 1]", remedy)
+        value_N[wrong_N] = np.nan
+        return value_N
+
+    def _votes(self, name: str) -> npt.NDArray[np.float64]:
         """The votes for one expression, float64 [N], NaN where missing."""
         value_N = self._numbers(name)
         wrong_N = self._take_out_missing(value_N, np.isfinite(value_N) & (value_N >= 0))
         for row in np.flatnonzero(wrong_N).tolist():
             remedy = "a vote is a number from 0 on; leave the cell of a missing one empty"
             self._fault(row, name, value_N[row], "no number of votes", remedy)
-        return value_N
+        return np.where(wrong_N, np.nan, value_N)
 
     def expressions(
         self, classes: ExpressionMap, say: Callable[[str], None]

@@ -262,6 +262,11 @@ class DataSetConfig(Section, affects="data"):
         "whether rows of labels that cannot be read are left out, counted and listed (also "
         "--skip_bad_rows); false: they are an error",
     )
+    soft_labels: bool = setting(
+        False,
+        "whether training takes votes and probabilities as shares of a label, and label_weight as "
+        "what a row counts; false: the labels that they decide on, each counting 1",
+    )
     per_video: PerVideoConfig = PerVideoConfig()
     manifest: ManifestConfig = ManifestConfig()
     rendered_faces: RenderedFacesConfig = RenderedFacesConfig()

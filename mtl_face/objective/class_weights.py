@@ -31,15 +31,19 @@ class ClassCounts:
 
     @classmethod
     def of(cls, table: FrameTable, rows_N: NDArray[np.int64]) -> Self:
-        """Those of these rows of a table; a row that is there twice counts twice."""
-        counts_N = np.bincount(rows_N, minlength=len(table)).astype(np.float64)
+        """Those of these rows of a table; a row that is there twice counts twice.
+
+        Soft labels count by their shares, and each row by its weight.
+        """
+        counts_N = np.bincount(rows_N, minlength=len(table)) * table.label_weight.astype(np.float64)
+        class_NE = table.expression[:, None] == np.arange(len(EXPRESSION_NAMES))
+        share_NE = table.expression_shares()
+        share_NE = np.where(np.isnan(share_NE), class_NE, share_NE).astype(np.float64)
+        au_NA = np.where(np.isnan(table.au_probability), table.au, table.au_probability)
         return cls(
-            tuple(
-                float(counts_N[table.expression == number].sum())
-                for number in range(len(EXPRESSION_NAMES))
-            ),
-            tuple((counts_N @ np.nan_to_num(table.au.astype(np.float64))).tolist()),
-            tuple((counts_N @ ~np.isnan(table.au)).tolist()),
+            tuple((counts_N @ share_NE).tolist()),
+            tuple((counts_N @ np.nan_to_num(au_NA.astype(np.float64))).tolist()),
+            tuple((counts_N @ ~np.isnan(au_NA)).tolist()),
         )
 
     @classmethod

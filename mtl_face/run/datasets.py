@@ -112,7 +112,7 @@ def load_training(
     """
     task_weights = dataclasses.asdict(data.task_sampling)
     if not data.mixture:
-        table = load_split(data, "train", say, keep)
+        table = _as_trained(load_split(data, "train", say, keep), data, say)
         require_labels(table, data, "train", say)
         return table, sampling.make_order(
             table, kind=data.sampling, task_weights=task_weights, seed=seed
@@ -128,7 +128,7 @@ def load_training(
                 table = load_split(entry, "train", say, keep)
         else:
             table = stored.take(stored.dataset == name)
-        parts[name] = table.only_tasks(entry.tasks)
+        parts[name] = _as_trained(table.only_tasks(entry.tasks), entry, say)
         if stored is None:
             require_labels(table, entry, "train", say)
     mixed = mixture.join(parts)
@@ -144,6 +144,23 @@ def load_training(
     for name, count in zip(parts, rows.counts, strict=True):
         say(f"an epoch takes {count} of its {rows.length} examples from {name}")
     return mixed, rows
+
+
+def _as_trained(table: FrameTable, data: DataSetConfig, say: Say) -> FrameTable:
+    """The table with its soft labels if the settings want them; says what there is."""
+    if not data.soft_labels:
+        return table.hard()
+    if table.is_hard:
+        say("note: data.soft_labels is true, and there are no votes, probabilities or weights")
+        return table
+    shares = int((~np.isnan(table.expression_shares()[:, 0])).sum())
+    units = int((~np.isnan(table.au_probability)).any(axis=1).sum())
+    weighted = int((table.label_weight != 1).sum())
+    say(
+        f"soft labels: expressions of {shares:,} rows, action units of {units:,}; "
+        f"{weighted:,} rows count less than 1"
+    )
+    return table
 
 
 def require_labels(table: FrameTable, data: DataSetConfig, split: str, say: Say) -> None:

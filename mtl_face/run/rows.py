@@ -46,8 +46,14 @@ class Rows:
 
     @classmethod
     def of(cls, tables: Mapping[str, FrameTable]) -> "Rows":
-        """The hashes of tables by the names of their splits."""
-        hashes = {split: _hashes(table) for split, table in tables.items()}
+        """The hashes of tables by the names of their splits.
+
+        Soft labels count where they are trained on: in the split `train`.
+        """
+        hashes = {
+            split: _hashes(table if split == "train" else table.hard())
+            for split, table in tables.items()
+        }
         return cls(
             {split: named_N for split, (named_N, _) in hashes.items()},
             {split: labelled_N for split, (_, labelled_N) in hashes.items()},
@@ -167,10 +173,13 @@ def _hashes(table: FrameTable) -> tuple[Hashes, Hashes]:
     # The name of the only data set says nothing, and is another one in a table of shards.
     dataset = table.dataset if len(set(table.dataset)) > 1 else [""] * len(table)
     names = zip(dataset, table.video, table.frame.tolist(), table.image, strict=True)
-    label_N15 = np.column_stack([table.va, table.expression, table.au]).astype("<f4") + 0.0  # of -0
-    label_N15[np.isnan(label_N15)] = np.nan  # in one of its many bit patterns
-    label_size = label_N15.strides[0]
-    label_bytes = label_N15.astype("<f4").tobytes()
+    label_NC = np.column_stack([table.va, table.expression, table.au]).astype("<f4") + 0.0  # of -0
+    if not table.is_hard:
+        soft_NC = np.column_stack([table.votes, table.au_probability, table.label_weight])
+        label_NC = np.hstack([label_NC, soft_NC]).astype("<f4") + 0.0
+    label_NC[np.isnan(label_NC)] = np.nan  # in one of its many bit patterns
+    label_size = label_NC.strides[0]
+    label_bytes = label_NC.astype("<f4").tobytes()
     named, labelled = bytearray(), bytearray()
     for row, name in enumerate(names):
         text = "\0".join(map(str, name)).encode(errors="surrogatepass")

@@ -129,6 +129,63 @@ def test_votes(tmp_path):
         read(tmp_path, "image,votes_fear\na.jpg,-2\n")
 
 
+PROBABILITIES = ",".join(f"expr_{name.lower()}_probability" for name in tasks.EXPRESSION_NAMES)
+
+
+def test_probabilities_of_labels(tmp_path):
+    """The decision is the label: the largest, without a tie, and from one half on."""
+    text = (
+        f"image,{PROBABILITIES},au1_probability,au2_probability,au2,label_weight\n"
+        "a.jpg,0.5,0.25,0.125,0.125,0,0,0,0,0.5,0.4,1,0.5\n"
+        "b.jpg,0,0.5,0.5,0,0,0,0,0,0.49,,,\n"
+        "c.jpg,,,,,,,,,,,,1\n"
+    )
+    table, said = read(tmp_path, text)
+    assert list(table.expression) == [0, -1, -1]
+    assert said == ["1 rows have two or more expressions with equally many votes: no label"]
+    np.testing.assert_array_equal(table.expression_shares()[1], [0, 0.5, 0.5] + [0] * 5)
+    np.testing.assert_array_equal(table.au[:, :2], [[1, 1], [0, np.nan], [np.nan, np.nan]])
+    np.testing.assert_array_equal(
+        table.au_probability[:, :2], np.float32([[0.5, 0.4], [0.49, np.nan], [np.nan, np.nan]])
+    )
+    np.testing.assert_array_equal(table.label_weight, np.float32([0.5, 1, 1]))
+    assert np.isnan(table.au[:, 2:]).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (f"image,{PROBABILITIES}\na.jpg{',0.1' * 8}\n", 2, "sum to 0.8, not to 1"),
+        (f"image,{PROBABILITIES}\na.jpg,1{',0' * 7}\nb.jpg,2,-1{',0' * 6}\n", 3, "outside"),
+        (f"image,{PROBABILITIES}\na.jpg,0.5,0.5{',' * 6}\n", 2, "2 of the 8 probabilities"),
+        (
+            f"image,{PROBABILITIES.rsplit(',', 1)[0]}\na.jpg,1{',0' * 6}\n",
+            1,
+            "7 of the 8 columns of probabilities, without expr_other_probability",
+        ),
+        (
+            f"image,votes_fear,{PROBABILITIES}\na.jpg,3,1{',0' * 7}\n",
+            1,
+            "both give votes_fear",
+        ),
+        ("image,au1_probability\na.jpg,1.5\n", 2, "au1_probability is 1.5, outside"),
+        ("image,au1_probability\na.jpg,nearly\n", 2, "au1_probability is 'nearly', not a"),
+        ("image,au1,label_weight\na.jpg,1,7\n", 2, "label_weight is 7, outside"),
+    ],
+)
+def test_soft_labels_with_a_fault(tmp_path, text, line, words):
+    with pytest.raises(AnnotationError, match=words) as caught:
+        read(tmp_path, text)
+    assert caught.value.line == line
+    assert str(caught.value).count(words) == 1
+
+
+def test_rows_without_a_vote_are_counted(tmp_path):
+    table, said = read(tmp_path, "image,votes_fear,votes_anger\na.jpg,1,0\nb.jpg,0,0\nc.jpg,,\n")
+    assert list(table.expression) == [3, -1, -1]
+    assert said == ["1 rows have 0 votes for each expression, as that of line 3: no label"]
+
+
 def test_frame_from_the_file_name(tmp_path):
     table, _ = read(tmp_path, "image,video\nx/00012.jpg,v\nx/00003.jpg,v\n")
     assert list(table.frame) == [3, 12]

@@ -23,7 +23,7 @@ from mtl_face.errors import AnnotationError, ConfigError, ImageError
 ROOT = pathlib.Path(__file__).parents[2]
 COLUMNS = (
     *("dataset", "video", "frame", "image", "valence", "arousal", "expression", "votes", "au"),
-    "row",
+    *("au_probability", "label_weight", "row"),
 )
 
 
@@ -44,7 +44,12 @@ def tables(folder):
     }
     votes = found["train"].votes.copy()
     votes[:3] = np.arange(24).reshape(3, 8)
-    return found | {"train": dataclasses.replace(found["train"], votes=votes)}
+    probability = found["train"].au_probability.copy()
+    probability[2:5] = 0.25
+    weight = found["train"].label_weight.copy()
+    weight[1] = 0.5
+    soft = {"votes": votes, "au_probability": probability, "label_weight": weight}
+    return found | {"train": dataclasses.replace(found["train"], **soft)}
 
 
 @pytest.fixture(scope="module", params=shards.FILE_FORMATS)

@@ -66,6 +66,14 @@ def test_counts_are_those_of_the_rows_that_are_drawn():
         expression=[0, 7, -1, 0, 3, 3],
         au=au,
     )
+    votes = np.full((6, 8), np.nan)
+    votes[0] = [0, 3, 1, 0, 0, 0, 0, 0]
+    soft = dataclasses.replace(
+        table,
+        votes=votes.astype(np.float32),
+        label_weight=np.float32([1, 1, 1, 0.5, 1, 1]),
+    )
+    assert ClassCounts.of(soft, np.arange(6)).expr == (0.5, 0.75, 0.25, 2, 0, 0, 0, 1)
     drawn = np.array([0, 0, 1, 3, 4, 4, 2])
     counts = ClassCounts.of(table, drawn)
     assert counts.expr == (3, 0, 0, 2, 0, 0, 0, 1)

@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 from small_experiment import Experiment, assert_is_users_error
 
@@ -9,6 +10,13 @@ from mtl_face import config as config_lib
 from mtl_face.cli import flags, main
 from mtl_face.errors import AnnotationError, ConfigError, ImageError, UserError
 from mtl_face.run import datasets, train
+from mtl_face.tasks import EXPRESSION_NAMES
+
+VOTES = (
+    "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
+    "Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0\n"
+    "Training,fer0000007.png,0,5,5,0,0,0,0,0,0,0\n"
+)
 
 
 @pytest.fixture
@@ -55,6 +63,39 @@ def test_the_root_of_a_mixtures_data_set_is_named(experiment, tmp_path):
     with pytest.raises(ConfigError, match="does not exist") as caught:
         datasets.ensure_all(data, print)
     assert "data.mixture.mine.root" in caught.value.remedy
+
+
+def test_soft_labels_are_for_training_that_asks_for_them(tmp_path):
+    """Of FERPlus's own file, and per data set of a mixture."""
+    (tmp_path / "votes.csv").write_text(VOTES)
+    settings = {
+        "kind": "manifest",
+        "root": str(tmp_path),
+        "train_annotations": "votes.csv",
+        "missing_images": "skip",
+        "soft_labels": True,
+    }
+    for name in ("fer0000000.png", "fer0000007.png"):
+        image = tmp_path / "cropped_aligned" / "FER2013Train" / name
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(b"")
+    said = []
+    data = config_lib.validate({"data": settings}).data
+    table, _ = datasets.load_training(data, seed=0, say=said.append)
+    assert list(table.expression) == [0, -1]
+    shares = dict(zip(EXPRESSION_NAMES, table.expression_shares()[0].tolist(), strict=True))
+    assert {name: share for name, share in shares.items() if share} == pytest.approx(
+        {"Neutral": 0.4, "Anger": 0.3, "Disgust": 0.2, "Sadness": 0.1}
+    )
+    assert table.expression_shares()[1, 4] == 0.5
+    assert "soft labels: expressions of 2 rows, action units of 0; 0 rows count less than 1" in said
+    hard = config_lib.validate({"data": {**settings, "soft_labels": False}}).data
+    assert datasets.load_training(hard, seed=0, say=print)[0].is_hard
+    entries = {"soft": settings, "hard": {**settings, "soft_labels": False}}
+    mixed = config_lib.validate({"data": {"mixture": entries, "validation": "hard"}}).data
+    both, _ = datasets.load_training(mixed, seed=0, say=print)
+    known = ~np.isnan(both.expression_shares()[:, 0])
+    assert dict(zip(both.dataset, known, strict=True)) == {"hard": False, "soft": True}
 
 
 def test_half_of_a_label_is_told(experiment):

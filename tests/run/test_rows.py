@@ -48,6 +48,12 @@ class TestWhatCounts:
         moved = table(row=np.arange(6)[::-1] + 1)
         assert rows(moved).metadata == rows().metadata
 
+    @pytest.mark.parametrize("column", ["votes", "au_probability", "label_weight"])
+    def test_soft_labels_do_where_they_are_trained_on(self, column):
+        soft = changed(column, 0, 0.25)
+        assert rows(soft).metadata["rows"]["train"] != rows().metadata["rows"]["train"]
+        assert rows(validation=soft).metadata == rows().metadata
+
     def test_nor_do_the_bits_of_a_missing_label_or_of_zero(self):
         """NaN has many bit patterns, and -0 is 0."""
         other = np.array([0x7FC00001], np.uint32).view(np.float32)[0]
