@@ -72,6 +72,19 @@ def mesh_of_crops(crop_BSS3: jax.Array, network: MeshNetwork) -> jax.Array:
 
 def normalised(mesh_BV3: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The points [B, V, 3] of meshes and whether they can be a face's, bool [B]."""
+    point_BV3, _, sound_B11 = aligned(mesh_BV3)
+    deviation_B11 = jnp.sqrt(jnp.square(point_BV3).mean(axis=(1, 2), keepdims=True))
+    found_B11 = sound_B11 & (deviation_B11 < LARGEST_DEVIATION)
+    return jnp.where(found_B11, point_BV3, 0), found_B11.reshape(-1)
+
+
+def aligned(mesh_BV3: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Meshes on the mean face, as `faces.geometry.aligned` and `normalise`.
+
+    Returns:
+        What is left of the points without the mean face, [B, V, 3]; rotations [B, 3, 3] from the
+        mean face to the meshes; and whether there is one, bool [B, 1, 1].
+    """
     target_V3 = geometry.mean_face()
     centre_113 = jnp.asarray(target_V3.mean(axis=0)[None, None], jnp.float32)
     target_1V3 = jnp.asarray(target_V3[None], jnp.float32)
@@ -85,9 +98,7 @@ def normalised(mesh_BV3: jax.Array) -> tuple[jax.Array, jax.Array]:
     scale_B11 = scale_B11 / jnp.maximum(size_B11, 1e-12)
     turned_BV3 = jnp.einsum("bvi,bij->bvj", centred_BV3, turn_B33, precision=lax.Precision.HIGHEST)
     point_BV3 = scale_B11 * turned_BV3 + centre_113 - target_1V3
-    deviation_B11 = jnp.sqrt(jnp.square(point_BV3).mean(axis=(1, 2), keepdims=True))
-    found_B11 = sound_B11 & (size_B11 > 0) & (deviation_B11 < LARGEST_DEVIATION)
-    return jnp.where(found_B11, point_BV3, 0), found_B11.reshape(-1)
+    return point_BV3, turn_B33, sound_B11 & (size_B11 > 0)
 
 
 def rotation(covariance_B33: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -38,11 +38,15 @@ _CALLS = (
 
 
 def write(path: Path, whole: WholeWay) -> None:
-    """Writes the program; the model's metadata hold the card, and the inputs and outputs in it.
+    """Writes the program; raises ExportError as `content`, and OSError where writing fails."""
+    path.write_bytes(content(whole))
+
+
+def content(whole: WholeWay) -> bytes:
+    """The program as a file; the model's metadata hold the card, and the inputs and outputs in it.
 
     Raises:
         ExportError: as `to_onnx`, or the file would be too large.
-        OSError: writing fails.
     """
     model = to_onnx(
         whole.function,
@@ -58,7 +62,7 @@ def write(path: Path, whole: WholeWay) -> None:
             f"the model has {model.ByteSize() / 1e9:.1f} GB, and a file of ONNX at most 2.1",
             remedy="give --format=stablehlo",
         )
-    path.write_bytes(model.SerializeToString())
+    return model.SerializeToString()
 
 
 def to_onnx(

@@ -103,6 +103,7 @@ def whole_way(
     crop_size: int | None = None,
     calibration: Calibration | None = None,
     convolution: str = "xla",
+    points_given: bool = False,
 ) -> WholeWay:
     """Makes the program of a network.
 
@@ -114,6 +115,8 @@ def whole_way(
         calibration: applied to the answers, without its smoothing, which needs a video.
         convolution: a key of `model.convolution.CONVOLUTIONS`: `xla` is plain convolutions, for
             another format; `matmul` the form that XLA compiles well for every platform.
+        points_given: of a network of points: they are an input, made by `faces.geometry.normalise`
+            of a mesh that was found in the whole picture, and not found in the crops.
 
     Raises:
         ConfigError: `crop_size` is out of range.
@@ -137,7 +140,9 @@ def whole_way(
     network = MtlFace(model)
     variables = jax.tree.map(jnp.asarray, jax.device_get(dict(predictor.variables)))
     takes_points = POINTS in model.inputs
-    if takes_points:
+    finds_points = takes_points and not points_given
+    takes_crops = finds_points or IMAGE in model.inputs
+    if finds_points:
         mesh = _mesh_network(convolution)
     answer = _Answer(
         temperature_of_va=float(predictor.temperatures[VA]),
@@ -151,32 +156,41 @@ def whole_way(
     )
 
     def function(inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        crop_BTT3 = inputs[CROP]
-        if size != stored:
-            crop_BTT3 = resized_as_pillow(crop_BTT3, stored)
+        if takes_crops:
+            crop_BTT3 = inputs[CROP]
+            if size != stored:
+                crop_BTT3 = resized_as_pillow(crop_BTT3, stored)
         arrays, found_B1 = {}, None
         if takes_points:
+            arrays[BASELINE] = inputs[BASELINE]
+        if finds_points:
             arrays[POINTS], found_B = crop_points.points_of_crops(crop_BTT3, mesh)
-            arrays[BASELINE], found_B1 = inputs[BASELINE], found_B[:, None]
+            found_B1 = found_B[:, None]
+        elif takes_points:
+            arrays[POINTS] = inputs[POINTS]
         if IMAGE in model.inputs:
             arrays[IMAGE] = resized(crop_BTT3.astype(jnp.float32), model.input_size)
         outputs: Any = network.apply(variables, arrays, train=False)
         return answer(outputs, found_B1)
 
-    inputs = {
-        CROP: Array(
+    inputs = {}
+    if takes_crops:
+        inputs[CROP] = Array(
             "uint8",
             (BATCH, size, size, 3),
             "crops of one face each, cut as `crop` of the card; RGB",
         )
-    }
+    if takes_points and points_given:
+        inputs[POINTS] = Array(
+            "float32", (BATCH, MESH_POINTS, 3), "points of each face, as `points` of the card"
+        )
     if takes_points:
         inputs[BASELINE] = Array(
             "float32",
             (BATCH, MESH_POINTS, 3),
             "points of the person's face at rest, as `points` of the card; 0: unknown",
         )
-    outputs = _outputs(has_std=answer.has_std, takes_points=takes_points)
+    outputs = _outputs(has_std=answer.has_std, finds_points=finds_points)
     added = {
         "inputs": {name: each._asdict() for name, each in inputs.items()},
         "outputs": {name: each._asdict() for name, each in outputs.items()},
@@ -324,7 +338,7 @@ def _mesh_network(convolution: str) -> crop_points.MeshNetwork:
     return lambda cut_BSS3: network(variables, cut_BSS3)[1]
 
 
-def _outputs(*, has_std: bool, takes_points: bool) -> dict[str, Array]:
+def _outputs(*, has_std: bool, finds_points: bool) -> dict[str, Array]:
     """What the program gives, in its order."""
 
     def numbers(names: tuple[str, ...], meaning: str) -> Array:
@@ -348,7 +362,7 @@ def _outputs(*, has_std: bool, takes_points: bool) -> dict[str, Array]:
     }
     if not has_std:
         del found["valence_arousal_std"]
-    if not takes_points:
+    if not finds_points:
         del found["found"]
     return found
 

@@ -87,7 +87,7 @@ def export(
         applied = _calibration(calibration or config.evaluation.calibration)
         predictor = models.open_model(model, config, say)
         if run:
-            card = _card(predictor, _evaluation(model, predictor, say))
+            card = card_of(predictor, _evaluation(model, predictor, say))
         else:
             card = _completed(exported.read_card(model), config, predictor.variables)
         _write_program(file, predictor, card, form, _Program(crop_size, applied), say)
@@ -98,7 +98,7 @@ def export(
         folder = files.require_writable(output or model / default)
         predictor = models.open_run(model, config or workdirs.own_config(model), say)
         variables = jax.device_get(predictor.variables)
-        card = _card(predictor, _evaluation(model, predictor, say))
+        card = card_of(predictor, _evaluation(model, predictor, say))
     else:
         assert output is not None  # checked above
         folder = files.require_writable(output)
@@ -137,7 +137,7 @@ def export_model(
     """
     if predictor.forward.path is not None:
         raise _no_network(predictor.forward.path)
-    card = _card(predictor, None)
+    card = card_of(predictor)
     if format in PROGRAMS:
         file = files.require_writable_file(Path(output).expanduser())
         program = _Program(crop_size, _calibration(calibration))
@@ -264,7 +264,9 @@ def _crops(size: int, *, noise: bool) -> NDArray[np.uint8]:
     return np.stack(pictures)
 
 
-def _card(predictor: Predictor, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+def card_of(
+    predictor: Predictor, metrics: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The card of a network, with the evaluation of its checkpoint if there is one."""
     config = predictor.config
     cut = {"data": provenance.data_sets(config), **align.specification(config.data.image_size)}

@@ -33,6 +33,15 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 """Headers of every answer."""
 
+IN_PAGE_HEADERS: Mapping[str, str] = {
+    **SECURITY_HEADERS,
+    "content-security-policy": SECURITY_HEADERS["content-security-policy"].replace(
+        "script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'"
+    ),
+    "cross-origin-embedder-policy": "require-corp",
+}
+"""Headers for a page that runs WebAssembly itself, in threads, which need an isolated page."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Access:
@@ -95,10 +104,12 @@ class Access:
 
 
 class Guard:
-    """An application behind `Access`, with `SECURITY_HEADERS` on all that it answers."""
+    """An application behind `Access`, with `headers` on all that it answers."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app, self._access = app, access
+    def __init__(
+        self, app: ASGIApp, access: Access, headers: Mapping[str, str] = SECURITY_HEADERS
+    ) -> None:
+        self._app, self._access, self._headers = app, access, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request or a WebSocket, or refuses it."""
@@ -108,7 +119,7 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         refusal = self._access.refusal(Headers(scope=scope), scope["path"])

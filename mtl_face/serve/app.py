@@ -7,6 +7,10 @@
     WS   /api/camera?name=... a message: time in ms as a big-endian float64, then a JPEG image;
                               the answer: one JSON object
 
+A page that answers by itself (`in_page`) has no use for the last two, and there are none then:
+
+    GET  /api/networks/NAME.onnx, /runtime/NAME
+
 Rows of `FaceTable` travel as lists in the order of `COLUMN_NAMES`, null for NaN. Nothing is kept:
 a photo stays in memory, a video lies in a temporary folder until its answer is complete.
 """
@@ -37,10 +41,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mtl_face import pictures
 from mtl_face.errors import ImageError, UserError, escaped
-from mtl_face.face_table import COLUMNS, NOT_DECODED, FaceTable
+from mtl_face.face_table import COLUMNS, NO_BASELINE, NOT_DECODED, FaceTable
 from mtl_face.faces import video as videos
 from mtl_face.faces.video import VideoFrame
-from mtl_face.serve.access import Access, Guard
+from mtl_face.serve.access import IN_PAGE_HEADERS, Access, Guard
+from mtl_face.serve.in_page import InPage
 from mtl_face.serve.model import Model, Stream, Turns
 from mtl_face.tasks import AU_DESCRIPTIONS, AU_NAMES, EXPRESSION_NAMES
 
@@ -54,7 +59,10 @@ _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".onnx": "application/octet-stream",
     ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
 }
 _BATCH = 8  # frames of a video for one turn, while nobody else waits for one
 _TIME = struct.Struct(">d")
@@ -93,7 +101,7 @@ class _RefusedError(Exception):
 
 
 def make_app(
-    model: Model,
+    model: Model | InPage,
     *,
     limits: Limits,
     access: Access,
@@ -103,13 +111,12 @@ def make_app(
     """The application.
 
     Args:
-        model: what answers.
+        model: what answers, or what the page needs to do so by itself.
         limits: of each client.
         access: who may ask.
         secure: whether it is reached by https alone.
         is_stopping: whether work that takes long should end.
     """
-    service = _Service(model, limits, is_stopping)
 
     async def session(request: Request) -> Response:
         response = Response(status_code=204)
@@ -119,10 +126,13 @@ def make_app(
             )
         return response
 
-    routes: list[BaseRoute] = [
-        *_page(),
+    routes: list[BaseRoute] = [*_page(), Route("/api/session", session, methods=["POST"])]
+    if isinstance(model, InPage):
+        routes += _in_page(model, limits)
+        return Guard(Starlette(routes=routes), access, IN_PAGE_HEADERS)
+    service = _Service(model, limits, is_stopping)
+    routes += [
         Route("/api/about", service.about),
-        Route("/api/session", session, methods=["POST"]),
         Route("/api/file", service.file, methods=["POST"]),
         WebSocketRoute("/api/camera", service.camera),
     ]
@@ -136,6 +146,38 @@ def _page() -> Iterator[Route]:
         if media_type is not None:
             path = "/" if file.name == "index.html" else f"/{file.name}"
             yield Route(path, _constant(file.read_bytes(), media_type))
+
+
+def _in_page(model: InPage, limits: Limits) -> Iterator[Route]:
+    """What a page that answers by itself asks for."""
+    networks = model.networks
+    about = {
+        **_about(model.name, min(limits.upload_bytes, limits.photo_bytes)),
+        "videos": [],
+        "in_page": True,
+        "pixels": limits.pixels,
+        "crop_size": networks.crop_size,
+        "baseline": NO_BASELINE if networks.takes_points else "",
+        "empty": rows(FaceTable.without_faces([""], [1], [math.nan]))[0],
+    }
+    yield Route("/api/about", _constant(json.dumps(about).encode(), "application/json"))
+    for name, content in networks.files().items():
+        yield Route(f"/api/networks/{name}.onnx", _constant(content, _MEDIA_TYPES[".onnx"]))
+    for name, content in model.runtime.items():
+        yield Route(f"/runtime/{name}", _constant(content, _MEDIA_TYPES[PurePath(name).suffix]))
+
+
+def _about(name: str, upload_bytes: int) -> dict[str, Any]:
+    """What the page needs to know at its start."""
+    return {
+        "model": name,
+        "columns": COLUMN_NAMES,
+        "aus": dict(zip(AU_NAMES, AU_DESCRIPTIONS, strict=True)),
+        "expressions": EXPRESSION_NAMES,
+        "videos": sorted(pictures.VIDEO_ENDINGS),
+        "photos": sorted(pictures.endings()),
+        "upload_bytes": upload_bytes,
+    }
 
 
 def _constant(content: bytes, media_type: str) -> Any:
@@ -173,17 +215,7 @@ class _Service:
 
     async def about(self, request: Request) -> Response:
         """What the page needs to know at its start."""
-        return JSONResponse(
-            {
-                "model": self._model.name,
-                "columns": COLUMN_NAMES,
-                "aus": dict(zip(AU_NAMES, AU_DESCRIPTIONS, strict=True)),
-                "expressions": EXPRESSION_NAMES,
-                "videos": sorted(pictures.VIDEO_ENDINGS),
-                "photos": sorted(pictures.endings()),
-                "upload_bytes": self._limits.upload_bytes,
-            }
-        )
+        return JSONResponse(_about(self._model.name, self._limits.upload_bytes))
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:

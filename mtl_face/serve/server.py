@@ -18,6 +18,7 @@ from mtl_face import files
 from mtl_face.errors import ConfigError, UserError
 from mtl_face.serve import app
 from mtl_face.serve.access import Access
+from mtl_face.serve.in_page import InPage
 from mtl_face.serve.model import Model
 
 LEAST_TOKEN = 16
@@ -65,7 +66,7 @@ class Options:
 
 def serve(
     options: Options,
-    load: Callable[[], Model],
+    load: Callable[[], Model | InPage],
     say: Callable[[str], None],
     *,
     started: Callable[[uvicorn.Server], None] = lambda server: None,
@@ -74,7 +75,7 @@ def serve(
 
     Args:
         options: where, and for whom.
-        load: loads the model, after the address is known to be free.
+        load: loads what answers or what the page needs for it, after the address is known to be free.
         say: called with each line for the user, the address among them.
         started: is given the server, whose `should_exit` ends it.
 
@@ -95,8 +96,9 @@ def serve(
         )
         server = _Server(options, model, access, say)
         started(server)
-        for line in _welcome(options, port, token, is_loopback):
-            say(line)
+        say(_where(options, port, token, is_loopback))
+        say(_whereabouts(isinstance(model, InPage), is_loopback))
+        say("Ctrl-C stops the server")
         server.run(sockets=[listener])
     say("stopped")
 
@@ -191,19 +193,23 @@ def _names(options: Options, is_loopback: bool) -> frozenset[str]:
     return frozenset(name.lower() for name in names)
 
 
-def _welcome(options: Options, port: int, token: str | None, is_loopback: bool) -> Iterator[str]:
-    """What is printed when a browser may come."""
+def _where(options: Options, port: int, token: str | None, is_loopback: bool) -> str:
+    """What to open in a browser."""
     host = options.host
     if not is_loopback and _is_any(host):
         host = socket.gethostname()
     scheme = "http" if options.certificate is None else "https"
     secret = "" if token is None else f"#token={token}"
-    yield f"open {scheme}://{_address(host)}:{port}/{secret}"
+    return f"open {scheme}://{_address(host)}:{port}/{secret}"
+
+
+def _whereabouts(in_page: bool, is_loopback: bool) -> str:
+    """Where pictures go."""
+    if in_page:
+        return "pictures stay in the page: it finds and answers faces itself, and sends none"
     if is_loopback:
-        yield "pictures stay on this machine, and none is kept"
-    else:
-        yield "whoever has this address with its token can ask; no picture is kept"
-    yield "Ctrl-C stops the server"
+        return "pictures stay on this machine, and none is kept"
+    return "whoever has this address with its token can ask; no picture is kept"
 
 
 def _is_any(host: str) -> bool:
@@ -222,7 +228,7 @@ class _Server(uvicorn.Server):
     """Stops at the first signal without passing it on, since this is how it is meant to end."""
 
     def __init__(
-        self, options: Options, model: Model, access: Access, say: Callable[[str], None]
+        self, options: Options, model: Model | InPage, access: Access, say: Callable[[str], None]
     ) -> None:
         self._say = say
         application = app.make_app(

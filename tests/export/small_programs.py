@@ -15,7 +15,7 @@ from mtl_face.evaluation.calibration import Calibration
 from mtl_face.export import arrays, whole_way
 from mtl_face.faces import align, geometry, mesh
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.run.export import _card
+from mtl_face.run import export as run_export
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
 SIDE = 16
@@ -55,7 +55,7 @@ def predictor(*, kind="fixed", training=None, seed=0, **model):
 
 
 def card_of(model):
-    return arrays.completed(_card(model, None), jax.device_get(model.variables))
+    return arrays.completed(run_export.card_of(model), jax.device_get(model.variables))
 
 
 def calibration(**changes):

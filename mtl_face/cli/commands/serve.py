@@ -1,7 +1,8 @@
 """`serve`: a page in the browser for photos, videos and the camera, on this machine.
 
 Faces are marked, and valence, arousal, action units and expressions shown as they come; the table
-can be downloaded. Nothing leaves the machine, and nothing is kept. Ctrl-C stops it.
+can be downloaded. Nothing leaves the machine, and nothing is kept. With --in_browser the networks
+run in the page itself, which no picture leaves. Ctrl-C stops it.
 """
 
 import argparse
@@ -11,16 +12,25 @@ from typing import TYPE_CHECKING
 
 from mtl_face.cli import flags
 from mtl_face.config import Config
-from mtl_face.errors import UserError
+from mtl_face.errors import ConfigError, UserError
 from mtl_face.run import workdir as workdirs
 
 if TYPE_CHECKING:
+    from mtl_face.serve.in_page import InPage
     from mtl_face.serve.model import Faces
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     whole = functools.partial(flags.natural_number, least=1)
     flags.model(parser, default=Path(workdirs.DEFAULT_MODEL))
+    parser.add_argument(
+        "--in_browser",
+        action="store_true",
+        help="run the networks in the page: photos and camera stay in it; needs --runtime",
+    )
+    flags.path(
+        parser, "--runtime", "FOLDER", "with --in_browser: onnxruntime-web, as npm installs it"
+    )
     parser.add_argument(
         "--port", type=_port, default=8765, metavar="N", help="default: 8765; 0: any free one"
     )
@@ -87,8 +97,9 @@ def run(config: Config, options: argparse.Namespace) -> int:
             remedy='install the extra: python -m pip install "mtl_face[serve]" '
             "(in a clone: python -m pip install -e '.[serve]')",
         ) from error
-    from mtl_face.serve import app, server
+    from mtl_face.serve import app, in_page, server
 
+    runtime = _runtime(options)
     limits = app.Limits(
         upload_bytes=options.max_upload_mb * 1_000_000,
         seconds=60.0 * options.max_minutes,
@@ -104,14 +115,35 @@ def run(config: Config, options: argparse.Namespace) -> int:
         limits=limits,
     )
 
-    def load() -> "Faces":
+    def load() -> "Faces | InPage":
         from mtl_face.run import models, show
         from mtl_face.serve.model import Faces
 
         print(f"loading {options.model}")
-        faces = Faces(models.open_model(options.model, config, show), options.model.stem)
+        predictor = models.open_model(options.model, config, show)
+        if runtime is not None:
+            print("writing the networks for the page")
+            return in_page.load(predictor, options.model.stem, runtime)
+        faces = Faces(predictor, options.model.stem)
         faces.compile()
         return faces
 
     server.serve(where, load, print)
     return 0
+
+
+def _runtime(options: argparse.Namespace) -> dict[str, bytes] | None:
+    """The files that a page needs to run the networks; None where the server runs them."""
+    from mtl_face.serve import in_page
+
+    if options.in_browser and options.runtime is None:
+        raise ConfigError(
+            "--in_browser needs ONNX Runtime Web, and --runtime does not say where it lies",
+            remedy=in_page.HOW_TO_MAKE,
+        )
+    if options.runtime is not None and not options.in_browser:
+        raise ConfigError(
+            "--runtime is given without --in_browser, and the server runs the networks",
+            remedy="add --in_browser to run them in the page, or leave --runtime out",
+        )
+    return None if options.runtime is None else in_page.read_runtime(options.runtime)

@@ -1,4 +1,5 @@
-// The page: files and the camera are sent to this server alone, and answers are shown as they come.
+// The page: files and the camera are sent to this server alone, or answered by a thread of the page,
+// and answers are shown as they come.
 
 import * as panel from "./panel.js";
 import { csv, describe, face, value } from "./table.js";
@@ -13,6 +14,7 @@ const el = (id) => document.getElementById(id);
 const [stage, photo, video] = [el("stage"), el("photo"), el("video")];
 
 let about = null;
+let page = null;  // the module that answers, where the server does not
 let sources = [];
 let current = null;
 let chosen = 1;  // person
@@ -43,6 +45,26 @@ async function start() {
   el("files").accept = ["image/*", "video/*", ...about.photos, ...about.videos].join();
   const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
   el("where").textContent = local ? "on this machine" : `on ${location.hostname}`;
+  if (about.in_page) await stayInPage();
+}
+
+/** Loads the networks into the page, and says what that changes. */
+async function stayInPage() {
+  el("files").accept = "image/*";
+  el("what").textContent = "Drop or paste photos";
+  el("choose").querySelector("span").textContent = "Photos";
+  el("where").textContent = "in this page, which sends no picture";
+  el("kept").hidden = true;
+  for (const id of ["choose", "camera"]) el(id).disabled = true;
+  progress("loading the networks", null);
+  try {
+    const loading = await import("./in_page.js");
+    await loading.start(about);
+    page = loading;
+  } finally {
+    progress(null);
+  }
+  for (const id of ["choose", "camera"]) el(id).disabled = false;
 }
 
 async function logIn(token) {
@@ -84,9 +106,12 @@ function tell(text) {
 const ending = (name) => (/\.[^./\\]+$/.exec(name)?.[0] ?? "").toLowerCase();
 
 function add(files) {
+  if (about.in_page && !page) return tell("The networks are not loaded yet.");
   if (live) stopCamera();
   for (const file of files) {
-    if (file.size > about.upload_bytes) {
+    if (page && file.type.startsWith("video/")) {
+      tell(`${file.name}: videos are not analysed in the page. Use run.py predict.`);
+    } else if (file.size > about.upload_bytes) {
       tell(`${file.name}: larger than ${Math.round(about.upload_bytes / 1e6)} MB`);
     } else {
       waiting.push(file);
@@ -111,7 +136,7 @@ async function sendAll() {
     };
     const prefix = total > 1 ? `${count} of ${total}: ` : "";
     try {
-      progress(`${prefix}sending ${file.name}`, null);
+      progress(`${prefix}${page ? "looking at" : "sending"} ${file.name}`, null);
       await send(file, source, signal, prefix);
     } catch (error) {
       if (signal.aborted) break;
@@ -127,14 +152,10 @@ async function sendAll() {
   sending = null;
 }
 
-/** Sends a file, and takes its answers as they come; throws what went wrong. */
+/** Has a file answered, and takes its answers as they come; throws what went wrong. */
 async function send(file, source, signal, prefix) {
-  const address = `api/file?name=${encodeURIComponent(file.name)}`;
-  const response = await fetch(address, { method: "POST", body: file, signal });
-  if (response.status === 401) location.reload();
-  if (!response.ok) throw new Error(`${file.name}: ${await reason(response)}`);
   let complete = false;
-  for await (const answer of lines(response)) {
+  for await (const answer of page ? answeredHere(file, signal) : answeredThere(file, signal)) {
     if (answer.error) {
       throw new Error(answer.error + (answer.remedy ? `. ${upper(answer.remedy)}.` : ""));
     }
@@ -157,6 +178,25 @@ async function send(file, source, signal, prefix) {
     }
   }
   if (!complete) throw new Error(`${file.name}: the server ended before all was answered`);
+}
+
+async function* answeredHere(file, signal) {
+  let answer;
+  try {
+    answer = await page.photo(file);
+  } catch (error) {
+    throw new Error(`${file.name}: ${error.message}`);
+  }
+  signal.throwIfAborted();
+  yield { ...answer, done: true };
+}
+
+async function* answeredThere(file, signal) {
+  const address = `api/file?name=${encodeURIComponent(file.name)}`;
+  const response = await fetch(address, { method: "POST", body: file, signal });
+  if (response.status === 401) location.reload();
+  if (!response.ok) throw new Error(`${file.name}: ${await reason(response)}`);
+  yield* lines(response);
 }
 
 const upper = (text) => text[0].toUpperCase() + text.slice(1);
@@ -223,16 +263,10 @@ async function startCamera(device) {
   }
   const session = 1 + sources.filter((source) => source.kind === "camera").length;
   const name = session > 1 ? `camera ${session}` : "camera";
-  const address = new URL(`api/camera?name=${encodeURIComponent(name)}`, location.href);
-  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-  const socket = new WebSocket(address);
-  socket.binaryType = "arraybuffer";
   const source = {
     kind: "camera", name, size: [0, 0], frames: [], rows: 0, done: false, media,
   };
-  live = {
-    source, media, socket, canvas: document.createElement("canvas"), delays: [], arrivals: [],
-  };
+  live = { source, media, canvas: document.createElement("canvas"), delays: [], arrivals: [] };
   const own = live;
   sources.forEach((other) => { other.shown = false; });
   sources.push(source);
@@ -245,6 +279,21 @@ async function startCamera(device) {
       tell("The camera went away. What it showed is kept in the table.");
     }
   });
+  if (page) {
+    own.page = new page.Camera(name);
+    sendFrame(own);
+  } else {
+    connect(own, name);
+  }
+  await showDevices(media);
+}
+
+function connect(own, name) {
+  const address = new URL(`api/camera?name=${encodeURIComponent(name)}`, location.href);
+  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(address);
+  socket.binaryType = "arraybuffer";
+  own.socket = socket;
   socket.addEventListener("open", () => sendFrame(own));
   socket.addEventListener("message", (event) => answered(own, JSON.parse(event.data)));
   socket.addEventListener("close", (event) => {
@@ -253,7 +302,6 @@ async function startCamera(device) {
     tell(event.reason ? `The camera was stopped: ${event.reason}.`
       : "The connection to the server was lost. Is it still running?");
   });
-  await showDevices(media);
 }
 
 async function showDevices(media) {
@@ -269,13 +317,14 @@ async function showDevices(media) {
 function stopCamera() {
   if (!live) return;
   const { media, socket, source } = live;
+  live.page?.close();
   live = null;
   media.getTracks().forEach((track) => track.stop());
   // A browser complains of a connection that is closed while it is made.
-  if (socket.readyState === WebSocket.CONNECTING) {
+  if (socket?.readyState === WebSocket.CONNECTING) {
     socket.addEventListener("open", () => socket.close());
   } else {
-    socket.close();
+    socket?.close();
   }
   source.done = true;
   source.media = null;
@@ -293,11 +342,24 @@ async function sendFrame(own) {
   copy(video, video.videoWidth, video.videoHeight, own.canvas);
   own.time = performance.now();
   own.begin ??= own.time;
+  if (own.page) return answerFrame(own);
   const image = await new Promise((resolve) => own.canvas.toBlob(resolve, "image/jpeg", 0.85));
   const message = new Uint8Array(8 + image.size);
   new DataView(message.buffer).setFloat64(0, own.time - own.begin);
   message.set(new Uint8Array(await image.arrayBuffer()), 8);
   if (own.socket.readyState === WebSocket.OPEN) own.socket.send(message);
+}
+
+/** Answers a frame in the page. */
+async function answerFrame(own) {
+  try {
+    const answer = await own.page.frame(own.canvas, own.time - own.begin);
+    if (live === own) answered(own, answer);
+  } catch (error) {
+    if (live !== own) return;
+    stopCamera();
+    tell(`The camera was stopped: ${error.message}.`);
+  }
 }
 
 function copy(picture, width, height, canvas) {
@@ -593,6 +655,13 @@ document.addEventListener("drop", (event) => {
   depth = 0;
   stage.classList.remove("over");
   if (about) add([...event.dataTransfer.files]);
+});
+
+document.addEventListener("paste", (event) => {
+  const files = [...event.clipboardData.files];
+  if (!about || !files.length) return;
+  event.preventDefault();
+  add(files);
 });
 
 start().catch((error) => {

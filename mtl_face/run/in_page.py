@@ -1,0 +1,68 @@
+"""What a page in a browser needs to answer pictures by itself: three ONNX models."""
+
+import dataclasses
+
+import jax
+
+from mtl_face.export import arrays, face_networks, onnx_graph
+from mtl_face.export.whole_way import whole_way
+from mtl_face.inference.predictor import Predictor
+from mtl_face.inputs import POINTS
+from mtl_face.run import export as exports
+from mtl_face.weights.card import ExportError
+from mtl_face.weights.programs import onnx_file
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Networks:
+    """The content of ONNX files, and what the page gives to the last one.
+
+    Attributes:
+        detector, mesh: as `export.face_networks` says.
+        network: from a `crop`, or from `points` and a `baseline`, to the answers of
+            `export.whole_way`.
+        crop_size: side of the crops in pixels.
+        takes_points: whether the network judges by points, found by it or given.
+    """
+
+    detector: bytes
+    mesh: bytes
+    network: bytes
+    crop_size: int
+    takes_points: bool
+
+    def files(self) -> dict[str, bytes]:
+        """The files' contents by name."""
+        return {name: getattr(self, name) for name in ("detector", "mesh", "network")}
+
+
+def networks_of(predictor: Predictor) -> Networks:
+    """The models for a predictor.
+
+    A file of ONNX is taken as it is, with the calibration inside it. Of another model that takes
+    points, the page gives those that it found in the whole picture, as `Predictor.predict` does.
+
+    Raises:
+        ExportError: the predictor runs a file that no browser runs, or its network cannot be
+            written as ONNX.
+    """
+    path = predictor.forward.path
+    if path is None:
+        card = arrays.completed(exports.card_of(predictor), jax.device_get(predictor.variables))
+        network = onnx_graph.content(whole_way(predictor, card, points_given=True))
+    elif onnx_file.is_one(path):
+        network = onnx_file.read(path).content
+    else:
+        raise ExportError(
+            "is a program of StableHLO, and browsers run ONNX",
+            path=path,
+            remedy="give the run or the export that it was made of, or an ONNX file of it "
+            "(run.py export --format=onnx)",
+        )
+    return Networks(
+        face_networks.detector(),
+        face_networks.mesh(),
+        network,
+        predictor.crop_size,
+        POINTS in predictor.inputs,
+    )

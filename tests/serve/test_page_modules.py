@@ -1,0 +1,150 @@
+"""The page's own arithmetic, run by Node.js, against what it mirrors in Python."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mtl_face.faces import align, mesh, search
+
+PAGE = Path(__file__).parents[2] / "mtl_face/serve/page"
+
+NODE = shutil.which("node")
+
+pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not installed")
+
+RANDOM = np.random.default_rng(4)
+
+
+def evaluate(tmp_path, code, picture=None, **values):
+    """What the function `code` of the page's modules gives for a picture and values."""
+    modules = ("pixels", "align", "search", "detect", "stream")
+    (tmp_path / "values.json").write_text(json.dumps(values))
+    if picture is not None:
+        (tmp_path / "picture.raw").write_bytes(picture.tobytes())
+        height, width = picture.shape[:2]
+    script = tmp_path / "script.mjs"
+    script.write_text(
+        'import { readFileSync } from "node:fs";\n'
+        + "".join(f'import * as {name} from "{(PAGE / name).as_uri()}.js";\n' for name in modules)
+        + f"const values = JSON.parse(readFileSync({json.dumps(str(tmp_path / 'values.json'))}));\n"
+        + (
+            "const picture = { "
+            f"width: {width}, height: {height}, data: new Uint8Array(readFileSync("
+            f"{json.dumps(str(tmp_path / 'picture.raw'))})) }};\n"
+            if picture is not None
+            else ""
+        )
+        + "const plain = (key, each) => ArrayBuffer.isView(each) ? Array.from(each) : each;\n"
+        + f"console.log(JSON.stringify(await ({code})(), plain));\n"
+    )
+    result = subprocess.run(
+        [NODE, str(script)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def pixels(found):
+    return np.array(found["data"], np.uint8).reshape(found["height"], found["width"], 3)
+
+
+def noise(height, width):
+    """Noise, with a white and a black part, which have the largest and the smallest sums."""
+    picture = RANDOM.integers(0, 256, (height, width, 3), np.uint8)
+    picture[: height // 3] = 255
+    picture[:, : width // 4] = 0
+    return picture
+
+
+def test_pictures_are_resized_to_the_bytes_of_pillow(tmp_path):
+    picture = noise(197, 331)
+    sizes = [(331, 197), (100, 60), (64, 38), (31, 197), (331, 40), (700, 300), (7, 5)]
+    gaps = [1.4, 1.4, 1.4, 1.4, 1.4, 1.4, None]
+    code = (
+        "() => values.sizes.map(([w, h], at) => "
+        "pixels.resized(picture, w, h, values.gaps[at] ?? undefined))"
+    )
+    found = evaluate(tmp_path, code, picture, sizes=sizes, gaps=gaps)
+    for size, gap, each in zip(sizes, gaps, found, strict=True):
+        expected = Image.fromarray(picture).resize(
+            size, Image.Resampling.BILINEAR, reducing_gap=gap
+        )
+        np.testing.assert_array_equal(pixels(each), np.asarray(expected), err_msg=str(size))
+
+
+def test_blocks_have_the_means_of_pillow(tmp_path):
+    picture = noise(29, 41)
+    factors = [(2, 2), (3, 3), (5, 5), (1, 4), (7, 2), (6, 11), (8, 8)]
+    code = "() => values.factors.map((factor) => pixels.reduced(picture, ...factor))"
+    found = evaluate(tmp_path, code, picture, factors=factors)
+    for factor, each in zip(factors, found, strict=True):
+        expected = np.asarray(Image.fromarray(picture).reduce(factor))
+        np.testing.assert_array_equal(pixels(each), expected, err_msg=str(factor))
+
+
+def test_cuts_are_those_of_align(tmp_path):
+    """To a grey level in a pixel of a thousand: a sum in another order may cross a whole number."""
+    picture = noise(120, 160)
+    places = [((80.0, 60.0), 70.0, (1.0, 0.2)), ((5.0, 100.0), 150.0, (0.3, -1.0)),
+              ((90.0, 50.0), 900.0, (-1.0, 0.1))]  # fmt: skip
+    matrices = [mesh.upright(np.array(c), side, np.array(eyes)) for c, side, eyes in places]
+    maps = evaluate(tmp_path, "() => values.places.map((p) => align.upright(...p))", places=places)
+    np.testing.assert_allclose(maps, matrices, atol=1e-9)
+    code = "() => values.maps.map((map) => pixels.cut(picture, align.inverted(map), 192))"
+    found = evaluate(tmp_path, code, picture, maps=np.array(matrices).tolist())
+    for matrix, each in zip(matrices, found, strict=True):
+        expected = np.asarray(align.warp(Image.fromarray(picture), matrix, 192)).astype(int)
+        assert np.abs(pixels(each) - expected).max() <= 1
+        assert np.mean(pixels(each) != expected) < 1e-3
+
+
+def test_landmarks_are_brought_to_the_template(tmp_path):
+    landmarks = align.TEMPLATE_L2 @ [[1.7, 0.4], [-0.4, 1.7]] + RANDOM.normal(0, 3, (5, 2)) + 200
+    code = "() => align.similarity(values.landmarks, align.TEMPLATE)"
+    found = evaluate(tmp_path, code, landmarks=landmarks.tolist())
+    expected = align.similarity(landmarks, align.TEMPLATE_L2)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    mesh_V3 = RANDOM.normal(200, 50, (468, 3)).astype(np.float32)
+    code = "() => align.around(Float32Array.from(values.mesh))"
+    found = evaluate(tmp_path, code, mesh=mesh_V3.ravel().tolist())
+    np.testing.assert_allclose(found, mesh.around(mesh_V3), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("size", "min_face"), [((640, 480), None), ((1000, 333), 40.0), ((90, 260), 40.0)]
+)
+def test_tiles_are_those_of_the_search(tmp_path, size, min_face):
+    picture = noise(size[1], size[0])
+    expected = list(search.tiles_of(Image.fromarray(picture), min_face))
+    code = "() => [...search.tilesOf(picture, values.face)]"
+    found = evaluate(tmp_path, code, picture, face=min_face)
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(pixels(one["picture"]), other.pixels)
+        for part, own in zip(one["parts"], other.parts, strict=True):
+            for name in ("place", "size", "start", "scale"):
+                np.testing.assert_allclose(part[name], getattr(own, name))
+
+
+def test_candidates_are_merged_as_in_the_search(tmp_path):
+    corner = RANDOM.uniform(0, 60, (30, 2))
+    box_F4 = np.concatenate([corner, corner + RANDOM.uniform(15, 40, (30, 2))], axis=1)
+    point_FK2, score_F = RANDOM.uniform(0, 90, (30, 6, 2)), RANDOM.uniform(0.4, 1, 30)
+    expected = search.suppress(score_F, box_F4, point_FK2)
+    assert 1 < len(expected) < 30
+    given = [
+        {"score": score, "box": box, "points": points}
+        for score, box, points in zip(
+            score_F.tolist(), box_F4.tolist(), point_FK2.reshape(30, 12).tolist(), strict=True
+        )
+    ]
+    found = evaluate(tmp_path, "() => search.suppress(values.given)", given=given)
+    assert len(found) == len(expected)
+    for one, (box_4, point_K2) in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one["box"], box_4)
+        np.testing.assert_allclose(one["points"], point_K2.ravel())
