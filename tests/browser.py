@@ -30,7 +30,10 @@ class Browser:
 
     Attributes:
         complaints: what the console, the page's scripts and the browser's own log said.
-        requests: addresses that the page asked for, but for those that hold their own data.
+        requests: addresses that the page and its workers asked for, but for those that hold their
+            own data.
+        uploads: requests of them that could carry something away: methods other than GET, bodies,
+            WebSockets.
         downloads: a folder for what the page downloads.
 
     `extra_flags` are further ones of its command line.
@@ -40,6 +43,7 @@ class Browser:
         assert EXECUTABLE is not None
         self.complaints: list[str] = []
         self.requests: list[str] = []
+        self.uploads: list[str] = []
         self._number = 0
         self._buffer = b""
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -65,6 +69,7 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self._attach_workers(self._session)
         self.downloads = Path(self._profile.name) / "downloads"
         self.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
 
@@ -80,14 +85,8 @@ class Browser:
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Sends a command and waits for its answer."""
-        self._number += 1
-        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
-        if self._session is not None:
-            message["sessionId"] = self._session
-        rest = json.dumps(message).encode() + b"\0"
-        while rest:
-            rest = rest[os.write(self._write, rest) :]
-        while (answer := self._receive()).get("id") != self._number:
+        number = self._send(self._session, method, **parameters)
+        while (answer := self._receive()).get("id") != number:
             pass
         assert "error" not in answer, (method, answer["error"])
         return answer["result"]
@@ -148,6 +147,22 @@ class Browser:
         self.call("Emulation.clearDeviceMetricsOverride")
         path.write_bytes(base64.b64decode(self.call("Page.printToPDF")["data"]))
 
+    def _send(self, session: str | None, method: str, **parameters: Any) -> int:
+        """Sends a command; the number of its answer."""
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if session is not None:
+            message["sessionId"] = session
+        rest = json.dumps(message).encode() + b"\0"
+        while rest:
+            rest = rest[os.write(self._write, rest) :]
+        return self._number
+
+    def _attach_workers(self, session: str | None) -> None:
+        """Has the workers that a page or a worker starts wait until they are watched."""
+        how = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True}
+        self._send(session, "Target.setAutoAttach", **how)
+
     def _receive(self) -> dict[str, Any]:
         """The next message; events are noted."""
         while b"\0" not in self._buffer:
@@ -162,7 +177,17 @@ class Browser:
         if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
             self.complaints.append(json.dumps(values))
         elif method == "Network.requestWillBeSent":
-            address = values["request"]["url"]
+            address, how = values["request"]["url"], values["request"]["method"]
             if not address.startswith(("data:", "blob:", "about:")):
                 self.requests.append(address)
+                if how != "GET" or values["request"].get("hasPostData"):
+                    self.uploads.append(f"{how} {address}")
+        elif method == "Network.webSocketCreated":
+            self.uploads.append(values["url"])
+        elif method == "Target.attachedToTarget":
+            worker = values["sessionId"]
+            for command in ("Network.enable", "Runtime.enable", "Log.enable"):
+                self._send(worker, command)
+            self._attach_workers(worker)
+            self._send(worker, "Runtime.runIfWaitingForDebugger")
         return message

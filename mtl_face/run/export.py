@@ -264,9 +264,7 @@ def _crops(size: int, *, noise: bool) -> NDArray[np.uint8]:
     return np.stack(pictures)
 
 
-def card_of(
-    predictor: Predictor, metrics: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def card_of(predictor: Predictor, metrics: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The card of a network, with the evaluation of its checkpoint if there is one."""
     config = predictor.config
     cut = {"data": provenance.data_sets(config), **align.specification(config.data.image_size)}

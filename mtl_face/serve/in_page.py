@@ -13,8 +13,8 @@ from mtl_face import files
 from mtl_face.errors import UserError
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inference.stream import check_crops
-from mtl_face.run import in_page
-from mtl_face.run.in_page import Networks
+from mtl_face.run import page_networks
+from mtl_face.run.page_networks import Networks
 
 PACKAGE = "onnxruntime-web"
 
@@ -59,7 +59,7 @@ def load(predictor: Predictor, name: str, runtime: Mapping[str, bytes]) -> InPag
         ExportError: no browser can run it.
     """
     check_crops(predictor)
-    return InPage(name, in_page.networks_of(predictor), runtime)
+    return InPage(name, page_networks.networks_of(predictor), runtime)
 
 
 def read_runtime(folder: Path) -> dict[str, bytes]:
@@ -91,14 +91,16 @@ def _is_package(description: Path) -> bool:
         values = json.loads(description.read_bytes())
         if values.get("name") != PACKAGE:
             return False
-        version = tuple(int(part) for part in values["version"].split(".")[:2])
+        version = values["version"]
+        is_old = tuple(int(part) for part in version.split(".")[:2]) < OLDEST
     except (ValueError, KeyError, AttributeError) as error:
         raise RuntimeFolderError(
             f"is damaged ({error})", path=description, remedy=f"download it again: {HOW_TO_MAKE}"
         ) from error
-    if version < OLDEST:
+    if is_old:
+        oldest = ".".join(map(str, OLDEST))
         raise RuntimeFolderError(
-            f"is {PACKAGE} {values['version']}, and {'.'.join(map(str, OLDEST))} or later is needed",
+            f"is {PACKAGE} {version}, and {oldest} or later is needed",
             path=description,
             remedy=HOW_TO_MAKE,
         )

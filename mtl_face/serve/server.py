@@ -75,7 +75,7 @@ def serve(
 
     Args:
         options: where, and for whom.
-        load: loads what answers or what the page needs for it, after the address is known to be free.
+        load: loads the model, or what the page needs of it, after the address is known to be free.
         say: called with each line for the user, the address among them.
         started: is given the server, whose `should_exit` ends it.
 

@@ -166,6 +166,22 @@ def test_networks_of_points(inputs, monkeypatch):
     np.testing.assert_array_equal(apart[2:], 0)
 
 
+@pytest.mark.parametrize(
+    "inputs", [("points",), pytest.param(("image", "points"), marks=pytest.mark.slow)]
+)
+def test_points_that_are_given(inputs):
+    model = predictor(inputs=inputs)
+    whole = whole_way.whole_way(model, card_of(model), points_given=True)
+    crop = ["crop"] if "image" in inputs else []
+    assert list(whole.inputs) == [*crop, "points", "baseline"]
+    assert "found" not in whole.outputs
+    points, baseline = RANDOM.normal(0, 0.05, (2, 3, 468, 3)).astype(np.float32)
+    arrays = {"points": points, "baseline": baseline, "image": CROPS}
+    expected = model.predict_arrays({name: arrays[name] for name in (*model.inputs, "baseline")})
+    given = {name: arrays["image" if name == "crop" else name] for name in whole.inputs}
+    assert_answers(run(whole, given), expected, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_no_points_no_answers(monkeypatch):
     """Beside a face, a crop whose points are no face's."""

@@ -1,18 +1,17 @@
 """The page in a real browser, where one is installed; faces are found for real."""
 
-import io
 import re
 import time
 from pathlib import Path
 
-import camera_frames
 import numpy as np
-import pandas as pd
+import page_steps
 import pytest
 import skimage
 import small_videos
 from brightness_network import Brightness
-from browser import EXECUTABLE, Browser
+from browser import EXECUTABLE
+from page_steps import ANSWERED, assert_same_table, click, table
 from PIL import Image
 from served import ConstructedModel, serving
 
@@ -25,7 +24,6 @@ pytestmark = [
 ]
 
 ASTRONAUT = Path(skimage.__file__).parent / "data/astronaut.png"
-ANSWERED = "document.getElementById('expression').textContent"
 READY = "!document.getElementById('app').hidden"
 OVERFLOWING = """[...document.querySelectorAll('main *, header *, footer *')].filter(e =>
     !e.closest('svg, .unseen, #files, [hidden]')
@@ -55,28 +53,9 @@ def constructed():
 
 
 @pytest.fixture(scope="module")
-def camera_file(tmp_path_factory):
-    """A rendered head that sways, as 1280 x 720 JPEG pictures one after the other."""
-    head, _ = camera_frames.head(3, size=420, eyes_px=80)
-    left = 400 + 20 * np.sin(np.linspace(0, 2 * np.pi, 20, endpoint=False))
-    path = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
-    with path.open("wb") as file:
-        for place in left.astype(int).tolist():
-            canvas = np.full((720, 1280, 3), 110, np.uint8)
-            camera_frames.paste(canvas, head, np.zeros((5, 2)), place, 150)
-            buffer = io.BytesIO()
-            Image.fromarray(canvas).save(buffer, "JPEG", quality=90)
-            file.write(buffer.getvalue())
-    return path
-
-
-@pytest.fixture(scope="module")
-def browser(camera_file):
-    with Browser(
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-video-capture={camera_file}",
-    ) as browser:
+def browser(tmp_path_factory):
+    camera = page_steps.write_camera(tmp_path_factory.mktemp("camera") / "camera.mjpeg")
+    with page_steps.browser_with_camera(camera) as browser:
         yield browser
 
 
@@ -92,22 +71,6 @@ def quiet(browser):
     assert len(hosts) == 1
 
 
-def click(browser, identifier):
-    browser.evaluate(f"document.getElementById('{identifier}').click()")
-
-
-def table(browser):
-    """What the page's button saves."""
-    path = browser.downloads / "faces.csv"
-    path.unlink(missing_ok=True)
-    click(browser, "download")
-    deadline = time.monotonic() + 30
-    while not path.is_file():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
-
-
 def opened(browser, served, *files, width=1280, **how):
     browser.open(served.address, width=width, **how)
     browser.wait_for(READY)
@@ -120,13 +83,9 @@ def test_a_real_photograph(browser, served, model):
     browser.wait_for(ANSWERED)
     expected = model.photo(Image.open(ASTRONAUT).convert("RGB"), "astronaut.png").to_dataframe()
     found = table(browser)
-    assert list(found) == list(COLUMN_NAMES) == list(expected)
+    assert list(found) == list(COLUMN_NAMES)
+    assert_same_table(found, expected, atol=lambda name: 1e-4)
     assert len(found) == 1
-    for name in found:
-        if expected[name].dtype.kind == "f":
-            np.testing.assert_allclose(found[name].astype(float), expected[name], atol=1e-4)
-        else:
-            assert found[name].astype(object).fillna("").tolist() == expected[name].tolist(), name
     left, top, right, bottom = (
         float(found[f"face_{side}"].iloc[0]) for side in ("left", "top", "right", "bottom")
     )

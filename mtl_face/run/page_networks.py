@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from mtl_face.export import arrays, face_networks, onnx_graph
+from mtl_face.export import arrays, face_finding, onnx_graph
 from mtl_face.export.whole_way import whole_way
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inputs import POINTS
@@ -18,7 +18,7 @@ class Networks:
     """The content of ONNX files, and what the page gives to the last one.
 
     Attributes:
-        detector, mesh: as `export.face_networks` says.
+        detector, mesh: as `export.face_finding` says.
         network: from a `crop`, or from `points` and a `baseline`, to the answers of
             `export.whole_way`.
         crop_size: side of the crops in pixels.
@@ -60,8 +60,8 @@ def networks_of(predictor: Predictor) -> Networks:
             "(run.py export --format=onnx)",
         )
     return Networks(
-        face_networks.detector(),
-        face_networks.mesh(),
+        face_finding.detector(),
+        face_finding.mesh(),
         network,
         predictor.crop_size,
         POINTS in predictor.inputs,
