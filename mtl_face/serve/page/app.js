@@ -51,9 +51,10 @@ async function start() {
 /** Loads the networks into the page, and says what that changes. */
 async function stayInPage() {
   el("files").accept = "image/*";
+  el("model").textContent += ", in this page";
   el("what").textContent = "Drop or paste photos";
   el("choose").querySelector("span").textContent = "Photos";
-  el("where").textContent = "in this page, which sends no picture";
+  el("where").textContent = "in this page, and do not leave it";
   el("kept").hidden = true;
   for (const id of ["choose", "camera"]) el(id).disabled = true;
   progress("loading the networks", null);
