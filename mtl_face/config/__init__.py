@@ -27,6 +27,7 @@ from mtl_face.config.schema import (
     Config,
     DataConfig,
     DataSetConfig,
+    LoraConfig,
     ModelConfig,
     OptimizerConfig,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "DataSetConfig",
+    "LoraConfig",
     "ModelConfig",
     "OptimizerConfig",
     "common",

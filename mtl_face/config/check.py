@@ -19,7 +19,7 @@ from mtl_face.config.dotted import (
     kind_of,
     named_schema,
 )
-from mtl_face.config.schema import Config, DataConfig, DataSetConfig
+from mtl_face.config.schema import Config, DataConfig, DataSetConfig, LoraConfig
 from mtl_face.errors import ConfigError
 
 _LONGEST_SHOWN = 80
@@ -212,6 +212,12 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             f"and the backbone has {backbone.num_blocks} blocks",
             f"use {backbone.num_blocks} to freeze the whole backbone",
         )
+    if backbone.drop_path and backbone.kind == "mobilenet":
+        yield (
+            f"model.backbone.drop_path is {backbone.drop_path:g}, and a mobilenet has no residual "
+            "branches",
+            "leave it out",
+        )
     if backbone.frozen_blocks >= 0 and backbone.frozen_stages >= 0:
         yield (
             "model.backbone.frozen_blocks and model.backbone.frozen_stages are both set",
@@ -221,6 +227,18 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         yield (
             "optimizer.layer_decay and optimizer.backbone_stage_multipliers are both set",
             "leave one out: both say how much slower the backbone's first layers learn",
+        )
+    lora = optimizer.lora
+    if not lora.rank and lora != LoraConfig():
+        yield (
+            "optimizer.lora is set, but optimizer.lora.rank is 0: there are no adapters",
+            "set optimizer.lora.rank, as 8 or 16, or leave the others out",
+        )
+    if lora.rank and lora.trains != "all" and optimizer.layer_decay != 1:
+        yield (
+            f"optimizer.layer_decay is {optimizer.layer_decay:g}, but with optimizer.lora.trains="
+            f"{lora.trains} the backbone does not learn",
+            "leave layer_decay out, or set optimizer.lora.trains=all",
         )
     multipliers = len(optimizer.backbone_stage_multipliers)
     if multipliers not in (1, 1 + stages):
@@ -265,7 +283,7 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             "evaluation.mc_dropout_samples is 1, and one sample has no spread",
             "use 0 for none, or 10 to 50",
         )
-    if samples and not model.dropout:
+    if samples and not model.dropout and not model.drop_path:
         yield (
             f"evaluation.mc_dropout_samples is {samples}, but model.dropout is 0: all samples "
             "would be the same",

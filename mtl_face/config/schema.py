@@ -418,6 +418,14 @@ class BackboneConfig(Section, affects="network", step=True):
         minimum=-1,
         affects="training",
     )
+    drop_path: float = setting(
+        0.0,
+        "stochastic depth in the backbone: as model.drop_path, of its last block; not in frozen "
+        "blocks",
+        minimum=0.0,
+        maximum=0.95,
+        affects="training",
+    )
     kind: str = setting(
         "resnet",
         "resnet, or mobilenet: MobileNet-v1 without batch norms, for which width (32) and end "
@@ -514,6 +522,14 @@ class ModelConfig(Section, affects="network", step=True):
     )
     dropout: float = setting(
         0.1, "on residual branches, while training", minimum=0.0, maximum=0.95, affects="training"
+    )
+    drop_path: float = setting(
+        0.0,
+        "stochastic depth: share of the examples for which training leaves out a residual branch "
+        "of the last transformer layer; from the first layer on it rises linearly; 0: none",
+        minimum=0.0,
+        maximum=0.95,
+        affects="training",
     )
     norm: str = setting("post", "LayerNorm after or before each branch", choices=("post", "pre"))
     position: str = setting("2d", "cos-sin code of a patch", choices=("2d", "1d"))
@@ -687,6 +703,25 @@ class AugmentationConfig(Section, affects="training", step=True, training_only=T
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraConfig(Section, affects="training", step=True, training_only=True):
+    """Low-rank adapters: chosen kernels stay as they are, and small factors beside them train."""
+
+    rank: int = setting(0, "of the adapters; 0: none", minimum=0)
+    alpha: float = setting(16.0, "an adapter counts alpha / rank", above=0.0)
+    kernels: tuple[str, ...] = setting(
+        ("attention/.*kernel",),
+        "which kernels have adapters: regular expressions, each found in a name as "
+        "encoder/layer1/attention/query/kernel or encoder/layer1/mlp_out/kernel",
+    )
+    trains: str = setting(
+        "rest",
+        "what trains besides them, but for their kernels: nothing; the heads; the rest, which is "
+        "all but the backbone; or all",
+        choices=("nothing", "heads", "rest", "all"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Section, affects="training", step=True, training_only=True):
     """AdamW with two groups of parameters: the backbone, and all else."""
 
@@ -744,6 +779,7 @@ class OptimizerConfig(Section, affects="training", step=True, training_only=True
     gradient_clip: float = setting(
         0.0, "largest global norm of the gradients; 0: no limit", minimum=0.0
     )
+    lora: LoraConfig = LoraConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -770,6 +806,15 @@ class TrainingConfig(Section, training_only=True):
         affects="place",
     )
 
+    ema_decay: float = setting(
+        0.0,
+        "decay of a moving average of the weights, which is then what is scored and exported; "
+        "0: none, 0.999 to 0.9999 for long trainings",
+        minimum=0.0,
+        maximum=0.999999,
+        affects="training",
+        step=True,
+    )
     log_every_steps: int = setting(
         50, "steps between two lines of progress", minimum=1, affects="display"
     )

@@ -25,6 +25,7 @@ from mtl_face.model.conventions import (
     has_perceptron,
     position_parts,
 )
+from mtl_face.model.stochastic_depth import keep_or_drop, rate_at
 from mtl_face.tasks import TASKS
 
 NORM_PLACES = ("post", "pre")
@@ -83,12 +84,13 @@ class AttentionLayer(nn.Module):
     """Residual attention, then, with `mlp`, a residual two-layer perceptron.
 
     Self-attention when called without a memory, cross-attention with one. The residual stream and
-    its LayerNorms are float32. Dropout acts on each residual branch; the perceptron's hidden layer
-    is `mlp_ratio` D wide.
+    its LayerNorms are float32. Dropout acts on each residual branch, and stochastic depth at the
+    rate `drop_path`; the perceptron's hidden layer is `mlp_ratio` D wide.
     """
 
     settings: ModelConfig
     mlp: bool = True
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(
@@ -113,7 +115,8 @@ class AttentionLayer(nn.Module):
             return _layer_norm(dtype, name)(x_BQD) if when else x_BQD
 
         def dropped(x_BQD: jax.Array) -> jax.Array:
-            return nn.Dropout(self.settings.dropout, deterministic=not train)(x_BQD)
+            x_BQD = nn.Dropout(self.settings.dropout, deterministic=not train)(x_BQD)
+            return keep_or_drop(x_BQD, self.drop_path if train else 0.0)
 
         branch_BQD = normalised(query_BQD, "attention_norm", pre)
         attention = MultiHeadAttention(self.settings.num_heads, dtype, name="attention")
@@ -160,7 +163,11 @@ class PatchEncoder(nn.Module):
         dtype = at_least_float32(self.settings.compute_dtype)
         patch_BND = patch_BND.astype(dtype) + jnp.asarray(code_ND, dtype)[None]
         for layer in range(self.settings.encoder_layers):
-            attention = AttentionLayer(self.settings, name=f"layer{layer + 1}")
+            attention = AttentionLayer(
+                self.settings,
+                drop_path=_drop_path(self.settings, layer + 1),
+                name=f"layer{layer + 1}",
+            )
             patch_BND, _ = remat.call(attention, self.settings.remat, patch_BND, train=train)
         if self.settings.norm == "pre":
             patch_BND = _layer_norm(dtype, "final_norm")(patch_BND)
@@ -202,11 +209,14 @@ class TokenDecoder(nn.Module):
         dtype = at_least_float32(settings.compute_dtype)
         token_BTD = jnp.broadcast_to(token_TD.astype(dtype)[None], (batch, *token_TD.shape))
         weights = []
+        depth = settings.encoder_layers
         for module in range(1, settings.decoder_modules + 1):
             for kind in DECODER_ATTENTIONS:
+                depth += 1
                 attention = AttentionLayer(
                     settings,
                     mlp=has_perceptron(kind, settings.decoder_mlp),
+                    drop_path=_drop_path(settings, depth),
                     name=f"module{module}_{kind}",
                 )
                 memory = (patch_BND,) if kind == CROSS else ()
@@ -250,6 +260,12 @@ def _line_code(place_P: np.ndarray, channels: int) -> np.ndarray:
     frequency = LONGEST_WAVE ** (-np.arange(0, channels, 2) / channels)
     angle = place_P[:, None] * frequency[None, :]
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(len(place_P), channels)
+
+
+def _drop_path(settings: ModelConfig, depth: int) -> float:
+    """Rate of an attention layer, counted from 1 through encoder and decoder."""
+    count = settings.encoder_layers + len(DECODER_ATTENTIONS) * settings.decoder_modules
+    return rate_at(depth, count, settings.drop_path)
 
 
 def _layer_norm(dtype: Any, name: str) -> nn.LayerNorm:

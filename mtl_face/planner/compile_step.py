@@ -30,7 +30,6 @@ from mtl_face.planner import LOCAL, Target, chips, gpus
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
 from mtl_face.training import sharding
 from mtl_face.training.experiment import Experiment
-from mtl_face.training.optimizer import group_labels
 from mtl_face.training.state import TrainState
 
 Answer = dict[str, Any]
@@ -70,7 +69,7 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
         if target.topology == LOCAL
         else None,
         "arguments": argument_bytes(state, batch),
-        "parameter_sizes": trained_sizes(state.params, config.model.backbone),
+        "parameter_sizes": trained_sizes(state.params, experiment.trains(state.params)),
         "shards": config.mesh.fsdp,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     }
@@ -125,7 +124,10 @@ def abstract_batch(
 
 
 def argument_bytes(state: TrainState, batch: dict[str, Any]) -> dict[str, int]:
-    """Bytes on one device, by kind: `parameters`, `optimizer`, `statistics`, `batch`, `other`."""
+    """Bytes on one device, by kind: `parameters`, `optimizer`, `statistics`, `batch`, `other`.
+
+    Averages of parameters count as the optimizer's.
+    """
 
     def on_device(tree: Any) -> int:
         return sum(
@@ -135,18 +137,17 @@ def argument_bytes(state: TrainState, batch: dict[str, Any]) -> dict[str, int]:
 
     return {
         "parameters": on_device(state.params),
-        "optimizer": on_device(state.opt_state),
+        "optimizer": on_device((state.opt_state, getattr(state, "average", {}))),
         "statistics": on_device(state.batch_stats),
         "batch": on_device(batch),
         "other": on_device((state.step, state.key)),
     }
 
 
-def trained_sizes(params: Any, backbone: config_lib.BackboneConfig) -> list[int]:
-    """Elements of each parameter that gets a gradient."""
-    labels = jax.tree.leaves(group_labels(params, backbone))
-    leaves = zip(labels, jax.tree.leaves(params), strict=True)
-    return [leaf.size for label, leaf in leaves if label != "frozen"]
+def trained_sizes(params: Any, trains: Any) -> list[int]:
+    """Elements of each parameter that gets a gradient; `trains` says so of each."""
+    leaves = zip(jax.tree.leaves(trains), jax.tree.leaves(params), strict=True)
+    return [leaf.size for trains_it, leaf in leaves if trains_it]
 
 
 def _devices(topology: str) -> list[jax.Device]:

@@ -115,10 +115,9 @@ def open_run(
     say(f"{config.evaluation.checkpoint} checkpoint, step {step}")
     for line in warnings_of_training(training):
         say(f"warning: {line}")
-    variables = {"params": state.params["network"], "batch_stats": state.batch_stats}
     return _predictor(
         forward,
-        sharding.whole(variables, experiment.mesh),
+        sharding.whole(experiment.variables(state), experiment.mesh),
         temperatures=experiment.temperatures(state),
         step=int(jax.device_get(state.step)),
         origin=_origin(recorded, training),

@@ -72,7 +72,12 @@ def take_again(config: Config, workdir: Path, dump_file: Path, *, say: Say) -> P
         class_counts=counts,
     )
     found = replay.diagnose(
-        plain.network, state, batch, augment=plain.augment, objective=plain.objective
+        plain.network,
+        state,
+        batch,
+        augment=plain.augment,
+        objective=plain.objective,
+        network_params=plain.network_params,
     )
     free = jax.device_put(np.float32(0), sharding.replicated(experiment.mesh))
     _, reported = experiment.train_step()(state, batch, free)

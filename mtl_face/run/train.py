@@ -28,8 +28,9 @@ from mtl_face.run.predict import predict_table
 from mtl_face.run.rows import Rows
 from mtl_face.tables import CLASS_COUNTS, TRAINING, FrameTable, label_counts
 from mtl_face.tasks import AU_NAMES, TASKS
-from mtl_face.training import distributed, metadata, sharding
+from mtl_face.training import average, distributed, metadata, sharding
 from mtl_face.training import history as histories
+from mtl_face.training import optimizer as optimizers
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.experiment import Experiment, counts_classes
 from mtl_face.training.state import TrainState, with_backbone, with_network
@@ -150,6 +151,8 @@ def train(
                     lap=lap,
                 )
                 lap("data")
+                if newest is not None:
+                    _lengthen(folder, experiment, newest, say)
                 state = _start(trainer, newest, weights, _record(labels, counts))
                 lap("network")
                 trainer.train(state, profile_steps=profile_steps)
@@ -219,12 +222,30 @@ def _start(
     state = experiment.make_state()
     if weights is not None:
         put = with_network if weights.whole else with_backbone
-        state = put(state, weights.params, weights.batch_stats)
+        state = average.restarted(put(state, weights.params, weights.batch_stats))
     source = None if weights is None else weights.source
     provenance.warn(provenance.begin(config, trainer.workdir, checkpoints, source), say)
     checkpoints.metadata[TRAINING] = training
     checkpoints.save(0, state)
     return state
+
+
+def _lengthen(folder: Path, experiment: Experiment, step: int, say: Say) -> None:
+    """Writes down and says that a run goes on past its end, with what its learning rates do."""
+    config = experiment.config
+    before = distributed.first(lambda: workdirs.lengthen(folder, config))
+    if before is None:
+        return
+    say(f"optimizer.epochs was {before} and is {config.optimizer.epochs}")
+    earlier = dataclasses.replace(config.optimizer, epochs=before)
+    rates = optimizers.learning_rates(earlier, experiment.steps_per_epoch)
+    for group, schedule in experiment.learning_rates.items():
+        old, new = float(rates[group](step)), float(schedule(step))
+        if old != new:
+            say(
+                f"note: the learning rate of {group} goes on at {new:.3g}, and not at {old:.3g}: "
+                f"its cosine now ends with epoch {config.optimizer.epochs}"
+            )
 
 
 def initial_weights(config: Config, say: Say) -> InitialWeights | None:
@@ -363,7 +384,7 @@ def _scorer(
     def scores_on(state: TrainState, data: Pixels) -> dict[str, float]:
         predictor = Predictor(
             forward=forward,
-            variables={"params": state.params["network"], "batch_stats": state.batch_stats},
+            variables=experiment.variables(state),
             temperatures=experiment.temperatures(state),
             step=int(jax.device_get(state.step)),
             origin={TRAINING: {"labels": labels}},

@@ -1,6 +1,7 @@
 """The folder of a run: what lies where, and whose it is.
 
-DIR/config.json              the settings, written once; also with each checkpoint
+DIR/config.json              the settings, written once, but for a later end (`lengthen`); also
+                             with each checkpoint
 DIR/provenance.json          what the weights have seen, written once
 DIR/checkpoints/STEP/        states (orbax)
 DIR/bad_rows.csv             rows of labels that were left out (`data.skip_bad_rows`)
@@ -66,7 +67,8 @@ def open_for_training(
 
     As long as it holds no checkpoint, it is nobody's: a command that failed on a wrong setting
     can be given again with the right one. Settings that were lost are written again from those of
-    a checkpoint, which is said. Raises WorkdirError.
+    a checkpoint, which is said. `optimizer.epochs` may be more than the run was started with, see
+    `lengthen`. Raises WorkdirError.
     """
     workdir = workdir.expanduser().resolve()
     try:
@@ -76,7 +78,7 @@ def open_for_training(
             files.write_json(workdir / _CONFIG, config_lib.to_dict(config))
             return workdir
         saved, lost = _settings(workdir)
-        _check_same(workdir, saved, config)
+        _check_same(workdir, _lengthened(saved, config), config)
         files.require_writable(workdir)
         if lost is not None:
             files.write_json(workdir / _CONFIG, saved)
@@ -84,6 +86,28 @@ def open_for_training(
     except OSError as error:
         raise files.unwritable(workdir, error) from error
     return workdir
+
+
+def lengthen(workdir: Path, config: config_lib.Config) -> int | None:
+    """Writes down that a run goes on for the epochs of the settings, if these are more.
+
+    Returns the epochs that it had until now, or None if nothing changes. Raises WorkdirError.
+    """
+    saved, _ = _settings(workdir)
+    longer = _lengthened(saved, config)
+    if longer is saved:
+        return None
+    files.write_json(workdir / _CONFIG, longer)
+    return saved["optimizer"]["epochs"]
+
+
+def _lengthened(saved: dict[str, Any], config: config_lib.Config) -> dict[str, Any]:
+    """The settings of a run, with the epochs of others where these are more."""
+    epochs, optimizer = config.optimizer.epochs, saved.get("optimizer")
+    before = optimizer.get("epochs") if isinstance(optimizer, dict) else None
+    if not isinstance(before, int) or epochs <= before:
+        return saved
+    return {**saved, "optimizer": {**saved["optimizer"], "epochs": epochs}}
 
 
 def _require_free(workdir: Path) -> None:

@@ -28,8 +28,8 @@ from mtl_face.objective import (
 from mtl_face.objective.class_weights import ClassCounts
 from mtl_face.objective.task_errors import AuError, ExprError
 from mtl_face.tasks import TASKS
+from mtl_face.training import adapters, average, sharding
 from mtl_face.training import optimizer as optimizers
-from mtl_face.training import sharding
 from mtl_face.training import state as states
 from mtl_face.training import step as steps
 from mtl_face.training.accumulation import EXAMPLE_WEIGHT
@@ -40,6 +40,7 @@ class Experiment:
     """What the settings determine on given devices; nothing is computed before it is asked for.
 
     Attributes:
+        steps_per_epoch: in which the learning rates count.
         learning_rates: schedules (step -> rate) by group of parameters: `backbone` and `rest`.
         optimizer: over `TrainState.params`.
     """
@@ -64,6 +65,7 @@ class Experiment:
         )
         self.config = config
         self._class_counts = class_counts
+        self.steps_per_epoch = steps_per_epoch
         platform = self.mesh.devices.flat[0].platform
         self._resampling = resample.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
         self.network = MtlFace(for_platform(config.model, platform), devices=self.mesh.size)
@@ -73,6 +75,13 @@ class Experiment:
             self.learning_rates,
             backbone=config.model.backbone,
         )
+
+    def trains(self, params: Any) -> Any:
+        """Pytree of bool like `TrainState.params`: whether training changes an array."""
+        labels = optimizers.group_labels(
+            params, self.config.model.backbone, self.config.optimizer.lora
+        )
+        return jax.tree.map(lambda label: label != "frozen", labels)
 
     @functools.cached_property
     def state_like(self) -> TrainState:
@@ -103,6 +112,8 @@ class Experiment:
                 couple=losses.couple if self.config.loss.va.ccc else None,
                 temperature_floor=self.config.uncertainty.temperature_floor,
                 wide=self.config.optimizer.gradient_dtype == "float32",
+                ema_decay=self.config.training.ema_decay,
+                network_params=self.network_params,
             ),
         )
 
@@ -119,10 +130,41 @@ class Experiment:
             microbatches=self.config.optimizer.accumulation_steps,
         )
 
+    def variables(self, state: TrainState) -> dict[str, Any]:
+        """`params` and `batch_stats` of the network that predicts, as its modules take them.
+
+        They are averages, if the state holds some. Every process must call.
+        """
+        params, batch_stats = average.predicting(state)
+        network = params["network"]
+        if self._has_adapters:
+            places = self.state_shardings.params["network"]
+            network = jax.jit(self.network_params, out_shardings=places)(params)
+        return {"params": network, "batch_stats": batch_stats}
+
+    def network_params(self, params: Any) -> Any:
+        """The network's parameters as its modules take them, from `TrainState.params`.
+
+        Adapters are added to their kernels. Gradients flow to what trains alone.
+        """
+        if not self._has_adapters:
+            return params["network"]
+        fixed = jax.tree.map(
+            lambda leaf, trains: leaf if trains else jax.lax.stop_gradient(leaf),
+            params,
+            self.trains(params),
+        )
+        return adapters.merged(fixed, self.config.optimizer.lora)
+
+    @property
+    def _has_adapters(self) -> bool:
+        return self.config.optimizer.lora.rank > 0
+
     def temperatures(self, state: TrainState) -> dict[str, float]:
-        """Temperature T of each task: learned, or as configured."""
+        """Temperature T of each task that predicts: learned, or as configured."""
+        params, _ = average.predicting(state)
         found = uncertainty.resolve_temperatures(
-            fixed_temperatures(self.config), state.params["uncertainty"] or None
+            fixed_temperatures(self.config), params["uncertainty"] or None
         )
         return {task: float(value) for task, value in jax.device_get(found).items()}
 
@@ -218,7 +260,7 @@ class Experiment:
         """One object, which JAX traces once for the shapes and the state."""
 
         def initial(seed: jax.Array) -> TrainState:
-            return states.initial_state(
+            state = states.initial_state(
                 self.network,
                 self.optimizer,
                 seed,
@@ -226,7 +268,13 @@ class Experiment:
                 uncertainty=uncertainty.init_uncertainty(
                     self.config.uncertainty.kind, fixed_temperatures(self.config)
                 ),
+                adapters=functools.partial(adapters.initial, settings=self.config.optimizer.lora)
+                if self._has_adapters
+                else None,
             )
+            if not self.config.training.ema_decay:
+                return state
+            return average.begun(state, self.trains(state.params))
 
         return initial
 

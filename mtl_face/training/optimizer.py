@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_face.config import BackboneConfig, OptimizerConfig
+from mtl_face.config import BackboneConfig, LoraConfig, OptimizerConfig
+from mtl_face.errors import ConfigError
 from mtl_face.model import backbones
 from mtl_face.model.geometry import NOTHING_FROZEN
+from mtl_face.training import adapters
 from mtl_face.training.sharding import path_keys
 
 _NOT_DECAYED = {"tokens", "position", "known"}
@@ -76,19 +78,52 @@ def learning_rates(
     return {"backbone": backbone, "rest": rest}
 
 
-def group_labels(params: Any, backbone: BackboneConfig) -> Any:
-    """Pytree of `frozen`, `backbone` or `rest`, like `params`; `backbone` says what is frozen."""
+def group_labels(
+    params: Any, backbone: BackboneConfig, lora: LoraConfig = OptimizerConfig.lora
+) -> Any:
+    """Pytree of `frozen`, `backbone` or `rest`, like `params`.
+
+    `backbone` says which blocks are frozen, and `lora`, where it is of use, which of the others;
+    adapters are `rest`. ConfigError if a kernel of a frozen block has an adapter.
+    """
     last = backbone.last_frozen_block
+    with_adapter: set[tuple[str, ...]] = set()
+    if lora.rank:
+        with_adapter = set(adapters.adapted(params["network"], lora.kernels))
 
     def label(path: tuple[Any, ...], leaf: Any) -> str:
         del leaf
-        inside = _path_in_backbone(path)
-        if inside is None:
+        collection, *keys = path_keys(path)
+        if collection != "network":
             return "rest"
-        frozen = last > NOTHING_FROZEN and backbones.block_number(backbone, inside) <= last
-        return "frozen" if frozen else "backbone"
+        inside = tuple(keys[1:]) if keys[0] == "backbone" else None
+        frozen = (
+            inside is not None
+            and last > NOTHING_FROZEN
+            and backbones.block_number(backbone, inside) <= last
+        )
+        if tuple(keys) in with_adapter:
+            if frozen:
+                raise ConfigError(
+                    f"{adapters.KERNELS} fits {'/'.join(keys)}, which is in a frozen block",
+                    remedy="freeze fewer blocks, or give patterns that leave it out",
+                )
+            return "frozen"
+        if lora.rank and not _trains_beside(lora.trains, keys[0]):
+            return "frozen"
+        return "frozen" if frozen else "rest" if inside is None else "backbone"
 
     return jax.tree_util.tree_map_with_path(label, params)
+
+
+def _trains_beside(choice: str, module: str) -> bool:
+    """Whether a module of the network trains beside adapters, by `optimizer.lora.trains`."""
+    return {
+        "nothing": False,
+        "heads": module.startswith("head_"),
+        "rest": module != "backbone",
+        "all": True,
+    }[choice]
 
 
 def decayed(params: Any) -> Any:
@@ -122,13 +157,13 @@ def make_optimizer(
         weight_decay=settings.weight_decay,
         mask=decayed,
     )
-    labels = functools.partial(group_labels, backbone=backbone)
+    labels = functools.partial(group_labels, backbone=backbone, lora=settings.lora)
     of_backbone = adamw(rates["backbone"])
     factors = block_multipliers(settings, backbone)
     if set(factors) != {1.0}:
         of_backbone = optax.chain(of_backbone, _scale_by_block(factors, backbone))
     parts = {"backbone": of_backbone, "rest": adamw(rates["rest"])}
-    nothing_frozen = backbone.last_frozen_block == NOTHING_FROZEN
+    nothing_frozen = backbone.last_frozen_block == NOTHING_FROZEN and not settings.lora.rank
     if not nothing_frozen:
         parts["frozen"] = optax.set_to_zero()
     groups = optax.multi_transform(parts, labels)

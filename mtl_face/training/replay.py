@@ -11,6 +11,7 @@ Dimension letters: B batch.
 
 import dataclasses
 import json
+import operator
 import socket
 import zipfile
 from collections.abc import Callable, Sequence
@@ -173,12 +174,13 @@ def diagnose(
     *,
     augment: Augment,
     objective: Objective,
+    network_params: Callable[[Any], Any] = operator.itemgetter("network"),
 ) -> Diagnosis:
     """Takes a training step's computation apart, with the random draws that it had.
 
     The values are those of another compiled program than the step's: they can differ in the last
     bits. `network` is without rematerialisation, inside of which nothing can be seen; the state is
-    the one before the step; all else is as for the train step.
+    the one before the step; all else is as for the train step and its `StepOptions`.
     """
     size = len(next(iter(inputs_of(batch).values())))
     labels: list[tuple[str, int]] = []
@@ -225,7 +227,7 @@ def diagnose(
 
             with nn.intercept_methods(watch):
                 outputs, new_stats = apply_training(
-                    network, params["network"], state.batch_stats, inputs, dropout_key
+                    network, network_params(params), state.batch_stats, inputs, dropout_key
                 )
             inside += look("new batch_stats/{}", new_stats)
             loss, numbers = objective(outputs, targets, weights, params["uncertainty"])

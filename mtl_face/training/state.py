@@ -23,7 +23,7 @@ class TrainState:
     Attributes:
         step: int32 [], steps taken.
         params: `network`: the network's parameters; `uncertainty`: log variances by task (empty
-            when the temperatures are fixed). float32.
+            when the temperatures are fixed); `adapters` of a run that has some. float32.
         batch_stats: running statistics of the batch norms, float32.
         opt_state: optax state.
         key: typed random key of the run; it never changes, `step` is folded in.
@@ -43,15 +43,19 @@ def initial_state(
     *,
     inputs: Mapping[str, jax.Array],
     uncertainty: Mapping[str, jax.Array],
+    adapters: Callable[[jax.Array, Any], Any] | None = None,
 ) -> TrainState:
     """A state at step 0; a pure function, to be jitted or shape-evaluated by the caller.
 
     `seed` is that of the weights and of all later draws; `inputs` are what the network takes of
-    an example, float32 [1, ...] by name; `uncertainty` holds the initial log variances by task.
+    an example, float32 [1, ...] by name; `uncertainty` holds the initial log variances by task;
+    `adapters` makes those of a key and the network's parameters, see that module.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     variables = network.init(init_key, dict(inputs), train=False)
     params = {"network": variables["params"], "uncertainty": dict(uncertainty)}
+    if adapters is not None:
+        params["adapters"] = adapters(jax.random.fold_in(init_key, 1), variables["params"])
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

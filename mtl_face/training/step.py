@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from jax.sharding import Mesh
 
 from mtl_face.inputs import is_input
 from mtl_face.model.convolution import compiler_options
-from mtl_face.training import accumulation, guard, sharding, wide_gradients
+from mtl_face.training import accumulation, average, guard, sharding, wide_gradients
 from mtl_face.training.state import TrainState
 
 Augment = Callable[[jax.Array, dict, dict, dict], tuple[dict, dict, dict]]
@@ -82,6 +83,8 @@ class StepOptions:
         temperature_floor: what learned temperatures do not fall below; 0: none.
         wide: whether gradients are summed in float32 where the network computes in a narrower
             type, see `wide_gradients`; False: in that type.
+        ema_decay: that of the averages of an `average.AveragedState`.
+        network_params: the network's parameters from `TrainState.params`.
     """
 
     loss_limit: float | None = None
@@ -89,6 +92,8 @@ class StepOptions:
     couple: Couple | None = None
     temperature_floor: float = 0.0
     wide: bool = True
+    ema_decay: float = 0.0
+    network_params: Callable[[Any], Any] = operator.itemgetter("network")
 
 
 def make_train_step(
@@ -119,7 +124,8 @@ def make_train_step(
             else contextlib.nullcontext()
         )
         with sums:
-            return apply_training(network, params["network"], batch_stats, inputs_of(batch), key)
+            network_params = options.network_params(params)
+            return apply_training(network, network_params, batch_stats, inputs_of(batch), key)
 
     def loss_of(
         params: Any, batch_stats: Any, batch: dict, dropout_key: jax.Array
@@ -173,6 +179,8 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
+        if isinstance(new_state, average.AveragedState):
+            new_state = average.updated(new_state, options.ema_decay)
         return new_state, {"loss": loss, **guard.gradient_norms(gradients), **numbers}
 
     whole = sharding.replicated(mesh)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from small_experiment import ROOT, STEPS, Experiment
+from small_experiment import ROOT, STEPS, Experiment, assert_is_users_error
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from mtl_face.run.workdir import own_config
@@ -61,10 +61,10 @@ def environment(folder, *, devices=1, threads=2, cached=True):
 class Process:
     """`run.py train` in a process of its own; its lines as they come."""
 
-    def __init__(self, experiment, workdir, environment):
+    def __init__(self, experiment, workdir, environment, more=()):
         self.lines = []
         self.process = subprocess.Popen(
-            [sys.executable, "run.py", *experiment.arguments("train", workdir=workdir)],
+            [sys.executable, "run.py", *experiment.arguments("train", *more, workdir=workdir)],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -105,11 +105,11 @@ class Runs:
         self.experiment = Experiment(folder)
         self.environment = environment(folder, devices=devices, cached=cached)
 
-    def start(self, workdir):
-        return Process(self.experiment, workdir, self.environment)
+    def start(self, workdir, *more):
+        return Process(self.experiment, workdir, self.environment, more)
 
-    def complete(self, workdir):
-        status, lines, err = self.start(workdir).finish()
+    def complete(self, workdir, *more):
+        status, lines, err = self.start(workdir, *more).finish()
         assert status == 0, err
         assert err == ""
         return lines
@@ -198,6 +198,79 @@ def test_killed_and_goes_on(runs, undisturbed):
     assert curves(workdir) == curves(undisturbed)
     assert metrics(workdir) == metrics(undisturbed)
     assert drawn(workdir) == drawn(undisturbed)
+
+
+@pytest.mark.slow
+def test_more_epochs(runs, undisturbed, capsys):
+    """A finished run goes on, to the bits of one that had these epochs from its start."""
+    workdir = runs.experiment.folder / "longer"
+    first = runs.complete(workdir, "--config.optimizer.epochs=2")
+    assert any(line.startswith(f"step {STEPS // 2}/{STEPS // 2} ") for line in first)
+    lines = runs.complete(workdir)
+    assert "optimizer.epochs was 2 and is 4" in lines
+    assert f"going on from step {STEPS // 2}" in lines
+    assert not any("learning rate of" in line for line in lines)
+    assert_same_state(workdir, undisturbed)
+    assert metrics(workdir) == metrics(undisturbed)
+    assert own_config(workdir).optimizer.epochs == 4
+    result = runs.experiment.run(capsys, "train", "--config.optimizer.epochs=3", workdir=workdir)
+    assert_is_users_error(result, "optimizer.epochs was 4, is 3")
+
+
+FINE_TUNING = (
+    "--config.model.drop_path=0.2",
+    "--config.model.backbone.stage_sizes=2,",
+    "--config.model.backbone.drop_path=0.2",
+    "--config.model.backbone.frozen_blocks=1",
+    "--config.optimizer.layer_decay=0.7",
+    "--config.optimizer.accumulation_steps=2",
+    "--config.optimizer.lora.rank=2",
+    "--config.optimizer.lora.kernels=encoder/.*attention/.*kernel,block2/conv2",
+    "--config.optimizer.lora.trains=all",
+    "--config.training.ema_decay=0.9",
+    "--config.mesh.fsdp=2",
+    "--config.mesh.rules=adapters/.*/b=-1,.=large",
+)
+
+
+@pytest.mark.slow
+def test_fine_tuning_killed_and_goes_on(tmp_path, capsys):
+    """With all of its options, on two devices that share the adapters."""
+    runs = Runs(tmp_path, devices=2)
+    undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "killed"
+    runs.complete(undisturbed, *FINE_TUNING)
+    process = runs.start(workdir, *FINE_TUNING)
+    assert process.wait_for(r"^step 10/")
+    process.signal(signal.SIGKILL)
+    assert process.finish()[0] == -signal.SIGKILL
+    runs.complete(workdir, *FINE_TUNING)
+    assert_same_state(workdir, undisturbed)
+    assert metrics(workdir) == metrics(undisturbed)
+
+    # What leaves the run is the average of a plain network.
+    state = final_state(workdir)
+    last = (*FINE_TUNING, "--config.evaluation.checkpoint=last")
+    status, _, err = runs.experiment.run(capsys, "export", *last, workdir=workdir)
+    assert (status, err) == (0, "")
+    variables, card = exported.load(workdir / "export")
+    assert card["step"] == STEPS
+    kernel = "['network']['encoder']['layer1']['attention']['query']['kernel']"
+    pair = "['adapters']['encoder']['layer1']['attention']['query']['kernel']"
+    a, b = (state[f"['average']['params']{pair}['{name}']"] for name in "ab")
+    np.testing.assert_allclose(
+        variables["params"]["encoder"]["layer1"]["attention"]["query"]["kernel"],
+        state[f"['params']{kernel}"] + 16 / 2 * np.asarray(a) @ np.asarray(b),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    assert "adapters" not in variables["params"]
+    for path, leaf in jax.tree_util.tree_flatten_with_path(variables["batch_stats"])[0]:
+        name = "['average']['batch_stats']" + jax.tree_util.keystr(path)
+        np.testing.assert_array_equal(state[name], leaf)
+
+    without = [option for option in FINE_TUNING if "ema_decay" not in option]
+    result = runs.experiment.run(capsys, "train", *without, workdir=workdir)
+    assert_is_users_error(result, "training.ema_decay was 0.9, is 0.0")
 
 
 @pytest.mark.slow

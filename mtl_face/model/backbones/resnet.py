@@ -26,6 +26,7 @@ from mtl_face.model.geometry import (
     residual_blocks,
     stage_of,
 )
+from mtl_face.model.stochastic_depth import keep_or_drop, rate_at
 
 # Preserves the variance of the gradient through ReLU (He et al. 2015).
 _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -51,7 +52,8 @@ class BottleneckBlock(nn.Module):
 
     The two inner convolutions have `features` channels. The shortcut is a 1 x 1 convolution with
     `project`, else the identity. `convolution` makes one without bias from features, kernel_size,
-    strides, padding and name; `batch_norm` a normalisation from its name.
+    strides, padding and name; `batch_norm` a normalisation from its name. `drop_path` is the rate
+    of stochastic depth, 0 outside of training.
     """
 
     features: int
@@ -61,6 +63,7 @@ class BottleneckBlock(nn.Module):
     variant: BackboneVariant
     convolution: Callable[..., nn.Module]
     batch_norm: Callable[..., nn.Module]
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, map_BHWC: jax.Array) -> jax.Array:
@@ -89,7 +92,7 @@ class BottleneckBlock(nn.Module):
                 features_out, (1, 1), (self.stride,) * 2, "VALID", name="proj"
             )(map_BHWC)
             shortcut_BHWC = self.batch_norm(name="proj_bn")(shortcut_BHWC)
-        return nn.relu(y_BHWC + shortcut_BHWC)
+        return nn.relu(keep_or_drop(y_BHWC, self.drop_path) + shortcut_BHWC)
 
 
 class ResNet(nn.Module):
@@ -183,6 +186,9 @@ class ResNet(nn.Module):
                 variant=variant,
                 convolution=convolution,
                 batch_norm=batch_norm_of(number),
+                drop_path=rate_at(number, settings.num_blocks, settings.drop_path)
+                if train and number > frozen
+                else 0.0,
                 name=block.name,
             )
             map_BHWC = boundary(remat.call(residual, self.remat, map_BHWC), number)
