@@ -158,7 +158,8 @@ def test_what_shapes_a_compiled_step():
     }
     for name, field in FIELDS.items():
         section = name.partition(".")[0]
-        expected = name in ("data.image_size", "data.baseline", "training.loss_limit") or (
+        alone = ("data.image_size", "data.baseline", "training.loss_limit", "training.ema_decay")
+        expected = name in alone or (
             section in ("model", "uncertainty", "loss", "augmentation", "optimizer", "mesh")
             and name not in outside
         )
@@ -171,6 +172,8 @@ def test_what_two_cards_may_differ_in():
     """Of the model, what the function of trained parameters does not depend on."""
     free = {
         "model.dropout",
+        "model.drop_path",
+        "model.backbone.drop_path",
         "model.token_init_std",
         "model.compute_dtype",
         "model.remat",

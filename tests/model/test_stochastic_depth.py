@@ -1,5 +1,7 @@
 """Stochastic depth: which branches it leaves out, how often, and how they are scaled."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -74,7 +76,7 @@ def test_encoder_and_decoder():
         variables = module(settings).init(jax.random.key(1), patch_BND, train=False, **how)
 
         def run(drop_path, train, module=module, how=how, variables=variables):
-            network = module(changed(settings, drop_path=drop_path))
+            network = module(dataclasses.replace(settings, drop_path=drop_path))
             rngs = {"dropout": jax.random.key(3)} if drop_path and train else {}
             result = network.apply(variables, patch_BND, train=train, rngs=rngs, **how)
             return np.asarray(result[0] if isinstance(result, tuple) else result)

@@ -112,6 +112,19 @@ class TestWorkdirOwner:
         assert "batch_size" not in message
         assert (owned.workdir / "config.json").read_bytes() == before
 
+    def test_more_epochs(self, owned):
+        """May be trained; they count for whoever reads the run once its training went on."""
+        longer = self.config(owned, "optimizer.epochs=9")
+        assert workdirs.open_for_training(owned.workdir, longer) == owned.workdir
+        with pytest.raises(WorkdirError, match=r"optimizer\.epochs was 4, is 9"):
+            workdirs.open_for_reading(owned.workdir, longer)
+        assert workdirs.lengthen(owned.workdir, self.config(owned)) is None
+        assert workdirs.lengthen(owned.workdir, longer) == 4
+        assert workdirs.open_for_reading(owned.workdir, longer) == owned.workdir
+        assert workdirs.lengthen(owned.workdir, longer) is None
+        with pytest.raises(WorkdirError, match=r"optimizer\.epochs was 9, is 4"):
+            workdirs.open_for_training(owned.workdir, self.config(owned))
+
     def test_tuples_and_nothing_compare_as_what_they_are(self, owned):
         config = self.config(owned, "model.backbone.stage_sizes=1,", "augmentation.zoom=0.9,1.1")
         workdirs.open_for_training(owned.workdir, config)

@@ -137,9 +137,8 @@ def test_what_predicts_is_a_plain_network(taken):
     for name, leaf in merged.items():
         np.testing.assert_allclose(leaf, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
     jax.tree.map(np.testing.assert_array_equal, found["batch_stats"], last.average["batch_stats"])
-    image = {"image": np.zeros((1, SIZE, SIZE, 3), np.float32)}
-    outputs = experiment.network.apply(found, image, train=False)
-    assert all(np.isfinite(value).all() for value in outputs.values())
+    shapes = jax.tree.map(jnp.shape, found["params"])
+    assert shapes == jax.tree.map(lambda leaf: leaf.shape, parameters())
 
 
 def test_adapters_lie_where_rules_say(taken):
@@ -164,7 +163,7 @@ def test_what_trains_beside_adapters(trains, learning):
         collection, module, *_ = name.split("/")
         if collection == "adapters":
             assert trained
-        elif "attention/" in name:
+        elif "attention/" in name and name.endswith("kernel"):
             assert not trained, name
         else:
             assert trained == (learning is None or module in learning), name
