@@ -19,7 +19,7 @@ from mtl_face.config.dotted import (
     kind_of,
     named_schema,
 )
-from mtl_face.config.schema import Config, DataConfig, DataSetConfig, LoraConfig
+from mtl_face.config.schema import Config, DataConfig, DataSetConfig, LoraConfig, ModelConfig
 from mtl_face.errors import ConfigError
 
 _LONGEST_SHOWN = 80
@@ -198,9 +198,16 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             f"which the {model.position} position code needs",
             "change model.embed_dim",
         )
+    if "image" in model.inputs:
+        yield from _conflicts_of_backbone(model)
     stages = backbone.num_stages
     if backbone.frozen_stages > stages:
-        given = "end gives" if backbone.kind == "mobilenet" else "stage_sizes has"
+        given = {
+            "resnet": "stage_sizes has",
+            "mobilenet": "end gives",
+            "vit": "vit.depth gives",
+            "convnext": "convnext.depths has",
+        }[backbone.kind]
         yield (
             f"model.backbone.frozen_stages is {backbone.frozen_stages}, "
             f"and model.backbone.{given} {stages} stages",
@@ -349,4 +356,46 @@ def _conflicts_of_data(data: DataConfig) -> Iterator[tuple[str, str]]:
             yield (
                 f"{name}.manifest.va_range is {entry.manifest.va_range}, the lowest comes first",
                 "as in -1,1 or 1,9",
+            )
+
+
+def _conflicts_of_backbone(model: ModelConfig) -> Iterator[tuple[str, str]]:
+    """Rules between the sizes of a vision transformer or a ConvNeXt."""
+    backbone, vit, convnext = model.backbone, model.backbone.vit, model.backbone.convnext
+    if backbone.kind == "vit":
+        if model.input_size % vit.patch:
+            near = max(round(model.input_size / vit.patch), 1) * vit.patch
+            yield (
+                f"model.input_size {model.input_size} is not a multiple of "
+                f"model.backbone.vit.patch {vit.patch}",
+                f"use model.input_size={near}",
+            )
+        head, rest = divmod(vit.width, vit.num_heads)
+        if rest:
+            yield (
+                f"model.backbone.vit.width {vit.width} is not a multiple of "
+                f"model.backbone.vit.num_heads {vit.num_heads}",
+                "change one of the two",
+            )
+        coded = {"rotary": ("a head", head), "sincos": ("model.backbone.vit.width", vit.width)}
+        name, channels = coded.get(vit.positions, ("", 0))
+        if channels % 4:
+            yield (
+                f"model.backbone.vit.positions {vit.positions} needs a multiple of 4 channels, and "
+                f"{name} has {channels}",
+                "change model.backbone.vit.width or model.backbone.vit.num_heads",
+            )
+    if backbone.kind == "convnext":
+        if len(convnext.depths) != len(convnext.widths):
+            yield (
+                f"model.backbone.convnext.depths has {len(convnext.depths)} values and widths "
+                f"{len(convnext.widths)}",
+                "give one of each for a stage",
+            )
+        smallest = 4 * 2 ** (len(convnext.depths) - 1)
+        if model.input_size < smallest:
+            yield (
+                f"model.input_size {model.input_size} leaves nothing of the map of "
+                f"{len(convnext.depths)} stages",
+                f"use {smallest} or more",
             )

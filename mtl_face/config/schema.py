@@ -356,8 +356,64 @@ class DataConfig(DataSetConfig, affects="data"):
 
 
 @dataclasses.dataclass(frozen=True)
+class VitConfig(Section, affects="network", step=True):
+    """A vision transformer (`model.backbone.kind=vit`); `run.py weights FILE` says what a file has.
+
+    The defaults are those of ViT-B/16.
+    """
+
+    patch: int = setting(16, "side of a patch, in pixels; divides model.input_size", minimum=1)
+    width: int = setting(768, "channels of a token", minimum=1)
+    depth: int = setting(12, "blocks", minimum=1)
+    num_heads: int = setting(12, "attention heads; must divide width", minimum=1)
+    mlp_width: int = setting(3072, "hidden channels of a block's perceptron", minimum=1)
+    gated_mlp: bool = setting(False, "whether the perceptron is a SwiGLU, with one matrix more")
+    activation: str = setting(
+        "gelu",
+        "of the perceptron without a gate: gelu, its approximations by a logistic function "
+        "(quick_gelu: OpenAI's CLIP, FaRL) or by tanh (gelu_tanh: SigLIP)",
+        choices=("gelu", "quick_gelu", "gelu_tanh"),
+    )
+    class_token: bool = setting(True, "whether a token without a place goes along")
+    registers: int = setting(0, "further tokens without a place", minimum=0)
+    positions: str = setting(
+        "learned",
+        "of the patches: codes that are learned, or fixed as in MAE (sincos), or rotations of "
+        "queries and keys (rotary: DINOv3)",
+        choices=("learned", "sincos", "rotary"),
+    )
+    rotary_base: float = setting(
+        100.0, "longest over shortest wave of the rotations, nearly", above=1.0
+    )
+    pre_norm: bool = setting(False, "whether tokens are normalised before the blocks too (CLIP)")
+    qkv_bias: str = setting(
+        "all",
+        "biases of queries, keys and values: all, none for the keys (DINOv3), or none",
+        choices=("all", "no_key", "none"),
+    )
+    layer_scale: bool = setting(False, "whether each branch is scaled by channel (DINO)")
+    final_norm: bool = setting(True, "whether tokens are normalised after the blocks")
+    norm_epsilon: float = setting(1e-6, "added to the variance of layer norms", above=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvNextConfig(Section, affects="network", step=True):
+    """A ConvNeXt (`model.backbone.kind=convnext`); the defaults are those of ConvNeXt-T."""
+
+    depths: tuple[int, ...] = setting((3, 3, 9, 3), "blocks a stage", minimum=1)
+    widths: tuple[int, ...] = setting((96, 192, 384, 768), "channels of each stage", minimum=1)
+    layer_scale: bool = setting(True, "whether each branch is scaled by channel (not in V2)")
+    global_response_norm: bool = setting(False, "whether perceptrons have one (V2)")
+    final_norm: bool = setting(
+        False,
+        "whether each place of the map is normalised at the end (DINOv3); elsewhere the norm "
+        "follows the pooling, which is not here",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class BackboneConfig(Section, affects="network", step=True):
-    """The convolutional network (paper, section 3.1)."""
+    """From the image to a map of features (paper, section 3.1)."""
 
     stage_sizes: tuple[int, ...] = setting((3, 4, 6, 3), "residual blocks a stage", minimum=1)
     width: int = setting(64, "channels of the stem; the stages follow from it", minimum=1)
@@ -407,7 +463,7 @@ class BackboneConfig(Section, affects="network", step=True):
     frozen_stages: int = setting(
         -1,
         "stages that training leaves as they are, statistics included; -1: none, 0: the stem, "
-        "k: the stem and the first k stages (of a mobilenet, pairs of layers)",
+        "k: the stem and the first k stages (of a mobilenet, pairs of layers; of a vit, blocks)",
         minimum=-1,
         affects="training",
     )
@@ -428,9 +484,10 @@ class BackboneConfig(Section, affects="network", step=True):
     )
     kind: str = setting(
         "resnet",
-        "resnet, or mobilenet: MobileNet-v1 without batch norms, for which width (32) and end "
-        "count; its stages are 13 pairs of layers",
-        choices=("resnet", "mobilenet"),
+        "resnet; mobilenet: MobileNet-v1 without batch norms, for which width (32) and end "
+        "count, and whose stages are 13 pairs of layers; vit: a vision transformer, and "
+        "convnext, for which the section of that name counts",
+        choices=("resnet", "mobilenet", "vit", "convnext"),
     )
     end: str = setting(
         "pw13",
@@ -445,12 +502,18 @@ class BackboneConfig(Section, affects="network", step=True):
         choices=("auto", "xla", "matmul", "cudnn"),
         affects="speed",
     )
+    vit: VitConfig = VitConfig()
+    convnext: ConvNextConfig = ConvNextConfig()
 
     @property
     def blocks_of_stages(self) -> tuple[int, ...]:
         """Blocks of each stage in their order, the stem left out."""
         if self.kind == "mobilenet":
             return (1,) * ((MOBILENET_LAYERS.index(self.end) + 1) // 2)
+        if self.kind == "vit":
+            return (1,) * self.vit.depth
+        if self.kind == "convnext":
+            return self.convnext.depths
         return self.stage_sizes
 
     @property

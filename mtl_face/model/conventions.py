@@ -1,4 +1,4 @@
-"""What trained weights depend on and no setting changes, behind the backbone. Imports no JAX.
+"""What trained weights depend on and no setting changes. Imports no JAX.
 
 The modules of the network take it from here, and so does the card of an export, which states it.
 """
@@ -15,6 +15,9 @@ TOKEN_ORDER = (IMAGE, POINTS)
 
 LONGEST_WAVE = 10_000.0
 """Of the position codes, in units of 2 pi positions (Vaswani et al. 2017, section 3.5)."""
+
+QUICK_GELU_SLOPE = 1.702
+"""Of the logistic function in QuickGELU (Hendrycks and Gimpel 2016)."""
 
 ROW, COLUMN, PATCH = "row", "column", "patch"
 """What a position code counts, from 0; patches in row-major order."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from mtl_face.config import BackboneConfig
+from mtl_face.config.schema import ConvNextConfig
 
 STEM_KERNEL, STEM_STRIDE = 7, 2
 """The first convolution of a ResNet."""
@@ -144,6 +145,34 @@ def residual_blocks(settings: BackboneConfig) -> Iterator[ResidualBlock]:
                 stride=STAGE_STRIDE if block == 1 and stage > 1 else 1,
                 project=block == 1,
             )
+
+
+CONVNEXT_STEM, CONVNEXT_KERNEL, CONVNEXT_MLP_RATIO = 4, 7, 4
+"""Of a ConvNeXt: stride and side of its stem, side of its depthwise kernels, and the hidden
+channels of a block over its channels."""
+
+
+class ConvNextBlock(NamedTuple):
+    """A block of a ConvNeXt; before some, a convolution halves the map."""
+
+    name: str
+    stage: int
+    channels: int
+    downsamples: bool
+
+
+def convnext_blocks(settings: ConvNextConfig) -> list[ConvNextBlock]:
+    """The blocks of a ConvNeXt in their order, stages and blocks counted from 1.
+
+    Raises:
+        ValueError: there are more or fewer widths than stages.
+    """
+    sizes = zip(settings.depths, settings.widths, strict=True)
+    return [
+        ConvNextBlock(f"stage{stage}_block{block}", stage, width, block == 1 < stage)
+        for stage, (depth, width) in enumerate(sizes, start=1)
+        for block in range(1, depth + 1)
+    ]
 
 
 class MobileNetLayer(NamedTuple):

@@ -13,7 +13,15 @@ import itertools
 
 from mtl_face.config import BackboneConfig, ModelConfig
 from mtl_face.inputs import IMAGE, POINTS
-from mtl_face.model.geometry import MOBILENET_PAIRS, VARIANTS
+from mtl_face.model.geometry import (
+    CONVNEXT_KERNEL,
+    CONVNEXT_MLP_RATIO,
+    CONVNEXT_STEM,
+    MOBILENET_PAIRS,
+    STAGE_STRIDE,
+    VARIANTS,
+    convnext_blocks,
+)
 from mtl_face.model.regions import REGIONS
 from mtl_face.tasks import OUTPUT_SIZES, TASKS
 
@@ -73,6 +81,10 @@ def _image(model: ModelConfig) -> tuple[dict[str, Flops], int]:
     backbone = model.backbone
     if backbone.kind == "mobilenet":
         parts, side, channels = _mobilenet(model.input_size, backbone)
+    elif backbone.kind == "vit":
+        parts, side, channels = _vit(model.input_size, backbone)
+    elif backbone.kind == "convnext":
+        parts, side, channels = _convnext(model.input_size, backbone)
     else:
         stages = len(backbone.stage_sizes)
         parts = _backbone(model.input_size, backbone)
@@ -99,6 +111,48 @@ def _mobilenet(input_size: int, backbone: BackboneConfig) -> tuple[dict[str, Flo
             found += _count(2 * side * side * channels * out, trains=pair > frozen)
             channels = out
         parts[f"stage{pair}"] = found
+    return parts, side, channels
+
+
+def _vit(input_size: int, backbone: BackboneConfig) -> tuple[dict[str, Flops], int, int]:
+    """Operations of the embeddings and of each block, and rows and channels of the map."""
+    vit, frozen = backbone.vit, backbone.last_frozen_block
+    side = input_size // vit.patch
+    tokens = side * side + vit.class_token + vit.registers
+    stem = 2 * side * side * vit.patch**2 * 3 * vit.width
+    parts = {"stem": _count(stem, trains=frozen < 0, input_gradient=False)}
+    inner = _attention_layer(tokens, tokens, vit.width, 0)
+    inner += 2 * (2 + vit.gated_mlp) * tokens * vit.width * vit.mlp_width
+    # What a block reads first: three projections, with no gradient of their input if it is frozen.
+    first = 2 * 3 * tokens * vit.width * vit.width
+    for number in range(1, vit.depth + 1):
+        trains = number > frozen
+        found = _count(inner - first, trains=trains)
+        found += _count(first, trains=trains, input_gradient=number - 1 != frozen)
+        parts[f"stage{number}"] = found
+    return parts, side, vit.width
+
+
+def _convnext(input_size: int, backbone: BackboneConfig) -> tuple[dict[str, Flops], int, int]:
+    """Operations of the stem and by stage, and rows and channels of the map."""
+    settings, frozen = backbone.convnext, backbone.last_frozen_block
+    side, channels = input_size // CONVNEXT_STEM, settings.widths[0]
+    stem = 2 * side * side * CONVNEXT_STEM**2 * 3 * channels
+    parts = {"stem": _count(stem, trains=frozen < 0, input_gradient=False)}
+    for number, block in enumerate(convnext_blocks(settings), start=1):
+        trains, reads_frozen = number > frozen, number - 1 == frozen
+        found = Flops(0, 0)
+        if block.downsamples:
+            side //= STAGE_STRIDE
+            forward = 2 * side * side * STAGE_STRIDE**2 * channels * block.channels
+            found += _count(forward, trains=trains, input_gradient=not reads_frozen)
+            reads_frozen = False
+            channels = block.channels
+        forward = 2 * side * side * CONVNEXT_KERNEL**2 * channels
+        found += _count(forward, trains=trains, input_gradient=not reads_frozen)
+        found += _count(2 * 2 * side * side * channels**2 * CONVNEXT_MLP_RATIO, trains=trains)
+        name = f"stage{block.stage}"
+        parts[name] = parts.get(name, Flops(0, 0)) + found
     return parts, side, channels
 
 

@@ -271,9 +271,13 @@ def is_larger(model: ModelConfig, variables: Mapping[str, Any]) -> bool:
     layers = model.encoder_layers + model.decoder_modules + model.head_layers
     widths = [model.embed_dim, model.mlp_ratio]
     if IMAGE in model.inputs:
-        resnet = backbone.kind == "resnet"
-        layers += sum(backbone.stage_sizes) if resnet else backbone.num_stages
-        widths += [backbone.width, backbone.expansion if resnet else 1]
+        layers += backbone.num_blocks
+        widths += {
+            "resnet": (backbone.width, backbone.expansion),
+            "mobilenet": (backbone.width,),
+            "vit": (backbone.vit.width, backbone.vit.mlp_width, backbone.vit.patch),
+            "convnext": backbone.convnext.widths,
+        }[backbone.kind]
     hidden = model.head_width if model.head_layers > 1 else 0
     return layers > len(shapes) or max(*widths, hidden) > largest
 

@@ -37,7 +37,7 @@ from mtl_face.training.state import TrainState, with_backbone, with_network
 from mtl_face.training.stop import AgreedStop, StopRequest
 from mtl_face.training.trainer import Trainer, TrainingData
 from mtl_face.weights import load_backbone
-from mtl_face.weights.backbone import check_settings, describe
+from mtl_face.weights.backbone import check_settings, describe, fitted
 from mtl_face.weights.card import model_differences
 
 
@@ -268,6 +268,7 @@ def initial_weights(config: Config, say: Say) -> InitialWeights | None:
         end=settings.end if settings.kind == "mobilenet" else None,
     )
     check_settings(backbone, config.model, settings.init_from)
+    backbone = fitted(backbone, config.model)
     for line in describe(backbone, settings.init_from):
         say(line)
     return InitialWeights(backbone.params, backbone.batch_stats, backbone.source, whole=False)

@@ -22,7 +22,7 @@ from mtl_face.model.geometry import NOTHING_FROZEN
 from mtl_face.training import adapters
 from mtl_face.training.sharding import path_keys
 
-_NOT_DECAYED = {"tokens", "position", "known"}
+_NOT_DECAYED = {"tokens", "position", "known", "class_token", "registers"}
 
 Schedule = Callable[[Any], Any]
 """Step -> learning rate."""
@@ -129,8 +129,8 @@ def _trains_beside(choice: str, module: str) -> bool:
 def decayed(params: Any) -> Any:
     """Pytree of bool, like `params`: true where weight decay applies.
 
-    It does not apply to biases and norm scales (one axis), to scalars (uncertainties), to the task
-    tokens and to what is added to tokens of points.
+    It does not apply to biases and norm scales (one axis), to scalars (uncertainties), to tokens
+    that are learned and to what is added to tokens.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf.ndim > 1 and _NOT_DECAYED.isdisjoint(path_keys(path)), params

@@ -1,27 +1,27 @@
 """A backbone's initial weights: read from any known file, with the geometry that they need."""
 
 import dataclasses
+import hashlib
 import operator
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face import files
 from mtl_face.config import ModelConfig
+from mtl_face.config.dotted import flat
 from mtl_face.errors import WeightsError, shortened
 from mtl_face.model.geometry import MOBILENET, VARIANTS, BackboneVariant, ChannelOrder
 from mtl_face.weights import exported
-from mtl_face.weights.families import mobilenet_in_file, resnet_in_file
+from mtl_face.weights.families import mobilenet_in_file, resnet_in_file, stated, vit_in_file
 from mtl_face.weights.families.mobilenet_in_file import MobileNetSize
-from mtl_face.weights.families.resnet_in_file import (
-    RESNET50,
-    Architecture,
-    ResNetInFile,
-    shape_text,
-)
-from mtl_face.weights.file_content import FileContent, shown
+from mtl_face.weights.families.resnet_in_file import RESNET50, Architecture, ResNetInFile
+from mtl_face.weights.families.vit_in_file import VitSize
+from mtl_face.weights.file_content import FileContent, shape_text, shown
 from mtl_face.weights.formats import open_weights
 
 _VGGFACE2 = "VGGFace2"
@@ -40,32 +40,37 @@ _TOLERANCE = 1e-3
 
 _MOST_LEFT_OUT = 8
 
+_NAMED: tuple[types.ModuleType, ...] = (vit_in_file,)
+"""Families whose tensors are known by tables of names."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LoadedBackbone:
-    """Weights of a ResNet or a MobileNet as the network names them, and where they come from.
+    """Weights of a backbone as the network names them, and where they come from.
 
     Attributes:
         params: nested dict of float32 NumPy arrays, as the network of
             `mtl_face.model.backbones` has them; kernels [H, W, I, O]. The first convolution takes
             R, G, B.
-        batch_stats: the running statistics, likewise; a MobileNet has none.
+        batch_stats: the running statistics, likewise; only a ResNet has some.
         variant: geometry and input. `channel_order` is that of the file, before it was turned.
         architecture: number of blocks and channels.
         source: JSON values that say where the weights come from: `file` (name), `sha256`, `format`,
-            `variant`, `channel_order`, `input_mean`, `input_std`, counts; `trained_on` and
-            `provenance` where they are known.
+            `variant`, `channel_order`, `input_mean`, `input_std`, counts; `family`, `licence`,
+            `trained_on` and `provenance` where they are known.
         left_out: name and shape of each of the file's tensors that is no part of the backbone.
         notes: what the file leaves open and what was assumed, sentences.
+        assumed: settings of `model` that the file does not tell; others may be right.
     """
 
     params: dict[str, Any]
     batch_stats: dict[str, Any]
     variant: BackboneVariant
-    architecture: Architecture | MobileNetSize
+    architecture: Architecture | MobileNetSize | VitSize
     source: dict[str, Any]
     left_out: list[tuple[str, tuple[int, ...]]]
     notes: list[str]
+    assumed: tuple[str, ...] = ()
 
 
 def load_backbone(
@@ -77,14 +82,15 @@ def load_backbone(
     architecture: Architecture = RESNET50,
     end: str | None = None,
 ) -> LoadedBackbone:
-    """Reads the weights of a ResNet50 or a MobileNet-v1, whatever the format.
+    """Reads the weights of a backbone of any family, whatever the format.
 
     The name of the file says nothing.
 
     Args:
         path: a file of Keras-VGGFace, VGGFace2 (PyTorch, MatConvNet, the port's pickle),
-            torchvision or timm, a MobileNet-v1 as a graph of TensorFlow.js, or an export of this
-            package (folder or safetensors).
+            torchvision or timm, a MobileNet-v1 as a graph of TensorFlow.js, a vision transformer
+            (see `families.vit_in_file`), a folder of Hugging Face's, or an export of this package
+            (folder or safetensors).
         variant: key of `VARIANTS` for a file that does not tell its geometry (torchvision's names
             without ImageNet's classifier); where the file tells it, the file is right.
         channel_order: order of the first convolution's channels, for a file that does not tell it.
@@ -101,6 +107,9 @@ def load_backbone(
         card = content.card or {}
         if mobilenet_in_file.holds_one(content):
             return _mobilenet(content, path, channel_order, end)
+        for family in _NAMED:
+            if family.holds_one(content):
+                return _by_names(family, content, path, channel_order, prefix)
         found = resnet_in_file.find(content, None if card else architecture, path, prefix)
         known, trained_on, notes = _geometry(content, found, variant)
         order = content.channel_order
@@ -152,8 +161,7 @@ def _source(
     card = content.card or {}
     source = {
         "file": path.resolve().name,
-        # A folder has no bytes: the hash over its arrays stands for it.
-        "sha256": card["weights_sha256"] if path.is_dir() else files.sha256(path),
+        "sha256": _sha256(content, path),
         "format": content.format,
         "variant": known.name,
         "channel_order": known.channel_order,
@@ -166,6 +174,105 @@ def _source(
     if card.get("provenance") is not None:
         source["provenance"] = card["provenance"]
     return source
+
+
+def _sha256(content: FileContent, path: Path) -> str:
+    """Hash of a file. A folder has no bytes: that over its arrays, or its files, stands for it."""
+    if content.card is not None and path.is_dir():
+        return content.card["weights_sha256"]
+    hashes = [files.sha256(file) for file in content.files or (path,)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _by_names(
+    family: types.ModuleType,
+    content: FileContent,
+    path: Path,
+    channel_order: ChannelOrder | None,
+    prefix: str | None,
+) -> LoadedBackbone:
+    """A network whose tensors are known by tables of names."""
+    said = stated.settings(content.stated)
+    network = family.find(content, path, prefix, said)
+    arrays, known, size = family.read(network, path), network.known, network.size
+    order = channel_order or "rgb"
+    if order == "bgr":
+        first = f"params/{family.FIRST_KERNEL}"
+        arrays[first] = np.ascontiguousarray(arrays[first][:, :, ::-1])
+    if content.card is not None:
+        variant = exported.backbone_variant(content.card)
+    else:
+        mean, std = known.colours
+        variant = BackboneVariant(
+            name=size.settings["backbone.kind"],
+            conv1_padding="VALID",
+            pool_padding="VALID",
+            stride_in_reduce=False,
+            batch_norm_epsilon=0.0,
+            input_mean=said.get("input_mean", mean),
+            input_std=said.get("input_std", std),
+            channel_order=order,
+        )
+    source = _source(content, path, variant, arrays) | {
+        "arrays": len(arrays),
+        "left_out": len(network.found.left_out),
+    }
+    notes: list[str] = []
+    assumed: tuple[str, ...] = ()
+    if content.card is None:
+        source |= {"family": known.family, "names": network.found.title}
+        licence = stated.licence(content.stated) or known.licence
+        affect = stated.affect_data(content.stated)
+        if licence is not None:
+            source["licence"] = licence
+        if known.trained_on or affect:
+            source["trained_on"] = [*known.trained_on, *affect]
+        if affect:
+            notes.append(
+                f"what lies beside the weights mentions {', '.join(affect)}: they count as trained "
+                "on it, which ABAW's rules forbid"
+            )
+        assumed = tuple(
+            name for name in (*family.UNTOLD, "input_mean", "input_std") if name not in said
+        )
+        notes += [known.note] if known.note and "input_mean" in assumed else []
+    if content.passed_over:
+        names = ", ".join(shortened(content.passed_over, _MOST_LEFT_OUT, shown))
+        notes.append(f"it holds more than tensors, which was passed over and not run: {names}")
+    return LoadedBackbone(
+        params=exported.nest(arrays, path)["params"],
+        batch_stats={},
+        variant=variant,
+        architecture=size,
+        source=source,
+        left_out=[(entry.name, entry.shape) for entry in network.found.left_out.values()],
+        notes=notes,
+        assumed=assumed,
+    )
+
+
+def fitted(backbone: LoadedBackbone, model: ModelConfig) -> LoadedBackbone:
+    """The weights with the learned positions of a vision transformer for the grid of the settings.
+
+    Another grid than the file's is interpolated, and a note says so.
+    """
+    size = backbone.architecture
+    if not isinstance(size, VitSize) or not size.grid:
+        return backbone
+    side = model.input_size // size.vit.patch
+    if side == size.grid:
+        return backbone
+    position_ND = vit_in_file.resampled(backbone.params["position"], side)
+    note = (
+        f"its positions are of {size.grid} x {size.grid} patches, interpolated to {side} x {side} "
+        f"for model.input_size {model.input_size}"
+    )
+    return dataclasses.replace(
+        backbone,
+        params={**backbone.params, "position": position_ND},
+        architecture=dataclasses.replace(size, grid=side),
+        notes=[*backbone.notes, note],
+    )
 
 
 def _mobilenet(
@@ -206,21 +313,21 @@ def _mobilenet(
 def needed_settings(backbone: LoadedBackbone) -> dict[str, Any]:
     """The settings of `model`, by name, with which a network is built and fed for the weights."""
     known, size = backbone.variant, backbone.architecture
-    if isinstance(size, MobileNetSize):
-        return {
-            "backbone.kind": "mobilenet",
-            "backbone.end": size.end,
-            "backbone.width": size.width,
-            "input_mean": known.input_mean,
-            "input_std": known.input_std,
-        }
+    colours = {"input_mean": known.input_mean, "input_std": known.input_std}
+    settings = size.settings
+    if isinstance(size, Architecture):
+        del settings["backbone.kind"]
+        return {"backbone.variant": known.name, **colours, **settings}
+    return settings | colours
+
+
+def differing_from_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `model` that are not the defaults."""
+    usual = flat({"model": dataclasses.asdict(ModelConfig())})
     return {
-        "backbone.variant": known.name,
-        "input_mean": known.input_mean,
-        "input_std": known.input_std,
-        "backbone.stage_sizes": size.stage_sizes,
-        "backbone.width": size.width,
-        "backbone.expansion": size.expansion,
+        name: value
+        for name, value in settings.items()
+        if not _same(usual.get(f"model.{name}"), value)
     }
 
 
@@ -236,10 +343,14 @@ def check_settings(backbone: LoadedBackbone, model: ModelConfig, path: str) -> N
         WeightsError: for every difference at once, with the settings to use.
     """
     needed = needed_settings(backbone)
-    kind = "mobilenet" if isinstance(backbone.architecture, MobileNetSize) else "resnet"
-    needed = {"backbone.kind": kind, **needed}
+    needed = {"backbone.kind": backbone.architecture.settings["backbone.kind"], **needed}
     found = {name: operator.attrgetter(name)(model) for name in needed}
-    differing = {name: value for name, value in needed.items() if not _same(found[name], value)}
+    chosen = differing_from_defaults({name: found[name] for name in backbone.assumed})
+    differing = {
+        name: value
+        for name, value in needed.items()
+        if name not in chosen and not _same(found[name], value)
+    }
     if differing:
         raise WeightsError(
             "does not fit the settings: "
@@ -258,18 +369,24 @@ def describe(backbone: LoadedBackbone, path: str) -> list[str]:
     turned = ", turned to RGB" if variant.channel_order == "bgr" else ""
     left_out = [f"{shown(name)} {shape_text(shape)}" for name, shape in backbone.left_out]
     others = ", ".join(shortened(left_out, _MOST_LEFT_OUT))
+    matched = (
+        f"{source['arrays']} arrays"
+        if "arrays" in source
+        else f"{source['convolutions']} convolutions and {source['batch_norms']} batch norms"
+    )
     lines = [
         f"initial weights: {path} (sha256 {source['sha256'][:12]}...)",
         f"  {source['format']}: {backbone.architecture}",
         f"  geometry {variant.name}; first convolution in {variant.channel_order.upper()}{turned}",
-        f"  matched {source['convolutions']} convolutions and {source['batch_norms']} batch norms, "
-        f"{source['parameters']:,} parameters, all of the right shape",
+        f"  matched {matched}, {source['parameters']:,} parameters, all of the right shape",
         f"  left out, not of the backbone: {others}" if left_out else "  left out: nothing",
     ]
+    if "family" in source:
+        lines.append(f"  names of {source['names']}, parts of {source['family']}")
+        lines.append(f"  licence: {source.get('licence', 'not known; ask those who made it')}")
     if "trained_on" in source and "withdrawn" not in source:
-        lines.append(
-            f"  trained on {', '.join(source['trained_on'])}, as the size of its classifier tells"
-        )
+        how = "as its makers state" if "family" in source else "as the size of its classifier tells"
+        lines.append(f"  trained on {', '.join(source['trained_on'])}, {how}")
     return lines + [f"  note: {note}" for note in backbone.notes]
 
 
@@ -316,8 +433,12 @@ def _geometry(
 
 
 def _same(found: Any, needed: Any) -> bool:
-    if isinstance(needed, tuple) and isinstance(needed[0], float):
-        return all(abs(a - b) <= _TOLERANCE for a, b in zip(found, needed, strict=True))
+    if isinstance(needed, Sequence) and needed and isinstance(needed[0], float):
+        return len(found) == len(needed) and all(
+            abs(a - b) <= _TOLERANCE for a, b in zip(found, needed, strict=True)
+        )
+    if isinstance(needed, tuple) and found is not None:
+        return tuple(found) == needed
     return found == needed
 
 

@@ -7,8 +7,9 @@ settings, the versions, and where the weights come from. No heavy library is imp
 Older schemas are read. Schema 1 had neither `crop`, `provenance` nor `tensors`. Before schema 3 a
 card did not say which probability was scored: its formula is eq. 1, sigmoid(logit / temperature),
 whatever the network (`mtl_face.probabilities`), while the scores beside it were of `fitted`. Since
-schema 4 a card has its own hash. Before schema 5 a network took images alone, by a ResNet. A card
-without `network` (`card_network`) does not state how its network computes.
+schema 4 a card has its own hash. Before schema 5 a network took images alone, by a ResNet, and
+before schema 6 by a ResNet or a MobileNet. A card without `network` (`card_network`) does not state
+how its network computes.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, VA_LOG_VARIANCE
 from mtl_face.weights import card_check, card_network
 from mtl_face.weights import provenance as provenance_lib
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of the card; a reader refuses a newer one."""
 
 FILE = "model.json"

@@ -29,7 +29,15 @@ SETTINGS = (
 With a new one comes a new schema, and a line in `_MEANT` for the older ones.
 """
 
+_TWO_BACKBONES = {
+    name: list(field.default) if isinstance(field.default, tuple) else field.default
+    for name, field in fields()
+    if name.startswith(("model.backbone.vit.", "model.backbone.convnext."))
+}
+"""A card of a ResNet or MobileNet does not depend on them."""
+
 _IMAGES_ALONE = {
+    **_TWO_BACKBONES,
     "model.inputs": ["image"],
     "model.points.unit": PointsConfig().unit,
     "model.backbone.kind": BackboneConfig().kind,
@@ -46,6 +54,7 @@ _MEANT: Mapping[int, Mapping[str, Any]] = {
     2: _WITHOUT_CHOICE,
     3: _IMAGES_ALONE,
     4: _IMAGES_ALONE,
+    5: _TWO_BACKBONES,
 }
 """By schema: settings that did not exist yet, and the value that says what was done without."""
 

@@ -11,36 +11,21 @@ from typing import Any
 from mtl_face.config import ModelConfig
 from mtl_face.inputs import BASELINE, IMAGE, POINTS
 from mtl_face.model.conventions import (
-    COLUMN,
     CROSS,
     DECODER_ATTENTIONS,
     LAYER_NORM_EPSILON,
     LONGEST_WAVE,
     MAX_LOG_RATIO,
     POINT_VALUES,
-    ROW,
     TOKEN_ORDER,
     attention_scale,
     has_perceptron,
     position_parts,
 )
-from mtl_face.model.geometry import (
-    MOBILENET,
-    MOBILENET_RANGE,
-    POOL_STRIDE,
-    POOL_WINDOW,
-    SPATIAL_PADDING,
-    STEM_KERNEL,
-    STEM_STRIDE,
-    VARIANTS,
-    mobilenet_layers,
-    padded,
-    residual_blocks,
-)
 from mtl_face.model.regions import REGIONS
 from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
-
-Layers = list[dict[str, Any]]
+from mtl_face.weights import card_backbones
+from mtl_face.weights.card_backbones import Layers, layer_norm
 
 _WORDS = "words"
 
@@ -58,6 +43,8 @@ _MEANINGS = {
     "convolution": "kernel [height, width, in, out], not flipped, each axis stepped by stride and "
     "padded with zeros by [before, after]; with groups, channel by channel with kernel [height, "
     "width, 1, channels]; plus bias where there is such an array",
+    "global_response_norm": "x + scale * x * n / (m + epsilon) + bias; n is the root of the sum of "
+    "squares of a channel over the places of the map, m the mean of n over the channels",
     "batch_norm": "scale * (x - mean) / sqrt(var + epsilon) + bias, all four of them arrays",
     "relu": "max(x, 0)",
     "clip": "min(max(x, minimum), maximum)",
@@ -65,7 +52,18 @@ _MEANINGS = {
     "minus infinity by [before, after]",
     "residual": "the layers of branch on x, plus those of shortcut on x; an empty list gives x",
     "patches": "the places of the map as a list of tokens, the last of order running fastest",
-    "dense": "x @ kernel + bias, kernel [in, out]",
+    "dense": "x @ kernel, kernel [in, out], plus bias where there is such an array",
+    "add": "plus the array, by token and channel",
+    "add_code": "plus, by token, codes: each of parts counts the token's row or column from 0, in "
+    "as many channels as it says. Channel c of n of a part: angle = count / longest_wave ** (2 * "
+    "(c mod (n / 2)) / n), of which the first half of the channels takes first, the second last",
+    "tokens_before": "the rows of the arrays, in their order, as tokens before the others",
+    "without_first": "without the first count of the tokens",
+    "scale": "times the array, by channel",
+    "gated": "the layers of gate on x, times those of branch on x",
+    "silu": "x / (1 + exp(-x))",
+    "quick_gelu": "x / (1 + exp(-slope * x))",
+    "gelu_tanh": "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3))) / 2",
     "position_code": "added: each of parts codes, in as many channels as it says, what it counts "
     "from 0: the token's row, column, or number (patch). Channel c of n of a part: angle = count / "
     "longest_wave ** ((c - c % 2) / n), of which even channels take one function, odd ones another",
@@ -77,6 +75,11 @@ _MEANINGS = {
     "which is x itself or what encoder gave; heads are equal parts of consecutive channels. In "
     "each head softmax over the memory of scale * query . key, times value; then out of the heads "
     "side by side",
+    "rotary": "of an attention: queries and keys of the tokens behind the first skip are turned. "
+    "Of a head of n channels, i and i + n / 2 (x, y) become x cos(a) - y sin(a), y cos(a) + "
+    "x sin(a); a = 2 pi place / base ** (4 j / n); i below n / 4 takes the place of the token's "
+    "row and j = i, others the column's and j = i - n / 4; place = (2 number + 1) / count - 1 of "
+    "the rows or columns",
     "layer_norm": "scale * (x - m) / sqrt(v + epsilon) + bias; m and v (biased) over the channels",
     "gelu": "x * (1 + erf(x / sqrt(2))) / 2",
     "tokens": "the array itself, whatever the input is",
@@ -106,8 +109,8 @@ def statement(model: ModelConfig) -> dict[str, Any]:
                 perceptron=has_perceptron(kind, model.decoder_mlp),
             )
     if model.norm == "pre":
-        encoder.append(_layer_norm("encoder/final_norm"))
-        decoder.append(_layer_norm("decoder/final_norm"))
+        encoder.append(layer_norm("encoder/final_norm", LAYER_NORM_EPSILON))
+        decoder.append(layer_norm("decoder/final_norm", LAYER_NORM_EPSILON))
     values = {
         "compute_dtype": model.compute_dtype,
         IMAGE: _image(model) if IMAGE in model.inputs else None,
@@ -128,9 +131,7 @@ def differences(stated: Any, model: ModelConfig) -> list[str]:
     """
     if not isinstance(stated, Mapping):
         return [f"network is of type {type(stated).__name__}"]
-    backbone = model.backbone
-    resnet = IMAGE in model.inputs and backbone.kind == "resnet"
-    least = sum(backbone.stage_sizes) if resnet else 0
+    least = model.backbone.num_blocks if IMAGE in model.inputs else 0
     least += model.encoder_layers + model.decoder_modules + model.head_layers
     # A network of any size can be claimed; that of the statement is as small as the card.
     if _num_layers(stated) < least or model.embed_dim >= 2**31:
@@ -141,12 +142,10 @@ def differences(stated: Any, model: ModelConfig) -> list[str]:
 
 def _image(model: ModelConfig) -> Layers:
     """From a stored crop to tokens."""
-    backbone = _mobilenet(model) if model.backbone.kind == "mobilenet" else _resnet(model)
     return [
         {"layer": "resize", "size": model.input_size},
         {"layer": "normalise", "mean": model.input_mean, "std": model.input_std},
-        *backbone,
-        {"layer": "patches", "order": [ROW, COLUMN]},
+        *card_backbones.LAYERS[model.backbone.kind](model),
         {"layer": "dense", "name": "projection"},
         {
             "layer": "position_code",
@@ -175,83 +174,6 @@ def _points(model: ModelConfig) -> Layers:
     ]
 
 
-def _resnet(model: ModelConfig) -> Iterator[dict[str, Any]]:
-    """The layers of `mtl_face.model.backbones.resnet`."""
-    variant = VARIANTS[model.backbone.variant]
-    epsilon = variant.batch_norm_epsilon
-
-    def normalised(prefix: str, number: str, stride: int, padding: tuple[int, int]) -> Layers:
-        convolution, norm = (
-            ("proj", "proj_bn")
-            if number == "proj"
-            else (
-                f"conv{number}",
-                f"bn{number}",
-            )
-        )
-        return [
-            _convolution(f"{prefix}/{convolution}", stride, padding),
-            {"layer": "batch_norm", "name": f"{prefix}/{norm}", "epsilon": epsilon},
-        ]
-
-    relu = {"layer": "relu"}
-    size = model.input_size
-    padding = padded(variant.conv1_padding, size, STEM_KERNEL, STEM_STRIDE)
-    yield from normalised("backbone", "1", STEM_STRIDE, padding)
-    yield relu
-    size = (size + sum(padding) - STEM_KERNEL) // STEM_STRIDE + 1
-    padding = padded(variant.pool_padding, size, POOL_WINDOW, POOL_STRIDE)
-    yield {
-        "layer": "max_pool",
-        "window": POOL_WINDOW,
-        "stride": POOL_STRIDE,
-        "padding": padding,
-    }
-    around = (SPATIAL_PADDING, SPATIAL_PADDING)
-    for block in residual_blocks(model.backbone):
-        name = f"backbone/{block.name}"
-        reduce_stride, spatial_stride = variant.strides(block.stride)
-        yield {
-            "layer": "residual",
-            "branch": [
-                *normalised(name, "1", reduce_stride, (0, 0)),
-                relu,
-                *normalised(name, "2", spatial_stride, around),
-                relu,
-                *normalised(name, "3", 1, (0, 0)),
-            ],
-            "shortcut": normalised(name, "proj", block.stride, (0, 0)) if block.project else [],
-        }
-        yield relu
-
-
-def _mobilenet(model: ModelConfig) -> Iterator[dict[str, Any]]:
-    """The layers of `mtl_face.model.backbones.mobilenet`."""
-    size, (low, high) = model.input_size, MOBILENET_RANGE
-    for layer in mobilenet_layers(model.backbone):
-        padding = padded(MOBILENET.conv1_padding, size, layer.kernel, layer.stride)
-        size = (size + sum(padding) - layer.kernel) // layer.stride + 1
-        groups = layer.channels if layer.depthwise else 1
-        yield _convolution(f"backbone/{layer.name}", layer.stride, padding, groups)
-        yield {"layer": "clip", "minimum": low, "maximum": high}
-
-
-def _convolution(
-    name: str, stride: int, padding: tuple[int, int], groups: int = 1
-) -> dict[str, Any]:
-    return {
-        "layer": "convolution",
-        "name": name,
-        "stride": stride,
-        "padding": padding,
-        "groups": groups,
-    }
-
-
-def _layer_norm(name: str) -> dict[str, Any]:
-    return {"layer": "layer_norm", "name": name, "epsilon": LAYER_NORM_EPSILON}
-
-
 def _attention(model: ModelConfig, name: str, *, memory: str, perceptron: bool) -> Layers:
     """The layers of `transformer.AttentionLayer`: each branch has its norm before or behind."""
     attention = {
@@ -271,7 +193,7 @@ def _attention(model: ModelConfig, name: str, *, memory: str, perceptron: bool) 
         branches.append(("mlp_norm", dense))
     layers: Layers = []
     for norm_name, branch in branches:
-        norm = [_layer_norm(f"{name}/{norm_name}")]
+        norm = [layer_norm(f"{name}/{norm_name}", LAYER_NORM_EPSILON)]
         before, behind = (norm, []) if model.norm == "pre" else ([], norm)
         layers.append({"layer": "residual", "branch": [*before, *branch], "shortcut": []})
         layers += behind

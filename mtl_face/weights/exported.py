@@ -193,7 +193,9 @@ def backbone_variant(card: Mapping[str, Any]) -> BackboneVariant:
 
     backbone = card["config"]["model"]["backbone"]
     return dataclasses.replace(
-        MOBILENET if backbone["kind"] == "mobilenet" else VARIANTS[backbone["variant"]],
+        VARIANTS[backbone["variant"]]
+        if backbone["kind"] == "resnet"
+        else dataclasses.replace(MOBILENET, name=backbone["kind"]),
         input_mean=colours("mean"),
         input_std=colours("std"),
         channel_order="rgb",

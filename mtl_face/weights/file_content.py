@@ -4,7 +4,7 @@ Kernel letters: H W height and width, I O channels in and out.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,9 @@ class FileContent:
         kernel_layout: axes of a convolution's kernel.
         channel_order: of the first convolution's input, where the file says it.
         card: what an export of this program says of itself.
+        stated: what lies beside the tensors, nested JSON values by the name of the file or
+            `metadata`; nothing but texts of others.
+        files: those that hold the tensors, where they are not the file that was given.
         passed_over: classes and functions that the file names and that are no tensors: nothing of
             them is built or run.
     """
@@ -76,6 +79,8 @@ class FileContent:
     kernel_layout: Literal["HWIO", "OIHW"]
     channel_order: ChannelOrder | None = None
     card: dict[str, Any] | None = None
+    stated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    files: tuple[Path, ...] = ()
     passed_over: tuple[str, ...] = ()
 
 
@@ -88,6 +93,11 @@ def shown(name: str, longest: int = _LONGEST_SHOWN) -> str:
 def reason(error: Exception) -> str:
     """What a reader met, in words that may have bytes of the file in them."""
     return shown(str(error) or type(error).__name__, 2 * _LONGEST_SHOWN)
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape as `64x3x3x3`."""
+    return "x".join(map(str, shape)) or "one number"
 
 
 class Budget:

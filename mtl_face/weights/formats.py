@@ -1,6 +1,7 @@
 """Opens a weights file of any known format, which its content tells, never its name."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from mtl_face.weights import (
     exported,
     keras_file,
     matlab_file,
+    model_folder,
     safetensors_file,
     tfjs_file,
     torch_file,
@@ -20,7 +22,8 @@ from mtl_face.weights.pickle_machine import RefusedNameError
 
 FORMATS = (
     "Keras HDF5, PyTorch (zip or legacy), a pickle of NumPy arrays, safetensors, MatConvNet .mat, "
-    "the .json of a TensorFlow.js graph, or an export of run.py"
+    "the .json of a TensorFlow.js graph, a folder with config.json and model.safetensors, or an "
+    "export of run.py"
 )
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -55,10 +58,13 @@ def open_weights(path: Path) -> Iterator[FileContent]:
 def _open(path: Path, stack: contextlib.ExitStack) -> FileContent:
     if os.path.isdir(path):  # `Path.is_dir` raises for names that are too long
         if not (path / cards.FILE).is_file():
+            if (path / model_folder.CONFIG).is_file():
+                return model_folder.open_folder(path, stack)
             raise WeightsError(
-                f"is a folder without {cards.FILE}",
+                f"is a folder without {cards.FILE} and without {model_folder.CONFIG}",
                 path=path,
-                remedy="give a weights file, or the folder that run.py export wrote",
+                remedy="give a weights file, the folder that run.py export wrote, or one of "
+                "Hugging Face's",
             )
         return exported.content(path)
     start = first_bytes(path)
@@ -70,7 +76,11 @@ def _open(path: Path, stack: contextlib.ExitStack) -> FileContent:
         return torch_file.open_zip(path, stack)
     if safetensors_file.begins_one(start):
         content, metadata = safetensors_file.open_tensors(path, stack)
-        return exported.content(path) if cards.KEY in metadata else content
+        if cards.KEY in metadata:
+            return exported.content(path)
+        return dataclasses.replace(content, stated={"metadata": metadata})
+    if model_folder.is_index(path, start):
+        return model_folder.open_index(path, stack)
     if tfjs_file.is_one(path, start):
         return tfjs_file.open_model(path)
     if (start[0] == 0x80 and start[1:2] in _PROTOCOLS) or start.startswith(_PICKLES):

@@ -92,8 +92,7 @@ class Network:
         else:
             assert groups == kernel.shape[3] == x.shape[3]
             x = np.einsum("nhwcij,ijc->nhwc", seen, kernel[:, :, 0])
-        bias = f"{name}/bias"
-        return x + self.array(bias) if f"params/{bias}" in self.arrays else x
+        return self.with_bias(x, name)
 
     def batch_norm(self, x, name, epsilon):
         mean, var = (self.array(f"{name}/{each}", "batch_stats") for each in ("mean", "var"))
@@ -119,7 +118,73 @@ class Network:
         return x.transpose(0, *axes, 3).reshape(len(x), -1, x.shape[3])
 
     def dense(self, x, name):
-        return x @ self.array(f"{name}/kernel") + self.array(f"{name}/bias")
+        return self.with_bias(x @ self.array(f"{name}/kernel"), name)
+
+    def with_bias(self, x, name):
+        bias = f"{name}/bias"
+        return x + self.array(bias) if f"params/{bias}" in self.arrays else x
+
+    def add(self, x, name):
+        return x + self.array(name)
+
+    def scale(self, x, name):
+        return x * self.array(name)
+
+    def add_code(self, x, parts, longest_wave, first, last):
+        rows, columns = self.grid
+        counts = {
+            "row": np.repeat(np.arange(rows), columns),
+            "column": np.tile(np.arange(columns), rows),
+        }
+        functions = {"sin": np.sin, "cos": np.cos}
+        codes = []
+        for part in parts:
+            half = part["channels"] // 2
+            for c in range(part["channels"]):
+                angle = counts[part["counts"]] / longest_wave ** ((c % half) / half)
+                codes.append(functions[first if c < half else last](angle))
+        return x + np.stack(codes, axis=-1)
+
+    def tokens_before(self, x, names):
+        ahead = np.concatenate([self.array(name) for name in names])
+        return np.concatenate([np.repeat(ahead[None], len(x), axis=0), x], axis=1)
+
+    def without_first(self, x, count):
+        return x[:, count:]
+
+    def gated(self, x, gate, branch):
+        return self.run(gate, x, None) * self.run(branch, x, None)
+
+    def silu(self, x):
+        return x / (1 + np.exp(-x))
+
+    def quick_gelu(self, x, slope):
+        return x / (1 + np.exp(-slope * x))
+
+    def gelu_tanh(self, x):
+        return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+
+    def global_response_norm(self, x, name, epsilon):
+        norm = np.sqrt((x**2).sum(axis=(1, 2), keepdims=True))
+        ratio = norm / (norm.mean(axis=-1, keepdims=True) + epsilon)
+        return x + self.array(f"{name}/scale") * x * ratio + self.array(f"{name}/bias")
+
+    def turned(self, x, base, skip):
+        """[N, T, heads, n]"""
+        rows, columns = self.grid
+        n = x.shape[-1]
+        x = x.copy()
+        for token in range(rows * columns):
+            row, column = divmod(token, columns)
+            for i in range(n // 2):
+                number, count = (row, rows) if i < n // 4 else (column, columns)
+                place = (2 * number + 1) / count - 1
+                a = 2 * np.pi * place / base ** (4 * (i % (n // 4)) / n)
+                one = x[:, skip + token, :, i].copy()
+                other = x[:, skip + token, :, i + n // 2].copy()
+                x[:, skip + token, :, i] = one * np.cos(a) - other * np.sin(a)
+                x[:, skip + token, :, i + n // 2] = other * np.cos(a) + one * np.sin(a)
+        return x
 
     def position_code(self, x, parts, longest_wave, even, odd):
         rows, columns = self.grid
@@ -145,13 +210,15 @@ class Network:
         tokens = np.einsum("ngx,gxd->ngd", seen, self.array(f"{name}/kernel"))
         return tokens + self.array(f"{name}/position") + known * self.array(f"{name}/known")
 
-    def attention(self, x, name, memory, heads, scale):
+    def attention(self, x, name, memory, heads, scale, rotary=None):
         def parts(y, which):
             y = self.dense(y, f"{name}/{which}")
             return y.reshape(*y.shape[:2], heads, -1)
 
         memory = {"self": x, "encoder": self.encoded}[memory]
         query, key, value = parts(x, "query"), parts(memory, "key"), parts(memory, "value")
+        if rotary:
+            query, key = self.turned(query, **rotary), self.turned(key, **rotary)
         score = scale * np.einsum("nqhk,nmhk->nhqm", query, key)
         weight = np.exp(score - score.max(axis=-1, keepdims=True))
         weight /= weight.sum(axis=-1, keepdims=True)

@@ -41,6 +41,14 @@ RESNET = {"stage_sizes": (1, 2), "width": 4, "expansion": 2}
 MOBILENET = {"kind": "mobilenet", "width": 4, "end": "pw6"}
 
 
+CONVNEXT = {"kind": "convnext", "convnext": {"depths": (1, 2), "widths": (4, 8)}}
+
+
+def vit_network(**changes):
+    vit = {"patch": 8, "width": 8, "depth": 2, "num_heads": 2, "mlp_width": 12, **changes}
+    return {**TINY, "input_size": 24, "backbone": {"kind": "vit", "vit": vit}}
+
+
 def image_network(variant, norm, **changes):
     return {**TINY, "backbone": {**RESNET, "variant": variant}, "norm": norm, **changes}
 
@@ -61,8 +69,22 @@ NETWORKS = {
     "keras_post": image_network("keras", "post", encoder_layers=2, decoder_modules=2),
     "torchvision_post": image_network("torchvision", "post", va_variance="per_example"),
     "mobilenet": {**TINY, "backbone": {**MOBILENET, "end": "dw5"}},
+    "vit": vit_network(registers=2, positions="rotary", layer_scale=True, qkv_bias="no_key"),
+    "vit_clip": vit_network(activation="quick_gelu", pre_norm=True, norm_epsilon=1e-3),
+    "vit_gated": vit_network(gated_mlp=True, positions="sincos", qkv_bias="none"),
+    "vit_siglip": vit_network(class_token=False, activation="gelu_tanh", final_norm=False),
+    "convnext": {**TINY, "input_size": 32, "backbone": CONVNEXT},
+    "convnext_v2": {
+        **TINY,
+        "input_size": 32,
+        "backbone": {
+            "kind": "convnext",
+            "convnext": {**CONVNEXT["convnext"], "global_response_norm": True}
+            | {"layer_scale": False, "final_norm": True},
+        },
+    },
 }
-FAST = ("caffe", "both")
+FAST = ("caffe", "both", "vit", "convnext_v2")
 FILE = exported.SAFETENSORS
 
 

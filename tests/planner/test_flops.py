@@ -1,5 +1,6 @@
 """The closed form of the network's operations, against its program and against print."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from model_settings import PAPER, changed
 
+from mtl_face.config.schema import ConvNextConfig, VitConfig
 from mtl_face.model.network import MtlFace, network_inputs
 from mtl_face.planner import flops
 
@@ -95,6 +97,12 @@ def test_forward_pass_equals_the_program(variant, decoder_mlp, input_size):
 
 
 MOBILE = changed(SMALL, kind="mobilenet", width=4)
+VIT = changed(
+    SMALL, kind="vit", vit=VitConfig(patch=16, width=24, depth=3, num_heads=2, mlp_width=40)
+)
+CONVNEXT = changed(
+    SMALL, kind="convnext", convnext=ConvNextConfig(depths=(1, 2, 1), widths=(8, 12, 16))
+)
 
 
 @pytest.mark.parametrize(
@@ -105,16 +113,25 @@ MOBILE = changed(SMALL, kind="mobilenet", width=4)
         MOBILE,
         changed(MOBILE, end="dw9", input_size=50),
         changed(MOBILE, end="conv1"),
+        VIT,
+        changed(VIT, vit=dataclasses.replace(VIT.backbone.vit, gated_mlp=True, registers=2)),
+        CONVNEXT,
     ],
 )
-def test_points_and_mobilenets(settings):
+def test_other_inputs_and_backbones(settings):
     assert flops.total(flops.by_part(settings)).forward == traced(settings)
 
 
 @pytest.mark.parametrize(
-    "settings", [changed(SMALL, inputs=("points",)), changed(MOBILE, end="pw4")]
+    "settings",
+    [
+        changed(SMALL, inputs=("points",)),
+        changed(MOBILE, end="pw4"),
+        changed(VIT, frozen_blocks=1),
+        CONVNEXT,
+    ],
 )
-def test_training_on_points_and_mobilenets(settings):
+def test_training_with_other_inputs_and_backbones(settings):
     program = traced(settings, train=True)
     assert flops.total(flops.by_part(settings)).training == pytest.approx(program, rel=0.04)
 

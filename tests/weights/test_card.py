@@ -24,6 +24,32 @@ from mtl_face.weights.card import ExportError
 PATH = Path("/exports/model.json")
 
 
+OF_SCHEMA_6 = {
+    "model.backbone.convnext.depths": [3, 3, 9, 3],
+    "model.backbone.convnext.final_norm": False,
+    "model.backbone.convnext.global_response_norm": False,
+    "model.backbone.convnext.layer_scale": True,
+    "model.backbone.convnext.widths": [96, 192, 384, 768],
+    "model.backbone.vit.activation": "gelu",
+    "model.backbone.vit.class_token": True,
+    "model.backbone.vit.depth": 12,
+    "model.backbone.vit.final_norm": True,
+    "model.backbone.vit.gated_mlp": False,
+    "model.backbone.vit.layer_scale": False,
+    "model.backbone.vit.mlp_width": 3072,
+    "model.backbone.vit.norm_epsilon": 1e-6,
+    "model.backbone.vit.num_heads": 12,
+    "model.backbone.vit.patch": 16,
+    "model.backbone.vit.positions": "learned",
+    "model.backbone.vit.pre_norm": False,
+    "model.backbone.vit.qkv_bias": "all",
+    "model.backbone.vit.registers": 0,
+    "model.backbone.vit.rotary_base": 100.0,
+    "model.backbone.vit.width": 768,
+}
+"""What a ResNet or a MobileNet does not depend on."""
+
+
 def problem_of(text):
     with pytest.raises(ExportError) as raised:
         cards.parse(text, PATH)
@@ -76,11 +102,19 @@ def test_older_schema_is_brought_up_to_date():
         "inputs": ["image"],
         "points": {"unit": 0.03},
     }
-    old["config"]["model"]["backbone"] |= {"kind": "resnet", "end": "pw13"}
+    old["config"]["model"]["backbone"] |= {
+        "kind": "resnet",
+        "end": "pw13",
+        "vit": {},
+        "convnext": {},
+    }
+    for name, value in OF_SCHEMA_6.items():
+        *_, family, setting = name.split(".")
+        old["config"]["model"]["backbone"][family][setting] = value
     assert card["config"] == old["config"] | {"evaluation": {"probability": "paper"}}
 
 
-@pytest.mark.parametrize("schema", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("schema", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("name", card_check.SETTINGS)
 def test_no_setting_of_the_network_is_guessed(monkeypatch, schema, name):
     """What a schema always had is not filled in; what it could not have means what was done."""
@@ -97,6 +131,7 @@ def test_no_setting_of_the_network_is_guessed(monkeypatch, schema, name):
         "model.points.unit": (5, 0.03),
         "model.backbone.kind": (5, "resnet"),
         "model.backbone.end": (5, "pw13"),
+        **{name: (6, value) for name, value in OF_SCHEMA_6.items()},
     }.get(name, (1, None))
     if schema < since:
         found = cards.parse(json.dumps(cards.sealed(card)), PATH)
@@ -111,15 +146,17 @@ def test_no_setting_of_the_network_is_guessed(monkeypatch, schema, name):
 def test_the_settings_of_this_schema():
     """A setting more, of the network, needs a new schema and what its absence meant until then."""
     assert (cards.SCHEMA, sorted(card_check.SETTINGS)) == (
-        5,
+        6,
         [
             "data.image_size",
             "evaluation.probability",
+            *(name for name in OF_SCHEMA_6 if name.startswith("model.backbone.convnext")),
             "model.backbone.end",
             "model.backbone.expansion",
             "model.backbone.kind",
             "model.backbone.stage_sizes",
             "model.backbone.variant",
+            *(name for name in OF_SCHEMA_6 if name.startswith("model.backbone.vit")),
             "model.backbone.width",
             "model.compute_dtype",
             "model.decoder_mlp",
@@ -237,7 +274,7 @@ def test_what_a_card_does_not_state_of_its_network():
 def test_newer_schema_is_refused_with_what_to_do():
     with pytest.raises(ExportError) as raised:
         cards.parse(card_text(schema=cards.SCHEMA + 1), PATH)
-    assert raised.value.problem == "has a card of schema 6, this version reads up to 5"
+    assert raised.value.problem == "has a card of schema 7, this version reads up to 6"
     assert "install mtl_face 0.1.0 or newer" in raised.value.remedy
     assert "docs/export.md" in raised.value.remedy
     # whatever else a newer card holds, the schema is what is spoken of

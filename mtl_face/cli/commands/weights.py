@@ -27,7 +27,11 @@ def run(config: None, options: argparse.Namespace) -> int:
     loaded = backbone.load_backbone(options.path, channel_order=order, prefix=options.prefix)
     print("\n".join(backbone.describe(loaded, str(options.path))))
     file = shlex.quote(str(options.path))
-    settings = {"backbone.init_from": file, **backbone.needed_settings(loaded)}
+    needed = backbone.needed_settings(loaded)
+    changed = backbone.differing_from_defaults(needed)
+    # Of a family's own section only what configs/paper.py, which has the defaults, lacks.
+    shown = {n: value for n, value in needed.items() if n.count(".") < 2 or n in changed}
+    settings = {"backbone.init_from": file, **shown}
     if order is not None:
         settings["backbone.init_channels"] = order
     if options.prefix is not None:

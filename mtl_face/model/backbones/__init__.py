@@ -15,9 +15,14 @@ import types
 import flax.linen as nn
 
 from mtl_face.config import BackboneConfig, ModelConfig
-from mtl_face.model.backbones import mobilenet, resnet
+from mtl_face.model.backbones import convnext, mobilenet, resnet, vit
 
-FAMILIES: dict[str, types.ModuleType] = {"resnet": resnet, "mobilenet": mobilenet}
+FAMILIES: dict[str, types.ModuleType] = {
+    "resnet": resnet,
+    "mobilenet": mobilenet,
+    "vit": vit,
+    "convnext": convnext,
+}
 """Modules by `model.backbone.kind`."""
 
 

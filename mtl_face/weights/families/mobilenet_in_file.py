@@ -34,6 +34,15 @@ class MobileNetSize:
     def __str__(self) -> str:
         return f"MobileNet-v1, layers up to {self.end}, width {self.width}"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `model` with which the network is built."""
+        return {
+            "backbone.kind": "mobilenet",
+            "backbone.end": self.end,
+            "backbone.width": self.width,
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class MobileNetInFile:

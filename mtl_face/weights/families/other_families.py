@@ -45,6 +45,7 @@ def refuse(names: Iterable[str], path: Path) -> None:
             raise WeightsError(
                 f"holds {family}, as {shown(telling)} shows",
                 path=path,
-                remedy="no weights of another family fit this backbone: give a ResNet50's "
-                "(VGGFace2, torchvision, timm's resnet50), or start from random weights",
+                remedy="no weights of this kind are read: give those of a whole network that "
+                "docs/weights.md names, as a ResNet50's (VGGFace2, torchvision, timm) or a ViT's, "
+                "or start from random weights",
             )

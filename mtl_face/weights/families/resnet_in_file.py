@@ -16,14 +16,15 @@ import dataclasses
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError, shortened
 from mtl_face.weights.families import other_families
-from mtl_face.weights.file_content import Entry, FileContent, reason
+from mtl_face.weights.families.renaming import choose, read_tensor
+from mtl_face.weights.file_content import Entry, FileContent, shape_text
 
 Scheme = Literal["caffe", "torchvision", "ours"]
 
@@ -102,6 +103,16 @@ class Architecture:
         name = _FAMILY.get(self.stage_sizes) if (self.width, self.expansion) == (64, 4) else None
         size = f"stages of {blocks} blocks, width {self.width}, expansion {self.expansion}"
         return f"{name} ({size})" if name else f"a ResNet with {size}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `model` with which the network is built."""
+        return {
+            "backbone.kind": "resnet",
+            "backbone.stage_sizes": self.stage_sizes,
+            "backbone.width": self.width,
+            "backbone.expansion": self.expansion,
+        }
 
 
 _FAMILY: dict[tuple[int, ...], str] = {
@@ -204,21 +215,7 @@ def find(
             remedy="give the weights of a whole ResNet50, in the names of Keras-VGGFace, of the "
             "VGGFace2 release, or of torchvision and timm",
         )
-    prefixes = [repr(found or ".") for _, found in networks]
-    if prefix is not None:
-        asked = prefix.rstrip(".")
-        networks = [network for network in networks if network[1].rstrip(".") == asked]
-    if len(networks) != 1:
-        problem = f"holds {len(prefixes)} networks, under {', '.join(shortened(prefixes, 8))}"
-        if prefix is not None:
-            problem = f"holds no network under {prefix!r}, but under {', '.join(prefixes[:8])}"
-        raise WeightsError(
-            problem,
-            path=path,
-            remedy=f"choose one, as --prefix={prefixes[0]} for run.py weights, "
-            f"--config.model.backbone.init_prefix={prefixes[0]} for run.py train",
-        )
-    scheme, prefix = networks[0]
+    scheme, prefix = choose(networks, path, prefix)
     backbone: dict[str, Entry] = {}
     left_out: dict[str, Entry] = {}
     for name, entry in content.tensors.items():
@@ -259,7 +256,7 @@ def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, N
     """
     arrays = {}
     for layer in found.layers:
-        kernel = _read(found.backbone[f"{layer.convolution}.weight"], path)
+        kernel = read_tensor(found.backbone[f"{layer.convolution}.weight"], path)
         if found.kernel_layout == "OIHW":
             kernel = kernel.transpose(2, 3, 1, 0)
         if flip_channels and layer is found.layers[0]:
@@ -267,7 +264,7 @@ def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, N
         arrays[f"params/{layer.own_convolution}/kernel"] = np.ascontiguousarray(kernel)
         for collection, ours, theirs in BATCH_NORM:
             entry = found.backbone[f"{layer.batch_norm}.{theirs}"]
-            values = _read(entry, path)
+            values = read_tensor(entry, path)
             if ours == "var" and values.min() < 0:
                 raise WeightsError(
                     f"{entry.shown} has a negative variance",
@@ -276,35 +273,6 @@ def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, N
                 )
             arrays[f"{collection}/{layer.own_batch_norm}/{ours}"] = values
     return arrays
-
-
-def _read(entry: Entry, path: Path) -> NDArray[np.float32]:
-    try:
-        values = np.asarray(entry.read())
-    except WeightsError:
-        raise
-    except Exception as error:  # a damaged file fails in whatever its reader meets
-        raise WeightsError(
-            f"{entry.shown} cannot be read: {reason(error)}",
-            path=path,
-            remedy="copy or download the file again",
-        ) from error
-    if not np.issubdtype(values.dtype, np.floating) and values.dtype.name != "bfloat16":
-        raise WeightsError(
-            f"{entry.shown} is of type {values.dtype}, not floating point",
-            path=path,
-            remedy="give weights that are not quantised",
-        )
-    with np.errstate(over="ignore"):
-        single = np.array(values, np.float32)
-    wrong = single.size - np.count_nonzero(np.isfinite(single))
-    if wrong:
-        raise WeightsError(
-            f"{entry.shown} holds {wrong} values that are NaN or infinite, of {single.size}",
-            path=path,
-            remedy="the training that made the file diverged, or it is damaged: take another",
-        )
-    return single
 
 
 def _fault(found: ResNetInFile) -> str | None:
@@ -381,11 +349,6 @@ def _stage_sizes(scheme: Scheme, names: Iterable[str]) -> tuple[int, ...]:
         if match is not None:
             blocks.setdefault(int(match["stage"]), set()).add(int(match["block"]))
     return tuple(len(blocks[stage]) for stage in sorted(blocks))
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    """A shape as `64x3x3x3`."""
-    return "x".join(map(str, shape)) or "one number"
 
 
 def _some(words: list[str], between: str = ", ") -> str:
