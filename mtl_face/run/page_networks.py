@@ -1,11 +1,12 @@
 """What a page in a browser needs to answer pictures by itself: three ONNX models."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 
 from mtl_face.export import arrays, face_finding, onnx_graph
-from mtl_face.export.whole_way import whole_way
+from mtl_face.export.whole_way import KEY, whole_way
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inputs import POINTS
 from mtl_face.run import export as exports
@@ -23,6 +24,7 @@ class Networks:
             `export.whole_way`.
         crop_size: side of the crops in pixels.
         takes_points: whether the network judges by points, found by it or given.
+        decisions: thresholds of action units and biases of expressions, by name.
     """
 
     detector: bytes
@@ -30,6 +32,7 @@ class Networks:
     network: bytes
     crop_size: int
     takes_points: bool
+    decisions: Mapping[str, Mapping[str, float]]
 
     def files(self) -> dict[str, bytes]:
         """The files' contents by name."""
@@ -49,9 +52,11 @@ def networks_of(predictor: Predictor) -> Networks:
     path = predictor.forward.path
     if path is None:
         card = arrays.completed(exports.card_of(predictor), jax.device_get(predictor.variables))
-        network = onnx_graph.content(whole_way(predictor, card, points_given=True))
+        whole = whole_way(predictor, card, points_given=True)
+        network, card = onnx_graph.content(whole), whole.card
     elif onnx_file.is_one(path):
-        network = onnx_file.read(path).content
+        file = onnx_file.read(path)
+        network, card = file.content, file.card
     else:
         raise ExportError(
             "is a program of StableHLO, and browsers run ONNX",
@@ -65,4 +70,5 @@ def networks_of(predictor: Predictor) -> Networks:
         network,
         predictor.crop_size,
         POINTS in predictor.inputs,
+        card[KEY]["decisions"],
     )

@@ -41,7 +41,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mtl_face import pictures
 from mtl_face.errors import ImageError, UserError, escaped
-from mtl_face.face_table import COLUMNS, NO_BASELINE, NOT_DECODED, FaceTable
+from mtl_face.face_table import COLUMNS, NO_BASELINE, NOT_DECODED, RUNNING_MEAN, FaceTable
 from mtl_face.faces import video as videos
 from mtl_face.faces.video import VideoFrame
 from mtl_face.serve.access import IN_PAGE_HEADERS, Access, Guard
@@ -157,7 +157,8 @@ def _in_page(model: InPage, limits: Limits) -> Iterator[Route]:
         "in_page": True,
         "pixels": limits.pixels,
         "crop_size": networks.crop_size,
-        "baseline": NO_BASELINE if networks.takes_points else "",
+        "baselines": [NO_BASELINE, RUNNING_MEAN] if networks.takes_points else [],
+        "decisions": networks.decisions,
         "empty": rows(FaceTable.without_faces([""], [1], [math.nan]))[0],
     }
     yield Route("/api/about", _constant(json.dumps(about).encode(), "application/json"))

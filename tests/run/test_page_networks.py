@@ -23,6 +23,7 @@ def test_an_export_of_points(folder):
     predictor = models.load(folder)
     networks = page_networks.networks_of(predictor)
     assert (networks.crop_size, networks.takes_points) == (program_files.SIDE, True)
+    assert list(networks.decisions) == ["au_thresholds", "expression_biases"]
     assert list(networks.files()) == ["detector", "mesh", "network"]
     session = onnxruntime.InferenceSession(networks.network, providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_inputs()] == ["points", "baseline"]
@@ -33,6 +34,7 @@ def test_an_export_of_points(folder):
     np.testing.assert_allclose(va, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_of_onnx_is_taken_as_it_is(folder):
     path = program_files.write_onnx(folder.with_name("points.onnx"), folder)
     assert page_networks.networks_of(models.load(path)).network == path.read_bytes()

@@ -6,7 +6,7 @@ import pytest
 from served import serving
 
 from mtl_face.cli.main import main
-from mtl_face.face_table import NO_BASELINE
+from mtl_face.face_table import NO_BASELINE, RUNNING_MEAN
 from mtl_face.run.page_networks import Networks
 from mtl_face.serve import in_page
 from mtl_face.serve.access import IN_PAGE_HEADERS
@@ -26,7 +26,8 @@ def package(folder, *, name=in_page.PACKAGE, version="1.30.0"):
 
 
 def constructed(*, takes_points=True):
-    networks = Networks(b"detector", b"mesh", b"network", 64, takes_points)
+    decisions = {"au_thresholds": {"au1": 0.5}, "expression_biases": {"Neutral": 0.0}}
+    networks = Networks(b"detector", b"mesh", b"network", 64, takes_points, decisions)
     runtime = {name: name.encode() for name in in_page.RUNTIME}
     return InPage("constructed", networks, runtime)
 
@@ -128,12 +129,13 @@ def test_what_the_page_is_told(served):
     about = json.loads(served.request("GET", "/api/about")[2])
     assert about["in_page"] is True
     assert about["crop_size"] == 64
-    assert about["baseline"] == NO_BASELINE
+    assert about["baselines"] == [NO_BASELINE, RUNNING_MEAN]
+    assert about["decisions"]["au_thresholds"] == {"au1": 0.5}
     assert about["videos"] == []
     empty = dict(zip(COLUMN_NAMES, about["empty"], strict=True))
     assert (empty["person"], empty["status"], empty["valence"]) == (0, "no face", None)
     with serving(constructed(takes_points=False)) as other:
-        assert json.loads(other.request("GET", "/api/about")[2])["baseline"] == ""
+        assert json.loads(other.request("GET", "/api/about")[2])["baselines"] == []
 
 
 def test_networks_need_the_token():

@@ -3,11 +3,14 @@
 MTL_FACE_ONNXRUNTIME_WEB names a folder with the package onnxruntime-web: docs/serve.md.
 """
 
+import io
 import os
 from pathlib import Path
 
+import camera_frames
 import numpy as np
 import page_steps
+import pandas as pd
 import program_files
 import pytest
 import skimage
@@ -17,6 +20,7 @@ from served import serving
 
 import mtl_face
 from mtl_face import pictures
+from mtl_face.faces.video import VideoFrame
 from mtl_face.run import models
 from mtl_face.serve import in_page
 from mtl_face.serve.app import COLUMN_NAMES
@@ -169,6 +173,51 @@ def test_a_camera_stays_in_the_page(browser, served):
     assert (np.diff(found["time_ms"]) > 0).all()
     assert found["face_left"].between(350, 650).all()
     assert found["face_left"].nunique() > 2
+
+
+def test_frames_are_answered_as_by_the_server(browser, served, predictor):
+    """Followed, searched again after a cut, and beside the person at rest; each frame begins with
+    what was found in the last, so that differences grow."""
+    head, _ = camera_frames.head(3, size=340, eyes_px=70, wall=(0.2, 0.2, 0.2))
+    other, _ = camera_frames.head(5, size=260, eyes_px=50, units=(6, 12), wall=(0.2, 0.2, 0.2))
+    frames = []
+    for number in range(10):
+        canvas = np.full((400, 720, 3), 110, np.uint8)
+        camera_frames.paste(canvas, head, np.zeros((5, 2)), 20 + 3 * number, 40)
+        if number > 3:  # comes while the first is followed
+            camera_frames.paste(canvas, other, np.zeros((5, 2)), 430, 90 + 2 * number)
+        frames.append(Image.fromarray(canvas))
+    stream = Faces(predictor, "geometry").stream("camera")
+    expected = [
+        stream.update([VideoFrame(number, number / 25, frame)])[0].to_dataframe()
+        for number, frame in enumerate(frames, start=1)
+    ]
+    opened(browser, served)
+    browser.evaluate(
+        "window.rows = []; import('./in_page.js').then(page => {"
+        "  window.camera = new page.Camera('camera');"
+        "  window.show = async (hex, time) => {"
+        "    const bytes = Uint8Array.from(hex.match(/../g), pair => parseInt(pair, 16));"
+        "    const picture = await createImageBitmap(new Blob([bytes]));"
+        "    const canvas = new OffscreenCanvas(picture.width, picture.height);"
+        "    canvas.getContext('2d').drawImage(picture, 0, 0);"
+        "    window.rows.push((await window.camera.frame(canvas, time)).rows); }; }); null"
+    )
+    browser.wait_for("window.show !== undefined")
+    for number, frame in enumerate(frames, start=1):
+        buffer = io.BytesIO()
+        frame.save(buffer, "PNG", compress_level=1)
+        browser.evaluate(f"show('{buffer.getvalue().hex()}', {40 * number}); null")
+        browser.wait_for(f"rows.length == {number}")
+    rows = browser.evaluate("rows")
+    assert len(rows[0]) == 1
+    assert len(rows[-1]) == 2
+    for of_frame, table in zip(rows, expected, strict=True):
+        found = pd.DataFrame(of_frame, columns=COLUMN_NAMES).sort_values("person")
+        found = found.reset_index(drop=True)
+        table = table.sort_values("person").reset_index(drop=True)
+        page_steps.assert_same_table(found, table, lambda name: 10 * near(name))
+    assert {row[COLUMN_NAMES.index("baseline")] for row in rows[-1]} == {"running mean"}
 
 
 def test_a_pasted_photo(browser, served, photographs):

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.special
 from PIL import Image
 
-from mtl_face.faces import align, mesh, search
+from mtl_face.faces import align, mesh, search, track
+from mtl_face.inference.baseline import Baselines
+from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
 
 PAGE = Path(__file__).parents[2] / "mtl_face/serve/page"
 
@@ -22,7 +25,7 @@ RANDOM = np.random.default_rng(4)
 
 def evaluate(tmp_path, code, picture=None, **values):
     """What the function `code` of the page's modules gives for a picture and values."""
-    modules = ("pixels", "align", "search", "detect", "stream")
+    modules = ("pixels", "align", "search", "detect", "baseline", "shot", "stream")
     (tmp_path / "values.json").write_text(json.dumps(values))
     if picture is not None:
         (tmp_path / "picture.raw").write_bytes(picture.tobytes())
@@ -148,3 +151,68 @@ def test_candidates_are_merged_as_in_the_search(tmp_path):
     for one, (box_4, point_K2) in zip(found, expected, strict=True):
         np.testing.assert_allclose(one["box"], box_4)
         np.testing.assert_allclose(one["points"], point_K2.ravel())
+
+
+def test_points_at_rest_are_learned_as_of_a_stream(tmp_path):
+    points = RANDOM.normal(0, 0.05, (7, 468, 3)).astype(np.float32)
+    person, neutral = [1, 1, 2, 1, 2, 3, 2], [0.9, 0.05, 0.001, 0.4, 0.002, float("nan"), 0.0]
+    code = """() => {
+        const baselines = new baseline.Baselines();
+        values.points.forEach((own, at) =>
+            baselines.add(values.person[at], Float32Array.from(own), values.neutral[at] ?? NaN));
+        return [1, 2, 3, 4].map((person) => baselines.known(person));
+    }"""
+    given = {"points": points.reshape(7, -1).tolist(), "person": person}
+    given["neutral"] = [None if np.isnan(each) else each for each in neutral]
+    found = evaluate(tmp_path, code, **given)
+    expected = Baselines()
+    expected.add(np.array(person), points, np.array(neutral))
+    point_NV3, share_N = expected.known(np.arange(1, 5))
+    np.testing.assert_allclose([each["share"] for each in found], share_N, rtol=1e-9)
+    assert (share_N > 0).tolist() == [True, False, False, False]
+    np.testing.assert_allclose(found[0]["points"], point_NV3[0].ravel(), atol=1e-7)
+
+
+def test_answers_are_blended_as_logits(tmp_path):
+    """Also of a calibrated file: its temperatures and the constant of a softmax do not matter."""
+    share, threshold, bias = 0.7, RANDOM.normal(0, 1, 12), RANDOM.normal(0, 1, 8)
+    au_2A, expression_2E = RANDOM.normal(0, 2, (2, 12)), RANDOM.normal(0, 2, (2, 8))
+    va_22, std_22 = RANDOM.uniform(-1, 1, (2, 2)), RANDOM.uniform(0.1, 1, (2, 2))
+    given = [
+        {
+            "valence_arousal": va.tolist(),
+            "valence_arousal_std": std.tolist(),
+            "au_probability": scipy.special.expit(au).tolist(),
+            "expression_probability": scipy.special.softmax(expression).tolist(),
+        }
+        for va, std, au, expression in zip(va_22, std_22, au_2A, expression_2E, strict=True)
+    ]
+    decisions = {
+        "au_thresholds": dict(zip(AU_NAMES, threshold.tolist(), strict=True)),
+        "expression_biases": dict(zip(EXPRESSION_NAMES, bias.tolist(), strict=True)),
+    }
+    code = "() => baseline.blended(...values.given, values.share, values.decisions)"
+    found = evaluate(tmp_path, code, given=given, share=share, decisions=decisions)
+    au_A, expression_E = (np.array([1 - share, share]) @ each for each in (au_2A, expression_2E))
+    for name, expected in {
+        "valence_arousal": np.array([1 - share, share]) @ va_22,
+        "valence_arousal_std": np.array([1 - share, share]) @ std_22,
+        "au_probability": scipy.special.expit(au_A),
+        "au_present": au_A > threshold,
+        "expression_probability": scipy.special.softmax(expression_E),
+        "expression": [(expression_E + bias).argmax()],
+    }.items():
+        np.testing.assert_allclose(found[name], expected, rtol=1e-6, err_msg=name)
+
+
+def test_cuts_between_frames(tmp_path):
+    picture = noise(333, 517)
+    found = evaluate(tmp_path, "() => shot.view(picture)", picture)
+    np.testing.assert_allclose(found, track._view(Image.fromarray(picture)), atol=1.01)
+    views = RANDOM.normal(0, 30, (6, 144))
+    views[1] = views[0] + RANDOM.normal(0, 20, 144)
+    views[5] = 0
+    code = "() => values.views.map((view) => shot.isCut(values.views[0], view))"
+    found = evaluate(tmp_path, code, views=views.tolist())
+    expected = [track._correlation(views[0], view) < track._SAME_SHOT for view in views]
+    assert found == expected == [False, False, True, True, True, False]

@@ -1,8 +1,10 @@
 // From pictures to rows of the table, as `inference.stream`: faces, who they are, and answers.
 
 import { CROP_SIZE, TEMPLATE, inverted, similarity } from "./align.js";
+import { Baselines, blended } from "./baseline.js";
 import { REACH, distance, find, follow } from "./detect.js";
 import { cut, resized } from "./pixels.js";
+import { isCut, view } from "./shot.js";
 
 const PHOTO_FACE = 40;  // height in pixels of the smallest faces that are looked for in photos
 const SEARCH_EVERY = 8;  // frames
@@ -19,34 +21,70 @@ export async function photo(picture, source, networks, about) {
   faces.forEach((face, place) => { face.person = place + 1; });
   return {
     kind: "photo", width: picture.width, height: picture.height,
-    rows: await rows(picture, faces, { source, frame: 1 }, networks, about),
+    rows: await rows(picture, faces, { source, frame: 1 }, new Asked(networks, about)),
   };
+}
+
+/** What is asked of a network for each face. */
+class Asked {
+  #baselines = new Baselines();
+
+  constructor(networks, about) {
+    this.networks = networks;
+    this.about = about;
+  }
+
+  /** Columns of the answers to a face. */
+  async answers(picture, face) {
+    const { about, networks } = this;
+    let crop = null;
+    const cropped = () => {
+      const small = () => cropOf(picture, face, TEMPLATE, CROP_SIZE);
+      return (crop ??= resized(small(), about.crop_size, about.crop_size).data);
+    };
+    let answers = await networks.answer(face, cropped, null);
+    if (!about.baselines.length) return columns(answers, "", about);
+    // Beside how the person looked at rest in earlier frames, as far as that is known.
+    const { points, share } = this.#baselines.known(face.person);
+    const neutral = answers.expression_probability[about.expressions.indexOf("Neutral")];
+    this.#baselines.add(face.person, face.points, neutral);
+    if (share && !Number.isNaN(neutral)) {
+      const beside = await networks.answer(face, cropped, points);
+      answers = blended(answers, beside, share, about.decisions);
+    }
+    return columns(answers, about.baselines[share ? 1 : 0], about);
+  }
 }
 
 /** The frames of one camera. A person keeps a number while the face is followed. */
 export class Stream {
   #source;
   #networks;
-  #about;
+  #asked;
   #faces = [];
   #lost = [];  // {face, frame}
   #frame = 0;
   #searched = -Infinity;
   #persons = 0;
+  #view = null;  // the newest frame that is not black, seen small
 
   constructor(source, networks, about) {
     this.#source = source;
     this.#networks = networks;
-    this.#about = about;
+    this.#asked = new Asked(networks, about);
   }
 
   /** The answer to the next frame: {frame, time_ms, width, height, rows}. */
   async update(picture, time) {
     const frame = ++this.#frame;
-    const found = await follow(picture, this.#faces, this.#networks);
+    const before = this.#faces;
+    const seen = view(picture);
+    const found = this.#view && isCut(this.#view, seen) ? before.map(() => null)
+      : await follow(picture, before, this.#networks);
+    if (seen.some(Boolean)) this.#view = seen;
     found.forEach((face, place) => {
-      if (face) face.person = this.#faces[place].person;
-      else this.#lost.push({ face: this.#faces[place], frame });
+      if (face) face.person = before[place].person;
+      else this.#lost.push({ face: before[place], frame });
     });
     this.#lost = this.#lost.filter((one) => frame - one.frame < PATIENCE);
     const faces = found.filter(Boolean);
@@ -61,8 +99,8 @@ export class Stream {
     this.#faces = faces.sort((a, b) => b.size - a.size);
     return {
       frame, time_ms: time, width: picture.width, height: picture.height,
-      rows: await rows(picture, this.#faces, { source: this.#source, frame, time_ms: time },
-        this.#networks, this.#about),
+      rows: await rows(
+        picture, this.#faces, { source: this.#source, frame, time_ms: time }, this.#asked),
     };
   }
 
@@ -77,7 +115,8 @@ export class Stream {
 }
 
 /** A row for each face, or one of a frame without faces. */
-async function rows(picture, faces, frame, networks, about) {
+async function rows(picture, faces, frame, asked) {
+  const { about } = asked;
   const listed = (names) => about.columns.map((name, place) => {
     const value = name in names ? names[name] : about.empty[place];
     if (typeof value !== "number") return value;
@@ -86,12 +125,8 @@ async function rows(picture, faces, frame, networks, about) {
   if (!faces.length) return [listed(frame)];
   const result = [];
   for (const face of faces) {
-    const crop = () => {
-      const small = cropOf(picture, face, TEMPLATE, CROP_SIZE);
-      return resized(small, about.crop_size, about.crop_size).data;
-    };
-    const answers = await networks.answer(face, crop);
-    result.push(listed({ ...frame, ...described(picture, face), ...columns(answers, about) }));
+    const answers = await asked.answers(picture, face);
+    result.push(listed({ ...frame, ...described(picture, face), ...answers }));
   }
   return result;
 }
@@ -115,8 +150,8 @@ function described(picture, face) {
 }
 
 /** Columns of a network's answers, by the names of `export.whole_way`. */
-function columns(answers, about) {
-  const result = { baseline: about.baseline };
+function columns(answers, baseline, about) {
+  const result = { baseline };
   const [valence, arousal] = answers.valence_arousal;
   Object.assign(result, { valence, arousal });
   if (answers.valence_arousal_std) {

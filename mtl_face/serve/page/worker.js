@@ -28,7 +28,7 @@ const work = {
     networks = {
       detect: async (tile) => run(detector, { tile }, { tile: [256, 256, 3] }),
       mesh: async (pixels) => run(mesh, { cut: pixels }, { cut: [192, 192, 3] }),
-      answer: (face, crop) => answered(network, face, crop),
+      answer: (face, crop, baseline) => answered(network, face, crop, baseline),
     };
   },
 
@@ -68,14 +68,15 @@ async function run(network, arrays, shapes) {
   return results;
 }
 
-function answered(network, face, crop) {
+/** The answers to a face; without a baseline that of the person is unknown. */
+function answered(network, face, crop, baseline) {
   const size = about.crop_size;
   const points = face.points.length;
   const arrays = {};
   for (const name of network.inputNames) {
     if (name === "crop") arrays.crop = crop();
     if (name === "points") arrays.points = face.points;
-    if (name === "baseline") arrays.baseline = new Float32Array(points);
+    if (name === "baseline") arrays.baseline = baseline ?? new Float32Array(points);
   }
   const place = [points / 3, 3];
   return run(network, arrays, { crop: [size, size, 3], points: place, baseline: place });
