@@ -138,8 +138,7 @@ class Experiment:
         params, batch_stats = average.predicting(state)
         network = params["network"]
         if self._has_adapters:
-            places = self.state_shardings.params["network"]
-            network = jax.jit(self.network_params, out_shardings=places)(params)
+            network = self._merge(params)
         return {"params": network, "batch_stats": batch_stats}
 
     def network_params(self, params: Any) -> Any:
@@ -156,9 +155,23 @@ class Experiment:
         )
         return adapters.merged(fixed, self.config.optimizer.lora)
 
+    @functools.cached_property
+    def _merge(self) -> Callable[[Any], Any]:
+        """`network_params`, compiled."""
+        places = self.state_shardings.params["network"]
+        return jax.jit(self.network_params, out_shardings=places)
+
     @property
     def _has_adapters(self) -> bool:
         return self.config.optimizer.lora.rank > 0
+
+    def check_adapters(self) -> None:
+        """Raises ConfigError if a rule of `optimizer.lora` fits no kernel, or a frozen one."""
+        inputs = network_inputs(self.config.model)
+        like = jax.eval_shape(
+            functools.partial(self.network.init, train=False), jax.random.key(0), inputs
+        )
+        self.trains({"network": like["params"]})
 
     def temperatures(self, state: TrainState) -> dict[str, float]:
         """Temperature T of each task that predicts: learned, or as configured."""

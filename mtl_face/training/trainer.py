@@ -177,7 +177,11 @@ class Trainer:
 
     def _write_overview(self, state: TrainState) -> None:
         """Names, shapes and sizes of the parameters, in `parameters.txt`."""
-        self.say(f"parameters: {parameter_overview.count_parameters(state.params):,}")
+        sizes = [leaf.size for leaf in jax.tree.leaves(state.params)]
+        trains = jax.tree.leaves(self.experiment.trains(state.params))
+        trained = sum(size for size, learns in zip(sizes, trains, strict=True) if learns)
+        of_them = f", of which {trained:,} train" if trained < sum(sizes) else ""
+        self.say(f"parameters: {sum(sizes):,}{of_them}")
         if distributed.is_writer():
             text = parameter_overview.get_parameter_overview(state.params, include_stats=False)
             files.write_text(self.workdir / "parameters.txt", text + "\n")
