@@ -10,10 +10,19 @@ Shapes: B batch.
 import flax.linen as nn
 import jax
 
+from mtl_face.config import BackboneConfig
+
 
 def rate_at(block: int, count: int, last: float) -> float:
     """The rate of a block, counted from 1, of `count`; `last` is that of the last one."""
     return last * block / count
+
+
+def backbone_rate(settings: BackboneConfig, block: int, *, train: bool) -> float:
+    """The rate in effect in a block of a backbone: 0 outside of training, and in frozen ones."""
+    if not train or block <= settings.last_frozen_block:
+        return 0.0
+    return rate_at(block, settings.num_blocks, settings.drop_path)
 
 
 def keep_or_drop(branch: jax.Array, rate: float) -> jax.Array:

@@ -1,15 +1,18 @@
 """Stochastic depth: which branches it leaves out, how often, and how they are scaled."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_settings import changed, resnet
+from model_settings import changed
 
-from mtl_face.config import ModelConfig
+from mtl_face.config import BackboneConfig, ModelConfig
+from mtl_face.config.schema import ConvNextConfig, VitConfig
+from mtl_face.model import backbones
 from mtl_face.model.stochastic_depth import keep_or_drop, rate_at
 from mtl_face.model.transformer import PatchEncoder, TokenDecoder
 
@@ -47,23 +50,45 @@ def test_the_rate_rises_with_the_depth():
     )
 
 
-def test_residual_blocks():
-    """With nearly all branches left out, a block is its shortcut; frozen ones keep theirs."""
-    image_BHWC = jax.random.normal(jax.random.key(0), (64, 8, 8, 3))
-    plain = resnet((2,), 4, 2, "torchvision", batch_norm="frozen")
-    variables = plain.init(jax.random.key(1), image_BHWC, train=False)
+BACKBONES = (
+    BackboneConfig(stage_sizes=(2,), width=4, expansion=2, variant="torchvision"),
+    BackboneConfig(kind="vit", vit=VitConfig(patch=4, width=8, depth=2, num_heads=2, mlp_width=8)),
+    BackboneConfig(kind="convnext", convnext=ConvNextConfig(depths=(1, 1), widths=(4, 8))),
+)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES, ids=lambda backbone: backbone.kind)
+def test_backbones(backbone):
+    """Branches are left out in training; not in prediction, nor of frozen blocks."""
+    backbone = dataclasses.replace(backbone, batch_norm="frozen", convolution="xla")
+    image_BHWC = jax.random.normal(jax.random.key(0), (32, 8, 8, 3))
+
+    def network(**changes):
+        changed = dataclasses.replace(backbone, **changes)
+        return backbones.make(dataclasses.replace(ModelConfig(), backbone=changed), 1, name=None)
+
+    variables = jax.jit(functools.partial(network().init, train=False))(
+        jax.random.key(1), image_BHWC
+    )
+    # Of random sizes: layer scales begin near 0, where no branch is seen.
+    variables = jax.tree.map(
+        lambda leaf: jax.random.uniform(jax.random.key(leaf.size), leaf.shape, minval=0.1),
+        variables,
+    )
 
     def outputs(train=True, **changes):
-        network = resnet((2,), 4, 2, "torchvision", batch_norm="frozen", **changes)
-        how = {"rngs": {"dropout": jax.random.key(2)}} if train and "drop_path" in changes else {}
-        return np.asarray(network.apply(variables, image_BHWC, train=train, **how))
+        rngs = {"dropout": jax.random.key(2)} if train and "drop_path" in changes else {}
+        apply = jax.jit(functools.partial(network(**changes).apply, train=train))
+        return np.asarray(apply(variables, image_BHWC, rngs=rngs))
 
     whole = outputs()
-    dropped = outputs(drop_path=0.9)
-    np.testing.assert_array_equal(outputs(train=False, drop_path=0.9), outputs(train=False))
-    same = np.isclose(dropped, whole, atol=1e-6).all(axis=(1, 2, 3))
-    assert same.mean() < 0.2
+    np.testing.assert_array_equal(outputs(train=False, drop_path=0.9), whole)
     np.testing.assert_array_equal(outputs(drop_path=0.9, frozen_blocks=2), whole)
+    dropped = outputs(drop_path=0.9)
+    same = np.isclose(dropped, whole, rtol=1e-4).all(axis=(1, 2, 3))
+    assert same.mean() < 0.2
+    # Not all examples lose the same branches.
+    assert len(np.unique(np.abs(dropped - whole).sum(axis=(1, 2, 3)).round(3))) > 4
 
 
 def test_encoder_and_decoder():

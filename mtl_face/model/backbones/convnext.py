@@ -23,6 +23,7 @@ from mtl_face.model.geometry import (
     check_frozen,
     convnext_blocks,
 )
+from mtl_face.model.stochastic_depth import backbone_rate, keep_or_drop
 from mtl_face.model.transformer import at_least_float32
 
 _KERNEL_INIT = nn.initializers.truncated_normal(0.02)
@@ -73,11 +74,15 @@ class GlobalResponseNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """A depthwise convolution, a norm and a perceptron of each place, added to what was read."""
+    """A depthwise convolution, a norm and a perceptron of each place, added to what was read.
+
+    `drop_path` is the rate of stochastic depth, 0 outside of training.
+    """
 
     settings: ConvNextConfig
     convolution: str
     dtype: Any
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, map_BHWC: jax.Array) -> jax.Array:
@@ -103,7 +108,7 @@ class Block(nn.Module):
         if self.settings.layer_scale:
             scale_C = self.param("layer_scale", _LAYER_SCALE_INIT, (channels,))
             branch_BHWC = branch_BHWC * _spread(scale_C)
-        return map_BHWC + branch_BHWC
+        return map_BHWC + keep_or_drop(branch_BHWC, self.drop_path)
 
 
 class ConvNext(nn.Module):
@@ -123,11 +128,11 @@ class ConvNext(nn.Module):
 
     @nn.compact
     def __call__(self, image_BHWC: jax.Array, *, train: bool) -> jax.Array:
-        """Maps a normalised image to its features; `train` makes no difference.
+        """Maps a normalised image to its features.
 
         Args:
             image_BHWC: [B, H, W, 3], mean and scale already as the weights want them.
-            train: of no effect.
+            train: whether stochastic depth acts, if the settings have it (random stream `dropout`).
 
         Returns:
             [B, h, w, C] of the compute dtype; 7 x 7 x 768 for ConvNeXt-T at 224 x 224.
@@ -136,7 +141,6 @@ class ConvNext(nn.Module):
             ValueError: there are more or fewer widths than stages, or more blocks are to be frozen
                 than there are.
         """
-        del train
         check_frozen(self.settings)
         settings = self.settings.convnext
         map_BHWC = self._smaller(image_BHWC, settings.widths[0], CONVNEXT_STEM, "stem")
@@ -149,7 +153,8 @@ class ConvNext(nn.Module):
                 map_BHWC = _layer_norm(self.dtype, f"{stage}_norm")(map_BHWC)
                 map_BHWC = self._smaller(map_BHWC, block.channels, STAGE_STRIDE, stage)
             convolution = resolve_convolution(self.settings.convolution)
-            module = Block(settings, convolution, self.dtype, name=block.name)
+            drop_path = backbone_rate(self.settings, number, train=train)
+            module = Block(settings, convolution, self.dtype, drop_path, name=block.name)
             map_BHWC = remat.call(module, self.remat, map_BHWC)
             if number < len(blocks):
                 map_BHWC = self._boundary(map_BHWC, number)

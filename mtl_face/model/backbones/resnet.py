@@ -26,7 +26,7 @@ from mtl_face.model.geometry import (
     residual_blocks,
     stage_of,
 )
-from mtl_face.model.stochastic_depth import keep_or_drop, rate_at
+from mtl_face.model.stochastic_depth import backbone_rate, keep_or_drop
 
 # Preserves the variance of the gradient through ReLU (He et al. 2015).
 _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -186,9 +186,7 @@ class ResNet(nn.Module):
                 variant=variant,
                 convolution=convolution,
                 batch_norm=batch_norm_of(number),
-                drop_path=rate_at(number, settings.num_blocks, settings.drop_path)
-                if train and number > frozen
-                else 0.0,
+                drop_path=backbone_rate(settings, number, train=train),
                 name=block.name,
             )
             map_BHWC = boundary(remat.call(residual, self.remat, map_BHWC), number)

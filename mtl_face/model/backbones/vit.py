@@ -29,6 +29,7 @@ from mtl_face.config.schema import VitConfig
 from mtl_face.model import remat
 from mtl_face.model.conventions import LONGEST_WAVE, QUICK_GELU_SLOPE
 from mtl_face.model.geometry import check_frozen
+from mtl_face.model.stochastic_depth import backbone_rate, keep_or_drop
 from mtl_face.model.transformer import at_least_float32
 
 _KERNEL_INIT = nn.initializers.xavier_uniform()
@@ -114,10 +115,14 @@ class Perceptron(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a perceptron, each behind a norm and added to what it has read."""
+    """Attention, then a perceptron, each behind a norm and added to what it has read.
+
+    `drop_path` is the rate of stochastic depth, 0 outside of training.
+    """
 
     settings: VitConfig
     dtype: Any
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, token_BTD: jax.Array, *, rotary: Any) -> jax.Array:
@@ -137,10 +142,10 @@ class Block(nn.Module):
     def _scaled(self, branch_BTD: jax.Array, name: str) -> jax.Array:
         """What a branch adds, float32 or wider."""
         branch_BTD = branch_BTD.astype(at_least_float32(self.dtype))
-        if not self.settings.layer_scale:
-            return branch_BTD
-        scale_D = self.param(name, _LAYER_SCALE_INIT, (self.settings.width,))
-        return branch_BTD * scale_D[None, None]
+        if self.settings.layer_scale:
+            scale_D = self.param(name, _LAYER_SCALE_INIT, (self.settings.width,))
+            branch_BTD = branch_BTD * scale_D[None, None]
+        return keep_or_drop(branch_BTD, self.drop_path)
 
 
 class VisionTransformer(nn.Module):
@@ -161,11 +166,11 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, image_BHWC: jax.Array, *, train: bool) -> jax.Array:
-        """Maps a normalised image to its features; `train` makes no difference.
+        """Maps a normalised image to its features.
 
         Args:
             image_BHWC: [B, H, W, 3], mean and scale already as the weights want them.
-            train: of no effect.
+            train: whether stochastic depth acts, if the settings have it (random stream `dropout`).
 
         Returns:
             [B, H / patch, W / patch, D] of the compute dtype.
@@ -174,7 +179,6 @@ class VisionTransformer(nn.Module):
             ValueError: the patch does not divide the image, the heads not the width, or more blocks
                 are to be frozen than there are.
         """
-        del train
         check_frozen(self.settings)
         settings = self.settings.vit
         batch, *sides = image_BHWC.shape[:3]
@@ -202,7 +206,8 @@ class VisionTransformer(nn.Module):
         if settings.positions == "rotary":
             rotary = rotations(rows, columns, settings, prefix=prefix)
         for number in range(1, settings.depth + 1):
-            block = Block(settings, self.dtype, name=f"block{number}")
+            drop_path = backbone_rate(self.settings, number, train=train)
+            block = Block(settings, self.dtype, drop_path, name=f"block{number}")
             token_BTD = remat.call(block, self.remat, token_BTD, rotary=rotary)
             if number < settings.depth:
                 token_BTD = self._boundary(token_BTD, number)
