@@ -62,7 +62,7 @@ def predict(
     if not isinstance(model, Predictor):
         model = models.open_model(model, config, say)
     steps = steps.with_own(model)
-    frames = _read_list(config, Path(test_list), images, missing_images, say)
+    frames = read_list(config, Path(test_list), images, missing_images, say)
     say(f"predicting {len(frames):,} images of {len(set(frames.video)):,} videos ...")
     # Shards hold the rows that the run was trained on, and not those of the list.
     data = dataclasses.replace(config.data, shards=None)
@@ -102,9 +102,10 @@ def predict_table(
     return predictor.predict_batches(data.table, watched, sample_dropout=sample_dropout)
 
 
-def _read_list(
+def read_list(
     config: Config, test_list: Path, images: str | Path | None, missing_images: str, say: Say
 ) -> FrameTable:
+    """The rows of a list of images without labels; arguments and errors as those of `predict`."""
     if images is None:
         data = datasets.evaluated(dataclasses.replace(config.data, shards=None))
         images = datasets.ensure_data(data, say) / data.image_folder

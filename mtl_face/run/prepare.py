@@ -22,6 +22,7 @@ from mtl_face import config as config_lib
 from mtl_face import files
 from mtl_face.errors import ConfigError
 from mtl_face.run import Progress, Say, datasets, named_data
+from mtl_face.run.teachers import record as teacher_records
 from mtl_face.tables import FrameTable
 
 Bar = Callable[[str], Progress]
@@ -181,6 +182,8 @@ def write_shards(
         beam_options=beam_options,
         progress=bar("records"),
     )
+    if teachers := teacher_records.of_manifests(data):
+        files.write_json(written / teacher_records.SHARDED, {"teachers": teachers}, indent=1)
     size = sum(path.stat().st_size for path in written.iterdir())
     say(f"wrote {sum(map(len, splits.values()))} records ({size / 2**20:.1f} MiB): {written}")
     return written

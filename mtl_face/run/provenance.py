@@ -12,6 +12,7 @@ from mtl_face.errors import WeightsError
 from mtl_face.files import read_json, write_json
 from mtl_face.run import Say, datasets, named_data
 from mtl_face.run import workdir as workdirs
+from mtl_face.run.teachers import record as teacher_records
 from mtl_face.training import distributed
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.weights import provenance
@@ -31,14 +32,18 @@ def begin(
 
     Raises:
         WorkdirError: the folder cannot be written.
-        WeightsError: the source's own provenance is not sound.
+        WeightsError: the source's own provenance is not sound, or a model gave labels and what is
+            recorded of it is not.
     """
     settings = config.provenance
+    teachers = teacher_records.of_training(config.data)
+    images_of = [name for teacher in teachers for name in teacher["images_of"]]
     found = provenance.record(
-        training_data=settings.training_data or data_sets(config),
+        training_data=settings.training_data or [*data_sets(config), *images_of],
         pretrained_on=settings.pretrained_on or (),
         aff_wild2_pretrained=settings.aff_wild2_pretrained,
         initial_weights=source,
+        teachers=teachers,
     )
     checkpoints.metadata[_KEY] = found
     if distributed.is_writer():

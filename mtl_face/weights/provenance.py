@@ -10,6 +10,8 @@ and its predictions:
     initial_weights       the file that it started from, or null for random weights: `file`,
                           `sha256`, `format`, ..., that file's own `provenance` if it has one, and
                           as `withdrawn` those of its data sets that their makers have withdrawn
+    teachers              only where models gave labels: the `file`, `sha256` and `provenance` of
+                          each; what they had seen counts as what the initial weights have
 
 Nothing here imports a heavy library: files of predictions are judged by it too.
 """
@@ -65,6 +67,7 @@ def record(
     pretrained_on: Iterable[str] = (),
     aff_wild2_pretrained: bool = False,
     initial_weights: Mapping[str, Any] | None = None,
+    teachers: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The provenance of a run that starts.
 
@@ -72,9 +75,11 @@ def record(
     ancestor was trained on Aff-Wild2. `pretrained_on` is what the user says of the initial weights.
     These are JSON values, None for random weights: `file`, `sha256` and `format`; where known,
     `trained_on` (names) and `provenance` (of an export or checkpoint), whose content is inherited.
+    So is that of `teachers`, the models that gave labels: `file`, `sha256`, and `provenance` or
+    None.
 
     Raises:
-        WeightsError: the provenance of the initial weights is not sound.
+        WeightsError: the provenance of the initial weights or of a teacher is not sound.
     """
     reasons = ["the settings say so"] if aff_wild2_pretrained else []
     names = list(pretrained_on)
@@ -87,18 +92,26 @@ def record(
             names += [*parent.get("pretrained_on", ()), *parent.get("training_data", ())]
             if parent.get("aff_wild2_pretrained"):
                 reasons.append(f"{file} carries that flag itself")
+    for teacher in teachers:
+        parent = teacher.get("provenance")
+        if parent is None:
+            continue
+        file = f"{teacher['file']}, which gave labels,"
+        check(parent, file)
+        names += [*parent["pretrained_on"], *parent["training_data"]]
+        if parent["aff_wild2_pretrained"]:
+            reasons.append(f"{file} carries that flag itself")
     seen = _distinct(names)
-    reasons += [
-        f"{name} is among what the initial weights have seen"
-        for name in seen
-        if _is_aff_wild2(name)
-    ]
+    whose = "the initial weights or the labels' model" if teachers else "the initial weights"
+    reasons += [f"{name} is among what {whose} have seen" for name in seen if _is_aff_wild2(name)]
+    taught = [{key: one.get(key) for key in ("file", "sha256", "provenance")} for one in teachers]
     return {
         "training_data": _distinct(training_data),
         "pretrained_on": seen,
         "aff_wild2_pretrained": bool(reasons),
         "reasons": reasons,
         "initial_weights": None if initial_weights is None else dict(initial_weights),
+        **({"teachers": taught} if taught else {}),
     }
 
 
@@ -164,6 +177,12 @@ def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
             f"the initial weights were trained on {', '.join(subset)}, a part of Aff-Wild2: name "
             "them as a stage of your training if you submit to a challenge"
         )
+    lines += [
+        f"labels come from a model that records no provenance ({teacher.get('file', 'unnamed')}): "
+        "whether it was trained on Aff-Wild2, which ABAW's rules forbid, is unknown"
+        for teacher in provenance.get("teachers", ())
+        if teacher.get("provenance") is None
+    ]
     source = provenance["initial_weights"]
     if source is not None and not provenance["pretrained_on"] and not lines:
         lines.append(

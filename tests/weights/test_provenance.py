@@ -138,6 +138,32 @@ def test_training_on_aff_wild2_itself():
     assert "allows s-Aff-Wild2 alone" in line
 
 
+def test_what_a_teacher_has_seen_counts():
+    """What it was trained on and pre-trained on; its flag; and one that says nothing."""
+    parent = provenance.record(training_data=["AffectNet"], pretrained_on=["VGGFace2"])
+    teacher = {"file": "runs/t", "sha256": "ab", "provenance": parent, "images_of": ["own"]}
+    student = provenance.record(training_data=["own"], teachers=[teacher])
+    assert student["pretrained_on"] == ["VGGFace2", "AffectNet"]
+    assert not student["aff_wild2_pretrained"]
+    assert provenance.warnings(student) == []
+    assert provenance.amend(student, ProvenanceConfig())["teachers"] == student["teachers"]
+    for seen in (
+        provenance.record(training_data=["Aff-Wild2"]),
+        provenance.record(training_data=["own"], aff_wild2_pretrained=True),
+        student | {"aff_wild2_pretrained": True},
+    ):
+        taught = provenance.record(training_data=["own"], teachers=[teacher | {"provenance": seen}])
+        assert taught["aff_wild2_pretrained"]
+        assert "pre-trained on Aff-Wild2" in provenance.warnings(taught)[0]
+    subset = provenance.record(training_data=["s-Aff-Wild2"])
+    taught = provenance.record(training_data=["own"], teachers=[teacher | {"provenance": subset}])
+    assert not taught["aff_wild2_pretrained"]
+    unknown = provenance.record(training_data=["own"], teachers=[teacher | {"provenance": None}])
+    (line,) = provenance.warnings(unknown)
+    assert "runs/t" in line
+    assert "unknown" in line
+
+
 def test_ancestor_without_provenance_is_not_taken_for_clean():
     child = started_from(None)
     (line,) = provenance.warnings(child)

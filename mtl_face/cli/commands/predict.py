@@ -4,6 +4,7 @@ python run.py predict photo.jpg
 python run.py predict photos/ 'more/*.png' talk.mp4 --output=faces.csv --output=faces.parquet
 python run.py predict camera:0 --output=faces.csv
 python run.py predict talk.mp4 --annotate=seen.mp4 --plot=talk.svg --summary=talk.csv
+python run.py predict --model=RUN --pseudo_labels=taught/train.csv --confidence=0.9
 """
 
 import argparse
@@ -73,6 +74,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="an image of the list that is absent: an error (default), or left out and counted",
     )
+    taught = parser.add_argument_group(
+        "labels for training, of the images of --test_list or of the training set of the settings"
+    )
+    flags.path(
+        taught,
+        "--pseudo_labels",
+        "FILE.csv",
+        "a manifest of the model's labels to write, where it is sure and a label is missing",
+        type=flags.new_file,
+    )
+    taught.add_argument(
+        "--confidence",
+        metavar="RULE",
+        help="0.9: smallest probability of action units and expressions; or by task, as "
+        "va:0.2,au:0.9,expr:0.8, of va the largest standard deviation",
+    )
+    taught.add_argument(
+        "--replace_labels",
+        action="store_true",
+        help="leave out the labels at hand: all are the model's",
+    )
+    flags.path(
+        taught,
+        "--data",
+        "PATH|NAME",
+        "in place of the data set of the settings: its folder, a file of annotations or a "
+        "manifest, or the name of one of the run's mixture",
+    )
 
 
 def _add_products(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +129,11 @@ def _add_products(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config, options: argparse.Namespace) -> int:
     config = flags.with_calibration(config, options.calibration)
+    if options.pseudo_labels is not None:
+        return _pseudo_labels(config, options)
+    for flag in ("confidence", "replace_labels", "data"):
+        if getattr(options, flag):
+            raise ConfigError(f"--{flag} goes with --pseudo_labels", remedy="give it, or neither")
     if options.test_list is not None:
         return _test_list(config, options)
     if not options.inputs:
@@ -148,6 +182,50 @@ def _faces(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
+def _pseudo_labels(config: Config, options: argparse.Namespace) -> int:
+    from mtl_face.run import show
+    from mtl_face.run.predict import read_list
+    from mtl_face.run.teachers import pseudo_labels
+
+    _require_model(options, "the labels")
+    given = [flag for flag in ("inputs", "output", *_OF_FACES) if getattr(options, flag)]
+    if given:
+        what = "INPUT" if given[0] == "inputs" else f"--{given[0]}"
+        raise ConfigError(
+            f"{what} is of no use to --pseudo_labels",
+            remedy="labels are given to aligned crops: of the training set, or of --test_list",
+        )
+    if options.confidence is None:
+        raise ConfigError(
+            "--pseudo_labels needs --confidence",
+            remedy="give --confidence=0.9, or by task --confidence=va:0.2,au:0.9,expr:0.8",
+        )
+    output = options.pseudo_labels
+    if output.suffix.lower() != ".csv":
+        raise ConfigError(f"--pseudo_labels={output} is no .csv", remedy="write a FILE.csv")
+    rule = pseudo_labels.Confidence.from_text(options.confidence)
+    if options.test_list is None:
+        if options.data is not None:
+            config = pseudo_labels.of_other_data(config, options.data)
+        pseudo_labels.of_training_set(
+            options.model, output, rule, config=config, replace=options.replace_labels
+        )
+        return 0
+    table = read_list(config, options.test_list, options.images, options.missing_images, show)
+    pseudo_labels.label(options.model, table, output, rule, config=config)
+    return 0
+
+
+_OF_FACES = ("min_face", "annotate", "anonymise", "plot", "summary", "event_rule")
+
+
+def _require_model(options: argparse.Namespace, what: str) -> None:
+    if options.model is _DEFAULT:  # it is for faces that are found
+        raise ConfigError(
+            f"no model is named for {what}", remedy="give --model=RUN or --model=EXPORT"
+        )
+
+
 def _test_list(config: Config, options: argparse.Namespace) -> int:
     from mtl_face.evaluation import prediction_files
     from mtl_face.run.predict import predict
@@ -157,11 +235,8 @@ def _test_list(config: Config, options: argparse.Namespace) -> int:
             f"{options.inputs[0]} besides --test_list={options.test_list}",
             remedy="give one of the two: photos and videos, or a list of aligned crops",
         )
-    if options.model is _DEFAULT:  # it is for faces that are found
-        raise ConfigError(
-            "no model is named for the test list", remedy="give --model=RUN or --model=EXPORT"
-        )
-    for flag in ("min_face", "annotate", "anonymise", "plot", "summary", "event_rule"):
+    _require_model(options, "the test list")
+    for flag in _OF_FACES:
         if getattr(options, flag):
             raise ConfigError(
                 f"--{flag} is of no use to a test list", remedy="name photos or videos instead"
