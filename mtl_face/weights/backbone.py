@@ -17,7 +17,14 @@ from mtl_face.config.dotted import flat
 from mtl_face.errors import WeightsError, shortened
 from mtl_face.model.geometry import MOBILENET, VARIANTS, BackboneVariant, ChannelOrder
 from mtl_face.weights import exported
-from mtl_face.weights.families import mobilenet_in_file, resnet_in_file, stated, vit_in_file
+from mtl_face.weights.families import (
+    convnext_in_file,
+    mobilenet_in_file,
+    resnet_in_file,
+    stated,
+    vit_in_file,
+)
+from mtl_face.weights.families.convnext_in_file import ConvNextSize
 from mtl_face.weights.families.mobilenet_in_file import MobileNetSize
 from mtl_face.weights.families.resnet_in_file import RESNET50, Architecture, ResNetInFile
 from mtl_face.weights.families.vit_in_file import VitSize
@@ -40,7 +47,7 @@ _TOLERANCE = 1e-3
 
 _MOST_LEFT_OUT = 8
 
-_NAMED: tuple[types.ModuleType, ...] = (vit_in_file,)
+_NAMED: tuple[types.ModuleType, ...] = (vit_in_file, convnext_in_file)
 """Families whose tensors are known by tables of names."""
 
 
@@ -66,7 +73,7 @@ class LoadedBackbone:
     params: dict[str, Any]
     batch_stats: dict[str, Any]
     variant: BackboneVariant
-    architecture: Architecture | MobileNetSize | VitSize
+    architecture: Architecture | MobileNetSize | VitSize | ConvNextSize
     source: dict[str, Any]
     left_out: list[tuple[str, tuple[int, ...]]]
     notes: list[str]
@@ -89,8 +96,8 @@ def load_backbone(
     Args:
         path: a file of Keras-VGGFace, VGGFace2 (PyTorch, MatConvNet, the port's pickle),
             torchvision or timm, a MobileNet-v1 as a graph of TensorFlow.js, a vision transformer
-            (see `families.vit_in_file`), a folder of Hugging Face's, or an export of this package
-            (folder or safetensors).
+            or a ConvNeXt (see `families.vit_in_file`, `.convnext_in_file`), a folder of Hugging
+            Face's, or an export of this package (folder or safetensors).
         variant: key of `VARIANTS` for a file that does not tell its geometry (torchvision's names
             without ImageNet's classifier); where the file tells it, the file is right.
         channel_order: order of the first convolution's channels, for a file that does not tell it.

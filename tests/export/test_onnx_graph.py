@@ -1,6 +1,7 @@
 """The translation to ONNX: each family of primitives, and networks, in ONNX Runtime beside JAX."""
 
 import collections
+import dataclasses
 import sys
 
 import jax
@@ -12,6 +13,7 @@ from model_settings import PAPER, TINY, changed
 from PIL import Image
 
 from mtl_face import config
+from mtl_face.config.schema import ConvNextConfig, VitConfig
 from mtl_face.faces import models
 from mtl_face.inputs import IMAGE, specification
 from mtl_face.model.network import ATTENTION, MtlFace, network_inputs
@@ -405,6 +407,29 @@ SMALL = changed(
     head_width=16,
     decoder_modules=2,
 )
+
+
+VIT = VitConfig(
+    **{"patch": 16, "width": 16, "depth": 2, "num_heads": 2, "mlp_width": 24, "registers": 2},
+    **{"positions": "rotary", "layer_scale": True, "activation": "quick_gelu"},
+)
+OTHERS = {
+    "vit": {"kind": "vit", "vit": VIT},
+    "vit, gated": {"kind": "vit", "vit": dataclasses.replace(VIT, gated_mlp=True, pre_norm=True)},
+    "vit, tanh": {
+        "kind": "vit",
+        "vit": dataclasses.replace(VIT, activation="gelu_tanh", positions="learned"),
+    },
+    "convnext": {
+        "kind": "convnext",
+        "convnext": ConvNextConfig(depths=(1, 1), widths=(8, 12), global_response_norm=True),
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_backbones(name):
+    check(*network_of(changed(SMALL, **OTHERS[name])))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,25 @@ class NamedTensors:
     tensors: dict[str, Entry]
     left_out: dict[str, Entry]
     own: bool = False
+
+
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""Mean and deviation of R, G, B in 0..255."""
+
+
+class Known(NamedTuple):
+    """What is known of a family of networks and is in no tensor.
+
+    `licence` is as those who published the weights state it, `trained_on` names data sets.
+    """
+
+    family: str
+    colours: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
+    norm_epsilon: float = 1e-6
+    activation: str = "gelu"
+    licence: str | None = None
+    trained_on: tuple[str, ...] = ()
+    note: str | None = None
 
 
 def find(

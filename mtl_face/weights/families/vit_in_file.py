@@ -14,7 +14,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from mtl_face.config.schema import VitConfig
 from mtl_face.errors import WeightsError
 from mtl_face.weights.families import renaming
-from mtl_face.weights.families.renaming import NamedTensors, Naming, Shapes, parts, rows_of
+from mtl_face.weights.families.renaming import (
+    IMAGENET,
+    Known,
+    NamedTensors,
+    Naming,
+    Shapes,
+    parts,
+    rows_of,
+)
 from mtl_face.weights.families.stated import ACTIVATION
 from mtl_face.weights.file_content import Entry, FileContent, shape_text, shown
 
@@ -201,26 +209,10 @@ _HEADS = {
 
 _SIZES = {(384, 12): "S", (768, 12): "B", (1024, 24): "L", (1280, 32): "H", (192, 12): "Ti"}
 
-IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _CLIP = ((122.7709, 116.746, 104.0937), (68.5005, 66.6322, 70.3232))
 _HALF = ((127.5,) * 3, (127.5,) * 3)
 
 _NON_COMMERCIAL = "CC BY-NC 4.0"
-
-
-class Known(NamedTuple):
-    """What is known of a family of networks and is in no tensor.
-
-    `licence` is as those who published the weights state it, `trained_on` names data sets.
-    """
-
-    family: str
-    colours: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
-    norm_epsilon: float = 1e-6
-    activation: str = "gelu"
-    licence: str | None = None
-    trained_on: tuple[str, ...] = ()
-    note: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

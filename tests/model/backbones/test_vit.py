@@ -75,7 +75,7 @@ def test_frozen_blocks_have_no_gradient(params):
     for frozen in (1, 3):
         network = make(frozen_blocks=frozen)
         loss = lambda p, n=network: jnp.sum(n.apply({"params": p}, IMAGE, train=True) ** 2)  # noqa: E731
-        found = jax.tree.map(lambda leaf: bool(jnp.any(leaf)), jax.grad(loss)(params))
+        found = jax.tree.map(lambda leaf: bool(jnp.any(leaf)), jax.jit(jax.grad(loss))(params))
         for part, leaves in found.items():
             number = backbones.block_number(settings_of().backbone, (part,))
             assert any(jax.tree.leaves(leaves)) == (number > frozen), (part, frozen)
