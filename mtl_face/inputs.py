@@ -1,6 +1,9 @@
 """What a network takes of each frame: names of the arrays, their shapes and dtypes.
 
-Dimension letters: S side of a stored crop, V points of the face mesh (468), K baselines.
+A network over time takes windows of frames (`windows`) in place of one.
+
+Dimension letters: S side of a stored crop, V points of the face mesh (468), K baselines, W frames
+of a window, D width of a token.
 """
 
 from collections.abc import Sequence
@@ -8,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtl_face.face_table import MESH_POINTS
+from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
 
 IMAGE = "image"
 """A stored crop, uint8 [S, S, 3]: R, G, B."""
@@ -18,6 +22,41 @@ out, in units of the distance between the eyes (`mtl_face.faces.geometry.normali
 
 BASELINE = "baseline"
 """The same of the person's face at rest, float32 [V, 3]; all 0: unknown. It comes with points."""
+
+
+WINDOWS = "windows"
+"""Stands for all that a network over time takes, see `windows`."""
+
+TOKENS = "tokens"
+"""Task tokens of a window's frames by a network of frames, float16 [W, 3, D]."""
+
+GAPS = "gaps"
+"""Frame numbers since the frame before in the window, int32 [W]: 0 for the first one and for a row
+that repeats a frame, -1 for padding behind the last one."""
+
+_ANSWER = "answer_"
+
+
+def answer(name: str) -> str:
+    """Input that holds an output, by its name, of the network of frames, float32 [W, size]."""
+    return _ANSWER + name
+
+
+def windows(
+    length: int, width: int, *, va_variance: bool
+) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Dtype and shape by name of the arrays of a window of W = `length` frames.
+
+    Tokens are D = `width` wide; with `va_variance` the network of frames predicts variances too.
+    """
+    sizes = {task: OUTPUT_SIZES[task] for task in TASKS}
+    if va_variance:
+        sizes[VA_LOG_VARIANCE] = OUTPUT_SIZES[VA]
+    return {
+        TOKENS: (np.dtype(np.float16), (length, len(TASKS), width)),
+        GAPS: (np.dtype(np.int32), (length,)),
+        **{answer(name): (np.dtype(np.float32), (length, size)) for name, size in sizes.items()},
+    }
 
 
 def specification(
@@ -41,4 +80,4 @@ def specification(
 
 def is_input(name: str) -> bool:
     """Whether an array of a batch, by its name, goes into the network."""
-    return name in (IMAGE, POINTS, BASELINE)
+    return name in (IMAGE, POINTS, BASELINE, TOKENS, GAPS) or name.startswith(_ANSWER)

@@ -50,7 +50,7 @@ MAY_IMPORT = {
         "mtl_face.report",
         "mtl_face.tasks",
     },
-    "mtl_face.inputs": {"mtl_face.face_table"},
+    "mtl_face.inputs": {"mtl_face.face_table", "mtl_face.tasks"},
     "mtl_face.probabilities": {"mtl_face.tasks"},
     "mtl_face.config": {"mtl_face.errors", "mtl_face.tasks"},
     "mtl_face.model": GROUND,

@@ -296,6 +296,8 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             "would be the same",
             "set it to 0, or train a network with model.dropout above 0",
         )
+    if config.temporal.kind != "none":
+        yield from _conflicts_over_time(config)
     if config.mesh.data == 0:
         yield "mesh.data is 0", "use -1 for all devices, or a positive number"
 
@@ -323,6 +325,36 @@ def _conflicts_of_loss(config: Config) -> Iterator[tuple[str, str]]:
             "from",
             "set loss.va.ccc below 1, as 0.9; or uncertainty.kind=fixed and "
             "model.va_variance=shared",
+        )
+
+
+def _conflicts_over_time(config: Config) -> Iterator[tuple[str, str]]:
+    """Rules of a network over time."""
+    temporal, data = config.temporal, config.data
+    if temporal.width % (8 if temporal.kind == "attention" else 2):
+        multiple = "a multiple of 8" if temporal.kind == "attention" else "even"
+        yield f"temporal.width {temporal.width} is not {multiple}", "change it"
+    for name, value, plain, reason in (
+        ("augmentation.mixup_alpha", config.augmentation.mixup_alpha, 0.0, "mixes faces"),
+        ("data.sampling", data.sampling, "uniform", "draws rows"),
+        (
+            "uncertainty.kind=likelihood",
+            config.uncertainty.kind == "likelihood",
+            False,
+            "divides the answers that the network starts from",
+        ),
+        ("evaluation.mc_dropout_samples", config.evaluation.mc_dropout_samples, 0, "samples faces"),
+    ):
+        if value != plain:
+            yield (
+                f"{name} {reason}, and temporal.kind is {temporal.kind}: whole windows of frames "
+                "are trained on",
+                f"leave {name} out, or set temporal.kind=none",
+            )
+    if data.mixture:
+        yield (
+            f"data.mixture names several data sets, and temporal.kind is {temporal.kind}",
+            "train a network over time on one data set",
         )
 
 

@@ -14,6 +14,8 @@ MOBILENET_LAYERS = ("conv1", *(f"{kind}w{pair}" for pair in range(1, 14) for kin
 """Layers of MobileNet-v1, in their order."""
 INPUTS = ("image", "points")
 """What a network can take of a frame, see `mtl_face.inputs`."""
+TEMPORAL_KINDS = ("none", "gru", "convolution", "attention")
+"""What a network over time is made of."""
 FEWEST_VIDEOS, FEWEST_FRAMES = 3, 2
 """Of rendered faces: a video for each split, and frames of a video."""
 VA_NOISES = ("constant", "yaw")
@@ -616,6 +618,42 @@ class ModelConfig(Section, affects="network", step=True):
 
 
 @dataclasses.dataclass(frozen=True)
+class TemporalConfig(Section, affects="network", step=True):
+    """A network over time, which reads what a trained network of frames saw (docs/temporal.md).
+
+    It takes the place of the network of `model`, whose `embed_dim` and `va_variance` alone count.
+    """
+
+    kind: str = setting(
+        "none",
+        "none: a network of frames; over time: gru, gated recurrent units; convolution, dilated "
+        "ones; attention, a transformer whose positions are the frame numbers",
+        choices=TEMPORAL_KINDS,
+    )
+    frame_model: str | None = setting(
+        None,
+        "the trained network of frames: a run or an export of arrays, whose task tokens are "
+        "computed where they are absent (run.py features --model)",
+        affects="place",
+        step=False,
+    )
+    causal: bool = setting(
+        False, "whether a frame's answer sees the frames up to it alone, as live use needs"
+    )
+    window: int = setting(128, "labelled frames that are read at a time", minimum=2, maximum=4096)
+    layers: int = setting(
+        2,
+        "layers of recurrent units; groups of four convolutions, dilated by 1, 2, 4 and 8; or "
+        "attention layers",
+        minimum=1,
+    )
+    width: int = setting(128, "channels; even, and with attention a multiple of 8", minimum=8)
+    dropout: float = setting(
+        0.1, "on residual branches, while training", minimum=0.0, maximum=0.95, affects="training"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class TemperatureConfig(Section, affects="training", step=True):
     """Task temperatures (paper, section 3.2)."""
 
@@ -1031,6 +1069,7 @@ class Config(Section):
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    temporal: TemporalConfig = TemporalConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig = AugmentationConfig()

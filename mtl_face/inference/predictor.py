@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,15 +28,13 @@ from mtl_face.errors import ConfigError, ImageError
 from mtl_face.evaluation.calibration import Calibration
 from mtl_face.face_table import FaceTable
 from mtl_face.inference.dropout import EPISTEMIC, make_dropout_step
-from mtl_face.inputs import BASELINE, IMAGE, POINTS, is_input, specification
+from mtl_face.inputs import BASELINE, IMAGE, POINTS, WINDOWS, is_input, specification
+from mtl_face.model.choice import is_over_time, network_inputs, network_of
 from mtl_face.model.convolution import compiler_options
 from mtl_face.model.network import (
     ATTENTION,
     PER_EXAMPLE,
     TASK_TOKENS,
-    MtlFace,
-    for_platform,
-    network_inputs,
 )
 from mtl_face.objective import augment, resample
 from mtl_face.objective.uncertainty import FIXED
@@ -78,12 +77,12 @@ class Forward:
         if mesh is not None:
             self._how["out_shardings"] = NamedSharding(mesh, PartitionSpec())
         devices = 1 if mesh is None else mesh.size
-        self.network = MtlFace(for_platform(config.model, platform), devices=devices)
+        self.network = network_of(config, platform=platform, devices=devices)
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the arrays that `plain` takes of each face, as in `model.inputs`."""
-        return self.config.model.inputs
+        return (WINDOWS,) if is_over_time(self.config) else self.config.model.inputs
 
     def prepare(self, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Arrays as they are stored -> inputs of the network: images are resized, as float32."""
@@ -105,7 +104,9 @@ class Forward:
 
     @functools.cached_property
     def with_tokens(self) -> Step | None:
-        """`plain` with the task tokens among the outputs; None of a program, which keeps them."""
+        """`plain` with the task tokens among the outputs; None of what has none."""
+        if is_over_time(self.config):
+            return None
         options = {"return_tokens": True}
         return make_predict_step(self.network, prepare=self.prepare, options=options, **self._how)
 
@@ -126,7 +127,7 @@ class Forward:
     def abstract_variables(self) -> dict[str, Any]:
         """Shapes and dtypes of the network's `params` and `batch_stats`."""
         network = functools.partial(self.network.init, train=False)
-        inputs = network_inputs(self.config.model)
+        inputs = network_inputs(self.config)
         return {"batch_stats": {}, **jax.eval_shape(network, jax.random.key(0), inputs)}
 
     def place(self, batch: dict[str, NDArray[Any]]) -> dict[str, jax.Array]:
@@ -301,7 +302,14 @@ class Predictor:
 
         Raises:
             ValueError: an array is missing, or has another dtype or shape.
+            ConfigError: the network reads frames over time.
         """
+        if WINDOWS in self.inputs:
+            raise ConfigError(
+                "this network reads frames of a data set over time, not single faces",
+                remedy="use it with run.py evaluate or predict --test_list, or give the network of "
+                "frames that it reads",
+            )
         wanted = specification(self.inputs, self.crop_size)
         count = len(arrays[self.inputs[0]]) if self.inputs[0] in arrays else 0
         if POINTS in wanted and POINTS in arrays and BASELINE not in arrays:
@@ -399,14 +407,14 @@ class Predictor:
             with the labels (`evaluation.probability=fitted`).
 
         Raises:
-            ConfigError: the model is a program, which gives no tokens.
+            ConfigError: the model is a program or a network over time, which give no tokens.
         """
         step = self.forward.with_tokens
         if step is None:
             raise ConfigError(
-                "a program gives no task tokens",
+                "a program, or a network over time, gives no task tokens",
                 path=self.forward.path,
-                remedy="give the run that it was exported from, or an export of arrays",
+                remedy="give a network of frames: its run, or an export of arrays",
             )
         config = self.config
         divisors = probabilities.divisors(
@@ -525,7 +533,7 @@ class Predictor:
 
 
 def make_predict_step(
-    network: MtlFace,
+    network: nn.Module,
     *,
     prepare: Callable[[dict[str, jax.Array]], dict[str, jax.Array]],
     options: Mapping[str, Any] = types.MappingProxyType({}),

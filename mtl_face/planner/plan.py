@@ -9,6 +9,7 @@ from typing import Any
 
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
+from mtl_face.model.choice import is_over_time
 from mtl_face.planner import Target, chips, estimate, flops, hlo, programs
 
 _REMEDY = "give a number of images/s, or a file of `python -m benchmarks.input --output=FILE.json`"
@@ -32,6 +33,11 @@ def make(
         UserError: topology, batch or mesh are impossible, the input's rate cannot be read, or the
             compiler is absent or fails.
     """
+    if is_over_time(config):
+        raise ConfigError(
+            f"temporal.kind is {config.temporal.kind}, and plans are of networks of frames alone",
+            remedy="plan the network of frames: temporal.kind=none",
+        )
     chips.check_topology(target.topology)
     measured = None if input_rate is None else measured_input(config, input_rate)
     program = programs.compiled(config, target, say=say)

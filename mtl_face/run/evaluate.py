@@ -18,7 +18,8 @@ from mtl_face.report import Report, write_report
 from mtl_face.run import Say, datasets, models, named_data, provenance, show
 from mtl_face.run import rows as row_hashes
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.inputs.pixels import Pixels, find_pixels
+from mtl_face.run.inputs.over_time import find_inputs
+from mtl_face.run.inputs.pixels import Pixels
 from mtl_face.run.postprocess import RAW, SCORED, PostProcessing
 from mtl_face.run.predict import predict_table
 from mtl_face.tables import TRAINING
@@ -102,7 +103,7 @@ def evaluate(
         if output is None and not named_data.same_place(scored.data, own.data):
             name = named_data.about(scored.data, split).name
             folder = files.require_writable(run / workdirs.evaluation_folder(split, name))
-    rows = find_pixels(scored, table, say, split=split, inputs=model.inputs)
+    rows = find_inputs(scored, table, say, split=split, predictor=model)
     about = dataclasses.replace(named_data.about(scored.data, split), cautions=cautions)
     result = evaluate_predictor(model, rows, folder, steps, about=about, history=history, say=say)
     if folder is not None and distributed.is_writer():

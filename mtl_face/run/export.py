@@ -81,6 +81,7 @@ def export(
         )
     if exported.is_program(model):
         raise _no_network(model)
+    models.require_of_frames(config or workdirs.own_config(model), "exports are of")
     if form in PROGRAMS:
         file = files.require_writable_file(Path(output or model / PROGRAMS[form]).expanduser())
         config = config or workdirs.own_config(model)
@@ -137,6 +138,7 @@ def export_model(
     """
     if predictor.forward.path is not None:
         raise _no_network(predictor.forward.path)
+    models.require_of_frames(predictor.config, "exports are of")
     card = card_of(predictor)
     if format in PROGRAMS:
         file = files.require_writable_file(Path(output).expanduser())

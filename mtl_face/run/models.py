@@ -15,6 +15,7 @@ from mtl_face.faces import align, points
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.inference.program import ProgramForward, Run
 from mtl_face.inputs import IMAGE, POINTS
+from mtl_face.model.choice import is_over_time
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import TRAINING
@@ -61,6 +62,15 @@ def open_model(path: str | Path, config: Config, say: Say) -> Predictor:
         return open_run(path, config, say)
     opened = open_program if exported.is_program(path) else open_export
     return opened(path, config, say)
+
+
+def require_of_frames(config: Config, what: str) -> None:
+    """ConfigError if the settings are of a network over time, which `what` is not for."""
+    if is_over_time(config):
+        raise ConfigError(
+            f"temporal.kind is {config.temporal.kind}, and {what} networks of frames alone",
+            remedy="give the network of frames that it reads, or temporal.kind=none",
+        )
 
 
 def is_run(path: str | Path) -> bool:

@@ -15,7 +15,8 @@ from mtl_face.inference.predictor import Predictor
 from mtl_face.run import Say, datasets, models, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.inputs import features
-from mtl_face.run.inputs.pixels import Pixels, find_pixels
+from mtl_face.run.inputs.over_time import find_inputs
+from mtl_face.run.inputs.pixels import Pixels
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.training import distributed, sharding
@@ -69,7 +70,7 @@ def predict(
     if images is not None and data.features is None:  # the training's data may be elsewhere
         data = dataclasses.replace(data, features=str(Path(images) / features.FOLDER))
     files = dataclasses.replace(config, data=data)
-    predictions = predict_table(model, find_pixels(files, frames, say, inputs=model.inputs))
+    predictions = predict_table(model, find_inputs(files, frames, say, predictor=model))
     provenance.warn(model.origin.get("provenance"), say)
     return steps.apply(predictions, say)[0]
 
@@ -84,11 +85,8 @@ def predict_table(
     config, mesh = predictor.config, predictor.forward.mesh
     assert mesh is not None  # those of runs and exports have one
     batches = data_input.to_devices(
-        data_input.eval_batches(
-            data.table,
-            batch_size=config.evaluation.batch_size,
-            image_size=data.image_size,
-            source=data.inputs(),
+        data.eval_batches(
+            config.evaluation.batch_size,
             process=order.Process(jax.process_index(), jax.process_count()),
         ),
         sharding.by_example(mesh),

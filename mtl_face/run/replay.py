@@ -11,7 +11,7 @@ import numpy as np
 
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError, WorkdirError, shortened
-from mtl_face.run import Say
+from mtl_face.run import Say, models
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.train import recorded_counts
 from mtl_face.tasks import TASKS
@@ -34,6 +34,7 @@ def take_again(config: Config, workdir: Path, dump_file: Path, *, say: Say) -> P
         WorkdirError: the dump or the state before the step cannot be read, they are of two runs, or
             the batch does not split over these devices.
     """
+    models.require_of_frames(config, "replay takes steps of")
     workdir = workdirs.open_for_reading(workdir, config)
     dump = replay.read(dump_file)
     counts = recorded_counts(workdir)

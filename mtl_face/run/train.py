@@ -18,11 +18,14 @@ from mtl_face.config import Config
 from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
+from mtl_face.model.choice import is_over_time
 from mtl_face.objective.class_weights import ClassCounts
 from mtl_face.run import Say, datasets, models, named_data, processes, provenance, show
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.evaluate import evaluate_predictor, scores_for_log
-from mtl_face.run.inputs.pixels import Pixels, find_pixels
+from mtl_face.run.inputs import over_time
+from mtl_face.run.inputs.over_time import find_inputs
+from mtl_face.run.inputs.pixels import Pixels
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.run.predict import predict_table
 from mtl_face.run.rows import Rows
@@ -114,8 +117,12 @@ def train(
             read = Rows.of({"train": train_table, "validation": validation_table})
             read.require_same_everywhere()
             read.require_as_before(folder, accepted=accept_changed_data, say=say)
-            steps_per_epoch = order.steps_per_epoch(rows.length, config.optimizer.batch_size)
             labels = labels_seen(train_table, rows, config.optimizer.epochs)
+            examples = rows
+            if is_over_time(config):
+                count = len(over_time.windows_of(config, train_table))
+                examples = order.Permutations(count, config.seed)
+            steps_per_epoch = order.steps_per_epoch(examples.length, config.optimizer.batch_size)
             lap("data")
             counts = class_counts(config, folder, train_table, rows)
             experiment = Experiment(config, steps_per_epoch=steps_per_epoch, class_counts=counts)
@@ -124,7 +131,7 @@ def train(
                 config.evaluation.batch_size, experiment.mesh, name="evaluation.batch_size"
             )
             lap("network")
-            validation = find_pixels(config, validation_table, say)
+            validation = find_inputs(config, validation_table, say)
         with (
             StopRequest(require_workdir) as own_stop,
             Checkpoints(
@@ -144,7 +151,7 @@ def train(
             if newest is None or newest < total:
                 trainer = Trainer(
                     experiment,
-                    _training_data(experiment, train_table, rows, say),
+                    _training_data(experiment, train_table, examples, say),
                     folder,
                     checkpoints,
                     evaluate=_scorer(experiment, validation, labels, say),
@@ -187,6 +194,7 @@ def train(
 class InitialWeights:
     """What a run starts from: arrays of a whole network, or of its backbone.
 
+    A network over time starts from random weights and another one's answers: it has no arrays.
     `source` is as `weights.provenance.record` takes it.
     """
 
@@ -212,7 +220,10 @@ def _start(
     config = experiment.config
     if newest is not None:
         step, state = checkpoints.restore_newest(experiment.state_like)
-        provenance.warn(provenance.resume(config, trainer.workdir, checkpoints, step), say)
+        recorded = provenance.resume(config, trainer.workdir, checkpoints, step)
+        if is_over_time(config):
+            over_time.require_read(recorded, over_time.frame_model(config), config)
+        provenance.warn(recorded, say)
         earlier = label_counts(checkpoints.read_metadata(step).get(TRAINING))
         labels.update({t: earlier[t] for t in TASKS if not labels[t] and earlier.get(t)})
         checkpoints.metadata[TRAINING] = training
@@ -222,7 +233,7 @@ def _start(
     several = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(f"compiling on {jax.device_count()} {jax.default_backend()} device(s){several} ...")
     state = experiment.make_state()
-    if weights is not None:
+    if weights is not None and weights.params is not None:
         put = with_network if weights.whole else with_backbone
         state = average.restarted(put(state, weights.params, weights.batch_stats))
     source = None if weights is None else weights.source
@@ -257,6 +268,8 @@ def initial_weights(config: Config, say: Say) -> InitialWeights | None:
         WeightsError: the file does not fit.
         WorkdirError: there is no such model.
     """
+    if is_over_time(config):
+        return _network_of_frames(config)
     if config.training.init_from is not None:
         return _whole_network(config, config.training.init_from, say)
     settings = config.model.backbone
@@ -276,8 +289,31 @@ def initial_weights(config: Config, say: Say) -> InitialWeights | None:
     return InitialWeights(backbone.params, backbone.batch_stats, backbone.source, whole=False)
 
 
+def _network_of_frames(config: Config) -> InitialWeights:
+    """What a network over time starts from; UserError if it cannot be read."""
+    for name, path in (
+        ("training.init_from", config.training.init_from),
+        ("model.backbone.init_from", config.model.backbone.init_from),
+    ):
+        if path is not None:
+            raise ConfigError(
+                f"{name} is set, and temporal.kind is {config.temporal.kind}",
+                remedy=f"leave {name} out: temporal.frame_model names what it starts from",
+            )
+    model = over_time.frame_model(config)
+    assert config.temporal.frame_model is not None
+    source = over_time.source(model, config.temporal.frame_model)
+    return InitialWeights(None, None, source, whole=False)
+
+
 def _whole_network(config: Config, path: str, say: Say) -> InitialWeights:
     model = models.load(path)
+    if is_over_time(model.config):
+        raise WeightsError(
+            "is a network over time, and the settings describe one of frames",
+            path=path,
+            remedy="name a network of frames, or leave training.init_from out",
+        )
     found = model_differences({"config": config_lib.to_dict(model.config)}, config.model)
     if found:
         raise WeightsError(
@@ -307,26 +343,28 @@ def _training_data(
 ) -> TrainingData:
     config = experiment.config
     batch_size = config.optimizer.batch_size
-    data = find_pixels(config, table, say, split="train")
+    data = find_inputs(config, table, say, split="train")
+    if isinstance(data, over_time.Windowed):
+        more, row = {}, data.windows.row_MW[:, 0]
+    else:
+        more = {"numbers": mixture.Counter(table, rows, batch_size).of_step}
+        row = np.arange(len(table))
     steps_per_epoch = order.steps_per_epoch(rows.length, batch_size)
     return TrainingData(
         steps_per_epoch=steps_per_epoch,
         total_steps=order.total_steps(config.optimizer.epochs, steps_per_epoch),
         batches=lambda taken: data_input.to_devices(
-            data_input.train_batches(
-                table,
-                batch_size=batch_size,
-                image_size=config.data.image_size,
-                rows=rows,
+            data.train_batches(
+                rows,
+                batch_size,
                 start_step=taken,
-                source=data.inputs(training=True),
                 process=order.Process(jax.process_index(), jax.process_count()),
             ),
             sharding.by_example(experiment.mesh),
         ),
-        rows=lambda taken: order.step_indices(rows, batch_size, step=taken),
+        rows=lambda taken: row[order.step_indices(rows, batch_size, step=taken)],
         image=table.image,
-        numbers=mixture.Counter(table, rows, batch_size).of_step,
+        **more,
     )
 
 
@@ -382,7 +420,7 @@ def _scorer(
         if name != mixed.validation:
             with datasets.naming(f"data.mixture.{name}"):
                 table = datasets.load_split(entry, "validation", say)
-            others[name] = find_pixels(experiment.config, table, say)
+            others[name] = find_inputs(experiment.config, table, say)
 
     def scores_on(state: TrainState, data: Pixels) -> dict[str, float]:
         predictor = Predictor(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from mtl_face.config import Config
 from mtl_face.inputs import BASELINE, IMAGE, POINTS
-from mtl_face.model.network import MtlFace, for_platform, network_inputs
+from mtl_face.model.choice import is_over_time, network_inputs, network_of
 from mtl_face.objective import (
     augment,
     augment_points,
@@ -68,7 +68,7 @@ class Experiment:
         self.steps_per_epoch = steps_per_epoch
         platform = self.mesh.devices.flat[0].platform
         self._resampling = resample.resolve_method(config.augmentation.method, platform)  # type: ignore[arg-type]
-        self.network = MtlFace(for_platform(config.model, platform), devices=self.mesh.size)
+        self.network = network_of(config, platform=platform, devices=self.mesh.size)
         self.learning_rates = optimizers.learning_rates(config.optimizer, steps_per_epoch)
         self.optimizer = optimizers.make_optimizer(
             config.optimizer,
@@ -184,7 +184,12 @@ class Experiment:
     def augment(
         self, key: jax.Array, inputs: dict, targets: dict, weights: dict
     ) -> tuple[dict, dict, dict]:
-        """Random geometry and MixUp, from what is stored to what the network takes."""
+        """Random geometry and MixUp, from what is stored to what the network takes.
+
+        Windows of frames stay as they are.
+        """
+        if is_over_time(self.config):
+            return inputs, targets, weights
         settings = self.config.augmentation
         size = self.config.model.input_size
         geometry_key, mixup_key = jax.random.split(key)
@@ -277,7 +282,7 @@ class Experiment:
                 self.network,
                 self.optimizer,
                 seed,
-                inputs=network_inputs(self.config.model),
+                inputs=network_inputs(self.config),
                 uncertainty=uncertainty.init_uncertainty(
                     self.config.uncertainty.kind, fixed_temperatures(self.config)
                 ),

@@ -1,7 +1,7 @@
 """The inputs of a network for the rows of a table: where they come from."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from data_pipeline import images as image_files
 from data_pipeline import input as data_input
+from data_pipeline import order
+from data_pipeline.batch import Batch
 from mtl_face.config import Config
 from mtl_face.inputs import IMAGE, POINTS
 from mtl_face.run import Say
@@ -36,6 +38,33 @@ class Pixels:
         if self.points is None:
             return self.source
         return data_input.WithFeatures(self.points.by_name(training), self.source, self.images)
+
+    def train_batches(
+        self, rows: order.Order, batch_size: int, *, start_step: int, process: order.Process
+    ) -> Iterator[Batch]:
+        """Endless batches for training, see `data_pipeline.input.train_batches`."""
+        return data_input.train_batches(
+            self.table,
+            batch_size=batch_size,
+            image_size=self.image_size,
+            rows=rows,
+            start_step=start_step,
+            source=self.inputs(training=True),
+            process=process,
+        )
+
+    def eval_batches(
+        self, batch_size: int, *, first: int = 0, process: order.Process = order.ALONE
+    ) -> Iterator[Batch]:
+        """Every row from `first` on once, see `data_pipeline.input.eval_batches`."""
+        return data_input.eval_batches(
+            self.table,
+            batch_size=batch_size,
+            image_size=self.image_size,
+            first=first,
+            source=self.inputs(),
+            process=process,
+        )
 
     def picture(self, row: int) -> NDArray[np.uint8] | None:
         """A row's image; None where shards took the place of the files and these are absent."""

@@ -89,9 +89,9 @@ def ensure(
     """
     if model.forward.with_tokens is None:
         raise ConfigError(
-            "is a program, which gives no task tokens",
+            "is a program or a network over time, which give no task tokens",
             path=model.forward.path,
-            remedy="name the run that it was exported from, or an export of arrays",
+            remedy="name a network of frames: its run, or an export of arrays",
         )
     if model.crop_size != config.data.image_size:
         raise ConfigError(
@@ -125,13 +125,7 @@ def _blocks(
     model: Predictor, rows: Pixels
 ) -> Callable[[int], Iterator[Mapping[str, NDArray[Any]]]]:
     def of_rows(first: int) -> Iterator[Mapping[str, NDArray[Any]]]:
-        batches = data_input.eval_batches(
-            rows.table,
-            batch_size=model.config.evaluation.batch_size,
-            image_size=rows.image_size,
-            first=first,
-            source=rows.inputs(),
-        )
+        batches = rows.eval_batches(model.config.evaluation.batch_size, first=first)
         assert model.forward.mesh is not None  # those of runs and exports have one
         return model.token_blocks(
             data_input.to_devices(batches, sharding.by_example(model.forward.mesh))

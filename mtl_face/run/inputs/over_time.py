@@ -1,0 +1,157 @@
+"""What networks over time take of the rows of a table: windows of task tokens."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from data_pipeline import order
+from data_pipeline import windows as windowed
+from data_pipeline.batch import Batch
+from mtl_face import inputs
+from mtl_face.config import Config
+from mtl_face.errors import ConfigError, WeightsError
+from mtl_face.inference.predictor import Predictor
+from mtl_face.run import Say, models
+from mtl_face.run.inputs import features, tokens
+from mtl_face.run.inputs.pixels import Pixels, find_pixels
+from mtl_face.tables import FrameTable
+from mtl_face.tasks import VA_LOG_VARIANCE
+
+
+@dataclasses.dataclass(frozen=True)
+class Windowed(Pixels):
+    """Rows, and their windows with the task tokens of the frames.
+
+    `arrays` are by the names of inputs, a row for each of the table.
+    """
+
+    windows: windowed.Windows = dataclasses.field(kw_only=True)
+    arrays: Mapping[str, NDArray[Any]] = dataclasses.field(kw_only=True)
+
+    def train_batches(
+        self, rows: order.Order, batch_size: int, *, start_step: int, process: order.Process
+    ) -> Iterator[Batch]:
+        """Endless batches of windows, see `data_pipeline.windows.train_batches`."""
+        return windowed.train_batches(
+            self.windows,
+            self.table,
+            self.arrays,
+            batch_size=batch_size,
+            rows=rows,
+            start_step=start_step,
+            process=process,
+        )
+
+    def eval_batches(
+        self, batch_size: int, *, first: int = 0, process: order.Process = order.ALONE
+    ) -> Iterator[Batch]:
+        """Every window once, see `data_pipeline.windows.eval_batches`; `first` is 0."""
+        assert not first, "windows are not rows"
+        return windowed.eval_batches(
+            self.windows, self.arrays, batch_size=batch_size, process=process
+        )
+
+
+def windows_of(config: Config, table: FrameTable) -> windowed.Windows:
+    """The windows of a table that the settings ask for."""
+    temporal = config.temporal
+    return windowed.Windows.of(table, temporal.window, causal=temporal.causal)
+
+
+def frame_model(config: Config) -> Predictor:
+    """The network of frames that the settings name.
+
+    Raises:
+        ConfigError: none is named, or it is a program, or its tokens are not as the settings say.
+        UserError: it cannot be opened.
+    """
+    path = config.temporal.frame_model
+    if path is None:
+        raise ConfigError(
+            f"temporal.kind is {config.temporal.kind}, and temporal.frame_model names no network",
+            remedy="name the network of frames whose tokens it reads: temporal.frame_model=RUN",
+        )
+    model = models.load(path)
+    width, varies = model.config.model.embed_dim, model.config.model.va_variance
+    for name, own, needed in (
+        ("model.embed_dim", config.model.embed_dim, width),
+        ("model.va_variance", config.model.va_variance, varies),
+    ):
+        if own != needed:
+            raise ConfigError(
+                f"{name} is {own}, and the network of temporal.frame_model has {needed}",
+                path=path,
+                remedy=f"set {name}={needed}",
+            )
+    return model
+
+
+def find_inputs(
+    config: Config,
+    table: FrameTable,
+    say: Say,
+    *,
+    split: str = "validation",
+    predictor: Predictor | None = None,
+) -> Pixels:
+    """Finds what a network takes of the rows of a table, as `find_pixels` does.
+
+    Of a network over time that is the task tokens, which are computed where they are absent.
+    `predictor` is the network that will read them; None for that of the settings, which is to be
+    trained.
+
+    Raises:
+        WeightsError: the network was trained on the tokens of other weights.
+        UserError: as `find_pixels`, `frame_model` and `tokens.ensure`.
+    """
+    names = None if predictor is None else predictor.inputs
+    if config.temporal.kind == "none" or (names and inputs.WINDOWS not in names):
+        return find_pixels(config, table, say, split=split, inputs=names)
+    model = frame_model(config)
+    if predictor is not None:
+        require_read(predictor.origin.get("provenance"), model, config)
+    kept = tokens.ensure(model, config, table, split=split, say=say)
+    expected = inputs.windows(
+        config.temporal.window,
+        config.model.embed_dim,
+        va_variance=VA_LOG_VARIANCE in kept,
+    )
+    arrays = {inputs.TOKENS: kept[inputs.TOKENS]}
+    arrays |= {inputs.answer(n): a for n, a in kept.items() if inputs.answer(n) in expected}
+    return Windowed(
+        table,
+        features.find_images(config, table, split),
+        config.data.image_size,
+        config.data.exif_orientation == "apply",
+        windows=windows_of(config, table),
+        arrays=arrays,
+    )
+
+
+def require_read(provenance: Mapping[str, Any] | None, model: Predictor, config: Config) -> None:
+    """Raises WeightsError unless `model` is what a network over time was trained on.
+
+    `provenance` is that of the network over time.
+    """
+    recorded = (provenance or {}).get("initial_weights") or {}
+    found = model.origin["weights_sha256"]
+    if recorded.get("sha256") not in (None, found):
+        raise WeightsError(
+            "is not the network of frames whose tokens it was trained on: its weights have the "
+            f"hash {found[:12]}, those had {recorded['sha256'][:12]}",
+            path=config.temporal.frame_model,
+            remedy=f"name that one, which was {recorded.get('file')}: temporal.frame_model=RUN",
+        )
+
+
+def source(model: Predictor, path: str) -> dict[str, Any]:
+    """What a run records of the network of frames, see `weights.provenance.record`."""
+    return {
+        "file": Path(path).name,
+        "sha256": model.origin["weights_sha256"],
+        "format": "task tokens of a network of mtl_face",
+        "provenance": model.origin.get("provenance"),
+    }

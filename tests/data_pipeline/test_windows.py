@@ -1,0 +1,103 @@
+"""Windows of frames: each row answered once, from its middle; videos apart; gaps known."""
+
+import numpy as np
+import pytest
+
+from data_pipeline import order, windows
+from data_pipeline.windows import Windows
+from mtl_face.tables import FrameTable
+
+
+def table_of(lengths, seed=0, step=1):
+    """Videos of these lengths, their rows mixed; frame numbers rise by 1 to 9, times `step`."""
+    random = np.random.default_rng(seed)
+    video = np.repeat([f"v{number}" for number in range(len(lengths))], lengths)
+    frame = np.concatenate([np.cumsum(random.integers(1, 10, n)) * step for n in lengths])
+    mixed = random.permutation(len(video))
+    return FrameTable.from_columns(
+        dataset="set",
+        video=video[mixed],
+        frame=frame[mixed],
+        image=np.arange(len(video)).astype(str),
+        root=".",
+        valence=np.arange(len(video)) / len(video),
+        arousal=np.where(mixed % 3, 0.5, np.nan),
+        expression=mixed % 8,
+    )
+
+
+@pytest.mark.parametrize("length", [2, 5, 8])
+@pytest.mark.parametrize("causal", [False, True])
+def test_each_row_is_answered_once_by_the_best_window(length, causal):
+    table = table_of([1, 3, 8, 9, 50, 2])
+    found = Windows.of(table, length, causal=causal)
+    answered = found.answered_MW[found.answered_MW >= 0]
+    np.testing.assert_array_equal(np.sort(answered), np.arange(len(table)))
+    worth: dict[int, list[float]] = {}
+    own = {}
+    for row_W, own_W in zip(found.row_MW, found.answered_MW, strict=True):
+        rows = row_W[row_W >= 0]
+        assert len(set(table.video[rows])) == 1
+        assert (np.diff(table.frame[rows]) > 0).all()
+        assert (row_W[len(rows) :] == -1).all()
+        for place, row in enumerate(rows):
+            value = place if causal else -abs(place - (length - 1) / 2)
+            worth.setdefault(row, []).append(value)
+            if own_W[place] == row:
+                own[row] = value
+    assert all(own[row] == max(values) for row, values in worth.items())
+
+
+def test_gaps_are_those_of_the_frame_numbers():
+    table = table_of([9, 30])
+    found = Windows.of(table, 8)
+    for row_W, gap_W in zip(found.row_MW, found.gap_MW, strict=True):
+        rows = row_W[row_W >= 0]
+        np.testing.assert_array_equal(
+            gap_W[: len(rows)], np.diff(table.frame[rows], prepend=table.frame[rows[0]])
+        )
+        assert (gap_W[len(rows) :] == -1).all()
+    far = Windows.of(table_of([9], step=1 << 40), 8)
+    assert far.gap_MW.max() == windows.LONGEST_GAP
+
+
+def test_training_batches_hold_rows_and_labels_side_by_side():
+    table = table_of([3, 21])
+    found = Windows.of(table, 8)
+    features = {"answer_va": np.arange(len(table) * 2.0).reshape(-1, 2).astype(np.float32)}
+    rows = order.Permutations(len(found), seed=1)
+    batches = windows.train_batches(found, table, features, batch_size=2, rows=rows, start_step=3)
+    batch = next(batches)
+    index_b = order.step_indices(rows, 2, step=3)
+    row_R = found.row_MW[index_b].reshape(-1)
+    seen_R = row_R >= 0
+    assert batch["answer_va"].shape == (2, 8, 2)
+    np.testing.assert_array_equal(
+        batch["answer_va"].reshape(-1, 2)[seen_R], features["answer_va"][row_R[seen_R]]
+    )
+    labels = batch["labels"]
+    np.testing.assert_array_equal(labels["expr"][seen_R], table.expression[row_R[seen_R]])
+    np.testing.assert_array_equal(
+        np.isnan(labels["va"][:, 0]), ~seen_R | np.isnan(table.arousal[row_R])
+    )
+    everything = [
+        next(windows.train_batches(found, table, features, batch_size=len(found), rows=rows))
+    ]
+    padding_R = (everything[0]["gaps"] < 0).reshape(-1)
+    assert padding_R.any()
+    assert (everything[0]["labels"]["expr"][padding_R] == -1).all()
+    assert (everything[0]["labels"]["au"][padding_R] == -1).all()
+    assert not everything[0]["answer_va"].reshape(-1, 2)[padding_R].any()
+
+
+def test_evaluation_goes_through_all_windows_in_two_processes():
+    table = table_of([3, 21, 40])
+    found = Windows.of(table, 8)
+    features = {"answer_va": np.ones((len(table), 2), np.float32)}
+    seen = []
+    for index in range(2):
+        process = order.Process(index, 2)
+        for batch in windows.eval_batches(found, features, batch_size=4, process=process):
+            assert batch["gaps"].shape == (2, 8)
+            seen += batch["index"][batch["index"] >= 0].tolist()
+    assert sorted(seen) == list(range(len(table)))
