@@ -288,6 +288,15 @@ class Predictor:
                 )
         return self.predict_arrays(arrays)
 
+    def require_single_frames(self) -> None:
+        """ConfigError of a network over time, which cannot answer a face by itself."""
+        if WINDOWS in self.inputs:
+            raise ConfigError(
+                "this network reads frames of a data set over time, not single faces",
+                remedy="use it with run.py evaluate or predict --test_list, or give the network of "
+                "frames that it reads",
+            )
+
     def predict_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> PredictionTable:
         """Predictions for inputs that are ready for the network, each row of the arrays a face.
 
@@ -304,12 +313,7 @@ class Predictor:
             ValueError: an array is missing, or has another dtype or shape.
             ConfigError: the network reads frames over time.
         """
-        if WINDOWS in self.inputs:
-            raise ConfigError(
-                "this network reads frames of a data set over time, not single faces",
-                remedy="use it with run.py evaluate or predict --test_list, or give the network of "
-                "frames that it reads",
-            )
+        self.require_single_frames()
         wanted = specification(self.inputs, self.crop_size)
         count = len(arrays[self.inputs[0]]) if self.inputs[0] in arrays else 0
         if POINTS in wanted and POINTS in arrays and BASELINE not in arrays:

@@ -354,8 +354,9 @@ def check_crops(predictor: Predictor) -> None:
     """Refuses a network whose crops are cut in another way than this program cuts faces.
 
     Raises:
-        ConfigError: with what differs.
+        ConfigError: with what differs; or the network reads frames over time.
     """
+    predictor.require_single_frames()
     crop = predictor.crop
     if IMAGE not in predictor.inputs or not crop:
         return

@@ -124,6 +124,8 @@ def test_what_it_is_not_for_is_said(experiment, trained, tmp_path):
         export(workdir, output=tmp_path / "export")
     with pytest.raises(ConfigError, match="frames of a data set over time"):
         models.load(workdir).predict_crops(np.zeros((1, 32, 32, 3), np.uint8))
+    with pytest.raises(ConfigError, match="frames of a data set over time"):
+        models.load(workdir).predict(np.zeros((64, 64, 3), np.uint8))
     config = config_lib.load(experiment.config, [f"data.root={experiment.data}", *TEMPORAL])
     with pytest.raises(ConfigError, match="names no network"):
         mtl_face.train(config, tmp_path / "none", say=print)
