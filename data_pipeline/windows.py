@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline import order
-from data_pipeline.batch import Batch, compact_labels
+from data_pipeline.batch import WEIGHT, Batch, compact_labels
 from mtl_face.inputs import GAPS
 from mtl_face.tables import FrameTable
 
@@ -114,8 +114,9 @@ def train_batches(
         for index_b in indices:
             row_R = windows.row_MW[index_b].reshape(-1)
             labels = {task: column[row_R] for task, column in columns.items()}
-            for column in labels.values():
-                column[row_R == order.PADDING] = np.nan if column.dtype.kind == "f" else -1
+            for name, column in labels.items():
+                missing = np.nan if column.dtype.kind == "f" else -1
+                column[row_R == order.PADDING] = 0 if name == WEIGHT else missing
             yield {**_inputs(windows, features, index_b), "labels": labels}
 
     return made()

@@ -343,6 +343,7 @@ def _conflicts_over_time(config: Config) -> Iterator[tuple[str, str]]:
             False,
             "divides the answers that the network starts from",
         ),
+        ("optimizer.lora.rank", config.optimizer.lora.rank, 0, "adapts a network of frames"),
         ("evaluation.mc_dropout_samples", config.evaluation.mc_dropout_samples, 0, "samples faces"),
     ):
         if value != plain:
