@@ -618,10 +618,11 @@ class ModelConfig(Section, affects="network", step=True):
 
 
 @dataclasses.dataclass(frozen=True)
-class TemporalConfig(Section, affects="network", step=True):
+class TemporalConfig(Section, affects="network", step=True, training_only=True):
     """A network over time, which reads what a trained network of frames saw (docs/temporal.md).
 
     It takes the place of the network of `model`, whose `embed_dim` and `va_variance` alone count.
+    Exports, which are of networks of frames, have no use for it.
     """
 
     kind: str = setting(

@@ -85,6 +85,7 @@ def test_what_a_run_may_change():
         "model.backbone.convolution",
         "model.backbone.init_channels",
         "model.backbone.init_prefix",
+        "temporal.frame_model",
         "training.log_every_steps",
         "training.keep_checkpoints",
         "training.on_save_failure",
@@ -135,6 +136,7 @@ def test_what_hosts_may_differ_in():
         "model.backbone.init_from",
         "model.backbone.init_channels",
         "model.backbone.init_prefix",
+        "temporal.frame_model",
         "training.init_from",
         "training.compilation_cache",
         "evaluation.calibration",
@@ -155,12 +157,14 @@ def test_what_shapes_a_compiled_step():
         "model.backbone.init_channels",
         "model.backbone.init_prefix",
         "optimizer.batch_size",
+        "temporal.frame_model",
     }
     for name, field in FIELDS.items():
         section = name.partition(".")[0]
         alone = ("data.image_size", "data.baseline", "training.loss_limit", "training.ema_decay")
         expected = name in alone or (
-            section in ("model", "uncertainty", "loss", "augmentation", "optimizer", "mesh")
+            section
+            in ("model", "temporal", "uncertainty", "loss", "augmentation", "optimizer", "mesh")
             and name not in outside
         )
         assert field.metadata["step"] == expected, name
