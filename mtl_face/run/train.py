@@ -185,7 +185,8 @@ def train(
             history=histories.read(folder / workdirs.HISTORY),
             say=say,
         )
-        say(f"next: python run.py export --model={folder} writes the parameters alone")
+        if not is_over_time(config):
+            say(f"next: python run.py export --model={folder} writes the parameters alone")
         say(f"all done in {(time.perf_counter() - begin) / 60:.1f} minutes")
         return TrainingResult(folder, newest, result)
 
