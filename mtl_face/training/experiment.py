@@ -167,7 +167,7 @@ class Experiment:
 
     def check_adapters(self) -> None:
         """Raises ConfigError if a rule of `optimizer.lora` fits no kernel, or a frozen one."""
-        inputs = network_inputs(self.config.model)
+        inputs = network_inputs(self.config)
         like = jax.eval_shape(
             functools.partial(self.network.init, train=False), jax.random.key(0), inputs
         )

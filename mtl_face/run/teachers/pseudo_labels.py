@@ -19,7 +19,7 @@ from mtl_face.config import Config, DataConfig
 from mtl_face.errors import AnnotationError, ConfigError
 from mtl_face.inference.predictor import Predictor
 from mtl_face.run import Say, datasets, models, named_data, provenance, show
-from mtl_face.run.inputs.pixels import find_pixels
+from mtl_face.run.inputs.over_time import find_inputs
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.run.predict import predict_table
 from mtl_face.run.teachers import record
@@ -297,7 +297,7 @@ def label(
     data = dataclasses.replace(config.data, shards=None)
     files_alone = dataclasses.replace(config, data=data)
     say(f"predicting {len(table):,} images of {len(set(table.video)):,} videos ...")
-    pixels = find_pixels(files_alone, table, say, split=datasets.TRAIN, inputs=model.inputs)
+    pixels = find_inputs(files_alone, table, say, split=datasets.TRAIN, predictor=model)
     predictions = steps.apply(predict_table(model, pixels), say)[0]
     provenance.warn(model.origin.get("provenance"), say)
     taught = teach(table, predictions, confidence)
