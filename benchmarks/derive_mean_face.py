@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 from mtl_face.faces import geometry
-from mtl_face.faces.mesh import mesh_of_crops
+from mtl_face.faces.crop_mesh import mesh_of_crops
 from mtl_face.tasks import EXPRESSION_NAMES
 
 ROUNDS = 8

@@ -28,8 +28,8 @@ from data_pipeline.rendered_faces import plan
 from data_pipeline.rendered_faces.head import sample_shape
 from mtl_face.evaluation.measures import concordance
 from mtl_face.faces import geometry
+from mtl_face.faces.crop_mesh import mesh_of_crops
 from mtl_face.faces.detect import FaceFinder
-from mtl_face.faces.mesh import mesh_of_crops
 from mtl_face.inference.baseline import Baselines, neutrality
 from mtl_face.inference.predictor import Predictor
 from mtl_face.tables import PredictionTable

@@ -29,10 +29,6 @@ Program = Literal["stablehlo", "onnx"]
 TOLERANCE = 1e-4
 """Largest difference of an answer from that of the program in this process."""
 
-TOLERANCE_OF_POINTS = 3e-2
-"""The same for a network of points. The cuts that the points are found in are whole grey levels:
-a rounding that moves a cut by a millionth of a pixel changes some of them by one."""
-
 SIZES = (1, 16)
 """Sizes of the batches that are timed."""
 
@@ -135,8 +131,7 @@ def check(
         ExportError: the file does not run, or answers otherwise than `whole`.
     """
     arrays: dict[str, NDArray[Any]] = {CROP: crop_NSS3}
-    takes_points = BASELINE_INPUT in whole.inputs
-    if takes_points:
+    if BASELINE_INPUT in whole.inputs:
         shape = whole.inputs[BASELINE_INPUT].shape_of_one
         arrays[BASELINE_INPUT] = np.zeros((len(crop_NSS3), *shape), np.float32)
     found, milliseconds = _in_a_fresh_process(path, form, arrays)
@@ -144,12 +139,11 @@ def check(
     differences = {
         name: _difference(name, found, expected, whole, calibration) for name in whole.outputs
     }
-    tolerance = TOLERANCE_OF_POINTS if takes_points else TOLERANCE
-    wrong = [f"{name} by {size:.2g}" for name, size in differences.items() if size > tolerance]
+    wrong = [f"{name} by {size:.2g}" for name, size in differences.items() if size > TOLERANCE]
     if wrong:
         raise ExportError(
             f"what was written as {form} answers otherwise than the network: {', '.join(wrong)} "
-            f"(allowed: {tolerance:g}); nothing was kept",
+            f"(allowed: {TOLERANCE:g}); nothing was kept",
             remedy="report it with the versions of the card; another format may do",
         )
     table = predictor.predict_crops(crop_NSS3)

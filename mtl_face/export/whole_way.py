@@ -5,8 +5,8 @@ alignment of its points, temperatures, calibration, ranges, decisions. Whoever r
 gives pixels and reads answers. It has no loop and no decomposition, any number of crops, and its
 weights inside: `stablehlo` and `onnx_graph` write it as a file.
 
-It differs from `Predictor.predict_crops` in rounding: network and probabilities are float32, and
-the points of a crop are found as `crop_points` says. Dropout is not sampled. What `predict_crops`
+It differs from `Predictor.predict_crops` in rounding: network, probabilities and the alignment of
+points are float32. Dropout is not sampled. What `predict_crops`
 refuses, a crop whose points are not found, has NaN as its answers here.
 
 Dimension letters: B crops, S side of a crop as given, T as stored, U as the network takes it; V
@@ -14,7 +14,6 @@ mesh points (468).
 """
 
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -30,7 +29,7 @@ from mtl_face.evaluation import calibration as calibrations
 from mtl_face.evaluation.calibration import Calibration
 from mtl_face.export import crop_points
 from mtl_face.face_table import MESH_POINTS
-from mtl_face.faces import models
+from mtl_face.faces import crop_mesh, models
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inputs import BASELINE, IMAGE, POINTS, specification
 from mtl_face.model.network import PER_EXAMPLE, MtlFace
@@ -143,7 +142,8 @@ def whole_way(
     finds_points = takes_points and not points_given
     takes_crops = finds_points or IMAGE in model.inputs
     if finds_points:
-        mesh = _mesh_network(convolution)
+        weights = jax.tree.map(jnp.asarray, models.variables("face_mesh"))
+        mesh = crop_mesh.mesh_network(weights, convolution)
     answer = _Answer(
         temperature_of_va=float(predictor.temperatures[VA]),
         has_variance=model.va_variance == PER_EXAMPLE,
@@ -329,13 +329,6 @@ def deciding(
         au_NA / calibration.temperatures[AU] - np.asarray(threshold_A)[None],
         expression_NE / calibration.temperatures[EXPR] + np.asarray(bias_E)[None],
     )
-
-
-def _mesh_network(convolution: str) -> crop_points.MeshNetwork:
-    """The mesh network with its weights; traced once, however often it is called."""
-    variables = jax.tree.map(jnp.asarray, models.variables("face_mesh"))
-    network = jax.jit(functools.partial(models.face_mesh, convolution=convolution))
-    return lambda cut_BSS3: network(variables, cut_BSS3)[1]
 
 
 def _outputs(*, has_std: bool, finds_points: bool) -> dict[str, Array]:

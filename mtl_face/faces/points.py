@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_face import files
-from mtl_face.faces import geometry, mesh, models
+from mtl_face.faces import crop_mesh, geometry, models
 
 LARGEST_DEVIATION = 0.25
 """RMS of the deviations of a face's points from the mean face, in distances between the eyes."""
@@ -27,7 +27,8 @@ def specification() -> dict[str, Any]:
     )
     return {
         "mesh": "MediaPipe Face Mesh, 468 points",
-        "passes": mesh.PASSES,
+        "passes": crop_mesh.PASSES,
+        "cuts": "bilinear, float32; around the crop its edge, by a quarter of the side, then black",
         "normalisation": "similarity to the mean neutral face by least squares, minus that face; "
         "unit: the distance between its eyes",
         "mean_face_sha256": files.sha256(geometry.MEAN_FACE),
@@ -69,7 +70,7 @@ def points_of_crops(
         Points float32 [N, V, 3], see `geometry.normalise`; and for each crop, bool [N], whether
         they can be those of a face. Where they cannot, as of a picture of one colour, they are 0.
     """
-    mesh_NV3 = mesh.mesh_of_crops(crop_NSS3)
+    mesh_NV3 = crop_mesh.mesh_of_crops(crop_NSS3)
     point_NV3 = np.zeros_like(mesh_NV3)
     found_N = np.asarray(np.isfinite(mesh_NV3).all(axis=(1, 2)))
     found_N[found_N] = np.ptp(mesh_NV3[found_N], axis=1).max(axis=-1) > 0

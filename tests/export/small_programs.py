@@ -12,8 +12,8 @@ from benchmarks.heads import head
 from mtl_face.config import BackboneConfig, Config, DataConfig, ModelConfig
 from mtl_face.config.schema import UncertaintyConfig
 from mtl_face.evaluation.calibration import Calibration
-from mtl_face.export import arrays, whole_way
-from mtl_face.faces import align, geometry, mesh
+from mtl_face.export import arrays
+from mtl_face.faces import align, crop_mesh, geometry
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.run import export as run_export
 from mtl_face.tasks import AU_NAMES, EXPRESSION_NAMES
@@ -100,15 +100,13 @@ def fake_mesh(monkeypatch, *, wild=False):
     face = (geometry.mean_face() * 40 + [96, 100, 0]).astype(np.float32)
     noise = random.normal(0, 60, (468, 3)).astype(np.float32)
 
-    def found(cut, backend):
-        colour = cut.astype(backend.float32).mean(axis=(1, 2)) / 255
-        points = face[None] + 40 * backend.einsum("bc,cvi->bvi", colour, change)
+    def found(cut):
+        colour = cut.mean(axis=(1, 2)) / 255
+        points = face[None] + 40 * jnp.einsum("bc,cvi->bvi", colour, change)
         if wild:
             black = (colour.mean(axis=1) < 0.02)[:, None, None]
-            points = points + backend.where(black, noise[None], 0)
-        return points.astype(backend.float32)
+            points = points + jnp.where(black, noise[None], 0)
+        return points
 
-    monkeypatch.setattr(
-        mesh, "face_mesh_network", lambda: lambda cut: (np.ones(len(cut)), found(cut, np))
-    )
-    monkeypatch.setattr(whole_way, "_mesh_network", lambda form: lambda cut: found(cut, jnp))
+    monkeypatch.setattr(crop_mesh, "mesh_network", lambda *_: found)
+    monkeypatch.setattr(crop_mesh, "_network", functools.cache(crop_mesh._network.__wrapped__))

@@ -1,64 +1,26 @@
-"""Points of crops, on rendered heads whose landmarks are known."""
+"""Cuts for the mesh network, in closed form."""
 
-import camera_frames
 import numpy as np
 import pytest
-from PIL import Image
 
 from mtl_face.faces import align, mesh
 
 
-@pytest.fixture(scope="module")
-def crops():
-    """Crops of six people, and where their landmarks lie in them: [N, S, S, 3], [N, 5, 2]."""
-    pictures, places = [], []
-    for seed in range(6):
-        random = np.random.default_rng(seed)
-        yaw, pitch, roll = random.uniform([-20, -12, -15], [20, 12, 15])
-        picture, landmarks = camera_frames.head(
-            seed, size=300, eyes_px=50, yaw=yaw, pitch=pitch, roll=roll
-        )
-        matrix = align.similarity(landmarks, align.TEMPLATE_L2)
-        pictures.append(np.asarray(align.warp(Image.fromarray(picture), matrix, align.SIZE)))
-        places.append(align.transform(matrix, landmarks))
-    return np.stack(pictures), np.stack(places)
+def test_upright_turns_the_eyes_level_and_fills_the_cut():
+    eyes = np.array([np.cos(0.3), np.sin(0.3)])
+    matrix = mesh.upright(np.array([40.0, 70.0]), 96.0, eyes)
+    places = np.array([[40.0, 70.0], [40.0, 70.0] + 10 * eyes])
+    centre, right = align.transform(matrix, places)
+    assert centre.tolist() == pytest.approx([95.5, 95.5])
+    assert (right - centre).tolist() == pytest.approx([20.0, 0.0])
 
 
-def test_points_of_crops_lie_on_the_known_landmarks(crops):
-    pictures, places = crops
-    found = mesh.mesh_of_crops(pictures)
-    assert found.shape == (6, 468, 3)
-    assert found.dtype == np.float32
-    eyes = found[:, [[33, 133], [362, 263]], :2].mean(axis=2)
-    five = np.concatenate([eyes, found[:, [1, 61, 291], :2]], axis=1)
-    apart = np.linalg.norm(places[:, 1] - places[:, 0], axis=1)[:, None]
-    error = np.linalg.norm(five - places, axis=2) / apart
-    assert error.mean(axis=0).max() < 0.09
-    assert error.max() < 0.2
-
-
-def test_a_larger_crop_gives_larger_points(crops):
-    small = crops[0][:2]
-    large = np.stack(
-        [
-            np.asarray(Image.fromarray(crop).resize((224, 224), Image.Resampling.BICUBIC))
-            for crop in small
-        ]
+def test_around_is_half_as_large_again_as_the_face():
+    points = np.zeros((468, 3), np.float32)
+    points[:2, :2] = [[10, 20], [30, 100]]
+    points[2:, :2] = [20, 50]
+    points[list(mesh.EYES), :2] = [[12, 40], [28, 40]]
+    corners = align.transform(
+        align.invert(mesh.around(points)), np.array([[-0.5, -0.5], [191.5, 191.5]])
     )
-    expected = mesh.mesh_of_crops(small)
-    expected[..., :2] = (expected[..., :2] + 0.5) * 2 - 0.5
-    expected[..., 2] *= 2
-    difference = mesh.mesh_of_crops(large) - expected
-    assert np.abs(difference).max() < 5  # pixels of 224
-    assert np.abs(difference).mean() < 0.8
-
-
-def test_passes_settle(crops):
-    three, four = (mesh.mesh_of_crops(crops[0][:3], passes) for passes in (3, 4))
-    one = mesh.mesh_of_crops(crops[0][:3], 1)
-    assert np.abs(four - three).mean() < 0.5
-    assert np.abs(one - three).mean() > np.abs(four - three).mean()
-
-
-def test_no_crops():
-    assert mesh.mesh_of_crops(np.zeros((0, 112, 112, 3), np.uint8)).shape == (0, 468, 3)
+    np.testing.assert_allclose(corners, [[20 - 60, 60 - 60], [20 + 60, 60 + 60]], atol=1e-9)
