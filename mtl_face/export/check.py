@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +116,7 @@ def check(
     crop_NSS3: NDArray[np.uint8],
     *,
     calibration: Calibration | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Check:
     """Runs the program in `path` in a fresh process without mtl_face, on the CPU.
 
@@ -126,6 +127,7 @@ def check(
         predictor: the network, to compare with too.
         crop_NSS3: crops to compare on; for a network of points, of faces.
         calibration: the one in the program.
+        say: called with a line before each step that takes long.
 
     Raises:
         ExportError: the file does not run, or answers otherwise than `whole`.
@@ -134,7 +136,9 @@ def check(
     if BASELINE_INPUT in whole.inputs:
         shape = whole.inputs[BASELINE_INPUT].shape_of_one
         arrays[BASELINE_INPUT] = np.zeros((len(crop_NSS3), *shape), np.float32)
+    say("trying and timing the file in a process of its own ...")
     found, milliseconds = _in_a_fresh_process(path, form, arrays)
+    say("compiling the program here, to compare the answers ...")
     expected = _here(whole, arrays)
     differences = {
         name: _difference(name, found, expected, whole, calibration) for name in whole.outputs
@@ -146,6 +150,7 @@ def check(
             f"(allowed: {TOLERANCE:g}); nothing was kept",
             remedy="report it with the versions of the card; another format may do",
         )
+    say("asking predict_crops ...")
     table = predictor.predict_crops(crop_NSS3)
     of_table = whole_way.answers_of_table(table, calibration)
     return Check(

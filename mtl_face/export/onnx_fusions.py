@@ -175,10 +175,19 @@ class _Graph:
         ]
 
     def prelu(self, node: Node, found: dict[str, str]) -> list[Node] | None:
-        """PRelu with known slopes."""
-        if self._number(found["zero"]) != 0 or self._values(found["slope"]) is None:
+        """The larger of x and x times a slope, where no slope is above 1.
+
+        On a CPU ONNX Runtime takes eight times as long for PRelu, and three times for what others
+        stay.
+        """
+        slope = self._values(found["slope"])
+        if self._number(found["zero"]) != 0 or slope is None or slope.max() > 1:
             return None
-        return [Node("PRelu", [found["x"], found["slope"]], node.outputs, {}, node.place)]
+        (scaled,) = self._new(node, 1)
+        return [
+            Node("Mul", [found["x"], found["slope"]], [scaled], {}, node.place),
+            Node("Max", [found["x"], scaled], node.outputs, {}, node.place),
+        ]
 
     def maxima_of_pairs(self, node: Node, found: dict[str, str]) -> list[Node] | None:
         """MaxPool of even rows or columns and the odd ones after them; of both, one MaxPool."""

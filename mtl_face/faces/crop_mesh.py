@@ -4,8 +4,8 @@ The same function is run here and written into exports. It is arithmetic and rea
 any size, without a loop. Nothing is rounded to grey levels, so that what another compiler
 computes in another order moves the points by rounding errors alone.
 
-Dimension letters: B N crops, S side of a crop, P places of a crop with four neighbours, M pixels
-of a cut, V mesh points (468).
+Dimension letters: B N crops, S side of a crop, P places of a crop with four neighbours, M
+samples of a cut, s samples of its side, V mesh points (468).
 """
 
 import functools
@@ -128,21 +128,30 @@ def _cut(
     x_BM, y_BM = (jnp.clip(each_BM, 0, size - 1) for each_BM in (x_BM, y_BM))
     left_BM, top_BM = (jnp.minimum(jnp.floor(each_BM), size - 2) for each_BM in (x_BM, y_BM))
     place_BM = (top_BM * (size - 1) + left_BM).astype(jnp.int32)
-    # Channels first: what follows then multiplies long rows by long rows.
-    read_BCM = _read(neighbours_BPC, place_BM).astype(jnp.float32).transpose(0, 2, 1)
-    # Where the four were read: a compiler may round `left_BM` otherwise for each of its uses.
-    right_B1M, below_B1M = (
-        each_BM[:, None] - lax.slice_in_dim(read_BCM, channel, channel + 1, axis=1)
-        for each_BM, channel in ((x_BM, 12), (y_BM, 13))
+    # Channels first: what follows then multiplies long rows by long rows. As squares at once, since
+    # ONNX Runtime would move the transposition behind it all, but not behind a change of shape.
+    read_BCM = _read(neighbours_BPC, place_BM).transpose(0, 2, 1)
+    read_BCss = _square(read_BCM, side).astype(jnp.float32)
+    x_B1ss, y_B1ss, seen_B1ss = (
+        _square(each_BM[:, None], side) for each_BM in (x_BM, y_BM, seen_BM)
     )
-    four = [lax.slice_in_dim(read_BCM, start, start + 3, axis=1) for start in (0, 3, 6, 9)]
-    upper_B3M, lower_B3M = (one + (other - one) * right_B1M for one, other in (four[:2], four[2:]))
-    value_B3M = (upper_B3M + (lower_B3M - upper_B3M) * below_B1M) * seen_BM[:, None]
-    batch = value_B3M.shape[0]
+    # Where the four were read: a compiler may round `left_BM` otherwise for each of its uses.
+    left_B1ss, top_B1ss = (
+        lax.slice_in_dim(read_BCss, channel, channel + 1, axis=1) for channel in (12, 13)
+    )
+    right_B1ss, below_B1ss = x_B1ss - left_B1ss, y_B1ss - top_B1ss
+    four = [lax.slice_in_dim(read_BCss, start, start + 3, axis=1) for start in (0, 3, 6, 9)]
+    upper, lower = (one + (other - one) * right_B1ss for one, other in (four[:2], four[2:]))
+    value_B3ss = (upper + (lower - upper) * below_B1ss) * seen_B1ss
     if samples > 1:
-        parts = value_B3M.reshape(batch, 3, MESH_SIZE, samples, MESH_SIZE, samples)
-        value_B3M = parts.mean(axis=(3, 5))
-    return value_B3M.reshape(batch, 3, MESH_SIZE, MESH_SIZE).transpose(0, 2, 3, 1)
+        shape = (value_B3ss.shape[0], 3, MESH_SIZE, samples, MESH_SIZE, samples)
+        value_B3ss = value_B3ss.reshape(shape).mean(axis=(3, 5))
+    return value_B3ss.transpose(0, 2, 3, 1)
+
+
+def _square(value_BCM: jax.Array, side: int) -> jax.Array:
+    """Rows of samples as squares, [B, C, side, side]."""
+    return value_BCM.reshape(*value_BCM.shape[:2], side, side)
 
 
 def _seen(place_BM: jax.Array, size: int) -> jax.Array:

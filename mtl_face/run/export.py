@@ -214,6 +214,7 @@ def _write_program(
     from mtl_face.export import check, onnx_graph, stablehlo
     from mtl_face.export.whole_way import whole_way
 
+    say(f"writing the program from crops to answers as {form} ...")
     full = arrays.completed(card, jax.device_get(predictor.variables))
     whole = whole_way(
         predictor,
@@ -222,14 +223,15 @@ def _write_program(
         calibration=program.calibration,
         convolution="matmul" if form == "stablehlo" else "xla",
     )
-    crops = _crops(whole.card["whole_way"]["crop_size"], noise=POINTS not in predictor.inputs)
     with files.replacing(file) as temporary:
         if form == "stablehlo":
             stablehlo.write(temporary, whole)
         else:
             onnx_graph.write(temporary, whole)
+        say(f"making {_FACES + _NOISE} crops of rendered faces to try it on ...")
+        crops = _crops(whole.card["whole_way"]["crop_size"], noise=POINTS not in predictor.inputs)
         found = check.check(
-            temporary, form, whole, predictor, crops, calibration=program.calibration
+            temporary, form, whole, predictor, crops, calibration=program.calibration, say=say
         )
     provenance.warn(whole.card["provenance"], say)
     smoothing = None if program.calibration is None else program.calibration.smoothing

@@ -290,13 +290,17 @@ def test_convolutions_and_pooling():
     functions["scaled"] = lambda x: (
         (convolution(x, (1, 1, 4, 3)) - 0.5) * np.float32([1, 2, 3])[None, None, None] / 2 + 1
     )
-    functions["prelu"] = lambda x: (
-        jnp.maximum(one := convolution(x, (1, 1, 4, 4)), 0)
-        + np.float32([0.1, 0.2, 0.3, 0.4])[None, None, None] * jnp.minimum(one, 0)
-    )
+
+    def prelu(*slopes):
+        return lambda x: (
+            jnp.maximum(one := convolution(x, (1, 1, 4, 4)), 0)
+            + np.float32(slopes)[None, None, None] * jnp.minimum(one, 0)
+        )
+
+    functions["prelu"], functions["steep_prelu"] = prelu(0.1, -0.2, 0.3, 1), prelu(0, 0.5, 1.5, 2)
     model = check(by_name(functions, "x"), {"x": draw(9, 9, 4)})
     found = operators(model)
-    assert found["PRelu"] == 1
+    assert (found["PRelu"], found["Max"], found["Min"]) == (0, 2, 1)  # Max: of prelu, and rows
     assert found["MaxPool"] == 5  # one of them of the squares
 
 
