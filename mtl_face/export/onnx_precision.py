@@ -185,6 +185,8 @@ def in_int8(model: "onnx.ModelProto", crop_NSS3: NDArray[np.uint8]) -> "onnx.Mod
                 op_types_to_quantize=list(_LAYERS),
                 nodes_to_quantize=layers,
                 per_channel=True,
+                # With signed ones a convolution that a ReLU follows stays in float32.
+                activation_type=quantization.QuantType.QUInt8,
             )
         finally:
             logging.getLogger().setLevel(before)
