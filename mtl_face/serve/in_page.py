@@ -24,7 +24,7 @@ OLDEST = (1, 19)
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """Files of the package that the page loads: for WebAssembly, in one thread or several."""
 
-_PLACES = (".", "package", f"node_modules/{PACKAGE}")
+_PLACES = (".", "package", PACKAGE, f"node_modules/{PACKAGE}")
 HOW_TO_MAKE = (
     f"npm install --prefix=FOLDER {PACKAGE}, and give that FOLDER as --runtime; or unpack what "
     f"npm pack {PACKAGE} downloads"

@@ -32,7 +32,7 @@ def constructed(*, takes_points=True):
     return InPage("constructed", networks, runtime)
 
 
-@pytest.mark.parametrize("place", ["", "package", "node_modules/onnxruntime-web"])
+@pytest.mark.parametrize("place", ["", "package", "onnxruntime-web", "node_modules/onnxruntime-web"])
 def test_a_runtime_as_npm_leaves_it(tmp_path, place):
     package(tmp_path / place)
     found = in_page.read_runtime(tmp_path)

@@ -99,7 +99,7 @@ function pixelsOf(bitmap) {
   const { width, height } = bitmap;
   try {
     if (width * height > about.pixels) {
-      throw new PictureError(`the image has more than ${about.pixels} pixels: shrink it`);
+      throw new PictureError(`more than ${about.pixels / 1e6} million pixels: shrink it`);
     }
     const canvas = new OffscreenCanvas(width, height);
     const context = canvas.getContext("2d", { willReadFrequently: true });
