@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import jax
 
 from mtl_face.export import arrays, face_finding, onnx_graph
+from mtl_face.export.onnx_precision import PRECISION
 from mtl_face.export.whole_way import KEY, whole_way
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inputs import POINTS
@@ -25,6 +26,7 @@ class Networks:
         crop_size: side of the crops in pixels.
         takes_points: whether the network judges by points, found by it or given.
         decisions: thresholds of action units and biases of expressions, by name.
+        precision: of the network, one of `export.onnx_precision.PRECISIONS`.
     """
 
     detector: bytes
@@ -33,6 +35,7 @@ class Networks:
     crop_size: int
     takes_points: bool
     decisions: Mapping[str, Mapping[str, float]]
+    precision: str
 
     def files(self) -> dict[str, bytes]:
         """The files' contents by name."""
@@ -64,11 +67,13 @@ def networks_of(predictor: Predictor) -> Networks:
             remedy="give the run or the export that it was made of, or an ONNX file of it "
             "(run.py export --format=onnx)",
         )
+    about = card[KEY]
     return Networks(
         face_finding.detector(),
         face_finding.mesh(),
         network,
         predictor.crop_size,
         POINTS in predictor.inputs,
-        card[KEY]["decisions"],
+        about["decisions"],
+        about[PRECISION]["name"] if PRECISION in about else "float32",
     )

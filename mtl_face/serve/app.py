@@ -159,6 +159,7 @@ def _in_page(model: InPage, limits: Limits) -> Iterator[Route]:
         "crop_size": networks.crop_size,
         "baselines": [NO_BASELINE, RUNNING_MEAN] if networks.takes_points else [],
         "decisions": networks.decisions,
+        "precision": networks.precision,
         "empty": rows(FaceTable.without_faces([""], [1], [math.nan]))[0],
     }
     yield Route("/api/about", _constant(json.dumps(about).encode(), "application/json"))

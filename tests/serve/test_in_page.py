@@ -27,12 +27,14 @@ def package(folder, *, name=in_page.PACKAGE, version="1.30.0"):
 
 def constructed(*, takes_points=True):
     decisions = {"au_thresholds": {"au1": 0.5}, "expression_biases": {"Neutral": 0.0}}
-    networks = Networks(b"detector", b"mesh", b"network", 64, takes_points, decisions)
+    networks = Networks(b"detector", b"mesh", b"network", 64, takes_points, decisions, "float32")
     runtime = {name: name.encode() for name in in_page.RUNTIME}
     return InPage("constructed", networks, runtime)
 
 
-@pytest.mark.parametrize("place", ["", "package", "onnxruntime-web", "node_modules/onnxruntime-web"])
+@pytest.mark.parametrize(
+    "place", ["", "package", "onnxruntime-web", "node_modules/onnxruntime-web"]
+)
 def test_a_runtime_as_npm_leaves_it(tmp_path, place):
     package(tmp_path / place)
     found = in_page.read_runtime(tmp_path)

@@ -21,7 +21,7 @@ from served import serving
 import mtl_face
 from mtl_face import pictures
 from mtl_face.faces.video import VideoFrame
-from mtl_face.run import models
+from mtl_face.run import models, smaller
 from mtl_face.serve import in_page
 from mtl_face.serve.app import COLUMN_NAMES
 from mtl_face.serve.model import Faces
@@ -108,11 +108,11 @@ def near(name):
     return 1e-2 if is_place or name in ("yaw", "pitch", "roll") else 1e-3
 
 
-def assert_as_the_server(found, files, model):
+def assert_as_the_server(found, files, model, slack=1):
     for path in files:
         expected = model.photo(pictures.read(path).upright(), path.name).to_dataframe()
         own = found[found["source"] == path.name].reset_index(drop=True)
-        page_steps.assert_same_table(own, expected, near)
+        page_steps.assert_same_table(own, expected, lambda name: slack * near(name))
 
 
 def test_photographs_are_answered_as_by_the_server(browser, served, predictor, photographs):
@@ -144,18 +144,25 @@ def test_a_photograph_that_lies_on_its_side(browser, served, predictor, tmp_path
     page_steps.assert_same_table(found, expected.to_dataframe(), lambda name: 20 * near(name))
 
 
-@pytest.mark.parametrize("form", ["export", "onnx"])
+@pytest.mark.parametrize("form", ["export", "onnx", "int8"])
 def test_networks_of_crops(browser, runtime, photographs, tmp_path, form):
-    """Crops are cut and shrunk in the page, of an export and of an ONNX file."""
+    """Crops are cut and shrunk in the page, of an export and of ONNX files.
+
+    Of int8 the browser computes otherwise.
+    """
     path = program_files.write_export(tmp_path / "export", program_files.config_of("image"))
-    if form == "onnx":
+    if form != "export":
         path = program_files.write_onnx(tmp_path / "image.onnx", path)
+    if form == "int8":
+        how = {"precision": "int8", "crops": photographs[0].parent, "say": lambda line: None}
+        path = smaller.write_smaller(path, tmp_path / "small.onnx", **how)
     predictor = models.load(path)
     with serving(in_page.load(predictor, "image", runtime)) as served:
         opened(browser, served, *photographs[:2])
         found = page_steps.table(browser)
         assert found["person"].tolist() == [1, 1]
-        assert_as_the_server(found, photographs[:2], Faces(predictor, "image"))
+        model = Faces(predictor, "image")
+        assert_as_the_server(found, photographs[:2], model, slack=20 if form == "int8" else 1)
 
 
 def test_a_camera_stays_in_the_page(browser, served):
