@@ -42,6 +42,7 @@ def settings(*, lora=(), optimizer=(), training=(), mesh=(), **model):
                 "batch_size": tiny_network.BATCH,
                 "learning_rate": 1e-2,
                 "warmup_epochs": 0.0,
+                "epsilon": 1e-3,  # large, so that tiny moments don't magnify rounding
                 "gradient_clip": 1.0,
                 "lora": {"rank": 2, "alpha": 6.0, **dict(lora)},
                 **dict(optimizer),
@@ -70,6 +71,54 @@ def steps(config, devices=2, count=STEPS):
 @pytest.fixture(scope="module")
 def taken():
     return steps(settings())
+
+
+STILL = {
+    "backbone": {"stage_sizes": (1,), "width": 4, "expansion": 2, "batch_norm": "frozen"},
+    "dropout": 0.0,
+    "drop_path": 0.0,
+}
+"""No draws inside of the network, and no statistics of a batch."""
+
+
+def assert_same_course(states, expected):
+    for found, wanted in zip(states, expected, strict=True):
+        wanted_leaves = by_name({"params": wanted.params, "average": wanted.average})
+        for name, leaf in by_name({"params": found.params, "average": found.average}).items():
+            np.testing.assert_allclose(
+                leaf, wanted_leaves[name], rtol=1e-3, atol=1e-5, err_msg=name
+            )
+
+
+@pytest.mark.slow
+def test_eight_devices_compute_what_two_do(taken):
+    mesh = {"data": 4, "fsdp": 2}
+    assert_same_course(steps(settings(mesh=mesh), devices=8)[1], taken[1])
+
+
+@pytest.mark.slow
+def test_microbatches_compute_what_the_batch_does():
+    whole = steps(settings(**STILL))[1]
+    parts = steps(settings(**STILL, optimizer={"accumulation_steps": 2}))[1]
+    assert_same_course(parts, whole)
+
+
+@pytest.mark.slow
+def test_adapters_in_bfloat16():
+    """The factors get float32 gradients, near to those of a network in float32."""
+    _, (first, wide, *_), _ = steps(settings(**STILL), count=1)
+    _, (_, narrow, *_), _ = steps(settings(**STILL, compute_dtype="bfloat16"), count=1)
+    changed = by_name(jax.tree.map(np.subtract, wide.params, first.params))
+    other = by_name(jax.tree.map(np.subtract, narrow.params, first.params))
+    of_b = [name for name in changed if name.endswith("/b")]
+    assert len(of_b) == 12
+    for name in of_b:
+        assert other[name].dtype == np.float32
+    flat, flat_other = (
+        np.concatenate([tree[name].ravel() for name in of_b]) for tree in (changed, other)
+    )
+    cosine = flat @ flat_other / np.linalg.norm(flat) / np.linalg.norm(flat_other)
+    assert cosine > 0.95
 
 
 def numpy_merged(params, scale):
