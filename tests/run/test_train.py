@@ -24,7 +24,13 @@ from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.objective.class_weights import ClassCounts
 from mtl_face.run import datasets
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.train import class_counts, initial_weights, labels_seen, recorded_counts
+from mtl_face.run.train import (
+    _lengthen,
+    class_counts,
+    initial_weights,
+    labels_seen,
+    recorded_counts,
+)
 from mtl_face.training import experiment as training
 from mtl_face.training.state import with_backbone
 from mtl_face.weights import card as cards
@@ -287,6 +293,36 @@ def test_annotation_file_wrong(experiment, capsys):
     annotations.write_text("\n".join(lines) + "\n")
     result = experiment.run(capsys, "train")
     assert_is_users_error(result, f"{annotations}", "4")
+
+
+def test_a_cosine_that_goes_on_past_its_end(experiment):
+    """The rate is that of the longer cosine from there on, which is said."""
+
+    def config(epochs):
+        given = ["optimizer.schedule=cosine", "optimizer.warmup_epochs=0"]
+        root = f"data.root={experiment.data}"
+        return config_lib.load(experiment.config, [root, *given, f"optimizer.epochs={epochs}"])
+
+    folder, said = workdirs.open_for_training(experiment.workdir, config(2)), []
+    (folder / workdirs.CHECKPOINTS / "10").mkdir(parents=True)
+    longer = training.Experiment(config(4), steps_per_epoch=5)
+    _lengthen(folder, longer, 10, said.append)
+    rate = 1e-3 * (1 + np.cos(np.pi * (10 - 1) / (20 - 1))) / 2  # after a warm-up of one step
+    assert said == [
+        "optimizer.epochs was 2 and is 4",
+        f"note: the learning rate of rest goes on at {rate:.3g}, and not at 0: "
+        "its cosine now ends with epoch 4",
+    ]
+    _lengthen(folder, longer, 10, said.append)
+    assert len(said) == 2
+
+
+def test_a_rule_of_adapters_that_fits_nothing(experiment, capsys):
+    """It ends the command before data are read."""
+    options = ("--config.optimizer.lora.rank=2", "--config.optimizer.lora.kernels=layer9/attention")
+    result = experiment.run(capsys, "train", *options, "--config.data.root=/nowhere")
+    assert_is_users_error(result, "'layer9/attention'", "encoder/layer1/attention/")
+    assert "/nowhere" not in result[2]
 
 
 def test_batch_does_not_split_over_the_devices(experiment, capsys):
