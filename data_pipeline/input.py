@@ -92,7 +92,7 @@ def train_batches(
 
     Returns:
         Iterator of dicts: `image` uint8 [b, S, S, 3]; features [b, ...] by name; `labels` with `va`
-        float32 [b, 2], `au` int8 [b, 12], `expr` int8 [b], as `batch.compact_labels`.
+        float32 [b, 2], `au` int8 [b, 12], `expr` int8 [b], or soft ones, as `batch.compact_labels`.
 
     Raises:
         ConfigError: B does not divide, or exceeds an epoch. Raised at once.

@@ -182,7 +182,6 @@ def test_what_is_refused(taught, tmp_path, capsys):
     for words, message in (
         ((output, "--confidence=au:1,expr:1"), "no answer of the model passes --confidence"),
         ((output,), "--pseudo_labels needs --confidence"),
-        ((output, "--confidence=va:0.1"), "no standard deviations"),
         (("--pseudo_labels=p.parquet", "--confidence=0.9"), "is no .csv"),
         (("photo.jpg", output, "--confidence=0.9"), "INPUT is of no use"),
         (("--confidence=0.9",), "--confidence goes with --pseudo_labels"),
