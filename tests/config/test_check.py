@@ -258,3 +258,39 @@ def test_settings_of_the_uncertainty_that_go_together():
     }
     assert config.validate(with_root(changes)).uncertainty.beta_nll == 0.5
     assert config.validate(with_root({})).model.va_variance == "shared"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "words"),
+    [
+        (
+            {"kind": "vit", "vit": {"patch": 14}},
+            "model.input_size 100 is not a multiple of model.backbone.vit.patch 14",
+        ),
+        (
+            {"kind": "vit", "vit": {"patch": 10, "num_heads": 5}},
+            "model.backbone.vit.width 768 is not a multiple of model.backbone.vit.num_heads 5",
+        ),
+        (
+            {"kind": "vit", "vit": {"patch": 10, "num_heads": 128, "positions": "rotary"}},
+            "positions rotary needs a multiple of 4 channels, and a head has 6",
+        ),
+        (
+            {"kind": "vit", "vit": {"patch": 10, "depth": 3}, "frozen_stages": 4},
+            "frozen_stages is 4, and model.backbone.vit.depth gives 3 stages",
+        ),
+        (
+            {"kind": "convnext", "convnext": {"depths": [1, 1]}},
+            "model.backbone.convnext.depths has 2 values and widths 4",
+        ),
+        (
+            {"kind": "convnext", "convnext": {"depths": [1] * 6, "widths": [4] * 6}},
+            "model.input_size 100 leaves nothing of the map of 6 stages",
+        ),
+    ],
+)
+def test_sizes_of_transformers_and_convnexts(backbone, words):
+    values = {"data": {"root": "/x"}, "model": {"input_size": 100, "backbone": backbone}}
+    with pytest.raises(ConfigError) as raised:
+        config.validate(values)
+    assert words in raised.value.problem

@@ -10,11 +10,13 @@ from model_settings import resnet
 
 from mtl_face import config as config_lib
 from mtl_face import export
+from mtl_face.config.schema import ConvNextConfig, VitConfig
 from mtl_face.errors import UserError, WeightsError
 from mtl_face.export import arrays
 from mtl_face.weights import card as cards
 from mtl_face.weights import exported, load_backbone, safetensors_file
 from mtl_face.weights.backbone import check_settings, flags, needed_settings
+from mtl_face.weights.families import convnext_in_file, vit_in_file
 from mtl_face.weights.families.resnet_in_file import Architecture
 
 SIZE = Architecture((1, 2), 4, 2)
@@ -204,3 +206,47 @@ def test_settings_are_those_that_pass(tmp_path):
         "def get_config():\n    c = config.default()\n    c.data.root = '/x'\n    return c\n"
     )
     check_settings(loaded, config_lib.load(str(file), overrides).model, "x")
+
+
+VIT = VitConfig(patch=16, width=8, depth=2, num_heads=2, mlp_width=12, registers=1)
+CONVNEXT = ConvNextConfig(depths=(1, 2), widths=(4, 6), final_norm=True)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "shapes"),
+    [
+        (config_lib.BackboneConfig(kind="vit", vit=VIT), vit_in_file.shapes(VIT, 49)),
+        (
+            config_lib.BackboneConfig(kind="convnext", convnext=CONVNEXT),
+            convnext_in_file.shapes(CONVNEXT),
+        ),
+    ],
+    ids=["vit", "convnext"],
+)
+def test_other_backbones(tmp_path, backbone, shapes):
+    """Kernels lie as the network has them; the settings are the card's."""
+    random = np.random.default_rng(0)
+    tensors = {
+        f"params/backbone/{name}": random.normal(size=shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    tensors["params/projection/bias"] = np.ones(8, np.float32)
+    model = config_lib.ModelConfig(
+        input_size=112, input_mean=MEAN, input_std=STD, backbone=backbone
+    )
+    card = cards.make(
+        config_lib.Config(model=model),
+        temperatures={"va": 1.0, "au": 1.0, "expr": 5.0},
+        crop={},
+        step=7,
+    )
+    write_safetensors(tmp_path / "w", exported.nest(tensors, tmp_path), card)
+    loaded = load_backbone(tmp_path / "w")
+    found = exported.flatten({"params": {"backbone": loaded.params}})
+    del tensors["params/projection/bias"]
+    assert found.keys() == tensors.keys()
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(found[name], array)
+    assert [name for name, _ in loaded.left_out] == ["params/projection/bias"]
+    check_settings(loaded, model, "w")
+    assert loaded.variant.input_std == STD

@@ -19,7 +19,7 @@ def test_missing_empty_and_folder(tmp_path, path):
     assert problem_of(path) == "the weights file does not exist"
     path.write_bytes(b"")
     assert problem_of(path) == "is empty"
-    assert problem_of(tmp_path) == "is a folder without model.json"
+    assert problem_of(tmp_path) == "is a folder without model.json and without config.json"
     assert problem_of(path / "below") == "the weights file does not exist"
     # Not through `problem_of`: such a name alone makes a long message.
     with pytest.raises(WeightsError, match=r"cannot be read \(File name too long\)"):
