@@ -1,9 +1,15 @@
 """Our ONNX beside PyTorch's export of the same network, both in ONNX Runtime, and beside our jit.
 
     python -m benchmarks.export --output=docs/benchmarks/export.json
+    python -m benchmarks.export --parts precisions --experiments paper rendered_faces
 
-All three have the same weights and take uint8 crops of the network's size; their outputs are
-compared first. They run in one process, in turn. The goal is a ratio of 1 between the two files.
+- forms: all three have the same weights and take uint8 crops of the network's size; their outputs
+  are compared first. The goal is a ratio of 1 between the two files.
+- precisions: files of float32, float16 and int8 from crops to answers, of drawn weights, whose
+  ranges are measured on noise. The goal of int8 is a ratio of 1.8 where the processor has products
+  of int8. What the scores lose, `run.py evaluate --against` says.
+
+All ways of a part run in one process, in turn.
 """
 
 import argparse
@@ -17,17 +23,25 @@ import jax
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from PIL import Image
 
 import mtl_face
 from benchmarks import comparison
-from benchmarks.predict_crops import OURS, OUTPUTS, timed
+from benchmarks.predict_crops import OURS, OUTPUTS, same_networks, timed
 from mtl_face.config import Config
 from mtl_face.export.onnx_graph import to_onnx
+from mtl_face.export.onnx_precision import PRECISIONS
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inputs import IMAGE
 from mtl_face.model.network import MtlFace, for_platform
+from mtl_face.run.smaller import write_smaller
+from mtl_face.weights.programs.interface import CROP
+
+PARTS = ("forms", "precisions")
 
 JIT = OURS
+_RANGES = 8  # pictures that ranges are measured on
+
 OWN_ONNX, TORCH_ONNX = "mtl_face, ONNX Runtime", "PyTorch's export, ONNX Runtime"
 
 
@@ -35,6 +49,7 @@ def main() -> None:
     """Prints times and ratios for each size of a batch."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     comparison.add_arguments(parser, rounds=7)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=["forms"])
     parser.add_argument("--experiments", nargs="+", default=["paper"])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16])
     options = parser.parse_args()
@@ -42,7 +57,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in options.experiments:
             settings = mtl_face.load_config(name, **{"data.root": "."})
-            groups += compared(settings, options.batch_sizes, options.rounds, Path(folder))
+            if "forms" in options.parts:
+                groups += compared(settings, options.batch_sizes, options.rounds, Path(folder))
+            if "precisions" in options.parts:
+                groups += precisions(settings, options.batch_sizes, options.rounds, Path(folder))
     comparison.report("Export", groups, options.output)
 
 
@@ -58,6 +76,41 @@ def compared(
     for batch_size, times in timed(settings, batch_sizes, rounds, folder, ways):
         title = f"{settings.name}, batch {batch_size}"
         groups.append(comparison.Group(title, TORCH_ONNX, "ms a face", times))
+        print(f"done: {title}", flush=True)
+    return groups
+
+
+def precisions(
+    settings: Config, batch_sizes: Sequence[int], rounds: int, folder: Path
+) -> list[comparison.Group]:
+    """Milliseconds a face of each precision, a group for each size of a batch."""
+    predictor, _ = same_networks(settings)
+    size = predictor.crop_size
+    rng = np.random.default_rng(0)
+    crops = folder / "crops"
+    crops.mkdir(exist_ok=True)
+    for number in range(_RANGES):
+        noise = rng.integers(0, 256, (size, size, 3), np.uint8)
+        Image.fromarray(noise).save(crops / f"{number}.png")
+    files = {each: folder / f"{settings.name}_{each}.onnx" for each in PRECISIONS}
+    predictor.export(files["float32"])
+    for each in PRECISIONS[1:]:
+        write_smaller(files["float32"], files[each], precision=each, crops=crops)
+    sessions = {
+        each: onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for each, path in files.items()
+    }
+    groups = []
+    for batch_size in batch_sizes:
+        crop_BSS3 = rng.integers(0, 256, (batch_size, size, size, 3), np.uint8)
+        calls = {
+            each: functools.partial(one.run, None, {CROP: crop_BSS3})
+            for each, one in sessions.items()
+        }
+        seconds = comparison.time_in_turn(calls, rounds=rounds, calls=max(1, 16 // batch_size))
+        times = {each: [1e3 * one / batch_size for one in found] for each, found in seconds.items()}
+        title = f"{settings.name}, precisions, batch {batch_size}"
+        groups.append(comparison.Group(title, "float32", "ms a face", times))
         print(f"done: {title}", flush=True)
     return groups
 
