@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from forked_run import Launcher
 from test_kill_and_resume import (
     Runs,
     assert_same_state,
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.slow
 def completed(tmp_path_factory):
     """Completed runs on one and on eight devices: two that share compiled programs, one alone."""
 
-    def complete(devices):
-        runs = Runs(tmp_path_factory.mktemp(f"on_{devices}"), devices=devices)
+    def complete(devices, launcher):
+        runs = Runs(tmp_path_factory.mktemp(f"on_{devices}"), launcher, devices=devices)
         folder = runs.experiment.folder
         runs.complete(folder / "first")
         runs.complete(folder / "second")  # its programs come out of the cache
@@ -27,7 +28,8 @@ def completed(tmp_path_factory):
         runs.complete(folder / "without_cache")
         return folder
 
-    return {devices: complete(devices) for devices in (1, 8)}
+    with Launcher(environment(tmp_path_factory.mktemp("launcher"))) as launcher:
+        return {devices: complete(devices, launcher) for devices in (1, 8)}
 
 
 @pytest.mark.parametrize("devices", [1, 8])

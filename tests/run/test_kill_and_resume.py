@@ -1,4 +1,8 @@
-"""Real runs of `run.py train`, killed and stopped, end with the bits of an undisturbed one."""
+"""Real runs of `run.py train`, killed and stopped, end with the bits of an undisturbed one.
+
+The undisturbed one is started as a user starts it; the others are forked, as tests/forked_run.py
+says, which saves each the seconds of importing.
+"""
 
 import json
 import os
@@ -15,6 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from forked_run import Launcher
 from small_experiment import ROOT, STEPS, Experiment, assert_is_users_error
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -46,7 +51,7 @@ def environment(folder, *, devices=1, threads=2, cached=True):
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         "OMP_NUM_THREADS": str(threads),
     }
     if not cached:
@@ -61,17 +66,9 @@ def environment(folder, *, devices=1, threads=2, cached=True):
 class Process:
     """`run.py train` in a process of its own; its lines as they come."""
 
-    def __init__(self, experiment, workdir, environment, more=()):
+    def __init__(self, process):
         self.lines = []
-        self.process = subprocess.Popen(
-            [sys.executable, "run.py", *experiment.arguments("train", *more, workdir=workdir)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
+        self.process = process
 
     def wait_for(self, pattern):
         """Reads up to a line that matches; False if the process ended without one."""
@@ -101,30 +98,58 @@ class Process:
 class Runs:
     """Runs of one experiment in the same circumstances."""
 
-    def __init__(self, folder, *, devices=1, cached=True):
+    def __init__(self, folder, launcher, *, devices=1, cached=True):
         self.experiment = Experiment(folder)
         self.environment = environment(folder, devices=devices, cached=cached)
+        self.launcher = launcher
 
     def start(self, workdir, *more):
-        return Process(self.experiment, workdir, self.environment, more)
+        words = self.experiment.arguments("train", *more, workdir=workdir)
+        return Process(self.launcher.start(words, self.environment))
+
+    def start_anew(self, workdir):
+        """As a user does, imports and all."""
+        words = self.experiment.arguments("train", workdir=workdir)
+        return Process(
+            subprocess.Popen(
+                [sys.executable, "run.py", *words],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+            )
+        )
 
     def complete(self, workdir, *more):
-        status, lines, err = self.start(workdir, *more).finish()
-        assert status == 0, err
-        assert err == ""
-        return lines
+        return completed_lines(self.start(workdir, *more))
+
+
+def completed_lines(process):
+    """What a run printed that ended well, without a complaint."""
+    status, lines, err = process.finish()
+    assert status == 0, err
+    assert err == ""
+    return lines
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return Runs(tmp_path_factory.mktemp("runs"))
+def launcher(tmp_path_factory):
+    with Launcher(environment(tmp_path_factory.mktemp("launcher"))) as launcher:
+        yield launcher
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, launcher):
+    return Runs(tmp_path_factory.mktemp("runs"), launcher)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(runs):
     """A run that nothing disturbs."""
     workdir = runs.experiment.folder / "undisturbed"
-    lines = runs.complete(workdir)
+    lines = completed_lines(runs.start_anew(workdir))
     assert any(line.startswith(f"step {STEPS}/{STEPS} ") for line in lines)
     return workdir
 
@@ -234,9 +259,9 @@ FINE_TUNING = (
 
 
 @pytest.mark.slow
-def test_fine_tuning_killed_and_goes_on(tmp_path, capsys):
+def test_fine_tuning_killed_and_goes_on(tmp_path, launcher, capsys):
     """With all of its options, on two devices that share the adapters."""
-    runs = Runs(tmp_path, devices=2)
+    runs = Runs(tmp_path, launcher, devices=2)
     undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "killed"
     runs.complete(undisturbed, *FINE_TUNING)
     process = runs.start(workdir, *FINE_TUNING)
@@ -437,8 +462,8 @@ def test_killed_25_times_over(runs, undisturbed):
 
 
 @pytest.mark.slow
-def test_eight_devices_and_nothing_cached(tmp_path):
-    runs = Runs(tmp_path, devices=8, cached=False)
+def test_eight_devices_and_nothing_cached(tmp_path, launcher):
+    runs = Runs(tmp_path, launcher, devices=8, cached=False)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert any("on 8 cpu device(s)" in line for line in runs.complete(whole))
     process = runs.start(killed)

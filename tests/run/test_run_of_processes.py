@@ -1,18 +1,16 @@
 """`run.py train` as several processes on this machine, against one process."""
 
-import os
 import random
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from small_experiment import ROOT, STEPS, Experiment
+from forked_run import Launcher
+from small_experiment import STEPS, Experiment
 from test_kill_and_resume import (
     assert_same_state,
     curves,
@@ -42,16 +40,11 @@ class Group:
                 f"--num_processes={count}",
                 f"--process_id={number}",
             ]
-            arguments = experiment.arguments("train", *more, workdir=workdir)
+            words = experiment.arguments("train", *more, workdir=workdir)
             self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, "run.py", *arguments, *(flags if count > 1 else [])],
-                    cwd=ROOT,
-                    env=environment(experiment.folder, devices=devices, threads=1),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    bufsize=1,
+                experiment.launcher.start(
+                    [*words, *(flags if count > 1 else [])],
+                    environment(experiment.folder, devices=devices, threads=1),
                 )
             )
 
@@ -73,7 +66,7 @@ class Group:
     def finish(self):
         """(exit statuses, what each printed, what each complained of)."""
         try:
-            texts = [process.communicate(timeout=TIMEOUT) for process in self.processes]
+            texts = [process.communicate(TIMEOUT) for process in self.processes]
         finally:
             for process in self.processes:
                 process.kill()
@@ -83,7 +76,10 @@ class Group:
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    return Experiment(tmp_path_factory.mktemp("several"))
+    experiment = Experiment(tmp_path_factory.mktemp("several"))
+    with Launcher(environment(experiment.folder, threads=1)) as launcher:
+        experiment.launcher = launcher
+        yield experiment
 
 
 def complete(experiment, count, name, **options):
@@ -239,24 +235,19 @@ def start_differently(experiment, flags):
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
     running = [
-        subprocess.Popen(
+        experiment.launcher.start(
             [
-                sys.executable,
-                "run.py",
                 *experiment.arguments("train", flag),
                 f"--coordinator=localhost:{port}",
                 "--num_processes=2",
                 f"--process_id={number}",
                 "--join_timeout_s=60",
             ],
-            cwd=ROOT,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            stderr=subprocess.PIPE,
-            text=True,
+            environment(experiment.folder, threads=1),
         )
         for number, flag in enumerate(flags)
     ]
-    errors = [process.communicate(timeout=TIMEOUT)[1] for process in running]
+    errors = [process.communicate(TIMEOUT)[1] for process in running]
     assert [process.returncode for process in running] == [2, 2]
     assert not any("Traceback" in error for error in errors)
     return errors
