@@ -17,16 +17,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
+from processor_time import ProcessorTime
 
 from mtl_face import files
 from mtl_face.run import environment
 
-jax.config.update("jax_num_cpu_devices", 8)
+DEVICES = 8
+jax.config.update("jax_num_cpu_devices", DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
 jax.config.update("jax_disable_most_optimizations", True)  # halves compile time on the CPU
 
-# Programs are kept for the other tests, workers and runs. Processes that tests start keep theirs.
+# Programs are kept for the other tests, workers and runs. Processes that tests start keep theirs,
+# but for those with `shared_programs`.
 COMPILED = files.cache_folder() / "tests" / environment.machine()
 KEPT_SECONDS = 30 * 24 * 3600
 if not jax.config.jax_compilation_cache_dir:
@@ -36,23 +39,32 @@ if not jax.config.jax_compilation_cache_dir:
 SLOWEST = (
     "run/test_kill_and_resume.py",
     "run/test_run_of_processes.py",
+    "benchmarks/test_gpu.py",
     "run/test_faults.py",
     "run/test_determinism.py",
     "test_api.py",
     "model/test_torch_parity.py",
+    "faces/test_extract.py",
+    "benchmarks/test_predict_benchmark.py",
+    "benchmarks/test_checkpoints.py",
     "data_pipeline/test_input.py",
+    "faces/test_face_networks.py",
+    "training/test_step.py",
+    "model/test_network.py",
+    "training/test_remat.py",
+    "model/test_convolution.py",
+    "training/test_accumulation.py",
     "inference/test_predictor.py",
+    "export/test_whole_way.py",
+    "export/test_onnx_graph.py",
+    "data_pipeline/test_rendered_faces_generate.py",
+    "training/test_guard.py",
     "run/test_export.py",
     "run/test_predicted_variance_run.py",
-    "training/test_step.py",
-    "training/test_accumulation.py",
-    "training/test_remat.py",
     "training/test_fine_tuning.py",
-    "training/test_guard.py",
     "training/test_experiment.py",
-    "planner/test_plan.py",
-    "model/test_convolution.py",
     "data_pipeline/test_shards.py",
+    "planner/test_plan.py",
     "data_pipeline/test_rendered_faces_render.py",
 )
 
@@ -77,8 +89,14 @@ def pytest_report_header():
     return None
 
 
+def pytest_addoption(parser):
+    parser.addoption("--processor-time", action="store_true", help="list what files and tests take")
+
+
 def pytest_configure(config):
     """Lets `--dist loadfile` take the files in our order, and drops programs long unused."""
+    if config.option.processor_time:
+        config.pluginmanager.register(ProcessorTime())
     config.option.loadscopereorder = False
     if not hasattr(config, "workerinput"):
         for path in COMPILED.glob("*"):
@@ -90,6 +108,17 @@ def pytest_itemcollected(item):
     """Marks what compares with PyTorch, before `-m` chooses."""
     if not {item.path, *item.path.parents}.isdisjoint(WITH_TORCH):
         item.add_marker("torch")
+
+
+@pytest.fixture
+def shared_programs(monkeypatch):
+    """Lets processes that a test starts take programs that tests have compiled."""
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(DEVICES))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+    folder = jax.config.jax_compilation_cache_dir
+    if folder:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 @pytest.hookimpl(trylast=True)

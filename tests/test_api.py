@@ -208,6 +208,7 @@ def test_importing_costs_nothing():
     assert done.stdout == "\n"
 
 
+@pytest.mark.usefixtures("shared_programs")
 def test_predicting_needs_no_tensorflow(experiment):
     code = (
         "import sys, numpy as np, mtl_face;"
@@ -265,6 +266,7 @@ def test_bundled_models_are_found_by_name(bundled, tmp_path, monkeypatch, capsys
     assert mtl_face.load("geometry").step == model.step
 
 
+@pytest.mark.usefixtures("shared_programs")
 def test_predicting_faces_imports_little(bundled):
     code = (
         "import sys, numpy as np, mtl_face;"

@@ -19,6 +19,7 @@ PARTS = [
 ]
 
 
+@pytest.mark.torch
 def test_three_ways_answer_alike(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
@@ -36,6 +37,7 @@ def test_three_ways_answer_alike(tmp_path):
     assert all(group.times.keys() == ways and group.reference in ways for group in groups)
 
 
+@pytest.mark.torch
 def test_another_network_is_noticed():
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
@@ -65,6 +67,7 @@ def test_shares_are_of_the_sum_of_the_parts():
     assert predict.shares(work) == "one 25 %, two 75 %"
 
 
+@pytest.mark.usefixtures("shared_programs")
 def test_stages_of_a_photo(tmp_path):
     path = tmp_path / "photo.jpg"
     Image.fromarray(small_videos.two_people(1)[0]).save(path)

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import camera_frames
-import jax
 import numpy as np
 import pytest
 import small_videos
@@ -169,18 +168,8 @@ def test_a_damaged_video_does_not_hold_up_the_others(videos, tmp_path, detector)
     assert outcomes["talk"]["frames"] == 12
 
 
-@pytest.fixture
-def _programs_kept(monkeypatch):
-    """Lets processes that a test starts find the programs of earlier ones."""
-    folder = jax.config.jax_compilation_cache_dir
-    if folder:
-        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
-        monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-
-
-@pytest.mark.usefixtures("_programs_kept")
+@pytest.mark.usefixtures("shared_programs")
 def test_in_two_processes_as_in_one(videos, tmp_path, detector):
-    """Up to rounding: the tests' own process compiles with fewer optimizations."""
     run(videos, tmp_path / "one", detector)
     sources = find_sources(videos).sources
     output = layout.open_output(tmp_path / "two")
@@ -209,7 +198,7 @@ def end_abruptly(index, source, output):
 WORK = extract_module._work
 
 
-@pytest.mark.usefixtures("_programs_kept")
+@pytest.mark.usefixtures("shared_programs")
 def test_a_source_that_ends_its_process_does_not_end_the_others(videos, tmp_path, monkeypatch):
     folder = tmp_path / "in"
     folder.mkdir()
