@@ -96,17 +96,22 @@ def test_eight_devices_compute_what_two_do(taken):
     assert_same_course(steps(settings(mesh=mesh), devices=8)[1], taken[1])
 
 
+@pytest.fixture(scope="module")
+def still():
+    """States of a run without draws."""
+    return steps(settings(**STILL))[1]
+
+
 @pytest.mark.slow
-def test_microbatches_compute_what_the_batch_does():
-    whole = steps(settings(**STILL))[1]
+def test_microbatches_compute_what_the_batch_does(still):
     parts = steps(settings(**STILL, optimizer={"accumulation_steps": 2}))[1]
-    assert_same_course(parts, whole)
+    assert_same_course(parts, still)
 
 
 @pytest.mark.slow
-def test_adapters_in_bfloat16():
+def test_adapters_in_bfloat16(still):
     """The factors get float32 gradients, near to those of a network in float32."""
-    _, (first, wide, *_), _ = steps(settings(**STILL), count=1)
+    first, wide, *_ = still
     _, (_, narrow, *_), _ = steps(settings(**STILL, compute_dtype="bfloat16"), count=1)
     changed = by_name(jax.tree.map(np.subtract, wide.params, first.params))
     other = by_name(jax.tree.map(np.subtract, narrow.params, first.params))
