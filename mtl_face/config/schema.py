@@ -318,8 +318,8 @@ class DataConfig(DataSetConfig, affects="data"):
     )
     features: str | None = setting(
         None,
-        "folder of the face points (run.py features), made if absent; None: the folder features "
-        "below the root of the data set that is evaluated",
+        "folder of face points and task tokens (run.py features), made if absent; None: the folder "
+        "features below the root of the data set that is evaluated",
         affects="place",
     )
     exif_orientation: str = setting(
