@@ -22,6 +22,8 @@ from mtl_face.run.inputs.over_time import Windowed, find_inputs
 from mtl_face.run.predict import predict_table
 from mtl_face.training import experiment as experiments
 
+pytestmark = pytest.mark.slow
+
 TEMPORAL = (
     *("temporal.kind=convolution", "temporal.window=4", "temporal.layers=1", "temporal.width=8"),
     *("optimizer.batch_size=8", "optimizer.epochs=2", "training.evaluate_every_epochs=1"),
@@ -80,7 +82,6 @@ def test_before_training_its_answers_are_those_of_the_frames(experiment):
         np.testing.assert_array_equal(found.values(task), own.values(task))
 
 
-@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_with_the_same_weights(
     experiment, trained, tmp_path, monkeypatch
 ):

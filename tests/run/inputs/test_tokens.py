@@ -104,6 +104,7 @@ def test_another_crop_is_refused_and_so_is_a_program(model, tmp_path, monkeypatc
         tokens_of(model, config)
 
 
+@pytest.mark.slow
 def test_the_command(experiment, tmp_path, capsys):
     status = main.main(["features", f"--model={experiment.workdir}", f"--output={tmp_path}"])
     out = capsys.readouterr().out
@@ -117,6 +118,7 @@ def test_the_command(experiment, tmp_path, capsys):
     assert_is_users_error(result, "neither settings nor a model")
 
 
+@pytest.mark.slow
 def test_of_a_network_of_points(tmp_path, monkeypatch):
     def made_up(crop_NSS3):
         point_N3 = crop_NSS3.mean(axis=(1, 2)) / 2550
