@@ -288,15 +288,6 @@ class Predictor:
                 )
         return self.predict_arrays(arrays)
 
-    def require_single_frames(self) -> None:
-        """ConfigError of a network over time, which cannot answer a face by itself."""
-        if WINDOWS in self.inputs:
-            raise ConfigError(
-                "this network reads frames of a data set over time, not single faces",
-                remedy="use it with run.py evaluate or predict --test_list, or give the network of "
-                "frames that it reads",
-            )
-
     def predict_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> PredictionTable:
         """Predictions for inputs that are ready for the network, each row of the arrays a face.
 
@@ -313,7 +304,7 @@ class Predictor:
             ValueError: an array is missing, or has another dtype or shape.
             ConfigError: the network reads frames over time.
         """
-        self.require_single_frames()
+        require_single_frames(self.inputs)
         wanted = specification(self.inputs, self.crop_size)
         count = len(arrays[self.inputs[0]]) if self.inputs[0] in arrays else 0
         if POINTS in wanted and POINTS in arrays and BASELINE not in arrays:
@@ -534,6 +525,16 @@ class Predictor:
                 batch[name] = np.zeros((size, *array.shape[1:]), array.dtype)
                 batch[name][: count - start] = array[start : start + size]
             yield self.forward.place(batch)
+
+
+def require_single_frames(inputs: Sequence[str]) -> None:
+    """ConfigError if a network of these inputs reads over time, and so answers no single face."""
+    if WINDOWS in inputs:
+        raise ConfigError(
+            "this network reads frames of a data set over time, not single faces",
+            remedy="use it with run.py evaluate or predict --test_list, or give the network of "
+            "frames that it reads",
+        )
 
 
 def make_predict_step(

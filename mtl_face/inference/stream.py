@@ -35,7 +35,7 @@ from mtl_face.faces.detect import PHOTO_FACE_PX, REACH, Face, FaceFinder
 from mtl_face.faces.track import PATIENCE, Tracker, as_json, from_json
 from mtl_face.faces.video import VideoFrame, ahead, batched, open_video
 from mtl_face.inference.baseline import Baselines, neutrality
-from mtl_face.inference.predictor import Predictor
+from mtl_face.inference.predictor import Predictor, require_single_frames
 from mtl_face.inputs import BASELINE, IMAGE, POINTS
 from mtl_face.pictures import AnyImage
 from mtl_face.tables import PredictionTable
@@ -356,7 +356,7 @@ def check_crops(predictor: Predictor) -> None:
     Raises:
         ConfigError: with what differs; or the network reads frames over time.
     """
-    predictor.require_single_frames()
+    require_single_frames(predictor.inputs)
     crop = predictor.crop
     if IMAGE not in predictor.inputs or not crop:
         return
