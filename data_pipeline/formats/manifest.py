@@ -27,7 +27,7 @@ import collections
 import itertools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -127,6 +127,7 @@ def to_table(
     votes_NE = labels.shares(say)
     if "expression" in names or np.isnan(votes_NE).all():
         expression_N = labels.expressions(classes, say)
+        _say_contradictions(expression_N, votes_NE, columns.lines, say)
     else:
         expression_N = majority(votes_NE, say)
     au_NA, probability_NA = labels.action_units(say), labels.au_probabilities()
@@ -151,6 +152,24 @@ def to_table(
         label_weight=weight_N[sound_N],
         row=np.array(columns.lines)[sound_N],
     )
+
+
+def _say_contradictions(
+    expression_N: npt.NDArray[np.int8],
+    votes_NE: npt.NDArray[np.float64],
+    lines: Sequence[int],
+    say: Callable[[str], None],
+) -> None:
+    """Counts rows whose expression has fewer votes than another, and names the first."""
+    votes_NE = np.nan_to_num(votes_NE)
+    own_N = votes_NE[np.arange(len(votes_NE)), expression_N]
+    fewer_N = (expression_N >= 0) & (own_N < votes_NE.max(axis=1))
+    if fewer := int(fewer_N.sum()):
+        first = lines[int(np.flatnonzero(fewer_N)[0])]
+        say(
+            f"{fewer} rows have an expression with fewer votes than another, as that of line "
+            f"{first}: the column expression is the label"
+        )
 
 
 def majority(votes_NK: npt.NDArray[np.float64], say: Callable[[str], None]) -> npt.NDArray[np.int8]:

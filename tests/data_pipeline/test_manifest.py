@@ -123,8 +123,11 @@ def test_votes(tmp_path):
         np.float32([[3, 1, np.nan], [2, 2, 0], [np.nan] * 3]),
     )
     assert said == ["1 rows have two or more expressions with equally many votes: no label"]
-    table, _ = read(tmp_path, "image,expression,votes_fear\na.jpg,0,9\n")
+    table, said = read(tmp_path, "image,expression,votes_fear\nb.jpg,3,1\na.jpg,0,9\n")
     assert table.expression[0] == 0  # a label goes before the votes
+    assert said[-1].startswith(
+        "1 rows have an expression with fewer votes than another, as that of line 3"
+    )
     with pytest.raises(AnnotationError, match="votes_fear is -2, no number of votes"):
         read(tmp_path, "image,votes_fear\na.jpg,-2\n")
 
