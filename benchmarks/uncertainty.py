@@ -27,6 +27,7 @@ _PER_EXAMPLE = {
     "uncertainty.beta_nll": 0.5,
     "model.va_variance": "per_example",
 }
+_FROM_FEATURES = {**_PER_EXAMPLE, "model.va_variance": "from_features"}
 _YAW = {"data.rendered_faces.va_noise": "yaw"}
 KINDS: dict[str, dict[str, object]] = {
     "unweighted": {
@@ -43,6 +44,7 @@ KINDS: dict[str, dict[str, object]] = {
     "dropout": {**_PER_EXAMPLE, "model.dropout": 0.1, "evaluation.mc_dropout_samples": 20},
     "learned_yaw": {"uncertainty.kind": "learned", **_YAW},
     "heteroscedastic_yaw": {**_PER_EXAMPLE, **_YAW},
+    "from_features_yaw": {**_FROM_FEATURES, **_YAW},
 }
 """Settings by the name of what they try; those with `yaw` train on the noise that differs."""
 

@@ -277,11 +277,11 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             "use an even batch size, or augmentation.mixup_alpha=0",
         )
     # Settings of the uncertainty that would have no effect.
-    if config.uncertainty.beta_nll and model.va_variance != "per_example":
+    if config.uncertainty.beta_nll and not model.predicts_variance:
         yield (
             f"uncertainty.beta_nll is {config.uncertainty.beta_nll:g}, but model.va_variance is "
             f"{model.va_variance!r}, where it changes nothing",
-            "set model.va_variance=per_example, or leave beta_nll out",
+            "set model.va_variance=per_example or from_features, or leave beta_nll out",
         )
     yield from _conflicts_of_loss(config)
     samples = config.evaluation.mc_dropout_samples
@@ -317,9 +317,7 @@ def _conflicts_of_loss(config: Config) -> Iterator[tuple[str, str]]:
             f"uncertainty.temperature_floor is {floor:g}, and a temperature starts at {lowest:g}",
             "start all of uncertainty.temperatures at the floor or above",
         )
-    if loss.va.ccc == 1 and (
-        uncertainty.kind != "fixed" or config.model.va_variance == "per_example"
-    ):
+    if loss.va.ccc == 1 and (uncertainty.kind != "fixed" or config.model.predicts_variance):
         yield (
             "loss.va.ccc is 1, which leaves nothing to learn the variance of valence and arousal "
             "from",

@@ -582,8 +582,10 @@ class ModelConfig(Section, affects="network", step=True):
     va_variance: str = setting(
         "shared",
         "variance of valence and arousal: the task's, or predicted for each example too, which "
-        "gives the predictions standard deviations of their own (docs/uncertainty.md)",
-        choices=("shared", "per_example"),
+        "gives the predictions standard deviations of their own (docs/uncertainty.md): by the head "
+        "of the task (per_example), or by a head that reads the features of all patches and points "
+        "and leaves what the mean learns alone (from_features)",
+        choices=("shared", "per_example", "from_features"),
     )
     dropout: float = setting(
         0.1, "on residual branches, while training", minimum=0.0, maximum=0.95, affects="training"
@@ -615,6 +617,11 @@ class ModelConfig(Section, affects="network", step=True):
         choices=("none", "elementwise", "blocks"),
         affects="speed",
     )
+
+    @property
+    def predicts_variance(self) -> bool:
+        """Whether each example has a variance of valence and arousal of its own."""
+        return self.va_variance != "shared"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -676,7 +683,7 @@ class UncertaintyConfig(Section, affects="training", step=True):
     temperatures: TemperatureConfig = TemperatureConfig()
     beta_nll: float = setting(
         0.0,
-        "with model.va_variance=per_example, the loss of valence and arousal times variance^this; "
+        "with a variance for each example, the loss of valence and arousal times variance^this; "
         "0: the likelihood, 1: noisy examples teach the mean as much as others",
         minimum=0.0,
         maximum=1.0,

@@ -32,7 +32,7 @@ from mtl_face.face_table import MESH_POINTS
 from mtl_face.faces import crop_mesh, models
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inputs import BASELINE, IMAGE, POINTS, specification
-from mtl_face.model.network import PER_EXAMPLE, MtlFace
+from mtl_face.model.network import MtlFace
 from mtl_face.tables import TRAINING, PredictionTable, untrained
 from mtl_face.tasks import AU, AU_NAMES, EXPR, EXPRESSION_NAMES, VA, VA_LOG_VARIANCE, VA_NAMES
 from mtl_face.weights import card as cards
@@ -146,7 +146,7 @@ def whole_way(
         mesh = crop_mesh.mesh_network(weights, convolution)
     answer = _Answer(
         temperature_of_va=float(predictor.temperatures[VA]),
-        has_variance=model.va_variance == PER_EXAMPLE,
+        has_variance=model.predicts_variance,
         has_std=empty.va_std is not None,
         divisors={task: float(value) for task, value in predictor.probability["divisors"].items()},
         calibration=calibration,

@@ -33,7 +33,6 @@ from mtl_face.model.choice import is_over_time, network_inputs, network_of
 from mtl_face.model.convolution import compiler_options
 from mtl_face.model.network import (
     ATTENTION,
-    PER_EXAMPLE,
     TASK_TOKENS,
 )
 from mtl_face.objective import augment, resample
@@ -354,9 +353,7 @@ class Predictor:
             self.variables["batch_stats"],
             iter(batches),
             num_rows=len(frames),
-            sizes=output_sizes(
-                va_variance=config.model.va_variance == PER_EXAMPLE, sampled=sampled
-            ),
+            sizes=output_sizes(va_variance=config.model.predicts_variance, sampled=sampled),
         )
         columns: dict[str, Any] = table_columns(
             outputs,

@@ -21,7 +21,6 @@ from mtl_face.config import Config
 from mtl_face.evaluation.calibration import Calibration
 from mtl_face.inference.predictor import Forward, Step
 from mtl_face.inputs import BASELINE, IMAGE, POINTS
-from mtl_face.model.network import PER_EXAMPLE
 from mtl_face.tasks import AU, EXPR, VA, VA_LOG_VARIANCE, VA_NAMES
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.programs.interface import CROP, OUTPUTS, STD, WHOLE_WAY
@@ -79,7 +78,7 @@ class ProgramForward(Forward):
             outputs = {task: answers[name] for task, name in OUTPUTS.items()}
             for task in (AU, EXPR):
                 outputs[task] = outputs[task] * np.float32(divisors[task])
-            if self.config.model.va_variance == PER_EXAMPLE:
+            if self.config.model.predicts_variance:
                 std_B2 = answers[STD].astype(np.float64) / scale_2
                 outputs[VA_LOG_VARIANCE] = np.log(std_B2**2 / temperature).astype(np.float32)
             return {**outputs, "index": index_B}

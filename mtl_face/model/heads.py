@@ -1,15 +1,17 @@
 """From a task's token to its outputs (paper section 3.1).
 
-Shapes: B batch, D width of a token.
+Shapes: B batch, D width of a token, N patches or other tokens, C channels.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtl_face.model.conventions import MAX_LOG_RATIO
+from mtl_face.model.conventions import LAYER_NORM_EPSILON, MAX_LOG_RATIO
 from mtl_face.model.transformer import at_least_float32
 
 
@@ -47,3 +49,33 @@ class TaskHead(nn.Module):
             dtype=at_least_float32(self.dtype),
             name=f"dense{self.num_layers}",
         )(token_BD)
+
+
+class VarianceHead(nn.Module):
+    """Variances of valence and arousal from all features, apart from what the mean learns of them.
+
+    A task's token keeps what the mean needs; where the head is turned or how blurred it is stands
+    in the features that it was made from (docs/uncertainty.md). These are normalised by token, and
+    no gradient goes back to them, so that the mean learns as without this head.
+    """
+
+    out: int
+
+    @nn.compact
+    def __call__(self, features: Sequence[jax.Array]) -> jax.Array:
+        """Maps features [B, N, C], each with N and C of its own, to [B, out] float32.
+
+        The output is linear and 0 at the start. Dividing by sqrt(N) makes its rate of learning
+        that of a head on one token.
+        """
+        flat = []
+        for feature_BNC in features:
+            fixed_BNC = jax.lax.stop_gradient(feature_BNC).astype(jnp.float32)
+            normed_BNC = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, use_bias=False, use_scale=False)(
+                fixed_BNC
+            )
+            batch, count, channels = normed_BNC.shape
+            flat.append(normed_BNC.reshape(batch, count * channels) / math.sqrt(count))
+        return nn.Dense(self.out, kernel_init=nn.initializers.zeros, name="dense1")(
+            jnp.concatenate(flat, axis=-1)
+        )

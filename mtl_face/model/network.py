@@ -6,7 +6,6 @@ width of the embedding, T tasks.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,7 +16,7 @@ from mtl_face.inputs import BASELINE, IMAGE, POINTS, specification
 from mtl_face.model import backbones
 from mtl_face.model.conventions import TOKEN_ORDER
 from mtl_face.model.convolution import resolve_convolution
-from mtl_face.model.heads import TaskHead, bounded_log_ratio
+from mtl_face.model.heads import TaskHead, VarianceHead, bounded_log_ratio
 from mtl_face.model.points import PointTokens
 from mtl_face.model.transformer import PatchEncoder, TokenDecoder, at_least_float32
 from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
@@ -30,8 +29,10 @@ TASK_TOKENS = "tokens"
 
 SHARED = "shared"
 PER_EXAMPLE = "per_example"
-VA_VARIANCES = (SHARED, PER_EXAMPLE)
-"""Whose variance of valence and arousal there is: the task's alone, or each example's too."""
+FROM_FEATURES = "from_features"
+VA_VARIANCES = (SHARED, PER_EXAMPLE, FROM_FEATURES)
+"""Whose variance of valence and arousal there is: the task's alone, or each example's too, of which
+the task's head speaks, or a head that reads what the tokens were made from."""
 
 
 def network_inputs(settings: ModelConfig) -> dict[str, jax.Array]:
@@ -53,7 +54,8 @@ class MtlFace(nn.Module):
     `MtlFace(ModelConfig())` is the paper's network: 72,943,446 parameters, 7 x 7 patches of a
     224 pixel image. Collections: `params` and `batch_stats`, both float32. Parts: `backbone` and
     `projection` (for images), `points` (for points), `encoder`, `decoder`, `head_va`, `head_au`,
-    `head_expr`. Without batch norms there are no `batch_stats`.
+    `head_expr`, and `head_va_variance` if it is wanted. Without batch norms there are no
+    `batch_stats`.
 
     Attributes:
         settings: section `model` of a config, whose schema says what each setting does. Norms,
@@ -111,12 +113,22 @@ class MtlFace(nn.Module):
         if settings.va_variance not in VA_VARIANCES:
             raise ValueError(f"va_variance {settings.va_variance!r} is not one of {VA_VARIANCES}")
         compute_dtype = jnp.dtype(settings.compute_dtype)
-        tokens, grid = {}, (0, 0)
+        tokens, features, grid = {}, {}, (0, 0)
         if IMAGE in settings.inputs:
-            tokens[IMAGE], grid = self._patches(inputs[IMAGE], compute_dtype, train)
+            map_BHWC = self._features(inputs[IMAGE], train)
+            batch, height, width, channels = map_BHWC.shape
+            grid = (height, width)
+            features[IMAGE] = map_BHWC.reshape(batch, height * width, channels)
+            # The paper's "1D convolution" in place of the pooling: one dense layer for every patch.
+            tokens[IMAGE] = nn.Dense(
+                settings.embed_dim,
+                kernel_init=nn.initializers.xavier_uniform(),
+                dtype=compute_dtype,
+                name="projection",
+            )(features[IMAGE])
         if POINTS in settings.inputs:
             points = PointTokens(settings, name="points")
-            tokens[POINTS] = points(inputs[POINTS], inputs[BASELINE])
+            tokens[POINTS] = features[POINTS] = points(inputs[POINTS], inputs[BASELINE])
         parts = [tokens[name] for name in TOKEN_ORDER if name in tokens]
         patch_BND = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
         drop = train or sample_dropout
@@ -141,30 +153,21 @@ class MtlFace(nn.Module):
         if settings.va_variance == PER_EXAMPLE:
             outputs[VA], raw_B2 = jnp.split(outputs[VA], 2, axis=-1)
             outputs[VA_LOG_VARIANCE] = bounded_log_ratio(raw_B2)
+        elif settings.va_variance == FROM_FEATURES:
+            head = VarianceHead(OUTPUT_SIZES[VA], name="head_va_variance")
+            read = [features[name] for name in TOKEN_ORDER if name in features]
+            outputs[VA_LOG_VARIANCE] = bounded_log_ratio(head(read))
         if attention is not None:
             outputs[ATTENTION] = attention
         if return_tokens:
             outputs[TASK_TOKENS] = token_BTD
         return outputs
 
-    def _patches(
-        self, image_BHWC: jax.Array, compute_dtype: Any, train: bool
-    ) -> tuple[jax.Array, tuple[int, int]]:
-        """Projected features of the patches of images, [B, N, D], and their rows and columns."""
+    def _features(self, image_BHWC: jax.Array, train: bool) -> jax.Array:
+        """The backbone's map of images, [B, H, W, C]."""
         settings = self.settings
-        dtype = at_least_float32(compute_dtype)
+        dtype = at_least_float32(jnp.dtype(settings.compute_dtype))
         mean = jnp.asarray(settings.input_mean, dtype).reshape(1, 1, 1, 3)
         std = jnp.asarray(settings.input_std, dtype).reshape(1, 1, 1, 3)
-        image_BHWC = (image_BHWC.astype(dtype) - mean) / std
-
         backbone = backbones.make(settings, self.devices, name="backbone")
-        map_BHWC = backbone(image_BHWC, train=train)
-        batch, height, width, channels = map_BHWC.shape
-        # The paper's "1D convolution" in place of the pooling: one dense layer for every patch.
-        projection = nn.Dense(
-            settings.embed_dim,
-            kernel_init=nn.initializers.xavier_uniform(),
-            dtype=compute_dtype,
-            name="projection",
-        )
-        return projection(map_BHWC.reshape(batch, height * width, channels)), (height, width)
+        return backbone((image_BHWC.astype(dtype) - mean) / std, train=train)

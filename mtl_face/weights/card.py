@@ -69,7 +69,7 @@ def make(
     """
     model = config.model
     outputs = {task: list(names) for task, names in OUTPUT_NAMES.items()}
-    varies = model.va_variance == "per_example"
+    varies = model.predicts_variance
     values = {
         "schema": SCHEMA,
         "tasks": {
@@ -78,7 +78,7 @@ def make(
                 "kind": "values",
                 "range": [-1.0, 1.0],
                 "reading": "linear: clip to the range where a value is written or scored",
-                **({"variance": _variance(outputs["va"])} if varies else {}),
+                **({"variance": _variance(model, outputs["va"])} if varies else {}),
             },
             "au": {
                 "outputs": outputs["au"],
@@ -212,15 +212,17 @@ def model_differences(card: Mapping[str, Any], model: ModelConfig) -> list[str]:
     ]
 
 
-def _variance(names: list[str]) -> dict[str, Any]:
+def _variance(model: ModelConfig, names: list[str]) -> dict[str, Any]:
     """What a card says of predicted variances."""
+    from_token = model.va_variance == "per_example"
+    read = "outputs 2 and 3 of head_va" if from_token else "outputs of head_va_variance"
     return {
         "output": VA_LOG_VARIANCE,
         "outputs": names,
         "kind": "logarithms of variances, over the temperature of va",
         "range": [-MAX_LOG_RATIO, MAX_LOG_RATIO],
         "reading": "standard deviation: sqrt(temperature * exp(value)), per example",
-        "layer": f"outputs 2 and 3 of head_va; value = {MAX_LOG_RATIO:g} tanh(output / "
+        "layer": f"{read}; value = {MAX_LOG_RATIO:g} tanh(output / "
         f"{MAX_LOG_RATIO:g}), done by the network",
     }
 

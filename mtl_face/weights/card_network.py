@@ -35,8 +35,8 @@ _MEANINGS = {
     "last layer of a head are float32",
     "parts": "image makes tokens of a crop [height, width, channels], points of face points and "
     "those of the face at rest; encoder_input joins them in its order; encoder changes them; "
-    "decoder reads them; each head begins with its token, by number, of what decoder gave. The "
-    "layers of a part run in their order, each on what the last one gave",
+    "decoder reads them; each head begins with its token, by number, of what decoder gave, or "
+    "reads features. The layers of a part run in their order, each on what the last one gave",
     "resize": "to size x size, bilinear: output pixel i lies at (i + 0.5) * stored / size - 0.5 of "
     "the stored rows and columns, the edge is repeated; no antialiasing, no rounding",
     "normalise": "(x - mean) / std, of R, G, B",
@@ -83,6 +83,10 @@ _MEANINGS = {
     "layer_norm": "scale * (x - m) / sqrt(v + epsilon) + bias; m and v (biased) over the channels",
     "gelu": "x * (1 + erf(x / sqrt(2))) / 2",
     "tokens": "the array itself, whatever the input is",
+    "features": "x stays as it is, and a head that names of reads it",
+    "normalised_features": "of each of the features: (x - m) / sqrt(v + epsilon), m and v (biased) "
+    "over the channels; the channels of its tokens one token after the other, over sqrt(number of "
+    "tokens); then all features side by side",
     "bound": "limit * tanh(x / limit) of these channels",
     "outputs": "channels of a head's result by output; tasks, at the top of the card, names them",
 }
@@ -118,7 +122,7 @@ def statement(model: ModelConfig) -> dict[str, Any]:
         "encoder_input": [name for name in TOKEN_ORDER if name in model.inputs],
         "encoder": encoder,
         "decoder": decoder,
-        "heads": {task: _head(model, task) for task in TASKS},
+        "heads": {task: _head(model, task) for task in TASKS} | _variance_head(model),
         _WORDS: _MEANINGS,
     }
     return json.loads(json.dumps(values))  # tuples are lists
@@ -146,6 +150,7 @@ def _image(model: ModelConfig) -> Layers:
         {"layer": "resize", "size": model.input_size},
         {"layer": "normalise", "mean": model.input_mean, "std": model.input_std},
         *card_backbones.LAYERS[model.backbone.kind](model),
+        *_features(model, IMAGE),
         {"layer": "dense", "name": "projection"},
         {
             "layer": "position_code",
@@ -170,8 +175,14 @@ def _points(model: ModelConfig) -> Layers:
             "values": POINT_VALUES,
             "unit": model.points.unit,
             "regions": REGIONS.tolist(),
-        }
+        },
+        *_features(model, POINTS),
     ]
+
+
+def _features(model: ModelConfig, name: str) -> Layers:
+    """What `heads.VarianceHead` reads."""
+    return [{"layer": "features", "of": name}] if model.va_variance == "from_features" else []
 
 
 def _attention(model: ModelConfig, name: str, *, memory: str, perceptron: bool) -> Layers:
@@ -214,6 +225,20 @@ def _head(model: ModelConfig, task: str) -> dict[str, Any]:
             {"layer": "bound", "channels": outputs[VA_LOG_VARIANCE], "limit": MAX_LOG_RATIO}
         )
     return {"token": TASKS.index(task), "layers": layers, "outputs": outputs}
+
+
+def _variance_head(model: ModelConfig) -> dict[str, Any]:
+    """The layers of `heads.VarianceHead`."""
+    if model.va_variance != "from_features":
+        return {}
+    names = [name for name in TOKEN_ORDER if name in model.inputs]
+    channels = list(range(OUTPUT_SIZES[VA]))
+    layers = [
+        {"layer": "normalised_features", "of": names, "epsilon": LAYER_NORM_EPSILON},
+        {"layer": "dense", "name": "head_va_variance/dense1"},
+        {"layer": "bound", "channels": channels, "limit": MAX_LOG_RATIO},
+    ]
+    return {"va_variance": {"layers": layers, "outputs": {VA_LOG_VARIANCE: channels}}}
 
 
 def _num_layers(value: Any) -> int:

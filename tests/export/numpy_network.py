@@ -40,6 +40,7 @@ class Network:
     def __init__(self, stated, arrays, inputs):
         self.stated = stated
         self.arrays = {name: array.astype(float) for name, array in arrays.items()}
+        self.kept = {}
         self.inputs = {name: np.asarray(array, float) for name, array in inputs.items()}
 
     def outputs(self):
@@ -51,7 +52,8 @@ class Network:
         decoded = self.run(stated["decoder"], encoded, encoded)
         found = {}
         for head in stated["heads"].values():
-            x = self.run(head["layers"], decoded[:, head["token"]], None)
+            token = decoded[:, head["token"]] if "token" in head else None
+            x = self.run(head["layers"], token, None)
             found |= {name: x[:, channels] for name, channels in head["outputs"].items()}
         return found
 
@@ -98,6 +100,19 @@ class Network:
         mean, var = (self.array(f"{name}/{each}", "batch_stats") for each in ("mean", "var"))
         scale, bias = (self.array(f"{name}/{each}") for each in ("scale", "bias"))
         return scale * (x - mean) / np.sqrt(var + epsilon) + bias
+
+    def features(self, x, of):
+        self.kept[of] = x
+        return x
+
+    def normalised_features(self, x, of, epsilon):
+        assert x is None
+        found = []
+        for name in of:
+            x = self.kept[name]
+            x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+            found.append(x.reshape(len(x), -1) / np.sqrt(x.shape[1]))
+        return np.concatenate(found, axis=1)
 
     def relu(self, x):
         return np.maximum(x, 0)

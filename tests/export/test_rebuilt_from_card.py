@@ -62,6 +62,7 @@ NETWORKS = {
         "norm": "pre",
         "input_size": 32,
         "position": "1d",
+        "va_variance": "from_features",
     },
     "keras": image_network("keras", "pre", input_size=32),
     "torchvision": image_network("torchvision", "pre", decoder_mlp="last"),
@@ -310,6 +311,9 @@ POINT_FACTS = {
     "values": set_all("point_tokens", values=["change", "points"]),
     "inputs": set_all("point_tokens", inputs=["baseline", "points"]),
     "regions": lambda network: network["points"][0]["regions"].reverse(),
+    "features of the variance": lambda network: network["heads"]["va_variance"]["layers"][0][
+        "of"
+    ].reverse(),
     "range of a MobileNet": set_all("clip", maximum=1),
     "order of the inputs": lambda network: network["encoder_input"].reverse(),
 }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from model_settings import PAPER, changed
 
-from mtl_face.model.heads import MAX_LOG_RATIO, TaskHead
+from mtl_face.model.heads import MAX_LOG_RATIO, TaskHead, VarianceHead
 from mtl_face.model.network import MtlFace
 from mtl_face.tasks import OUTPUT_SIZES, VA_LOG_VARIANCE
 
@@ -66,6 +66,45 @@ def test_variances_are_the_last_outputs_of_the_head_bounded(image, variables):
     np.testing.assert_allclose(found[VA_LOG_VARIANCE], [[MAX_LOG_RATIO, -MAX_LOG_RATIO]] * 3)
     for task in ("au", "expr"):
         np.testing.assert_array_equal(found[task], outputs[task])
+
+
+def test_a_variance_from_features_is_linear_in_them_and_teaches_them_nothing(random_variables):
+    rng = np.random.default_rng(0)
+    features = [jnp.asarray(rng.normal(2, 3, size), jnp.float32) for size in ((3, 4, 5), (3, 2, 6))]
+    head: Any = VarianceHead(2)
+    assert not head.init_with_output(jax.random.key(0), features)[0].any()  # starts at the task's
+    variables = random_variables(head, features)
+    normed = []
+    for feature in features:
+        x = np.asarray(feature, float)
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        normed.append(x.reshape(3, -1) / np.sqrt(x.shape[1]))
+    dense = jax.tree.map(np.asarray, variables["params"]["dense1"])
+    expected = np.concatenate(normed, axis=1) @ dense["kernel"] + dense["bias"]
+    np.testing.assert_allclose(head.apply(variables, features), expected, rtol=1e-4, atol=1e-5)
+    slopes = jax.grad(lambda read: head.apply(variables, read).sum())(features)
+    assert not any(np.asarray(slope).any() for slope in slopes)
+
+
+def test_the_mean_learns_as_without_a_variance_from_features(image):
+    """The rest of the network has the same parameters and the same gradient."""
+    kinds = ("from_features", "shared")
+    with_it, without = (MtlFace(changed(MICRO, va_variance=kind)) for kind in kinds)
+    variables = jax.jit(functools.partial(with_it.init, train=False))(jax.random.key(0), image)
+    variables["params"]["head_va_variance"]["dense1"]["kernel"] += 0.1
+    rest = {name: part for name, part in variables["params"].items() if name != "head_va_variance"}
+
+    def loss(params, network, weight):
+        outputs = network.apply(variables | {"params": params}, image, train=False)
+        variance = outputs.get(VA_LOG_VARIANCE, jnp.zeros((3, 2)))
+        return (outputs["va"] ** 2).sum() + weight * (variance**2).sum(), outputs["va"]
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    found, va = gradient(variables["params"], with_it, 1.0)
+    expected, same = gradient(rest, without, 0.0)
+    np.testing.assert_allclose(va, same, atol=1e-6)
+    assert np.asarray(found.pop("head_va_variance")["dense1"]["kernel"]).any()
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
 
 
 def test_sampled_dropout_changes_no_statistics(image, variables):

@@ -46,5 +46,5 @@ def expected_inputs(card: dict[str, Any]) -> dict[str, tuple[Any, tuple[int, ...
 def expected_outputs(card: dict[str, Any]) -> dict[str, int]:
     """Width of the outputs that are read, by name."""
     names = {name: OUTPUT_SIZES[task] for task, name in OUTPUTS.items()}
-    varies = card["config"]["model"]["va_variance"] == "per_example"
+    varies = card["config"]["model"]["va_variance"] != "shared"
     return names | ({STD: OUTPUT_SIZES[VA]} if varies else {})
