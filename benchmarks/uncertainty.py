@@ -13,6 +13,7 @@ takes about five minutes of two cores.
 import argparse
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import uncertainty_table
@@ -76,7 +77,7 @@ def main() -> None:
             if not (folder / "evaluation" / "metrics.json").is_file():
                 if options.table_only:
                     continue
-                train(kind, seed, options.epochs, folder)
+                train({"seed": seed, "optimizer.epochs": options.epochs, **KINDS[kind]}, folder)
             finished.setdefault(kind, []).append(folder)
     ordered = {kind: finished[kind] for kind in KINDS if kind in finished}
     try:
@@ -89,16 +90,22 @@ def main() -> None:
     print(text)
     print(f"table: {table}")
     if options.document:
-        before, _, rest = options.document.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        options.document.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+        write_between(BEGIN, END, text, options.document)
         print(f"and in {options.document}")
 
 
-def train(kind: str, seed: int, epochs: int, folder: Path) -> None:
-    """Trains one run, or goes on with it; its output goes to a file beside its folder."""
-    settings = {"seed": seed, "optimizer.epochs": epochs, **KINDS[kind]}
-    settings["training.compilation_cache"] = "user"  # the seeds of a kind share their programs
+def write_between(begin: str, end: str, text: str, document: Path) -> None:
+    """Replaces what stands between two marks of a document."""
+    before, _, rest = document.read_text().partition(begin)
+    document.write_text(f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}")
+
+
+def train(settings: Mapping[str, object], folder: Path) -> None:
+    """Trains one run to its end, or goes on with it; what it prints goes to a file beside it."""
+    if (folder / "evaluation" / "metrics.json").is_file():
+        return
+    # The seeds of a kind share their programs.
+    settings = {**settings, "training.compilation_cache": "user"}
     command = [sys.executable, "run.py", "train", f"--config={CONFIG}"]
     command += [f"--workdir={folder.absolute()}"]
     command += [f"--config.{name}={value}" for name, value in settings.items()]

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from model_settings import changed
 
+from configs.frame_best import OPTIONS
 from mtl_face import config
 from mtl_face.config import ModelConfig
+from mtl_face.config.dotted import flat
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -47,3 +49,15 @@ def test_the_network_to_learn_with():
         norm="pre",
         token_init_std=1.0,
     )
+
+
+def test_options_of_the_recipe_are_off_in_the_paper():
+    """Each differs from the paper's value, and all of them are in the recipe."""
+    paper, recipe = (
+        flat(config.load(CONFIGS / f"{name}.py", ["data.root=anywhere"]))
+        for name in ("paper", "frame_best")
+    )
+    names = {name: value for options in OPTIONS.values() for name, value in options.items()}
+    assert len(names) == sum(map(len, OPTIONS.values()))
+    assert {name: recipe[name] for name in names} == names
+    assert all(paper[name] != value for name, value in names.items())
