@@ -241,6 +241,11 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             "optimizer.lora is set, but optimizer.lora.rank is 0: there are no adapters",
             "set optimizer.lora.rank, as 8 or 16, or leave the others out",
         )
+    if lora.rank and optimizer.trains:
+        yield (
+            "optimizer.trains and optimizer.lora.rank are both set",
+            "leave trains out: optimizer.lora.trains says what learns besides the adapters",
+        )
     if lora.rank and lora.trains != "all" and optimizer.layer_decay != 1:
         yield (
             f"optimizer.layer_decay is {optimizer.layer_decay:g}, but with optimizer.lora.trains="

@@ -888,6 +888,11 @@ class OptimizerConfig(Section, affects="training", step=True, training_only=True
     gradient_clip: float = setting(
         0.0, "largest global norm of the gradients; 0: no limit", minimum=0.0
     )
+    trains: tuple[str, ...] | None = setting(
+        None,
+        "parts of the names of the parameters that learn, as head_va_variance: regular "
+        "expressions, each found in a name of parameters.txt; None: all learn",
+    )
     lora: LoraConfig = LoraConfig()
 
 

@@ -3,7 +3,6 @@
 Shapes: B batch, D width of a token, N patches or other tokens, C channels.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,7 +74,7 @@ class VarianceHead(nn.Module):
                 fixed_BNC
             )
             batch, count, channels = normed_BNC.shape
-            flat.append(normed_BNC.reshape(batch, count * channels) / math.sqrt(count))
+            flat.append(normed_BNC.reshape(batch, count * channels))
         return nn.Dense(self.out, kernel_init=nn.initializers.zeros, name="dense1")(
             jnp.concatenate(flat, axis=-1)
         )

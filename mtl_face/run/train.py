@@ -102,8 +102,8 @@ def train(
             # Whatever can fail at once does so before data are made or read, which can take long.
             steps = PostProcessing.of_settings(config)
             weights = None if workdirs.has_checkpoint(folder) else initial_weights(config, say)
-            if config.optimizer.lora.rank:
-                Experiment(config).check_adapters()
+            if config.optimizer.lora.rank or config.optimizer.trains:
+                Experiment(config).check_rules()
             distributed.first(lambda: datasets.ensure_all(config.data, say))
             bad: list[BadRow] = []
             train_table, rows = datasets.load_training(

@@ -39,28 +39,40 @@ def adapted(network: Any, patterns: Iterable[str]) -> list[Path]:
     A name is the path's keys joined by `/`, as in `encoder/layer1/attention/query/kernel`. Raises
     ConfigError for a pattern that is no regular expression or that is found in no kernel's name.
     """
-    names = {
-        "/".join(path): path
+    kernels = [
+        path
         for path, leaf in traverse_util.flatten_dict(network).items()
         if path[-1] == "kernel" and leaf.ndim > 1
-    }
+    ]
+    return fitting(kernels, patterns, setting=KERNELS, things="kernels")
+
+
+def fitting(
+    paths: Iterable[Path], patterns: Iterable[str], *, setting: str, things: str
+) -> list[Path]:
+    """Those of the paths in whose names, joined by `/`, one of the patterns is found.
+
+    Raises ConfigError for a pattern of the setting that is no regular expression or is found in no
+    name; `things` says what the paths are of.
+    """
+    names = {"/".join(path): path for path in paths}
     found: dict[Path, None] = {}
     for pattern in patterns:
         try:
-            fitting = [path for name, path in names.items() if re.search(pattern, name)]
+            named = [path for name, path in names.items() if re.search(pattern, name)]
         except re.error as error:
             raise ConfigError(
-                f"{KERNELS} holds {pattern!r}, which is no regular expression: {error}",
-                remedy="give parts of kernels' names, as attention/(query|value)/kernel",
+                f"{setting} holds {pattern!r}, which is no regular expression: {error}",
+                remedy=f"give parts of {things}' names, as attention/(query|value)/kernel",
             ) from error
-        if not fitting:
+        if not named:
             nearest = difflib.get_close_matches(pattern, names, n=5, cutoff=0)
             raise ConfigError(
-                f"{KERNELS} holds {pattern!r}, which fits none of the network's {len(names)} "
-                "kernels",
+                f"{setting} holds {pattern!r}, which fits none of the network's {len(names)} "
+                f"{things}",
                 remedy="the nearest names are " + ", ".join(nearest),
             )
-        found |= dict.fromkeys(fitting)
+        found |= dict.fromkeys(named)
     return list(found)
 
 

@@ -78,9 +78,7 @@ class Experiment:
 
     def trains(self, params: Any) -> Any:
         """Pytree of bool like `TrainState.params`: whether training changes an array."""
-        labels = optimizers.group_labels(
-            params, self.config.model.backbone, self.config.optimizer.lora
-        )
+        labels = optimizers.group_labels(params, self.config.model.backbone, self.config.optimizer)
         return jax.tree.map(lambda label: label != "frozen", labels)
 
     @functools.cached_property
@@ -146,13 +144,15 @@ class Experiment:
 
         Adapters are added to their kernels. Gradients flow to what trains alone.
         """
-        if not self._has_adapters:
+        if not (self._has_adapters or self.config.optimizer.trains):
             return params["network"]
         fixed = jax.tree.map(
             lambda leaf, trains: leaf if trains else jax.lax.stop_gradient(leaf),
             params,
             self.trains(params),
         )
+        if not self._has_adapters:
+            return fixed["network"]
         return adapters.merged(fixed, self.config.optimizer.lora)
 
     @functools.cached_property
@@ -165,8 +165,11 @@ class Experiment:
     def _has_adapters(self) -> bool:
         return self.config.optimizer.lora.rank > 0
 
-    def check_adapters(self) -> None:
-        """Raises ConfigError if a rule of `optimizer.lora` fits no kernel, or a frozen one."""
+    def check_rules(self) -> None:
+        """Raises ConfigError if a rule of `optimizer.lora` or `trains` fits nothing.
+
+        Or if one of the former fits a frozen kernel.
+        """
         inputs = network_inputs(self.config)
         like = jax.eval_shape(
             functools.partial(self.network.init, train=False), jax.random.key(0), inputs

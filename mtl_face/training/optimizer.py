@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
-from mtl_face.config import BackboneConfig, LoraConfig, OptimizerConfig
+from mtl_face.config import BackboneConfig, OptimizerConfig
 from mtl_face.errors import ConfigError
 from mtl_face.model import backbones
 from mtl_face.model.geometry import NOTHING_FROZEN
@@ -78,15 +79,19 @@ def learning_rates(
     return {"backbone": backbone, "rest": rest}
 
 
-def group_labels(
-    params: Any, backbone: BackboneConfig, lora: LoraConfig = OptimizerConfig.lora
-) -> Any:
+def group_labels(params: Any, backbone: BackboneConfig, settings: OptimizerConfig) -> Any:
     """Pytree of `frozen`, `backbone` or `rest`, like `params`.
 
-    `backbone` says which blocks are frozen, and `lora`, where it is of use, which of the others;
-    adapters are `rest`. ConfigError if a kernel of a frozen block has an adapter.
+    `backbone` says which blocks are frozen, `settings.trains` and `settings.lora`, where they are
+    of use, which of the others; adapters are `rest`. ConfigError if a kernel of a frozen block has
+    an adapter, or a name of `trains` is in none.
     """
-    last = backbone.last_frozen_block
+    last, lora = backbone.last_frozen_block, settings.lora
+    trains: set[tuple[str, ...]] = set()
+    if settings.trains:
+        paths = traverse_util.flatten_dict(params["network"])
+        named = {"setting": "optimizer.trains", "things": "parameters"}
+        trains |= set(adapters.fitting(paths, settings.trains, **named))
     with_adapter: set[tuple[str, ...]] = set()
     if lora.rank:
         with_adapter = set(adapters.adapted(params["network"], lora.kernels))
@@ -108,6 +113,8 @@ def group_labels(
                     f"{adapters.KERNELS} fits {'/'.join(keys)}, which is in a frozen block",
                     remedy="freeze fewer blocks, or give patterns that leave it out",
                 )
+            return "frozen"
+        if trains and tuple(keys) not in trains:
             return "frozen"
         if lora.rank and not _trains_beside(lora.trains, keys[0]):
             return "frozen"
@@ -157,13 +164,15 @@ def make_optimizer(
         weight_decay=settings.weight_decay,
         mask=decayed,
     )
-    labels = functools.partial(group_labels, backbone=backbone, lora=settings.lora)
+    labels = functools.partial(group_labels, backbone=backbone, settings=settings)
     of_backbone = adamw(rates["backbone"])
     factors = block_multipliers(settings, backbone)
     if set(factors) != {1.0}:
         of_backbone = optax.chain(of_backbone, _scale_by_block(factors, backbone))
     parts = {"backbone": of_backbone, "rest": adamw(rates["rest"])}
-    nothing_frozen = backbone.last_frozen_block == NOTHING_FROZEN and not settings.lora.rank
+    nothing_frozen = backbone.last_frozen_block == NOTHING_FROZEN and not (
+        settings.lora.rank or settings.trains
+    )
     if not nothing_frozen:
         parts["frozen"] = optax.set_to_zero()
     groups = optax.multi_transform(parts, labels)

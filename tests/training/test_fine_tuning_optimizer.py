@@ -224,6 +224,7 @@ def settings(backbone, **optimizer_settings):
         ({}, {"lora": {"alpha": 3.0}}, "set optimizer.lora.rank"),
         ({}, {"lora": {"rank": 2}, "layer_decay": 0.5}, "set optimizer.lora.trains=all"),
         ({}, {"lora": {"rank": 2, "trains": "head"}}, "did you mean heads?"),
+        ({}, {"lora": {"rank": 2}, "trains": ("head_va",)}, "leave trains out"),
         ({"kind": "mobilenet", "drop_path": 0.1}, {}, "no residual branches"),
         ({}, {"backbone_stage_multipliers": (0.5, 1.0)}, "give 3 values, the stem's first"),
         ({}, {"backbone_stage_multipliers": (0.0,)}, "model.backbone.frozen_stages"),
@@ -232,6 +233,33 @@ def settings(backbone, **optimizer_settings):
 def test_wrong_settings_are_explained(backbone, optimizer_settings, expected):
     with pytest.raises(ConfigError) as raised:
         settings(backbone, **optimizer_settings)
+    assert expected in str(raised.value)
+
+
+def test_only_what_is_named_learns():
+    """The rest does not change at all, and has no moments."""
+    first, last, _, state = steps(make(trains=("stage2", "projection/kernel")), 2)
+    changed = {name for name in first if (first[name] != last[name]).any()}
+    assert changed == {
+        "network/backbone/stage2_block1/conv1/kernel",
+        "network/projection/kernel",
+    }
+    plain = steps(make(), 2)[1]
+    for name in changed:
+        np.testing.assert_allclose(last[name], plain[name], rtol=1e-6)
+    kept = sum(leaf.size for leaf in jax.tree.leaves(state))
+    assert kept == 2 * sum(first[name].size for name in changed) + len(
+        [leaf for leaf in jax.tree.leaves(state) if leaf.ndim == 0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"), [("head_vo", "head_va"), ("head_(", "no regular expression")]
+)
+def test_a_name_that_nothing_has(pattern, expected):
+    made = Experiment(settings({}, trains=(pattern,)))
+    with pytest.raises(ConfigError, match="trains holds") as raised:
+        made.check_rules()
     assert expected in str(raised.value)
 
 

@@ -94,7 +94,7 @@ def by_name(tree):
 
 
 def test_groups(network_params):
-    labels = by_name(optimizer.group_labels(network_params, BackboneConfig()))
+    labels = by_name(optimizer.group_labels(network_params, BackboneConfig(), OptimizerConfig()))
     assert len(labels) > 50
     for name, label in labels.items():
         assert label == ("backbone" if name.startswith("network/backbone/") else "rest")
