@@ -64,8 +64,7 @@ class VarianceHead(nn.Module):
     def __call__(self, features: Sequence[jax.Array]) -> jax.Array:
         """Maps features [B, N, C], each with N and C of its own, to [B, out] float32.
 
-        The output is linear and 0 at the start. Dividing by sqrt(N) makes its rate of learning
-        that of a head on one token.
+        The output is linear in the normalised features, and 0 at the start.
         """
         flat = []
         for feature_BNC in features:

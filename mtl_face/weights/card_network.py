@@ -85,8 +85,8 @@ _MEANINGS = {
     "tokens": "the array itself, whatever the input is",
     "features": "x stays as it is, and a head that names of reads it",
     "normalised_features": "of each of the features: (x - m) / sqrt(v + epsilon), m and v (biased) "
-    "over the channels; the channels of its tokens one token after the other, over sqrt(number of "
-    "tokens); then all features side by side",
+    "over the channels; then the channels of one token after the other, and all features side by "
+    "side",
     "bound": "limit * tanh(x / limit) of these channels",
     "outputs": "channels of a head's result by output; tasks, at the top of the card, names them",
 }

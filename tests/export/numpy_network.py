@@ -111,7 +111,7 @@ class Network:
         for name in of:
             x = self.kept[name]
             x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
-            found.append(x.reshape(len(x), -1) / np.sqrt(x.shape[1]))
+            found.append(x.reshape(len(x), -1))
         return np.concatenate(found, axis=1)
 
     def relu(self, x):
