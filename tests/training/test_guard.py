@@ -62,12 +62,18 @@ def poisoned(value):
     return batch
 
 
+def as_users_compile(train_step, *arguments):
+    """A step by XLA's newer code generator: the older one rounds otherwise with the guard."""
+    options = {"xla_cpu_use_fusion_emitters": True}
+    return train_step.lower(*arguments).compile(compiler_options=options)(*arguments)
+
+
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_a_sound_step_has_the_bits_of_one_without_a_guard(mesh):
     make, place, plain = parts(*mesh, None)
     _, _, guarded = parts(*mesh, 1e4)
-    expected, numbers = plain(make(), place(tiny_network.batch(0)))
-    found, again = guarded(make(), place(tiny_network.batch(0)), np.float32(0))
+    expected, numbers = as_users_compile(plain, make(), place(tiny_network.batch(0)))
+    found, again = as_users_compile(guarded, make(), place(tiny_network.batch(0)), np.float32(0))
     if mesh == (1, 1):
         assert bits(found) == bits(expected)
     for name, leaf in jax.tree_util.tree_flatten_with_path(jax.device_get(found.params))[0]:
