@@ -297,7 +297,8 @@ def _completed(
         card = {**card, "network": card_network.statement(config.model)}
     stated = card["points"]
     if stated is not None and "mean_face" not in stated and not points.differences(stated):
-        card = {**card, "points": {**points.statement(stated.get("baseline", [])), **stated}}
+        mean_face = points.statement([])["mean_face"]
+        card = {**card, "points": {**stated, "mean_face": mean_face}}
     return card
 
 
