@@ -281,11 +281,13 @@ def _labels(table: PredictionTable, split: str = "val") -> Labels:
     """Labels of the data set that a table's run was made on."""
     config = config_lib.validate(table.metadata["config"])
     root = datasets.ensure_data(config.data, print)
-    return _read_labels(root, split, str(table.dataset[0]))
+    return read_labels(root, split, str(table.dataset[0]))
 
 
 @functools.cache
-def _read_labels(root: Path, split: str, dataset: str) -> Labels:
+def read_labels(root: Path, split: str, dataset: str) -> Labels:
+    """Labels of a split (`train`, `val`) of the embedded data set in a folder."""
+
     def read(name: str) -> FrameTable:
         return s_aff_wild2.read_annotations(
             root / name, image_root=root / layout.IMAGE_FOLDER, dataset=dataset
