@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.uncertainty import train, write_between
+from benchmarks.runs import train, write_between
+from benchmarks.uncertainty import CONFIG
 from configs.frame_best import OPTIONS
 from mtl_face import config as config_lib
 from mtl_face.evaluation import bootstrap, prediction_files
@@ -54,7 +55,8 @@ def main() -> None:
     for seed in range(options.seeds):
         for kind, settings in KINDS.items():
             folder = options.output / f"epochs{options.epochs}" / f"{kind}-seed{seed}"
-            train({"seed": seed, "optimizer.epochs": options.epochs, **settings}, folder)
+            settings = {"seed": seed, "optimizer.epochs": options.epochs, **settings}
+            train(folder, CONFIG, settings)
             runs[kind].append(folder)
     text = table(runs, epochs=options.epochs)
     path = options.output / f"table_epochs{options.epochs}.md"

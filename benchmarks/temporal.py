@@ -13,12 +13,11 @@ Runs are folders below --output; finished ones are not trained again and stopped
 
 import argparse
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.runs import train
 from mtl_face import files
 from mtl_face.evaluation import comparison, prediction_files, scoring
 from mtl_face.evaluation.joining import join_both, match
@@ -29,7 +28,6 @@ from mtl_face.run import workdir as workdirs
 from mtl_face.tables import FrameTable, PredictionTable
 from mtl_face.tasks import TASKS
 
-ROOT = Path(__file__).parents[1]
 KINDS = ("gru", "convolution", "attention")
 WINDOWS = (0, 2, 3, 5, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
@@ -73,23 +71,6 @@ def by_hardness(
             for word, rows in (("hard", hard_N), ("clear", ~hard_N))
         }
     return found
-
-
-def train(folder: Path, config: str, settings: dict[str, object]) -> None:
-    """Trains one run, or goes on with it; its output goes to a file beside its folder."""
-    if (folder / workdirs.EVALUATION / "metrics.json").is_file():
-        return
-    settings = {**settings, "training.compilation_cache": "user"}
-    command = [sys.executable, "run.py", "train", f"--config={config}"]
-    command += [f"--workdir={folder.absolute()}"]
-    command += [f"--config.{name}={value}" for name, value in settings.items()]
-    log = folder.with_suffix(".log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"training {folder} (progress: {log}) ...", flush=True)
-    with log.open("a") as file:
-        status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
-    if status:
-        sys.exit(f"{' '.join(command)}\nended with status {status}, see {log}")
 
 
 def compare(frames: Path, over_time: Path) -> dict[str, object]:

@@ -11,15 +11,12 @@ takes about five minutes of two cores.
 """
 
 import argparse
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import uncertainty_table
+from benchmarks.runs import train, write_between
 from mtl_face.errors import UserError
 
-ROOT = Path(__file__).parents[1]
 CONFIG = "configs/rendered_faces.py"
 EPOCHS = 12
 
@@ -77,7 +74,8 @@ def main() -> None:
             if not (folder / "evaluation" / "metrics.json").is_file():
                 if options.table_only:
                     continue
-                train({"seed": seed, "optimizer.epochs": options.epochs, **KINDS[kind]}, folder)
+                settings = {"seed": seed, "optimizer.epochs": options.epochs, **KINDS[kind]}
+                train(folder, CONFIG, settings)
             finished.setdefault(kind, []).append(folder)
     ordered = {kind: finished[kind] for kind in KINDS if kind in finished}
     try:
@@ -92,30 +90,6 @@ def main() -> None:
     if options.document:
         write_between(BEGIN, END, text, options.document)
         print(f"and in {options.document}")
-
-
-def write_between(begin: str, end: str, text: str, document: Path) -> None:
-    """Replaces what stands between two marks of a document."""
-    before, _, rest = document.read_text().partition(begin)
-    document.write_text(f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}")
-
-
-def train(settings: Mapping[str, object], folder: Path) -> None:
-    """Trains one run to its end, or goes on with it; what it prints goes to a file beside it."""
-    if (folder / "evaluation" / "metrics.json").is_file():
-        return
-    # The seeds of a kind share their programs.
-    settings = {**settings, "training.compilation_cache": "user"}
-    command = [sys.executable, "run.py", "train", f"--config={CONFIG}"]
-    command += [f"--workdir={folder.absolute()}"]
-    command += [f"--config.{name}={value}" for name, value in settings.items()]
-    log = folder.with_suffix(".log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"training {folder} (progress: {log}) ...", flush=True)
-    with log.open("a") as file:
-        status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
-    if status:
-        sys.exit(f"{' '.join(command)}\nended with status {status}, see {log}")
 
 
 if __name__ == "__main__":
