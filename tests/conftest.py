@@ -53,6 +53,7 @@ SLOWEST = (
     "benchmarks/test_checkpoints.py",
     "data_pipeline/test_input.py",
     "faces/test_face_networks.py",
+    "run/inputs/test_inputs_features.py",
     "training/test_step.py",
     "model/test_network.py",
     "training/test_remat.py",

@@ -19,6 +19,7 @@ def parts(tmp_path):
     return Experiment(settings, devices=jax.devices()[:1])
 
 
+@pytest.mark.slow
 def test_every_question_has_its_times(parts, tmp_path):
     folder, raw = tmp_path / "checkpoints", tmp_path / "raw"
     with Checkpoints(folder, keep=2) as kept:

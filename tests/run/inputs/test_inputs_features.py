@@ -144,7 +144,7 @@ def test_the_command_goes_on_and_says_where(experiment, calls, tmp_path, capsys)
     assert sum(calls) in (40, 19)
 
 
-@pytest.mark.parametrize("inputs", ["points", "image,points"])
+@pytest.mark.parametrize("inputs", ["points", pytest.param("image,points", marks=pytest.mark.slow)])
 def test_train_export_and_predict(experiment, calls, tmp_path, inputs):
     """A whole run: a network of points alone, and one of both inputs."""
     config = load(
