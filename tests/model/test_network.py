@@ -11,7 +11,7 @@ import pytest
 from model_settings import PAPER, TINY, changed
 
 from mtl_face.config import BackboneConfig, ModelConfig
-from mtl_face.config.schema import PointsConfig
+from mtl_face.config.schema import ConvNextConfig, PointsConfig, VitConfig
 from mtl_face.inputs import IMAGE, POINTS
 from mtl_face.model.heads import TaskHead
 from mtl_face.model.network import MtlFace, network_inputs
@@ -305,6 +305,8 @@ def test_every_setting_changes_the_program():
         "convolution": "matmul",
         "batch_norm": "frozen",
         "frozen_stages": 0,
+        "frozen_blocks": 1,
+        "drop_path": 0.5,
     }
     programs = {program(base)}
     for name, value in changes.items():
@@ -316,7 +318,17 @@ def test_every_setting_changes_the_program():
     points = changed(base, inputs=(POINTS,))
     programs |= {program(points), program(changed(points, points=PointsConfig(unit=0.5)))}
     programs.add(program(changed(base, inputs=(IMAGE, POINTS))))
-    assert len(programs) == 2 + len(changes) + 5
+    vit = VitConfig(patch=8, width=8, depth=1, num_heads=2, mlp_width=16)
+    convnext = ConvNextConfig(depths=(1,), widths=(4,))
+    for kind, section, change in (
+        ("vit", vit, {"registers": 1}),
+        ("convnext", convnext, {"layer_scale": False}),
+    ):
+        for each in (section, dataclasses.replace(section, **change)):
+            programs.add(program(changed(base, kind=kind, **{kind: each})))
+    programs.add(program(dataclasses.replace(base, drop_path=0.5)))
+    programs.add(program(changed(base, va_variance="from_features")))
+    assert len(programs) == 2 + len(changes) + 5 + 6
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     known |= {field.name for field in dataclasses.fields(BackboneConfig)}
     # What the first state holds, not what the network is.
@@ -325,6 +337,8 @@ def test_every_setting_changes_the_program():
         *changes,
         "head_width",
         "kind",
+        "vit",
+        "convnext",
         "end",
         "inputs",
         "points",
