@@ -540,7 +540,7 @@ def test_networks_that_find_faces(function, size, names):
         return dict(zip(names, found, strict=True))
 
     found = operators(check(outputs, {"image": faces(size)}))
-    assert not {"Gather", "Min", "Max"} & set(found)
+    assert not {"Gather", "PRelu"} & set(found)  # slow in ONNX Runtime
     assert found["Transpose"] <= 5
 
 
