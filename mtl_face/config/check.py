@@ -301,7 +301,7 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
             "would be the same",
             "set it to 0, or train a network with model.dropout above 0",
         )
-    if config.temporal.kind != "none":
+    if config.is_over_time:
         yield from _conflicts_over_time(config)
     if config.mesh.data == 0:
         yield "mesh.data is 0", "use -1 for all devices, or a positive number"

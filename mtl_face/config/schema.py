@@ -1091,3 +1091,8 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     provenance: ProvenanceConfig = ProvenanceConfig()
+
+    @property
+    def is_over_time(self) -> bool:
+        """Whether the network reads windows of frames, in place of frames."""
+        return self.temporal.kind != "none"

@@ -29,11 +29,12 @@ from mtl_face.evaluation.calibration import Calibration
 from mtl_face.face_table import FaceTable
 from mtl_face.inference.dropout import EPISTEMIC, make_dropout_step
 from mtl_face.inputs import BASELINE, IMAGE, POINTS, WINDOWS, is_input, specification
-from mtl_face.model.choice import is_over_time, network_inputs, network_of
 from mtl_face.model.convolution import compiler_options
 from mtl_face.model.network import (
     ATTENTION,
     TASK_TOKENS,
+    blank_inputs,
+    network_of,
 )
 from mtl_face.objective import augment, resample
 from mtl_face.objective.uncertainty import FIXED
@@ -81,7 +82,7 @@ class Forward:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the arrays that `plain` takes of each face, as in `model.inputs`."""
-        return (WINDOWS,) if is_over_time(self.config) else self.config.model.inputs
+        return (WINDOWS,) if self.config.is_over_time else self.config.model.inputs
 
     def prepare(self, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Arrays as they are stored -> inputs of the network: images are resized, as float32."""
@@ -104,7 +105,7 @@ class Forward:
     @functools.cached_property
     def with_tokens(self) -> Step | None:
         """`plain` with the task tokens among the outputs; None of what has none."""
-        if is_over_time(self.config):
+        if self.config.is_over_time:
             return None
         options = {"return_tokens": True}
         return make_predict_step(self.network, prepare=self.prepare, options=options, **self._how)
@@ -126,7 +127,7 @@ class Forward:
     def abstract_variables(self) -> dict[str, Any]:
         """Shapes and dtypes of the network's `params` and `batch_stats`."""
         network = functools.partial(self.network.init, train=False)
-        inputs = network_inputs(self.config)
+        inputs = blank_inputs(self.config)
         return {"batch_stats": {}, **jax.eval_shape(network, jax.random.key(0), inputs)}
 
     def place(self, batch: dict[str, NDArray[Any]]) -> dict[str, jax.Array]:

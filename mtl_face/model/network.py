@@ -11,13 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtl_face.config import ModelConfig
+from mtl_face.config import Config, ModelConfig
 from mtl_face.inputs import BASELINE, IMAGE, POINTS, specification
-from mtl_face.model import backbones
+from mtl_face.model import backbones, temporal
 from mtl_face.model.conventions import TOKEN_ORDER
 from mtl_face.model.convolution import resolve_convolution
 from mtl_face.model.heads import TaskHead, VarianceHead, bounded_log_ratio
 from mtl_face.model.points import PointTokens
+from mtl_face.model.temporal import TemporalNetwork
 from mtl_face.model.transformer import PatchEncoder, TokenDecoder, at_least_float32
 from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
 
@@ -39,6 +40,23 @@ def network_inputs(settings: ModelConfig) -> dict[str, jax.Array]:
     """An example that is all 0, float32 [1, ...] by name, as the network takes it."""
     expected = specification(settings.inputs, settings.input_size)
     return {name: jnp.zeros((1, *shape), jnp.float32) for name, (_, shape) in expected.items()}
+
+
+def network_of(config: Config, *, platform: str, devices: int = 1) -> nn.Module:
+    """The network of an experiment: of frames, or one over time in its place.
+
+    `platform` (cpu, gpu, tpu) is what it runs on; `devices` share a training batch.
+    """
+    if config.is_over_time:
+        return TemporalNetwork(config.temporal, config.model.va_variance)
+    return MtlFace(for_platform(config.model, platform), devices=devices)
+
+
+def blank_inputs(config: Config) -> dict[str, jax.Array]:
+    """An example that is all 0, [1, ...] by name, as the network of an experiment takes it."""
+    if config.is_over_time:
+        return temporal.network_inputs(config)
+    return network_inputs(config.model)
 
 
 def for_platform(settings: ModelConfig, platform: str) -> ModelConfig:

@@ -9,7 +9,6 @@ from typing import Any
 
 from mtl_face.config import Config
 from mtl_face.errors import ConfigError
-from mtl_face.model.choice import is_over_time
 from mtl_face.planner import Target, chips, estimate, flops, hlo, programs
 
 _REMEDY = "give a number of images/s, or a file of `python -m benchmarks.input --output=FILE.json`"
@@ -33,7 +32,7 @@ def make(
         UserError: topology, batch or mesh are impossible, the input's rate cannot be read, or the
             compiler is absent or fails.
     """
-    if is_over_time(config):
+    if config.is_over_time:
         raise ConfigError(
             f"temporal.kind is {config.temporal.kind}, and plans are of networks of frames alone",
             remedy="plan the network of frames: temporal.kind=none",

@@ -24,8 +24,8 @@ from mtl_face.run.postprocess import RAW, SCORED, PostProcessing
 from mtl_face.run.predict import predict_table
 from mtl_face.tables import TRAINING
 from mtl_face.tasks import TASKS
-from mtl_face.training import distributed
 from mtl_face.training import history as histories
+from mtl_face.training.processes import distributed
 from mtl_face.weights.provenance import warnings_of_training
 
 _RENDERED_NOTICE = (

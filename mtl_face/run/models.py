@@ -15,7 +15,6 @@ from mtl_face.faces import align, points
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.inference.program import ProgramForward, Run
 from mtl_face.inputs import IMAGE, POINTS
-from mtl_face.model.choice import is_over_time
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import TRAINING
@@ -66,7 +65,7 @@ def open_model(path: str | Path, config: Config, say: Say) -> Predictor:
 
 def require_of_frames(config: Config, what: str) -> None:
     """ConfigError if the settings are of a network over time, which `what` is not for."""
-    if is_over_time(config):
+    if config.is_over_time:
         raise ConfigError(
             f"temporal.kind is {config.temporal.kind}, and {what} networks of frames alone",
             remedy="give the network of frames that it reads, or temporal.kind=none",

@@ -19,8 +19,9 @@ from mtl_face.run.inputs.over_time import find_inputs
 from mtl_face.run.inputs.pixels import Pixels
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import FrameTable, PredictionTable
-from mtl_face.training import distributed, sharding
+from mtl_face.training import sharding
 from mtl_face.training.monitoring import InputWatch
+from mtl_face.training.processes import distributed
 
 
 def predict(

@@ -11,7 +11,7 @@ from mtl_face import config as config_lib
 from mtl_face.errors import UserError, WorkdirError
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
-from mtl_face.training import distributed
+from mtl_face.training.processes import distributed
 
 _PATIENCE = 60.0
 """Seconds that a network's file system may take to show a file."""

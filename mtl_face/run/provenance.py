@@ -13,8 +13,8 @@ from mtl_face.files import read_json, write_json
 from mtl_face.run import Say, datasets, named_data
 from mtl_face.run import workdir as workdirs
 from mtl_face.run.teachers import record as teacher_records
-from mtl_face.training import distributed
 from mtl_face.training.checkpoint import Checkpoints
+from mtl_face.training.processes import distributed
 from mtl_face.weights import provenance
 
 FILE = "provenance.json"

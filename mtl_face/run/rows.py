@@ -21,7 +21,8 @@ from mtl_face.errors import UserError, WorkdirError
 from mtl_face.run import Say
 from mtl_face.run import workdir as workdirs
 from mtl_face.tables import FrameTable
-from mtl_face.training import distributed, metadata
+from mtl_face.training import metadata
+from mtl_face.training.processes import distributed
 
 FILE = "rows.npz"
 """In a workdir: the hashes of all rows, for the numbers of a message."""

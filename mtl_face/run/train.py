@@ -18,7 +18,6 @@ from mtl_face.config import Config
 from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.evaluation import scoring
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.model.choice import is_over_time
 from mtl_face.objective.class_weights import ClassCounts
 from mtl_face.run import Say, datasets, models, named_data, processes, provenance, show
 from mtl_face.run import workdir as workdirs
@@ -31,11 +30,12 @@ from mtl_face.run.predict import predict_table
 from mtl_face.run.rows import Rows
 from mtl_face.tables import CLASS_COUNTS, TRAINING, FrameTable, label_counts
 from mtl_face.tasks import AU_NAMES, TASKS
-from mtl_face.training import average, distributed, metadata, sharding
+from mtl_face.training import average, metadata, sharding
 from mtl_face.training import history as histories
 from mtl_face.training import optimizer as optimizers
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.experiment import Experiment, counts_classes
+from mtl_face.training.processes import distributed
 from mtl_face.training.state import TrainState, with_backbone, with_network
 from mtl_face.training.stop import AgreedStop, StopRequest
 from mtl_face.training.trainer import Trainer, TrainingData
@@ -119,7 +119,7 @@ def train(
             read.require_as_before(folder, accepted=accept_changed_data, say=say)
             labels = labels_seen(train_table, rows, config.optimizer.epochs)
             examples = rows
-            if is_over_time(config):
+            if config.is_over_time:
                 count = len(over_time.windows_of(config, train_table))
                 examples = order.Permutations(count, config.seed)
             steps_per_epoch = order.steps_per_epoch(examples.length, config.optimizer.batch_size)
@@ -185,7 +185,7 @@ def train(
             history=histories.read(folder / workdirs.HISTORY),
             say=say,
         )
-        if not is_over_time(config):
+        if not config.is_over_time:
             say(f"next: python run.py export --model={folder} writes the parameters alone")
         say(f"all done in {(time.perf_counter() - begin) / 60:.1f} minutes")
         return TrainingResult(folder, newest, result)
@@ -222,7 +222,7 @@ def _start(
     if newest is not None:
         step, state = checkpoints.restore_newest(experiment.state_like)
         recorded = provenance.resume(config, trainer.workdir, checkpoints, step)
-        if is_over_time(config):
+        if config.is_over_time:
             over_time.require_read(recorded, over_time.frame_model(config), config)
         provenance.warn(recorded, say)
         earlier = label_counts(checkpoints.read_metadata(step).get(TRAINING))
@@ -269,7 +269,7 @@ def initial_weights(config: Config, say: Say) -> InitialWeights | None:
         WeightsError: the file does not fit.
         WorkdirError: there is no such model.
     """
-    if is_over_time(config):
+    if config.is_over_time:
         return _network_of_frames(config)
     if config.training.init_from is not None:
         return _whole_network(config, config.training.init_from, say)
@@ -309,7 +309,7 @@ def _network_of_frames(config: Config) -> InitialWeights:
 
 def _whole_network(config: Config, path: str, say: Say) -> InitialWeights:
     model = models.load(path)
-    if is_over_time(model.config):
+    if model.config.is_over_time:
         raise WeightsError(
             "is a network over time, and the settings describe one of frames",
             path=path,

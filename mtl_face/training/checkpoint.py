@@ -23,7 +23,8 @@ from orbax.checkpoint import checkpoint_managers
 
 from mtl_face import files, libraries
 from mtl_face.errors import WorkdirError
-from mtl_face.training import distributed, metadata
+from mtl_face.training import metadata
+from mtl_face.training.processes import distributed
 
 _T = TypeVar("_T")
 

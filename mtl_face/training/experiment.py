@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from mtl_face.config import Config
 from mtl_face.inputs import BASELINE, IMAGE, POINTS
-from mtl_face.model.choice import is_over_time, network_inputs, network_of
+from mtl_face.model.network import blank_inputs, network_of
 from mtl_face.objective import (
     augment,
     augment_points,
@@ -170,7 +170,7 @@ class Experiment:
 
         Or if one of the former fits a frozen kernel.
         """
-        inputs = network_inputs(self.config)
+        inputs = blank_inputs(self.config)
         like = jax.eval_shape(
             functools.partial(self.network.init, train=False), jax.random.key(0), inputs
         )
@@ -191,7 +191,7 @@ class Experiment:
 
         Windows of frames stay as they are.
         """
-        if is_over_time(self.config):
+        if self.config.is_over_time:
             return inputs, targets, weights
         settings = self.config.augmentation
         size = self.config.model.input_size
@@ -285,7 +285,7 @@ class Experiment:
                 self.network,
                 self.optimizer,
                 seed,
-                inputs=network_inputs(self.config),
+                inputs=blank_inputs(self.config),
                 uncertainty=uncertainty.init_uncertainty(
                     self.config.uncertainty.kind, fixed_temperatures(self.config)
                 ),

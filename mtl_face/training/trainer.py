@@ -14,11 +14,12 @@ from clu import parameter_overview
 from numpy.typing import NDArray
 
 from mtl_face import files, libraries
-from mtl_face.training import distributed, history, monitoring, replay, sharding
+from mtl_face.training import history, monitoring, replay, sharding
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.experiment import Experiment
 from mtl_face.training.guard import Guard
 from mtl_face.training.loop import Cadence, Loop, Scores
+from mtl_face.training.processes import distributed
 from mtl_face.training.state import TrainState
 from mtl_face.training.stop import Stop
 

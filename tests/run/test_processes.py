@@ -9,7 +9,7 @@ from mtl_face import locks
 from mtl_face.errors import WorkdirError
 from mtl_face.run import processes
 from mtl_face.run import workdir as workdirs
-from mtl_face.training import distributed
+from mtl_face.training.processes import distributed
 
 CONFIG = config_lib.Config()
 

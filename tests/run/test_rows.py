@@ -10,7 +10,8 @@ from small_experiment import Experiment, assert_is_users_error
 from mtl_face.errors import UserError, WorkdirError
 from mtl_face.run.rows import FILE, Rows
 from mtl_face.tables import FrameTable
-from mtl_face.training import distributed, metadata
+from mtl_face.training import metadata
+from mtl_face.training.processes import distributed
 
 NUM_ROWS = 6
 

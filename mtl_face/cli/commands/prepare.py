@@ -121,7 +121,8 @@ def _images(config: Config | None, options: argparse.Namespace) -> int:
             remedy="name the folder of the images, as Manually_Annotated_Images, as --images; "
             "lists of FER2013 hold theirs",
         )
-    from mtl_face.run import listed_faces, prepare
+    from mtl_face.run import prepare
+    from mtl_face.run.faces import listed_faces
 
     if options.layout == "affectnet":
         folder = listed_faces.cut(
@@ -155,7 +156,7 @@ def _videos(config: Config | None, options: argparse.Namespace) -> int:
             "and --beam",
         )
     from mtl_face.faces import layout
-    from mtl_face.run import videos
+    from mtl_face.run.faces import videos
 
     count, folder = videos.cut_faces(
         options.videos,

@@ -54,9 +54,9 @@ def run(config: Config, options: argparse.Namespace) -> int:
     timing("settings")
     from mtl_face.run.processes import digest
     from mtl_face.run.train import train
-    from mtl_face.training import distributed
     from mtl_face.training.loop import FIRST_STEP
     from mtl_face.training.monitoring import parse_steps
+    from mtl_face.training.processes import distributed
 
     timing("imports")
 

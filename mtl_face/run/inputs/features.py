@@ -20,7 +20,7 @@ from mtl_face.inputs import BASELINE, POINTS
 from mtl_face.run import Progress, Say, datasets, show
 from mtl_face.run.rows import named_sha256
 from mtl_face.tables import FrameTable
-from mtl_face.training import distributed
+from mtl_face.training.processes import distributed
 
 FOLDER = "features"
 

@@ -108,7 +108,7 @@ def find_inputs(
         UserError: as `find_pixels`, `frame_model` and `tokens.ensure`.
     """
     names = None if predictor is None else predictor.inputs
-    if config.temporal.kind == "none" or (names and inputs.WINDOWS not in names):
+    if not config.is_over_time or (names and inputs.WINDOWS not in names):
         return find_pixels(config, table, say, split=split, inputs=names)
     model = frame_model(config)
     if predictor is not None:

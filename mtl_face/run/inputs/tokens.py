@@ -24,7 +24,8 @@ from mtl_face.run.inputs import features
 from mtl_face.run.inputs.pixels import Pixels, find_pixels
 from mtl_face.run.rows import Rows, named_sha256
 from mtl_face.tables import FrameTable
-from mtl_face.training import distributed, sharding
+from mtl_face.training import sharding
+from mtl_face.training.processes import distributed
 
 KIND = "task_tokens"
 

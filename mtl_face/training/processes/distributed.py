@@ -25,8 +25,8 @@ import jax
 from jax._src import clusters, distributed  # jax.distributed shows neither
 
 from mtl_face.errors import UserError, escaped
-from mtl_face.training import coordination, roll_call
-from mtl_face.training.roll_call import Place
+from mtl_face.training.processes import coordination, roll_call
+from mtl_face.training.processes.roll_call import Place
 
 _T = TypeVar("_T")
 

@@ -8,7 +8,7 @@ from data_pipeline import formats
 from mtl_face.config import DataSetConfig
 from mtl_face.errors import AnnotationError, ImageError, WorkdirError
 from mtl_face.faces import align
-from mtl_face.run import listed_faces
+from mtl_face.run.faces import listed_faces
 
 HEADER = (
     "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,"

@@ -14,7 +14,8 @@ import one_of_several
 import pytest
 
 from mtl_face.errors import UserError
-from mtl_face.training import coordination, distributed, sharding
+from mtl_face.training import sharding
+from mtl_face.training.processes import coordination, distributed
 
 HERE = Path(__file__).parent
 
@@ -27,7 +28,7 @@ def free_port():
 def run(folder, processes, devices, fsdp=1, mode="stay"):
     """Exit statuses and standard errors of all processes."""
     port = free_port()
-    environment = {**os.environ, "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE}"}
+    environment = {**os.environ, "PYTHONPATH": f"{HERE.parents[2]}{os.pathsep}{HERE.parent}"}
     environment |= {"OMP_NUM_THREADS": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     running = [
         subprocess.Popen(

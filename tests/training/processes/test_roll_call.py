@@ -9,8 +9,8 @@ import time
 import pytest
 
 from mtl_face.errors import ConfigError, UserError
-from mtl_face.training import roll_call
-from mtl_face.training.roll_call import Place, meet
+from mtl_face.training.processes import roll_call
+from mtl_face.training.processes.roll_call import Place, meet
 
 
 @pytest.fixture

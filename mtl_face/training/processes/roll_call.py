@@ -18,7 +18,7 @@ import socket
 import time
 
 from mtl_face.errors import ConfigError, UserError
-from mtl_face.training.coordination import LINGERS
+from mtl_face.training.processes.coordination import LINGERS
 
 _LONGEST = 65536
 _PATIENCE = 5.0

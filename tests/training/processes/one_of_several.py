@@ -18,7 +18,8 @@ import tiny_network
 from data_pipeline import order
 from data_pipeline.batch import to_devices
 from mtl_face.errors import UserError
-from mtl_face.training import distributed, sharding, state, step
+from mtl_face.training import sharding, state, step
+from mtl_face.training.processes import distributed
 from mtl_face.training.stop import AgreedStop, StopRequest
 
 SGD = optax.sgd(0.05, momentum=0.9)
