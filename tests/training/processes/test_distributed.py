@@ -28,7 +28,7 @@ def free_port():
 def run(folder, processes, devices, fsdp=1, mode="stay"):
     """Exit statuses and standard errors of all processes."""
     port = free_port()
-    environment = {**os.environ, "PYTHONPATH": f"{HERE.parents[2]}{os.pathsep}{HERE.parent}"}
+    environment = {**os.environ, "PYTHONPATH": f"{HERE.parents[2]}{os.pathsep}{HERE.parents[1]}"}
     environment |= {"OMP_NUM_THREADS": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     running = [
         subprocess.Popen(
