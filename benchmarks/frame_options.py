@@ -11,14 +11,13 @@ set's videos. `--document` replaces what stands between the two marks of that fi
 """
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.runs import train, write_between
+from benchmarks.runs import difference, train, write_between
 from benchmarks.uncertainty import CONFIG
 from configs.frame_best import OPTIONS
 from mtl_face import config as config_lib
@@ -84,7 +83,8 @@ def table(runs: Mapping[str, Sequence[Path]], *, epochs: int) -> str:
             name: [sample.point[path] for sample in samples[kind]] for name, path in SCORES.items()
         }
         cells = [f"{np.mean(values):.3f} ({np.std(values):.3f})" for values in scores.values()]
-        lines.append(f"| {kind} | {cells[0]} | {_difference(samples, kind)} | ")
+        gain = "" if kind == PLAIN else difference(samples[kind], samples[PLAIN], SCORES["P"])
+        lines.append(f"| {kind} | {cells[0]} | {gain} | ")
         lines[-1] += " | ".join(cells[1:]) + " |"
     return "\n".join(lines)
 
@@ -96,29 +96,6 @@ def resampling(folder: Path) -> bootstrap.Resampling:
     predictions = prediction_files.read(folder / "evaluation" / "predictions.parquet")
     joined = join(truth, predictions)
     return bootstrap.resample(joined, num_resamples=bootstrap.NUM_RESAMPLES, seed=0)
-
-
-def mean(samples: Sequence[bootstrap.Resampling]) -> bootstrap.Resampling:
-    """Means of scores, resample by resample."""
-    paths = set.intersection(*(set(sample.point) for sample in samples))
-    parts = {
-        field.name: {
-            path: np.mean([getattr(sample, field.name)[path] for sample in samples], axis=0)
-            for path in paths
-        }
-        for field in dataclasses.fields(bootstrap.Resampling)
-    }
-    return bootstrap.Resampling(**parts)
-
-
-def _difference(samples: Mapping[str, Sequence[bootstrap.Resampling]], kind: str) -> str:
-    if kind == PLAIN:
-        return ""
-    pairs = zip(samples[kind], samples[PLAIN], strict=True)
-    difference = mean([one.minus(plain) for one, plain in pairs])
-    ends = bootstrap.interval(difference, SCORES["P"])
-    shown = f"[{ends[0]:+.3f}, {ends[1]:+.3f}]" if ends else "no interval"
-    return f"{difference.point[SCORES['P']]:+.3f} {shown}"
 
 
 if __name__ == "__main__":
