@@ -120,7 +120,8 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> fractions.Fraction:
         raise ConfigError(f"batch_size is {batch_size}", remedy="choose 1 or more")
     if batch_size > num_examples:
         raise ConfigError(
-            f"batch_size {batch_size} is larger than the {num_examples} rows to train on",
+            f"batch_size {batch_size} is larger than the {num_examples} rows (windows, of networks "
+            "over time) to train on",
             remedy=f"choose batch_size <= {num_examples}, or add data",
         )
     return fractions.Fraction(num_examples, batch_size)

@@ -169,6 +169,15 @@ def _check_fits(table: PredictionTable, calibration: Calibration) -> None:
         )
 
 
+def weights_of(metadata: Mapping[str, Any]) -> str | list[str] | None:
+    """Hash of the weights that made a table; of an ensemble its members', sorted; None: unknown."""
+    members = (metadata.get("ensemble") or {}).get("members")
+    if members is None:
+        return metadata.get("weights_sha256")
+    hashes = [member.get("weights_sha256") for member in members]
+    return None if None in hashes else sorted(hashes)
+
+
 def group_names(dataset_N: NDArray[Any], video_N: NDArray[Any]) -> NDArray[np.str_]:
     """What belongs together: a video, with both of its persons where it shows two, str [N]."""
     pairs = zip(dataset_N.tolist(), video_N.tolist(), strict=True)

@@ -25,6 +25,7 @@ from mtl_face.evaluation.calibration import (
     CalibrationError,
     check_uncalibrated,
     group_names,
+    weights_of,
 )
 from mtl_face.evaluation.joining import match, valid_au
 from mtl_face.evaluation.measures import binary_f1, concordance, macro_f1
@@ -138,7 +139,7 @@ def calibrate(
             "videos": data.videos,
             "smoothing": table.metadata.get("smoothing") or None,
             "probability": table.metadata.get("probability"),
-            "weights_sha256": table.metadata.get("weights_sha256"),
+            "weights_sha256": weights_of(table.metadata),
             "windows_tried": data.windows,
             "kept_all": search.keep_all,
             "scores": {

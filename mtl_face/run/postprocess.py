@@ -150,7 +150,7 @@ def _warnings(table: PredictionTable, fitted: Calibration) -> list[str]:
             "here, so that this score flatters it"
             + ("" if measured is None else f"; its cross-fitted P was {measured:.4f}")
         )
-    weights = fitted_on.get("weights_sha256"), table.metadata.get("weights_sha256")
+    weights = fitted_on.get("weights_sha256"), calibrations.weights_of(table.metadata)
     if None not in weights and weights[0] != weights[1]:
         lines.append(
             "the calibration was fitted on predictions of other weights than these; fit one on "
@@ -166,15 +166,20 @@ def average_files(
     on: Scale,
     missing: ensemble.Missing,
     smoothing: Smoothing | None,
+    calibration: Path | None = None,
     say: Say,
 ) -> PredictionTable:
     """Averages files of predictions, see `ensemble.combine`; each is smoothed before.
 
+    A `calibration`, which was fitted on such a mean, is applied to the mean, with its smoothing.
+
     Raises:
         ConfigError: fewer than two members, or a file named twice.
         PredictionError: a file cannot be read, or the members cannot be averaged.
+        CalibrationError: the calibration cannot be read, or does not fit the mean.
         WorkdirError: the mean cannot be written.
     """
+    steps = PostProcessing.of(None, calibration)
     if len(paths) < 2:
         raise ConfigError(
             f"an ensemble of {len(paths)} is none",
@@ -195,6 +200,7 @@ def average_files(
         say(f"{path}: {len(member)} rows{without}")
         members.append(member if smoothing is None else smooth(member, smoothing))
     mean = ensemble.combine(members, names=[*map(str, paths)], on=on, missing=missing)
+    mean, _ = steps.apply(mean, say)
     prediction_files.write(mean, output)
     for line in prediction_files.lost(mean, output):
         say(line)

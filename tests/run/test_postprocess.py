@@ -131,6 +131,48 @@ def test_workdirs_are_members(files, capsys):
     assert "holds no evaluation/predictions.parquet" in said
 
 
+def test_a_calibration_of_a_mean(files, capsys):
+    """Fitted on the mean of two, it is applied to the mean of the same two, and to no single one.
+
+    What `ensemble` writes is what smoothing and calibrating the mean gives.
+    """
+    for name, weights in (("a", "11" * 32), ("b", "22" * 32)):
+        table = read(files / f"{name}.parquet")
+        changed = dataclasses.replace(table, metadata={**table.metadata, "weights_sha256": weights})
+        write(changed, files / f"{name}.parquet")
+    members, mean = [files / "a.parquet", files / "b.parquet"], files / "mean.parquet"
+    status, said = run(capsys, "ensemble", *members, f"--output={mean}")
+    assert status == 0, said
+    assert f"calibrate --predictions={mean} --truth=ANNOTATIONS" in said
+    fitted, truth = files / "calibration.json", f"--truth={files / 'truth.txt'}"
+    status, said = run(
+        capsys, "calibrate", f"--predictions={mean}", truth, "--windows=0", "--keep_all",
+        f"--output={fitted}",
+    )  # fmt: skip
+    assert status == 0, said
+    assert "run.py ensemble" in said
+    found = json.loads(fitted.read_text())
+    assert found["fitted_on"]["weights_sha256"] == ["11" * 32, "22" * 32]
+    own = Smoothing(windows={"va": 7, "expr": 3})
+    fitted.write_text(json.dumps({**found, "smoothing": own.to_dict()}))
+    output = files / "calibrated.parquet"
+    words = [f"--calibration={fitted}", f"--output={output}"]
+    status, said = run(capsys, "ensemble", *members[::-1], *words)
+    assert status == 0, said
+    assert f"smoothed: {own}" in said
+    assert "other weights" not in said
+    assert f"run.py submit --predictions={output}" in said
+    expected, _ = PostProcessing.of(None, fitted).apply(read(mean), print)
+    for name in ("valence", "au_logits", "expression_logits"):
+        np.testing.assert_allclose(getattr(read(output), name), getattr(expected, name))
+    assert read(output).metadata["decisions"] == expected.metadata["decisions"]
+    warned = PostProcessing.of(None, fitted).apply(read(members[0]), print)[1]
+    assert any("other weights than these" in line for line in warned)
+    status, said = run(capsys, "ensemble", *members, "--window=5", *words)
+    assert status == 2
+    assert "smoothed before" in said
+
+
 def test_the_third_submission_by_name(files, capsys):
     config = Path(__file__).parents[2] / "configs" / "paper_ensemble.py"
     members = files / "a.parquet", files / "b.parquet"
@@ -156,6 +198,7 @@ def test_the_third_submission_by_name(files, capsys):
         (["ensemble", "{}/a.parquet", "{}/a.parquet"], "is named twice"),
         (["ensemble", "{}/a.parquet", "{}/out.parquet"], "is one of the members"),
         (["ensemble", "{}/a.parquet", "{}/b.parquet", "--window=1.5"], "not whole"),
+        (["ensemble", "{}/a.parquet", "{}/b.parquet", "--calibration={}/none.json"], "none.json"),
         (["smooth", "--predictions={}/a.parquet", "--window=x"], "--window=x is no window"),
         (
             ["smooth", "--predictions={}/none.parquet"],

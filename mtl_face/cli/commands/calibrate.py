@@ -84,8 +84,8 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
     print("\n".join(_lines(postprocess.calibrate(source, search, output, print))))
     print(f"results: {output}")
     print(
-        f"next: python run.py evaluate --calibration={output} with --predictions and "
-        "--truth of other videos, or with --model"
+        f"next: --calibration={output} of python run.py predict, of an ensemble's python run.py "
+        "ensemble, or of python run.py evaluate on other videos"
     )
     return 0
 

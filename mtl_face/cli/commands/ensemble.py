@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     words = "0; the paper smooths each member by 30 before the mean is taken"
     flags.smoothing(parser, "--smooth_on", default="0", default_meaning=words)
+    flags.path(
+        parser,
+        "--calibration",
+        "FILE.json",
+        "of run.py calibrate, fitted on such a mean: applied to the mean, with its smoothing",
+    )
 
 
 def run(config: Config | None, options: argparse.Namespace) -> int:
@@ -54,6 +60,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         on=options.on,
         missing=options.missing,
         smoothing=smoothing,
+        calibration=options.calibration,
         say=print,
     )
     about = mean.metadata["ensemble"]
@@ -67,6 +74,15 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
         f"deviations: {', '.join(spreads) or 'unknown'}"
     )
     print(f"results: {options.output}")
-    score_it = f"python run.py evaluate --predictions={options.output} --truth=ANNOTATIONS"
-    print(f"next: {score_it} scores it")
+    print(f"next: {_next(options)}")
     return 0
+
+
+def _next(options: argparse.Namespace) -> str:
+    predictions = f"--predictions={options.output}"
+    if options.calibration is not None:
+        return f"python run.py submit {predictions} --test_list=LIST --edition=NAME --output=FILE"
+    return (
+        f"python run.py evaluate {predictions} --truth=ANNOTATIONS scores it, and python run.py "
+        f"calibrate {predictions} --truth=ANNOTATIONS --output=FILE.json fits a calibration"
+    )
