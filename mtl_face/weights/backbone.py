@@ -133,9 +133,7 @@ def load_backbone(
                 "as the group's own PyTorch script feeds it. If it is of the BGR kind, set "
                 "--config.model.backbone.init_channels=bgr"
             )
-        if content.passed_over:
-            names = ", ".join(shortened(content.passed_over, _MOST_LEFT_OUT, shown))
-            notes.append(f"it holds more than tensors, which was passed over and not run: {names}")
+        notes += _passed_over(content)
         order = order or channel_order or known.channel_order
         known = dataclasses.replace(known, channel_order=order)
         arrays = resnet_in_file.read(found, flip_channels=order == "bgr", path=path)
@@ -191,6 +189,14 @@ def _sha256(content: FileContent, path: Path) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
+def _passed_over(content: FileContent) -> list[str]:
+    """What a file holds beside tensors, as a note."""
+    if not content.passed_over:
+        return []
+    names = ", ".join(shortened(content.passed_over, _MOST_LEFT_OUT, shown))
+    return [f"it holds more than tensors, which was passed over and not run: {names}"]
+
+
 def _by_names(
     family: types.ModuleType,
     content: FileContent,
@@ -243,9 +249,7 @@ def _by_names(
             name for name in (*family.UNTOLD, "input_mean", "input_std") if name not in said
         )
         notes += [known.note] if known.note and "input_mean" in assumed else []
-    if content.passed_over:
-        names = ", ".join(shortened(content.passed_over, _MOST_LEFT_OUT, shown))
-        notes.append(f"it holds more than tensors, which was passed over and not run: {names}")
+    notes += _passed_over(content)
     return LoadedBackbone(
         params=exported.nest(arrays, path)["params"],
         batch_stats={},

@@ -204,6 +204,28 @@ def test_equals_pytorch(tmp_path, scheme):
     )
 
 
+def test_dinov3_s_own_names(tmp_path):
+    """Its last norm has two names, and each place of the map is normalised."""
+    tensors = {n: t.detach().clone() for n, t in Reference(v2=False).state_dict().items()}
+    more = {f"norms.3.{kind}": tensors[f"norm.{kind}"].clone() for kind in ("weight", "bias")}
+    safetensors.torch.save_file(tensors | more, tmp_path / "w")
+    loaded = load_backbone(tmp_path / "w")
+    assert loaded.source["licence"].startswith("DINOv3 License")
+    assert loaded.architecture.convnext.final_norm
+    np.testing.assert_array_equal(loaded.params["norm"]["scale"], tensors["norm.weight"].numpy())
+    left_out = {name.rpartition(".")[0] for name, _ in loaded.left_out}
+    assert len(left_out) == 1
+    assert left_out < {"norm", "norms.3"}
+
+
+def test_another_activation(tmp_path):
+    tensors = {n: t.detach().clone() for n, t in Reference(v2=False).state_dict().items()}
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"hidden_act": "relu"}')
+    with pytest.raises(WeightsError, match="its activation is relu"):
+        load_backbone(tmp_path)
+
+
 def test_files_that_do_not_fit(tmp_path):
     state = {n: t.detach().clone() for n, t in Reference(v2=False).state_dict().items()}
     safetensors.torch.save_file(state, tmp_path / "w")
@@ -211,6 +233,7 @@ def test_files_that_do_not_fit(tmp_path):
         check_settings(load_backbone(tmp_path / "w"), changed(ModelConfig(), kind="convnext"), "w")
     for name, words in (
         ("stages.1.0.pwconv2.bias", "lacks stage2_block1.out.bias"),
+        ("stages.1.0.dwconv.weight", "lacks stage2_block1.depthwise.weight"),
         ("stages.0.0.dwconv.weight", "holds no ResNet|holds a ConvNeXt"),
     ):
         rest = {key: tensor for key, tensor in state.items() if key != name}

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -87,8 +88,55 @@ def test_equals_pytorch(tmp_path, scheme):
     assert loaded.source["family"] == family
     assert loaded.batch_stats == {}
     vit = loaded.architecture.vit
+    assert vit.norm_epsilon == form.epsilon
     assert vit.qkv_bias == ("no_key" if form.bias == "qv" else "all")
     assert (vit.depth, vit.mlp_width, vit.patch) == (2, 24, 4)
+
+
+def tensors_of(form, as_named=dict):
+    state = ReferenceViT(form).state_dict()
+    return as_named({name: tensor.contiguous() for name, tensor in state.items()})
+
+
+def packed_gate(tensors):
+    """A gate and what it opens in one matrix."""
+    found = dict(tensors)
+    for number, kind in np.ndindex(2, 2):
+        mlp, word = f"blocks.{number}.mlp", ("weight", "bias")[kind]
+        both = [found.pop(f"{mlp}.{name}.{word}") for name in ("fc1_g", "fc1_x")]
+        found[f"{mlp}.w12.{word}"] = torch.cat(both)
+        found[f"{mlp}.w3.{word}"] = found.pop(f"{mlp}.fc2.{word}")
+    return found
+
+
+def numbered_gate(tensors):
+    names = {"fc1_g": "w1", "fc1_x": "w2", "fc2": "w3"}
+    return {
+        re.sub("fc1_g|fc1_x|fc2", lambda match: names[match[0]], n): t for n, t in tensors.items()
+    }
+
+
+@pytest.mark.parametrize("as_named", [dict, packed_gate, numbered_gate])
+def test_a_gate_is_no_hidden_layer(tmp_path, as_named):
+    tensors = tensors_of(dataclasses.replace(DINOV3, gated=True))
+    safetensors.torch.save_file(as_named(tensors), tmp_path / "w")
+    mlp = load_backbone(tmp_path / "w").params["block2"]["mlp"]
+    for own, theirs in {"gate": "fc1_g", "hidden": "fc1_x", "out": "fc2"}.items():
+        np.testing.assert_array_equal(
+            mlp[own]["kernel"], tensors[f"blocks.1.mlp.{theirs}.weight"].numpy().T
+        )
+        np.testing.assert_array_equal(mlp[own]["bias"], tensors[f"blocks.1.mlp.{theirs}.bias"])
+
+
+def test_a_matrix_of_patches(tmp_path):
+    """SigLIP 2 reads rows, columns and colours of a patch as one vector."""
+    tensors = tensors_of(SIGLIP, reference_vit.as_clip_vision)
+    kernel = tensors["vision_model.embeddings.patch_embedding.weight"]
+    matrix = kernel.permute(0, 2, 3, 1).reshape(16, 4 * 4 * 3)
+    tensors["vision_model.embeddings.patch_embedding.weight"] = matrix.contiguous()
+    safetensors.torch.save_file(tensors, tmp_path / "w")
+    found = load_backbone(tmp_path / "w").params["patch"]["kernel"]
+    np.testing.assert_array_equal(found, kernel.permute(2, 3, 1, 0).numpy())
 
 
 def test_a_checkpoint_of_a_masked_autoencoder(tmp_path):
@@ -214,7 +262,12 @@ def problem_of(path):
         ("patch_embed.proj.weight", torch.ones(16, 3, 2, 4, 4), "16x3x2x4x4, not Dx3xPxP"),
         ("norm.weight", torch.full((16,), torch.nan), "norm.weight holds 16 values that are NaN"),
         ("norm.weight", torch.ones(16, dtype=torch.int32), "is of type int32"),
-        ("pos_embed", torch.ones(0), "no vision transformer that is read here"),
+        ("pos_embed", torch.ones(0), "its 0 positions are no square grid"),
+        ("pos_embed", None, "it has no positions, and not the class token"),
+        ("patch_embed.proj.weight", torch.ones(16, 3, 0, 0), "16x3x0x0, not Dx3xPxP"),
+        ("blocks.0.mlp.fc2.weight", None, "it lacks block1.mlp.out.weight"),
+        ("blocks.0.mlp.fc2.weight", torch.ones(16), "mlp.fc2.weight has shape 16"),
+        ("blocks.1.mlp.w3.weight", torch.ones(16, 24), "no use for: blocks.1.mlp.w3.weight"),
     ],
 )
 def test_bad_files(tmp_path, name, tensor, words):
@@ -225,6 +278,14 @@ def test_bad_files(tmp_path, name, tensor, words):
         state[name] = tensor
     safetensors.torch.save_file(state, tmp_path / "w")
     assert words in problem_of(tmp_path / "w")
+
+
+def test_scaled_branches_are_not_all_of_dinov2(tmp_path):
+    """DeiT III has them too, and no position of its class token."""
+    written(tmp_path / "w", Form(scaled=True, class_position=False))
+    assert load_backbone(tmp_path / "w").source["family"] == "a ViT"
+    written(tmp_path / "w", Form(scaled=True))
+    assert load_backbone(tmp_path / "w").source["trained_on"] == ["LVD-142M"]
 
 
 def test_two_networks(tmp_path):
@@ -251,6 +312,9 @@ def test_bad_folders(folder):
     index.write_text('{"weight_map": [1]}')
     assert "lists no files" in problem_of(path)
     index.unlink()
+    with pytest.raises(WeightsError, match="give the folder with config") as raised:
+        load_backbone(path / "one.safetensors")
+    assert "holds parts of a transformer" in raised.value.problem
     assert "neither model.safetensors" in problem_of(path)
     (path / "config.json").write_text("[]")
     assert "is no JSON object" in problem_of(path)
@@ -258,7 +322,30 @@ def test_bad_folders(folder):
     assert "is damaged or cut off" in problem_of(path)
 
 
-def test_an_activation_that_is_not_known(folder):
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"hidden_act": "relu"}, "its activation is relu"),
+        ({"num_attention_heads": 3}, "3 heads do not divide its width 16"),
+        ({"architecture": "vit_base_patch16_rope_reg1_gap_256"}, "whose rotary positions are"),
+    ],
+)
+def test_settings_of_networks_that_are_not_known(folder, config, words):
     path, _, _ = folder
-    (path / "config.json").write_text('{"hidden_act": "relu"}')
-    assert "its activation is relu" in problem_of(path)
+    (path / "config.json").write_text(json.dumps(config))
+    assert words in problem_of(path)
+
+
+def test_what_settings_tell_of_waves_and_activations(tmp_path):
+    """By Hugging Face, and by timm's name of a network; what is no number tells nothing."""
+    written(tmp_path / "model.safetensors", DINOV3, reference_vit.as_dinov3)
+    config = tmp_path / "config.json"
+    for stated, base in ((30.5, 30.5), ("30", 100.0), (float("inf"), 100.0)):
+        config.write_text(json.dumps({"rope_theta": stated}))
+        loaded = load_backbone(tmp_path)
+        assert loaded.architecture.vit.rotary_base == base
+        assert ("backbone.vit.rotary_base" in loaded.assumed) == (stated != base)
+    written(tmp_path / "model.safetensors", CLIP)
+    for name, activation in (("clip", "gelu"), ("clip_quickgelu", "quick_gelu")):
+        config.write_text(json.dumps({"architecture": f"vit_base_patch16_{name}_224"}))
+        assert load_backbone(tmp_path).architecture.vit.activation == activation

@@ -11,6 +11,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.config.schema import ConvNextConfig
-from mtl_face.errors import WeightsError
 from mtl_face.model.geometry import (
     CONVNEXT_KERNEL,
     CONVNEXT_MLP_RATIO,
@@ -27,8 +27,17 @@ from mtl_face.model.geometry import (
     convnext_blocks,
 )
 from mtl_face.weights.families import renaming
-from mtl_face.weights.families.renaming import IMAGENET, Known, NamedTensors, Naming, Shapes
-from mtl_face.weights.file_content import FileContent
+from mtl_face.weights.families.renaming import (
+    DINOV3_LICENCE,
+    IMAGENET,
+    InFile,
+    Known,
+    NamedTensors,
+    Naming,
+    Shapes,
+)
+from mtl_face.weights.families.stated import ACTIVATION
+from mtl_face.weights.file_content import FileContent, shown
 
 TIMM = Naming(
     "timm",
@@ -172,15 +181,6 @@ class ConvNextSize:
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class ConvNextInFile:
-    """A network that was found: its tensors, its size, and what is known of its family."""
-
-    found: NamedTensors
-    size: ConvNextSize
-    known: Known
-
-
 def holds_one(content: FileContent) -> bool:
     """Whether a file's tensors are those of a ConvNeXt."""
     if content.card is not None:
@@ -190,41 +190,37 @@ def holds_one(content: FileContent) -> bool:
 
 def find(
     content: FileContent, path: Path, prefix: str | None, stated: dict[str, Any]
-) -> ConvNextInFile:
-    """Finds the network and its size; `stated` is of no use here.
+) -> InFile[ConvNextSize]:
+    """Finds the network and its size; `stated` are settings that lie beside the weights.
 
     Raises:
         WeightsError: as `renaming.find`, or the size cannot be told.
     """
-    del stated
     found = renaming.find(content, NAMINGS, path, prefix)
     if content.card is not None:
         own = content.card["config"]["model"]["backbone"]["convnext"]
         sizes = {name: tuple(own[name]) for name in ("depths", "widths")}
-        return ConvNextInFile(
-            found, ConvNextSize(ConvNextConfig(**{**own, **sizes})), Known("an export")
-        )
-    known = _known(found)
+        size = ConvNextSize(ConvNextConfig(**{**own, **sizes}))
+        return InFile(found, size, Known("an export"))
+    known = _known(found, content.tensors)
     tensors = dict(found.tensors)
     left_out = dict(found.left_out)
-    final = known.family == "DINOv3" and found.title != "timm"
+    final = known.family == "DINOv3"
     for name in ("norm.weight", "norm.bias"):
         if not final and name in tensors:
             entry = tensors.pop(name)
             left_out[entry.name] = entry
     found = dataclasses.replace(found, tensors=tensors, left_out=left_out)
     try:
+        if stated.get(ACTIVATION, "gelu") != "gelu":
+            raise ValueError(f"its activation is {shown(stated[ACTIVATION])}")
         size = _size(found, final=final)
-    except (KeyError, IndexError, ValueError) as error:
-        raise WeightsError(
-            f"is no ConvNeXt that is read here (names of {found.title}): {error}",
-            path=path,
-            remedy="give a file of one of the networks that docs/weights.md names, whole",
-        ) from error
-    return ConvNextInFile(found, size, known)
+    except ValueError as error:
+        raise renaming.refused("ConvNeXt", found, error, path) from error
+    return InFile(found, size, known)
 
 
-def read(network: ConvNextInFile, path: Path) -> dict[str, NDArray[np.float32]]:
+def read(network: InFile[ConvNextSize], path: Path) -> dict[str, NDArray[np.float32]]:
     """The network's arrays by name, as `params/stem/kernel`, float32.
 
     Raises:
@@ -282,7 +278,8 @@ def _size(found: NamedTensors, *, final: bool) -> ConvNextSize:
         ConvNextConfig(
             depths=tuple(blocks[stage] for stage in stages),
             widths=tuple(
-                found.tensors[f"stage{stage}_block1.depthwise.weight"].shape[0] for stage in stages
+                renaming.side(found.tensors, f"stage{stage}_block1.depthwise.weight", 0)
+                for stage in stages
             ),
             layer_scale="stage1_block1.layer_scale" in found.tensors,
             global_response_norm="stage1_block1.grn.weight" in found.tensors,
@@ -291,15 +288,17 @@ def _size(found: NamedTensors, *, final: bool) -> ConvNextSize:
     )
 
 
-def _known(found: NamedTensors) -> Known:
+def _known(found: NamedTensors, names: Iterable[str]) -> Known:
     """The family, by what its names and parts show."""
     if "stage1_block1.grn.weight" in found.tensors:
         return Known("ConvNeXt V2", IMAGENET, licence="CC BY-NC 4.0")
-    if found.title == HUGGING_FACE_DINOV3.title:
-        licence = "DINOv3 License: redistribution under its terms, with an acknowledgement"
-        return Known("DINOv3", IMAGENET, licence=licence)
+    is_own = found.title == OWN.title and any(name.endswith("norms.3.weight") for name in names)
+    if is_own or found.title == HUGGING_FACE_DINOV3.title:
+        return Known("DINOv3", IMAGENET, licence=DINOV3_LICENCE)
     note = (
-        "names cannot tell a ConvNeXt trained on ImageNet from DINOv3's, whose licence binds: the "
-        "folder's config.json may; its input is taken as ImageNet's"
+        "names cannot tell a ConvNeXt trained on ImageNet from timm's copy of DINOv3's, whose "
+        "licence binds: the folder's config.json may; its input is taken as ImageNet's"
+        if found.title == TIMM.title
+        else "the file does not say what it was trained on; its input is taken as ImageNet's"
     )
     return Known("a ConvNeXt", IMAGENET, note=note)

@@ -32,7 +32,20 @@ _FAMILIES = tuple(
             "a ResNet with squeeze-and-excitation (SENet)",
             r"(conv\d+_\d+_1x1_(down|up)|layer\d+\.\d+\.se(_module)?)\.",
         ),
+        ("parts of a transformer", r"(qkv|query|q_proj|in_proj)[._]weight$"),
     )
+)
+
+
+_READ = ("a ViT", "a ConvNeXt", "parts of a transformer")
+
+_WHOLE = (
+    "no file of this kind is read but of a whole network that docs/weights.md names: of one in "
+    "several files give the folder with config.json, or the .json that lists them"
+)
+_OTHER = (
+    "no weights of this kind are read: give those of a whole network that docs/weights.md names, "
+    "as a ResNet50's (VGGFace2, torchvision, timm) or a ViT's, or start from random weights"
 )
 
 
@@ -45,7 +58,5 @@ def refuse(names: Iterable[str], path: Path) -> None:
             raise WeightsError(
                 f"holds {family}, as {shown(telling)} shows",
                 path=path,
-                remedy="no weights of this kind are read: give those of a whole network that "
-                "docs/weights.md names, as a ResNet50's (VGGFace2, torchvision, timm) or a ViT's, "
-                "or start from random weights",
+                remedy=_WHOLE if family in _READ else _OTHER,
             )

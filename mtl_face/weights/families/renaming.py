@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 """Names of arrays in the network, and in PyTorch's words."""
 
 _MOST_SHOWN = 3
+
+_WHOLE = "give a file of one of the networks that docs/weights.md names, whole"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,9 @@ IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 """Mean and deviation of R, G, B in 0..255."""
 
 
+DINOV3_LICENCE = "DINOv3 License: redistribution under its terms, with an acknowledgement"
+
+
 class Known(NamedTuple):
     """What is known of a family of networks and is in no tensor.
 
@@ -106,6 +111,18 @@ class Known(NamedTuple):
     licence: str | None = None
     trained_on: tuple[str, ...] = ()
     note: str | None = None
+
+
+Size = TypeVar("Size")
+
+
+@dataclasses.dataclass(frozen=True)
+class InFile(Generic[Size]):
+    """A network that was found: its tensors, its size, and what is known of its family."""
+
+    found: NamedTensors
+    size: Size
+    known: Known
 
 
 def find(
@@ -131,7 +148,7 @@ def find(
     for name, entry in content.tensors.items():
         inner = name.removeprefix(start)
         ours = naming.own_name(inner) if name.startswith(start) else None
-        if ours is not None:
+        if ours is not None and ours not in tensors:  # of two by one name, the first
             tensors[ours] = entry
         elif name.startswith(start) and naming.inside.match(inner):
             if naming.unused.search(inner):
@@ -224,7 +241,7 @@ def read(
         raise WeightsError(
             f"does not hold a whole network (names of {found.title}): " + "; ".join(faults),
             path=path,
-            remedy="give a file of one of the networks that docs/weights.md names, whole",
+            remedy=_WHOLE,
         )
     arrays = {}
     for own, shape in expected.items():
@@ -234,6 +251,16 @@ def read(
             values = values.T if values.ndim == 2 else values.transpose(2, 3, 1, 0)
         arrays[f"params/{own}"] = np.ascontiguousarray(values.reshape(shape))
     return arrays
+
+
+def side(tensors: Mapping[str, Entry], name: str, axis: int) -> int:
+    """The length of an axis of a tensor; ValueError if it has none, or there is no such tensor."""
+    entry = tensors.get(name)
+    if entry is None:
+        raise ValueError(f"it lacks {name}, by its name here")
+    if len(entry.shape) <= axis or not entry.shape[axis]:
+        raise ValueError(f"{entry.shown} has shape {shape_text(entry.shape)}")
+    return entry.shape[axis]
 
 
 def read_tensor(entry: Entry, path: Path) -> NDArray[np.float32]:
@@ -268,6 +295,15 @@ def read_tensor(entry: Entry, path: Path) -> NDArray[np.float32]:
             remedy="the training that made the file diverged, or it is damaged: take another",
         )
     return single
+
+
+def refused(kind: str, found: NamedTensors, error: ValueError, path: Path) -> WeightsError:
+    """The error for a network whose size cannot be told."""
+    return WeightsError(
+        f"is no {kind} that is read here (names of {found.title}): {error}",
+        path=path,
+        remedy=_WHOLE,
+    )
 
 
 def parts(entry: Entry, count: int) -> Iterator[Entry]:

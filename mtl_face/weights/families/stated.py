@@ -1,5 +1,6 @@
 """What lies beside weights, in their folder or metadata, and what it says of the network."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,12 +9,15 @@ _ACTIVATIONS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_pytorch_tanh":
 ACTIVATION = "hidden_act"
 """Key of an activation as others call it, in what `settings` gives."""
 
+ARCHITECTURE = "architecture"
+"""Key of timm's name of a network, likewise."""
+
 _COLOURS = 255.0
 _MENTIONS = re.compile(r"(?<![a-z0-9])(s[-_ ]?)?aff[-_ ]?wild[-_ ]?(?:2|ii)", re.IGNORECASE)
 
 
 def settings(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of `model` by name, and `ACTIVATION`, as far as a `config.json` says them.
+    """Settings of `model` by name, `ACTIVATION` and `ARCHITECTURE`, as `config.json` says them.
 
     Hugging Face's and timm's are read. A value of another type than is expected says nothing.
     """
@@ -27,12 +31,16 @@ def settings(stated: Mapping[str, Any]) -> dict[str, Any]:
         ("rope_theta", "rotary_base", float),
     ):
         value = own.get(theirs)
-        if isinstance(value, kind | int) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, kind | int) and not isinstance(value, bool) and 0 < value < math.inf:
             found[f"backbone.vit.{ours}"] = kind(value)
     if isinstance(activation := own.get("hidden_act"), str):
         found[ACTIVATION] = activation
         if activation in _ACTIVATIONS:
             found["backbone.vit.activation"] = _ACTIVATIONS[activation]
+    if isinstance(architecture := config.get("architecture"), str):
+        found[ARCHITECTURE] = architecture
+        if "quickgelu" in architecture:
+            found["backbone.vit.activation"] = "quick_gelu"
     colours = stated.get("preprocessor_config.json", {})
     names = {"image_mean": "input_mean", "image_std": "input_std"}
     timm = config.get("pretrained_cfg")

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_face.config.schema import VitConfig
-from mtl_face.errors import WeightsError
 from mtl_face.weights.families import renaming
 from mtl_face.weights.families.renaming import (
+    DINOV3_LICENCE,
     IMAGENET,
+    InFile,
     Known,
     NamedTensors,
     Naming,
@@ -31,7 +32,7 @@ from mtl_face.weights.families.renaming import (
     parts,
     rows_of,
 )
-from mtl_face.weights.families.stated import ACTIVATION
+from mtl_face.weights.families.stated import ACTIVATION, ARCHITECTURE
 from mtl_face.weights.file_content import Entry, FileContent, shape_text, shown
 
 TIMM = Naming(
@@ -209,6 +210,9 @@ _HEADS = {
 
 _SIZES = {(384, 12): "S", (768, 12): "B", (1024, 24): "L", (1280, 32): "H", (192, 12): "Ti"}
 
+_OTHERWISE_TURNED = re.compile(r"^eva02|rope|_pe_")
+"""In timm's name of a network whose queries and keys turn in another way than DINOv3's."""
+
 _CLIP = ((122.7709, 116.746, 104.0937), (68.5005, 66.6322, 70.3232))
 _HALF = ((127.5,) * 3, (127.5,) * 3)
 
@@ -243,15 +247,6 @@ class VitSize:
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class VitInFile:
-    """A network that was found: its tensors, its size, and what is known of its family."""
-
-    found: NamedTensors
-    size: VitSize
-    known: Known
-
-
 def holds_one(content: FileContent) -> bool:
     """Whether a file's tensors are those of a vision transformer."""
     if content.card is not None:
@@ -259,7 +254,9 @@ def holds_one(content: FileContent) -> bool:
     return bool(renaming.networks(content.tensors, NAMINGS))
 
 
-def find(content: FileContent, path: Path, prefix: str | None, stated: dict[str, Any]) -> VitInFile:
+def find(
+    content: FileContent, path: Path, prefix: str | None, stated: dict[str, Any]
+) -> InFile[VitSize]:
     """Finds the network and its size; `stated` are settings that lie beside the weights.
 
     Raises:
@@ -270,25 +267,21 @@ def find(content: FileContent, path: Path, prefix: str | None, stated: dict[str,
         vit = content.card["config"]["model"]["backbone"]["vit"]
         position = found.tensors.get("position")
         grid = math.isqrt(position.shape[0]) if position and position.shape else 0
-        return VitInFile(found, VitSize(VitConfig(**vit), grid), Known("an export"))
-    known = _known(found, content.tensors)
+        return InFile(found, VitSize(VitConfig(**vit), grid), Known("an export"))
     unmasked = not any(name.endswith("qkv.bias_mask") for name in content.tensors)
     found = dataclasses.replace(found, tensors=_unpacked(found.tensors, key_bias=unmasked))
     try:
+        known = _known(found, content.tensors)
         size = _size(found, known, stated, content)
-    except (KeyError, IndexError, ValueError) as error:
-        raise WeightsError(
-            f"is no vision transformer that is read here (names of {found.title}): {error}",
-            path=path,
-            remedy="give a file of one of the networks that docs/weights.md names, whole",
-        ) from error
+    except ValueError as error:
+        raise renaming.refused("vision transformer", found, error, path) from error
     if size.grid:
         placed = _without_class_position(found.tensors, size)
         found = dataclasses.replace(found, tensors=placed)
-    return VitInFile(found, size, known)
+    return InFile(found, size, known)
 
 
-def read(network: VitInFile, path: Path) -> dict[str, NDArray[Any]]:
+def read(network: InFile[VitSize], path: Path) -> dict[str, NDArray[Any]]:
     """The network's arrays by name, as `params/patch/kernel`, float32.
 
     Raises:
@@ -405,24 +398,21 @@ def _size(
     """The settings that the shapes show, and for what they don't show, what is known."""
     tensors = found.tensors
     patch = tensors["patch.weight"].shape
-    if len(patch) != 4 or patch[1] != 3 or patch[2] != patch[3]:
+    if len(patch) != 4 or patch[1] != 3 or patch[2] != patch[3] or 0 in patch:
         raise ValueError(f"its patch embedding is {shape_text(patch)}, not Dx3xPxP")
     width = patch[0]
     blocks = {int(match[1]) for name in tensors if (match := re.match(r"block(\d+)\.", name))}
-    has_class = "class_token" in tensors
-    grid = 0
-    if "position" in tensors:
-        count = math.prod(tensors["position"].shape) // width
-        if math.isqrt(count - has_class) ** 2 == count - has_class:
-            grid = math.isqrt(count - has_class)
-        elif math.isqrt(count) ** 2 == count:
-            grid = math.isqrt(count)
-        else:
-            raise ValueError(f"its {count} positions are no square grid")
-    periods = next((e.shape for n, e in content.tensors.items() if n.endswith(".periods")), None)
-    heads = stated.get("backbone.vit.num_heads")
-    if heads is None and periods and periods[0]:
-        heads = width // (4 * periods[0])
+    grid = _grid(tensors, width)
+    registers = tensors.get("registers")
+    architecture = stated.get(ARCHITECTURE, "")
+    if _OTHERWISE_TURNED.search(architecture):
+        raise ValueError(f"it is timm's {shown(architecture)}, whose rotary positions are others")
+    # Those turn queries and keys in ways that no tensor shows.
+    if not grid and not {"class_token", "registers", "block1.attention_scale"} <= tensors.keys():
+        raise ValueError(
+            "it has no positions, and not the class token, registers and scales of DINOv3, which "
+            "has none either"
+        )
     gated = "block1.mlp.gate.weight" in tensors
     if (other := stated.get(ACTIVATION)) is not None:
         # The gate of DINOv2 is a SiLU whatever its settings say.
@@ -430,17 +420,16 @@ def _size(
         if not silu or not (gated or "backbone.vit.activation" in stated):
             raise ValueError(f"its activation is {shown(other)}")
     biases = {name: f"block1.attention.{name}.bias" in tensors for name in ("query", "key")}
-    registers = tensors.get("registers")
     return VitSize(
         VitConfig(
             patch=patch[2],
             width=width,
             depth=max(blocks),
-            num_heads=heads or _HEADS.get(width, max(width // 64, 1)),
-            mlp_width=tensors["block1.mlp.out.weight"].shape[1],
+            num_heads=_num_heads(width, stated, content.tensors),
+            mlp_width=renaming.side(tensors, "block1.mlp.out.weight", 1),
             gated_mlp=gated,
             activation=stated.get("backbone.vit.activation", known.activation),
-            class_token=has_class,
+            class_token="class_token" in tensors,
             registers=math.prod(registers.shape) // width if registers else 0,
             positions="learned" if grid else "rotary",
             rotary_base=stated.get("backbone.vit.rotary_base", VitConfig().rotary_base),
@@ -452,6 +441,32 @@ def _size(
         ),
         grid,
     )
+
+
+def _grid(tensors: dict[str, Entry], width: int) -> int:
+    """Side of the grid of learned positions, with or without one of the class token; 0: none."""
+    if "position" not in tensors:
+        return 0
+    count = math.prod(tensors["position"].shape) // width
+    places = (count - ("class_token" in tensors), count)
+    squares = [n for n in places if n > 0 and math.isqrt(n) ** 2 == n]
+    if not squares:
+        raise ValueError(f"its {count} positions are no square grid")
+    return math.isqrt(squares[0])
+
+
+def _num_heads(width: int, stated: dict[str, Any], tensors: dict[str, Entry]) -> int:
+    """The heads that the settings or the waves of rotary positions tell, or a usual number."""
+    heads = stated.get("backbone.vit.num_heads")
+    periods = next((entry.shape for n, entry in tensors.items() if n.endswith(".periods")), None)
+    if heads is None and periods and periods[0]:
+        heads = width // (4 * periods[0])
+    if heads is None:
+        most = max(width // 64, 1)
+        heads = _HEADS.get(width) or next(n for n in range(most, 0, -1) if width % n == 0)
+    if not heads or width % heads:
+        raise ValueError(f"{heads} heads do not divide its width {width}")
+    return heads
 
 
 def _without_class_position(tensors: dict[str, Entry], size: VitSize) -> dict[str, Entry]:
@@ -472,6 +487,15 @@ def _without_class_position(tensors: dict[str, Entry], size: VitSize) -> dict[st
         lambda: np.asarray(token.read(), np.float32).reshape(1, width) + flat()[:1],
     )
     return tensors | {"position": rows_of(rows, 1, count), "class_token": placed}
+
+
+def _is_dinov2(tensors: dict[str, Entry]) -> bool:
+    """Whether scaled branches are DINOv2's, not DeiT III's, whose class token has no position."""
+    if "class_token" not in tensors:
+        return False
+    width = renaming.side(tensors, "block1.attention_scale", 0)
+    count = math.prod(tensors["position"].shape) // width
+    return "registers" in tensors or math.isqrt(count) ** 2 != count
 
 
 def _known(found: NamedTensors, names: dict[str, Entry]) -> Known:
@@ -499,9 +523,8 @@ def _known(found: NamedTensors, names: dict[str, Entry]) -> Known:
         activation = "gelu" if found.title == "timm" else "gelu_tanh"
         return Known("SigLIP", _HALF, 1e-6, activation, "Apache-2.0", ("WebLI",))
     if "position" not in tensors:
-        licence = "DINOv3 License: redistribution under its terms, with an acknowledgement"
-        return Known("DINOv3", IMAGENET, 1e-5, "gelu", licence)
-    if "block1.attention_scale" in tensors:
+        return Known("DINOv3", IMAGENET, 1e-5, "gelu", DINOV3_LICENCE)
+    if "block1.attention_scale" in tensors and _is_dinov2(tensors):
         return Known("DINOv2", IMAGENET, 1e-6, "gelu", "Apache-2.0", ("LVD-142M",))
     if named("id_head.weight", "id_head.0.weight"):
         return Known("FMAE-IAT", licence=_NON_COMMERCIAL)

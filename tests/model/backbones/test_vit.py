@@ -104,6 +104,22 @@ def test_fixed_positions():
         vit_module.fixed_positions(2, 2, 6)
 
 
+def test_rotations():
+    """Channel by channel: waves of the row, then of the column; tokens before are not turned."""
+    rows, columns, prefix, base = 2, 3, 2, 10.0
+    settings = dataclasses.replace(SMALL, width=16, rotary_base=base)
+    cosine, sine = vit_module.rotations(rows, columns, settings, prefix=prefix)
+    assert cosine.shape == sine.shape == (prefix + rows * columns, 8)
+    for token, channel in np.ndindex(cosine.shape):
+        patch, pair = token - prefix, channel % 4
+        row, column = (patch // columns - 0.5) * 1.0, (patch % columns - 1) * 2 / 3
+        angle = 2 * math.pi * (row if pair < 2 else column) / base ** (pair % 2 / 2)
+        angle = 0.0 if token < prefix else angle
+        assert cosine[token, channel] == pytest.approx(math.cos(angle), abs=1e-6)
+        sign = -1 if channel < 4 else 1
+        assert sine[token, channel] == pytest.approx(sign * math.sin(angle), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
