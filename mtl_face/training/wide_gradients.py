@@ -17,7 +17,7 @@ The rules of the forward pass spell out their products, so that rematerialisatio
 which goes by the names of operations, finds them and keeps their results.
 
 Shapes: B batch, H W height and width of the input, h w of the output, I O input and output
-channels, r c rows and columns of a kernel.
+channels (of a kernel, input channels of a group), r c rows and columns of a kernel.
 """
 
 import functools
@@ -78,13 +78,10 @@ def _convolution_of(
     strides, padding = module.strides, module.padding
     dilations = {module.input_dilation, module.kernel_dilation} - {1, None}
     kernel_size = module.kernel_size
-    if (
-        isinstance(kernel_size, int)
-        or len(kernel_size) != 2
-        or dilations
-        or module.feature_group_count != 1
-    ):
-        raise ValueError(f"{module.name}: only plain convolutions of images have wide gradients")
+    if isinstance(kernel_size, int) or len(kernel_size) != 2 or dilations:
+        raise ValueError(
+            f"{module.name}: only convolutions of images without dilation have wide gradients"
+        )
     if isinstance(strides, int) or strides is None:
         strides = (strides or 1,) * 2
     strides = (int(strides[0]), int(strides[1]))
@@ -94,7 +91,7 @@ def _convolution_of(
         shape = image_BHWI.shape[1:3]
         padding = lax.padtype_to_pads(shape, kernel_rcIO.shape[:2], strides, padding)
     pads = tuple((p, p) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in padding)
-    return _convolve(image_BHWI, kernel_rcIO, strides, pads, gpus)
+    return _convolve(image_BHWI, kernel_rcIO, strides, pads, module.feature_group_count, gpus)
 
 
 def _narrow_product(inputs: jax.Array, kernel_IO: jax.Array) -> jax.Array:
@@ -150,6 +147,7 @@ def _narrow_convolution(
     kernel_rcIO: jax.Array,
     strides: tuple[int, int],
     pads: Pads,
+    groups: int,
     gpus: Mesh | None,
 ) -> jax.Array:
     del gpus
@@ -159,10 +157,11 @@ def _narrow_convolution(
         strides,
         pads,
         dimension_numbers=_DIMENSIONS,
+        feature_group_count=groups,
     )
 
 
-_convolve = jax.custom_vjp(_narrow_convolution, nondiff_argnums=(2, 3, 4))
+_convolve = jax.custom_vjp(_narrow_convolution, nondiff_argnums=(2, 3, 4, 5))
 
 
 def _convolve_forward(
@@ -175,15 +174,15 @@ def _convolve_forward(
 def _convolve_backward(
     strides: tuple[int, int],
     pads: Pads,
+    groups: int,
     gpus: Mesh | None,
     saved: tuple[jax.Array, jax.Array],
     gradient_BhwO: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     image_BHWI, kernel_rcIO = saved
-    narrow_rcIO = kernel_rcIO.astype(image_BHWI.dtype)
     (image_gradient_BHWI,) = jax.linear_transpose(
-        lambda image_BHWI: lax.conv_general_dilated(
-            image_BHWI, narrow_rcIO, strides, pads, dimension_numbers=_DIMENSIONS
+        lambda image_BHWI: _narrow_convolution(
+            image_BHWI, kernel_rcIO, strides, pads, groups, gpus
         ),
         image_BHWI,
     )(gradient_BhwO)
@@ -204,6 +203,7 @@ def _convolve_backward(
         padding=kernel_pads,
         rhs_dilation=strides,
         dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        batch_group_count=groups,
     )
     if gpus is None:
         kernel_gradient_rcIO = kernel_gradient(

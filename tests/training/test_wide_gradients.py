@@ -26,7 +26,9 @@ class Network(nn.Module):
         value = nn.Conv(8, (3, 3), (2, 2), ((1, 1), (1, 1)), dtype=self.dtype)(nn.relu(value))
         value = nn.Conv(16, (1, 1), 2, "VALID", dtype=self.dtype)(nn.relu(value))
         value = nn.Conv(16, (3, 3), dtype=self.dtype)(nn.relu(value))
-        value = nn.relu(value).reshape(len(value), -1, 16)
+        value = nn.Conv(16, (5, 5), 2, feature_group_count=16, dtype=self.dtype)(value)
+        value = nn.Conv(32, (2, 2), feature_group_count=4, dtype=self.dtype)(value)
+        value = nn.relu(value).reshape(len(value), -1, 32)
         value = nn.Dense(12, dtype=self.dtype)(value)
         return nn.Dense(3, dtype=jnp.promote_types(self.dtype, jnp.float32))(value)
 
@@ -131,11 +133,11 @@ def test_on_gpus_the_sums_of_devices_are_added_up_in_float32(fsdp):
 
 
 def test_what_has_no_wide_gradient_is_refused():
-    network = nn.Conv(4, (3, 3), feature_group_count=2, dtype=jnp.bfloat16)
+    network = nn.Conv(4, (3, 3), kernel_dilation=2, dtype=jnp.bfloat16)
     image = jnp.zeros((1, 8, 8, 2))
     params = network.init(jax.random.key(0), image)
     with (
         nn.intercept_methods(wide_gradients.intercept),
-        pytest.raises(ValueError, match="only plain convolutions"),
+        pytest.raises(ValueError, match="only convolutions of images without dilation"),
     ):
         network.apply(params, image)
