@@ -62,7 +62,7 @@ class StoredTensor(NamedTuple):
         )
 
     def array(self, raw: bytes) -> NDArray[Any]:
-        """The tensor, from the bytes of its storage."""
+        """The tensor, a view of the bytes of its storage."""
         flat = np.frombuffer(raw, self.storage.dtype)
         if 0 in self.shape:
             return np.zeros(self.shape, flat.dtype)
@@ -70,7 +70,7 @@ class StoredTensor(NamedTuple):
             raise MalformedError(f"a tensor of shape {self.shape} in {len(flat)} numbers")
         return np.lib.stride_tricks.as_strided(
             flat[self.offset :], self.shape, [step * flat.itemsize for step in self.strides]
-        ).copy()
+        )
 
 
 class Array(Record):

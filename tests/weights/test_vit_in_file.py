@@ -4,6 +4,9 @@ import argparse
 import dataclasses
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -349,3 +352,37 @@ def test_what_settings_tell_of_waves_and_activations(tmp_path):
     for name, activation in (("clip", "gelu"), ("clip_quickgelu", "quick_gelu")):
         config.write_text(json.dumps({"architecture": f"vit_base_patch16_{name}_224"}))
         assert load_backbone(tmp_path).architecture.vit.activation == activation
+
+
+_MEMORY = """
+import re, sys
+from mtl_face.weights import load_backbone
+
+def peak():
+    return 1024 * int(re.search("VmHWM: *\\t* *([0-9]+) kB", open("/proc/self/status").read())[1])
+
+load_backbone(sys.argv[1])  # imports and small change
+before = peak()
+loaded = load_backbone(sys.argv[2])
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_a_large_file_takes_little_more_memory_than_its_arrays(tmp_path, suffix):
+    small, large = ReferenceViT(PLAIN), ReferenceViT(Form(width=256, depth=32, hidden=1024))
+    for name, network in (("small", small), ("large", large)):
+        state = network.state_dict()
+        save = safetensors.torch.save_file if suffix == "safetensors" else torch.save
+        save(state, tmp_path / name)
+    size = (tmp_path / "large").stat().st_size
+    assert size > 1e8
+    result = subprocess.run(
+        [sys.executable, "-c", _MEMORY, tmp_path / "small", tmp_path / "large"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 0.9 * size < int(result.stdout) < 1.5 * size

@@ -249,7 +249,7 @@ def read(
         values = np.zeros(shape, np.float32) if entry is None else read_tensor(entry, path)
         if entry is not None and not found.own and own.endswith("/kernel"):
             values = values.T if values.ndim == 2 else values.transpose(2, 3, 1, 0)
-        arrays[f"params/{own}"] = np.ascontiguousarray(values.reshape(shape))
+        arrays[f"params/{own}"] = np.array(values.reshape(shape), order="C")
     return arrays
 
 
@@ -264,7 +264,7 @@ def side(tensors: Mapping[str, Entry], name: str, axis: int) -> int:
 
 
 def read_tensor(entry: Entry, path: Path) -> NDArray[np.float32]:
-    """A tensor as finite float32.
+    """A tensor as finite float32; it can be a view of what others are read from.
 
     Raises:
         WeightsError: it cannot be read, is not of floating point, or is not finite.
@@ -286,7 +286,7 @@ def read_tensor(entry: Entry, path: Path) -> NDArray[np.float32]:
             remedy="give weights that are not quantised",
         )
     with np.errstate(over="ignore"):
-        single = np.array(values, np.float32)
+        single = np.asarray(values, np.float32)
     wrong = single.size - np.count_nonzero(np.isfinite(single))
     if wrong:
         raise WeightsError(

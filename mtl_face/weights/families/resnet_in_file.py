@@ -261,7 +261,7 @@ def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, N
             kernel = kernel.transpose(2, 3, 1, 0)
         if flip_channels and layer is found.layers[0]:
             kernel = kernel[:, :, ::-1]
-        arrays[f"params/{layer.own_convolution}/kernel"] = np.ascontiguousarray(kernel)
+        arrays[f"params/{layer.own_convolution}/kernel"] = np.array(kernel, order="C")
         for collection, ours, theirs in BATCH_NORM:
             entry = found.backbone[f"{layer.batch_norm}.{theirs}"]
             values = read_tensor(entry, path)
@@ -271,7 +271,7 @@ def read(found: ResNetInFile, *, flip_channels: bool, path: Path) -> dict[str, N
                     path=path,
                     remedy="the file is damaged, or is no batch normalisation's: get it again",
                 )
-            arrays[f"{collection}/{layer.own_batch_norm}/{ours}"] = values
+            arrays[f"{collection}/{layer.own_batch_norm}/{ours}"] = values.copy()
     return arrays
 
 
