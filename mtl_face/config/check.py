@@ -185,21 +185,8 @@ def _cast(value: Any, kind: type) -> Any:
 def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
     """Rules between fields: what is wrong, and its remedy."""
     model, backbone, optimizer = config.model, config.model.backbone, config.optimizer
-    if model.embed_dim % model.num_heads:
-        yield (
-            f"model.embed_dim {model.embed_dim} is not a multiple of "
-            f"model.num_heads {model.num_heads}",
-            "change one of the two",
-        )
-    divisor = 4 if model.position == "2d" else 2
-    if model.embed_dim % divisor:
-        yield (
-            f"model.embed_dim {model.embed_dim} is not a multiple of {divisor}, "
-            f"which the {model.position} position code needs",
-            "change model.embed_dim",
-        )
-    if "image" in model.inputs:
-        yield from _conflicts_of_backbone(model)
+    if not config.is_over_time:  # of `model` it takes the width of the tokens alone
+        yield from _conflicts_of_frames(model)
     stages = backbone.num_stages
     if backbone.frozen_stages > stages:
         given = {
@@ -305,6 +292,25 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         yield from _conflicts_over_time(config)
     if config.mesh.data == 0:
         yield "mesh.data is 0", "use -1 for all devices, or a positive number"
+
+
+def _conflicts_of_frames(model: ModelConfig) -> Iterator[tuple[str, str]]:
+    """Rules between the sizes of a network of frames."""
+    if model.embed_dim % model.num_heads:
+        yield (
+            f"model.embed_dim {model.embed_dim} is not a multiple of "
+            f"model.num_heads {model.num_heads}",
+            "change one of the two",
+        )
+    divisor = 4 if model.position == "2d" else 2
+    if model.embed_dim % divisor:
+        yield (
+            f"model.embed_dim {model.embed_dim} is not a multiple of {divisor}, "
+            f"which the {model.position} position code needs",
+            "change model.embed_dim",
+        )
+    if "image" in model.inputs:
+        yield from _conflicts_of_backbone(model)
 
 
 def _conflicts_of_loss(config: Config) -> Iterator[tuple[str, str]]:

@@ -180,6 +180,8 @@ def test_rules_allow_what_they_should():
         )
     )
     config.validate({"data": {"kind": "rendered_faces"}})
+    over_time = {"temporal": {"kind": "gru"}, "model": {"embed_dim": 100, "input_size": 33}}
+    config.validate(with_root(over_time))  # the heads and patches are the network of frames' own
 
 
 def test_a_long_value_is_cut_in_the_message():
