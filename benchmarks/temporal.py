@@ -11,7 +11,8 @@ rows, which flatters. The networks over time are not smoothed. Differences are m
 with intervals of paired resamples of the videos.
 
 Runs are folders below --output; finished ones are not trained again and stopped ones go on, so the
-same command takes up an interrupted benchmark. `--document` replaces what stands between the two
+same command takes up an interrupted benchmark. Three seeds of `gru` take about 40 minutes of
+processor time, rendering included. `--document` replaces what stands between the two
 marks of that file.
 """
 

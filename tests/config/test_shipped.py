@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from model_settings import changed
 
+from configs.abaw11 import EDITION
 from configs.frame_best import OPTIONS
+from data_pipeline.formats.editions import MULTI_TASK, find_edition
 from mtl_face import config
 from mtl_face.config import ModelConfig
 from mtl_face.config.dotted import flat
@@ -61,3 +63,24 @@ def test_options_of_the_recipe_are_off_in_the_paper():
     assert len(names) == sum(map(len, OPTIONS.values()))
     assert {name: recipe[name] for name in names} == names
     assert all(paper[name] != value for name, value in names.items())
+
+
+def test_the_network_over_time_fits_the_recipe_of_frames():
+    """It reads tokens of that width, and its answers are weighed as those that it corrects."""
+    frames = config.load(CONFIGS / "frame_best.py", ["data.root=anywhere"])
+    over_time = config.load(CONFIGS / "temporal_best.py", ["data.root=anywhere"])
+    assert over_time.is_over_time
+    assert over_time.model.embed_dim == frames.model.embed_dim
+    assert over_time.model.va_variance == frames.model.va_variance
+    assert over_time.loss == frames.loss
+    assert over_time.uncertainty == frames.uncertainty
+
+
+def test_the_challenge_is_the_recipe_of_frames_on_its_data():
+    recipe, challenge = (
+        flat(config.load(CONFIGS / f"{name}.py", ["data.root=anywhere"]))
+        for name in ("frame_best", "abaw11")
+    )
+    names = {name for name in recipe if recipe[name] != challenge[name]}
+    assert names <= {"name", "data.train_annotations", "data.validation_annotations"}
+    assert find_edition(EDITION) is MULTI_TASK
