@@ -111,17 +111,18 @@ def random_bits(count: int, *, seed: int, epoch: int, stream: int = 0) -> npt.ND
     return generator.random_raw(count)
 
 
-def steps_per_epoch(num_examples: int, batch_size: int) -> fractions.Fraction:
+def steps_per_epoch(
+    num_examples: int, batch_size: int, *, things: str = "rows"
+) -> fractions.Fraction:
     """Length of an epoch in steps, N / B exactly; a whole number only if B divides N.
 
-    ConfigError if the batch is empty or larger than the data set.
+    ConfigError if the batch is empty or larger than the data set, whose examples are `things`.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}", remedy="choose 1 or more")
     if batch_size > num_examples:
         raise ConfigError(
-            f"batch_size {batch_size} is larger than the {num_examples} rows (windows, of networks "
-            "over time) to train on",
+            f"batch_size {batch_size} is larger than the {num_examples} {things} to train on",
             remedy=f"choose batch_size <= {num_examples}, or add data",
         )
     return fractions.Fraction(num_examples, batch_size)

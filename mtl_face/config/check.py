@@ -19,7 +19,16 @@ from mtl_face.config.dotted import (
     kind_of,
     named_schema,
 )
-from mtl_face.config.schema import Config, DataConfig, DataSetConfig, LoraConfig, ModelConfig
+from mtl_face.config.schema import (
+    HARD_SHARE,
+    Config,
+    DataConfig,
+    DataSetConfig,
+    ExprLossConfig,
+    LoraConfig,
+    ModelConfig,
+    TemporalConfig,
+)
 from mtl_face.errors import ConfigError
 
 _LONGEST_SHOWN = 80
@@ -290,6 +299,11 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         )
     if config.is_over_time:
         yield from _conflicts_over_time(config)
+    elif config.temporal != TemporalConfig():
+        yield (
+            "temporal is set, but temporal.kind is none: the network is one of frames",
+            "set temporal.kind=gru, convolution or attention, or leave the others out",
+        )
     if config.mesh.data == 0:
         yield "mesh.data is 0", "use -1 for all devices, or a positive number"
 
@@ -327,6 +341,14 @@ def _conflicts_of_loss(config: Config) -> Iterator[tuple[str, str]]:
         yield (
             f"uncertainty.temperature_floor is {floor:g}, and a temperature starts at {lowest:g}",
             "start all of uncertainty.temperatures at the floor or above",
+        )
+    if loss.expr.effective_beta != ExprLossConfig().effective_beta and (
+        loss.expr.class_weights != "effective"
+    ):
+        yield (
+            f"loss.expr.effective_beta is {loss.expr.effective_beta:g}, but "
+            f"loss.expr.class_weights is {loss.expr.class_weights!r}, where it changes nothing",
+            "set loss.expr.class_weights=effective, or leave effective_beta out",
         )
     if loss.va.ccc == 1 and (uncertainty.kind != "fixed" or config.model.predicts_variance):
         yield (
@@ -393,6 +415,13 @@ def _conflicts_of_data(data: DataConfig) -> Iterator[tuple[str, str]]:
                 f"name the folder that holds the annotations and {entry.image_folder}/: "
                 f"--config.{name}.root=FOLDER, or in Python "
                 f'load_config(..., **{{"{name}.root": FOLDER}})',
+            )
+        faces = entry.rendered_faces
+        if faces.density == "sparse" and faces.hard_share != HARD_SHARE:
+            yield (
+                f"{name}.rendered_faces.hard_share is {faces.hard_share:g}, but density is sparse, "
+                "where no stretch of a video is hard",
+                f"set {name}.rendered_faces.density=dense, or leave hard_share out",
             )
         if not entry.manifest.va_range[0] < entry.manifest.va_range[1]:
             yield (

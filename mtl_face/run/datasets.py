@@ -169,7 +169,9 @@ def require_labels(table: FrameTable, data: DataSetConfig, split: str, say: Say)
     A mean over no labels is no number: what is not labelled is not trained, and has no score. Of a
     data set of a mixture, the labels of its `tasks` count.
     """
-    labelled = {task for task, mask_N in table.labelled().items() if mask_N.any()}
+    weighted = split == TRAIN and data.soft_labels
+    counts_N = table.label_weight > 0 if weighted else np.ones(len(table), bool)
+    labelled = {task for task, mask_N in table.labelled().items() if mask_N[counts_N].any()}
     mixed = isinstance(data, MixedDataConfig)
     wanted = data.tasks if isinstance(data, MixedDataConfig) else TASKS
     if not labelled.isdisjoint(wanted):
@@ -186,7 +188,8 @@ def require_labels(table: FrameTable, data: DataSetConfig, split: str, say: Say)
         path /= formats.annotations_name(evaluated(data), split)
     raise AnnotationError(
         f"none of the {len(table)} rows of the {name} set has a label"
-        + (f" of {', '.join(wanted)}" if mixed else ""),
+        + (f" of {', '.join(wanted)}" if mixed else "")
+        + ("" if counts_N.all() else " and a label_weight above 0"),
         path=path,
         remedy="compare the names of its columns and its markers of missing labels with those of "
         "docs/data_formats.md; run.py prepare counts the labels",

@@ -118,11 +118,13 @@ def train(
             read.require_same_everywhere()
             read.require_as_before(folder, accepted=accept_changed_data, say=say)
             labels = labels_seen(train_table, rows, config.optimizer.epochs)
-            examples = rows
+            examples, things = rows, "rows"
             if config.is_over_time:
                 count = len(over_time.windows_of(config, train_table))
-                examples = order.Permutations(count, config.seed)
-            steps_per_epoch = order.steps_per_epoch(examples.length, config.optimizer.batch_size)
+                examples, things = order.Permutations(count, config.seed), "windows of frames"
+            steps_per_epoch = order.steps_per_epoch(
+                examples.length, config.optimizer.batch_size, things=things
+            )
             lap("data")
             counts = class_counts(config, folder, train_table, rows)
             experiment = Experiment(config, steps_per_epoch=steps_per_epoch, class_counts=counts)
@@ -185,7 +187,12 @@ def train(
             history=histories.read(folder / workdirs.HISTORY),
             say=say,
         )
-        if not config.is_over_time:
+        if config.is_over_time:
+            say(
+                f"next: python run.py predict --model={folder} --test_list=LIST --images=FOLDER "
+                "--output=FILE.parquet predicts other videos"
+            )
+        else:
             say(f"next: python run.py export --model={folder} writes the parameters alone")
         say(f"all done in {(time.perf_counter() - begin) / 60:.1f} minutes")
         return TrainingResult(folder, newest, result)

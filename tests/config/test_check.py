@@ -246,6 +246,9 @@ def test_any_nested_values_are_a_config_or_a_config_error(values):
         ({"model": {"va_variance": "per_example"}, "loss": {"va": {"ccc": 1}}}, "the variance"),
         ({"loss": {"expr": {"class_weights": "rare"}}}, "one of none, inverse, effective"),
         ({"loss": {"au": {"margin": 1.0}}}, "at most 0.9"),
+        ({"loss": {"expr": {"effective_beta": 0.9}}}, "where it changes nothing"),
+        ({"temporal": {"frame_model": "RUN"}}, "temporal.kind is none"),
+        ({"data": {"rendered_faces": {"hard_share": 0.2}}}, "density is sparse"),
     ],
 )
 def test_settings_of_the_uncertainty_that_would_change_nothing(changes, words):

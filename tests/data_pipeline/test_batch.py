@@ -10,33 +10,34 @@ NAN = np.nan
 
 def test_soft_labels_and_weights():
     """Shares go before classes, probabilities before decisions, and a weight is that of a row."""
-    votes = np.full((4, 8), NAN)
+    votes = np.full((5, 8), NAN)
     votes[0, :2], votes[1, 3:5], votes[3, 6] = (3, 1), (2, 2), 5
-    probability = np.full((4, 12), NAN)
+    probability = np.full((5, 12), NAN)
     probability[0] = 0.25
     table = FrameTable.from_columns(
         dataset="set",
         video="a",
-        frame=[1, 2, 3, 4],
-        image=[f"a/{frame}.jpg" for frame in range(4)],
+        frame=[1, 2, 3, 4, 5],
+        image=[f"a/{frame}.jpg" for frame in range(5)],
         root="/images",
-        valence=[0.5, NAN, -1.0, 0.25],
-        arousal=[0.1, 0.2, 1.0, 0.5],
-        expression=[0, -1, 7, -1],
+        valence=[0.5, NAN, -1.0, 0.25, 0.5],
+        arousal=[0.1, 0.2, 1.0, 0.5, NAN],
+        expression=[0, -1, 7, -1, -1],
         votes=votes,
-        au=np.array([[0] * 12, [NAN] * 12, [1] * 11 + [NAN], [NAN] * 12]),
+        au=np.array([[0] * 12, [NAN] * 12, [1] * 11 + [NAN], [NAN] * 12, [NAN] * 12]),
         au_probability=probability,
-        label_weight=[1, 0.5, 0.25, 0],
+        label_weight=[1, 0.5, 0.25, 0, 1],
     )
     targets, weights = jax.device_get(batch.expand_labels(batch.compact_labels(table)))
     one = np.eye(8)
-    expected = [0.75 * one[0] + 0.25 * one[1], 0.5 * one[3] + 0.5 * one[4], one[7], 0 * one[0]]
+    expected = [0.75 * one[0] + 0.25 * one[1], 0.5 * one[3] + 0.5 * one[4], one[7]]
+    expected += [0 * one[0]] * 2
     np.testing.assert_array_equal(targets["expr"], np.float32(expected))
-    np.testing.assert_array_equal(weights["expr"], np.float32([1, 0.5, 0.25, 0]))
+    np.testing.assert_array_equal(weights["expr"], np.float32([1, 0.5, 0.25, 0, 0]))
     np.testing.assert_array_equal(targets["au"][0], np.float32([0.25] * 12))
     np.testing.assert_array_equal(targets["au"][2], [1] * 11 + [0])
-    np.testing.assert_array_equal(weights["au"].sum(axis=1), [12, 0, 0.25 * 11, 0])
-    np.testing.assert_array_equal(weights["va"], np.float32([1, 0, 0.25, 0]))
+    np.testing.assert_array_equal(weights["au"].sum(axis=1), [12, 0, 0.25 * 11, 0, 0])
+    np.testing.assert_array_equal(weights["va"], np.float32([1, 0, 0.25, 0, 0]))
     for column in (*targets.values(), *weights.values()):
         assert column.dtype == np.float32
         assert np.isfinite(column).all()

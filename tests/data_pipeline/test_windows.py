@@ -1,5 +1,7 @@
 """Windows of frames: each row answered once, from its middle; videos apart; gaps known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,30 @@ def test_gaps_are_those_of_the_frame_numbers():
         assert (gap_W[len(rows) :] == -1).all()
     far = Windows.of(table_of([9], step=1 << 40), 8)
     assert far.gap_MW.max() == windows.LONGEST_GAP
+
+
+def test_videos_of_one_name_in_two_data_sets_are_apart():
+    table = table_of([12])
+    table = dataclasses.replace(table, dataset=np.array(["a", "b"] * 6, object))
+    found = Windows.of(table, 4)
+    for row_W in found.row_MW:
+        assert len(set(table.dataset[row_W[row_W >= 0]])) == 1
+    assert len(found) == 4  # two of each 6 rows
+
+
+def test_soft_labels_of_padding_count_nothing():
+    table = table_of([3, 8])
+    soft = np.full((len(table), 12), 0.5, np.float32)
+    table = dataclasses.replace(table, au_probability=soft)
+    found, rows = Windows.of(table, 8), order.Permutations(2, seed=0)
+    batch = next(windows.train_batches(found, table, {}, batch_size=2, rows=rows))
+    padding_R = (batch["gaps"] < 0).reshape(-1)
+    assert padding_R.sum() == 5
+    labels = batch["labels"]
+    for name in ("va", "au", "expr"):
+        assert np.isnan(labels[name][padding_R]).all()
+    assert not np.isnan(labels["au"][~padding_R]).any()
+    np.testing.assert_array_equal(labels["weight"], np.where(padding_R, 0, 1))
 
 
 def test_training_batches_hold_rows_and_labels_side_by_side():

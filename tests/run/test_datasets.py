@@ -98,6 +98,26 @@ def test_soft_labels_are_for_training_that_asks_for_them(tmp_path):
     assert dict(zip(both.dataset, known, strict=True)) == {"hard": False, "soft": True}
 
 
+def test_labels_that_all_count_nothing(tmp_path):
+    (tmp_path / "rows.csv").write_text("image,expression,label_weight\na.png,1,0\nb.png,,1\n")
+    settings = {
+        "kind": "manifest",
+        "root": str(tmp_path),
+        "train_annotations": "rows.csv",
+        "manifest": {"video_from": "image"},
+        "missing_images": "skip",
+    }
+    images = tmp_path / "cropped_aligned"
+    images.mkdir()
+    for name in ("a.png", "b.png"):
+        (images / name).write_bytes(b"")
+    soft = config_lib.validate({"data": settings | {"soft_labels": True}}).data
+    with pytest.raises(AnnotationError, match="has a label and a label_weight above 0"):
+        datasets.load_training(soft, seed=0, say=print)
+    hard = config_lib.validate({"data": settings}).data
+    assert len(datasets.load_training(hard, seed=0, say=print)[0]) == 2
+
+
 def test_half_of_a_label_is_told(experiment):
     path = experiment.data / "training_set_annotations.txt"
     lines = path.read_text().splitlines()

@@ -195,6 +195,15 @@ def _pseudo_labels(config: Config, options: argparse.Namespace) -> int:
             f"{what} is of no use to --pseudo_labels",
             remedy="labels are given to aligned crops: of the training set, or of --test_list",
         )
+    of_list = options.test_list is not None
+    for flag, needs_list in (("images", True), ("replace_labels", False), ("data", False)):
+        if getattr(options, flag) and needs_list != of_list:
+            raise ConfigError(
+                f"--{flag} is of no use to the labels of "
+                + ("a test list" if of_list else "a training set"),
+                remedy="leave it out, or "
+                + ("leave --test_list out" if of_list else "add --test_list=LIST"),
+            )
     if options.confidence is None:
         raise ConfigError(
             "--pseudo_labels needs --confidence",
@@ -204,7 +213,7 @@ def _pseudo_labels(config: Config, options: argparse.Namespace) -> int:
     if output.suffix.lower() != ".csv":
         raise ConfigError(f"--pseudo_labels={output} is no .csv", remedy="write a FILE.csv")
     rule = pseudo_labels.Confidence.from_text(options.confidence)
-    if options.test_list is None:
+    if not of_list:
         if options.data is not None:
             config = pseudo_labels.of_other_data(config, options.data)
         pseudo_labels.of_training_set(
@@ -212,11 +221,20 @@ def _pseudo_labels(config: Config, options: argparse.Namespace) -> int:
         )
         return 0
     table = read_list(config, options.test_list, options.images, options.missing_images, show)
-    pseudo_labels.label(options.model, table, output, rule, config=config)
+    pseudo_labels.of_list(options.model, table, output, rule, config=config, images=options.images)
     return 0
 
 
-_OF_FACES = ("min_face", "annotate", "anonymise", "plot", "summary", "event_rule")
+_OF_FACES = (
+    "mesh",
+    "neutral",
+    "min_face",
+    "annotate",
+    "anonymise",
+    "plot",
+    "summary",
+    "event_rule",
+)
 
 
 def _require_model(options: argparse.Namespace, what: str) -> None:

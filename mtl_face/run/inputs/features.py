@@ -184,17 +184,20 @@ def folder_of(config: Config, say: Say) -> Path:
 
 
 def lines(say: Say, things: str) -> Progress:
-    """A line with rate and time left of some things, now and then."""
-    begin = last = time.monotonic()
-    first: int | None = None
+    """A line with rate and time left of some things, now and then.
+
+    The first call ends a start, or tells what was done before: it does not count in the rate.
+    """
+    last = time.monotonic()
+    first: tuple[float, int] | None = None
 
     def progress(done: int, total: int) -> None:
         nonlocal last, first
-        first = done if first is None else first
         now = time.monotonic()
-        if done > first and (now - last > _SECONDS_BETWEEN_LINES or done == total):
+        first = (now, done) if first is None else first
+        if done > first[1] and (now - last > _SECONDS_BETWEEN_LINES or done == total):
             last = now
-            rate = (done - first) / max(now - begin, 1e-9)
+            rate = (done - first[1]) / max(now - first[0], 1e-9)
             left = (total - done) / rate
             say(f"{things}: {done:,} of {total:,}, {rate:.0f} a second, {left:.0f} s left")
 

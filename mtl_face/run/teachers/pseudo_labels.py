@@ -7,6 +7,7 @@ Dimension letters: N rows, A action units (12), E expressions (8).
 """
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from mtl_face import files
 from mtl_face.config import Config, DataConfig
+from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import AnnotationError, ConfigError
 from mtl_face.inference.predictor import Predictor
 from mtl_face.run import Say, datasets, models, named_data, provenance, show
@@ -116,7 +118,8 @@ def teach(table: FrameTable, predictions: PredictionTable, confidence: Confidenc
     """Adds what a model is sure of to the labels of a table; rows are those of the predictions.
 
     The model's expression and its action units are soft, and their decisions are those of its
-    probabilities: the largest, and one half.
+    probabilities: the largest, and one half. Valence and arousal are taught together, where the
+    model is sure of both and one is missing; the one at hand stays.
 
     Raises:
         ConfigError: the rule asks for what the predictions do not have.
@@ -136,8 +139,8 @@ def teach(table: FrameTable, predictions: PredictionTable, confidence: Confidenc
         sure_N2: NDArray[np.bool_] = predictions.va_std <= confidence.va
         new[VA] = ~given[VA] & sure_N2[:, 0] & sure_N2[:, 1]
     for name in VA_NAMES:
-        answer_N = np.clip(getattr(predictions, name), -1, 1)
-        columns[name] = np.where(new[VA], answer_N, getattr(table, name))
+        answer_N, own_N = np.clip(getattr(predictions, name), -1, 1), getattr(table, name)
+        columns[name] = np.where(new[VA] & np.isnan(own_N), answer_N, own_N)
 
     new[AU] = np.zeros_like(given[AU])
     columns["au"], columns["au_probability"] = table.au, table.au_probability
@@ -246,48 +249,84 @@ def of_training_set(
     table = datasets.load_split(data, datasets.TRAIN, say)
     if replace:
         table = table.only_tasks(())
-    taught = label(model, table, output, confidence, config=config, say=say)
-    name = _write_validation(data, table, output, say)
-    flags = [
-        "--config.data.kind=manifest",
-        f"--config.data.root={output.parent.absolute()}",
-        f"--config.data.train_annotations={output.name}",
-        *([f"--config.data.validation_annotations={name}"] if name else []),
-        f"--config.data.image_folder={table.root[0]}",
-        "--config.data.soft_labels=true",
-    ]
-    say("next: python run.py train --config=NAME --workdir=DIR " + " ".join(flags))
+    taught = _label(model, table, output, confidence, config=config, say=say)
+    validation = _write_validation(data, table, output, say)
+    _say_next(data, output, validation, images=table.root[0], say=say)
     return taught
 
 
-def _write_validation(data: DataConfig, train: FrameTable, output: Path, say: Say) -> str:
-    """Writes the validation set beside the manifest; its name, empty where there is none."""
-    try:
-        table = datasets.load_split(data, datasets.VALIDATION, say)
-    except AnnotationError as error:
-        say(f"no validation set is written: {error.problem}")
-        return ""
-    if set(table.image) == set(train.image):
-        say("no validation set is written: it has the images of the training set")
-        return ""
-    path = output.with_name(f"{output.stem}_validation.csv")
-    write_manifest(path, table)
-    say(f"validation set, with its own labels: {path}")
-    return path.name
-
-
-def label(
+def of_list(
     model: str | Path | Predictor,
     table: FrameTable,
     output: Path,
     confidence: Confidence,
     *,
     config: Config,
+    images: str | Path | None = None,
     say: Say = show,
+) -> Taught:
+    """Writes a list of images without labels as a manifest of a model's labels.
+
+    `images` is the folder that they are from, None for that of the data set of the settings; the
+    rest is as for `of_training_set`.
+    """
+    taught = _label(model, table, output, confidence, config=config, images=images, say=say)
+    _say_next(config.data, output, None, images=table.root[0], say=say)
+    return taught
+
+
+def _say_next(
+    data: DataConfig, output: Path, validation: str | None, *, images: str, say: Say
+) -> None:
+    """Says how a student is trained; what `data` say of their own manifest does not hold here."""
+    settings = {
+        "kind": "manifest",
+        "root": str(output.parent.absolute()),
+        "train_annotations": output.name,
+        "validation_annotations": validation or "FILE.csv",
+        "image_folder": images,
+        "soft_labels": "true",
+    }
+    for field in dataclasses.fields(ManifestConfig):
+        plain: Any = field.default
+        if getattr(data.manifest, field.name) != plain:
+            text = ",".join(map(str, plain)) if isinstance(plain, tuple) else str(plain)
+            settings[f"manifest.{field.name}"] = text
+    flags = [f"--config.data.{name}={shlex.quote(text)}" for name, text in settings.items()]
+    say("next: python run.py train --config=NAME --workdir=DIR " + " ".join(flags))
+    if validation is None:
+        say("FILE.csv is a manifest of labelled images in the same folder, to validate on")
+
+
+def _write_validation(data: DataConfig, train: FrameTable, output: Path, say: Say) -> str | None:
+    """Writes the validation set beside the manifest; its name, None where there is none."""
+    try:
+        table = datasets.load_split(data, datasets.VALIDATION, say)
+    except AnnotationError as error:
+        say(f"no validation set is written: {error.problem}")
+        return None
+    if set(table.image) == set(train.image):
+        say("no validation set is written: it has the images of the training set")
+        return None
+    path = output.with_name(f"{output.stem}_validation.csv")
+    write_manifest(path, table)
+    say(f"validation set, with its own labels: {path}")
+    return path.name
+
+
+def _label(
+    model: str | Path | Predictor,
+    table: FrameTable,
+    output: Path,
+    confidence: Confidence,
+    *,
+    config: Config,
+    images: str | Path | None = None,
+    say: Say,
 ) -> Taught:
     """Adds a model's labels to a table, and writes it with a record of the model.
 
-    `table` has the labels at hand, and images as files; the rest is as for `of_training_set`.
+    `table` has the labels at hand, and images as files; the rest is as for `of_list`.
     """
     steps = PostProcessing.of_settings(config)
     name = config.name if isinstance(model, Predictor) else str(model)
@@ -319,7 +358,7 @@ def label(
             "sha256": sha256,
             "step": model.step,
             "provenance": known,
-            "images_of": provenance.data_sets(files_alone),
+            "images_of": provenance.data_sets(files_alone) if images is None else _places(images),
             "confidence": dataclasses.asdict(confidence),
             "counts": taught.counts,
         },
@@ -327,6 +366,11 @@ def label(
     )
     say(f"labels: {output}; which model gave them: {record.path_of(output)}")
     return taught
+
+
+def _places(images: str | Path) -> list[str]:
+    """The name of the data set of a folder of images: that of the folder, and of the one above."""
+    return ["/".join(Path(images).expanduser().absolute().parts[-2:])]
 
 
 def _require_any(taught: Taught, predictions: PredictionTable, confidence: Confidence) -> None:

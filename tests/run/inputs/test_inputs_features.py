@@ -14,6 +14,7 @@ from mtl_face.cli import main
 from mtl_face.faces import points
 from mtl_face.run import datasets
 from mtl_face.run.export import export
+from mtl_face.run.inputs import features
 from mtl_face.run.inputs.pixels import find_pixels
 from mtl_face.weights import card
 
@@ -42,6 +43,21 @@ def calls(monkeypatch):
 @pytest.fixture
 def experiment(tmp_path):
     return Experiment(tmp_path)
+
+
+def test_a_start_does_not_count_in_the_rate(monkeypatch):
+    """Neither its seconds, nor what an interrupted computation had done before."""
+    now, said = [0.0], []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = features.lines(said.append, "points")
+    now[0] = 60.0
+    for done in range(500, 601, 10):
+        progress(done, 600)
+        now[0] += 1.0
+    assert said == [
+        "points: 510 of 600, 10 a second, 9 s left",
+        "points: 600 of 600, 10 a second, 0 s left",
+    ]
 
 
 def load(experiment, *more):

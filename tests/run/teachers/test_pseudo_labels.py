@@ -1,8 +1,11 @@
 """Labels that a model gives: which rows get them, the file, and the two commands on a small run."""
 
+import contextlib
 import csv
 import dataclasses
 import json
+import shlex
+import shutil
 
 import drawn_run
 import numpy as np
@@ -11,9 +14,11 @@ from evaluation_tables import make_labels, make_predictions
 from small_experiment import Experiment, assert_is_users_error
 
 from data_pipeline.formats.manifest import read_manifest
+from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import ConfigError
+from mtl_face.run import datasets
 from mtl_face.run.teachers.pseudo_labels import Confidence, teach, write_manifest
 from mtl_face.tables import TRAINING
 
@@ -51,12 +56,11 @@ def test_only_what_is_missing_and_sure_is_taught():
                 assert new.au_probability[row, unit] == np.float32(q[row, unit])
             else:
                 assert np.isnan(new.au[row, unit])
-        known = not np.isnan(labels.va[row]).any()
         low = max(predictions.valence_std[row], predictions.arousal_std[row]) <= 0.3
-        if known or not low:
-            np.testing.assert_array_equal(new.va[row], labels.va[row])
-        else:
-            np.testing.assert_allclose(new.va[row], np.clip(predictions.va[row], -1, 1), rtol=1e-6)
+        answer = np.clip(predictions.va[row], -1, 1) if low else np.full(2, np.nan)
+        expected_va = np.where(np.isnan(labels.va[row]), answer, labels.va[row])
+        np.testing.assert_allclose(new.va[row], expected_va, rtol=1e-6)
+    assert (np.isnan(labels.valence) != np.isnan(labels.arousal)).any()
     for task, counts in taught.counts.items():
         assert all(counts.values()), task
         assert sum(counts.values()) == (NUM_ROWS * 12 if task == "au" else NUM_ROWS)
@@ -149,13 +153,68 @@ def test_a_rule_for_what_the_model_does_not_say():
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
-    """A run with drawn weights, that of Aff-Wild2 it says, and the labels that it gave."""
+    """A run with drawn weights, that of Aff-Wild2 it says, and the labels that it gave.
+
+    What its settings say of a table of its own is not true of the labels' manifest.
+    """
     experiment = Experiment(tmp_path_factory.mktemp("taught"))
+    own = "settings.data.manifest.va_range, settings.data.manifest.au_threshold = (1.0, 9.0), 2.0"
+    text = experiment.config.read_text()
+    experiment.config.write_text(text.replace("return settings", f"{own}\n    return settings"))
     drawn_run.write(experiment, experiment.workdir, "provenance.training_data=Aff-Wild2")
-    output = experiment.folder / "labels" / "train.csv"
+    output = experiment.folder / "its labels" / "train.csv"
     command = (f"--pseudo_labels={output}", "--confidence=au:0.5,expr:0.1")
-    assert main.main(experiment.arguments("predict", *command)) == 0
+    with printed(experiment).open("w") as file, contextlib.redirect_stdout(file):
+        assert main.main(experiment.arguments("predict", *command)) == 0
     return experiment, output
+
+
+def printed(experiment):
+    """Where what the first command printed lies."""
+    return experiment.folder / "printed.txt"
+
+
+def next_flags(printed):
+    """The flags of the student's data that the command prints."""
+    (line,) = [line for line in printed.splitlines() if line.startswith("next: ")]
+    program, *flags = shlex.split(line.removeprefix("next: python run.py train "))
+    assert program == "--config=NAME"
+    return [flag for flag in flags if flag.startswith("--config.data.")]
+
+
+def settings_of(flags, experiment):
+    return config_lib.load(experiment.config, [f.removeprefix("--config.") for f in flags]).data
+
+
+def test_what_the_command_says_to_do_next(taught):
+    """Its line reads the labels as they are, in a folder with a blank."""
+    experiment, output = taught
+    data = settings_of(next_flags(printed(experiment).read_text()), experiment)
+    assert (data.kind, data.root, data.soft_labels) == ("manifest", str(output.parent), True)
+    assert data.manifest == ManifestConfig()
+    student = datasets.load_split(data, "train", print)
+    own = read_manifest(output, ManifestConfig(), image_root="/")
+    np.testing.assert_array_equal(student.au, own.au)
+    assert len(datasets.load_split(data, "validation", print)) == 19
+
+
+def test_crops_without_labels(taught, tmp_path, capsys):
+    """A list of images: the record names their folder, and what to do next is said."""
+    experiment, _ = taught
+    images = tmp_path / "Aff-Wild2" / "crops"
+    images.mkdir(parents=True)
+    for number, path in enumerate(sorted(experiment.data.glob("cropped_aligned/*/*.jpg"))[:3]):
+        shutil.copy(path, images / f"face{number}.jpg")
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"face{number}.jpg\n" for number in range(3)))
+    output = tmp_path / "taught.csv"
+    command = (f"--pseudo_labels={output}", "--confidence=expr:0", f"--test_list={listed}")
+    status, out, err = experiment.run(capsys, "predict", *command, f"--images={images}")
+    assert status == 0, err
+    assert len(datasets.load_split(settings_of(next_flags(out), experiment), "train", print)) == 3
+    assert "FILE.csv is a manifest of labelled images" in out
+    known = json.loads(output.with_suffix(".teacher.json").read_text())
+    assert known["images_of"] == ["Aff-Wild2/crops"]
 
 
 def test_the_files(taught):
@@ -170,6 +229,7 @@ def test_the_files(taught):
     assert known["confidence"] == {"va": None, "au": 0.5, "expr": 0.1}
     assert known["counts"]["expr"]["taught"] > 0
     assert known["counts"]["va"]["taught"] == 0
+    assert known["images_of"] == ["data, in the layout of s-Aff-Wild2"]
     marked = [row for row in rows if row["teacher"]]
     assert {row["teacher"] for row in marked} == {known["sha256"][:12]}
     assert all(row["expression"] for row in rows)
@@ -185,6 +245,13 @@ def test_what_is_refused(taught, tmp_path, capsys):
         (("--pseudo_labels=p.parquet", "--confidence=0.9"), "is no .csv"),
         (("photo.jpg", output, "--confidence=0.9"), "INPUT is of no use"),
         (("--confidence=0.9",), "--confidence goes with --pseudo_labels"),
+        ((output, "--confidence=0.9", f"--images={tmp_path}"), "--images is of no use"),
+        ((output, "--confidence=0.9", "--test_list=l", "--replace_labels"), "--replace_labels is"),
+        (
+            (output, "--confidence=0.9", "--test_list=l", f"--data={tmp_path}"),
+            "--data is of no use",
+        ),
+        ((output, "--confidence=0.9", "--mesh"), "--mesh is of no use"),
     ):
         assert_is_users_error(experiment.run(capsys, "predict", *words), message)
     assert not (tmp_path / "p.csv").exists()
@@ -198,11 +265,7 @@ def test_a_student_inherits_what_its_teacher_has_seen(taught, capsys):
     """Labels given, labels of others and soft labels; from files, and from shards of them."""
     experiment, output = taught
     data = [
-        "--config.data.kind=manifest",
-        f"--config.data.root={output.parent}",
-        f"--config.data.image_folder={experiment.data / 'cropped_aligned'}",
-        "--config.data.validation_annotations=train_validation.csv",
-        "--config.data.soft_labels=true",
+        *next_flags(printed(experiment).read_text()),
         "--config.optimizer.epochs=1",
         "--config.training.evaluate_every_epochs=1",
     ]
@@ -213,6 +276,7 @@ def test_a_student_inherits_what_its_teacher_has_seen(taught, capsys):
     found = json.loads((student / "provenance.json").read_text())
     assert found["aff_wild2_pretrained"]
     assert found["pretrained_on"] == ["Aff-Wild2"]
+    assert "data, in the layout of s-Aff-Wild2" in found["training_data"]
     assert found["teachers"][0]["provenance"]["training_data"] == ["Aff-Wild2"]
     shards = experiment.folder / "shards"
     prepare = ["prepare", f"--config={experiment.config}", *data, f"--shards={shards}"]
