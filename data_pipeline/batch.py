@@ -18,7 +18,7 @@ from data_pipeline import order
 from data_pipeline.features import Rows
 from mtl_face.inputs import IMAGE
 from mtl_face.tables import FrameTable
-from mtl_face.tasks import AU, EXPR, EXPRESSION_NAMES, VA
+from mtl_face.tasks import AU, EXPR, EXPRESSION_NAMES, VA, VA_RATER_VARIANCE
 
 if TYPE_CHECKING:
     import jax
@@ -64,7 +64,8 @@ def compact_labels(table: FrameTable) -> dict[str, npt.NDArray[Any]]:
     Returns:
         `va` float32 [N, 2], both NaN where one is missing; `au` int8 [N, A] and `expr` int8 [N], -1
         where missing. Of a table with soft labels `au` float32 [N, A] and `expr` float32 [N, E],
-        NaN where missing, and `weight` float32 [N].
+        NaN where missing, and `weight` float32 [N]; where annotators' spread of valence and
+        arousal is known, `va_rater_variance` float32 [N, 2] too, NaN where missing.
     """
     va_N2 = np.stack([table.valence, table.arousal], axis=1)
     va_N2[np.isnan(va_N2).any(axis=1)] = np.nan
@@ -72,12 +73,15 @@ def compact_labels(table: FrameTable) -> dict[str, npt.NDArray[Any]]:
         share_NE = table.expression_shares()
         class_NE = table.expression[:, None] == np.arange(len(EXPRESSION_NAMES))
         class_NE = np.where(table.expression[:, None] >= 0, class_NE, np.nan)
-        return {
+        labels = {
             VA: va_N2,
             AU: np.where(np.isnan(table.au_probability), table.au, table.au_probability),
             EXPR: np.where(np.isnan(share_NE), class_NE, share_NE).astype(np.float32),
             WEIGHT: table.label_weight,
         }
+        if not np.isnan(table.raters).all():
+            labels[VA_RATER_VARIANCE] = table.rater_variance()
+        return labels
     return {
         VA: va_N2,
         AU: np.where(np.isnan(table.au), -1, table.au).astype(np.int8),
@@ -89,8 +93,9 @@ def expand_labels(labels: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """Targets and weights from `compact_labels`, on the device.
 
     Returns:
-        float32 targets `va` [B, 2], `au` [B, A], `expr` [B, E] (one-hot or soft), 0
-        where missing, never NaN; float32 weights `va` [B], `au` [B, A], `expr` [B] in [0, 1].
+        float32 targets `va` [B, 2], `au` [B, A], `expr` [B, E] (one-hot or soft) and, if it is
+        among the labels, `va_rater_variance` [B, 2], 0 where missing, never NaN; float32 weights
+        `va` [B], `au` [B, A], `expr` [B] in [0, 1].
     """
     import jax
     import jax.numpy as jnp
@@ -105,7 +110,7 @@ def expand_labels(labels: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
             EXPR: ~jnp.isnan(expression_B[:, 0]),
         }
         return (
-            {task: jnp.nan_to_num(labels[task]) for task in present},
+            {name: jnp.nan_to_num(labels[name]) for name in labels if name != WEIGHT},
             {
                 VA: weight_B * present[VA],
                 AU: weight_B[:, None] * present[AU],

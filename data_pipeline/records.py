@@ -19,7 +19,7 @@ import numpy.typing as npt
 from data_pipeline.formats.user_files import read_bytes
 from mtl_face import files, tasks
 from mtl_face.errors import AnnotationError, ConfigError
-from mtl_face.tables import AU_PROBABILITY_NAMES, VOTE_NAMES, FrameTable
+from mtl_face.tables import AU_PROBABILITY_NAMES, RATER_NAMES, VOTE_NAMES, FrameTable
 
 NAME = "face_frames"
 """Name of the data set in the folder that holds the shards."""
@@ -74,10 +74,13 @@ def read_table(folder: Path, split: str) -> FrameTable:
         names = ("dataset", "video", "frame", "image", *tasks.VA_NAMES, "expression", "row")
         columns: dict[str, Any] = {name: frame[name].to_numpy() for name in names}
         columns["au"] = frame[list(tasks.AU_NAMES)].to_numpy()
-        if VOTE_NAMES[0] in frame:
-            columns["votes"] = frame[list(VOTE_NAMES)].to_numpy()
-        if AU_PROBABILITY_NAMES[0] in frame:
-            columns["au_probability"] = frame[list(AU_PROBABILITY_NAMES)].to_numpy()
+        for column, members in (
+            ("raters", RATER_NAMES),
+            ("votes", VOTE_NAMES),
+            ("au_probability", AU_PROBABILITY_NAMES),
+        ):
+            if members[0] in frame:
+                columns[column] = frame[list(members)].to_numpy()
         if "label_weight" in frame:
             columns["label_weight"] = frame["label_weight"].to_numpy()
         return FrameTable.from_columns(root=str(folder), **columns, sort=False)

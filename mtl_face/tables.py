@@ -40,6 +40,9 @@ EXPRESSION_PROBABILITY_NAMES = tuple(
 )
 """Names of soft expressions in a file: `expr_neutral_probability` ... ; they are votes here."""
 
+RATER_NAMES = ("valence_rater_std", "arousal_rater_std", "raters")
+"""Names of the columns of what several annotators of valence and arousal said."""
+
 _DTYPES: dict[str, DTypeLike] = {
     "dataset": object,
     "video": object,
@@ -48,6 +51,7 @@ _DTYPES: dict[str, DTypeLike] = {
     "root": object,
     "valence": np.float32,
     "arousal": np.float32,
+    "raters": np.float32,
     "expression": np.int8,
     "votes": np.float32,
     "au": np.float32,
@@ -58,7 +62,12 @@ _DTYPES: dict[str, DTypeLike] = {
 }
 
 
-_MATRICES = {"au": AU_NAMES, "votes": VOTE_NAMES, "au_probability": AU_PROBABILITY_NAMES}
+_MATRICES = {
+    "raters": RATER_NAMES,
+    "au": AU_NAMES,
+    "votes": VOTE_NAMES,
+    "au_probability": AU_PROBABILITY_NAMES,
+}
 """Columns of a `FrameTable` that are matrices, and the names of their columns in a DataFrame."""
 
 
@@ -76,6 +85,9 @@ class FrameTable:
         image: object [N] of str, path of the image relative to `root`, forward slashes.
         root: object [N] of str, absolute path of the data set's image folder.
         valence, arousal: float32 [N] in [-1, 1], NaN where missing.
+        raters: float32 [N, 3], of several annotators' ratings of valence and of arousal the sample
+            standard deviations (division by their number less 1), and their number, at least 2; all
+            three NaN where it is not known how far they differed.
         expression: int8 [N] in 0..7, -1 where missing.
         votes: float32 [N, E], how many annotators chose each expression, or its probabilities;
             NaN where none is known.
@@ -94,6 +106,7 @@ class FrameTable:
     root: NDArray[np.object_]
     valence: NDArray[np.float32]
     arousal: NDArray[np.float32]
+    raters: NDArray[np.float32]
     expression: NDArray[np.int8]
     votes: NDArray[np.float32]
     au: NDArray[np.float32]
@@ -122,6 +135,7 @@ class FrameTable:
         root: str | Iterable[str],
         valence: ArrayLike | None = None,
         arousal: ArrayLike | None = None,
+        raters: ArrayLike | None = None,
         expression: ArrayLike | None = None,
         votes: ArrayLike | None = None,
         au: ArrayLike | None = None,
@@ -151,6 +165,7 @@ class FrameTable:
             "root": _absolute(_text_column(root, num_rows)),
             "valence": _label_column(valence, (num_rows,), np.nan, np.float32),
             "arousal": _label_column(arousal, (num_rows,), np.nan, np.float32),
+            "raters": _label_column(raters, (num_rows, len(RATER_NAMES)), np.nan, np.float32),
             "expression": _label_column(expression, (num_rows,), -1, np.int8),
             "votes": _label_column(votes, (num_rows, len(VOTE_NAMES)), np.nan, np.float32),
             "au": _label_column(au, (num_rows, len(AU_NAMES)), np.nan, np.float32),
@@ -165,6 +180,9 @@ class FrameTable:
                 raise ValueError(f"{name} outside [-1, 1]")
         if not np.isin(columns["expression"], range(-1, len(EXPRESSION_NAMES))).all():
             raise ValueError("expression outside -1..7")
+        known_N = ~np.isnan(columns["raters"]).all(axis=1)
+        if not (columns["raters"][known_N] >= (0, 0, 2)).all():
+            raise ValueError("raters below 2, or their standard deviations missing or below 0")
         if (columns["votes"] < 0).any():
             raise ValueError("votes below 0")
         if not (np.isnan(columns["au"]) | np.isin(columns["au"], (0, 1))).all():
@@ -225,6 +243,7 @@ class FrameTable:
         missing: dict[str, NDArray[Any]] = {}
         if VA not in names:
             missing["valence"] = missing["arousal"] = np.full_like(self.valence, np.nan)
+            missing["raters"] = np.full_like(self.raters, np.nan)
         if AU not in names:
             missing["au"] = np.full_like(self.au, np.nan)
             missing["au_probability"] = np.full_like(self.au, np.nan)
@@ -237,6 +256,7 @@ class FrameTable:
         """The same rows with their hard labels alone, each of whole weight."""
         return dataclasses.replace(
             self,
+            raters=np.full_like(self.raters, np.nan),
             votes=np.full_like(self.votes, np.nan),
             au_probability=np.full_like(self.au_probability, np.nan),
             label_weight=np.ones_like(self.label_weight),
@@ -245,8 +265,17 @@ class FrameTable:
     @property
     def is_hard(self) -> bool:
         """Whether there are hard labels alone, each of whole weight."""
-        soft = ~np.isnan(self.votes).all() or ~np.isnan(self.au_probability).all()
-        return not soft and bool((self.label_weight == 1).all())
+        soft = (self.raters, self.votes, self.au_probability)
+        unknown = all(np.isnan(column).all() for column in soft)
+        return unknown and bool((self.label_weight == 1).all())
+
+    def rater_variance(self) -> NDArray[np.float32]:
+        """Mean square distance of the annotators' ratings from their mean, float32 [N, 2].
+
+        Of valence and of arousal, NaN where it is not known.
+        """
+        number_N1 = self.raters[:, 2:]
+        return np.square(self.raters[:, :2]) * (number_N1 - 1) / number_N1
 
     def expression_shares(self) -> NDArray[np.float32]:
         """Share of each expression in the votes, float32 [N, E]; rows sum to 1, or are NaN.
@@ -264,14 +293,16 @@ class FrameTable:
     def to_dataframe(self) -> "pd.DataFrame":
         """The table as a DataFrame: the same columns, with `au` spread over `au1` ... `au26`.
 
-        The columns of votes, `VOTE_NAMES`, are there if any vote is known, those of
-        `AU_PROBABILITY_NAMES` if any probability is, and `label_weight` if one is not 1.
+        The columns of votes, `VOTE_NAMES`, are there if any vote is known, `RATER_NAMES` if
+        annotators' spread is, `AU_PROBABILITY_NAMES` if any probability is, and `label_weight` if
+        one is not 1.
         """
         import pandas as pd
 
         columns: dict[str, Any] = {}
         for name in _DTYPES:
-            if name in ("votes", "au_probability") and np.isnan(getattr(self, name)).all():
+            soft = name in ("raters", "votes", "au_probability")
+            if soft and np.isnan(getattr(self, name)).all():
                 continue
             if name == "label_weight" and (self.label_weight == 1).all():
                 continue

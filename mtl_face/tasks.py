@@ -53,6 +53,10 @@ EXPRESSION_NAMES = (
 VA_LOG_VARIANCE = "va_log_variance"
 """Output of a network that predicts each example's variance: see `objective.uncertainty`."""
 
+VA_RATER_VARIANCE = "va_rater_variance"
+"""Target beside those of the tasks: mean square distance of several annotators' valence and arousal
+from their mean, float32 [..., 2], 0 where a label is one annotator's or their spread is unknown."""
+
 OUTPUT_SIZES = {VA: len(VA_NAMES), AU: len(AU_NAMES), EXPR: len(EXPRESSION_NAMES)}
 """Number of outputs of each task: 2 values, 12 logits, 8 logits."""
 

@@ -144,6 +144,8 @@ def test_joined_tables_are_sorted():
     ("changes", "words"),
     [
         ({"votes": np.full((4, 8), -1.0)}, "votes below 0"),
+        ({"raters": np.full((4, 3), 1.0)}, "raters below 2"),
+        ({"raters": [[0.1, np.nan, 2]] * 4}, "standard deviations missing"),
         ({"au_probability": np.full((4, 12), 1.5)}, "au_probability outside"),
         ({"label_weight": [1, 1, 1, -0.5]}, "label_weight outside"),
         ({"label_weight": [1, 1, 1, np.nan]}, "label_weight is missing"),

@@ -8,6 +8,9 @@ Columns, by name (in any order, upper or lower case, others are named and ignore
                 name
     valence     number in the range that the setting `va_range` gives
     arousal     the same
+    valence_rater_std, arousal_rater_std  sample standard deviations of several annotators' ratings,
+                of which valence and arousal are the means, on the same scale
+    raters      number of these annotators
     expression  class number or word, translated by an expression map
     au1 ... au26  any subset of the twelve action units, also written AU01, AU01_r or AU01_c
     votes_neutral ... votes_other  how many annotators chose each expression
@@ -57,8 +60,8 @@ _EXPRESSION_NAMES = ("expression", "emotion", "emotions", "facial_expression")
 """Names of the column of expressions; numbers below another than the first are of any order."""
 
 _KNOWN = (
-    *("image", "video", "frame", *tasks.VA_NAMES, "expression", *tables.VOTE_NAMES),
-    *(*tables.AU_PROBABILITY_NAMES, "label_weight", "teacher"),
+    *("image", "video", "frame", *tasks.VA_NAMES, *tables.RATER_NAMES, "expression"),
+    *(*tables.VOTE_NAMES, *tables.AU_PROBABILITY_NAMES, "label_weight", "teacher"),
 )
 _AU_COLUMN = re.compile(r"au_?0*([1-9][0-9]?)(?:_[rc])?", re.ASCII)
 _NO_UNIT = re.compile(r"au_?0*(?:0|3)(?:_[rc])?", re.ASCII)
@@ -124,6 +127,8 @@ def to_table(
             images.append("")
     labels = _Labels(columns, names, settings, faults)
     va_N2 = np.stack([labels.affect(name) for name in tasks.VA_NAMES], axis=1)
+    raters_N3 = labels.raters(say)
+    raters_N3[np.isnan(va_N2).any(axis=1)] = np.nan
     votes_NE = labels.shares(say)
     if "expression" in names or np.isnan(votes_NE).all():
         expression_N = labels.expressions(classes, say)
@@ -145,6 +150,7 @@ def to_table(
         root=os.fspath(image_root),
         valence=va_N2[sound_N, 0],
         arousal=va_N2[sound_N, 1],
+        raters=raters_N3[sound_N],
         expression=expression_N[sound_N],
         votes=votes_NE[sound_N],
         au=au_NA[sound_N],
@@ -288,6 +294,42 @@ class _Labels:
             self._fault(row, name, value_N[row], outside, remedy)
         # Scaling may round past the ends by one bit.
         return np.clip((value_N - low) / (high - low) * 2 - 1, -1.0, 1.0)
+
+    def raters(self, say: Callable[[str], None]) -> npt.NDArray[np.float64]:
+        """Annotators' standard deviations and number, as `FrameTable.raters`, float64 [N, 3]."""
+        std_names, name = tables.RATER_NAMES[:2], tables.RATER_NAMES[2]
+        given = [column for column in tables.RATER_NAMES if column in self._names]
+        if given and len(given) < len(tables.RATER_NAMES):
+            absent = next(column for column in tables.RATER_NAMES if column not in given)
+            raise AnnotationError(
+                f"there is a column {given[0]} and no column {absent}",
+                path=self._faults.path,
+                line=1,
+                remedy=f"give all of {', '.join(tables.RATER_NAMES)}, or none",
+            )
+        value_N3 = np.stack([self._numbers(column) for column in tables.RATER_NAMES], axis=1)
+        number_N = value_N3[:, 2]
+        whole_N = (number_N >= 0) & (number_N == np.floor(number_N)) & np.isfinite(number_N)
+        for row in np.flatnonzero(self._take_out_missing(number_N, whole_N)).tolist():
+            remedy = "write 1, 2, 3, ...; leave the cell empty where it is not known"
+            self._fault(row, name, number_N[row], "no number of annotators", remedy)
+        low, high = self._settings.va_range
+        # Half of the annotators at each end of the scale differ most.
+        most_N = (high - low) / 2 * np.sqrt(number_N / np.maximum(number_N - 1, 1))
+        for column, value_N in zip(std_names, value_N3.T, strict=False):
+            valid_N = (value_N >= 0) & ~(value_N > most_N * (1 + 1e-6)) & np.isfinite(value_N)
+            for row in np.flatnonzero(self._take_out_missing(value_N, valid_N)).tolist():
+                problem = f"and that of {number_N[row]:g} annotators is from 0 to {most_N[row]:.3g}"
+                remedy = (
+                    "write the sample standard deviation of their ratings, on the scale of "
+                    "data.manifest.va_range"
+                )
+                self._fault(row, column, value_N[row], problem, remedy)
+        known_N = (number_N >= 2) & ~np.isnan(value_N3).any(axis=1)
+        if given and not known_N.all():
+            say(f"{(~known_N).sum():,} rows have no spread of two or more annotators")
+        scale = 2 / (high - low)
+        return np.where(known_N[:, None], value_N3 * (scale, scale, 1.0), np.nan)
 
     def action_units(self, say: Callable[[str], None]) -> npt.NDArray[np.float64]:
         """All action units, float64 [N, A] of 0 and 1, NaN where missing."""

@@ -22,7 +22,7 @@ from mtl_face.config import DataConfig, DataSetConfig
 from mtl_face.config.schema import MixedDataConfig
 from mtl_face.errors import AnnotationError, ConfigError, ImageError, UserError, shortened
 from mtl_face.run import Progress, Say
-from mtl_face.tables import FrameTable
+from mtl_face.tables import RATER_NAMES, FrameTable
 from mtl_face.tasks import TASKS
 
 TRAIN, VALIDATION = SPLITS = formats.SPLITS
@@ -156,11 +156,24 @@ def _as_trained(table: FrameTable, data: DataSetConfig, say: Say) -> FrameTable:
     shares = int((~np.isnan(table.expression_shares()[:, 0])).sum())
     units = int((~np.isnan(table.au_probability)).any(axis=1).sum())
     weighted = int((table.label_weight != 1).sum())
+    rated = int((~np.isnan(table.raters[:, 2])).sum())
+    spread = f"annotators' spread of {rated:,}, " if rated else ""
     say(
-        f"soft labels: expressions of {shares:,} rows, action units of {units:,}; "
+        f"soft labels: {spread}expressions of {shares:,} rows, action units of {units:,}; "
         f"{weighted:,} rows count less than 1"
     )
     return table
+
+
+def require_raters(table: FrameTable) -> None:
+    """Raises ConfigError if no row of a training set has several annotators' spread."""
+    if np.isnan(table.raters).all():
+        raise ConfigError(
+            "loss.va.spread is set, and no row of the training set has several annotators' spread "
+            "of valence and arousal",
+            remedy=f"give the manifest the columns {', '.join(RATER_NAMES)} and set "
+            "data.soft_labels=true, or leave loss.va.spread out",
+        )
 
 
 def require_labels(table: FrameTable, data: DataSetConfig, split: str, say: Say) -> None:

@@ -178,6 +178,8 @@ def _hashes(table: FrameTable) -> tuple[Hashes, Hashes]:
     if not table.is_hard:
         soft_NC = np.column_stack([table.votes, table.au_probability, table.label_weight])
         label_NC = np.hstack([label_NC, soft_NC]).astype("<f4") + 0.0
+    if not np.isnan(table.raters).all():
+        label_NC = np.hstack([label_NC, table.raters]).astype("<f4") + 0.0
     label_NC[np.isnan(label_NC)] = np.nan  # in one of its many bit patterns
     label_size = label_NC.strides[0]
     label_bytes = label_NC.astype("<f4").tobytes()

@@ -49,6 +49,23 @@ def test_soft_labels_and_weights():
     }
 
 
+def test_spread_of_annotators():
+    """A target beside the others, where one row has it and soft labels are wanted."""
+    raters = np.full((3, 3), NAN)
+    raters[1] = (0.3, 0.6, 3)
+    columns = {"image": ["a/1.jpg", "a/2.jpg", "a/3.jpg"], "root": "/images", "raters": raters}
+    table = FrameTable.from_columns(
+        dataset="set", video="aaa", frame=[1, 2, 3], valence=[0, 0, 0], arousal=[0, 0, 0], **columns
+    )
+    targets, weights = jax.device_get(batch.expand_labels(batch.compact_labels(table)))
+    expected = np.float32([[0, 0], [0.06, 0.24], [0, 0]])  # (3 - 1) / 3 of the squares
+    np.testing.assert_allclose(targets["va_rater_variance"], expected, rtol=1e-6)
+    assert set(weights) == set(tasks.TASKS)
+    np.testing.assert_array_equal(weights["va"], [1, 1, 1])
+    assert set(batch.compact_labels(table.hard())) == set(tasks.TASKS)
+    assert set(batch.compact_labels(table.only_tasks(("au",)))) == set(tasks.TASKS)
+
+
 def test_labels_and_weights():
     table = FrameTable.from_columns(
         dataset="set",

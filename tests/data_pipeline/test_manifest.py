@@ -183,6 +183,40 @@ def test_soft_labels_with_a_fault(tmp_path, text, line, words):
     assert str(caught.value).count(words) == 1
 
 
+RATERS = "image,valence,arousal,valence_rater_std,arousal_rater_std,raters\n"
+
+
+def test_spread_of_annotators(tmp_path):
+    """On the scale of the file; known of two annotators on, where there is a label."""
+    text = (
+        RATERS + "a.jpg,5,9,1,2,3\nb.jpg,1,2,0,,4\nc.jpg,1,2,0,0,1\nd.jpg,,2,1,1,2\ne.jpg,5,5,,,\n"
+    )
+    table, said = read(tmp_path, text, va_range=(1.0, 9.0))
+    np.testing.assert_array_equal(table.raters[0], [0.25, 0.5, 3])
+    assert np.isnan(table.raters[1:]).all()
+    assert said == ["3 rows have no spread of two or more annotators"]
+    ratings = np.array([4.0, 5.0, 6.0])  # of which 1 is the sample standard deviation
+    np.testing.assert_allclose(table.rater_variance()[0, 0], (ratings / 4).var(), rtol=1e-6)
+    np.testing.assert_array_equal(table.valence[:3], [0, -1, -1])
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (RATERS + "a.jpg,0,0,0.1,-2,3\n", 2, "arousal_rater_std is -2, and that of 3 annotators"),
+        (RATERS + "a.jpg,0,0,0,0,2\nb.jpg,0,0,1.5,0,2\n", 3, "is from 0 to 1.41"),
+        (RATERS + "a.jpg,0,0,0.1,0.1,2.5\n", 2, "raters is 2.5, no number of annotators"),
+        (RATERS + "a.jpg,0,0,0.1,inf,2\n", 2, "arousal_rater_std is inf, not a finite number"),
+        (RATERS.replace(",raters", "") + "a.jpg,0,0,0.1,0.1\n", 1, "and no column raters"),
+    ],
+)
+def test_spread_with_a_fault(tmp_path, text, line, words):
+    with pytest.raises(AnnotationError, match=words) as caught:
+        read(tmp_path, text)
+    assert caught.value.line == line
+    assert str(caught.value).count(words) == 1
+
+
 def test_rows_without_a_vote_are_counted(tmp_path):
     table, said = read(tmp_path, "image,votes_fear,votes_anger\na.jpg,1,0\nb.jpg,0,0\nc.jpg,,\n")
     assert list(table.expression) == [3, -1, -1]

@@ -22,8 +22,8 @@ from mtl_face.errors import AnnotationError, ConfigError, ImageError
 
 ROOT = pathlib.Path(__file__).parents[2]
 COLUMNS = (
-    *("dataset", "video", "frame", "image", "valence", "arousal", "expression", "votes", "au"),
-    *("au_probability", "label_weight", "row"),
+    *("dataset", "video", "frame", "image", "valence", "arousal", "raters", "expression", "votes"),
+    *("au", "au_probability", "label_weight", "row"),
 )
 
 
@@ -48,7 +48,9 @@ def tables(folder):
     probability[2:5] = 0.25
     weight = found["train"].label_weight.copy()
     weight[1] = 0.5
-    soft = {"votes": votes, "au_probability": probability, "label_weight": weight}
+    raters = found["train"].raters.copy()
+    raters[4:6] = (0.25, 0.5, 3)
+    soft = {"votes": votes, "au_probability": probability, "label_weight": weight, "raters": raters}
     return found | {"train": dataclasses.replace(found["train"], **soft)}
 
 

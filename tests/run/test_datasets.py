@@ -118,6 +118,26 @@ def test_labels_that_all_count_nothing(tmp_path):
     assert len(datasets.load_training(hard, seed=0, say=print)[0]) == 2
 
 
+def test_spread_of_annotators_is_for_training_that_asks_for_it(tmp_path):
+    (tmp_path / "cropped_aligned").mkdir()
+    (tmp_path / "cropped_aligned" / "a.jpg").write_bytes(b"")
+    (tmp_path / "train.csv").write_text(
+        "image,valence,arousal,valence_rater_std,arousal_rater_std,raters\na.jpg,0,0,0.1,0.2,3\n"
+    )
+    settings = {"kind": "manifest", "root": str(tmp_path), "soft_labels": True}
+    said = []
+    data = config_lib.validate({"data": settings}).data
+    table, _ = datasets.load_training(data, seed=0, say=said.append)
+    np.testing.assert_array_equal(table.raters, np.float32([[0.1, 0.2, 3]]))
+    assert any("soft labels: annotators' spread of 1, expressions of 0 rows" in one for one in said)
+    datasets.require_raters(table)
+    hard = config_lib.validate({"data": {**settings, "soft_labels": False}}).data
+    table, _ = datasets.load_training(hard, seed=0, say=print)
+    with pytest.raises(ConfigError, match=r"loss\.va\.spread is set, and no row") as caught:
+        datasets.require_raters(table)
+    assert "data.soft_labels=true" in caught.value.remedy
+
+
 def test_half_of_a_label_is_told(experiment):
     path = experiment.data / "training_set_annotations.txt"
     lines = path.read_text().splitlines()

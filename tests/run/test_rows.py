@@ -49,9 +49,9 @@ class TestWhatCounts:
         moved = table(row=np.arange(6)[::-1] + 1)
         assert rows(moved).metadata == rows().metadata
 
-    @pytest.mark.parametrize("column", ["votes", "au_probability", "label_weight"])
+    @pytest.mark.parametrize("column", ["raters", "votes", "au_probability", "label_weight"])
     def test_soft_labels_do_where_they_are_trained_on(self, column):
-        soft = changed(column, 0, 0.25)
+        soft = changed(column, 0, (0.25, 0.25, 3) if column == "raters" else 0.25)
         assert rows(soft).metadata["rows"]["train"] != rows().metadata["rows"]["train"]
         assert rows(validation=soft).metadata == rows().metadata
 

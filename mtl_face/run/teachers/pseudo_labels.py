@@ -28,6 +28,7 @@ from mtl_face.run.teachers import record
 from mtl_face.tables import (
     AU_PROBABILITY_NAMES,
     EXPRESSION_PROBABILITY_NAMES,
+    RATER_NAMES,
     FrameTable,
     PredictionTable,
 )
@@ -190,6 +191,8 @@ def write_manifest(path: Path, table: FrameTable, teacher_N: list[str] | None = 
     shares_NE = table.expression_shares()
     if not np.isnan(shares_NE).all():
         columns |= zip(EXPRESSION_PROBABILITY_NAMES, map(_cells, shares_NE.T), strict=True)
+    if not np.isnan(table.raters).all():
+        columns |= zip(RATER_NAMES, map(_cells, table.raters.T), strict=True)
     columns |= zip(AU_NAMES, map(_cells, table.au.T), strict=True)
     if not np.isnan(table.au_probability).all():
         probability_AN = table.au_probability.T

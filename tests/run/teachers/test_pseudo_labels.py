@@ -92,14 +92,15 @@ def test_a_manifest_is_read_back_as_it_was(tmp_path):
     labels, predictions = tables()
     taught = teach(labels, predictions, Confidence(va=0.3, au=0.8, expr=0.4)).table
     weight = np.linspace(0, 1, NUM_ROWS).astype(np.float32)
-    taught = dataclasses.replace(taught, label_weight=weight)
+    raters = np.where(np.isnan(taught.va).any(axis=1, keepdims=True), np.nan, [[0.25, 0.5, 3]])
+    taught = dataclasses.replace(taught, label_weight=weight, raters=raters.astype(np.float32))
     write_manifest(tmp_path / "taught.csv", taught)
     found = read_manifest(tmp_path / "taught.csv", ManifestConfig(), image_root="/images")
     order = np.lexsort((taught.frame, taught.video.astype(str)))
     assert found.image.tolist() == taught.image[order].tolist()
     for name in ("video", "frame", "expression", "au"):
         np.testing.assert_array_equal(getattr(found, name), getattr(taught, name)[order])
-    for name in ("va", "au_probability", "label_weight"):
+    for name in ("va", "raters", "au_probability", "label_weight"):
         np.testing.assert_allclose(getattr(found, name), getattr(taught, name)[order], rtol=1e-6)
     np.testing.assert_allclose(
         found.expression_shares(), taught.expression_shares()[order], rtol=1e-5, atol=1e-7
