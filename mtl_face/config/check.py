@@ -350,6 +350,12 @@ def _conflicts_of_loss(config: Config) -> Iterator[tuple[str, str]]:
             f"loss.expr.class_weights is {loss.expr.class_weights!r}, where it changes nothing",
             "set loss.expr.class_weights=effective, or leave effective_beta out",
         )
+    if loss.va.spread and not config.model.predicts_variance:
+        yield (
+            f"loss.va.spread is {loss.va.spread:g}, but model.va_variance is "
+            f"{config.model.va_variance!r}, where it changes nothing",
+            "set model.va_variance=per_example or from_features, or leave spread out",
+        )
     if loss.va.ccc == 1 and (uncertainty.kind != "fixed" or config.model.predicts_variance):
         yield (
             "loss.va.ccc is 1, which leaves nothing to learn the variance of valence and arousal "

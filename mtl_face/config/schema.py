@@ -266,8 +266,9 @@ class DataSetConfig(Section, affects="data"):
     )
     soft_labels: bool = setting(
         False,
-        "whether training takes votes and probabilities as shares of a label, and label_weight as "
-        "what a row counts; false: the labels that they decide on, each counting 1",
+        "whether training takes votes and probabilities as shares of a label, annotators' spread, "
+        "and label_weight as what a row counts; false: the labels that they decide on, each "
+        "counting 1",
     )
     per_video: PerVideoConfig = PerVideoConfig()
     manifest: ManifestConfig = ManifestConfig()
@@ -645,6 +646,12 @@ class TemporalConfig(Section, affects="network", step=True, training_only=True):
         affects="place",
         step=False,
     )
+    tokens: str = setting(
+        "task",
+        "what is read of each frame: task, the three task tokens; task+patches, the mean of its "
+        "patches' and points' tokens too",
+        choices=("task", "task+patches"),
+    )
     causal: bool = setting(
         False, "whether a frame's answer sees the frames up to it alone, as live use needs"
     )
@@ -659,6 +666,11 @@ class TemporalConfig(Section, affects="network", step=True, training_only=True):
     dropout: float = setting(
         0.1, "on residual branches, while training", minimum=0.0, maximum=0.95, affects="training"
     )
+
+    @property
+    def reads_patches(self) -> bool:
+        """Whether the mean of the patches' tokens stands beside the task tokens."""
+        return self.tokens == "task+patches"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -703,6 +715,13 @@ class VaLossConfig(Section, affects="training", step=True):
     ccc: float = setting(
         0.0,
         "share of 1 - CCC over the batch; the rest is the squared error or likelihood",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    spread: float = setting(
+        0.0,
+        "how much of several annotators' spread is in the variance predicted for each example; 0: "
+        "that of their mean, the label; 1: that of one annotator's rating (docs/uncertainty.md)",
         minimum=0.0,
         maximum=1.0,
     )

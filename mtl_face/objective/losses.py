@@ -24,6 +24,9 @@ to a batch: each example with valence and arousal has the share c of it in its l
 in which T is a constant, so that a learned one stays the variance that the likelihood makes it. In
 a step that goes through its batch in parts, `couple` says what a part must know of the others.
 
+Where several annotators' spread of valence and arousal is a target, `va_spread` puts it into the
+variance that an example predicts (`uncertainty`).
+
 A target of weight 0 may hold anything, NaN included: it is replaced before it meets an output,
 since a mask on the loss alone would let NaN into the gradient.
 
@@ -40,7 +43,7 @@ import numpy as np
 
 from mtl_face.objective import uncertainty
 from mtl_face.objective.task_errors import AuError, ExprError, au_error, ccc_error, expr_error
-from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
+from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE, VA_RATER_VARIANCE
 
 Arrays = Mapping[str, jax.Array] | Mapping[str, np.ndarray]
 """Arrays of the device or of the host by task."""
@@ -66,12 +69,15 @@ class LossOptions:
     Attributes:
         beta_nll: see `uncertainty`; needs `va_log_variance`.
         va_ccc: c, the share of 1 - CCC in the loss of valence and arousal, from 0 to 1.
+        va_spread: s in `uncertainty`, from 0 to 1; needs `va_log_variance`, and the target
+            `va_rater_variance`.
         au, expr: see `task_errors`.
         coupled: of the whole batch where the loss is that of a part; None: the batch is whole.
     """
 
     beta_nll: float = 0.0
     va_ccc: float = 0.0
+    va_spread: float = 0.0
     au: AuError = dataclasses.field(default_factory=AuError)
     expr: ExprError = dataclasses.field(default_factory=ExprError)
     coupled: Coupled | None = None
@@ -112,7 +118,8 @@ def multi_task_loss(
         outputs: `va` [B, 2] values, `au` [B, A] and `expr` [B, E] logits without temperature;
             with `va_log_variance` [B, 2] each example has a variance of its own.
         targets: the same shapes: `va` in [-1, 1], `au` in [0, 1], `expr` one-hot or soft, rows
-            summing to 1; anything where the weight is 0.
+            summing to 1; anything where the weight is 0. With `options.va_spread` also
+            `va_rater_variance` [B, 2], 0 where it is not known.
         weights: `va` [B], `au` [B, A], `expr` [B], in [0, 1]; booleans will do.
         log_temperatures: what `uncertainty.init_uncertainty` made; None or empty if nothing is
             learned.
@@ -125,13 +132,18 @@ def multi_task_loss(
 
     Raises:
         ValueError: a shape is not as above, `log_temperatures` does not belong to `kind`, or
-            `options.beta_nll` is out of its range or without an effect.
+            `options.beta_nll` or `options.va_spread` is out of its range or without an effect.
     """
     beta_nll = options.beta_nll
     uncertainty.check_learned(kind, log_temperatures)
     _check_shapes(outputs, targets, weights)
     if beta_nll and VA_LOG_VARIANCE not in outputs:
         raise ValueError(f"beta_nll is {beta_nll}, and the outputs have no {VA_LOG_VARIANCE}")
+    if options.va_spread and not (VA_LOG_VARIANCE in outputs and VA_RATER_VARIANCE in targets):
+        raise ValueError(
+            f"va_spread is {options.va_spread}, and there is no {VA_LOG_VARIANCE} among the "
+            f"outputs or no {VA_RATER_VARIANCE} among the targets"
+        )
     current = uncertainty.resolve_temperatures(temperatures, log_temperatures)
     scored = uncertainty.scored_logits(kind, outputs, current)
 
@@ -155,9 +167,13 @@ def multi_task_loss(
 
     loss_B = {t: uncertainty.task_objective(kind, t, error_B[t], current[t]) for t in TASKS}
     if VA_LOG_VARIANCE in outputs:
+        expected_B2 = error_B2
+        if options.va_spread:
+            rater_variance_B2 = _present(targets[VA_RATER_VARIANCE], weight_B2)
+            expected_B2 = uncertainty.with_spread(error_B2, rater_variance_B2, options.va_spread)
         loss_B[VA] = uncertainty.per_example_objective(
             kind,
-            error_B2,
+            expected_B2,
             jnp.asarray(outputs[VA_LOG_VARIANCE], jnp.float32),
             current[VA],
             beta=beta_nll,
@@ -237,6 +253,10 @@ def _present(target: jax.typing.ArrayLike, weight: jax.Array) -> jax.Array:
 def _check_shapes(outputs: Arrays, targets: Arrays, weights: Arrays) -> None:
     """Refuses what broadcasting would silently stretch."""
     batch = outputs[VA].shape[0]
+    for name, arrays in ((VA_LOG_VARIANCE, outputs), (VA_RATER_VARIANCE, targets)):
+        if name in arrays and arrays[name].shape != outputs[VA].shape:
+            shapes = f"{arrays[name].shape}, expected {outputs[VA].shape}"
+            raise ValueError(f"{name} has shape {shapes}")
     for task in TASKS:
         full = (batch, OUTPUT_SIZES[task])
         weight = full if task == AU else (batch,)
@@ -247,8 +267,3 @@ def _check_shapes(outputs: Arrays, targets: Arrays, weights: Arrays) -> None:
         ):
             if array.shape != shape:
                 raise ValueError(f"{name} of {task} has shape {array.shape}, expected {shape}")
-    if VA_LOG_VARIANCE in outputs and outputs[VA_LOG_VARIANCE].shape != outputs[VA].shape:
-        raise ValueError(
-            f"{VA_LOG_VARIANCE} has shape {outputs[VA_LOG_VARIANCE].shape}, "
-            f"expected {outputs[VA].shape}"
-        )

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from mtl_face.tasks import VA, VA_RATER_VARIANCE
+
 Inputs = TypeVar("Inputs", bound=jax.Array | dict[str, jax.Array])
 
 _TABLE_INTERVALS = 4096
@@ -41,6 +43,9 @@ def mixup(
         inputs: float32 [B, ...], images or arrays by name: all of an example at one share.
         targets: per task float32 `[B, outputs]`: `va` [B, 2] in [-1, 1], `au` [B, 12] and
             `expr` [B, 8] probabilities. Where the weight is 0 they may hold anything, NaN included.
+            Also `va_rater_variance` [B, 2], of the weights of `va`: with the shares a and b of two
+            labels y and z, a y + b z has the variance a^2 var(y) + b^2 var(z), as the annotators of
+            two images err independently.
         weights: per task float32 in [0, 1], 0 = missing: `[B]` for the whole task (`va`, `expr`) or
             one per output (`au` [B, 12]).
         alpha: the share of the example itself is drawn from Beta(alpha, alpha); 0 = no MixUp.
@@ -52,7 +57,7 @@ def mixup(
     Raises:
         ValueError: an odd batch, or targets and weights of different tasks.
     """
-    if targets.keys() != weights.keys():
+    if targets.keys() - {VA_RATER_VARIANCE} != weights.keys():
         raise ValueError(f"targets are of {sorted(targets)} but weights of {sorted(weights)}")
     if alpha == 0:
         return inputs, targets, weights
@@ -65,9 +70,13 @@ def mixup(
     share_B = draw_shares(key, batch_size, alpha=alpha)
     mixed = jax.tree.map(functools.partial(_mix_inputs, share_B), inputs)
     mixed_targets, mixed_weights = {}, {}
-    for task in targets:
+    for task in weights:
         mixed_targets[task], mixed_weights[task] = _mix_labels(
             share_B, targets[task], weights[task]
+        )
+    if VA_RATER_VARIANCE in targets:
+        mixed_targets[VA_RATER_VARIANCE], _ = _mix_labels(
+            share_B, targets[VA_RATER_VARIANCE], weights[VA], power=2
         )
     return mixed, mixed_targets, mixed_weights
 
@@ -128,9 +137,12 @@ def _mix_inputs(share_B: jax.Array, input_B: jax.Array) -> jax.Array:
 
 
 def _mix_labels(
-    share_B: jax.Array, target: jax.Array, weight: jax.Array
+    share_B: jax.Array, target: jax.Array, weight: jax.Array, *, power: int = 1
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean of the labels that are present, by their shares, and the sum of these shares."""
+    """Sum of the labels that are present, times their part of all shares, and all shares.
+
+    The parts are raised to `power`; with 1 the former is the labels' mean.
+    """
     # Cleaned before any arithmetic: 0 * NaN is NaN.
     per_output = weight if weight.ndim == target.ndim else weight[:, None]
     target = jnp.where(per_output > 0, target, 0.0)
@@ -145,5 +157,5 @@ def _mix_labels(
     other_part = jnp.where(present, other / divisor, 0.0)
     if weight.ndim != target.ndim:
         own_part, other_part = own_part[:, None], other_part[:, None]
-    mixed = own_part * target + other_part * _swap_neighbours(target)
+    mixed = own_part**power * target + other_part**power * _swap_neighbours(target)
     return mixed, jnp.where(present, total, 0.0)

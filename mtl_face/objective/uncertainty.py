@@ -29,6 +29,18 @@ mean learns slowly where the variance is large, and a network may settle for cal
 noisy instead of learning it; beta-NLL (Seitzer et al. 2022) weighs each value by variance^beta,
 taken as a constant: 0 is the likelihood, 1 gives the mean the gradient of the squared error.
 
+Of n annotators' ratings y_1 ... y_n with mean y, the label, and q = sum_k (y_k - y)^2 / n, the mean
+over the annotators of e_k^2, the squared error to one's rating, is e^2 + q. With e^2 + s q for e^2,
+s from 0 to 1, the best variance is the mean of that:
+
+- s = 0: what a label is off the prediction, the errors of the network and of the mean of n ratings;
+- s = 1: what one annotator's rating is off it, whatever n. The loss is then the mean over the
+  annotators of the negative log-likelihood of their ratings, which is, over n and but for a
+  constant, that of the mean, normal with variance/n, and that of n q over the variance, chi-square
+  with n - 1 degrees of freedom.
+
+A label of one annotator has q = 0 and so, for s = 1, the same meaning.
+
 Shapes: B batch, E expressions, A action units.
 """
 
@@ -101,6 +113,22 @@ def task_objective(kind: str, task: str, error_B: jax.Array, temperature: jax.Ar
         return loss_B
     loss_B = loss_B + 0.5 * jnp.log(temperature)
     return loss_B + 0.5 * math.log(2 * math.pi) if kind == LIKELIHOOD else loss_B
+
+
+def with_spread(error_B2: jax.Array, rater_variance_B2: jax.Array, share: float) -> jax.Array:
+    """Squared errors e^2 with a share of the annotators' variance, e^2 + s q, float32 [B, 2].
+
+    Args:
+        error_B2: [B, 2] squared errors to the label, the mean of the ratings.
+        rater_variance_B2: [B, 2] q, 0 where it is not known.
+        share: s.
+
+    Raises:
+        ValueError: the share is not from 0 to 1.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"the share of the annotators' spread is from 0 to 1, got {share}")
+    return error_B2 + share * rater_variance_B2
 
 
 def per_example_objective(

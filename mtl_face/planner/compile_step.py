@@ -27,7 +27,7 @@ from mtl_face.errors import ConfigError
 from mtl_face.inputs import specification
 from mtl_face.objective.class_weights import ClassCounts
 from mtl_face.planner import LOCAL, Target, chips, gpus
-from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA
+from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA, VA_RATER_VARIANCE
 from mtl_face.training import sharding
 from mtl_face.training.experiment import Experiment
 from mtl_face.training.state import TrainState
@@ -116,9 +116,12 @@ def abstract_batch(
     expected = specification(
         config.model.inputs, config.data.image_size, baselines=len(config.data.baseline)
     )
+    targets = {task: array(size) for task, size in OUTPUT_SIZES.items()}
+    if config.loss.va.spread:
+        targets[VA_RATER_VARIANCE] = array(OUTPUT_SIZES[VA])
     return {
         **{name: array(*shape, dtype=dtype) for name, (dtype, shape) in expected.items()},
-        "targets": {task: array(size) for task, size in OUTPUT_SIZES.items()},
+        "targets": targets,
         "weights": {VA: array(), AU: array(OUTPUT_SIZES[AU]), EXPR: array()},
     }
 

@@ -110,6 +110,8 @@ def train(
                 config.data, seed=config.seed, say=say, keep=bad.extend
             )
             validation_table = datasets.load_split(config.data, "validation", say, bad.extend)
+            if config.loss.va.spread:
+                datasets.require_raters(train_table)
             if distributed.is_writer():
                 datasets.write_bad_rows(folder, bad)
             datasets.require_labels(validation_table, config.data, "validation", say)

@@ -259,6 +259,7 @@ class Experiment:
         return losses.LossOptions(
             beta_nll=self.config.uncertainty.beta_nll,
             va_ccc=settings.va.ccc,
+            va_spread=settings.va.spread,
             au=AuError(
                 settings.au.gamma_positive,
                 settings.au.gamma_negative,

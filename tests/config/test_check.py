@@ -232,6 +232,7 @@ def test_any_nested_values_are_a_config_or_a_config_error(values):
     ("changes", "words"),
     [
         ({"uncertainty": {"beta_nll": 0.5}}, "va_variance=per_example"),
+        ({"loss": {"va": {"spread": 1.0}}}, "set model.va_variance=per_example or from_features"),
         ({"evaluation": {"mc_dropout_samples": 1}}, "no spread"),
         ({"evaluation": {"mc_dropout_samples": 20}, "model": {"dropout": 0.0}}, "dropout is 0"),
         ({"model": {"va_variance": "each"}}, "one of shared, per_example"),

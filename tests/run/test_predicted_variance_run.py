@@ -1,13 +1,16 @@
 """A run with a variance per example and sampled dropout: predictions, scores, export."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from small_experiment import Experiment
 
+from data_pipeline.formats import s_aff_wild2
 from mtl_face.cli import main
 from mtl_face.evaluation import prediction_files
+from mtl_face.run.teachers.pseudo_labels import write_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -69,3 +72,31 @@ def test_sampled_dropout(trained):
     np.testing.assert_array_equal(
         read(trained.workdir / "evaluation")[0].valence_std, table.valence_std
     )
+
+
+def test_several_annotators(tmp_path, capsys):
+    """Their spread is trained on, judged, and demanded where there is none."""
+    experiment = Experiment(tmp_path)
+    for split, name in (("training", "train"), ("validation", "validation")):
+        path = experiment.data / f"{split}_set_annotations.txt"
+        root = experiment.data / "cropped_aligned"
+        table = s_aff_wild2.read_annotations(path, image_root=root, dataset="small")
+        raters = np.random.default_rng(0).uniform(0.1, 0.9, (len(table), 3)).astype(np.float32)
+        raters[:, 2] = 3
+        raters[np.isnan(table.va).any(axis=1)] = np.nan
+        write_manifest(experiment.data / f"{name}.csv", dataclasses.replace(table, raters=raters))
+    options = (
+        *("--config.data.kind=manifest", "--config.loss.va.spread=1.0"),
+        "--config.augmentation.mixup_alpha=0.3",
+    )
+    assert main.main(experiment.arguments("train", *SETTINGS, *options)) == 1
+    assert "no row of the training set has several annotators" in capsys.readouterr().err
+    options = (*options, "--config.data.soft_labels=true")
+    assert main.main(experiment.arguments("train", *SETTINGS, *options)) == 0
+    _, metrics = read(experiment.workdir / "evaluation")
+    found = metrics["va"]["uncertainty"]["raters"]
+    assert found["num_valid"] == metrics["va"]["num_valid"]
+    assert -1 < found["rank_correlation"]["valence"] < 1
+    assert found["rmse"]["arousal"] > metrics["va"]["rmse"]["arousal"]
+    page = (experiment.workdir / "evaluation" / "report.html").read_text()
+    assert "rank correlation with the annotators" in page
