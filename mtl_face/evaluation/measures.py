@@ -73,6 +73,12 @@ def concordance_parts(sums: Floats) -> dict[str, Floats]:
     }
 
 
+def ranks(values_N: Floats) -> Floats:
+    """Ranks from above 0 to 1, float64 [N]; equal values share the mean of theirs."""
+    _, group_N, count_G = np.unique(values_N, return_inverse=True, return_counts=True)
+    return ((np.cumsum(count_G) - (count_G - 1) / 2)[group_N]) / max(len(values_N), 1)
+
+
 def concordance(truth: ArrayLike, prediction: ArrayLike) -> float:
     """`concordance_of_sums` of rows: finite values, [N], N > 0.
 

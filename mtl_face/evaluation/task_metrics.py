@@ -34,6 +34,7 @@ from mtl_face.evaluation.measures import (
     moments,
     or_none,
     precision_per_class,
+    ranks,
     ratio,
     recall_per_class,
     risk_coverage,
@@ -72,6 +73,9 @@ class ValenceArousal:
         self._mean_M2 = table.va[self._rows]
         self._clipped_M2 = np.clip(self._mean_M2, -1.0, 1.0)
         self._std_M2: Any = None if table.va_std is None else table.va_std[self._rows]
+        self._rated_M = ~np.isnan(joined.truth.raters[self._rows]).any(axis=1)
+        self._rater_std_M2 = joined.truth.raters[self._rows, :2].astype(np.float64)
+        self._rater_variance_M2 = joined.truth.rater_variance()[self._rows].astype(np.float64)
         self.num_valid = len(self._truth_M2)
         self.without_uncertainty = STD_REASON if self._std_M2 is None else None
         if not (np.abs(self._truth_M2) <= 1.0).all():
@@ -119,6 +123,29 @@ class ValenceArousal:
 
         yield Statistic(self._videos.sums(self._rows, columns), scores)
         yield _risk(self._videos, [self._rows], *self._confidence_and_loss(), VA)
+        if self._rated_M.any():
+            yield Statistic(self._rater_sums(), _rater_scores)
+
+    def _rater_sums(self) -> Floats:
+        """Of each video and each of the two, over rows of several annotators, [V, 2, 8].
+
+        Moments of the ranks that annotators' and predicted standard deviations have among all such
+        rows, in [0, 1]; negative log likelihood and square error of one annotator's rating, in the
+        mean over the annotators.
+        """
+        rated = np.zeros(len(self._rows), np.bool_)
+        rated[np.flatnonzero(self._rows)[self._rated_M]] = True
+        error_M2 = (self._truth_M2 - self._mean_M2) ** 2 + self._rater_variance_M2
+        columns: list[NDArray[np.generic]] = []
+        for rater_K, std_K, error_K in zip(
+            self._rater_std_M2[self._rated_M].T,
+            self._std_M2[self._rated_M].T,
+            error_M2[self._rated_M].T,
+            strict=True,
+        ):
+            columns += moments(ranks(rater_K), ranks(std_K))
+            columns += [gaussian_losses(np.sqrt(error_K), np.zeros_like(std_K), std_K), error_K]
+        return self._videos.sums(rated, columns).reshape(-1, 2, 8)
 
     def _confidence_and_loss(self) -> tuple[Floats, Floats]:
         loss_M = ((self._clipped_M2 - self._truth_M2) ** 2).mean(axis=1)
@@ -140,9 +167,17 @@ class ValenceArousal:
 
     def uncertainty_details(self) -> dict[str, Any]:
         """Mean standard deviations, and the curve of risk, which is the mean square error."""
+        raters = {}
+        if self._rated_M.any():
+            mean_2 = self._rater_std_M2[self._rated_M].mean(axis=0)
+            raters["raters"] = {
+                "num_valid": int(self._rated_M.sum()),
+                "mean_std": dict(zip(VA_NAMES, mean_2.tolist(), strict=True)),
+            }
         return {
             "mean_std": dict(zip(VA_NAMES, self._std_M2.mean(axis=0).tolist(), strict=True)),
             "risk_coverage": risk_coverage(*self._confidence_and_loss()),
+            **raters,
         }
 
 
@@ -340,6 +375,19 @@ class Expressions:
 TaskMetrics = ValenceArousal | ActionUnits | Expressions
 
 METRICS: dict[str, type[TaskMetrics]] = {VA: ValenceArousal, AU: ActionUnits, EXPR: Expressions}
+
+
+def _rater_scores(sums: Floats) -> Scores:
+    """Of [R, 2, 8]: Spearman's rank correlation, and how one annotator's rating is predicted."""
+    loss_R2, error_R2 = (ratio(sums[..., i], sums[..., 0]) for i in (6, 7))
+    found: Scores = {}
+    for key, values_R2 in (
+        ("rank_correlation", concordance_parts(sums[..., :6])["correlation"]),
+        ("nll", loss_R2),
+        ("rmse", np.sqrt(error_R2)),
+    ):
+        found |= _by_name(f"va.uncertainty.raters.{key}", VA_NAMES, values_R2)
+    return found
 
 
 def _au_scores(confusion: Floats) -> Scores:

@@ -44,6 +44,18 @@ _VA_MEASURES = tuple(
     )
 )
 
+_RATER_MEASURES = tuple(
+    (f"{name}, {words}", f"raters.{key}.{name}")
+    for name in VA_NAMES
+    for words, key in (
+        ("rank correlation with the annotators' standard deviation", "rank_correlation"),
+        ("negative log likelihood of one annotator's rating, nats", "nll"),
+        ("root mean square error to one annotator's rating", "rmse"),
+        ("annotators' mean standard deviation", "mean_std"),
+    )
+)
+"""Where rows have several annotators."""
+
 _TABLES = {
     AU: ("Action units: less is better", _DECISION_MEASURES),
     EXPR: ("Expressions: less is better", _DECISION_MEASURES),
@@ -110,6 +122,8 @@ def _table(result: Scores, task: str) -> Table:
     """Measures of a task as scored, and before calibration where that is known."""
     caption, measures = _TABLES[task]
     now, before = f"{task}.uncertainty", f"{task}.uncertainty_before_calibration"
+    if result.value(f"{now}.raters") is not None:
+        measures += _RATER_MEASURES
     header = ["Measure", "As scored"]
     # of valence and arousal, None means that there are no labels
     none = "no labels" if task == VA else "undefined"

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from evaluation_tables import decisions_alone, make_labels, make_predictions
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from mtl_face.evaluation.scoring import score
@@ -104,6 +105,48 @@ def test_coverage_of_honest_normal_predictions():
     assert curve["risk"][0] < curve["risk"][-1]
     error = ((mean - truth) ** 2).mean()
     assert curve["risk"][-1] == pytest.approx(error, rel=1e-6)  # labels are float32
+
+
+def test_several_annotators_spread():
+    """Ranks are SciPy's, ties included; a rating is judged as the ratings themselves would be."""
+    rng = np.random.default_rng(3)
+    count = 60
+    rating = rng.normal(0, rng.choice([0.1, 0.2, 0.3], (count, 1, 2)), (count, 4, 2))
+    labels = labels_of(count, valence=rating[:, :, 0].mean(1), arousal=rating[:, :, 1].mean(1))
+    spread = np.column_stack([rating.std(axis=1, ddof=1).round(2), np.full(count, 4)])
+    spread[::3] = np.nan
+    videos = np.repeat(np.array(["a", "b"], object), count // 2)
+    labels = dataclasses.replace(labels, raters=spread.astype(np.float32), video=videos)
+    labels.valence[1] = np.nan
+    std, mean = rng.uniform(0.05, 0.3, (count, 2)).round(2), rng.normal(0, 0.1, (count, 2))
+    predictions = dataclasses.replace(
+        make_predictions(labels),
+        **{"valence": mean[:, 0], "valence_std": std[:, 0]},
+        **{"arousal": mean[:, 1], "arousal_std": std[:, 1]},
+    )
+    result = score(labels, predictions, num_resamples=20)
+    found = result["va"]["uncertainty"]["raters"]
+    rows = ~np.isnan(labels.raters[:, 0]) & ~np.isnan(labels.valence)
+    assert found["num_valid"] == rows.sum() == 39
+    for place, name in enumerate(("valence", "arousal")):
+        ranked = stats.spearmanr(std[rows, place], spread[rows, place]).statistic
+        assert found["rank_correlation"][name] == pytest.approx(ranked, abs=1e-6)
+        y = labels.va[rows, place].astype(np.float64)
+        every = rating[rows, :, place]
+        every = y[:, None] + (every - every.mean(1, keepdims=True)) * (  # the rounded spread's
+            spread[rows, place, None] / every.std(1, ddof=1, keepdims=True)
+        )
+        square = (every - mean[rows, place, None]) ** 2
+        assert found["rmse"][name] == pytest.approx(np.sqrt(square.mean()), rel=1e-5)
+        density = stats.norm.logpdf(every, mean[rows, place, None], std[rows, place, None])
+        assert found["nll"][name] == pytest.approx(-density.mean(), rel=1e-5)
+        assert found["mean_std"][name] == pytest.approx(spread[rows, place].mean(), rel=1e-5)
+        assert f"va.uncertainty.raters.rank_correlation.{name}" in result["bootstrap"]["intervals"]
+    shared = dataclasses.replace(predictions, valence_std=np.full(count, 0.2))
+    found = score(labels, shared)["va"]["uncertainty"]["raters"]
+    assert found["rank_correlation"]["valence"] is None  # one for all has no order
+    none = dataclasses.replace(labels, raters=np.full_like(labels.raters, np.nan))
+    assert "raters" not in score(none, predictions)["va"]["uncertainty"]
 
 
 def test_losses_of_probabilities_are_scikit_learns():
