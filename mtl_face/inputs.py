@@ -28,7 +28,8 @@ WINDOWS = "windows"
 """Stands for all that a network over time takes, see `windows`."""
 
 TOKENS = "tokens"
-"""Task tokens of a window's frames by a network of frames, float16 [W, 3, D]."""
+"""Task tokens of a window's frames by a network of frames, float16 [W, 3, D]; with the mean of the
+tokens of its patches and points behind them [W, 4, D]."""
 
 GAPS = "gaps"
 """Frame numbers since the frame before in the window, int32 [W]: 0 for the first one and for a row
@@ -43,17 +44,18 @@ def answer(name: str) -> str:
 
 
 def windows(
-    length: int, width: int, *, va_variance: bool
+    length: int, width: int, *, va_variance: bool, patches: bool = False
 ) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     """Dtype and shape by name of the arrays of a window of W = `length` frames.
 
-    Tokens are D = `width` wide; with `va_variance` the network of frames predicts variances too.
+    Tokens are D = `width` wide; with `va_variance` the network of frames predicts variances too,
+    with `patches` its patches' mean token is read.
     """
     sizes = {task: OUTPUT_SIZES[task] for task in TASKS}
     if va_variance:
         sizes[VA_LOG_VARIANCE] = OUTPUT_SIZES[VA]
     return {
-        TOKENS: (np.dtype(np.float16), (length, len(TASKS), width)),
+        TOKENS: (np.dtype(np.float16), (length, len(TASKS) + patches, width)),
         GAPS: (np.dtype(np.int32), (length,)),
         **{answer(name): (np.dtype(np.float32), (length, size)) for name, size in sizes.items()},
     }

@@ -32,6 +32,7 @@ from mtl_face.inputs import BASELINE, IMAGE, POINTS, WINDOWS, is_input, specific
 from mtl_face.model.convolution import compiler_options
 from mtl_face.model.network import (
     ATTENTION,
+    PATCH_TOKEN,
     TASK_TOKENS,
     blank_inputs,
     network_of,
@@ -387,15 +388,16 @@ class Predictor:
         )
 
     def token_blocks(
-        self, batches: Iterable[dict[str, jax.Array]]
+        self, batches: Iterable[dict[str, jax.Array]], *, patches: bool = False
     ) -> Iterator[dict[str, NDArray[Any]]]:
         """The task tokens of rows, and the network's own answers, in the order of the rows.
 
         Batches are those of `predict_batches`, whose rows follow each other.
 
         Yields:
-            Arrays of the next rows: `tokens` float16 [n, 3, D] in the order of `tasks.TASKS`, and
-            as the network gives them `va`, `au`, `expr` and, of a network with a variance for each
+            Arrays of the next rows: `tokens` float16 [n, 3, D] in the order of `tasks.TASKS`, with
+            `patches` [n, 4, D], the mean of the tokens of patches and points being the last; and as
+            the network gives them `va`, `au`, `expr` and, of a network with a variance for each
             example, `va_log_variance`, float32 [n, size]. Logits are those that the loss compared
             with the labels (`evaluation.probability=fitted`).
 
@@ -426,8 +428,11 @@ class Predictor:
         for result, _ in itertools.pairwise(itertools.chain(results, [None])):
             host = jax.device_get(result)
             valid_B = host.pop("index") >= 0
+            token_BTD, patch_BD = host.pop(TASK_TOKENS), host.pop(PATCH_TOKEN)
+            if patches:
+                token_BTD = np.concatenate([token_BTD, patch_BD[:, None]], axis=1)
             yield {
-                TASK_TOKENS: host.pop(TASK_TOKENS)[valid_B].astype(np.float16),
+                TASK_TOKENS: token_BTD[valid_B].astype(np.float16),
                 **{
                     name: (array[valid_B] / divisors.get(name, 1.0)).astype(np.float32)
                     for name, array in host.items()

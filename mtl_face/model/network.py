@@ -28,6 +28,9 @@ ATTENTION = "attention"
 TASK_TOKENS = "tokens"
 """Key of the decoder's task tokens among the outputs."""
 
+PATCH_TOKEN = "patches"
+"""Key of the mean of the encoder's tokens, of patches and points, among the outputs."""
+
 SHARED = "shared"
 PER_EXAMPLE = "per_example"
 FROM_FEATURES = "from_features"
@@ -104,7 +107,8 @@ class MtlFace(nn.Module):
                 the statistics that `batch_norm` names and updates the running ones (collection
                 `batch_stats` must be mutable).
             return_attention: whether to add the cross-attention weights.
-            return_tokens: whether to add the task tokens, which the heads read.
+            return_tokens: whether to add the task tokens, which the heads read, and the mean of the
+                tokens that these were made from.
             sample_dropout: whether dropout acts outside of training too (random stream
                 `dropout`): one sample of Monte Carlo dropout.
 
@@ -115,7 +119,7 @@ class MtlFace(nn.Module):
             `attention` [B, decoder_modules, num_heads, 3, N] with the tokens in the order of
             `tasks.TASKS`; of the N, first the patches in row-major order, then the groups of
             points in the order of `regions.REGIONS`; and, if asked, `tokens` [B, 3, D] in the
-            order of `tasks.TASKS`. All float32.
+            order of `tasks.TASKS` and `patches` [B, D]. All float32.
 
         Raises:
             ValueError: an input is missing or has another shape, or a setting is out of its set.
@@ -179,6 +183,7 @@ class MtlFace(nn.Module):
             outputs[ATTENTION] = attention
         if return_tokens:
             outputs[TASK_TOKENS] = token_BTD
+            outputs[PATCH_TOKEN] = jnp.mean(patch_BND.astype(jnp.float32), axis=1)
         return outputs
 
     def _features(self, image_BHWC: jax.Array, train: bool) -> jax.Array:

@@ -3,8 +3,8 @@
 It reads windows of what a trained network of frames saw, and corrects that network's answers. The
 correction comes from a layer that begins at 0, so that training starts from exactly these answers.
 
-Shapes: B windows, W frames of a window, T task tokens (3), D width of a token, F channels of
-features, C width of the network (`temporal.width`).
+Shapes: B windows, W frames of a window, T tokens of a frame (3, or 4 with that of its patches), D
+width of a token, F channels of features, C width of the network (`temporal.width`).
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ DILATIONS = (1, 2, 4, 8)
 HEADS = 4
 """Attention heads."""
 
-_PER_EXAMPLE = "per_example"
+_SHARED = "shared"
 
 
 def network_inputs(config: Config) -> dict[str, jax.Array]:
@@ -35,7 +35,8 @@ def network_inputs(config: Config) -> dict[str, jax.Array]:
     expected = windows(
         config.temporal.window,
         config.model.embed_dim,
-        va_variance=config.model.va_variance == _PER_EXAMPLE,
+        va_variance=config.model.predicts_variance,
+        patches=config.temporal.reads_patches,
     )
     return {name: jnp.zeros((1, *shape), dtype) for name, (dtype, shape) in expected.items()}
 
@@ -51,7 +52,7 @@ class TemporalNetwork(nn.Module):
     """
 
     settings: TemporalConfig
-    va_variance: str = "shared"
+    va_variance: str = _SHARED
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, jax.Array], *, train: bool) -> dict[str, jax.Array]:
@@ -69,7 +70,7 @@ class TemporalNetwork(nn.Module):
         gap_BW = inputs[GAPS]
         seen_BW = gap_BW >= 0
         sizes = dict(OUTPUT_SIZES)
-        if self.va_variance == _PER_EXAMPLE:
+        if self.va_variance != _SHARED:
             sizes[VA_LOG_VARIANCE] = OUTPUT_SIZES[VA]
         answers = {name: inputs[answer(name)] for name in sizes}
         token_BWTD = _layer_norm("token_norm")(inputs[TOKENS].astype(jnp.float32))

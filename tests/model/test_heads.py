@@ -107,6 +107,28 @@ def test_the_mean_learns_as_without_a_variance_from_features(image):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
 
 
+def test_a_variance_from_features_is_of_the_backbones_map_and_bounded(image):
+    network = MtlFace(changed(MICRO, va_variance="from_features"))
+    variables = jax.jit(functools.partial(network.init, train=False))(jax.random.key(0), image)
+    dense = variables["params"]["head_va_variance"]["dense1"]
+    dense["kernel"] = np.random.default_rng(0).normal(0, 2, dense["kernel"].shape)
+    outputs, seen = jax.jit(
+        lambda variables: network.apply(
+            variables,
+            image,
+            train=False,
+            capture_intermediates=lambda module, _: module.name == "backbone",
+            mutable=["intermediates"],
+        )
+    )(variables)
+    x = np.asarray(seen["intermediates"]["backbone"]["__call__"][0], float)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    raw = x.reshape(len(x), -1) @ dense["kernel"]
+    assert np.abs(raw).max() > MAX_LOG_RATIO
+    expected = MAX_LOG_RATIO * np.tanh(raw / MAX_LOG_RATIO)
+    np.testing.assert_allclose(outputs[VA_LOG_VARIANCE], expected, rtol=1e-3, atol=1e-3)
+
+
 def test_sampled_dropout_changes_no_statistics(image, variables):
     """Dropout acts, and batch norms stay with the running statistics."""
 

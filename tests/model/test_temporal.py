@@ -7,6 +7,7 @@ import pytest
 
 from mtl_face.config.schema import TemporalConfig
 from mtl_face.inputs import answer, windows
+from mtl_face.model.conventions import MAX_LOG_RATIO
 from mtl_face.model.temporal import TemporalNetwork
 
 LENGTH, WIDTH = 12, 4
@@ -129,14 +130,18 @@ def test_the_convolution_is_the_one_of_numpy():
     np.testing.assert_allclose(network(inputs), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_predicted_variances_start_from_the_given_ones():
+@pytest.mark.parametrize("kind", ["per_example", "from_features"])
+def test_predicted_variances_start_from_the_given_ones_and_are_bounded(kind):
     settings = TemporalConfig(kind="convolution", window=LENGTH, layers=1, width=8)
-    network, inputs = TemporalNetwork(settings, "per_example"), drawn(va_variance=True)
+    network, inputs = TemporalNetwork(settings, kind), drawn(va_variance=True)
 
     @jax.jit
-    def at_start(inputs):
-        return network.init_with_output(jax.random.key(0), inputs, train=False)[0]
+    def answers(inputs):
+        start, variables = network.init_with_output(jax.random.key(0), inputs, train=False)
+        variables["params"]["correction"]["bias"] += 1e3
+        return start, network.apply(variables, inputs, train=False)
 
-    outputs = at_start(inputs)
+    start, moved = answers(inputs)
     given = inputs[answer("va_log_variance")].reshape(-1, 2)
-    np.testing.assert_array_equal(outputs["va_log_variance"], given)
+    np.testing.assert_array_equal(start["va_log_variance"], given)
+    np.testing.assert_array_equal(moved["va_log_variance"], MAX_LOG_RATIO)

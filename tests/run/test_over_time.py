@@ -108,6 +108,42 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     jax.tree.map(np.testing.assert_array_equal, arrays_of(workdir), arrays_of(trained[0]))
 
 
+def test_four_tokens_of_each_frame(experiment, trained, tmp_path):
+    """Trained, evaluated by the run's own settings, and refused under others."""
+    config = settings(experiment, "temporal.tokens=task+patches", "optimizer.epochs=1")
+    workdir = mtl_face.train(config, tmp_path / "four", say=print).workdir
+    predictor = models.load(workdir)
+    read = predictor.variables["params"]["read"]["kernel"]
+    assert len(read) == len(models.load(trained[0]).variables["params"]["read"]["kernel"]) + 16
+    truth = datasets.load_split(config.data, "validation", print)
+    rows = find_inputs(config, truth, print, predictor=predictor)
+    table = predict_table(predictor, rows)
+    kept = prediction_files.read(workdir / "evaluation" / "predictions.parquet")
+    np.testing.assert_allclose(table.va, kept.va, atol=1e-6)
+    token_N4D = np.array(rows.arrays["tokens"])
+    token_N4D[:, 3] = np.flip(token_N4D[:, 3], axis=1)
+    other = dataclasses.replace(rows, arrays={**rows.arrays, "tokens": token_N4D})
+    assert np.abs(predict_table(predictor, other).va - kept.va).max() > 0
+    three = settings(experiment)
+    with pytest.raises(WeightsError, match=r"trained on temporal\.tokens=task\+patches"):
+        find_inputs(three, truth, print, predictor=predictor)
+    with pytest.raises(WeightsError, match=r"trained on temporal\.tokens=task, and"):
+        find_inputs(config, truth, print, predictor=models.load(trained[0]))
+
+
+def test_variances_from_features_are_corrected_too(experiment, tmp_path):
+    varies = "model.va_variance=from_features"
+    frames = tmp_path / "frames"
+    drawn_run.write(experiment, frames, varies)
+    learned = ("uncertainty.kind=learned", "uncertainty.beta_nll=0.5", "optimizer.epochs=1")
+    config = settings(experiment, varies, *learned, frames=frames)
+    workdir = mtl_face.train(config, tmp_path / "temporal", say=print).workdir
+    table = prediction_files.read(workdir / "evaluation" / "predictions.parquet")
+    assert np.ptp(table.valence_std) > 0
+    correction = models.load(workdir).variables["params"]["correction"]["bias"]
+    assert len(correction) == 24
+
+
 def test_the_tokens_of_other_weights_are_refused(trained):
     config = workdirs.own_config(trained[0])
     predictor = models.load(trained[0])

@@ -113,11 +113,18 @@ def find_inputs(
     model = frame_model(config)
     if predictor is not None:
         require_read(predictor.origin.get("provenance"), model, config)
+        if predictor.config.temporal.tokens != config.temporal.tokens:
+            raise WeightsError(
+                f"was trained on temporal.tokens={predictor.config.temporal.tokens}, and the "
+                f"settings say {config.temporal.tokens}",
+                remedy=f"set temporal.tokens={predictor.config.temporal.tokens}, or train anew",
+            )
     kept = tokens.ensure(model, config, table, split=split, say=say)
     expected = inputs.windows(
         config.temporal.window,
         config.model.embed_dim,
         va_variance=VA_LOG_VARIANCE in kept,
+        patches=config.temporal.reads_patches,
     )
     arrays = {inputs.TOKENS: kept[inputs.TOKENS]}
     arrays |= {inputs.answer(n): a for n, a in kept.items() if inputs.answer(n) in expected}

@@ -112,7 +112,7 @@ def ensure(
         stored.write(
             parent,
             identity,
-            _blocks(model, rows),
+            _blocks(model, rows, patches=config.temporal.reads_patches),
             progress=progress or features.lines(say, "task tokens"),
             say=say,
         )
@@ -123,13 +123,13 @@ def ensure(
 
 
 def _blocks(
-    model: Predictor, rows: Pixels
+    model: Predictor, rows: Pixels, *, patches: bool
 ) -> Callable[[int], Iterator[Mapping[str, NDArray[Any]]]]:
     def of_rows(first: int) -> Iterator[Mapping[str, NDArray[Any]]]:
         batches = rows.eval_batches(model.config.evaluation.batch_size, first=first)
         assert model.forward.mesh is not None  # those of runs and exports have one
         return model.token_blocks(
-            data_input.to_devices(batches, sharding.by_example(model.forward.mesh))
+            data_input.to_devices(batches, sharding.by_example(model.forward.mesh)), patches=patches
         )
 
     return of_rows
@@ -153,6 +153,8 @@ def _identity(model: Predictor, config: Config, table: FrameTable) -> stored.Ide
             own.uncertainty.kind, model.temperatures, probabilities.FITTED
         ),
     }
+    if config.temporal.reads_patches:
+        making["tokens"] = config.temporal.tokens
     if POINTS in model.inputs:
         making |= {"points": points.specification(), "baseline": own.data.baseline[0]}
         if own.data.baseline[0] == stored.NEUTRAL:  # which frames show it, the labels say

@@ -60,6 +60,30 @@ def test_they_are_those_of_the_network_with_its_answers(model, tmp_path):
     np.testing.assert_array_equal(arrays["expr"], np.float32(predicted.values("expr")))
 
 
+def test_the_mean_of_the_patches_is_a_fourth_in_a_folder_of_its_own(model, tmp_path):
+    config = settings(model, tmp_path)
+    table, three = tokens_of(model, config)
+    temporal = dataclasses.replace(config.temporal, tokens="task+patches")
+    _, four = tokens_of(model, dataclasses.replace(config, temporal=temporal))
+    assert four["tokens"].shape == (len(table), 4, 16)
+    assert four["tokens"].dtype == np.float16
+    np.testing.assert_array_equal(four["tokens"][:, :3], three["tokens"])
+    np.testing.assert_array_equal(four["va"], three["va"])
+    image_NSS3 = np.stack([images.read_image(path, 32) for path in table.paths()])
+    _, state = model.forward.network.apply(
+        jax.device_get(model.variables),
+        image_NSS3.astype(np.float32),
+        train=False,
+        capture_intermediates=lambda module, _: module.name == "encoder",
+        mutable=["intermediates"],
+    )
+    (patch_NPD,) = state["intermediates"]["encoder"]["__call__"]
+    assert patch_NPD.shape[1] > 1
+    expected = np.asarray(patch_NPD).mean(axis=1)
+    np.testing.assert_allclose(four["tokens"][:, 3], expected, rtol=2e-3, atol=2e-3)
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
+
+
 def test_an_interrupted_computation_goes_on(model, tmp_path, monkeypatch):
     class StopError(Exception):
         pass
