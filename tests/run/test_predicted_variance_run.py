@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from small_experiment import Experiment
+from small_experiment import Experiment, assert_is_users_error
 
 from data_pipeline.formats import s_aff_wild2
 from mtl_face.cli import main
@@ -89,8 +89,8 @@ def test_several_annotators(tmp_path, capsys):
         *("--config.data.kind=manifest", "--config.loss.va.spread=1.0"),
         "--config.augmentation.mixup_alpha=0.3",
     )
-    assert main.main(experiment.arguments("train", *SETTINGS, *options)) == 1
-    assert "no row of the training set has several annotators" in capsys.readouterr().err
+    result = experiment.run(capsys, "train", *SETTINGS, *options)
+    assert_is_users_error(result, "no row of the training set has several annotators")
     options = (*options, "--config.data.soft_labels=true")
     assert main.main(experiment.arguments("train", *SETTINGS, *options)) == 0
     _, metrics = read(experiment.workdir / "evaluation")
