@@ -61,6 +61,10 @@ def name_of(kind: str, own: str, place: str) -> str:
     return f"{own}, in the layout of {known}"
 
 
+TASK_TOKENS = "task tokens of a network of mtl_face"
+"""Format of the initial weights of a network over time: it reads a network of frames."""
+
+
 def record(
     *,
     training_data: Iterable[str],
@@ -171,7 +175,10 @@ def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
             f"trained on {', '.join(own)}: ABAW's multi-task challenge allows s-Aff-Wild2 alone, "
             "not Aff-Wild2 itself; submit to its single-task challenges only"
         )
+    source = provenance["initial_weights"]
     subset = [name for name in provenance["pretrained_on"] if _STATIC_SUBSET.search(name)]
+    if source is not None and source.get("format") == TASK_TOKENS:  # its own network of frames
+        subset = [name for name in subset if name not in provenance["training_data"]]
     if subset and not provenance["aff_wild2_pretrained"]:
         lines.append(
             f"the initial weights were trained on {', '.join(subset)}, a part of Aff-Wild2: name "
@@ -183,13 +190,27 @@ def warnings(provenance: Mapping[str, Any] | None) -> list[str]:
         for teacher in provenance.get("teachers", ())
         if teacher.get("provenance") is None
     ]
-    source = provenance["initial_weights"]
-    if source is not None and not provenance["pretrained_on"] and not lines:
+    if (file := _unspoken(provenance)) is not None and not lines:
         lines.append(
-            f"nothing says what the initial weights ({source.get('file', 'unnamed')}) were trained "
-            "on: state it in provenance.pretrained_on (--config.provenance.pretrained_on=NAME,...)"
+            f"nothing says what the initial weights ({file}) were trained on: state it in "
+            "provenance.pretrained_on (--config.provenance.pretrained_on=NAME,...)"
         )
     return lines
+
+
+def _unspoken(provenance: Mapping[str, Any]) -> str | None:
+    """The file of weights, at any remove, of which nobody says what they were trained on, or None.
+
+    Whoever names data of their own for the initial weights has spoken for all before them.
+    """
+    source = provenance["initial_weights"]
+    if source is None:
+        return None
+    parent = source.get("provenance")
+    inherited = [] if parent is None else [*parent["pretrained_on"], *parent["training_data"]]
+    if set(provenance["pretrained_on"]) - set(_distinct(inherited)):
+        return None
+    return str(source.get("file", "unnamed")) if parent is None else _unspoken(parent)
 
 
 def warnings_of_training(training: Any) -> list[str]:

@@ -131,6 +131,27 @@ def test_an_earlier_stage_on_the_challenges_own_data_is_said_but_not_flagged():
     assert "trained on s-Aff-Wild2, a part of Aff-Wild2" in line
 
 
+def test_a_network_over_time_and_its_network_of_frames_are_one_stage():
+    """What its network of frames started from, and what else that learned from, is said of it."""
+
+    def over_time(frames):
+        source = {"file": "frames", "format": provenance.TASK_TOKENS, "provenance": frames}
+        return provenance.record(training_data=["s-Aff-Wild2"], initial_weights=source)
+
+    frames = provenance.record(training_data=["s-Aff-Wild2"])
+    assert provenance.warnings(over_time(frames)) == []
+    assert "a part of Aff-Wild2" in provenance.warnings(started_from(over_time(frames)))[0]
+    other = provenance.record(training_data=["ours, in the layout of s-Aff-Wild2"])
+    assert "trained on ours" in provenance.warnings(over_time(other))[0]
+    unspoken = provenance.record(training_data=["s-Aff-Wild2"], initial_weights=VGGFACE2)
+    (line,) = provenance.warnings(over_time(unspoken))
+    assert "nothing says what the initial weights (resnet50.pkl) were trained on" in line
+    spoken = provenance.record(
+        training_data=["s-Aff-Wild2"], pretrained_on=["VGGFace2"], initial_weights=VGGFACE2
+    )
+    assert provenance.warnings(over_time(spoken)) == []
+
+
 def test_training_on_aff_wild2_itself():
     found = provenance.record(training_data=["Aff-Wild2"])
     assert found["aff_wild2_pretrained"] is False

@@ -19,6 +19,7 @@ from mtl_face.run.inputs import features, tokens
 from mtl_face.run.inputs.pixels import Pixels, find_pixels
 from mtl_face.tables import FrameTable
 from mtl_face.tasks import VA_LOG_VARIANCE
+from mtl_face.weights.provenance import TASK_TOKENS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +163,6 @@ def source(model: Predictor, path: str) -> dict[str, Any]:
     return {
         "file": Path(path).name,
         "sha256": model.origin["weights_sha256"],
-        "format": "task tokens of a network of mtl_face",
+        "format": TASK_TOKENS,
         "provenance": model.origin.get("provenance"),
     }
