@@ -28,6 +28,7 @@ NAMES = {
     "a ConvNeXt": ["stages.0.blocks.0.conv_dw.weight", "downsample_layers.0.0.weight"],
     "an Inception-ResNet": ["conv2d_1a.conv.weight"],
     "a DenseNet": ["features.denseblock1.denselayer1.norm1.weight"],
+    "parts of a transformer": ["layer.7.attention.q_proj.weight", "blocks.3.attn.qkv.weight"],
     "a VGG network": ["classifier.6.weight", "conv5_3.weight"],
 }
 
@@ -41,7 +42,8 @@ def test_named(path, network, family, name):
         assert problem_of(path).startswith(f"holds {family}")
         with pytest.raises(WeightsError) as raised:
             load_backbone(path)
-        assert "ResNet50" in raised.value.remedy
+        read = family in ("a ViT", "a ConvNeXt", "parts of a transformer")
+        assert ("the folder with config.json" if read else "ResNet50") in raised.value.remedy
 
 
 @pytest.mark.parametrize("name", ["layer1.0.prelu.weight", "layer1.0.se.fc.0.weight"])
