@@ -131,6 +131,30 @@ def test_a_gate_is_no_hidden_layer(tmp_path, as_named):
         np.testing.assert_array_equal(mlp[own]["bias"], tensors[f"blocks.1.mlp.{theirs}.bias"])
 
 
+def test_heads_by_the_waves_of_dinov3(tmp_path):
+    """Its own files store as many as a quarter of a head."""
+    for heads in (1, 2):
+        tensors = tensors_of(DINOV3, reference_vit.as_dinov3_own)
+        tensors["rope_embed.periods"] = torch.ones(16 // heads // 4)
+        safetensors.torch.save_file(tensors, tmp_path / "w")
+        assert load_backbone(tmp_path / "w").architecture.vit.num_heads == heads
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_precisions(tmp_path, dtype):
+    """The float32 numbers nearest to those of the file, the position of the class token added."""
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors_of(PLAIN).items()}
+    safetensors.torch.save_file(tensors, tmp_path / "w")
+    params = load_backbone(tmp_path / "w").params
+    position = tensors["pos_embed"][0].float()
+    np.testing.assert_array_equal(params["position"], position[1:])
+    np.testing.assert_array_equal(
+        params["class_token"], tensors["cls_token"][0].float() + position[:1]
+    )
+    kernel = params["block1"]["attention"]["value"]["kernel"]
+    np.testing.assert_array_equal(kernel, tensors["blocks.0.attn.qkv.weight"][32:].float().T)
+
+
 def test_a_matrix_of_patches(tmp_path):
     """SigLIP 2 reads rows, columns and colours of a patch as one vector."""
     tensors = tensors_of(SIGLIP, reference_vit.as_clip_vision)
