@@ -98,9 +98,11 @@ def read_manifest(
     """
     faults = FaultList(path, skipped)
     columns = read_columns(path, lambda name: known_name(name) is not None, faults)
-    return to_table(
+    table = to_table(
         columns, settings, faults=faults, image_root=image_root, dataset=dataset, say=say
     )
+    say_unused_votes(table, say)
+    return table
 
 
 def to_table(
@@ -176,6 +178,17 @@ def _say_contradictions(
             f"{fewer} rows have an expression with fewer votes than another, as that of line "
             f"{first}: the column expression is the label"
         )
+
+
+def say_unused_votes(table: tables.FrameTable, say: Callable[[str], None]) -> None:
+    """Counts rows whose column expression is empty although their votes have a winner."""
+    votes_NE = np.nan_to_num(table.votes)
+    most_N = votes_NE.max(axis=1)
+    one_winner_N = (votes_NE == most_N[:, None]).sum(axis=1) == 1
+    unused_N = (table.expression < 0) & (most_N > 0) & one_winner_N
+    if unused := int(unused_N.sum()):
+        first = int(table.row[unused_N].min())
+        say(f"{unused} rows have votes and an empty expression, as that of line {first}: no label")
 
 
 def majority(votes_NK: npt.NDArray[np.float64], say: Callable[[str], None]) -> npt.NDArray[np.int8]:

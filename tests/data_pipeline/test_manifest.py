@@ -123,6 +123,10 @@ def test_votes(tmp_path):
         np.float32([[3, 1, np.nan], [2, 2, 0], [np.nan] * 3]),
     )
     assert said == ["1 rows have two or more expressions with equally many votes: no label"]
+    table, said = read(tmp_path, "image,expression,votes_fear\na.jpg,3,1\nb.jpg,,9\nc.jpg,,\n")
+    assert list(table.expression) == [3, -1, -1]
+    assert np.isnan(table.expression_shares()[1:]).all()
+    assert said[-1] == "1 rows have votes and an empty expression, as that of line 3: no label"
     table, said = read(tmp_path, "image,expression,votes_fear\nb.jpg,3,1\na.jpg,0,9\n")
     assert table.expression[0] == 0  # a label goes before the votes
     assert said[-1].startswith(

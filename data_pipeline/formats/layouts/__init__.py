@@ -98,6 +98,8 @@ def read(
                 say=lines.append,
             )
         )
+        if layout is own.MANIFEST:
+            manifest.say_unused_votes(parts[-1], lines.append)
         of_tables |= dict.fromkeys(lines)
     left_out = [f"{count:,} {what}" for what, count in counts.items() if count]
     for line in (*remarks, *shortened(list(of_tables), _MOST_LINES), *left_out):
