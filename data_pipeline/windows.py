@@ -18,11 +18,8 @@ import numpy.typing as npt
 
 from data_pipeline import order
 from data_pipeline.batch import WEIGHT, Batch, compact_labels
-from mtl_face.inputs import GAPS
+from mtl_face.inputs import GAPS, LONGEST_ABSENCE, LONGEST_GAP, causal_begin
 from mtl_face.tables import FrameTable
-
-LONGEST_GAP = 1 << 20
-"""Frames; a longer gap counts as this one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +44,26 @@ class Windows:
     def of(cls, table: FrameTable, length: int, *, causal: bool = False) -> Self:
         """Windows of `length` (at least 2) rows.
 
-        A row is answered by the window in whose middle it lies most; with `causal` by the one that
-        holds most rows before it. Of two that are equal, the first.
+        A row is answered by the window in whose middle it lies most, of two that are equal by the
+        first; with `causal` by that of `mtl_face.inputs.causal_begin`, whose rows after a gap of
+        more than `LONGEST_ABSENCE` frames count from 0.
         """
         names = np.char.add(np.char.add(table.dataset.astype(str), "\n"), table.video.astype(str))
         _, video_N = np.unique(names, return_inverse=True)
         sorted_N = np.lexsort((np.arange(len(table)), table.frame, video_N))
-        ends = np.flatnonzero(np.diff(video_N[sorted_N])) + 1
+        ends_N = np.diff(video_N[sorted_N]) > 0
+        if causal:
+            ends_N |= np.diff(table.frame[sorted_N]) > LONGEST_ABSENCE
+        ends = np.flatnonzero(ends_N) + 1
         rows, gaps, answered = [], [], []
         for of_video in np.split(sorted_N, ends):
             count = len(of_video)
-            begin_m = np.minimum(np.arange(0, count, length // 2), max(count - length, 0))
-            begin_m = np.unique(begin_m)
+            place = np.arange(count)
+            if causal:
+                begin_m, best = np.unique(causal_begin(place, length), return_inverse=True)
+            else:
+                begin_m = np.unique(np.minimum(place[:: length // 2], max(count - length, 0)))
+                best = _nearest(place, begin_m, length)
             place_mW = begin_m[:, None] + np.arange(length)
             inside_mW = place_mW < count
             place_mW = np.minimum(place_mW, count - 1)
@@ -67,21 +72,21 @@ class Windows:
             gap_mW[:, 0] = 0
             rows.append(np.where(inside_mW, of_video[place_mW], order.PADDING))
             gaps.append(np.where(inside_mW, gap_mW, -1))
-            place = np.arange(count)
-            if causal:
-                best = np.searchsorted(begin_m, place - length, side="right")
-            else:
-                aim = 2 * place - (length - 1)
-                later = np.minimum(np.searchsorted(2 * begin_m, aim), len(begin_m) - 1)
-                earlier = np.maximum(later - 1, 0)
-                nearer = abs(2 * begin_m[later] - aim) < abs(2 * begin_m[earlier] - aim)
-                best = np.where(nearer, later, earlier)
             own_mW = np.full(place_mW.shape, order.PADDING)
             own_mW[best, place - begin_m[best]] = of_video
             answered.append(own_mW)
         return cls(
             np.concatenate(rows), np.concatenate(gaps).astype(np.int32), np.concatenate(answered)
         )
+
+
+def _nearest(place: order.Indices, begin_m: order.Indices, length: int) -> order.Indices:
+    """The window in whose middle each place lies most, by their begins."""
+    aim = 2 * place - (length - 1)
+    later = np.minimum(np.searchsorted(2 * begin_m, aim), len(begin_m) - 1)
+    earlier = np.maximum(later - 1, 0)
+    nearer = abs(2 * begin_m[later] - aim) < abs(2 * begin_m[earlier] - aim)
+    return np.where(nearer, later, earlier)
 
 
 def train_batches(

@@ -7,11 +7,16 @@ of a window, D width of a token.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl_face.face_table import MESH_POINTS
 from mtl_face.tasks import OUTPUT_SIZES, TASKS, VA, VA_LOG_VARIANCE
+
+Arrays = dict[str, NDArray[Any]]
+"""Arrays by name."""
 
 IMAGE = "image"
 """A stored crop, uint8 [S, S, 3]: R, G, B."""
@@ -35,12 +40,29 @@ GAPS = "gaps"
 """Frame numbers since the frame before in the window, int32 [W]: 0 for the first one and for a row
 that repeats a frame, -1 for padding behind the last one."""
 
+LONGEST_GAP = 1 << 20
+"""Frames; a longer gap counts as this one."""
+
+LONGEST_ABSENCE = 1000
+"""Frames; after a longer gap a causal network begins anew, so that live use can forget a person."""
+
 _ANSWER = "answer_"
 
 
 def answer(name: str) -> str:
     """Input that holds an output, by its name, of the network of frames, float32 [W, size]."""
     return _ANSWER + name
+
+
+def causal_begin(place: NDArray[np.int64] | int, length: int) -> Any:
+    """Place of the first row of the window in which a causal network answers a row.
+
+    Windows of `length` rows begin at every multiple of half of it. Of those that hold the row it is
+    the earliest, whose rows before it are the most. Later rows have no say in it, so that live use
+    answers as a whole video does.
+    """
+    half = length // 2
+    return half * np.maximum((place - length) // half + 1, 0)
 
 
 def windows(

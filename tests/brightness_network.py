@@ -8,6 +8,7 @@ from mtl_face.tables import PredictionTable
 class Brightness:
     """Answers a crop by its mean level, so that each answer tells its face."""
 
+    frames = None
     inputs = ("image",)
     crop_size = 112
     step = 7

@@ -43,6 +43,7 @@ class Smile:
     step = 3
 
     def __init__(self, inputs=("points",), **origin):
+        self.frames = None
         self.inputs, self.crop = inputs, {}
         self.origin = {"weights_sha256": "face", **origin}
         self.baselines = []  # of each call

@@ -626,11 +626,10 @@ class ModelConfig(Section, affects="network", step=True):
 
 
 @dataclasses.dataclass(frozen=True)
-class TemporalConfig(Section, affects="network", step=True, training_only=True):
+class TemporalConfig(Section, affects="network", step=True):
     """A network over time, which reads what a trained network of frames saw (docs/temporal.md).
 
     It takes the place of the network of `model`, whose `embed_dim` and `va_variance` alone count.
-    Exports, which are of networks of frames, have no use for it.
     """
 
     kind: str = setting(
@@ -645,6 +644,7 @@ class TemporalConfig(Section, affects="network", step=True, training_only=True):
         "computed where they are absent (run.py features --model)",
         affects="place",
         step=False,
+        training_only=True,
     )
     tokens: str = setting(
         "task",
@@ -664,7 +664,12 @@ class TemporalConfig(Section, affects="network", step=True, training_only=True):
     )
     width: int = setting(128, "channels; even, and with attention a multiple of 8", minimum=8)
     dropout: float = setting(
-        0.1, "on residual branches, while training", minimum=0.0, maximum=0.95, affects="training"
+        0.1,
+        "on residual branches, while training",
+        minimum=0.0,
+        maximum=0.95,
+        affects="training",
+        training_only=True,
     )
 
     @property

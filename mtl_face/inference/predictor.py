@@ -28,7 +28,19 @@ from mtl_face.errors import ConfigError, ImageError
 from mtl_face.evaluation.calibration import Calibration
 from mtl_face.face_table import FaceTable
 from mtl_face.inference.dropout import EPISTEMIC, make_dropout_step
-from mtl_face.inputs import BASELINE, IMAGE, POINTS, WINDOWS, is_input, specification
+from mtl_face.inference.recent import Recent
+from mtl_face.inputs import (
+    BASELINE,
+    GAPS,
+    IMAGE,
+    POINTS,
+    WINDOWS,
+    Arrays,
+    answer,
+    is_input,
+    specification,
+    windows,
+)
 from mtl_face.model.convolution import compiler_options
 from mtl_face.model.network import (
     ATTENTION,
@@ -150,6 +162,7 @@ class Predictor:
             `provenance`, `training` (see `tables.TRAINING`); empty where nothing is known.
         crop: how the crops of its training were cut, as `faces.align.specification`; empty of a
             run, whose crops are taken to be cut as faces are now.
+        frames: of a network over time: the network of frames that it reads.
     """
 
     forward: Forward
@@ -158,6 +171,7 @@ class Predictor:
     step: int
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     crop: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    frames: "Predictor | None" = None
 
     def __repr__(self) -> str:
         return (
@@ -179,17 +193,22 @@ class Predictor:
     @property
     def crop_size(self) -> int:
         """Side of the crops that the network was trained on, S, in pixels."""
-        return self.config.data.image_size
+        return self._of_faces.config.data.image_size
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the arrays that the network takes, see `predict_arrays`."""
-        return self.forward.inputs
+        """Names of the arrays that the network takes of a face, see `predict_arrays`."""
+        return self._of_faces.forward.inputs
+
+    @property
+    def _of_faces(self) -> "Predictor":
+        """The network that looks at faces."""
+        return self.frames or self
 
     @property
     def shows_attention(self) -> bool:
         """Whether `cross_attention` can be asked for."""
-        return self.inputs == (IMAGE,) and self.forward.shows_attention
+        return self.forward.inputs == (IMAGE,) and self.forward.shows_attention
 
     def predict(
         self,
@@ -239,12 +258,14 @@ class Predictor:
 
         Yields:
             A row a face, or one row of a frame without a face or one that cannot be decoded.
-            Answers are neither smoothed nor calibrated.
+            Answers are neither smoothed nor calibrated. A network over time answers each by the
+            frames of its person up to it.
 
         Raises:
             VideoError: the file is no video, or cannot be read.
             CameraError: there is no such camera, or it goes away.
-            ConfigError: the network's crops were cut in another way than faces are cut here.
+            ConfigError: the network's crops were cut in another way than faces are cut here; or it
+                is one over time that also sees the frames to come.
         """
         from mtl_face.inference import stream
 
@@ -299,13 +320,80 @@ class Predictor:
                 shape: 0 where they are unknown, which is the default. Others are ignored.
 
         Returns:
-            N rows as from `predict_crops`.
+            N rows as from `predict_crops`. To a network over time each is a video of one frame.
 
         Raises:
             ValueError: an array is missing, or has another dtype or shape.
-            ConfigError: the network reads frames over time.
         """
-        require_single_frames(self.inputs)
+        if self.frames is not None:
+            return self.predict_next(self.read(arrays), self.recent())
+        arrays = self._checked(arrays)
+        return self.predict_batches(_numbered(len(arrays[self.inputs[0]])), self._batches(arrays))
+
+    def recent(self) -> Recent:
+        """What a network over time knows of earlier frames, which is nothing yet."""
+        return Recent(self.config.temporal.window)
+
+    def predict_next(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        recent: Recent,
+        person_N: NDArray[np.int64] | None = None,
+        frame_N: NDArray[np.int64] | None = None,
+    ) -> PredictionTable:
+        """Predictions of a network over time for faces, by what came before.
+
+        Args:
+            arrays: what `read` gives.
+            recent: of earlier calls; these faces are added.
+            person_N: number of each face's person; None: each is another person.
+            frame_N: number of its frame, see `Recent.windows`; None: of one frame.
+
+        Returns:
+            N rows as from `predict_crops`.
+        """
+        count = len(next(iter(arrays.values())))
+        persons = np.arange(count) if person_N is None else person_N
+        frames = np.ones(count, np.int64) if frame_N is None else frame_N
+
+        def batches() -> Iterator[dict[str, jax.Array]]:
+            size = self.config.evaluation.batch_size  # windows of all faces at once may be large
+            for begin in range(0, count, size):
+                rows = slice(begin, begin + size)
+                part = {name: array[rows] for name, array in arrays.items()}
+                found, index_nW = recent.windows(part, persons[rows], frames[rows])
+                yield from self._batches(found, np.where(index_nW < 0, -1, index_nW + begin))
+
+        return self.predict_batches(_numbered(count), batches())
+
+    def read(self, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+        """What this network over time takes of faces: what its network of frames saw of them.
+
+        Args:
+            arrays: as those of `predict_arrays`.
+
+        Returns:
+            Arrays [N, ...] as `mtl_face.inputs.windows` names and describes them, without gaps.
+
+        Raises:
+            ValueError, ConfigError: as `predict_arrays` and `token_blocks`.
+        """
+        assert self.frames is not None  # it is one over time
+        model, patches = self.config.model, self.config.temporal.reads_patches
+        expected = windows(1, model.embed_dim, va_variance=model.predicts_variance, patches=patches)
+        parts = {
+            name: [np.zeros((0, *shape[1:]), dtype)]
+            for name, (dtype, shape) in expected.items()
+            if name != GAPS
+        }
+        batches = self.frames._batches(self.frames._checked(arrays))
+        for block in self.frames.token_blocks(batches, patches=patches):
+            for name, array in block.items():
+                parts[name if name == TASK_TOKENS else answer(name)].append(array)
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+    def _checked(self, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+        """The arrays that the network of frames takes; ValueError as of `predict_arrays`."""
         wanted = specification(self.inputs, self.crop_size)
         count = len(arrays[self.inputs[0]]) if self.inputs[0] in arrays else 0
         if POINTS in wanted and POINTS in arrays and BASELINE not in arrays:
@@ -318,15 +406,7 @@ class Predictor:
                 raise ValueError(
                     f"{name} is {array.dtype} {array.shape}, expected {dtype} {(count, *shape)}"
                 )
-        frame_N = np.arange(1, count + 1)
-        frames = FrameTable.from_columns(
-            dataset="crops",
-            video=["crops"] * count,
-            frame=frame_N,
-            image=frame_N.astype(str),
-            root=".",
-        )
-        return self.predict_batches(frames, self._batches({name: arrays[name] for name in wanted}))
+        return {name: arrays[name] for name in wanted}
 
     def predict_batches(
         self,
@@ -337,9 +417,10 @@ class Predictor:
     ) -> PredictionTable:
         """Predictions for every row of a table, whose labels are not looked at.
 
-        A batch holds the arrays that `inputs` names and `index` int32 [B], the row that each
-        example belongs to (-1: padding), on the devices. Without `sample_dropout` there is one
-        prediction without dropout, whatever `evaluation.mc_dropout_samples` says.
+        A batch holds the arrays that `forward.inputs` names and `index` int32 [B], of windows
+        [B * W], the row that each example belongs to (-1: padding), on the devices. Without
+        `sample_dropout` there is one prediction without dropout, whatever
+        `evaluation.mc_dropout_samples` says.
 
         Returns a row for each of `frames`, with NaN for a task that the network was never trained
         on. Its metadata name the settings, the step, the temperatures and the weights.
@@ -514,30 +595,39 @@ class Predictor:
             ]
         return np.concatenate(parts)[:count]
 
-    def _batches(self, arrays: Mapping[str, NDArray[Any]]) -> Iterator[dict[str, jax.Array]]:
-        """The rows of arrays of one length in batches of one shape, the last one padded."""
+    def _batches(
+        self, arrays: Mapping[str, NDArray[Any]], index: NDArray[np.int32] | None = None
+    ) -> Iterator[dict[str, jax.Array]]:
+        """The rows of arrays of one length in batches of one shape, the last one padded.
+
+        `index`, of the same length, says which rows of a table they answer; None: each its own.
+        """
         count = len(next(iter(arrays.values())))
+        if index is None:
+            index = np.arange(count, dtype=np.int32)
         size = next((size for size in _BATCHES if count <= size), self.config.evaluation.batch_size)
         if self.forward.mesh is not None:
             size = -(-size // self.forward.mesh.size) * self.forward.mesh.size
         for start in range(0, count, size):
-            index_B = np.arange(start, start + size, dtype=np.int32)
-            index_B[count - start :] = -1
-            batch = {"index": index_B}
+            own = index[start : start + size]
+            padding = np.full((size - len(own), *own.shape[1:]), -1, np.int32)
+            batch = {"index": np.concatenate([own, padding]).reshape(-1)}
             for name, array in arrays.items():
                 batch[name] = np.zeros((size, *array.shape[1:]), array.dtype)
                 batch[name][: count - start] = array[start : start + size]
             yield self.forward.place(batch)
 
 
-def require_single_frames(inputs: Sequence[str]) -> None:
-    """ConfigError if a network of these inputs reads over time, and so answers no single face."""
-    if WINDOWS in inputs:
-        raise ConfigError(
-            "this network reads frames of a data set over time, not single faces",
-            remedy="use it with run.py evaluate or predict --test_list, or give the network of "
-            "frames that it reads",
-        )
+def _numbered(count: int) -> FrameTable:
+    """Rows for as many faces, of which nothing is known."""
+    frame_N = np.arange(1, count + 1)
+    return FrameTable.from_columns(
+        dataset="crops",
+        video=["crops"] * count,
+        frame=frame_N,
+        image=frame_N.astype(str),
+        root=".",
+    )
 
 
 def make_predict_step(

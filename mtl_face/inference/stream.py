@@ -5,6 +5,7 @@ height and W width of a crop.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ from mtl_face.faces.detect import PHOTO_FACE_PX, REACH, Face, FaceFinder
 from mtl_face.faces.track import PATIENCE, Tracker, as_json, from_json
 from mtl_face.faces.video import VideoFrame, ahead, batched, open_video
 from mtl_face.inference.baseline import Baselines, neutrality
-from mtl_face.inference.predictor import Predictor, require_single_frames
+from mtl_face.inference.predictor import Predictor
+from mtl_face.inference.recent import Recent
 from mtl_face.inputs import BASELINE, IMAGE, POINTS
 from mtl_face.pictures import AnyImage
 from mtl_face.tables import PredictionTable
@@ -206,10 +208,16 @@ class FaceStream:
         self._source = source
         self._finder = finder or FaceFinder()
         self._mesh = mesh
-        self._relative = relative and POINTS in predictor.inputs
+        self._relative = relative and takes_baseline(predictor)
         self._tracker = Tracker()
         self._baselines = Baselines()
         self._last = _Last()
+
+    @functools.cached_property
+    def _recent(self) -> Recent | None:
+        """What a network over time knows of earlier frames; ConfigError, see `check_live`."""
+        check_live(self._predictor)
+        return None if self._predictor.frames is None else self._predictor.recent()
 
     def update(self, frames: Sequence[VideoFrame]) -> list[FaceTable]:
         """A table a frame: a row a face, or one row without a face.
@@ -235,8 +243,11 @@ class FaceStream:
         return sights
 
     def answer(self, sights: "Sequence[Sight]") -> Seen:
-        """Answers the faces of frames, and learns from them how each person looks at rest."""
-        seen = see(self._predictor, sights, mesh=self._mesh)
+        """Answers the faces of frames, and learns from them how each person looks at rest.
+
+        ConfigError for a network over time that also sees the frames to come.
+        """
+        seen = see(self._predictor, sights, mesh=self._mesh, recent=self._recent)
         if not self._relative:
             return seen
         points_FV3 = seen.arrays[POINTS]
@@ -354,9 +365,8 @@ def check_crops(predictor: Predictor) -> None:
     """Refuses a network whose crops are cut in another way than this program cuts faces.
 
     Raises:
-        ConfigError: with what differs; or the network reads frames over time.
+        ConfigError: with what differs.
     """
-    require_single_frames(predictor.inputs)
     crop = predictor.crop
     if IMAGE not in predictor.inputs or not crop:
         return
@@ -368,6 +378,22 @@ def check_crops(predictor: Predictor) -> None:
             f"the model was trained on faces that are cut in another way: {differ}",
             remedy="cut the faces as its training did, and predict them with --test_list",
         )
+
+
+def check_live(predictor: Predictor) -> None:
+    """ConfigError if a network answers a frame by those to come, which a camera has not shown."""
+    if predictor.frames is not None and not predictor.config.temporal.causal:
+        raise ConfigError(
+            "the network sees the frames after each one (temporal.causal=false), and they are "
+            "not there yet in live use",
+            remedy="train one with temporal.causal=true, or analyse the video as a whole: run.py "
+            "predict VIDEO",
+        )
+
+
+def takes_baseline(predictor: Predictor) -> bool:
+    """Whether a network can judge faces beside those of the same persons at rest."""
+    return POINTS in predictor.inputs and predictor.frames is None
 
 
 def _is_video(path: str | os.PathLike[str]) -> bool:
@@ -382,6 +408,7 @@ def predict_video(
     mesh: bool = False,
 ) -> Iterator[FaceTable]:
     """Tables of the frames of a video or a camera, see `Predictor.stream`."""
+    check_live(predictor)
     name = os.fspath(video)
     live = FaceStream(predictor, source=name, relative=relative, mesh=mesh)
     number = camera.number_of(name)
@@ -411,9 +438,10 @@ def neutral_points(predictor: Predictor, picture: AnyImage, finder: Finder) -> N
         ImageError: it cannot be read, or shows no face.
         ConfigError: the model takes no points.
     """
-    if POINTS not in predictor.inputs:
+    if not takes_baseline(predictor):
         raise ConfigError(
-            "a neutral picture is of use to models that take the points of a face alone",
+            "a neutral picture is of use to models that take the points of a face alone, and to "
+            "none over time",
             remedy="leave it out (--neutral), or take such a model, as --model=geometry",
         )
     path = picture if isinstance(picture, str | os.PathLike) else None
@@ -448,8 +476,22 @@ class Sight:
     persons: Sequence[int] = ()
 
 
-def see(predictor: Predictor, sights: Sequence[Sight], *, mesh: bool = False) -> Seen:
-    """Describes and answers the faces of some frames; `mesh`: whether all points are kept."""
+def see(
+    predictor: Predictor,
+    sights: Sequence[Sight],
+    *,
+    mesh: bool = False,
+    recent: Recent | None = None,
+) -> Seen:
+    """Describes and answers the faces of some frames.
+
+    Args:
+        predictor: the network; the arrays of one over time are what it reads of the faces.
+        sights: the frames.
+        mesh: whether all points are kept.
+        recent: what a network over time knows of earlier frames of the source; None: each face is
+            answered by itself.
+    """
     faces = [(sight.picture, face) for sight in sights if sight.picture for face in sight.faces]
     inner = [align.crop_middle(picture, face.landmarks) for picture, face in faces]
     pose_F3 = np.full((len(faces), 3), np.nan)
@@ -464,7 +506,6 @@ def see(predictor: Predictor, sights: Sequence[Sight], *, mesh: bool = False) ->
         empty_0V3 = np.zeros((0, MESH_POINTS, 3), np.float32)
         arrays[POINTS] = geometry.normalise(np.stack(meshes)) if meshes else empty_0V3
         arrays[BASELINE] = np.zeros_like(arrays[POINTS])
-    predictions = predictor.predict_arrays(arrays)
     empty = FaceTable.without_faces([], [], [], mesh=mesh)
     table = FaceTable.joined([empty, *(_rows(sight, mesh=mesh) for sight in sights)])
     row_F = np.flatnonzero(table.has_face)
@@ -483,6 +524,13 @@ def see(predictor: Predictor, sights: Sequence[Sight], *, mesh: bool = False) ->
         baseline=baseline_N.astype(np.str_),
         pose=pose_N3,
     )
+    if predictor.frames is None:
+        predictions = predictor.predict_arrays(arrays)
+    else:
+        arrays = predictor.read(arrays)
+        named = table.take(table.has_face)
+        who = (None, None) if recent is None else (named.person, named.frame)
+        predictions = predictor.predict_next(arrays, recent or predictor.recent(), *who)
     return Seen(table, keyed(predictions, table), arrays)
 
 

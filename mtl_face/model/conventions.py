@@ -34,6 +34,14 @@ MAX_LOG_RATIO = 8.0
 """Largest magnitude of a log variance over its task's: standard deviations of 1/55 to 55 times."""
 
 
+KERNEL = 5
+DILATIONS = (1, 2, 4, 8)
+"""Taps of the convolutions over time, and the dilations of a group: it sees 30 frames each way."""
+
+TEMPORAL_HEADS = 4
+"""Attention heads of a network over time."""
+
+
 def position_parts(position: str, features: int) -> tuple[tuple[str, int], ...]:
     """What consecutive channels of a code of `features` count, and how many channels each has."""
     return (

@@ -17,15 +17,15 @@ import jax.numpy as jnp
 from mtl_face.config import Config
 from mtl_face.config.schema import TemporalConfig
 from mtl_face.inputs import GAPS, TOKENS, answer, windows
-from mtl_face.model.conventions import LAYER_NORM_EPSILON, LONGEST_WAVE, MAX_LOG_RATIO
+from mtl_face.model.conventions import (
+    DILATIONS,
+    KERNEL,
+    LAYER_NORM_EPSILON,
+    LONGEST_WAVE,
+    MAX_LOG_RATIO,
+    TEMPORAL_HEADS,
+)
 from mtl_face.tasks import OUTPUT_SIZES, VA, VA_LOG_VARIANCE
-
-KERNEL = 5
-DILATIONS = (1, 2, 4, 8)
-"""Taps of the convolutions, and the dilations of those of a group: it sees 30 frames each way."""
-
-HEADS = 4
-"""Attention heads."""
 
 _SHARED = "shared"
 
@@ -149,7 +149,7 @@ class TemporalNetwork(nn.Module):
         mask_B1WW = (gap_BW >= 0)[:, None, None, :] & earlier_WW[None, None]
         for layer in range(1, self.settings.layers + 1):
             branch_BWC = _layer_norm(f"attention_norm{layer}")(hidden_BWC)
-            branch_BWC = nn.MultiHeadDotProductAttention(HEADS, name=f"attention{layer}")(
+            branch_BWC = nn.MultiHeadDotProductAttention(TEMPORAL_HEADS, name=f"attention{layer}")(
                 branch_BWC, mask=mask_B1WW
             )
             hidden_BWC = hidden_BWC + self._dropped(branch_BWC, train)

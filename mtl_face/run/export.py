@@ -3,6 +3,7 @@
 Dimension letters: N crops, S side of a crop.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -81,8 +82,8 @@ def export(
         )
     if exported.is_program(model):
         raise _no_network(model)
-    models.require_of_frames(config or workdirs.own_config(model), "exports are of")
     if form in PROGRAMS:
+        models.require_of_frames(config or workdirs.own_config(model), "programs are of")
         file = files.require_writable_file(Path(output or model / PROGRAMS[form]).expanduser())
         config = config or workdirs.own_config(model)
         applied = _calibration(calibration or config.evaluation.calibration)
@@ -98,7 +99,7 @@ def export(
         default = "export" if form == "orbax" else f"export_{form}"
         folder = files.require_writable(output or model / default)
         predictor = models.open_run(model, config or workdirs.own_config(model), say)
-        variables = jax.device_get(predictor.variables)
+        variables = _variables(predictor)
         card = card_of(predictor, _evaluation(model, predictor, say))
     else:
         assert output is not None  # checked above
@@ -138,17 +139,25 @@ def export_model(
     """
     if predictor.forward.path is not None:
         raise _no_network(predictor.forward.path)
-    models.require_of_frames(predictor.config, "exports are of")
     card = card_of(predictor)
     if format in PROGRAMS:
+        models.require_of_frames(predictor.config, "programs are of")
         file = files.require_writable_file(Path(output).expanduser())
         program = _Program(crop_size, _calibration(calibration))
         _write_program(file, predictor, card, format, program, say)
         return file
     _require_arrays(format, output, crop_size, calibration)
     folder = files.require_writable(output)
-    _write_arrays(folder, jax.device_get(predictor.variables), card, format, say)
+    _write_arrays(folder, _variables(predictor), card, format, say)
     return folder
+
+
+def _variables(predictor: Predictor) -> dict[str, Any]:
+    """The arrays of a network, and of the network of frames that it reads."""
+    own = jax.device_get(predictor.variables)
+    if predictor.frames is None:
+        return own
+    return exported.together(own, jax.device_get(predictor.frames.variables))
 
 
 def _no_network(path: Path) -> ExportError:
@@ -270,7 +279,9 @@ def _crops(size: int, *, noise: bool) -> NDArray[np.uint8]:
 
 def card_of(predictor: Predictor, metrics: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The card of a network, with the evaluation of its checkpoint if there is one."""
-    config = predictor.config
+    config, frames = predictor.config, predictor.frames
+    if frames is not None:  # its crops are those of the whole way, and so are its inputs
+        config = dataclasses.replace(config, model=frames.config.model)
     cut = {"data": provenance.data_sets(config), **align.specification(config.data.image_size)}
     card = cards.make(
         config,
@@ -282,7 +293,9 @@ def card_of(predictor: Predictor, metrics: Mapping[str, Any] | None = None) -> d
         training=predictor.origin.get(TRAINING),
     )
     if POINTS in config.model.inputs:
-        card["points"] = points.statement(config.data.baseline)
+        card["points"] = points.statement((frames or predictor).config.data.baseline)
+    if frames is not None:
+        card["frames"] = arrays.completed(card_of(frames), jax.device_get(frames.variables))
     return card
 
 
@@ -293,7 +306,7 @@ def _completed(
 
     It is added only where this version computes as that one did.
     """
-    if card["network"] is None and not models.is_larger(config.model, variables):
+    if card["network"] is None and not models.is_larger(config, variables):
         card = {**card, "network": card_network.statement(config.model)}
     stated = card["points"]
     if stated is not None and "mean_face" not in stated and not points.differences(stated):

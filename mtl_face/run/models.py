@@ -9,8 +9,8 @@ import jax
 
 from mtl_face import config as config_lib
 from mtl_face import files
-from mtl_face.config import Config, ModelConfig
-from mtl_face.errors import ConfigError, WorkdirError
+from mtl_face.config import Config
+from mtl_face.errors import ConfigError, WeightsError, WorkdirError
 from mtl_face.faces import align, points
 from mtl_face.inference.predictor import Forward, Predictor
 from mtl_face.inference.program import ProgramForward, Run
@@ -63,6 +63,59 @@ def open_model(path: str | Path, config: Config, say: Say) -> Predictor:
     return opened(path, config, say)
 
 
+def frame_model(config: Config) -> Predictor:
+    """The network of frames that the settings name.
+
+    Raises:
+        ConfigError: none is named, or it is over time itself, or its tokens are not as the
+            settings say.
+        UserError: it cannot be opened.
+    """
+    path = config.temporal.frame_model
+    if path is None:
+        raise ConfigError(
+            f"temporal.kind is {config.temporal.kind}, and temporal.frame_model names no network",
+            remedy="name the network of frames whose tokens it reads: temporal.frame_model=RUN",
+        )
+    if workdirs.own_config(path).is_over_time:
+        raise ConfigError(
+            "is a network over time, and temporal.frame_model names one of frames",
+            path=path,
+            remedy="name the network of frames whose tokens it reads: temporal.frame_model=RUN",
+        )
+    model = load(path)
+    width, varies = model.config.model.embed_dim, model.config.model.va_variance
+    for name, own, needed in (
+        ("model.embed_dim", config.model.embed_dim, width),
+        ("model.va_variance", config.model.va_variance, varies),
+    ):
+        if own != needed:
+            raise ConfigError(
+                f"{name} is {own}, and the network of temporal.frame_model has {needed}",
+                path=path,
+                remedy=f"set {name}={needed}",
+            )
+    return model
+
+
+def require_read(
+    provenance: Mapping[str, Any] | None, model: Predictor, path: str | Path | None
+) -> None:
+    """Raises WeightsError unless `model`, in `path`, is what a network over time was trained on.
+
+    `provenance` is that of the network over time.
+    """
+    recorded = (provenance or {}).get("initial_weights") or {}
+    found = model.origin["weights_sha256"]
+    if recorded.get("sha256") not in (None, found):
+        raise WeightsError(
+            "is not the network of frames whose tokens it was trained on: its weights have the "
+            f"hash {found[:12]}, those had {recorded['sha256'][:12]}",
+            path=path,
+            remedy=f"name that one, which was {recorded.get('file')}: temporal.frame_model=RUN",
+        )
+
+
 def require_of_frames(config: Config, what: str) -> None:
     """ConfigError if the settings are of a network over time, which `what` is not for."""
     if config.is_over_time:
@@ -88,6 +141,7 @@ def open_run(
     Raises:
         WorkdirError: the folder holds no run, or one of other settings, or no evaluated
             checkpoint, or a damaged one.
+        UserError: the network of frames that it reads cannot be opened, or is another one.
     """
     # what an export does without: orbax, optax, and all that reads data sets
     from mtl_face.run import provenance
@@ -124,12 +178,17 @@ def open_run(
     say(f"{config.evaluation.checkpoint} checkpoint, step {step}")
     for line in warnings_of_training(training):
         say(f"warning: {line}")
+    frames = None
+    if config.is_over_time:
+        frames = frame_model(config)
+        require_read(recorded, frames, config.temporal.frame_model)
     return _predictor(
         forward,
         sharding.whole(experiment.variables(state), experiment.mesh),
         temperatures=experiment.temperatures(state),
         step=int(jax.device_get(state.step)),
         origin=_origin(recorded, training),
+        frames=frames,
     )
 
 
@@ -141,8 +200,27 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
         ConfigError: the batch or the mesh does not fit the devices.
     """
     variables, card = exported.load(path)
+    frames = None
+    if card["frames"] is not None:
+        variables, read = exported.split_frames(variables)
+        own = config_lib.of_export(card["frames"]["config"])
+        own_config = config_lib.load_values(own, [], path)
+        frames = _of_arrays(read, card["frames"], own_config, path, say)
+    return _of_arrays(variables, card, config, path, say, frames=frames)
+
+
+def _of_arrays(
+    variables: Mapping[str, Any],
+    card: Mapping[str, Any],
+    config: Config,
+    path: Path,
+    say: Say,
+    *,
+    frames: Predictor | None = None,
+) -> Predictor:
+    """The network of the arrays of an export, see `open_export`."""
     _check_card(card, config, path)
-    if is_larger(config.model, variables):
+    if is_larger(config, variables):
         raise ExportError(
             "does not fit the network of its settings, which is larger than its arrays",
             path=path,
@@ -174,7 +252,10 @@ def open_export(path: Path, config: Config, say: Say) -> Predictor:
         temperatures=card["temperatures"],
         step=card["step"],
         origin=_origin_of_export(card, config, say),
+        frames=frames,
     )
+    if frames is not None:
+        require_read(card["provenance"], frames, path)
     return dataclasses.replace(predictor, crop=card["crop"] or {})
 
 
@@ -244,7 +325,7 @@ def _stablehlo(path: Path) -> Run:
 
 def _check_card(card: Mapping[str, Any], config: Config, path: Path) -> None:
     """Raises ExportError if a card's network is not that of the settings, or of other points."""
-    found = model_differences(card, config.model)
+    found = model_differences(card, config.model, config.temporal)
     if found:
         raise ExportError(
             "is another network than that of the settings: " + "; ".join(found),
@@ -272,10 +353,13 @@ def _origin_of_export(card: Mapping[str, Any], config: Config, say: Say) -> dict
     return {**origin, "config": _changed(card["config"], used)}
 
 
-def is_larger(model: ModelConfig, variables: Mapping[str, Any]) -> bool:
+def is_larger(config: Config, variables: Mapping[str, Any]) -> bool:
     """Whether arrays are too few or too small for a network, which is then not worth tracing."""
     shapes = [shape for shape, _ in exported.specification(variables).values()]
     largest = max((max(shape, default=1) for shape in shapes), default=0)
+    if config.is_over_time:
+        return config.temporal.layers > len(shapes) or config.temporal.width > largest
+    model = config.model
     backbone = model.backbone
     layers = model.encoder_layers + model.decoder_modules + model.head_layers
     widths = [model.embed_dim, model.mlp_ratio]
@@ -310,6 +394,7 @@ def _predictor(
     temperatures: Mapping[str, float],
     step: int,
     origin: Mapping[str, Any],
+    frames: Predictor | None = None,
 ) -> Predictor:
     """Puts arrays of the host whole on every device; no traffic between processes."""
     assert forward.mesh is not None  # `_forward` gave it one
@@ -319,7 +404,8 @@ def _predictor(
         variables,
     )
     origin = {"weights_sha256": exported.weights_sha256(variables), **origin}
-    return Predictor(forward, placed, temperatures, step, origin)
+    crop = {} if frames is None else frames.crop
+    return Predictor(forward, placed, temperatures, step, origin, crop, frames)
 
 
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

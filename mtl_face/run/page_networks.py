@@ -11,6 +11,7 @@ from mtl_face.export.whole_way import KEY, whole_way
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inputs import POINTS
 from mtl_face.run import export as exports
+from mtl_face.run import models
 from mtl_face.weights.card import ExportError
 from mtl_face.weights.programs import onnx_file
 
@@ -49,9 +50,11 @@ def networks_of(predictor: Predictor) -> Networks:
     points, the page gives those that it found in the whole picture, as `Predictor.predict` does.
 
     Raises:
+        ConfigError: it is a network over time.
         ExportError: the predictor runs a file that no browser runs, or its network cannot be
             written as ONNX.
     """
+    models.require_of_frames(predictor.config, "pages that answer by themselves run")
     path = predictor.forward.path
     if path is None:
         card = arrays.completed(exports.card_of(predictor), jax.device_get(predictor.variables))

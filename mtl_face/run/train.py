@@ -189,13 +189,7 @@ def train(
             history=histories.read(folder / workdirs.HISTORY),
             say=say,
         )
-        if config.is_over_time:
-            say(
-                f"next: python run.py predict --model={folder} --test_list=LIST --images=FOLDER "
-                "--output=FILE.parquet predicts other videos"
-            )
-        else:
-            say(f"next: python run.py export --model={folder} writes the parameters alone")
+        say(f"next: python run.py export --model={folder} writes the parameters alone")
         say(f"all done in {(time.perf_counter() - begin) / 60:.1f} minutes")
         return TrainingResult(folder, newest, result)
 
@@ -232,7 +226,7 @@ def _start(
         step, state = checkpoints.restore_newest(experiment.state_like)
         recorded = provenance.resume(config, trainer.workdir, checkpoints, step)
         if config.is_over_time:
-            over_time.require_read(recorded, over_time.frame_model(config), config)
+            models.require_read(recorded, models.frame_model(config), config.temporal.frame_model)
         provenance.warn(recorded, say)
         earlier = label_counts(checkpoints.read_metadata(step).get(TRAINING))
         labels.update({t: earlier[t] for t in TASKS if not labels[t] and earlier.get(t)})
@@ -310,7 +304,7 @@ def _network_of_frames(config: Config) -> InitialWeights:
                 f"{name} is set, and temporal.kind is {config.temporal.kind}",
                 remedy=f"leave {name} out: temporal.frame_model names what it starts from",
             )
-    model = over_time.frame_model(config)
+    model = models.frame_model(config)
     assert config.temporal.frame_model is not None
     source = over_time.source(model, config.temporal.frame_model)
     return InitialWeights(None, None, source, whole=False)

@@ -13,7 +13,7 @@ from mtl_face.faces.detect import PHOTO_FACE_PX, FaceFinder, face_of
 from mtl_face.faces.mesh import find_points, upright
 from mtl_face.faces.video import VideoFrame
 from mtl_face.inference.predictor import Predictor
-from mtl_face.inference.stream import FaceStream, Sight, check_crops, see
+from mtl_face.inference.stream import FaceStream, Sight, check_crops, check_live, see
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -45,11 +45,13 @@ class Model(Protocol):
 class Faces:
     """A `Model` of a predictor and the networks that find faces, loaded once for all streams.
 
-    ConfigError if its crops were cut in another way than faces are cut here.
+    ConfigError if its crops were cut in another way than faces are cut here, or it is a network
+    over time that also sees the frames to come.
     """
 
     def __init__(self, predictor: Predictor, name: str) -> None:
         check_crops(predictor)
+        check_live(predictor)
         self.name = name
         self._predictor = predictor
         self._finder = FaceFinder()

@@ -22,6 +22,7 @@ from typing import Any
 from mtl_face import probabilities
 from mtl_face.config import Config, ModelConfig, to_dict
 from mtl_face.config.dotted import affects, flat
+from mtl_face.config.schema import TemporalConfig
 from mtl_face.errors import WeightsError, shortened
 from mtl_face.model.conventions import MAX_LOG_RATIO
 from mtl_face.tasks import AU_DESCRIPTIONS, OUTPUT_NAMES, VA_LOG_VARIANCE
@@ -65,7 +66,8 @@ def make(
     `crop` says how the crops were cut and aligned, `metrics` are of this checkpoint, `step` is the
     number of training steps; `provenance` (see that module) and `training` (see
     `mtl_face.tables.TRAINING`) are None if unknown. Of a network that takes points, `points` is to
-    say how they were made of the crops; it is None here.
+    say how they were made of the crops; it is None here. Of a network over time, `frames` is to be
+    the whole card of the network of frames that it reads; it is None here.
     """
     model = config.model
     outputs = {task: list(names) for task, names in OUTPUT_NAMES.items()}
@@ -120,7 +122,10 @@ def make(
         "versions": provenance_lib.versions(),
         "provenance": provenance,
         "training": training,
-        "network": card_network.statement(model),
+        "network": card_network.over_time(config)
+        if config.is_over_time
+        else card_network.statement(model),
+        "frames": None,
     }
     return json.loads(json.dumps(values))  # as it will be read: tuples are lists
 
@@ -182,6 +187,9 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
     if value.get("provenance") is not None:
         provenance_lib.check(value["provenance"], path)
     value.setdefault("network", None)
+    value.setdefault("frames", None)
+    if value["frames"] is not None:
+        value["frames"] = parse(json.dumps(value["frames"]), path)
     if schema == SCHEMA:
         return value
     if schema < 5:
@@ -198,13 +206,21 @@ def parse(text: str | bytes, path: Path) -> dict[str, Any]:
     return {**value, "schema": SCHEMA, "read_from_schema": schema}
 
 
-def model_differences(card: Mapping[str, Any], model: ModelConfig) -> list[str]:
+def model_differences(
+    card: Mapping[str, Any], model: ModelConfig, temporal: TemporalConfig | None = None
+) -> list[str]:
     """How the network of a card that was read differs from that of the settings, a line a setting.
 
-    Settings that a trained network does not depend on, such as dropout, may differ.
+    Settings that a trained network does not depend on, such as dropout, may differ. `temporal` is
+    that of the settings; None for a network of frames.
     """
     theirs = flat({"model": card["config"]["model"]})
     ours = flat({"model": dataclasses.asdict(model)})
+    own = dataclasses.asdict(temporal or TemporalConfig())
+    stated = {"kind": TemporalConfig().kind, **card["config"].get("temporal", {})}
+    if {own["kind"], stated["kind"]} != {TemporalConfig().kind}:
+        ours |= flat({"temporal": own})
+        theirs |= flat({"temporal": stated})
     return [
         f"{name} is {theirs[name]!r} in the export, {ours[name]!r} in the config"
         for name in sorted(theirs.keys() & ours.keys())

@@ -12,7 +12,7 @@ from typing import Any
 from mtl_face import probabilities
 from mtl_face.config import fields, validate
 from mtl_face.config.dotted import affects, flat
-from mtl_face.config.schema import BackboneConfig, PointsConfig
+from mtl_face.config.schema import BackboneConfig, PointsConfig, TemporalConfig
 from mtl_face.errors import ConfigError
 from mtl_face.tasks import OUTPUT_NAMES, TASKS
 from mtl_face.weights import card_network
@@ -28,6 +28,11 @@ SETTINGS = (
 
 With a new one comes a new schema, and a line in `_MEANT` for the older ones.
 """
+
+_OVER_TIME = tuple(
+    name for name, _ in fields() if name.startswith("temporal.") and affects(name) == "network"
+)
+"""Settings that those of a network over time depend on too; a card of another may have none."""
 
 _TWO_BACKBONES = {
     name: list(field.default) if isinstance(field.default, tuple) else field.default
@@ -185,11 +190,15 @@ def _settings_faults(card: dict[str, Any], schema: int) -> list[str]:
             inside = inside.setdefault(section, {}) if isinstance(inside, dict) else None
         if isinstance(inside, dict):
             inside.setdefault(leaf, meant)
-    lines = [f"it has no config.{name}" for name in SETTINGS if _entry(config, name) is _ABSENT]
+    is_over_time = _entry(config, "temporal.kind") not in (_ABSENT, TemporalConfig().kind)
+    if is_over_time != (card.get("frames") is not None):
+        return ["it has no card of the network of frames, or one too many (frames)"]
+    names = (*SETTINGS, *_OVER_TIME) if is_over_time else SETTINGS
+    lines = [f"it has no config.{name}" for name in names if _entry(config, name) is _ABSENT]
     if lines:
         return lines
     read: dict[str, Any] = {}
-    for name in SETTINGS:
+    for name in names:
         *sections, leaf = name.split(".")
         inside = read
         for section in sections:
@@ -212,7 +221,7 @@ def _settings_faults(card: dict[str, Any], schema: int) -> list[str]:
         if card["probability"]["divisors"] != expected:
             lines.append(f"probability.divisors are not {expected}, as its settings make them")
     if not lines and card.get("network") is not None:
-        lines = card_network.differences(card["network"], settings.model)
+        lines = card_network.differences(card["network"], settings)
     return lines
 
 

@@ -8,15 +8,18 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mtl_face.config import ModelConfig
+from mtl_face.config import Config, ModelConfig
 from mtl_face.inputs import BASELINE, IMAGE, POINTS
 from mtl_face.model.conventions import (
     CROSS,
     DECODER_ATTENTIONS,
+    DILATIONS,
+    KERNEL,
     LAYER_NORM_EPSILON,
     LONGEST_WAVE,
     MAX_LOG_RATIO,
     POINT_VALUES,
+    TEMPORAL_HEADS,
     TOKEN_ORDER,
     attention_scale,
     has_perceptron,
@@ -92,6 +95,30 @@ _MEANINGS = {
 }
 
 
+_OVER_TIME = {
+    "arrays": "those named below are params/NAME/..., float32; those of the network of frames are "
+    "params/frames/... and batch_stats/frames/..., and its card is in frames",
+    "frames": "of each frame of a window, tokens (task tokens; with one more the mean of the "
+    "encoder's behind them; rounded to float16) and answers of the network of frames, its logits "
+    "divided by its temperatures if it was trained with likelihood; gap is the number of frames "
+    "since the row before, 0 of the first",
+    "windows": "rows of one person or video; where causal, they begin at each multiple of half a "
+    "window, and a row is answered by the earliest that holds it; else they overlap by half, the "
+    "last ends with the last row, and a row is answered by the one in whose middle it lies most",
+    "input": "layer norm token_norm of each token, flattened; the answers in their order; log(1 + "
+    "gap); then dense read and gelu (tanh). All norms have epsilon",
+    "gru": "of each layer: norm, GRU cell forward and, unless causal, backward over the rows, side "
+    "by side, dense join, added",
+    "convolution": "of each layer and dilation: norm, convolution over the rows with kernel taps, "
+    "zeros outside, of the past alone where causal, gelu, added",
+    "attention": "sin and cos of the frame numbers since the first row are added; of each layer: "
+    "norm, attention with heads, of the rows until then alone where causal, added; norm, dense "
+    "mlp_hidden, gelu, dense mlp_out, added",
+    "output": "layer norm final_norm, dense correction: added to the answers in their order; the "
+    "log variances are clipped to -limit .. limit",
+}
+
+
 def statement(model: ModelConfig) -> dict[str, Any]:
     """The layers of a network as JSON values.
 
@@ -128,13 +155,47 @@ def statement(model: ModelConfig) -> dict[str, Any]:
     return json.loads(json.dumps(values))  # tuples are lists
 
 
-def differences(stated: Any, model: ModelConfig) -> list[str]:
+def over_time(config: Config) -> dict[str, Any]:
+    """How a network over time computes, as JSON values; its frames' network has another card.
+
+    `words` says what the other entries are.
+    """
+    temporal = config.temporal
+    sizes = dict(OUTPUT_SIZES)
+    if config.model.predicts_variance:
+        sizes[VA_LOG_VARIANCE] = OUTPUT_SIZES[VA]
+    values = {
+        "over_time": {
+            "kind": temporal.kind,
+            "causal": temporal.causal,
+            "window": temporal.window,
+            "layers": temporal.layers,
+            "width": temporal.width,
+            "tokens": [len(TASKS) + temporal.reads_patches, config.model.embed_dim],
+            "answers": sizes,
+            "limit": MAX_LOG_RATIO,
+            "epsilon": LAYER_NORM_EPSILON,
+            "kernel": KERNEL,
+            "dilations": DILATIONS,
+            "heads": TEMPORAL_HEADS,
+            "longest_wave": LONGEST_WAVE,
+        },
+        _WORDS: _OVER_TIME,
+    }
+    return json.loads(json.dumps(values))
+
+
+def differences(stated: Any, config: Config) -> list[str]:
     """Where a card's statement says otherwise than this version computes, a line each.
 
     Its words count for nothing, and neither does what it leaves out of a layer.
     """
     if not isinstance(stated, Mapping):
         return [f"network is of type {type(stated).__name__}"]
+    model = config.model
+    if config.is_over_time:
+        facts = {name: value for name, value in stated.items() if name != _WORDS}
+        return list(_differences(facts, over_time(config), "network"))
     least = model.backbone.num_blocks if IMAGE in model.inputs else 0
     least += model.encoder_layers + model.decoder_modules + model.head_layers
     # A network of any size can be claimed; that of the statement is as small as the card.

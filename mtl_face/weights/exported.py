@@ -28,6 +28,9 @@ from mtl_face.weights.families.resnet_in_file import BATCH_NORM
 from mtl_face.weights.file_content import Budget, Entry, FileContent, first_bytes, words_of
 from mtl_face.weights.programs import interface, onnx_file, stablehlo_file
 
+FRAMES = "frames"
+"""Name of the arrays of the network of frames among those of a network over time that reads it."""
+
 PARAMS = "params"
 """Folder of the arrays in an export of the orbax form."""
 
@@ -129,6 +132,23 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     return variables, card
 
 
+def split_frames(variables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays of a network over time without, and those of, the network of frames that it reads."""
+    own = {
+        collection: {name: arrays for name, arrays in tree.items() if name != FRAMES}
+        for collection, tree in variables.items()
+    }
+    return own, {collection: tree.get(FRAMES, {}) for collection, tree in variables.items()}
+
+
+def together(own: Mapping[str, Any], frames: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `split_frames`."""
+    return {
+        collection: {**tree, **({FRAMES: frames[collection]} if frames[collection] else {})}
+        for collection, tree in own.items()
+    }
+
+
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads the card alone, as of this version's schema: fast, without a heavy library.
 
@@ -175,6 +195,8 @@ def content(path: Path) -> FileContent:
         WeightsError: as `load`.
     """
     variables, card = load(path)
+    if card["frames"] is not None:  # of a network over time nothing else is of use elsewhere
+        (_, variables), card = split_frames(variables), card["frames"]
     tensors = {}
     for name, array in flatten(variables).items():
         parts = name.split("/")[1:]

@@ -197,12 +197,16 @@ def test_what_two_cards_may_differ_in():
 def test_what_an_export_keeps():
     values = json.loads(json.dumps(config.to_dict(MIXTURE)))
     kept = config.of_export(values)
-    assert set(kept) == {"name", "seed", "data", "model", "uncertainty", "loss", "evaluation"}
+    sections = {"data", "model", "temporal", "uncertainty", "loss", "evaluation"}
+    assert set(kept) == {"name", "seed", *sections}
     for name in ("name", "seed", "data", "uncertainty", "evaluation"):
         assert kept[name] == values[name]
     for name in ("init_from", "init_channels", "init_prefix"):
         del values["model"]["backbone"][name]
     assert kept["model"] == values["model"]
+    for name in ("frame_model", "dropout"):
+        del values["temporal"][name]
+    assert kept["temporal"] == values["temporal"]
     odd = config.of_export({"model": {"new": 1}, "optimizer": {"new": 1}, "new": {"x": 1}, "a": 2})
     assert odd == {"model": {"new": 1}}
     # A value in place of a section would else be replaced by defaults.

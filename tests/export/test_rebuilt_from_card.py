@@ -334,7 +334,7 @@ def test_every_fact_is_read_from_the_card(folders, by_the_card, name, fact):
         assert most < 1e-12
     else:
         assert most > 1e-4
-    settings = workdir.own_config(folders(name)).model
+    settings = workdir.own_config(folders(name))
     assert card_network.differences(card["network"], settings) == []
     assert card_network.differences(changed["network"], settings)
 
@@ -361,8 +361,8 @@ def test_another_mean_face_is_named():
 def test_a_claim_of_a_huge_network_costs_nothing():
     """Its layers are not written down before the card has as many."""
     settings = {**TINY, "backbone": {**RESNET, "stage_sizes": (10**12, 10**12)}}
-    model = validate({"data": {"root": "/x"}, "model": settings}).model
+    config = validate({"data": {"root": "/x"}, "model": settings})
     stated = card_network.statement(ModelConfig())
-    assert card_network.differences(stated, model) == [
+    assert card_network.differences(stated, config) == [
         "network states fewer layers than its settings make"
     ]

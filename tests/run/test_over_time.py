@@ -15,9 +15,7 @@ from mtl_face.cli import main
 from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.evaluation import prediction_files
 from mtl_face.inference.predictor import Forward, Predictor
-from mtl_face.run import datasets, models
-from mtl_face.run import workdir as workdirs
-from mtl_face.run.export import export
+from mtl_face.run import datasets, models, provenance
 from mtl_face.run.inputs.over_time import Windowed, find_inputs
 from mtl_face.run.predict import predict_table
 from mtl_face.training import experiment as experiments
@@ -144,25 +142,15 @@ def test_variances_from_features_are_corrected_too(experiment, tmp_path):
     assert len(correction) == 24
 
 
-def test_the_tokens_of_other_weights_are_refused(trained):
-    config = workdirs.own_config(trained[0])
-    predictor = models.load(trained[0])
-    provenance = predictor.origin["provenance"]
-    changed = {**provenance["initial_weights"], "sha256": "1" * 64}
-    origin = {**predictor.origin, "provenance": {**provenance, "initial_weights": changed}}
-    truth = datasets.load_split(config.data, "validation", print)
-    with pytest.raises(WeightsError, match="is not the network of frames"):
-        find_inputs(config, truth, print, predictor=dataclasses.replace(predictor, origin=origin))
+def test_the_tokens_of_other_weights_are_refused(trained, monkeypatch):
+    changed = {"initial_weights": {"sha256": "1" * 64, "file": "other"}}
+    monkeypatch.setattr(provenance, "recorded", lambda *_: changed)
+    with pytest.raises(WeightsError, match="is not the network of frames") as caught:
+        models.load(trained[0])
+    assert "which was other" in caught.value.remedy
 
 
-def test_what_it_is_not_for_is_said(experiment, trained, tmp_path):
-    workdir, _ = trained
-    with pytest.raises(ConfigError, match="exports are of networks of frames alone"):
-        export(workdir, output=tmp_path / "export")
-    with pytest.raises(ConfigError, match="frames of a data set over time"):
-        models.load(workdir).predict_crops(np.zeros((1, 32, 32, 3), np.uint8))
-    with pytest.raises(ConfigError, match="frames of a data set over time"):
-        models.load(workdir).predict(np.zeros((64, 64, 3), np.uint8))
+def test_what_it_is_not_for_is_said(experiment, tmp_path):
     config = config_lib.load(experiment.config, [f"data.root={experiment.data}", *TEMPORAL])
     with pytest.raises(ConfigError, match="names no network"):
         mtl_face.train(config, tmp_path / "none", say=print)

@@ -30,7 +30,7 @@ from mtl_face.faces.video import (
 )
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inference.stream import FaceStream, Finder, Seen, Sight, keyed, see
-from mtl_face.inputs import POINTS
+from mtl_face.inputs import BASELINE, POINTS, is_input
 from mtl_face.run import Progress
 from mtl_face.run.faces.journal import Journal, Record
 from mtl_face.run.faces.sources import CAMERA, PHOTO, VIDEO, Source
@@ -58,7 +58,7 @@ class Pass:
         mesh: whether all points are kept.
         relative: whether persons of videos and cameras are judged by how they differ from
             themselves at rest. Of cameras, and for networks that take pixels too, that is done
-            here, from what earlier frames showed; else see `second`.
+            here, from what earlier frames showed; else see `is_second`.
         neutral: normalised points of a neutral picture, float32 [V, 3], taken out of all faces; or
             None.
         progress: called with frames and photos done and in all; the latter is an estimate, and 0
@@ -75,10 +75,12 @@ class Pass:
     neutral: NDArray[np.float32] | None
     progress: Progress
 
-    @property
-    def second(self) -> bool:
-        """Whether the points of videos are kept, to be judged when all of a video is known."""
-        return self.relative and self.predictor.inputs == (POINTS,)
+    def is_second(self, place: int) -> bool:
+        """Whether points or tokens of a source's faces are kept, to be judged when all is known."""
+        kind = self.sources[place].kind
+        if self.predictor.frames is not None:
+            return kind != PHOTO
+        return kind == VIDEO and self.relative and self.predictor.inputs == (POINTS,)
 
     def do(self) -> dict[int, UserError]:
         """Works on all sources that are not done; Ctrl-C ends a camera, and is raised elsewhere.
@@ -119,7 +121,7 @@ class Pass:
 
     def _is_running(self, place: int) -> bool:
         """Whether the faces of a source are judged by earlier frames."""
-        return self.relative and not (self.second and self.sources[place].kind == VIDEO)
+        return self.relative and not self.is_second(place)
 
     def _is_photo(self, place: int) -> bool:
         return self.sources[place].kind == PHOTO
@@ -149,8 +151,8 @@ class Pass:
         seen = see(self.predictor, batch.sights, mesh=self.mesh)
         if self.neutral is not None:
             seen = seen.beside(self.predictor, self.neutral)
-        keep = self.second and batch.stream is not None
-        return seen if keep else dataclasses.replace(seen, arrays={})
+        kept = () if not self.is_second(batch.sources[0]) else seen.arrays.keys() - {BASELINE}
+        return dataclasses.replace(seen, arrays={name: seen.arrays[name] for name in kept})
 
     def _photos(self, places: Sequence[int]) -> "Iterator[_Batch]":
         """Photos, each a source of one frame; the largest face is person 1."""
@@ -278,11 +280,11 @@ class _Pending:
         """Journals what is there."""
         if self._last is None:
             return
-        points = [part.arrays[POINTS] for part in self._parts if POINTS in part.arrays]
+        names = self._parts[0].arrays
         seen = Seen(
             FaceTable.joined([part.table for part in self._parts]),
             PredictionTable.joined([part.predictions for part in self._parts]),
-            {POINTS: np.concatenate(points)} if points else {},
+            {name: np.concatenate([part.arrays[name] for part in self._parts]) for name in names},
         )
         arrays = packed(seen)
         if self._last.stream is not None:
@@ -310,8 +312,9 @@ def packed(seen: Seen) -> dict[str, NDArray[Any]]:
     table = {f"table.{name}": value for name, value in _arrays(seen.table)}
     kept = ((name, value) for name, value in _arrays(seen.predictions) if name not in KEY_COLUMNS)
     arrays = table | {f"predictions.{name}": value for name, value in kept}
-    if POINTS in seen.arrays:
-        arrays[POINTS] = seen.arrays[POINTS].astype(np.float16)  # to 1/4000 of the eyes' distance
+    for name, kept in seen.arrays.items():
+        # Of points that is to 1/4000 of the eyes' distance.
+        arrays[name] = kept.astype(np.float16) if name == POINTS else kept
     return arrays
 
 
@@ -326,8 +329,8 @@ def unpacked(record: Record, metadata: dict[str, Any]) -> Seen:
     blank = np.full(int(table.has_face.sum()), "")
     keys = {"dataset": blank, "video": blank, "image": blank, "frame": np.zeros(len(blank), int)}
     predictions = PredictionTable(**keys, **fields["predictions"], metadata=metadata)
-    points = record.arrays.get(POINTS)
-    arrays = {} if points is None else {POINTS: points.astype(np.float32)}
+    kept = {name: value for name, value in record.arrays.items() if is_input(name)}
+    arrays = {name: v.astype(np.float32) if name == POINTS else v for name, v in kept.items()}
     return Seen(table, keyed(predictions, table), arrays)
 
 

@@ -17,14 +17,23 @@ from mtl_face.face_table import MEAN_OF_PERSON, FaceTable
 from mtl_face.faces.detect import PHOTO_FACE_PX, FaceFinder
 from mtl_face.inference.baseline import Baselines, neutrality
 from mtl_face.inference.predictor import Predictor
-from mtl_face.inference.stream import Finder, Seen, about, check_crops, neutral_points, with_answers
+from mtl_face.inference.stream import (
+    Finder,
+    Seen,
+    about,
+    check_crops,
+    keyed,
+    neutral_points,
+    takes_baseline,
+    with_answers,
+)
 from mtl_face.inputs import POINTS
 from mtl_face.run import Progress, Say
-from mtl_face.run.faces import first_pass, sources
+from mtl_face.run.faces import first_pass, persons_over_time, sources
 from mtl_face.run.faces.digest import Digest
 from mtl_face.run.faces.journal import Entry, Journal
 from mtl_face.run.faces.products import Products, Wanted
-from mtl_face.run.faces.sources import PHOTO, VIDEO, Source
+from mtl_face.run.faces.sources import PHOTO, Source
 from mtl_face.run.postprocess import PostProcessing
 from mtl_face.tables import PredictionTable
 
@@ -113,7 +122,7 @@ def predict_faces(
                 finder,
                 of_photos,
                 mesh=request.keeps_mesh,
-                relative=request.relative and neutral is None and POINTS in predictor.inputs,
+                relative=request.relative and neutral is None and takes_baseline(predictor),
                 neutral=neutral,
                 progress=progress,
             )
@@ -254,32 +263,52 @@ def _tables(
         if work.sources[place].kind == PHOTO:
             yield from (seen.answered() for seen in records)
             continue
-        if work.sources[place].kind == VIDEO and work.second:
-            records = records.with_baselines()
+        if work.is_second(place):
+            records = records.judged()
         yield from _processed(records, steps, say)
         say = _silent  # what is done to one video is done to all
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Records:
-    """The rows of a source; iterating reads them from the journal, a record at a time."""
+    """The rows of a source; iterating reads them from the journal, a record at a time.
+
+    Attributes:
+        baselines: points beside which the faces are answered again.
+        answers: those of all faces, in place of the journal's.
+    """
 
     work: first_pass.Pass
     entries: Sequence[Entry]
     metadata: dict[str, Any]
     baselines: Baselines | None = None
+    answers: PredictionTable | None = None
 
     def __iter__(self) -> Iterator[Seen]:
+        begin = 0
         for entry in self.entries:
             seen = first_pass.unpacked(self.work.journal.read(entry), self.metadata)
+            if self.answers is not None:
+                rows = begin + np.arange(len(seen.predictions))
+                predictions = keyed(self.answers.take(rows), seen.table)
+                seen = dataclasses.replace(seen, predictions=predictions)
+                begin += len(rows)
             if self.baselines is not None:
                 person_F = seen.table.person[seen.table.has_face]
                 known = self.baselines.known(person_F)
                 seen = seen.relative(self.work.predictor, *known, MEAN_OF_PERSON)
             yield seen
 
-    def with_baselines(self) -> "_Records":
-        """The same, each person beside the points at rest that all of these rows tell."""
+    def judged(self) -> "_Records":
+        """The same, judged by all of these rows.
+
+        By a network over time; by another each person beside the points at rest that they tell.
+        """
+        if self.work.predictor.frames is not None:
+            folder = self.work.journal.path.parent
+            return dataclasses.replace(
+                self, answers=persons_over_time.answers(self.work.predictor, self, folder)
+            )
         baselines = Baselines()
         for seen in self:
             if len(seen.predictions):

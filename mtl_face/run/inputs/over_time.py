@@ -12,7 +12,7 @@ from data_pipeline import windows as windowed
 from data_pipeline.batch import Batch
 from mtl_face import inputs
 from mtl_face.config import Config
-from mtl_face.errors import ConfigError, WeightsError
+from mtl_face.errors import WeightsError
 from mtl_face.inference.predictor import Predictor
 from mtl_face.run import Say, models
 from mtl_face.run.inputs import features, tokens
@@ -62,34 +62,6 @@ def windows_of(config: Config, table: FrameTable) -> windowed.Windows:
     return windowed.Windows.of(table, temporal.window, causal=temporal.causal)
 
 
-def frame_model(config: Config) -> Predictor:
-    """The network of frames that the settings name.
-
-    Raises:
-        ConfigError: none is named, or it is a program, or its tokens are not as the settings say.
-        UserError: it cannot be opened.
-    """
-    path = config.temporal.frame_model
-    if path is None:
-        raise ConfigError(
-            f"temporal.kind is {config.temporal.kind}, and temporal.frame_model names no network",
-            remedy="name the network of frames whose tokens it reads: temporal.frame_model=RUN",
-        )
-    model = models.load(path)
-    width, varies = model.config.model.embed_dim, model.config.model.va_variance
-    for name, own, needed in (
-        ("model.embed_dim", config.model.embed_dim, width),
-        ("model.va_variance", config.model.va_variance, varies),
-    ):
-        if own != needed:
-            raise ConfigError(
-                f"{name} is {own}, and the network of temporal.frame_model has {needed}",
-                path=path,
-                remedy=f"set {name}={needed}",
-            )
-    return model
-
-
 def find_inputs(
     config: Config,
     table: FrameTable,
@@ -105,21 +77,20 @@ def find_inputs(
     trained.
 
     Raises:
-        WeightsError: the network was trained on the tokens of other weights.
-        UserError: as `find_pixels`, `frame_model` and `tokens.ensure`.
+        WeightsError: it was trained on other tokens than the settings say.
+        UserError: as `find_pixels`, `models.frame_model` and `tokens.ensure`.
     """
-    names = None if predictor is None else predictor.inputs
-    if not config.is_over_time or (names and inputs.WINDOWS not in names):
+    reads = config if predictor is None else predictor.config
+    if not reads.is_over_time:
+        names = None if predictor is None else predictor.inputs
         return find_pixels(config, table, say, split=split, inputs=names)
-    model = frame_model(config)
-    if predictor is not None:
-        require_read(predictor.origin.get("provenance"), model, config)
-        if predictor.config.temporal.tokens != config.temporal.tokens:
-            raise WeightsError(
-                f"was trained on temporal.tokens={predictor.config.temporal.tokens}, and the "
-                f"settings say {config.temporal.tokens}",
-                remedy=f"set temporal.tokens={predictor.config.temporal.tokens}, or train anew",
-            )
+    model = (predictor and predictor.frames) or models.frame_model(config)
+    if predictor is not None and predictor.config.temporal.tokens != config.temporal.tokens:
+        raise WeightsError(
+            f"was trained on temporal.tokens={predictor.config.temporal.tokens}, and the "
+            f"settings say {config.temporal.tokens}",
+            remedy=f"set temporal.tokens={predictor.config.temporal.tokens}, or train anew",
+        )
     kept = tokens.ensure(model, config, table, split=split, say=say)
     expected = inputs.windows(
         config.temporal.window,
@@ -140,22 +111,6 @@ def find_inputs(
         windows=windows,
         arrays=arrays,
     )
-
-
-def require_read(provenance: Mapping[str, Any] | None, model: Predictor, config: Config) -> None:
-    """Raises WeightsError unless `model` is what a network over time was trained on.
-
-    `provenance` is that of the network over time.
-    """
-    recorded = (provenance or {}).get("initial_weights") or {}
-    found = model.origin["weights_sha256"]
-    if recorded.get("sha256") not in (None, found):
-        raise WeightsError(
-            "is not the network of frames whose tokens it was trained on: its weights have the "
-            f"hash {found[:12]}, those had {recorded['sha256'][:12]}",
-            path=config.temporal.frame_model,
-            remedy=f"name that one, which was {recorded.get('file')}: temporal.frame_model=RUN",
-        )
 
 
 def source(model: Predictor, path: str) -> dict[str, Any]:
