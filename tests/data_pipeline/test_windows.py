@@ -7,6 +7,7 @@ import pytest
 
 from data_pipeline import order, windows
 from data_pipeline.windows import Windows
+from mtl_face.inputs import LONGEST_ABSENCE, LONGEST_GAP
 from mtl_face.tables import FrameTable
 
 
@@ -60,7 +61,32 @@ def test_gaps_are_those_of_the_frame_numbers():
         )
         assert (gap_W[len(rows) :] == -1).all()
     far = Windows.of(table_of([9], step=1 << 40), 8)
-    assert far.gap_MW.max() == windows.LONGEST_GAP
+    assert far.gap_MW.max() == LONGEST_GAP
+
+
+def test_what_comes_later_changes_no_causal_window_before():
+    table = table_of([40])
+    whole = Windows.of(table, 8, causal=True)
+    for count in (1, 7, 8, 9, 12, 13, 39):
+        part = Windows.of(table.take(np.arange(count)), 8, causal=True)
+        assert len(part) <= len(whole)
+        seen_MW = part.row_MW >= 0
+        np.testing.assert_array_equal(whole.row_MW[: len(part)][seen_MW], part.row_MW[seen_MW])
+        own_MW = np.where(
+            whole.answered_MW[: len(part)] < count, whole.answered_MW[: len(part)], -1
+        )
+        np.testing.assert_array_equal(part.answered_MW, own_MW)
+
+
+def test_a_causal_network_begins_anew_after_a_long_absence():
+    frame = np.array([1, 2, 3, 3 + LONGEST_ABSENCE, 4 + 2 * LONGEST_ABSENCE])
+    table = FrameTable.from_columns(
+        dataset="set", video=["v"] * 5, frame=frame, image=["a"] * 5, root="."
+    )
+    found = Windows.of(table, 8, causal=True)
+    assert found.row_MW[:, :4].tolist() == [[0, 1, 2, 3], [4, -1, -1, -1]]
+    assert found.gap_MW[:, :4].tolist() == [[0, 1, 1, LONGEST_ABSENCE], [0, -1, -1, -1]]
+    assert len(Windows.of(table, 8)) == 1
 
 
 def test_videos_of_one_name_in_two_data_sets_are_apart():
