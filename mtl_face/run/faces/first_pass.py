@@ -312,9 +312,9 @@ def packed(seen: Seen) -> dict[str, NDArray[Any]]:
     table = {f"table.{name}": value for name, value in _arrays(seen.table)}
     kept = ((name, value) for name, value in _arrays(seen.predictions) if name not in KEY_COLUMNS)
     arrays = table | {f"predictions.{name}": value for name, value in kept}
-    for name, kept in seen.arrays.items():
+    for name, array in seen.arrays.items():
         # Of points that is to 1/4000 of the eyes' distance.
-        arrays[name] = kept.astype(np.float16) if name == POINTS else kept
+        arrays[name] = array.astype(np.float16) if name == POINTS else array
     return arrays
 
 
