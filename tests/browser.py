@@ -14,7 +14,7 @@ from typing import Any
 
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 300.0
 
 _EXECUTE = """
 import fcntl, os, sys

@@ -1,6 +1,7 @@
 """Eight fake CPU devices and strict JAX settings for every test, set before JAX is first used."""
 
 import contextlib
+import gc
 import importlib.util
 import os
 import re
@@ -124,6 +125,12 @@ def shared_programs(monkeypatch):
     if folder:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
         monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def pytest_collection_finish():
+    """Spares the collector what imports and collecting have made: tracing makes it run often."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

@@ -5,6 +5,7 @@ A `Run` has the names of `subprocess.Popen` and is a process of its own: it has 
 can be killed, and ends as Python ends.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -102,6 +103,9 @@ def serve(connection):
 
     from data_pipeline import decoding  # noqa: F401 (TensorFlow)
     from mtl_face.run import evaluate, train  # noqa: F401
+
+    gc.collect()
+    gc.freeze()  # no run looks through all of this again, and copies its memory by that
 
     own = dict(os.environ)
     while True:

@@ -25,7 +25,7 @@ def run(words: list[str], heavy: set[str]) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     *text, status, imported = result.stdout.splitlines()
     assert (status, imported, result.stderr) == ("STATUS 0", "HEAVY", "")

@@ -224,7 +224,7 @@ def test_no_waiting_for_the_process_that_waits_for_this_one(path):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
     assert result.returncode == 1
@@ -248,7 +248,7 @@ def test_many_at_once(path, quick):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(300)
     assert len(done) == 8
     assert set(most) == {1}
     assert list(path.parent.iterdir()) == []

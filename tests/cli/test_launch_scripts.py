@@ -61,7 +61,7 @@ def test_the_lines_that_they_run(script, tmp_path):
         "ZONE": "zone",
         "HOSTS": "node0 node1",
     }
-    subprocess.run(["bash", script, *own], cwd=tmp_path, env=environment, check=True, timeout=60)
+    subprocess.run(["bash", script, *own], cwd=tmp_path, env=environment, check=True, timeout=600)
     lines = [shlex.split(text) for text in log.read_text().splitlines()]
     assert len(lines) == (2 if script.name == "by_hand.sh" else 1)
     known = {name for name, _ in config_lib.fields()}

@@ -266,7 +266,7 @@ def test_a_reader_that_went_away_ends_a_command_quietly(words, unbuffered, folde
             stdout=writing,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=600,
         )
     finally:
         os.close(writing)
@@ -292,7 +292,7 @@ def test_a_full_disk_under_the_output_is_said(words, folder):
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=600,
         )
     assert result.returncode == 2
     lines = result.stderr.splitlines()
@@ -304,7 +304,7 @@ def test_a_full_disk_under_the_output_is_said(words, folder):
 def test_closed_streams_are_no_mistake(closed, folder):
     """Nor does a file that is opened next take the place of one."""
     command = f"exec {sys.executable} {ROOT / 'run.py'} {' '.join(EVALUATE)} {closed}"
-    result = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, timeout=60)
+    result = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, timeout=600)
     assert (result.returncode, result.stderr) == (0, b"")
 
 

@@ -91,7 +91,7 @@ def status_of_its_own_process(file):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     assert result.stderr == ""
     return result.stdout.splitlines()[-1]

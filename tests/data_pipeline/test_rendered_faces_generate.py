@@ -212,9 +212,9 @@ def test_the_second_of_two_processes_uses_what_the_first_has_made(tmp_path, monk
     second = threading.Thread(target=lambda: found.append(ensure(root, **ARGUMENTS, say=say)))
     with locks.hold(tmp_path / ".set.lock", what="", remedy=""):
         second.start()
-        assert waits.wait(30)
+        assert waits.wait(300)
         counts = generate(root, **ARGUMENTS, workers=1)
-    second.join(30)
+    second.join(300)
     assert found == [counts]
     assert made == []
     assert said[0].startswith(f"waiting for process {os.getpid()} on ")

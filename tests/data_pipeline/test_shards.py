@@ -251,7 +251,7 @@ def test_tfds_build(folder, tables, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     written = records.find(tmp_path)

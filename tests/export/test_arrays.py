@@ -131,7 +131,7 @@ def test_the_lines_of_the_docs_need_nothing_but_numpy(folder):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -158,7 +158,7 @@ def test_another_process_reads_it(exported_folder, form):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     sha = exported.weights_sha256(make_variables())
     assert result.stdout.split() == [sha, str(form == "orbax")]

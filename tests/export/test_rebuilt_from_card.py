@@ -150,7 +150,7 @@ def bare(tmp_path_factory):
             cwd=site,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -2,9 +2,9 @@
 
 import csv
 import errno
-import os
 from pathlib import Path
 
+import abrupt_end
 import camera_frames
 import numpy as np
 import pytest
@@ -186,27 +186,15 @@ def test_in_two_processes_as_in_one(videos, tmp_path, detector):
         assert np.abs(one - two).mean() < 0.5
 
 
-def end_abruptly(index, source, output):
-    """What a process does at a source that a decoder cannot survive."""
-    if source.name == "deadly":
-        source.partial(output).mkdir(exist_ok=True)
-        extract_module._shared["reports"].put((index, 0, 0))
-        os._exit(11)
-    return WORK(index, source, output)
-
-
-WORK = extract_module._work
-
-
 @pytest.mark.usefixtures("shared_programs")
 def test_a_source_that_ends_its_process_does_not_end_the_others(videos, tmp_path, monkeypatch):
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a", "b", "deadly", "z"):
-        (folder / f"{name}.mp4").symlink_to(videos / "talk.mp4")
+        (folder / f"{name}.mp4").symlink_to(videos / "empty.mp4")
     sources = find_sources(folder).sources
     output = layout.open_output(tmp_path / "out")
-    monkeypatch.setattr(extract_module, "_work", end_abruptly)
+    monkeypatch.setattr(extract_module, "_work", abrupt_end.work)
     outcomes = extract_all(sources, output, workers=2, progress=lambda *counts: None)
     assert [isinstance(outcome, dict) for outcome in outcomes] == [True, True, False, True]
     assert isinstance(outcomes[2], VideoError)

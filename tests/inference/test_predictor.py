@@ -1,11 +1,13 @@
 """Every image gets its own prediction, in whatever batches they come, and as a table says it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_weights import drawn
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -141,7 +143,8 @@ def predictor():
     """An untrained network on one device."""
     forward = Forward(make_config())
     image = jnp.zeros((1, SIDE, SIDE, 3))
-    variables = forward.network.init(jax.random.key(0), image, train=False)
+    shapes = jax.eval_shape(lambda: forward.network.init(jax.random.key(0), image, train=False))
+    variables = jax.device_put(drawn(shapes))
     temperatures = {"va": 1.0, "au": 1.0, "expr": 5.0}
     origin = {"weights_sha256": "0" * 64, "provenance": None}
     return Predictor(forward, variables, temperatures, step=7, origin=origin)
@@ -152,13 +155,17 @@ def crops(count, side=SIDE):
     return random.integers(0, 256, (count, side, side, 3)).astype(np.uint8)
 
 
+@pytest.fixture(scope="module")
+def outputs_of_20(predictor):
+    """Of all at once, one program for every number of crops."""
+    forward = jax.jit(functools.partial(predictor.forward.network.apply, train=False))
+    return forward(predictor.variables, jnp.asarray(crops(20), jnp.float32))
+
+
 @pytest.mark.parametrize("count", [1, 3, 20])
-def test_crops_are_the_networks_outputs_in_order(predictor, count):
-    images = crops(count)
-    outputs = predictor.forward.network.apply(
-        predictor.variables, jnp.asarray(images, jnp.float32), train=False
-    )
-    table = predictor.predict_crops(images)
+def test_crops_are_the_networks_outputs_in_order(predictor, outputs_of_20, count):
+    outputs = {name: array[:count] for name, array in outputs_of_20.items()}
+    table = predictor.predict_crops(crops(20)[:count])
     np.testing.assert_allclose(table.valence, outputs["va"][:, 0], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(table.au_logits, outputs["au"], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(table.expression_logits, outputs["expr"], rtol=1e-4, atol=1e-4)

@@ -36,9 +36,9 @@ def inputs():
 
 
 @pytest.fixture(scope="module")
-def tokens(inputs):
+def tokens(inputs, random_variables):
     module = PointTokens(POINTS)
-    variables = module.init(jax.random.key(0), inputs["points"], inputs["baseline"])
+    variables = random_variables(module, inputs["points"], inputs["baseline"])
     return lambda *arguments: np.asarray(module.apply(variables, *arguments)), variables
 
 
@@ -84,10 +84,10 @@ def test_a_token_sees_its_region_alone(tokens, inputs):
 
 
 @pytest.mark.parametrize("settings", [POINTS, BOTH])
-def test_parts_of_the_network(settings, inputs):
+def test_parts_of_the_network(settings, inputs, random_variables):
     network = MtlFace(settings)
     given = {name: inputs[name] for name in network_inputs(settings)}
-    variables = jax.jit(lambda: network.init(jax.random.key(0), given, train=False))()
+    variables = random_variables(network, given, train=False)
     parts = {"encoder", "decoder", "head_va", "head_au", "head_expr", "points"}
     patches = 0
     if settings is BOTH:

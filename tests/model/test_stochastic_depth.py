@@ -58,7 +58,7 @@ BACKBONES = (
 
 
 @pytest.mark.parametrize("backbone", BACKBONES, ids=lambda backbone: backbone.kind)
-def test_backbones(backbone):
+def test_backbones(backbone, abstract_variables):
     """Branches are left out in training; not in prediction, nor of frozen blocks."""
     backbone = dataclasses.replace(backbone, batch_norm="frozen", convolution="xla")
     image_BHWC = jax.random.normal(jax.random.key(0), (32, 8, 8, 3))
@@ -67,13 +67,10 @@ def test_backbones(backbone):
         changed = dataclasses.replace(backbone, **changes)
         return backbones.make(dataclasses.replace(ModelConfig(), backbone=changed), 1, name=None)
 
-    variables = jax.jit(functools.partial(network().init, train=False))(
-        jax.random.key(1), image_BHWC
-    )
     # Of random sizes: layer scales begin near 0, where no branch is seen.
     variables = jax.tree.map(
-        lambda leaf: jax.random.uniform(jax.random.key(leaf.size), leaf.shape, minval=0.1),
-        variables,
+        lambda leaf: np.random.default_rng(leaf.size).uniform(0.1, 1, leaf.shape).astype("f4"),
+        abstract_variables(network(), image_BHWC, train=False),
     )
 
     def outputs(train=True, **changes):
@@ -91,22 +88,24 @@ def test_backbones(backbone):
     assert len(np.unique(np.abs(dropped - whole).sum(axis=(1, 2, 3)).round(3))) > 4
 
 
-def test_encoder_and_decoder():
+def test_encoder_and_decoder(random_variables):
     """Off, nothing changes, whatever the key; on, the layers differ by example in training."""
     settings = changed(
         ModelConfig(), embed_dim=8, num_heads=2, encoder_layers=1, decoder_modules=1, dropout=0.0
     )
     patch_BND = jax.random.normal(jax.random.key(0), (32, 4, 8))
     for module, how in ((PatchEncoder, {"grid": (2, 2)}), (TokenDecoder, {})):
-        variables = module(settings).init(jax.random.key(1), patch_BND, train=False, **how)
+        variables = random_variables(module(settings), patch_BND, train=False, **how)
 
         def run(drop_path, train, module=module, how=how, variables=variables):
             network = module(dataclasses.replace(settings, drop_path=drop_path))
             rngs = {"dropout": jax.random.key(3)} if drop_path and train else {}
-            result = network.apply(variables, patch_BND, train=train, rngs=rngs, **how)
+            apply = jax.jit(functools.partial(network.apply, train=train, **how))
+            result = apply(variables, patch_BND, rngs=rngs)
             return np.asarray(result[0] if isinstance(result, tuple) else result)
 
-        np.testing.assert_array_equal(run(0.0, True), run(0.0, False))
-        np.testing.assert_array_equal(run(0.5, False), run(0.0, False))
-        changes = ~np.isclose(run(0.5, True), run(0.0, True), atol=1e-6).all(axis=(1, 2))
+        whole = run(0.0, False)
+        np.testing.assert_array_equal(run(0.0, True), whole)
+        np.testing.assert_array_equal(run(0.5, False), whole)
+        changes = ~np.isclose(run(0.5, True), whole, atol=1e-6).all(axis=(1, 2))
         assert changes.mean() > 0.3

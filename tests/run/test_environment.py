@@ -48,7 +48,7 @@ def test_the_compiler_knows_the_flags():
         env=variables,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -99,7 +99,7 @@ class TestCache:
 
         def programs(workdir):
             command = [sys.executable, "-c", code, str(workdir)]
-            subprocess.run(command, env=variables, check=True, timeout=120)
+            subprocess.run(command, env=variables, check=True, timeout=600)
             return {path.name for path in (workdir / "compiled").rglob("*-cache")}
 
         before = programs(tmp_path / "run")

@@ -21,7 +21,7 @@ def table(browser):
     path = browser.downloads / "faces.csv"
     path.unlink(missing_ok=True)
     click(browser, "download")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not path.is_file():
         assert time.monotonic() < deadline
         time.sleep(0.05)

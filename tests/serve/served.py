@@ -95,7 +95,7 @@ class Served:
 
     def request(self, method, path, body=None, **headers):
         """Status, headers and body of a request with exactly these headers, and a Host."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         headers = {"host": f"127.0.0.1:{self.port}", **headers}
         with contextlib.closing(connection):
             chunked = "transfer-encoding" in headers
@@ -128,12 +128,12 @@ def serving(model=None, *, limits=None, **options):
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(300)
     try:
         yield Served(printed[0].removeprefix("open "), printed)
     finally:
         running[0].should_exit = True
-        thread.join(30)
+        thread.join(300)
         assert not thread.is_alive()
 
 
@@ -154,7 +154,7 @@ def column(rows, name):
     return [row[COLUMN_NAMES.index(name)] for row in rows]
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=300):
     """Waits for what another thread does."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -206,12 +206,12 @@ def test_a_client_that_leaves_leaves_nothing(tmp_path, monkeypatch):
 
     def before(source):
         entered.set()
-        assert go_on.wait(30)
+        assert go_on.wait(300)
 
     with serving(ConstructedModel(before=before), limits=Limits(clients=1)) as served:
         connection = http.client.HTTPConnection("127.0.0.1", served.port)
         connection.request("POST", "/api/file?name=a.mp4", path.read_bytes())
-        assert entered.wait(30)
+        assert entered.wait(300)
         assert list(tmp_path.iterdir())
         connection.close()
         go_on.set()

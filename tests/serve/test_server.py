@@ -151,7 +151,7 @@ def program(model="ConstructedModel()"):
 def test_a_signal_ends_it_and_its_open_connections(number):
     with program() as (process, port), connect(f"ws://127.0.0.1:{port}/api/camera"):
         process.send_signal(number)
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=300)
     assert process.returncode == 0
     assert out.endswith("stopped\n")
     assert errors == ""
@@ -172,7 +172,7 @@ def test_what_takes_long_is_cut_off_in_a_line():
         socket_.send(message(1.0))
         assert [process.stdout.readline() for _ in range(3)][-1] == "slow\n"
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=300)
     assert process.returncode == 0
     assert out == "requests that take longer than 0.2 s are cut off: 2\nstopped\n"
     assert errors == ""

@@ -300,7 +300,7 @@ def test_full_disk(folder):
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert result.returncode == 2, result.stderr

@@ -21,7 +21,7 @@ def test_batches_come_in_order_and_end(timeout):
     assert list(watch) == []
     for thread in set(threading.enumerate()) - before:
         if thread.name == "input":
-            thread.join(30)
+            thread.join(300)
             assert not thread.is_alive()
     assert watch.waited_seconds >= 0
 

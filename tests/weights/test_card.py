@@ -493,6 +493,6 @@ def test_light():
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=600,
     )
     assert ast.literal_eval(result.stdout) == []

@@ -1,5 +1,6 @@
 """The three geometries against PyTorch's own layers, with the same weights."""
 
+import functools
 import math
 from typing import Any
 
@@ -153,20 +154,22 @@ def test_training_updates_the_statistics_by_the_momentum(random_variables):
         )
 
 
-def test_frozen_blocks_inside_a_stage():
+def test_frozen_blocks_inside_a_stage(random_variables):
     """No gradient and no new statistics up to the block, both behind it."""
     network = resnet((2,), 4, 2, "torchvision", frozen_blocks=1)
     image_BHWC = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-    variables = network.init(jax.random.key(1), image_BHWC, train=False)
+    variables = random_variables(network, image_BHWC, train=False)
 
-    @jax.grad
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
     def gradients(params):
         variables_now = {**variables, "params": params}
-        map_BHWC, _ = network.apply(variables_now, image_BHWC, train=True, mutable=["batch_stats"])
-        return jnp.sum(map_BHWC**2)
+        map_BHWC, updated = network.apply(
+            variables_now, image_BHWC, train=True, mutable=["batch_stats"]
+        )
+        return jnp.sum(map_BHWC**2), updated
 
-    _, updated = network.apply(variables, image_BHWC, train=True, mutable=["batch_stats"])
-    found = gradients(variables["params"])
+    found, updated = gradients(variables["params"])
     for part, before in variables["batch_stats"].items():
         trains = part == "stage1_block2"
         assert any(np.any(leaf) for leaf in jax.tree.leaves(found[part])) == trains, part

@@ -200,7 +200,7 @@ def test_drawing_is_loaded_when_it_is_asked_for():
         "print(*{'matplotlib', 'jinja2', 'markupsafe', 'av', 'tensorflow'} & set(sys.modules))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=600
     )
     assert result.stdout == "\n"
 

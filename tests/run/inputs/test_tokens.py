@@ -1,6 +1,7 @@
 """Task tokens of a data set: what a trained network gives, computed once and kept."""
 
 import dataclasses
+import functools
 
 import drawn_run
 import jax
@@ -45,12 +46,8 @@ def test_they_are_those_of_the_network_with_its_answers(model, tmp_path):
     config = settings(model, tmp_path)
     table, arrays = tokens_of(model, config)
     image_NSS3 = np.stack([images.read_image(path, 32) for path in table.paths()])
-    outputs = model.forward.network.apply(
-        jax.device_get(model.variables),
-        image_NSS3.astype(np.float32),
-        train=False,
-        return_tokens=True,
-    )
+    forward = functools.partial(model.forward.network.apply, train=False, return_tokens=True)
+    outputs = jax.jit(forward)(jax.device_get(model.variables), image_NSS3.astype(np.float32))
     assert arrays["tokens"].shape == (len(table), 3, 16)
     assert arrays["tokens"].dtype == np.float16
     np.testing.assert_allclose(arrays["tokens"], outputs["tokens"], rtol=2e-3, atol=2e-3)

@@ -41,7 +41,7 @@ def run(folder, processes, devices, fsdp=1, mode="stay"):
         for process in range(processes)
     ]  # fmt: skip
     try:
-        errors = [process.communicate(timeout=200)[1] for process in running]
+        errors = [process.communicate(timeout=600)[1] for process in running]
     finally:
         for process in running:
             process.kill()
