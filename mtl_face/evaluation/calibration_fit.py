@@ -209,11 +209,12 @@ class _Data:
         return rows[self.labelled[task][rows]]
 
     def splits(self, task: str, folds: Sequence[Rows]) -> Iterator[tuple[Rows, Rows]]:
-        """Rows to fit on and rows to judge by, of each fold that has any to judge by."""
+        """Rows to fit on and rows to judge by, of each fold that has any; none if only one has."""
         labelled = [self.of_task(task, fold) for fold in folds]
         for k, test in enumerate(labelled):
-            if len(test):
-                yield np.concatenate([*labelled[:k], *labelled[k + 1 :]]), test
+            train = np.concatenate([*labelled[:k], *labelled[k + 1 :]])
+            if len(test) and len(train):
+                yield train, test
 
 
 class _Fit:
@@ -251,6 +252,9 @@ def _select(data: _Data, rows: Rows, search: Search, frozen: frozenset[str] = fr
         if not len(labelled):
             continue
         splits = list(data.splits(task, folds))
+        if not splits:
+            found.refused.append(f"all of {task}: its labels lie in one fold, which leaves none")
+            continue
         if len(data.windows) > 1:
             gain = _window_gain(data, task, rows, splits)
             if found.keeps(f"window of {task}", gain, decides=task):

@@ -129,6 +129,21 @@ def test_too_few_videos():
     assert "3 videos or more" in raised.value.remedy
 
 
+@pytest.mark.parametrize("keep_all", [False, True])
+def test_a_task_with_labels_of_one_video_is_left_alone(keep_all):
+    labels = make_labels(40)
+    of_one = np.where(labels.video == "video0", labels.expression, -1)
+    labels = dataclasses.replace(labels, expression=of_one.astype(labels.expression.dtype))
+    table = make_predictions(labels, seed=1)
+    found = calibrate(labels, table, Search(windows=(3,), keep_all=keep_all))
+    assert set(found.expression_biases.values()) == {0.0}
+    assert found.temperatures["expr"] == 1.0
+    assert found.temperatures["au"] != 1.0
+    assert any(line.startswith("all of expr: ") for line in found.fitted_on["refused"])
+    scores = found.fitted_on["scores"]
+    assert scores["cross_fitted"]["expr"] == scores["uncalibrated"]["expr"]
+
+
 def test_a_task_without_labels_is_left_alone():
     labels = make_labels(120)
     labels.expression[:] = -1
