@@ -5,8 +5,10 @@ Run:     python run.py train --config=configs/frame_best.py --config.data.root=F
          ViT-B/16 that was trained on faces (FaRL, MAE-Face, FSFM); `run.py weights WEIGHTS` says
          which further settings a file needs. Then `run.py calibrate`: smoothing, biases of the
          expressions and thresholds of the units bring as much again.
-Cost:    11,100 steps of 64 images at 224 pixels; `run.py plan` says what they take of a chip. Not
-         run on such data.
+Cost:    11,100 steps of 64 images at 224 pixels, 118 GFLOP an image. By the compiler in bfloat16
+         (model.compute_dtype), and at published peaks, which no run reaches: at least 23 ms a step
+         and 9.8 GiB on one H100, 27 ms and 3.6 GiB a chip on four TPU v5e, so 4 to 5 minutes.
+         docs/scaling.md has the commands. Not run on such data, nor on such a chip.
 Expect:  P of 1.2 to 1.35 on the validation set, from what others reach on single images with such
          a backbone; not measured. docs/recipes.md has what each option is worth on rendered faces.
 """

@@ -244,6 +244,14 @@ def as_clip_vision(state):
     return found | {"text_model.encoder.layers.0.self_attn.q_proj.weight": torch.ones(2, 2)}
 
 
+def as_naflex(state):
+    """Those of SigLIP 2 for any resolution: pixels of a patch in rows, columns, colours."""
+    found = as_clip_vision(state)
+    kernel = found["vision_model.embeddings.patch_embedding.weight"]
+    matrix = kernel.permute(0, 2, 3, 1).flatten(1).contiguous()
+    return found | {"vision_model.embeddings.patch_embedding.weight": matrix}
+
+
 def as_clip(state):
     """CLIP's own names, as FaRL has them too; a patch embedding without bias."""
     pairs = (

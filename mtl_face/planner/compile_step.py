@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jaxlib
+from flax import traverse_util
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -28,7 +29,7 @@ from mtl_face.inputs import specification
 from mtl_face.objective.class_weights import ClassCounts
 from mtl_face.planner import LOCAL, Target, chips, gpus
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA, VA_RATER_VARIANCE
-from mtl_face.training import sharding
+from mtl_face.training import adapters, sharding
 from mtl_face.training.experiment import Experiment
 from mtl_face.training.state import TrainState
 
@@ -42,9 +43,9 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
         Plain values. `fits`: False if the compiler found no way to fit the step into memory; then
         there are only `message` and what describes the devices and the state: `platform`,
         `device_kind`, `devices`, `chips`, `hosts`, `memory_limit` (bytes, or None), `parameters`,
-        `parameter_sizes` (elements of each trained parameter), `shards`, `arguments` (bytes by
-        kind). Else also, all of one device: `memory` (the compiler's account, bytes), `flops`,
-        `bytes_accessed`. `seconds` is the time of the compile.
+        `parameter_sizes` (elements of each trained parameter), `learned` (names, see `learned`),
+        `shards`, `arguments` (bytes by kind). Else also, all of one device: `memory` (the
+        compiler's account, bytes), `flops`, `bytes_accessed`. `seconds` is the time of the compile.
 
     Raises:
         ConfigError: the batch or the mesh does not fit the devices.
@@ -70,6 +71,7 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
         else None,
         "arguments": argument_bytes(state, batch),
         "parameter_sizes": trained_sizes(state.params, experiment.trains(state.params)),
+        "learned": learned(state.params, experiment.trains(state.params)),
         "shards": config.mesh.fsdp,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     }
@@ -151,6 +153,16 @@ def trained_sizes(params: Any, trains: Any) -> list[int]:
     """Elements of each parameter that gets a gradient; `trains` says so of each."""
     leaves = zip(jax.tree.leaves(trains), jax.tree.leaves(params), strict=True)
     return [leaf.size for trains_it, leaf in leaves if trains_it]
+
+
+def learned(params: Any, trains: Any) -> list[str]:
+    """Names of the network's arrays that have a gradient, kernels with an adapter among them.
+
+    `trains` says of each parameter whether it learns. Names are as in `backbone/patch/kernel`.
+    """
+    paths = {path for path, it in traverse_util.flatten_dict(trains["network"]).items() if it}
+    adapters_of = traverse_util.flatten_dict(params.get(adapters.ADAPTERS, {}))
+    return sorted("/".join(path) for path in paths | {path[:-1] for path in adapters_of})
 
 
 def _devices(topology: str) -> list[jax.Device]:

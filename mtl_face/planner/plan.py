@@ -64,7 +64,7 @@ def make(
             batch_size=target.batch_size,
             chip=chip,
             compute_dtype=dtype,
-            analytical=flops.total(flops.by_part(config.model)),
+            analytical=flops.total(flops.by_part(config.model, answer["learned"])),
         )
         if answer["platform"] == "gpu" and chip is not None:  # its compiler refuses nothing
             figures["fits"] = figures["memory"]["needed"] <= chip.memory_bytes

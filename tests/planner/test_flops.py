@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from model_settings import PAPER, changed
 
 from mtl_face.config.schema import ConvNextConfig, VitConfig
@@ -63,7 +65,8 @@ def products_of_convolution(equation):
     return 2 * out[numbers.out_spec[0]] * int(np.prod(window) * np.prod(positions)) * features
 
 
-def traced(settings, *, train=False):
+def traced(settings, *, train=False, learns=""):
+    """Operations of the network's program; of its gradient by the arrays with a name like that."""
     network = MtlFace(settings)
     inputs = network_inputs(settings)
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), inputs, train=False))
@@ -80,8 +83,17 @@ def traced(settings, *, train=False):
     variables_stats = jax.tree.map(
         lambda leaf: jnp.ones(leaf.shape, leaf.dtype), variables.get("batch_stats", {})
     )
-    function = jax.grad(outputs) if train else outputs
-    return counted(jax.make_jaxpr(function)(variables["params"], inputs).jaxpr)
+    if not train:
+        return counted(jax.make_jaxpr(outputs)(variables["params"], inputs).jaxpr)
+    flat = traverse_util.flatten_dict(variables["params"], sep="/")
+    learned = {name: leaf for name, leaf in flat.items() if re.search(learns, name)}
+
+    def of_learned(learned, others, inputs):
+        return outputs(traverse_util.unflatten_dict(others | learned, sep="/"), inputs)
+
+    others = {name: leaf for name, leaf in flat.items() if name not in learned}
+    program = jax.make_jaxpr(jax.grad(of_learned))(learned, others, inputs)
+    return counted(program.jaxpr), learned
 
 
 @pytest.mark.parametrize(
@@ -132,15 +144,42 @@ def test_other_inputs_and_backbones(settings):
     ],
 )
 def test_training_with_other_inputs_and_backbones(settings):
-    program = traced(settings, train=True)
+    program, _ = traced(settings, train=True)
     assert flops.total(flops.by_part(settings)).training == pytest.approx(program, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("settings", "learns"),
+    [
+        # What an adapter does not change needs the gradient of its input alone.
+        (VIT, "backbone/.*/(query|value)/kernel|^(projection|encoder|decoder|head)"),
+        (VIT, "block2/mlp/out/bias"),
+        (VIT, "block3/attention_norm/scale"),
+        (VIT, "head_"),
+        (VIT, "decoder/module1_cross/attention/key/kernel"),
+        (changed(VIT, frozen_blocks=1), "block[23]|^(projection|encoder|decoder|head)"),
+        (CONVNEXT, "stage2_block2/out/kernel"),
+        (CONVNEXT, "stage2_downsample_norm"),
+        (changed(MOBILE, end="pw4"), "dw3/kernel|head_va"),
+        (SMALL, "stage2_block1/conv2/kernel|encoder"),
+        (SMALL, "stage3_block1/proj"),
+        (changed(SMALL, inputs=("image", "points")), "points/position"),
+    ],
+)
+def test_training_of_parts(settings, learns):
+    program, learned = traced(settings, train=True, learns=learns)
+    parts = flops.by_part(settings, learned)
+    # Strides have gradients that XLA writes over padded maps.
+    assert flops.total(parts).training == pytest.approx(program, rel=0.015)
+    everything = flops.total(flops.by_part(settings)).training
+    assert flops.total(parts).forward < flops.total(parts).training <= everything
 
 
 @pytest.mark.parametrize("frozen_stages", [-1, 2])
 def test_training_equals_the_program(frozen_stages):
     settings = changed(SMALL, frozen_stages=frozen_stages)
     parts = flops.by_part(settings)
-    program = traced(settings, train=True)
+    program, _ = traced(settings, train=True)
     # Kernels of 3 x 3 with stride 2 have gradients that XLA writes over padded maps.
     assert flops.total(parts).training == pytest.approx(program, rel=0.04)
 

@@ -16,6 +16,7 @@ NAMES = {
         "vit.embeddings.cls_token",
         "backbone.patch_embed.proj.weight",
         "vit.embeddings.patch_embeddings.projection.weight",
+        "embeds.proj.weight",
     ],
     "a Swin": ["layers.0.blocks.0.attn.relative_position_bias_table"],
     "an EfficientNet or a MobileNet": [

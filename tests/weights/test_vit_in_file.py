@@ -49,6 +49,7 @@ SCHEMES = {
     "DINOv3": (DINOV3, reference_vit.as_dinov3_own, "DINOv3"),
     "Hugging Face, CLIP": (CLIP, reference_vit.as_clip_vision, "CLIP or FaRL"),
     "Hugging Face, SigLIP": (SIGLIP, reference_vit.as_clip_vision, "SigLIP"),
+    "Hugging Face, SigLIP 2 NaFlex": (SIGLIP, reference_vit.as_naflex, "SigLIP"),
     "CLIP": (CLIP, reference_vit.as_clip, "CLIP or FaRL"),
     "torchvision": (PLAIN, reference_vit.as_torchvision, "a ViT"),
 }
@@ -291,6 +292,7 @@ def problem_of(path):
         ("norm.weight", torch.ones(16, dtype=torch.int32), "is of type int32"),
         ("pos_embed", torch.ones(0), "its 0 positions are no square grid"),
         ("pos_embed", None, "it has no positions, and not the class token"),
+        ("patch_embed.proj.weight", torch.ones(16, 50), "16x50, not Dx3xPxP"),
         ("patch_embed.proj.weight", torch.ones(16, 3, 0, 0), "16x3x0x0, not Dx3xPxP"),
         ("blocks.0.mlp.fc2.weight", None, "it lacks block1.mlp.out.weight"),
         ("blocks.0.mlp.fc2.weight", torch.ones(16), "mlp.fc2.weight has shape 16"),

@@ -15,7 +15,7 @@ _FAMILIES = tuple(
         (
             "a ViT",
             r"(cls_token|class_token|class_embedding|patch_embed\.proj\.weight|conv_proj\.weight"
-            r"|patch_embeddings\.projection\.weight)$",
+            r"|patch_embeddings\.projection\.weight|embeds\.proj\.weight)$",
         ),
         (
             "an EfficientNet or a MobileNet",

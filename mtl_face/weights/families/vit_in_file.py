@@ -375,11 +375,16 @@ def _unpacked(tensors: dict[str, Entry], *, key_bias: bool) -> dict[str, Entry]:
         ):
             for which, part in zip(("gate", "hidden"), parts(entry, 2), strict=True):
                 found[f"{start.removesuffix('hidden')}{which}.{word}"] = part
-        elif name == "patch.weight" and len(entry.shape) == 2:  # SigLIP 2 of any resolution
+        elif name == "patch.weight" and _is_matrix_of_patches(entry.shape):
             found[name] = _as_kernel(entry)
         else:
             found[name] = entry
     return found
+
+
+def _is_matrix_of_patches(shape: tuple[int, ...]) -> bool:
+    """Whether an embedding is of patches laid out flat, as in SigLIP 2 for any resolution."""
+    return len(shape) == 2 and shape[1] > 0 and shape[1] == 3 * math.isqrt(shape[1] // 3) ** 2
 
 
 def _as_kernel(entry: Entry) -> Entry:
