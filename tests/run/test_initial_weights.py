@@ -1,30 +1,41 @@
 """A run that starts from the weights of a whole network."""
 
+import types
+
 import jax
 import pytest
 
 from mtl_face.config.load import load_config
 from mtl_face.errors import ConfigError, WeightsError
 from mtl_face.run import workdir as workdirs
-from mtl_face.run.train import initial_weights
+from mtl_face.run.train import _start, initial_weights
 from mtl_face.training.experiment import Experiment
-from mtl_face.training.state import with_network
 from mtl_face.weights import exported
 
 
-def test_a_whole_network_to_start_from():
-    """The arrays of the bundled model, all of them, with where they come from."""
-    config = load_config("geometry", training={"init_from": "geometry"})
+def test_a_whole_network_to_start_from(tmp_path):
+    """The arrays of the bundled model, all of them, with where they come from.
+
+    The moving average of a run begins at them too, and not at the weights that they replace.
+    """
+    config = load_config("geometry", training={"init_from": "geometry", "ema_decay": 0.9})
     weights = initial_weights(config, lambda line: None)
     assert weights.whole
     variables, card = exported.load(workdirs.bundled()["geometry"])
     found = {"params": weights.params, "batch_stats": weights.batch_stats}
     assert exported.weights_sha256(found) == card["weights_sha256"] == weights.source["sha256"]
-    state = with_network(Experiment(config).make_state(), weights.params, weights.batch_stats)
-    network = jax.device_get(state.params["network"])
-    assert exported.weights_sha256({"params": network}) == exported.weights_sha256(
-        {"params": variables["params"]}
+    trainer = types.SimpleNamespace(
+        experiment=Experiment(config),
+        checkpoints=types.SimpleNamespace(metadata={}, save=lambda step, state: None),
+        say=print,
+        workdir=tmp_path,
     )
+    state = _start(trainer, None, weights, {"labels": {}})
+    for params in (state.params, state.average["params"]):
+        network = jax.device_get(params["network"])
+        assert exported.weights_sha256({"params": network}) == exported.weights_sha256(
+            {"params": variables["params"]}
+        )
     assert "rendered faces" in weights.source["provenance"]["training_data"]
 
 
