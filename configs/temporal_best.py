@@ -5,7 +5,7 @@ Run:     python run.py train --config=configs/temporal_best.py --config.data.roo
          with FRAMES a run of configs/frame_best.py or configs/abaw11.py on the same FOLDER.
          --config.temporal.kind=convolution gives a peer that errs differently, for an ensemble.
          docs/recipes.md has the whole way to a submission.
-Cost:    measured in processor time in docs/recipes.md: minutes, once the tokens are there.
+Cost:    about 3,500 steps of 1.0 s of processor time, measured: an hour of it, without a GPU.
 Expect:  P of 1.5 to 1.7 on the validation set with smoothing, thresholds and an ensemble, from what
          others reach so; not measured. On rendered faces, docs/temporal.md.
 """
