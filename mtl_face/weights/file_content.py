@@ -16,6 +16,9 @@ from mtl_face.model.geometry import ChannelOrder
 
 _LONGEST_SHOWN = 100
 
+LARGEST_JSON = 2**26
+"""Bytes that are read of a JSON file."""
+
 RESAVE_KERAS = (
     "then model.save('NEW.h5') of Keras 3, which writes the whole model as HDF5 "
     "(model.save_weights does not)"
@@ -153,6 +156,17 @@ def first_bytes(path: Path, failure: type[WeightsError] = WeightsError) -> bytes
     else:
         return start
     raise failure(problem, path=path, remedy=remedy)
+
+
+def is_json_with(word: bytes, path: Path, start: bytes) -> bool:
+    """Whether a file that begins so is a JSON object with a word in its first `LARGEST_JSON` bytes.
+
+    OSError if it cannot be read.
+    """
+    if not start.lstrip().startswith(b"{"):
+        return False
+    with path.open("rb") as file:
+        return word in file.read(LARGEST_JSON)
 
 
 def words_of(start: bytes) -> str:

@@ -13,7 +13,14 @@ from typing import Any
 from mtl_face.errors import WeightsError
 from mtl_face.files import unreadable
 from mtl_face.weights import safetensors_file, torch_file
-from mtl_face.weights.file_content import FileContent, damaged, first_bytes, shown
+from mtl_face.weights.file_content import (
+    LARGEST_JSON,
+    FileContent,
+    damaged,
+    first_bytes,
+    is_json_with,
+    shown,
+)
 
 CONFIG = "config.json"
 """The settings, by which a folder is known."""
@@ -24,12 +31,11 @@ PICKLED = "pytorch_model.bin"
 
 _STATED = (CONFIG, "preprocessor_config.json")
 _WEIGHT_MAP = b'"weight_map"'
-_LARGEST_JSON = 2**26
 
 
 def is_index(path: Path, start: bytes) -> bool:
     """Whether a file that begins so lists the files of a network."""
-    return start.lstrip().startswith(b"{") and _WEIGHT_MAP in path.read_bytes()[:_LARGEST_JSON]
+    return is_json_with(_WEIGHT_MAP, path, start)
 
 
 def open_folder(path: Path, stack: contextlib.ExitStack) -> FileContent:
@@ -95,7 +101,7 @@ def open_index(path: Path, stack: contextlib.ExitStack) -> FileContent:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            values = json.loads(file.read(_LARGEST_JSON))
+            values = json.loads(file.read(LARGEST_JSON))
     except OSError as error:
         problem, remedy = unreadable(error, "file")
         raise WeightsError(problem, path=path, remedy=remedy) from error

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mtl_face.errors import WeightsError
 from mtl_face.files import unreadable
-from mtl_face.weights.file_content import Entry, FileContent, damaged
+from mtl_face.weights.file_content import Entry, FileContent, damaged, is_json_with
 
 _MANIFEST = b'"weightsManifest"'
 
@@ -24,7 +24,7 @@ _DTYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "u1", "b
 
 def is_one(path: Path, start: bytes) -> bool:
     """Whether a file that begins so is of this format; it is read where it may be."""
-    return start.lstrip().startswith(b"{") and _MANIFEST in path.read_bytes()
+    return is_json_with(_MANIFEST, path, start)
 
 
 def open_model(path: Path) -> FileContent:

@@ -12,7 +12,7 @@ from weight_faults import WRITERS, problem_of
 from weight_maps import SMALL_ARCHITECTURE
 
 from mtl_face.errors import WeightsError
-from mtl_face.weights import load_backbone
+from mtl_face.weights import file_content, load_backbone
 
 
 def test_missing_empty_and_folder(tmp_path, path):
@@ -114,3 +114,10 @@ def test_flipped_bytes_never_crash(path, network, form):
         path.write_bytes(damaged)
         with contextlib.suppress(WeightsError):
             load_backbone(path, architecture=SMALL_ARCHITECTURE)
+
+
+def test_of_a_large_text_the_beginning_is_read(path, monkeypatch):
+    path.write_text('{"weight_map": 3}')
+    assert problem_of(path) == "lists no files"
+    monkeypatch.setattr(file_content, "LARGEST_JSON", 8)
+    assert problem_of(path).startswith("is of no known format")
