@@ -283,3 +283,44 @@ def test_augmentation_without_anything_is_the_preparation():
     for task in TASKS:
         np.testing.assert_array_equal(targets[task], batch["targets"][task])
         np.testing.assert_array_equal(weights[task], batch["weights"][task])
+
+
+def test_annotators_spread_goes_from_the_batch_into_the_loss():
+    """Through augmentation and MixUp; alone it changes nothing."""
+    spread = {"loss": {"va": {"spread": 1.0}}}
+    model = {**dataclasses.asdict(make_config().model), "va_variance": "per_example"}
+    with_it, without = (
+        Experiment(make_config(model=model, **changes), devices=jax.devices()[:1])
+        for changes in (spread, {})
+    )
+    batch = make_batch(3)
+    variance = np.abs(make_batch(4)["targets"]["va"])
+    batch["targets"]["va_rater_variance"] = np.nan_to_num(variance, nan=0.1)
+    random = np.random.default_rng(5)
+    outputs = {task: random.normal(size=(BATCH, size)) for task, size in OUTPUT_SIZES.items()}
+    outputs["va_log_variance"] = random.normal(size=(BATCH, 2))
+    outputs = {name: np.float32(array) for name, array in outputs.items()}
+
+    def loss(experiment):
+        def of_batch(batch):
+            _, targets, weights = experiment.augment(
+                jax.random.key(0), inputs_of(batch), batch["targets"], batch["weights"]
+            )
+            return experiment.objective(outputs, targets, weights, {})[0], (targets, weights)
+
+        return jax.jit(of_batch)(batch)
+
+    found, (targets, weights) = loss(with_it)
+    expected, _ = loss(without)
+    temperature = with_it.config.uncertainty.temperatures.va
+    weight = {task: np.asarray(value, float) for task, value in weights.items()}
+    weight["au"] = weight["au"].max(axis=1)
+    by_task = np.stack([weight[task] for task in TASKS], axis=1)
+    labelled = by_task.sum(axis=1) > 0
+    share = by_task.max(axis=1)[labelled] * (by_task[:, 0] / by_task.sum(axis=1))[labelled]
+    added = np.mean(
+        np.asarray(targets["va_rater_variance"]) / np.exp(outputs["va_log_variance"]), axis=1
+    )[labelled] / (2 * temperature)
+    difference = np.sum(share * added) / by_task.max(axis=1).sum()
+    assert difference > 0.01
+    assert float(found - expected) == pytest.approx(difference, rel=1e-3)
