@@ -87,7 +87,7 @@ def test_several_annotators(tmp_path, capsys):
         write_manifest(experiment.data / f"{name}.csv", dataclasses.replace(table, raters=raters))
     options = (
         *("--config.data.kind=manifest", "--config.loss.va.spread=1.0"),
-        "--config.augmentation.mixup_alpha=0.3",
+        *("--config.augmentation.mixup_alpha=0.3", "--config.optimizer.batch_size=16"),
     )
     result = experiment.run(capsys, "train", *SETTINGS, *options)
     assert_is_users_error(result, "no row of the training set has several annotators")

@@ -316,11 +316,9 @@ def test_annotators_spread_goes_from_the_batch_into_the_loss():
     weight = {task: np.asarray(value, float) for task, value in weights.items()}
     weight["au"] = weight["au"].max(axis=1)
     by_task = np.stack([weight[task] for task in TASKS], axis=1)
-    labelled = by_task.sum(axis=1) > 0
-    share = by_task.max(axis=1)[labelled] * (by_task[:, 0] / by_task.sum(axis=1))[labelled]
-    added = np.mean(
-        np.asarray(targets["va_rater_variance"]) / np.exp(outputs["va_log_variance"]), axis=1
-    )[labelled] / (2 * temperature)
+    share = by_task.max(axis=1) * by_task[:, 0] / np.maximum(by_task.sum(axis=1), 1e-9)
+    ratio = np.asarray(targets["va_rater_variance"]) / np.exp(outputs["va_log_variance"])
+    added = ratio.mean(axis=1) / (2 * temperature)
     difference = np.sum(share * added) / by_task.max(axis=1).sum()
     assert difference > 0.01
     assert float(found - expected) == pytest.approx(difference, rel=1e-3)
