@@ -110,9 +110,12 @@ def crops(experiment):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["gru", "convolution", "attention"])
-def test_the_numbers_are_those_of_the_same_frames_in_a_list(experiment, crops, kind):
-    _, model = over_time(experiment, kind, "temporal.causal=true")
+@pytest.mark.parametrize(
+    ("kind", "tokens"), [("convolution", "task+patches"), ("attention", "task"), ("gru", "task")]
+)
+def test_the_numbers_are_those_of_the_same_frames_in_a_list(experiment, crops, kind, tokens):
+    of_kind = () if tokens == "task" else (f"temporal.tokens={tokens}",)
+    _, model = over_time(experiment, kind, "temporal.causal=true", *of_kind)
     table = predict(model, crops / "list.txt", images=crops, say=print)
     live = streamed(model)
     assert len(live) == len(table) == 57
