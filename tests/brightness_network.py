@@ -12,6 +12,7 @@ class Brightness:
     inputs = ("image",)
     crop_size = 112
     step = 7
+    calibration = None
 
     def __init__(self, *, crop=None, **origin):
         self.batches = []  # their sizes

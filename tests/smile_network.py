@@ -40,6 +40,7 @@ class Smile:
     """Valence is the smile beyond the baseline; without one a face is neutral below 0.5."""
 
     crop_size = 112
+    calibration = None
     step = 3
 
     def __init__(self, inputs=("points",), **origin):

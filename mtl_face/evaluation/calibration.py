@@ -82,6 +82,11 @@ class Calibration:
         smoothing = None if self.smoothing is None else self.smoothing.to_dict()
         return {"schema": SCHEMA, **vars(self), "smoothing": smoothing}
 
+    def without_smoothing(self) -> "Calibration":
+        """The same for predictions that are not smoothed, since each is of a picture by itself."""
+        fitted_on = {**self.fitted_on, "smoothing": None}
+        return dataclasses.replace(self, smoothing=None, fitted_on=fitted_on)
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Calibration":
         """Inverse of `to_dict`; ValueError or TypeError for another mapping."""

@@ -289,9 +289,7 @@ def _unsmoothed(table: PredictionTable, calibration: Calibration | None) -> Pred
     """The calibration, without its smoothing, applied to a table without smoothing."""
     if calibration is None:
         return table
-    fitted_on = {**calibration.fitted_on, "smoothing": None}
-    alone = dataclasses.replace(calibration, smoothing=None, fitted_on=fitted_on)
-    return calibrations.apply(table, alone)
+    return calibrations.apply(table, calibration.without_smoothing())
 
 
 def answers_of_table(

@@ -35,7 +35,7 @@ TEST_LIST = "test_list.txt"
 GAPS = "gaps.csv"
 RECORDS = "records"
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 
 HIDDEN, LINKED, SPECIAL = "hidden", "links to folders", "pipes and devices"
 OUTPUTS = "folders of crops that this command made"

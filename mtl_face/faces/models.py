@@ -248,7 +248,7 @@ def face_mesh(
 ) -> tuple[jax.Array, jax.Array]:
     """Looks at RGB cuts of upright faces with about a quarter of their size around them.
 
-    From uint8 [B, 192, 192, 3] to the probability that there is a face, [B], and points [B, V, 3]:
+    From pixels [B, 192, 192, 3] in 0..255 to the probability that there is a face, [B], and points [B, V, 3]:
     x and y in pixels of the cut, where (0, 0) is the centre of the first pixel, and depth in
     pixels, smaller where nearer.
     """
@@ -270,8 +270,10 @@ class FaceNetwork:
         self._variables = jax.device_put(variables(name))
         self._function = jax.jit(function, compiler_options=compiler_options(platform))
 
-    def __call__(self, pixel_NSS3: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
-        """The function's results for N pictures, [N, ...] each."""
+    def __call__(
+        self, pixel_NSS3: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], ...]:
+        """The function's results for N pictures, [N, ...] each; compiled for each dtype."""
         count = len(pixel_NSS3)
         parts: list[tuple[jax.Array, ...]] = []
         start = 0

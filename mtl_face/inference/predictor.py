@@ -191,6 +191,16 @@ class Predictor:
         )
 
     @property
+    def calibration(self) -> Calibration | None:
+        """That inside of a program; tables of faces have it applied, `PredictionTable` not."""
+        return self.forward.calibration
+
+    @property
+    def calibration_file(self) -> dict[str, str]:
+        """What tables say of a calibration inside of a program: its `file` and `file_sha256`."""
+        return {"file": str(self.forward.path), "file_sha256": self.origin["program_sha256"]}
+
+    @property
     def crop_size(self) -> int:
         """Side of the crops that the network was trained on, S, in pixels."""
         return self._of_faces.config.data.image_size
@@ -258,8 +268,8 @@ class Predictor:
 
         Yields:
             A row a face, or one row of a frame without a face or one that cannot be decoded.
-            Answers are neither smoothed nor calibrated. A network over time answers each by the
-            frames of its person up to it.
+            Answers are not smoothed; a calibration inside of a program is applied. A network over
+            time answers each by the frames of its person up to it.
 
         Raises:
             VideoError: the file is no video, or cannot be read.

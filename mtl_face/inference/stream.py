@@ -17,6 +17,8 @@ from PIL import Image
 
 from mtl_face import pictures
 from mtl_face.errors import ConfigError, ImageError
+from mtl_face.evaluation import calibration as calibrations
+from mtl_face.evaluation.calibration import Calibration
 from mtl_face.face_table import (
     BLURRED,
     MESH_POINTS,
@@ -105,9 +107,12 @@ class Seen:
     predictions: PredictionTable
     arrays: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
 
-    def answered(self) -> FaceTable:
-        """The table with the answers."""
-        return with_answers(self.table, self.predictions)
+    def answered(self, calibration: Calibration | None = None) -> FaceTable:
+        """The table with the answers; a calibration is applied without its smoothing."""
+        predictions = self.predictions
+        if calibration is not None:
+            predictions = calibrations.apply(predictions, calibration.without_smoothing())
+        return with_answers(self.table, predictions)
 
     def relative(
         self,
@@ -222,9 +227,11 @@ class FaceStream:
     def update(self, frames: Sequence[VideoFrame]) -> list[FaceTable]:
         """A table a frame: a row a face, or one row without a face.
 
-        Frames are later than those before. Faces of one call are answered in one batch.
+        Frames are later than those before. Faces of one call are answered in one batch; a
+        calibration inside of a program is applied.
         """
-        table = self.answer(self.find(frames)).answered()
+        seen = self.answer(self.find(frames))
+        table = seen.answered(self._predictor.calibration)
         return [table.take(table.frame == frame.number) for frame in frames]
 
     def find(self, frames: Sequence[VideoFrame]) -> "list[Sight]":
@@ -356,8 +363,10 @@ def predict_images(
         seen = see(predictor, sights, mesh=mesh)
         if baseline_V3 is not None:
             seen = seen.beside(predictor, baseline_V3)
-        parts.append(seen.answered())
+        parts.append(seen.answered(predictor.calibration))
     metadata = about(seen.predictions.metadata) if images else {}
+    if predictor.calibration is not None:
+        metadata["calibration"] = predictor.calibration_file
     return dataclasses.replace(FaceTable.joined(parts), metadata=metadata)
 
 

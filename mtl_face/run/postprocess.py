@@ -100,11 +100,16 @@ class PostProcessing:
 
     def with_own(self, model: "Predictor") -> Self:
         """These steps, with the calibration inside of a model where no other is asked for."""
-        own = model.forward.calibration
+        own = model.calibration
         if own is None or self.calibration is not None:
             return self
-        file = {"file": str(model.forward.path), "file_sha256": model.origin["program_sha256"]}
-        return type(self)(self.smoothing or own.smoothing, own, file)
+        return type(self)(self.smoothing or own.smoothing, own, model.calibration_file)
+
+    def of_photos(self) -> Self:
+        """These steps for pictures that do not follow each other: nothing is smoothed."""
+        own = self.calibration
+        alone = None if own is None else own.without_smoothing()
+        return dataclasses.replace(self, smoothing=None, calibration=alone)
 
     def apply(self, table: PredictionTable, say: Say) -> tuple[PredictionTable, list[str]]:
         """Smooths and calibrates.

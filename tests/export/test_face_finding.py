@@ -54,10 +54,10 @@ def test_the_mesh():
     head, landmarks = camera_frames.head(5, size=300, eyes_px=60, yaw=12.0)
     target = (align.TEMPLATE_L2 - 56) * 1.1 + 96
     matrix_23 = align.similarity(landmarks, target)
-    cut = np.asarray(align.warp(Image.fromarray(head), matrix_23, models.MESH_SIZE))[None]
+    cut = align.cut(Image.fromarray(head), matrix_23, models.MESH_SIZE)[None]
     found = session(face_finding.mesh())
     assert_described(found)
-    one = answers(found, cut=cut.astype(np.float32))
+    one = answers(found, cut=cut)
     score_B, mesh_BV3 = models.face_mesh_network()(cut)
     assert score_B[0] > 0.9
     np.testing.assert_allclose(one["score"], score_B, atol=1e-5)

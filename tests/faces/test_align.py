@@ -3,12 +3,15 @@
 import cv2
 import numpy as np
 import pytest
+import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from data_pipeline.rendered_faces.camera import TEMPLATE_L2
 from mtl_face.faces import align
+
+RANDOM = np.random.default_rng(6)
 
 
 def umeyama(source, target):
@@ -90,6 +93,57 @@ def test_warp_averages_where_it_shrinks():
     assert np.abs(found[5:-5, 5:-5] - 127.5).max() < 30
     single = cv2.warpAffine(stripes, matrix, (110, 110), flags=cv2.INTER_LINEAR).astype(int)
     assert np.abs(single[5:-5, 5:-5] - 127.5).max() > 100
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.0, 2.6])
+def test_cut_is_bilinear_and_not_rounded(scale):
+    picture = RANDOM.integers(0, 256, (90, 120, 3), np.uint8)
+    turn = scale * np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
+    matrix = np.column_stack([turn, np.array([20.3, 20.1]) - turn @ [60, 45]])
+    found = align.cut(Image.fromarray(picture), matrix, 40)
+    samples = 2 if scale < 0.8 else 1  # a side, of a pixel
+    place = (np.arange(40 * samples) + 0.5) / samples - 0.5
+    x, y = align.transform(align.invert(matrix), np.stack(np.meshgrid(place, place), axis=-1)).T
+    for channel in range(3):
+        plane = picture[..., channel].astype(np.float64)
+        value = scipy.ndimage.map_coordinates(plane, [y, x], order=1).T
+        value = value.reshape(40, samples, 40, samples).mean(axis=(1, 3))
+        np.testing.assert_allclose(found[..., channel], value, atol=1e-4)
+
+
+def test_cut_of_what_is_much_larger_is_of_means_of_blocks():
+    """Of 5 x 5 pixels, where a pixel of the cut has 5.6; they lie in the frame, not in the cut."""
+    picture = RANDOM.integers(0, 256, (207, 303, 3), np.uint8)
+    matrix = np.array([[0.18, 0, -3.0], [0, 0.18, -2.4]])
+    found = align.cut(Image.fromarray(picture), matrix, 30)
+    blocks = picture[:205, :300].reshape(41, 5, 60, 5, 3).mean(axis=(1, 3))
+    y, x = ((np.mgrid[:30, :30] + np.array([2.4, 3.0])[:, None, None]) / 0.18 - 2) / 5
+    expected = [scipy.ndimage.map_coordinates(blocks[..., c], [y, x], order=1) for c in range(3)]
+    np.testing.assert_allclose(found, np.stack(expected, axis=-1), atol=0.55)  # of whole numbers
+
+
+@pytest.mark.parametrize("scale", [1.3, 0.6, 0.15])
+def test_cut_moves_without_steps(scale):
+    """A hundred-thousandth of a pixel makes no grey level, as it does where these are whole."""
+    picture = Image.fromarray(RANDOM.integers(0, 256, (400, 400, 3), np.uint8))
+    matrix = np.array([[scale, 0.1, 3.2], [-0.1, scale, 4.1]])
+    moved = matrix + [[0, 0, 1e-5], [0, 0, 0]]
+    one, other = (align.cut(picture, each, 64) for each in (matrix, moved))
+    assert 0 < np.abs(one - other).max() < 4e-3
+    one, other = (np.asarray(align.warp(picture, each, 64), int) for each in (matrix, moved))
+    assert np.abs(one - other).max() >= 1
+
+
+@pytest.mark.parametrize("scale", [2.0, 0.15])
+def test_cut_is_black_where_the_frame_does_not_reach(scale):
+    white = Image.new("RGB", (64, 64), (255, 255, 255))
+    away = align.cut(white, np.array([[scale, 0, 900.0], [0, scale, 0.0]]), 32)
+    assert away.shape == (32, 32, 3)
+    assert away.dtype == np.float32
+    assert not away.any()
+    partly = align.cut(white, np.array([[scale, 0, 20.0], [0, scale, 0.0]]), 32)
+    assert not partly[:, :18].any()
+    assert partly[2:6, 22:26].min() > 254.9
 
 
 def test_a_crop_of_a_crop_is_the_crop():

@@ -103,9 +103,9 @@ def photographs(tmp_path_factory):
 
 
 def near(name):
-    """Answers within a thousandth; pixels and degrees within a hundredth."""
+    """Answers within 0.0001, of which the page's rounding is a half; pixels and degrees 0.0005."""
     is_place = name.endswith(("_x", "_y")) or name.startswith("face_")
-    return 1e-2 if is_place or name in ("yaw", "pitch", "roll") else 1e-3
+    return 5e-4 if is_place or name in ("yaw", "pitch", "roll") else 1e-4
 
 
 def assert_as_the_server(found, files, model, slack=1):
@@ -132,7 +132,7 @@ def test_photographs_are_answered_as_by_the_server(browser, served, predictor, p
 
 
 def test_a_photograph_that_lies_on_its_side(browser, served, predictor, tmp_path):
-    """JPEG decoders may differ by a grey level, though these do not: so not as near."""
+    """Of a JPEG file, whose pixels this browser decodes as Pillow does."""
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "turned.jpg"
@@ -141,7 +141,7 @@ def test_a_photograph_that_lies_on_its_side(browser, served, predictor, tmp_path
     opened(browser, served, path)
     found = page_steps.table(browser)
     expected = Faces(predictor, "geometry").photo(pictures.read(path).upright(), path.name)
-    page_steps.assert_same_table(found, expected.to_dataframe(), lambda name: 20 * near(name))
+    page_steps.assert_same_table(found, expected.to_dataframe(), near)
 
 
 @pytest.mark.parametrize("form", ["export", "onnx", "int8"])
@@ -163,7 +163,7 @@ def test_networks_of_crops(browser, runtime, photographs, tmp_path, form):
         found = page_steps.table(browser)
         assert found["person"].tolist() == [1, 1]
         model = Faces(predictor, "image")
-        assert_as_the_server(found, photographs[:2], model, slack=20 if form == "int8" else 1)
+        assert_as_the_server(found, photographs[:2], model, slack=200 if form == "int8" else 1)
 
 
 def test_a_camera_stays_in_the_page(browser, served):
@@ -185,7 +185,7 @@ def test_a_camera_stays_in_the_page(browser, served):
 
 def test_frames_are_answered_as_by_the_server(browser, served, predictor):
     """Followed, searched again after a cut, and beside the person at rest; each frame begins with
-    what was found in the last, so that differences grow. No decision of these heads is near a tie.
+    what was found in the last. No decision of these heads is near a tie.
     """
     head, _ = camera_frames.head(2, size=340, eyes_px=70, wall=(0.2, 0.2, 0.2))
     other, _ = camera_frames.head(11, size=260, eyes_px=50, units=(6, 12), wall=(0.2, 0.2, 0.2))
@@ -225,7 +225,7 @@ def test_frames_are_answered_as_by_the_server(browser, served, predictor):
         found = pd.DataFrame(of_frame, columns=COLUMN_NAMES).sort_values("person")
         found = found.reset_index(drop=True)
         table = table.sort_values("person").reset_index(drop=True)
-        page_steps.assert_same_table(found, table, lambda name: 10 * near(name))
+        page_steps.assert_same_table(found, table, near)
     assert {row[COLUMN_NAMES.index("baseline")] for row in rows[-1]} == {"running mean"}
 
 

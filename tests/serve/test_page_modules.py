@@ -91,19 +91,26 @@ def test_blocks_have_the_means_of_pillow(tmp_path):
 
 
 def test_cuts_are_those_of_align(tmp_path):
-    """To a grey level in a pixel of a thousand: a sum in another order may cross a whole number."""
+    """Crops to a grey level in a pixel of a thousand: sums in another order may cross whole numbers.
+
+    What the mesh network looks at is not rounded; the larger squares shrink the picture by 3 and 5.
+    """
     picture = noise(120, 160)
     places = [((80.0, 60.0), 70.0, (1.0, 0.2)), ((5.0, 100.0), 150.0, (0.3, -1.0)),
-              ((90.0, 50.0), 900.0, (-1.0, 0.1))]  # fmt: skip
+              ((90.0, 50.0), 350.0, (1.0, 0.3)), ((60.0, 90.0), 640.0, (-1.0, 0.0)),
+              ((90.0, 50.0), 1001.0, (-1.0, 0.1)), ((-900.0, 50.0), 300.0, (1.0, 0.0))]  # fmt: skip
     matrices = [mesh.upright(np.array(c), side, np.array(eyes)) for c, side, eyes in places]
     maps = evaluate(tmp_path, "() => values.places.map((p) => align.upright(...p))", places=places)
     np.testing.assert_allclose(maps, matrices, atol=1e-9)
-    code = "() => values.maps.map((map) => pixels.cut(picture, align.inverted(map), 192))"
+    code = """() => values.maps.map((map) => ["warped", "cut"].map(
+        (how) => pixels[how](picture, align.inverted(map), 192)))"""
     found = evaluate(tmp_path, code, picture, maps=np.array(matrices).tolist())
-    for matrix, each in zip(matrices, found, strict=True):
+    for matrix, (warped, cut) in zip(matrices, found, strict=True):
         expected = np.asarray(align.warp(Image.fromarray(picture), matrix, 192)).astype(int)
-        assert np.abs(pixels(each) - expected).max() <= 1
-        assert np.mean(pixels(each) != expected) < 1e-3
+        assert np.abs(pixels(warped) - expected).max() <= 1
+        assert np.mean(pixels(warped) != expected) < 1e-3
+        expected = align.cut(Image.fromarray(picture), matrix, 192)
+        np.testing.assert_allclose(np.reshape(cut, (192, 192, 3)), expected, atol=1e-4)
 
 
 def test_landmarks_are_brought_to_the_template(tmp_path):

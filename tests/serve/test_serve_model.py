@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import numpy as np
+import program_files
 import pytest
 import small_videos
 from brightness_network import Brightness
@@ -12,7 +13,10 @@ from PIL import Image
 from mtl_face.errors import ConfigError
 from mtl_face.faces import align
 from mtl_face.faces.video import VideoFrame
+from mtl_face.run import models
 from mtl_face.serve.model import Faces, Turns
+
+BILINEAR = Image.Resampling.BILINEAR
 
 
 def test_turns_come_in_the_order_of_asking_and_one_at_a_time():
@@ -80,3 +84,33 @@ def test_all_that_a_face_needs_can_be_compiled_beforehand():
 def test_a_model_of_other_crops_is_refused():
     with pytest.raises(ConfigError, match="cut in another way: size is 64, not 112"):
         Faces(Brightness(crop={**align.specification(), "size": 64}), "other")
+
+
+def test_a_calibration_inside_of_a_file_is_applied(tmp_path):
+    """To photos, streams and in Python alike: the answers are those of the file to the crop."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder = program_files.write_export(tmp_path / "export", program_files.config_of("image"))
+    path = tmp_path / "calibrated.onnx"
+    calibration = program_files.calibration(std_is_predicted=False)
+    program_files.write_onnx(path, folder, calibration=calibration)
+    picture = Image.fromarray(small_videos.two_people(1)[0])
+    predictor = models.load(path)
+    served = Faces(predictor, "calibrated")
+    own = predictor.predict(picture)
+    assert own.metadata["calibration"]["file"] == str(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    frame = VideoFrame(1, 0.0, picture)
+    for table in (own, served.photo(picture, "photo"), *served.stream("camera").update([frame])):
+        assert table.person.tolist() == [1, 2]
+        crops = [align.crop_face(picture, each) for each in table.landmarks]
+        crop = np.stack([np.asarray(each.resize((32, 32), BILINEAR)) for each in crops])
+        answers = dict(zip(names, session.run(None, {"crop": crop}), strict=True))
+        for name, found in {
+            "valence_arousal_std": table.va_std,
+            "au_probability": table.au_probability,
+            "expression_probability": table.expression_probability,
+        }.items():
+            np.testing.assert_allclose(found, answers[name], rtol=1e-4, atol=1e-6, err_msg=name)
+        assert table.au_present.tolist() == answers["au_present"].tolist()
+        assert table.expression.tolist() == answers["expression"].tolist()

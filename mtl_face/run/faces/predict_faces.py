@@ -88,7 +88,7 @@ def predict_faces(
     Args:
         predictor: the model.
         request: see there.
-        steps: smoothing and calibration of videos; photos are left as the network answers them.
+        steps: smoothing and calibration of videos, and calibration of photos.
         say: called with each line for the user.
         progress: called with frames and photos done and in all.
         finder: finds faces; None: the networks of this package.
@@ -171,7 +171,7 @@ def _journal(
     """The journal of a request, and what to say where the work is interrupted."""
     inputs = [[source.name, source.kind, *_fingerprint(source)] for source in all_]
     work = {
-        "journal": 2,
+        "journal": 3,
         "inputs": inputs,
         "weights": predictor.origin.get("weights_sha256"),
         "program": predictor.origin.get("program_sha256"),
@@ -257,16 +257,16 @@ def _tables(
     work: first_pass.Pass, metadata: dict[str, Any], steps: PostProcessing, say: Say
 ) -> Iterator[FaceTable]:
     """The answered rows of all sources, in their order, a record at a time."""
+    say_once = _once(say)
     entries = sorted(work.journal.entries, key=lambda entry: entry.notes["sources"][0])
     for place, group in itertools.groupby(entries, lambda entry: entry.notes["sources"][0]):
         records = _Records(work, tuple(group), metadata)
         if work.sources[place].kind == PHOTO:
-            yield from (seen.answered() for seen in records)
+            yield from _processed(records, steps.of_photos(), say_once)
             continue
         if work.is_second(place):
             records = records.judged()
-        yield from _processed(records, steps, say)
-        say = _silent  # what is done to one video is done to all
+        yield from _processed(records, steps, say_once)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -318,7 +318,7 @@ class _Records:
 
 
 def _processed(records: _Records, steps: PostProcessing, say: Say) -> Iterator[FaceTable]:
-    """The answered rows of a video, smoothed and calibrated.
+    """The answered rows of a source, smoothed and calibrated.
 
     To be smoothed, all answers are in memory at once.
     """
@@ -326,7 +326,6 @@ def _processed(records: _Records, steps: PostProcessing, say: Say) -> Iterator[F
         for seen in records:
             if steps.calibration is not None and len(seen.predictions):
                 seen = dataclasses.replace(seen, predictions=steps.apply(seen.predictions, say)[0])
-                say = _silent
             yield seen.answered()
         return
     answers = PredictionTable.joined([seen.predictions for seen in records])
@@ -339,8 +338,16 @@ def _processed(records: _Records, steps: PostProcessing, say: Say) -> Iterator[F
         begin = end
 
 
-def _silent(line: str) -> None:
-    """Says nothing."""
+def _once(say: Say) -> Say:
+    """Says each line once: what is done to one source is done to all."""
+    said: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return tell
 
 
 def _raise_failed(failed: Sequence[UserError], digest: Digest) -> None:

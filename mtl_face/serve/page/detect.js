@@ -66,8 +66,7 @@ const isNew = (face, faces) => faces.every((other) =>
 /** The face in one cut, whatever it shows: `mesh.find_points` and `face_of`. */
 async function look(picture, map, network) {
   const inverse = inverted(map);
-  const pixels = Float32Array.from(cut(picture, inverse, CUT_SIZE).data);
-  const found = await network(pixels);
+  const found = await network(cut(picture, inverse, CUT_SIZE));
   const mesh = new Float32Array(found.mesh.length);
   const scale = Math.hypot(inverse[0][0], inverse[1][0]);
   for (let place = 0; place < mesh.length; place += 3) {

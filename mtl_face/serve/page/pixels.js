@@ -1,7 +1,9 @@
-// Pictures as bytes, resized and cut as Pillow does it, bit for bit: {width, height, data}, RGB.
+// Pictures as bytes, resized and cut as Pillow does it, bit for bit: {width, height, data}, RGB;
+// and cuts that are not rounded to bytes.
 
 const BITS = 22;  // of the fraction, in the weights of a resize
 const MOST_SAMPLES = 8;  // a side of a pixel, when shrinking
+const MARGIN = 2;  // pixels or blocks around the part of a picture that is looked at
 
 /** A black picture. */
 export function black(width, height) {
@@ -128,18 +130,50 @@ export function reduced(picture, across, down) {
  *
  * `inverse` maps places in the cut to places in the picture, [[a, b, c], [d, e, f]].
  */
+export function warped(picture, inverse, size) {
+  const samples = Math.min(samplesOf(shrinkage(inverse)), MOST_SAMPLES);
+  const result = black(size * samples, size * samples);
+  sample(picture, inverse, samples, result);
+  return samples > 1 ? reduced(result, samples, samples) : result;
+}
+
+/** The same without rounding to grey levels, as Float32Array: `faces.align.cut`. */
 export function cut(picture, inverse, size) {
-  const [[a, b, c], [d, e, f]] = inverse;
-  const shrink = Math.sqrt(Math.abs(a * e - b * d));
-  const samples = Math.min(Math.max(Math.ceil(shrink - 0.25), 1), MOST_SAMPLES);
+  const shrink = shrinkage(inverse);
+  const block = Math.max(Math.trunc(shrink), 1);
+  const corners = [-0.5, size - 0.5].flatMap((x) => [-0.5, size - 0.5].map((y) => [x, y]));
+  const sides = [picture.width, picture.height];
+  const [left, right, top, bottom] = inverse.flatMap(([a, b, c], axis) => {
+    const reach = corners.map(([x, y]) => (a * x + b * y + c) / block);
+    return [
+      block * Math.max(Math.floor(Math.min(...reach)) - MARGIN, 0),
+      Math.min(block * Math.max(Math.ceil(Math.max(...reach)) + MARGIN, 0), sides[axis]),
+    ];
+  });
+  if (right <= left || bottom <= top) return new Float32Array(3 * size * size);
+  const whole = cropped(picture, left, top, right - left, bottom - top);
+  const small = block > 1 ? reduced(whole, block, block) : whole;
+  const part = cropped(small, -1, -1, small.width + 2, small.height + 2);  // fades to black
+  const [first, second] = inverse.map(([a, b, c], axis) =>
+    [a / block, b / block, (c + 0.5 - [left, top][axis]) / block + 0.5]);
+  const samples = samplesOf(shrink / block);
   const side = size * samples;
-  const { width, height, data } = picture;
-  const result = black(side, side);
+  const result = { width: side, height: side, data: new Float32Array(3 * side * side) };
+  sample(part, [first, second], samples, result);
+  return samples > 1 ? means(result, samples) : result.data;
+}
+
+const shrinkage = ([[a, b], [d, e]]) => Math.sqrt(Math.abs(a * e - b * d));
+
+const samplesOf = (shrink) => Math.max(Math.ceil(shrink - 0.25), 1);
+
+/** Bilinear samples of a picture, `samples` a side of each pixel of a cut: `Image.transform`. */
+function sample({ width, height, data }, [[a, b, c], [d, e, f]], samples, result) {
   // (0, 0) is the corner of the first pixel here, and each sample counts at its centre.
   const x0 = c - (a + b) * 0.5 + 0.5;
   const y0 = f - (d + e) * 0.5 + 0.5;
-  for (let row = 0, to = 0; row < side; row++) {
-    for (let column = 0; column < side; column++, to += 3) {
+  for (let row = 0, to = 0; row < result.height; row++) {
+    for (let column = 0; column < result.width; column++, to += 3) {
       const [right, below] = [column + 0.5, row + 0.5];
       const x = (a / samples) * right + (b / samples) * below + x0;
       const y = (d / samples) * right + (e / samples) * below + y0;
@@ -153,11 +187,30 @@ export function cut(picture, inverse, size) {
       for (let channel = 0; channel < 3; channel++) {
         const above = between(data[upper + from + channel], data[upper + next + channel], dx);
         const under = between(data[lower + from + channel], data[lower + next + channel], dx);
-        result.data[to + channel] = between(above, under, dy);  // without its fraction
+        result.data[to + channel] = between(above, under, dy);  // of bytes without its fraction
       }
     }
   }
-  return samples > 1 ? reduced(result, samples, samples) : result;
+}
+
+/** Means of blocks, as Float32Array. */
+function means({ width, height, data }, factor) {
+  const result = new Float32Array(data.length / factor ** 2);
+  for (let top = 0, to = 0; top < height; top += factor) {
+    for (let left = 0; left < width; left += factor) {
+      for (let channel = 0; channel < 3; channel++) {
+        let sum = 0;
+        for (let row = top; row < top + factor; row++) {
+          const end = 3 * (row * width + left + factor);
+          for (let from = 3 * (row * width + left) + channel; from < end; from += 3) {
+            sum += data[from];
+          }
+        }
+        result[to++] = sum / factor ** 2;
+      }
+    }
+  }
+  return result;
 }
 
 const between = (one, other, share) => one + (other - one) * share;

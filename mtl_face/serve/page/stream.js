@@ -3,7 +3,7 @@
 import { CROP_SIZE, TEMPLATE, inverted, similarity } from "./align.js";
 import { Baselines, blended } from "./baseline.js";
 import { REACH, distance, find, follow } from "./detect.js";
-import { cut, resized } from "./pixels.js";
+import { resized, warped } from "./pixels.js";
 import { isCut, view } from "./shot.js";
 
 const PHOTO_FACE = 40;  // height in pixels of the smallest faces that are looked for in photos
@@ -132,7 +132,7 @@ async function rows(picture, faces, frame, asked) {
 }
 
 function cropOf(picture, face, template, size) {
-  return cut(picture, inverted(similarity(face.landmarks, template)), size);
+  return warped(picture, inverted(similarity(face.landmarks, template)), size);
 }
 
 /** Columns of a face before it is answered. */

@@ -264,7 +264,7 @@ def calibration(smoothing):
     )
 
 
-def test_smoothing_and_calibration_of_videos_alone(inputs, tmp_path):
+def test_videos_are_smoothed_and_calibrated_and_photos_calibrated_alone(inputs, tmp_path):
     path = small_videos.write(tmp_path / "a.mkv", small_videos.grey_steps(12, size=(128, 128)))
     smoothing = Smoothing(
         kernel="box", unit="frames", on="logits", windows={"va": 3, "au": 0, "expr": 0}
@@ -285,9 +285,14 @@ def test_smoothing_and_calibration_of_videos_alone(inputs, tmp_path):
     np.testing.assert_allclose(after.au_probability[0], 1 / (1 + np.exp(-logit / 2)))
     assert after.au_present[0].tolist() == (logit / 2 > -0.4).astype(int).tolist()
     assert after.expression_name[:12].tolist() == ["Fear"] * 12
-    for name in ("va", "va_std", "au_probability", "au_present", "expression"):
-        np.testing.assert_array_equal(getattr(after, name)[12:], getattr(before, name)[12:])
-    assert sum("smoothed" in line for line in said) == 1
+    np.testing.assert_array_equal(after.va[12:], before.va[12:])
+    assert after.person[12:].all()
+    np.testing.assert_allclose(after.va_std[12:], [[0.3, 0.4]] * (len(after) - 12))
+    photo_logit = np.log(before.au_probability[12:]) - np.log1p(-before.au_probability[12:])
+    np.testing.assert_allclose(after.au_probability[12:], 1 / (1 + np.exp(-photo_logit / 2)))
+    assert set(after.expression_name[12:].tolist()) == {"Fear"}
+    for word in ("smoothed", "calibrated"):
+        assert sum(word in line for line in said) == 1
     assert after.metadata["calibration"] == {"file": "c.json"}
 
 
