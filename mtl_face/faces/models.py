@@ -248,9 +248,9 @@ def face_mesh(
 ) -> tuple[jax.Array, jax.Array]:
     """Looks at RGB cuts of upright faces with about a quarter of their size around them.
 
-    From pixels [B, 192, 192, 3] in 0..255 to the probability that there is a face, [B], and points [B, V, 3]:
-    x and y in pixels of the cut, where (0, 0) is the centre of the first pixel, and depth in
-    pixels, smaller where nearer.
+    From pixels [B, 192, 192, 3] in 0..255 to the probability that there is a face, [B], and points
+    [B, V, 3]: x and y in pixels of the cut, where (0, 0) is the centre of the first pixel, and
+    depth in pixels, smaller where nearer.
     """
     network = FaceMesh(resolve_convolution(convolution))
     outputs: Any = network.apply(variables, pixel_BSS3 / jnp.float32(255))

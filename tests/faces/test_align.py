@@ -127,7 +127,8 @@ def test_cut_moves_without_steps(scale):
     """A hundred-thousandth of a pixel makes no grey level, as it does where these are whole."""
     picture = Image.fromarray(RANDOM.integers(0, 256, (400, 400, 3), np.uint8))
     matrix = np.array([[scale, 0.1, 3.2], [-0.1, scale, 4.1]])
-    moved = matrix + [[0, 0, 1e-5], [0, 0, 0]]
+    moved = matrix.copy()
+    moved[0, 2] += 1e-5
     one, other = (align.cut(picture, each, 64) for each in (matrix, moved))
     assert 0 < np.abs(one - other).max() < 4e-3
     one, other = (np.asarray(align.warp(picture, each, 64), int) for each in (matrix, moved))

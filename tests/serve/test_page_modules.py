@@ -91,7 +91,7 @@ def test_blocks_have_the_means_of_pillow(tmp_path):
 
 
 def test_cuts_are_those_of_align(tmp_path):
-    """Crops to a grey level in a pixel of a thousand: sums in another order may cross whole numbers.
+    """Crops to a grey level in a pixel of a thousand: another order of sums may cross an integer.
 
     What the mesh network looks at is not rounded; the larger squares shrink the picture by 3 and 5.
     """
