@@ -279,7 +279,7 @@ class FaceNetwork:
         start = 0
         while start < count or not parts:
             size = next((size for size in self._sizes if size >= count - start), self._sizes[-1])
-            batch_BSS3 = pixel_NSS3[start : start + size]
+            batch_BSS3: npt.NDArray[Any] = pixel_NSS3[start : start + size]
             missing = size - len(batch_BSS3)
             if missing:
                 batch_BSS3 = np.pad(batch_BSS3, ((0, missing), (0, 0), (0, 0), (0, 0)))
