@@ -27,7 +27,7 @@ from mtl_face.run.workdir import own_config
 from mtl_face.training import history
 from mtl_face.weights import exported
 
-TIMEOUT = 300
+TIMEOUT = 1200  # a busy machine takes minutes for a start
 KILLS = 25
 
 
@@ -90,7 +90,11 @@ class Process:
 
     def finish(self):
         """(exit status, all lines, standard error)"""
-        out, err = self.process.communicate(timeout=TIMEOUT)
+        try:
+            out, err = self.process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         self.lines += out.splitlines()
         return self.process.returncode, self.lines, err
 

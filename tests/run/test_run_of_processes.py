@@ -23,7 +23,7 @@ from test_kill_and_resume import (
 
 from mtl_face.training import history
 
-TIMEOUT = 400
+TIMEOUT = 1200
 KILLS = 4
 
 
