@@ -93,7 +93,7 @@ def _is_package(description: Path) -> bool:
             return False
         version = values["version"]
         is_old = tuple(int(part) for part in version.split(".")[:2]) < OLDEST
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise RuntimeFolderError(
             f"is damaged ({error})", path=description, remedy=f"download it again: {HOW_TO_MAKE}"
         ) from error

@@ -58,8 +58,9 @@ def test_folders_that_hold_no_runtime(tmp_path):
     assert "does not hold onnxruntime-web" in refused(other)
     old = package(tmp_path / "old", version="1.14.0")
     assert "is onnxruntime-web 1.14.0, and 1.19 or later is needed" in refused(old)
-    (old / "package.json").write_text("{")
-    assert f"{old / 'package.json'}: is damaged" in refused(old)
+    for text in ("{", "[" * 100_000):
+        (old / "package.json").write_text(text)
+        assert f"{old / 'package.json'}: is damaged" in refused(old)
     half = package(tmp_path / "half")
     (half / "dist" / in_page.RUNTIME[-1]).unlink()
     assert in_page.RUNTIME[-1] in refused(half)
