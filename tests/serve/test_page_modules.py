@@ -223,3 +223,27 @@ def test_cuts_between_frames(tmp_path):
     found = evaluate(tmp_path, code, views=views.tolist())
     expected = [track._correlation(views[0], view) < track._SAME_SHOT for view in views]
     assert found == expected == [False, False, True, True, True, False]
+
+
+def test_a_thread_that_fails_leaves_nobody_waiting(tmp_path):
+    code = """async () => {
+      const listeners = {};
+      globalThis.Worker = class {
+        addEventListener(kind, listener) { listeners[kind] = listener; }
+        postMessage({ id, task }) {
+          const answers = task === "start" || values.photos[id] === "answered";
+          if (answers) queueMicrotask(() => listeners.message({ data: { id, answer: task } }));
+        }
+      };
+      const page = await import(values.module);
+      await page.start({});
+      const photos = [page.photo({ name: "a.jpg" }), page.photo({ name: "b.jpg" })];
+      await photos[1];
+      listeners.error({ message: "out of memory" });
+      listeners.message({ data: { id: 2, answer: "late" } });
+      const ends = await Promise.allSettled(photos);
+      return ends.map(({ value, reason }) => value ?? reason.message);
+    }"""
+    module = (PAGE / "in_page.js").as_uri()
+    found = evaluate(tmp_path, code, module=module, photos={"3": "answered"})
+    assert found == ["out of memory", "photo"]

@@ -14,17 +14,19 @@ function ask(task, values, transferred = []) {
 export async function start(about) {
   worker = new Worker("worker.js", { type: "module" });
   worker.addEventListener("message", ({ data: { id, answer, error } }) => {
+    if (!waiting.has(id)) return;
     const { resolve, reject } = waiting.get(id);
     waiting.delete(id);
     if (error === undefined) resolve(answer);
     else reject(new Error(error));
   });
-  const failed = new Promise((_, reject) => {
-    worker.addEventListener("error", (event) => {
-      reject(new Error(event.message || "this browser cannot run the networks"));
-    });
+  // Nothing of what is asked then is answered any more.
+  worker.addEventListener("error", (event) => {
+    const error = new Error(event.message || "this browser cannot run the networks");
+    for (const { reject } of waiting.values()) reject(error);
+    waiting.clear();
   });
-  await Promise.race([ask("start", about), failed]);
+  await ask("start", about);
 }
 
 /** The answer to a photo, as the server would give it. */
