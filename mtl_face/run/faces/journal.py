@@ -22,6 +22,10 @@ from numpy.typing import NDArray
 
 from mtl_face import files
 from mtl_face.errors import WorkdirError
+from mtl_face.run import Say
+
+VERSION = "journal"
+"""Key of the work that numbers the form of its records: of another number they are of no use."""
 
 _HEAD = struct.Struct("<QI")  # length and CRC-32 of a record
 _NOTES = "json"
@@ -49,20 +53,27 @@ class Journal:
     """Records on disk; `entries` are those so far, in their order."""
 
     def __init__(
-        self, path: Path, work: Mapping[str, Any], require: Callable[[], None] = lambda: None
+        self,
+        path: Path,
+        work: Mapping[str, Any],
+        require: Callable[[], None] = lambda: None,
+        say: Say = lambda line: None,
     ) -> None:
         """Begins a file, or goes on with the one that an earlier call left.
+
+        The same work begins anew where another version of mtl_face left it (`VERSION`).
 
         Args:
             path: the file, which no other process writes.
             work: JSON values by which the work is known again.
             require: called before each change; raises if another process has taken the file.
+            say: takes a line where the work begins anew.
 
         Raises:
             WorkdirError: the file is of another work, or cannot be read or written.
         """
         self.path = path
-        self._require = require
+        self._require, self._say = require, say
         self.entries: list[Entry] = []
         line = json.dumps(work, sort_keys=True).encode() + b"\n"
         try:
@@ -78,13 +89,16 @@ class Journal:
         self._synced = time.monotonic()
 
     def _scan(self, line: bytes) -> int:
-        """Finds the records; returns where the last whole one ends, 0 if there is not even a line.
+        """Finds the records; returns where the last whole one ends, 0 if none is of use.
 
         WorkdirError if the file is of another work.
         """
         self._file.seek(0)
         first = self._file.readline()
         if not first.endswith(b"\n"):
+            return 0
+        if _is_of_another_version(first, line):
+            self._say(f"{self.path} was left by another version of mtl_face: it begins again")
             return 0
         if first != line:
             raise WorkdirError(
@@ -148,6 +162,19 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+
+
+def _is_of_another_version(first: bytes, line: bytes) -> bool:
+    """Whether a file's first line is of the same work, written by another version."""
+    try:
+        found = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    work = json.loads(line)
+    if not isinstance(found, dict) or found.get(VERSION) == work.get(VERSION):
+        return False
+    both = (found.keys() & work.keys()) - {VERSION}
+    return bool(both) and all(found[name] == work[name] for name in both)
 
 
 def _pack(arrays: Mapping[str, NDArray[Any]], notes: Mapping[str, Any]) -> bytes:

@@ -31,7 +31,7 @@ from mtl_face.inputs import POINTS
 from mtl_face.run import Progress, Say
 from mtl_face.run.faces import first_pass, persons_over_time, sources
 from mtl_face.run.faces.digest import Digest
-from mtl_face.run.faces.journal import Entry, Journal
+from mtl_face.run.faces.journal import VERSION, Entry, Journal
 from mtl_face.run.faces.products import Products, Wanted
 from mtl_face.run.faces.sources import PHOTO, Source
 from mtl_face.run.postprocess import PostProcessing
@@ -171,7 +171,7 @@ def _journal(
     """The journal of a request, and what to say where the work is interrupted."""
     inputs = [[source.name, source.kind, *_fingerprint(source)] for source in all_]
     work = {
-        "journal": 3,
+        VERSION: 3,
         "inputs": inputs,
         "weights": predictor.origin.get("weights_sha256"),
         "program": predictor.origin.get("program_sha256"),
@@ -194,7 +194,8 @@ def _journal(
             remedy="wait for that process, stop it, or give another --output",
             say=say,
         )
-        journal = stack.enter_context(Journal(path, work, stack.enter_context(held).require))
+        require = stack.enter_context(held).require
+        journal = stack.enter_context(Journal(path, work, require, say))
         if journal.entries:
             done = len(first_pass.finished(journal))
             say(f"going on with {path}: {done:,} of {len(all_):,} photos and videos are done")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from mtl_face.errors import WorkdirError
-from mtl_face.run.faces.journal import Journal
+from mtl_face.run.faces.journal import VERSION, Journal
 
 WORK = {"inputs": ["a.mp4"], "model": "f00d"}
 
 
-def fill(path, count):
-    with Journal(path, WORK) as journal:
+def fill(path, count, work=WORK):
+    with Journal(path, work) as journal:
         for number in range(count):
             journal.add({"x": np.arange(number + 3), "t": np.array(["é", "b"])}, number=number)
 
@@ -64,6 +64,24 @@ def test_another_work_is_refused(tmp_path):
     with pytest.raises(WorkdirError, match="another command"):
         Journal(path, {**WORK, "model": "beef"})
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("left", [{**WORK, VERSION: 1}, {"model": "f00d"}])
+def test_what_another_version_left_begins_again(tmp_path, left):
+    """Of the same work, as far as that version wrote it down; another one is refused."""
+    path = tmp_path / "j"
+    said = []
+    fill(path, 1, left)
+    before = path.read_bytes()
+    with pytest.raises(WorkdirError, match="another command"):
+        Journal(path, {**WORK, "model": "beef", VERSION: 2}, say=said.append)
+    assert (path.read_bytes(), said) == (before, [])
+    with Journal(path, {**WORK, VERSION: 2}, say=said.append) as journal:
+        assert journal.entries == []
+        journal.add({"x": np.arange(3)}, number=0)
+    with Journal(path, {**WORK, VERSION: 2}, say=said.append) as journal:
+        assert len(journal.entries) == 1
+    assert said == [f"{path} was left by another version of mtl_face: it begins again"]
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
