@@ -6,6 +6,7 @@ onnxruntime-web of npm. Nothing is downloaded here.
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,6 +69,10 @@ def read_runtime(folder: Path) -> dict[str, bytes]:
     RuntimeFolderError if they are not there, or of another package or an older version.
     """
     folder = folder.expanduser()
+    if os.path.isfile(folder):
+        raise RuntimeFolderError(
+            f"is a file, and not a folder with {PACKAGE}", path=folder, remedy=HOW_TO_MAKE
+        )
     try:
         if not any(folder.iterdir()):
             raise RuntimeFolderError("is empty", path=folder, remedy=HOW_TO_MAKE)

@@ -52,7 +52,7 @@ def test_folders_that_hold_no_runtime(tmp_path):
     assert f"{tmp_path / 'absent'}: " in refused(tmp_path / "absent")
     assert "is empty" in refused(tmp_path)
     (tmp_path / "file").write_text("x")
-    assert f"{tmp_path / 'file'}: " in refused(tmp_path / "file")
+    assert f"{tmp_path / 'file'}: is a file, and not a folder" in refused(tmp_path / "file")
     assert "does not hold onnxruntime-web" in refused(tmp_path)
     other = package(tmp_path / "other", name="onnxruntime-node")
     assert "does not hold onnxruntime-web" in refused(other)
