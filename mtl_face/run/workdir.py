@@ -17,7 +17,7 @@ DIR/calibration.json         what `calibrate` fitted to DIR/evaluation
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ CALIBRATION = "calibration.json"
 _CONFIG = "config.json"
 _CARD = "model.json"
 _LOCK = "training.lock"
+_SECTIONS = frozenset(("data", "model", "training"))  # in the settings of every run
 
 _BUNDLED = Path(__file__).parents[1] / "weights" / "bundled"
 
@@ -115,10 +116,7 @@ def _require_free(workdir: Path) -> None:
     what = "an export" if holds_export(workdir) else None
     if (workdir / _CONFIG).exists():
         remedy = "give another --workdir, or move that file away"
-        if (
-            not {"data", "model", "training"}
-            <= files.read_json(workdir / _CONFIG, remedy=remedy).keys()
-        ):
+        if not _SECTIONS <= files.read_json(workdir / _CONFIG, remedy=remedy).keys():
             what = f"a {_CONFIG} that is not of a run"
     if what is not None:
         raise WorkdirError(
@@ -163,12 +161,35 @@ def has_checkpoint(workdir: Path) -> bool:
 def read_settings(workdir: Path) -> dict[str, Any]:
     """The settings that a run was started with: of its config.json, else of its checkpoints.
 
-    WorkdirError if neither has them.
+    WorkdirError if neither has them, or config.json is of another program.
     """
     workdir = workdir.expanduser()
     if not is_run(workdir):
         raise WorkdirError("holds no run", path=workdir, remedy=TRAIN)
-    return _settings(workdir)[0]
+    values, _ = _settings(workdir)
+    if not _SECTIONS <= values.keys() and not has_checkpoint(workdir):
+        raise _of_another_program(workdir, values)
+    return values
+
+
+def _of_another_program(folder: Path, values: Mapping[str, Any]) -> WorkdirError:
+    """The error for a folder that is taken for a run by its config.json, which is none of a run."""
+    from mtl_face.weights import model_folder  # needs NumPy, as `own_config` says
+
+    network = model_folder.network_of(values)
+    what = f"of another program ({network})" if network else "not of a run"
+    if not model_folder.has_weights(folder):
+        return WorkdirError(
+            f"holds no run, and no export either: its {_CONFIG} is {what}",
+            path=folder,
+            remedy=f"{TRAIN}; or give what run.py export wrote",
+        )
+    return WorkdirError(
+        f"holds weights, and no run, and no export either: its {_CONFIG} is {what}",
+        path=folder,
+        remedy="a backbone can start from weights (model.backbone.init_from): "
+        f"run.py weights {folder} says from these, and with which settings",
+    )
 
 
 def _settings(workdir: Path) -> tuple[dict[str, Any], str | None]:

@@ -7,6 +7,7 @@ The weights are `model.safetensors`, or several files that `model.safetensors.in
 import contextlib
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,6 +37,18 @@ _WEIGHT_MAP = b'"weight_map"'
 def is_index(path: Path, start: bytes) -> bool:
     """Whether a file that begins so lists the files of a network."""
     return is_json_with(_WEIGHT_MAP, path, start)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether weights lie in a folder where `open_folder` looks for them."""
+    return any((folder / name).is_file() for name in (WHOLE, INDEX, PICKLED))
+
+
+def network_of(config: Mapping[str, Any]) -> str:
+    """What the settings of a folder call its network, as `ViTModel`; "" where they do not."""
+    names = config.get("architectures") or config.get("architecture") or config.get("model_type")
+    name = names[0] if isinstance(names, list) else names
+    return shown(name) if isinstance(name, str) else ""
 
 
 def open_folder(path: Path, stack: contextlib.ExitStack) -> FileContent:

@@ -7,6 +7,7 @@ import pytest
 from small_experiment import Experiment, assert_is_users_error
 
 from mtl_face import config as config_lib
+from mtl_face.cli.main import main
 from mtl_face.errors import WorkdirError
 from mtl_face.run import workdir as workdirs
 from mtl_face.training import metadata
@@ -45,6 +46,32 @@ def test_a_folder_of_something_else(experiment, capsys, name, content, words):
     (experiment.workdir / name).write_text(content)
     assert_is_users_error(experiment.run(capsys, "train"), words, "--workdir")
     assert {path.name: path.read_text() for path in experiment.workdir.iterdir()} == {name: content}
+
+
+@pytest.mark.parametrize(
+    ("settings", "weights", "words"),
+    [
+        ('{"architectures": ["ViTModel"]}', "model.safetensors", "another program (ViTModel)"),
+        ('{"architecture": "vit_small"}', "pytorch_model.bin", "another program (vit_small)"),
+        ('{"architectures": []}', "model.safetensors", "its config.json is not of a run"),
+    ],
+)
+def test_published_weights_are_no_model(tmp_path, capsys, settings, weights, words):
+    """Every command that takes --model says what the folder is, and where its weights are of use."""
+    (tmp_path / "config.json").write_text(settings)
+    (tmp_path / weights).write_bytes(b"")
+    for command in (
+        ["export", "--output=o"],
+        ["evaluate"],
+        ["predict", "photo.jpg"],
+        ["calibrate"],
+        ["serve", "--port=0"],
+        ["evaluate", "--config=geometry"],
+    ):
+        status = main([*command, f"--model={tmp_path}"])
+        assert_is_users_error(
+            (status, *capsys.readouterr()), "holds weights", words, f"run.py weights {tmp_path}"
+        )
 
 
 def test_another_training_is_under_way(experiment, capsys):
