@@ -178,7 +178,7 @@ def test_what_is_no_model_is_an_error(tmp_path):
     with pytest.raises(WorkdirError, match="does not exist"):
         mtl_face.load(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text('{"architectures": ["ViTModel"], "hidden_size": 8}')
-    with pytest.raises(WorkdirError, match="its config.json is of another program .ViTModel."):
+    with pytest.raises(WorkdirError, match=r"of another program \(ViTModel\)"):
         mtl_face.load(tmp_path)
     with pytest.raises(WorkdirError, match="is empty"):
         mtl_face.load("")

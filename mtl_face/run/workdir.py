@@ -34,7 +34,6 @@ CALIBRATION = "calibration.json"
 _CONFIG = "config.json"
 _CARD = "model.json"
 _LOCK = "training.lock"
-_SECTIONS = frozenset(("data", "model", "training"))  # in the settings of every run
 
 _BUNDLED = Path(__file__).parents[1] / "weights" / "bundled"
 
@@ -116,12 +115,18 @@ def _require_free(workdir: Path) -> None:
     what = "an export" if holds_export(workdir) else None
     if (workdir / _CONFIG).exists():
         remedy = "give another --workdir, or move that file away"
-        if not _SECTIONS <= files.read_json(workdir / _CONFIG, remedy=remedy).keys():
+        values = files.read_json(workdir / _CONFIG, remedy=remedy)
+        if not _of_a_run(values):
             what = f"a {_CONFIG} that is not of a run"
     if what is not None:
         raise WorkdirError(
             f"holds {what}, and no run", path=workdir, remedy="give another folder (--workdir)"
         )
+
+
+def _of_a_run(values: Mapping[str, Any]) -> bool:
+    """Whether a config.json has the sections that the settings of every run have."""
+    return {"data", "model", "training"} <= values.keys()
 
 
 def evaluation_folder(split: str, data: str | Path | None) -> str:
@@ -167,7 +172,7 @@ def read_settings(workdir: Path) -> dict[str, Any]:
     if not is_run(workdir):
         raise WorkdirError("holds no run", path=workdir, remedy=TRAIN)
     values, _ = _settings(workdir)
-    if not _SECTIONS <= values.keys() and not has_checkpoint(workdir):
+    if not _of_a_run(values) and not has_checkpoint(workdir):
         raise _of_another_program(workdir, values)
     return values
 

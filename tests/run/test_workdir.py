@@ -57,7 +57,7 @@ def test_a_folder_of_something_else(experiment, capsys, name, content, words):
     ],
 )
 def test_published_weights_are_no_model(tmp_path, capsys, settings, weights, words):
-    """Every command that takes --model says what the folder is, and where its weights are of use."""
+    """Every command that takes --model says what the folder is and where its weights help."""
     (tmp_path / "config.json").write_text(settings)
     (tmp_path / weights).write_bytes(b"")
     for command in (

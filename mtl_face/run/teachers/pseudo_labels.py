@@ -78,11 +78,17 @@ class Confidence:
 
     def require(self, predictions: PredictionTable) -> None:
         """Raises ConfigError for a task that the predictions say nothing about."""
-        for task in TASKS:
-            if getattr(self, task) is not None and task not in predictions.tasks:
+        limits = {task: getattr(self, task) for task in TASKS}
+        limits = {task: limit for task, limit in limits.items() if limit is not None}
+        known = [f"{task}:{limits[task]:g}" for task in limits if task in predictions.tasks]
+        for task in limits:
+            if task not in predictions.tasks:
                 raise ConfigError(
                     f"--confidence names {task}, on which the model was never trained",
-                    remedy=f"leave {task} out of it",
+                    remedy=f"write --confidence={','.join(known)}"
+                    if known
+                    else "take a model of it, or name another task: it knows "
+                    + ", ".join(predictions.tasks),
                 )
         if self.va is not None and predictions.va_std is None:
             raise ConfigError(

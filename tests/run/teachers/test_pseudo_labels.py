@@ -148,8 +148,12 @@ def test_a_rule_for_what_the_model_does_not_say():
         au_logits=np.full_like(predictions.au_logits, np.nan),
         metadata={TRAINING: {"labels": {"va": 3, "au": 0, "expr": 3}}},
     )
-    with pytest.raises(ConfigError, match="names au, on which the model was never trained"):
+    with pytest.raises(ConfigError, match="names au, on which the model was never trained") as no:
         teach(labels, silent, Confidence(au=0.9))
+    assert "another task: it knows va, expr" in no.value.remedy
+    with pytest.raises(ConfigError, match="names au") as no:
+        teach(labels, silent, Confidence.from_text("0.9"))
+    assert no.value.remedy == "write --confidence=expr:0.9"
 
 
 @pytest.fixture(scope="module")
