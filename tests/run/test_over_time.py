@@ -76,8 +76,9 @@ def test_before_training_its_answers_are_those_of_the_frames(experiment):
     found = predict_table(predictor, find_inputs(config, truth, print, predictor=predictor))
     frames = models.load(experiment.workdir)
     own = predict_table(frames, find_inputs(frames.config, truth, print, predictor=frames))
+    # Answers beside tokens are those of another program than answers alone: they round differently.
     for task in ("va", "au", "expr"):
-        np.testing.assert_array_equal(found.values(task), own.values(task))
+        np.testing.assert_allclose(found.values(task), own.values(task), rtol=1e-6, atol=1e-6)
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_weights(
