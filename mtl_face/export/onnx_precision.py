@@ -130,8 +130,8 @@ def _floats(model: "onnx.ModelProto") -> set[str]:
 def in_int8(model: "onnx.ModelProto", crop_NSS3: NDArray[np.uint8]) -> "onnx.ModelProto":
     """A model whose convolutions and dense layers compute in int8, but for the last of each head.
 
-    Weights have a scale for each channel. Values between layers have the range that they take on
-    the crops, which should be like those to come.
+    Weights have a scale for each channel, and seven bits, so that no sum is cut off. Values
+    between layers have the range that they take on the crops, which should be like those to come.
 
     Args:
         model: as `to_onnx` made it.
@@ -185,6 +185,9 @@ def in_int8(model: "onnx.ModelProto", crop_NSS3: NDArray[np.uint8]) -> "onnx.Mod
                 op_types_to_quantize=list(_LAYERS),
                 nodes_to_quantize=layers,
                 per_channel=True,
+                # Weights of seven bits: a processor without products of int8 adds two products of a
+                # value and a weight in 16 bits, where larger ones would be cut off unseen.
+                reduce_range=True,
                 # With signed ones a convolution that a ReLU follows stays in float32.
                 activation_type=quantization.QuantType.QUInt8,
             )

@@ -163,7 +163,7 @@ def test_networks_of_crops(browser, runtime, photographs, tmp_path, form):
         found = page_steps.table(browser)
         assert found["person"].tolist() == [1, 1]
         model = Faces(predictor, "image")
-        assert_as_the_server(found, photographs[:2], model, slack=200 if form == "int8" else 1)
+        assert_as_the_server(found, photographs[:2], model, slack=100 if form == "int8" else 1)
 
 
 def test_a_camera_stays_in_the_page(browser, served):
