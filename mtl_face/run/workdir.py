@@ -193,7 +193,7 @@ def _of_another_program(folder: Path, values: Mapping[str, Any]) -> WorkdirError
         f"holds weights, and no run, and no export either: its {_CONFIG} is {what}",
         path=folder,
         remedy="a backbone can start from weights (model.backbone.init_from): "
-        f"run.py weights {folder} says from these, and with which settings",
+        f"run.py weights {folder} says which settings these need",
     )
 
 
