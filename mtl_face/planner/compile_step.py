@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jaxlib
+import numpy as np
 from flax import traverse_util
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
@@ -26,6 +27,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from mtl_face import config as config_lib
 from mtl_face.errors import ConfigError
 from mtl_face.inputs import specification
+from mtl_face.model.network import blank_inputs
 from mtl_face.objective.class_weights import ClassCounts
 from mtl_face.planner import LOCAL, Target, chips, gpus
 from mtl_face.tasks import AU, EXPR, OUTPUT_SIZES, VA, VA_RATER_VARIANCE
@@ -109,23 +111,36 @@ def compile_step(config: config_lib.Config, target: Target, hlo_file: Path) -> A
 def abstract_batch(
     batch_size: int, config: config_lib.Config, *, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
-    """Shapes, dtypes and places of a training batch, as the input hands it to the step."""
+    """Shapes, dtypes and places of a training batch, as the input hands it to the step.
+
+    Of a network over time it holds `batch_size` windows, with labels for each of their frames.
+    """
+    place = sharding.by_example(mesh)
+    rows = batch_size * (config.temporal.window if config.is_over_time else 1)
 
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-        place = sharding.by_example(mesh)
-        return jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=place)
+        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=place)
 
-    expected = specification(
-        config.model.inputs, config.data.image_size, baselines=len(config.data.baseline)
-    )
     targets = {task: array(size) for task, size in OUTPUT_SIZES.items()}
     if config.loss.va.spread:
         targets[VA_RATER_VARIANCE] = array(OUTPUT_SIZES[VA])
     return {
-        **{name: array(*shape, dtype=dtype) for name, (dtype, shape) in expected.items()},
+        **{
+            name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=place)
+            for name, (dtype, shape) in _inputs(config).items()
+        },
         "targets": targets,
         "weights": {VA: array(), AU: array(OUTPUT_SIZES[AU]), EXPR: array()},
     }
+
+
+def _inputs(config: config_lib.Config) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Dtype and shape by name of what the network takes of an image or window in training."""
+    if config.is_over_time:
+        return {name: (one.dtype, one.shape[1:]) for name, one in blank_inputs(config).items()}
+    return specification(
+        config.model.inputs, config.data.image_size, baselines=len(config.data.baseline)
+    )
 
 
 def argument_bytes(state: TrainState, batch: dict[str, Any]) -> dict[str, int]:

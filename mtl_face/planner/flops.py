@@ -14,8 +14,9 @@ import dataclasses
 import itertools
 from collections.abc import Collection
 
-from mtl_face.config import BackboneConfig, ModelConfig
-from mtl_face.inputs import IMAGE, POINTS
+from mtl_face.config import BackboneConfig, Config, ModelConfig
+from mtl_face.inputs import GAPS, IMAGE, POINTS, TOKENS, windows
+from mtl_face.model.conventions import DILATIONS, KERNEL
 from mtl_face.model.geometry import (
     CONVNEXT_KERNEL,
     CONVNEXT_MLP_RATIO,
@@ -31,7 +32,7 @@ from mtl_face.tasks import OUTPUT_SIZES, TASKS
 
 @dataclasses.dataclass(frozen=True)
 class Flops:
-    """Operations of one image.
+    """Operations of one image, or of one window of frames.
 
     Attributes:
         forward: in the forward pass.
@@ -82,7 +83,7 @@ class _Pass:
         return found
 
     def between(self, forward: int) -> Flops:
-        """A product of two activations."""
+        """A product of two activations; both count as if they depended on what learns."""
         return Flops(forward, forward * (1 + 2 * self.below))
 
 
@@ -278,6 +279,63 @@ def _convnext(
         parts[stage] = parts.get(stage, Flops(0, 0)) + found
     walk.reads("backbone/norm")
     return parts, side, channels
+
+
+def over_time(config: Config, learned: Collection[str] | None = None) -> dict[str, Flops]:
+    """Operations of one window by a network over time, by part.
+
+    Args:
+        config: with a `temporal.kind`.
+        learned: as of `by_part`, as `read/kernel`; None: all.
+
+    Returns:
+        Of `read`, `layer1` ... and `correction`. Padding of convolutions counts as frames do.
+    """
+    settings, width = config.temporal, config.model.embed_dim
+    frames, channels = settings.window, settings.width
+    expected = windows(
+        frames, width, va_variance=config.model.predicts_variance, patches=settings.reads_patches
+    )
+    outputs = sum(shape[-1] for name, (_, shape) in expected.items() if name not in (TOKENS, GAPS))
+    tokens = expected[TOKENS][1][1]
+    square = 2 * frames * channels * channels
+    walk = _Pass(-1, learned)
+    walk.reads("token_norm")
+    features = tokens * width + outputs + 1  # and the distance to the frame before
+    parts = {"read": walk.layers(2 * frames * features * channels, "read")}
+    for layer in range(1, settings.layers + 1):
+        if settings.kind == "gru":
+            found = _recurrent(walk, layer, square, directions=2 - settings.causal)
+        elif settings.kind == "convolution":
+            found = Flops(0, 0)
+            for dilation in DILATIONS:
+                walk.reads(f"norm{layer}_{dilation}")
+                found += walk.layers(KERNEL * square, f"convolution{layer}_{dilation}")
+        else:
+            walk.reads(f"attention_norm{layer}")
+            found = _attention(walk, f"attention{layer}", frames, channels)
+            walk.reads(f"mlp_norm{layer}")
+            found += walk.layers(2 * square, f"mlp_hidden{layer}")
+            found += walk.layers(2 * square, f"mlp_out{layer}")
+        parts[f"layer{layer}"] = found
+    walk.reads("final_norm")
+    return parts | {"correction": walk.layers(2 * frames * channels * outputs, "correction")}
+
+
+def _recurrent(walk: _Pass, layer: int, square: int, *, directions: int) -> Flops:
+    """Gated units of one direction or both, and what joins them; `square` is of one product."""
+    walk.reads(f"norm{layer}")
+    found, given, learns = Flops(0, 0), walk.below, walk.below
+    for direction in range(directions):
+        cell = f"GRUCell_{(layer - 1) * directions + direction}"
+        walk.below = given
+        found += walk.layers(square, *(f"{cell}/i{gate}" for gate in "rzn"))
+        states = [f"{cell}/h{gate}" for gate in "rzn"]
+        walk.reads(*states)  # a state depends on them through the one before
+        found += walk.layers(square, *states)
+        learns |= walk.below
+    walk.below = learns
+    return found + walk.layers(directions * square, f"join{layer}")
 
 
 def total(parts: dict[str, Flops]) -> Flops:

@@ -22,30 +22,35 @@ def make(
     Neither data nor weights are looked for; `input_rate` as in `measured_input`.
 
     Returns:
-        The figures, JSON values, and the compiled step. The figures are the target, `device_kind`,
-        `devices`, `chips`, `hosts`, `fits`, `unit` (batches are multiples of it), `chip` (its
-        published peaks, as far as a step can use them) and `capacity` (bytes of a chip that a step
-        may take; both None if they are not known), `parameters`, `compile_seconds`. If the step was
-        compiled, also all of `estimate.analyse`, and `input_rate_measured`, images/s of a host.
+        The figures, JSON values, and the compiled step. The figures are the target, `example`
+        (image, or window of a network over time, which names with `image` then stand for),
+        `device_kind`, `devices`, `chips`, `hosts`, `fits`, `unit` (batches are multiples of it),
+        `chip` (its published peaks, as far as a step can use them) and `capacity` (bytes of a chip
+        that a step may take; both None if they are not known), `parameters`, `compile_seconds`. If
+        the step was compiled, also all of `estimate.analyse`, and `input_rate_measured`, images/s
+        of a host.
 
     Raises:
         UserError: topology, batch or mesh are impossible, the input's rate cannot be read, or the
             compiler is absent or fails.
     """
-    if config.is_over_time:
+    if config.is_over_time and input_rate is not None:
         raise ConfigError(
-            f"temporal.kind is {config.temporal.kind}, and plans are of networks of frames alone",
-            remedy="plan the network of frames: temporal.kind=none",
+            f"temporal.kind is {config.temporal.kind}, which reads windows, and --input_rate is of "
+            "images",
+            remedy="leave it out",
         )
     chips.check_topology(target.topology)
     measured = None if input_rate is None else measured_input(config, input_rate)
     program = programs.compiled(config, target, say=say)
     answer = program.answer
     chip = _usable(answer)
-    dtype = config.model.compute_dtype
+    # A network over time computes in float32.
+    dtype = "float32" if config.is_over_time else config.model.compute_dtype
     figures: dict[str, Any] = {
         "topology": target.topology,
         "batch_size": target.batch_size,
+        "example": programs.example(config),
         "compute_dtype": dtype,
         **{key: answer[key] for key in ("device_kind", "devices", "chips", "hosts", "fits")},
         "unit": answer["devices"]
@@ -64,7 +69,11 @@ def make(
             batch_size=target.batch_size,
             chip=chip,
             compute_dtype=dtype,
-            analytical=flops.total(flops.by_part(config.model, answer["learned"])),
+            analytical=flops.total(
+                flops.over_time(config, answer["learned"])
+                if config.is_over_time
+                else flops.by_part(config.model, answer["learned"])
+            ),
         )
         if answer["platform"] == "gpu" and chip is not None:  # its compiler refuses nothing
             figures["fits"] = figures["memory"]["needed"] <= chip.memory_bytes

@@ -78,7 +78,8 @@ def compiled(config: config_lib.Config, target: Target, *, say: Callable[[str], 
             return Program(answer, hlo_file, cached=True)
     try:
         with files.replacing(hlo_file) as unfinished:
-            say(f"compiling a step of {target.batch_size} images for {target.topology} ...")
+            batch = f"{target.batch_size} {example(config)}s"
+            say(f"compiling a step of {batch} for {target.topology} ...")
             if library is None:
                 from mtl_face.planner import compile_step
 
@@ -94,6 +95,11 @@ def compiled(config: config_lib.Config, target: Target, *, say: Callable[[str], 
             "folder",
         ) from error
     return Program(answer, hlo_file, cached=False)
+
+
+def example(config: config_lib.Config) -> str:
+    """What batches are counted in: `image`, or `window` of a network over time."""
+    return "window" if config.is_over_time else "image"
 
 
 def cache_key(config: config_lib.Config, target: Target, library: Path | None) -> str:

@@ -11,8 +11,9 @@ import pytest
 from flax import traverse_util
 from model_settings import PAPER, changed
 
+from mtl_face import config as config_lib
 from mtl_face.config.schema import ConvNextConfig, VitConfig
-from mtl_face.model.network import MtlFace, network_inputs
+from mtl_face.model.network import MtlFace, blank_inputs, network_inputs, network_of
 from mtl_face.planner import flops
 
 SMALL = changed(
@@ -40,11 +41,12 @@ def counted(jaxpr):
             total += 2 * equation.outvars[0].aval.size * int(np.prod([left[i] for i in contracted]))
         elif equation.primitive.name == "conv_general_dilated":
             total += products_of_convolution(equation)
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
         for value in equation.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
-                    total += counted(inner)
+                    total += times * counted(inner)
     return total
 
 
@@ -67,8 +69,10 @@ def products_of_convolution(equation):
 
 def traced(settings, *, train=False, learns=""):
     """Operations of the network's program; of its gradient by the arrays with a name like that."""
-    network = MtlFace(settings)
-    inputs = network_inputs(settings)
+    if isinstance(settings, config_lib.Config):  # over time
+        network, inputs = network_of(settings, platform="cpu"), blank_inputs(settings)
+    else:
+        network, inputs = MtlFace(settings), network_inputs(settings)
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), inputs, train=False))
 
     def outputs(params, inputs):
@@ -173,6 +177,54 @@ def test_training_of_parts(settings, learns):
     assert flops.total(parts).training == pytest.approx(program, rel=0.015)
     everything = flops.total(flops.by_part(settings)).training
     assert flops.total(parts).forward < flops.total(parts).training <= everything
+
+
+def over_time(**settings):
+    temporal = {"frame_model": "m", "window": 16, "width": 8, "layers": 2, "dropout": 0.0}
+    model = {"embed_dim": 12, "num_heads": 2}
+    augmentation = {"mixup_alpha": 0.0}
+    return config_lib.validate(
+        {"model": model, "temporal": temporal | settings, "augmentation": augmentation},
+        reads_data=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        over_time(kind="gru", tokens="task+patches"),
+        over_time(kind="gru", causal=True, layers=1),
+        over_time(kind="convolution"),
+        over_time(kind="convolution", causal=True, window=128),
+        over_time(kind="attention"),
+    ],
+)
+def test_networks_over_time(settings):
+    found = flops.total(flops.over_time(settings))
+    assert found.forward == traced(settings)
+    program, learned = traced(settings, train=True)
+    # Causal convolutions have gradients of their padding too.
+    padded = settings.temporal.causal and settings.temporal.kind == "convolution"
+    assert found.training == pytest.approx(program, rel=0.05 if padded else 1e-9)
+    assert flops.total(flops.over_time(settings, learned)) == found
+
+
+@pytest.mark.parametrize(
+    ("kind", "learns"),
+    [
+        ("gru", "correction"),
+        ("gru", "GRUCell_1/hr/kernel|^join"),
+        ("gru", "GRUCell_2/ir/bias"),
+        ("gru", "norm2/"),
+        ("convolution", "convolution2_1/kernel|correction/kernel"),
+        ("attention", "attention_norm2/scale"),
+    ],
+)
+def test_training_of_parts_over_time(kind, learns):
+    settings = over_time(kind=kind)
+    program, learned = traced(settings, train=True, learns=learns)
+    found = flops.total(flops.over_time(settings, learned))
+    assert found.training == pytest.approx(program, rel=1e-9)
 
 
 @pytest.mark.parametrize("frozen_stages", [-1, 2])

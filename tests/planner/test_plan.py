@@ -273,6 +273,30 @@ def test_a_step_that_does_not_fit(folder, capsys, monkeypatch):
     assert "largest batch: 384 fits (compiled), 512 does not" in out
 
 
+def test_a_network_over_time(folder, capsys):
+    output = folder / "windows.json"
+    temporal = {"kind": "attention", "window": 16, "width": 32, "layers": 1}
+    words = [f"--config.temporal.{name}={value}" for name, value in temporal.items()]
+    words += ["--config.augmentation.mixup_alpha=0", "--topology=local", "--batch=8"]
+    status, out, err = run(folder, capsys, *words, f"--output={output}")
+    assert (status, err) == (0, "")
+    assert "compiling a step of 8 windows for local" in out
+    assert "8 windows a step, 1 a chip, float32" in out
+    assert "arithmetic and memory traffic, a window" in out
+    found = json.loads(output.read_text())
+    width = config_lib.load(folder / "small.py", reads_data=False).model.embed_dim
+    answers = 2 + 12 + 8
+    read = 3 * width * 2 + 4 + 4 * answers  # tokens in float16, gaps, the answers of frames
+    assert found["memory"]["batch"] == 16 * (read + 4 * answers + 4 * (1 + 12 + 1))
+    # Of the features three tokens, the answers and a distance; eight squares in the layer.
+    products = 16 * 32 * (3 * width + answers + 1 + 8 * 32 + 2 * 16 + answers)
+    assert found["arithmetic"]["analytical_flops_per_image"] == 3 * 2 * products
+    assert 1 < found["arithmetic"]["ratio"] < 2  # a small network: the optimizer counts
+    status, _, err = run(folder, capsys, *words, "--input_rate=1000")
+    assert status == 2
+    assert "reads windows, and --input_rate is of images" in err
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(LIBTPU is None, reason="no libtpu; docs/scaling.md says how to get it")
 def test_a_slice_of_tpus(folder, capsys, monkeypatch):

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch",
         type=flags.positive_number,
         metavar="N",
-        help="images a step, over all chips (default: optimizer.batch_size)",
+        help="images a step, or windows of a network over time, over all chips "
+        "(default: optimizer.batch_size)",
     )
     parser.add_argument(
         "--effort",
@@ -62,7 +63,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
     else:
         problem = answer["message"]
     if not figures["fits"]:
-        print(f"{target.batch_size} images a step do not fit: {problem}")
+        print(f"{target.batch_size} {figures['example']}s a step do not fit: {problem}")
     if options.output is not None:  # already now: the search can take long
         files.write_json(options.output, figures, indent=1)
     if options.search and figures["capacity"] is not None:
@@ -88,7 +89,7 @@ _MEANING = {
     "parameters": "parameters, float32",
     "optimizer": "optimizer: two moments of each",
     "statistics": "running statistics of batch norms",
-    "batch": "one batch of images and labels",
+    "batch": "one batch with its labels",
     "padding": "padding of these on the chip",
     "output": "results that replace no argument",
     "temporaries": "activations, gradients, workspace",
@@ -97,18 +98,18 @@ _MEANING = {
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:
-    chip = plan["chip"]
+    chip, article = plan["chip"], "an" if plan["example"] == "image" else "a"
     text = [
         f"{plan['topology']}: {_count(plan['chips'], 'chip')} "
-        f"({plan['device_kind']}), {_count(plan['hosts'], 'host')}; {plan['batch_size']} images a "
-        f"step, {plan['images_per_chip']:g} a chip, {plan['compute_dtype']}"
+        f"({plan['device_kind']}), {_count(plan['hosts'], 'host')}; {plan['batch_size']} "
+        f"{plan['example']}s a step, {plan['images_per_chip']:g} a chip, {plan['compute_dtype']}"
     ]
     if chip is None:
         text.append("no published peaks known of this device: no roofline, no memory limit")
     text += ["", "memory a chip", *_memory(plan["memory"])]
     if "program" in plan:
         text += ["", "program of a chip, a step", *_program(plan["program"])]
-    text += ["", "arithmetic and memory traffic, an image", *_arithmetic(plan)]
+    text += ["", f"arithmetic and memory traffic, {article} {plan['example']}", *_arithmetic(plan)]
     text += ["", "exchanges between chips, a step", *_exchanges(plan)]
     if plan["roofline"] is not None:
         text += ["", "shortest time of a step by published peaks", *_roofline(plan)]
@@ -120,7 +121,9 @@ def _input_lines(plan: dict[str, Any]) -> list[str]:
     """What each host must deliver, beside what one is known to deliver."""
     needed = plan["roofline"]["images_per_second_per_host"]
     measured = plan["input_rate_measured"]
-    text = [f"  each host must deliver {needed:,.0f} images/s to keep up with that"]
+    text = [f"  each host must deliver {needed:,.0f} {plan['example']}s/s to keep up with that"]
+    if plan["example"] != "image":  # windows are cut from tokens in memory
+        return text
     if measured is None:
         text.append("  measure a host: python -m benchmarks.input --output=input.json on it, then")
         text.append("  --input_rate=input.json")
@@ -256,15 +259,14 @@ def _roofline(plan: dict[str, Any]) -> list[str]:
         f"  links       {1e3 * times['links']:9.2f} ms  at {chip['link_bandwidth'] / 1e9:g} GB/s",
         f"  step        {1e3 * times['step']:9.2f} ms  bound by {times['bound']}, all overlapped; "
         f"{1e3 * times['without_overlap']:.2f} ms if the links wait",
-        f"  at most     {times['images_per_second']:9,.0f} images/s "
+        f"  at most     {times['images_per_second']:9,.0f} {plan['example']}s/s "
         f"({times['images_per_second'] / plan['chips']:,.0f} a chip); no run reaches the peaks",
         f"  peaks from: {chip['source']}",
     ]
     if plan["arithmetic"]["loops"]:
-        text.append(
-            "  the memory's time counts loops once: the step takes longer. With "
-            "optimizer.accumulation_steps=1 nothing is left out"
-        )
+        text.append("  the memory's time counts loops once: the step takes longer")
+        if plan["example"] == "image":
+            text[-1] += ". With optimizer.accumulation_steps=1 nothing is left out"
     return text
 
 
