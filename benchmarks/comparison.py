@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -139,11 +140,21 @@ def show(group: Group) -> None:
         print(f"  {way:34s} {group.spread(way)!s:28s} ratio {group.ratio(way)}", flush=True)
 
 
+def command(words: list[str]) -> str:
+    """The command line of this program, without the file that it writes."""
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if before != "--output" and word.partition("=")[0] != "--output"
+    ]
+    return shlex.join(["python", "-m", sys.modules["__main__"].__spec__.name, *kept])
+
+
 def results(title: str, groups: list[Group]) -> dict[str, Any]:
     """JSON values of a run of the program, as `document` reads them."""
     return {
         "title": title,
-        "command": f"python -m {sys.modules['__main__'].__spec__.name}",
+        "command": command(sys.argv[1:]),
         "date": time.strftime("%Y-%m-%d"),
         "environment": environment(),
         "groups": [dataclasses.asdict(group) for group in groups],

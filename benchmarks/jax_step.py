@@ -13,8 +13,11 @@ from mtl_face.training import experiment, step
 
 Batch = dict[str, Any]
 
-Way = Callable[..., None]
-"""`(calls=1)`: does the work that many times and returns when all of it is done."""
+Way = Callable[..., Any]
+"""`(calls=1)`: does the work that many times and returns when all of it is done.
+
+What it returns is of the last call: a train step's loss, a forward pass' outputs by task.
+"""
 
 
 def make_batch(size: int, count: int) -> Batch:
@@ -44,9 +47,9 @@ def ways(settings: Config, batch: Batch) -> dict[str, Way]:
     variables = {"params": state.params["network"], "batch_stats": state.batch_stats}
     image = jax.device_put(batch["image"]).astype(jnp.float32)
 
-    def forward(calls: int = 1) -> None:
+    def forward(calls: int = 1) -> dict[str, jax.Array]:
         outputs = [predict(variables, image) for _ in range(calls)]
-        jax.block_until_ready(outputs)
+        return jax.block_until_ready(outputs)[-1]
 
     return {"train step": train_way(parts, batch, as_float), "forward": forward}
 
@@ -64,11 +67,12 @@ def train_way(parts: experiment.Experiment, batch: Batch, augment: step.Augment)
     state = parts.make_state()
     data = jax.device_put(batch)
 
-    def train(calls: int = 1) -> None:
+    def train(calls: int = 1) -> jax.Array:
         nonlocal state
         for _ in range(calls):
-            state, _ = train_step(state, data)
+            state, numbers = train_step(state, data)
         jax.block_until_ready(state)
+        return numbers["loss"]
 
     return train
 

@@ -2,26 +2,46 @@
 
     python -m benchmarks.train_step --output=docs/benchmarks/train_step.json
     python -m benchmarks.train_step --experiments rendered_faces --batch-sizes 16
+    python -m benchmarks.train_step --experiments=paper --backbones vit convnext --batch-sizes=8
 
 Float32 on the default device's processor cores. Both sides take the paper's masked loss of the
 same labels and one AdamW step over all parameters; augmentation and dropout are off. PyTorch runs
 as written, in channels-last layout, and compiled (`torch.compile`, channels-last). Its network is
-the one of the tests, which has our weights' outputs and gradients.
+the one of the tests, with our weights; outputs and loss are compared before anything is timed.
 """
 
 import argparse
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.traverse_util
+import jax
+import numpy as np
 import torch
 from torch.nn import functional
 
 import mtl_face
 from benchmarks import comparison, jax_step
 from benchmarks.jax_step import Batch, Way
+from mtl_face.config import Config
 from mtl_face.run import environment
-from tests.torch_reference import PaperNetwork
+from mtl_face.tasks import TASKS
+from mtl_face.training import experiment
+from tests.torch_reference import PaperNetwork, load
+
+OURS = "mtl_face"
+
+FIXED: dict[str, Any] = {
+    "data.root": ".",
+    "model.dropout": 0.0,
+    **{f"uncertainty.temperatures.{task}": 1.0 for task in TASKS},
+}
+"""Settings of every experiment: PyTorch's loss here has no temperatures, its network no dropout."""
+
+MOST_DIFFERENT = 1e-3
+"""Difference of outputs and of the loss at most, as a share of the largest."""
 
 
 def main() -> None:
@@ -29,36 +49,78 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     comparison.add_arguments(parser, rounds=9)
     parser.add_argument("--experiments", nargs="+", default=["paper", "rendered_faces"])
+    parser.add_argument("--backbones", nargs="+", choices=("resnet", "vit", "convnext"), default=[])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--no-compiled", action="store_true", help="without torch.compile")
     options = parser.parse_args()
     environment.keep_freed_memory()  # as `run.py train` does; it holds for both sides
     groups = []
-    for name in options.experiments:
-        settings = mtl_face.load_config(name, **{"data.root": ".", "model.dropout": 0.0})
+    for name, backbone in itertools.product(options.experiments, options.backbones or [""]):
+        changes = {"model.backbone.kind": backbone} if backbone else {}
+        settings = mtl_face.load_config(name, **FIXED, **changes)
+        title = f"{name} with {backbone}" if backbone else name
         for batch_size in options.batch_sizes:
-            batch = jax_step.make_batch(settings.model.input_size, batch_size)
-            ways = {"mtl_face": jax_step.ways(settings, batch)}
-            network = PaperNetwork(settings.model, attention=False)
-            for label, compiled, layout in torch_layouts(compiled=not options.no_compiled):
-                ways[label] = torch_ways(network, batch, compiled=compiled, layout=layout)
-            for kind in ("train step", "forward"):
-                seconds = comparison.time_in_turn(
-                    {label: pair[kind] for label, pair in ways.items()}, rounds=options.rounds
-                )
-                times = {
-                    label: [1e3 * value / batch_size for value in values]
-                    for label, values in seconds.items()
-                }
-                title = f"{name}, {kind}, batch {batch_size}"
-                groups.append(comparison.Group(title, best_of_torch(times), "ms an image", times))
-                print(f"done: {title}", flush=True)
-    comparison.report("Training step and forward pass", groups, options.output)
+            groups += compare(
+                settings, title, batch_size, rounds=options.rounds, compiled=not options.no_compiled
+            )
+            print(f"done: {title}, batch {batch_size}", flush=True)
+    title = "Training step and forward pass"
+    title += f": {', '.join(options.backbones)}" if options.backbones else ""
+    comparison.report(title, groups, options.output)
+
+
+def compare(
+    settings: Config, title: str, batch_size: int, *, rounds: int, compiled: bool
+) -> list[comparison.Group]:
+    """Times of a train step and of a forward pass; ValueError if the ways do not agree."""
+    batch = jax_step.make_batch(settings.model.input_size, batch_size)
+    network = same_network(settings)
+    ways = {OURS: jax_step.ways(settings, batch)}
+    for label, *how in torch_layouts(compiled=compiled):
+        ways[label] = torch_ways(network, batch, compiled=how[0], layout=how[1])
+    check_equal({label: (pair["forward"](), pair["train step"]()) for label, pair in ways.items()})
+    groups = []
+    for kind in ("train step", "forward"):
+        seconds = comparison.time_in_turn(
+            {label: pair[kind] for label, pair in ways.items()}, rounds=rounds
+        )
+        times = {
+            label: [1e3 * value / batch_size for value in values]
+            for label, values in seconds.items()
+        }
+        name = f"{title}, {kind}, batch {batch_size}"
+        groups.append(comparison.Group(name, best_of_torch(times), "ms an image", times))
+    return groups
+
+
+def same_network(settings: Config) -> PaperNetwork:
+    """PyTorch's network, with the weights with which `jax_step.ways` begins."""
+    network = PaperNetwork(settings.model, attention=False)
+    state = experiment.Experiment(settings, devices=jax.devices()[:1]).make_state()
+    arrays = flax.traverse_util.flatten_dict(state.params["network"])
+    arrays |= flax.traverse_util.flatten_dict(state.batch_stats)
+    load(network, jax.device_get(arrays))
+    return network
+
+
+def check_equal(found: Mapping[str, tuple[Mapping[str, Any], Any]]) -> None:
+    """ValueError if a way's outputs or loss differ from ours by more than rounding.
+
+    `found` has, by way, the outputs before the first step, and the loss of that.
+    """
+    for way, (outputs, loss) in found.items():
+        own_outputs, own_loss = found[OURS]
+        pairs = {task: (own_outputs[task], outputs[task]) for task in TASKS}
+        for name, pair in (pairs | {"loss": (own_loss, loss)}).items():
+            own, other = (np.asarray(value, np.float64) for value in pair)
+            largest, difference = np.abs(own).max(), np.abs(own - other).max()
+            if not difference <= MOST_DIFFERENT * largest:
+                raise ValueError(f"{way}, {name}: differs by {difference:.3g} of {largest:.3g}")
 
 
 def best_of_torch(times: dict[str, list[float]]) -> str:
     """The fastest way that is not ours."""
-    others = [label for label in times if label != "mtl_face"]
+    others = [label for label in times if label != OURS]
     return min(others, key=lambda label: comparison.spread(times[label]).median)
 
 
@@ -122,7 +184,7 @@ def torch_ways(
         if device == "cuda":
             torch.cuda.synchronize()
 
-    def train(calls: int = 1) -> None:
+    def train(calls: int = 1) -> torch.Tensor:
         network.train()
         for _ in range(calls):
             optimizer.zero_grad(set_to_none=True)
@@ -131,13 +193,15 @@ def torch_ways(
             loss.backward()
             optimizer.step()
         wait()
+        return loss.detach()
 
-    def predict(calls: int = 1) -> None:
+    def predict(calls: int = 1) -> dict[str, torch.Tensor]:
         network.eval()
         with torch.inference_mode(), narrow():
             for _ in range(calls):
-                forward(image)
+                outputs = forward(image)
         wait()
+        return outputs
 
     return {"train step": train, "forward": predict}
 

@@ -1,12 +1,14 @@
 """The paper's network and loss a second time, in PyTorch and from the paper, to compare with.
 
 Written from the description of the method (arXiv 2208.03506, section 3; what it leaves open as the
-docstrings of `mtl_face.model` state it) with PyTorch's own layers. Sub-modules bear the names of
-our parameters, so that weights and gradients are carried over by name.
+docstrings of `mtl_face.model` state it) with PyTorch's own layers. Other backbones are ViT (arXiv
+2010.11929) and ConvNeXt V1 (arXiv 2201.03545). Sub-modules bear the names of our parameters, so
+that weights and gradients are carried over by name.
 
 Shapes: B batch, N patches, D width, T tasks, H heads, M decoder modules.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mtl_face.config import ModelConfig
+from mtl_face.config import BackboneConfig, ModelConfig
 
 TASK_SIZES = {"va": 2, "au": 12, "expr": 8}
 
@@ -44,7 +46,7 @@ class Bottleneck(nn.Module):
         return (y + (x if self.proj is None else self.proj_bn(self.proj(x)))).relu()
 
 
-class Backbone(nn.Module):
+class ResNet(nn.Module):
     """ResNet without its final pooling, in Caffe's, Keras' or torchvision's geometry."""
 
     def __init__(self, blocks, width, expansion, variant):
@@ -90,6 +92,137 @@ class Backbone(nn.Module):
         for name in self.names:
             x = self.get_submodule(name)(x)
         return x
+
+
+class SelfAttention(nn.Module):
+    """Of all tokens, by PyTorch's fused kernel; queries, keys and values from one product."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, x):
+        packed = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+        query, key, value = packed.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        answer = functional.scaled_dot_product_attention(query, key, value)
+        return self.out_proj(answer.transpose(1, 2).flatten(2))
+
+
+class Perceptron(nn.Module):
+    """Two layers with GELU between."""
+
+    def __init__(self, width, hidden):
+        super().__init__()
+        self.hidden, self.out = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x):
+        return self.out(functional.gelu(self.hidden(x)))
+
+
+class VisionBlock(nn.Module):
+    """Attention and a perceptron, each behind a norm."""
+
+    def __init__(self, width, heads, hidden, eps):
+        super().__init__()
+        self.attention_norm, self.mlp_norm = (nn.LayerNorm(width, eps=eps) for _ in range(2))
+        self.attention = SelfAttention(width, heads)
+        self.mlp = Perceptron(width, hidden)
+
+    def forward(self, x):
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class VisionTransformer(nn.Module):
+    """The patches' tokens of a ViT with a class token and learned positions, as a map."""
+
+    def __init__(self, settings, input_size):
+        super().__init__()
+        s = settings
+        self.grid = input_size // s.patch
+        self.channels = s.width
+        self.patch = nn.Conv2d(3, s.width, s.patch, stride=s.patch)
+        self.class_token = nn.Parameter(torch.randn(1, s.width) * 0.02)
+        self.position = nn.Parameter(torch.randn(self.grid**2, s.width) * 0.02)
+        blocks = (s.width, s.num_heads, s.mlp_width, s.norm_epsilon)
+        for index in range(1, s.depth + 1):
+            self.add_module(f"block{index}", VisionBlock(*blocks))
+        self.depth = s.depth
+        self.norm = nn.LayerNorm(s.width, eps=s.norm_epsilon)
+
+    def forward(self, image):
+        x = self.patch(image).flatten(2).transpose(1, 2) + self.position
+        x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)
+        for index in range(1, self.depth + 1):
+            x = self.get_submodule(f"block{index}")(x)
+        return self.norm(x)[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+
+
+class ConvNextBlock(nn.Module):
+    """A depthwise convolution, a norm and a scaled perceptron of each place."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.hidden, self.out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.layer_scale = nn.Parameter(torch.full((width,), 1e-6))
+
+    def forward(self, x):
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.layer_scale * self.out(functional.gelu(self.hidden(y)))
+        return x + y.permute(0, 3, 1, 2)
+
+
+class ConvNext(nn.Module):
+    """The map of a ConvNeXt, without the norm that follows its pooling."""
+
+    def __init__(self, settings):
+        super().__init__()
+        self.names, before = [], 3
+        for stage, depth in enumerate(settings.depths, start=1):
+            width = settings.widths[stage - 1]
+            smaller, size = (f"stage{stage}_downsample", 2) if stage > 1 else ("stem", 4)
+            convolution = nn.Conv2d(before, width, size, stride=size)
+            norm = nn.LayerNorm(before if stage > 1 else width, eps=1e-6)
+            parts = [(f"{smaller}_norm", norm), (smaller, convolution)]
+            parts = parts if stage > 1 else parts[::-1]
+            parts += [(f"stage{stage}_block{n}", ConvNextBlock(width)) for n in range(1, depth + 1)]
+            for name, module in parts:
+                self.add_module(name, module)
+                self.names.append(name)
+            before = width
+        self.channels = before
+
+    def forward(self, x):
+        for name in self.names:
+            module = self.get_submodule(name)
+            if isinstance(module, nn.LayerNorm):  # over the channels of [B, C, H, W]
+                x = module(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            else:
+                x = module(x)
+        return x
+
+
+def backbone_of(settings: ModelConfig) -> nn.Module:
+    """The backbone of the settings; ValueError where there is none in PyTorch."""
+    s, plain = settings.backbone, BackboneConfig()
+    if s.kind == "resnet":
+        return ResNet(s.stage_sizes, s.width, s.expansion, s.variant)
+    sizes = {
+        "vit": ("patch", "width", "depth", "num_heads", "mlp_width", "norm_epsilon"),
+        "convnext": ("depths", "widths"),
+    }
+    own, form = getattr(s, s.kind, None), getattr(plain, s.kind, None)
+    if s.kind not in sizes or own != dataclasses.replace(
+        form, **{name: getattr(own, name) for name in sizes[s.kind]}
+    ):
+        raise ValueError(f"this form of {s.kind} is not written in PyTorch")
+    return VisionTransformer(own, settings.input_size) if s.kind == "vit" else ConvNext(own)
 
 
 class Attending(nn.Module):
@@ -193,9 +326,7 @@ class PaperNetwork(nn.Module):
         width, shared = s.embed_dim, (s.num_heads, s.mlp_ratio)
         self.mean, self.std = s.input_mean, s.input_std
         self.position = s.position
-        self.backbone = Backbone(
-            s.backbone.stage_sizes, s.backbone.width, s.backbone.expansion, s.backbone.variant
-        )
+        self.backbone = backbone_of(s)
         self.projection = nn.Conv2d(self.backbone.channels, width, 1)
         self.encoder = PatchEncoder(s.encoder_layers, width, *shared, s.norm)
         self.decoder = TokenDecoder(s.decoder_modules, width, *shared, s.decoder_mlp, s.norm)
@@ -281,7 +412,7 @@ def as_ours(path: tuple[str, ...], find: Callable[[str], torch.Tensor]) -> torch
         packed = find(f"{attention}.in_proj_{'weight' if leaf == 'kernel' else 'bias'}")
         third = packed.chunk(3)[("query", "key", "value").index(part)]
         return third.T if leaf == "kernel" else third
-    if part == "out":
+    if parents[-2:] == ["attention", "out"]:
         parents = [*parents[:-1], "out_proj"]
     names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     tensor = find(".".join([*parents, names.get(leaf, leaf)]))

@@ -11,6 +11,7 @@ import torch_reference
 from model_settings import PAPER, changed
 
 from mtl_face.config import ModelConfig
+from mtl_face.config.schema import ConvNextConfig, VitConfig
 from mtl_face.model.network import MtlFace
 from mtl_face.objective.losses import multi_task_loss
 
@@ -33,6 +34,10 @@ SMALL = changed(
     dropout=0.0,
 )
 SHALLOW = changed(SMALL, stage_sizes=(1, 1), encoder_layers=1, decoder_modules=1, head_layers=2)
+OTHER_BACKBONES: dict[str, dict[str, Any]] = {
+    "vit": {"vit": VitConfig(patch=8, width=12, depth=2, num_heads=3, mlp_width=20)},
+    "convnext": {"convnext": ConvNextConfig(depths=(1, 2), widths=(6, 10))},
+}
 PLACES = [
     {"norm": norm, "decoder_mlp": mlp, "position": position}
     for norm in ("post", "pre")
@@ -111,7 +116,7 @@ def make_ours(network: Any) -> Any:
                 return_attention=True,
             )
             result = multi_task_loss(outputs, targets, weights, temperatures=TEMPERATURES)
-            return result.total, (outputs, updated["batch_stats"])
+            return result.total, (outputs, updated.get("batch_stats", {}))
 
         (loss, (outputs, statistics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             variables["params"]
@@ -125,7 +130,7 @@ def run_reference(settings: ModelConfig, variables: Any, batch: Any, batch_norm:
     """(loss, outputs, network after the backward pass) of the PyTorch network, in float64."""
     reference = torch_reference.PaperNetwork(settings).double().train()
     torch_reference.load(
-        reference, by_path(variables["params"]) | by_path(variables["batch_stats"])
+        reference, by_path(variables["params"]) | by_path(variables.get("batch_stats", {}))
     )
     for module in reference.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -229,14 +234,25 @@ def check(
             assert_near(loss, expected_loss, "loss", relative)
             assert_same_outputs(outputs, expected, relative)
             assert_same_gradients(gradients, reference, relative)
-            assert_same_statistics(
-                statistics, variables["batch_stats"], reference, batch_norm, relative
-            )
+            before = variables.get("batch_stats", {})
+            assert_same_statistics(statistics, before, reference, batch_norm, relative)
 
 
 def test_paper_arrangement_in_float32():
     """As it trains on a CPU."""
     check(changed(SHALLOW, **PLACES[0]), jnp.float32, convolution="matmul")
+
+
+@pytest.mark.parametrize(("kind", "convolution"), [("vit", "xla"), ("convnext", "matmul")])
+def test_other_backbones(kind, convolution):
+    settings = changed(SHALLOW, **PLACES[0], kind=kind, **OTHER_BACKBONES[kind])
+    check(settings, convolution=convolution, masks=("full",))
+
+
+def test_a_form_that_is_not_written_in_pytorch_is_refused():
+    settings = changed(SHALLOW, kind="vit", vit=VitConfig(registers=2))
+    with pytest.raises(ValueError, match="this form of vit"):
+        torch_reference.PaperNetwork(settings)
 
 
 @pytest.mark.slow
