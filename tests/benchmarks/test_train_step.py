@@ -22,6 +22,7 @@ def train_step():
     return train_step
 
 
+@pytest.mark.slow  # tests/model/test_torch_parity.py compares the networks in the quick suite
 @pytest.mark.parametrize("kind", TINY)
 def test_both_sides_agree_and_have_times(train_step, tmp_path, kind):
     config = small_experiment.write_config(tmp_path)
