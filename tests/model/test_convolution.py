@@ -78,6 +78,9 @@ def test_value_and_gradients_equal_xla(kernel, strides, padding):
         ((3, 2), (2, 1), ((0, 2), (1, 0))),
         ((5, 5), (1, 2), "VALID"),
         ((1, 1), (2, 2), "SAME"),
+        ((7, 7), (1, 1), "SAME"),
+        ((3, 2), (1, 1), ((0, 2), (1, 0))),
+        ((2, 3), (1, 1), ((2, 3), (0, 4))),
     ],
 )
 def test_depthwise_value_and_gradients_equal_xla(kernel, strides, padding):
