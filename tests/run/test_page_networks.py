@@ -42,6 +42,6 @@ def test_a_file_of_onnx_is_taken_as_it_is(folder):
 
 def test_another_program_is_refused(folder):
     predictor = models.load(folder)
-    forward = type("Program", (), {"path": Path("faces.zip")})()
+    forward = type("Program", (), {"path": Path("faces.zip"), "config": predictor.config})()
     with pytest.raises(ExportError, match=r"faces.zip: .*browsers run ONNX"):
         page_networks.networks_of(dataclasses.replace(predictor, forward=forward))

@@ -52,9 +52,8 @@ def test_they_are_those_of_the_network_with_its_answers(model, tmp_path):
     assert arrays["tokens"].dtype == np.float16
     np.testing.assert_allclose(arrays["tokens"], outputs["tokens"], rtol=2e-3, atol=2e-3)
     predicted = predict_table(model, find_pixels(config, table, print))
-    np.testing.assert_array_equal(arrays["va"], np.float32(predicted.va))
-    np.testing.assert_array_equal(arrays["au"], np.float32(predicted.values("au")))
-    np.testing.assert_array_equal(arrays["expr"], np.float32(predicted.values("expr")))
+    for task in ("va", "au", "expr"):  # of another program, which rounds otherwise
+        np.testing.assert_allclose(arrays[task], predicted.values(task), rtol=1e-6, atol=1e-6)
 
 
 def test_the_mean_of_the_patches_is_a_fourth_in_a_folder_of_its_own(model, tmp_path):
@@ -64,8 +63,8 @@ def test_the_mean_of_the_patches_is_a_fourth_in_a_folder_of_its_own(model, tmp_p
     _, four = tokens_of(model, dataclasses.replace(config, temporal=temporal))
     assert four["tokens"].shape == (len(table), 4, 16)
     assert four["tokens"].dtype == np.float16
-    np.testing.assert_array_equal(four["tokens"][:, :3], three["tokens"])
-    np.testing.assert_array_equal(four["va"], three["va"])
+    np.testing.assert_allclose(four["tokens"][:, :3], three["tokens"], rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(four["va"], three["va"], rtol=1e-6, atol=1e-6)
     image_NSS3 = np.stack([images.read_image(path, 32) for path in table.paths()])
     _, state = model.forward.network.apply(
         jax.device_get(model.variables),
@@ -153,4 +152,4 @@ def test_of_a_network_of_points(tmp_path, monkeypatch):
     model = models.load(experiment.workdir)
     table, arrays = tokens_of(model, model.config)
     predicted = predict_table(model, find_pixels(model.config, table, print))
-    np.testing.assert_array_equal(arrays["va"], np.float32(predicted.va))
+    np.testing.assert_allclose(arrays["va"], predicted.va, rtol=1e-6, atol=1e-6)
