@@ -63,7 +63,6 @@ def main() -> None:
             groups += compare(
                 settings, title, batch_size, rounds=options.rounds, compiled=not options.no_compiled
             )
-            print(f"done: {title}, batch {batch_size}", flush=True)
     title = "Training step and forward pass"
     title += f": {', '.join(options.backbones)}" if options.backbones else ""
     comparison.report(title, groups, options.output)
@@ -73,6 +72,8 @@ def compare(
     settings: Config, title: str, batch_size: int, *, rounds: int, compiled: bool
 ) -> list[comparison.Group]:
     """Times of a train step and of a forward pass; ValueError if the ways do not agree."""
+    what = f"{title}, batch {batch_size}"
+    print(f"compiling {what}, and comparing its ways: minutes ...", flush=True)
     batch = jax_step.make_batch(settings.model.input_size, batch_size)
     network = same_network(settings)
     ways = {OURS: jax_step.ways(settings, batch)}
@@ -81,6 +82,7 @@ def compare(
     check_equal({label: (pair["forward"](), pair["train step"]()) for label, pair in ways.items()})
     groups = []
     for kind in ("train step", "forward"):
+        print(f"timing {what}: {kind}, {rounds} rounds ...", flush=True)
         seconds = comparison.time_in_turn(
             {label: pair[kind] for label, pair in ways.items()}, rounds=rounds
         )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import drawn_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,18 +55,7 @@ def draw_variables(network: Any) -> Any:
     size = network.settings.input_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
-    rng = np.random.default_rng(3)
-
-    def draw(path: Any, leaf: Any) -> jax.Array:
-        if path[-1].key in ("scale", "var"):
-            values = rng.uniform(0.5, 1.5, leaf.shape)
-        elif len(leaf.shape) > 1:
-            values = rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
-        else:
-            values = rng.normal(0, 0.1, leaf.shape)
-        return jnp.asarray(values, jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree.map(jnp.asarray, drawn_weights.drawn(shapes))
 
 
 def draw_batch(size: int, count: int, masks: str) -> tuple[np.ndarray, dict, dict]:
