@@ -80,7 +80,7 @@ def make(
                 "kind": "values",
                 "range": [-1.0, 1.0],
                 "reading": "linear: clip to the range where a value is written or scored",
-                **({"variance": _variance(model, outputs["va"])} if varies else {}),
+                **({"variance": _variance(config, outputs["va"])} if varies else {}),
             },
             "au": {
                 "outputs": outputs["au"],
@@ -228,13 +228,17 @@ def model_differences(
     ]
 
 
-def _variance(model: ModelConfig, names: list[str]) -> dict[str, Any]:
+def _variance(config: Config, names: list[str]) -> dict[str, Any]:
     """What a card says of predicted variances."""
-    from_token = model.va_variance == "per_example"
+    from_token = config.model.va_variance == "per_example"
+    share = config.loss.va.spread
+    of = {0.0: "the label less the prediction", 1.0: "one annotator's rating less the prediction"}
+    between = f"between {of[0.0]} (0) and {of[1.0]} (1), at {share:g}"
     read = "outputs 2 and 3 of head_va" if from_token else "outputs of head_va_variance"
     return {
         "output": VA_LOG_VARIANCE,
         "outputs": names,
+        "of": of.get(share, between),
         "kind": "logarithms of variances, over the temperature of va",
         "range": [-MAX_LOG_RATIO, MAX_LOG_RATIO],
         "reading": "standard deviation: sqrt(temperature * exp(value)), per example",

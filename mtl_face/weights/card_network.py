@@ -106,14 +106,24 @@ _OVER_TIME = {
     "window, and a row is answered by the earliest that holds it; else they overlap by half, the "
     "last ends with the last row, and a row is answered by the one in whose middle it lies most",
     "input": "layer norm token_norm of each token, flattened; the answers in their order; log(1 + "
-    "gap); then dense read and gelu (tanh). All norms have epsilon",
-    "gru": "of each layer: norm, GRU cell forward and, unless causal, backward over the rows, side "
-    "by side, dense join, added",
-    "convolution": "of each layer and dilation: norm, convolution over the rows with kernel taps, "
-    "zeros outside, of the past alone where causal, gelu, added",
-    "attention": "sin and cos of the frame numbers since the first row are added; of each layer: "
-    "norm, attention with heads, of the rows until then alone where causal, added; norm, dense "
-    "mlp_hidden, gelu, dense mlp_out, added",
+    "gap); then dense read and gelu. Layers add what they make of x to x, a row a frame",
+    "dense": "x @ kernel, kernel [in, out], plus bias where there is such an array",
+    "layer_norm": "scale * (x - m) / sqrt(v + epsilon) + bias; m and v (biased) over the channels",
+    "gelu": "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3))) / 2",
+    "gru": "of layer 1, ...: layer norm norm1, a unit from the first row to the last and, unless "
+    "causal, one from the last to the first, side by side, dense join1. Units are GRUCell_0, "
+    "GRUCell_1, ... in the order of their use. A unit begins with h = 0; of its dense parts ir, iz "
+    "and in read x, hr, hz and hn read h: r = sigmoid(ir + hr), z = sigmoid(iz + hz), n = tanh(in "
+    "+ r * hn), h = (1 - z) * n + z * h",
+    "convolution": "of layer 1, ... and each of dilations: layer norm norm1_2 (layer_dilation), "
+    "convolution1_2, gelu. Its kernel [taps, in, out] is not flipped, neighbouring taps are "
+    "dilation rows apart, with zeros outside; the middle tap is the row itself, the last if causal",
+    "attention": "to x is added, by frame number since the first row, sin (first half of the "
+    "channels) and cos (second) of number / longest_wave ** (2 i / channels), i from 0 in each "
+    "half. Of layer 1, ...: layer norm attention_norm1, attention1, added; layer norm mlp_norm1, "
+    "dense mlp_hidden1, gelu, dense mlp_out1. query, key and value have a kernel [in, heads, n] "
+    "and bias [heads, n]; in each head softmax over the rows, if causal those up to its own, of "
+    "query . key / sqrt(n), times value; then out, kernel [heads, n, out]",
     "output": "layer norm final_norm, dense correction: added to the answers in their order; the "
     "log variances are clipped to -limit .. limit",
 }

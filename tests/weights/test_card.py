@@ -63,6 +63,27 @@ def with_outputs(task, outputs):
     return card_text(tasks={**tasks, task: {**tasks[task], "outputs": outputs}})
 
 
+@pytest.mark.parametrize(
+    ("spread", "expected"),
+    [
+        (0.0, "the label less the prediction"),
+        (1.0, "one annotator's rating less the prediction"),
+        (0.3, "between the label less the prediction (0) and one annotator's rating less the "
+         "prediction (1), at 0.3"),
+    ],
+)  # fmt: skip
+def test_what_a_predicted_variance_is_the_variance_of(spread, expected):
+    config = config_lib.validate(
+        {
+            "data": {"root": "/x", "soft_labels": True},
+            "model": {"va_variance": "per_example"},
+            "loss": {"va": {"spread": spread}},
+        }
+    )
+    card = cards.make(config, temperatures={"va": 1, "au": 1, "expr": 1}, crop={}, step=1)
+    assert card["tasks"]["va"]["variance"]["of"] == expected
+
+
 def test_says_what_a_stranger_needs():
     card = make_card()
     assert card["tasks"]["va"]["outputs"] == ["valence", "arousal"]

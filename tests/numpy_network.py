@@ -4,6 +4,7 @@ Run by itself it reads, in each of the folders given, `model.safetensors` (the l
 docs/export.md define `card` and `arrays`) and `inputs.npz`, and writes `outputs.npz`.
 """
 
+import itertools
 import math
 import sys
 
@@ -254,6 +255,99 @@ class Network:
     def bound(self, x, channels, limit):
         x = x.copy()
         x[:, channels] = limit * np.tanh(x[:, channels] / limit)
+        return x
+
+
+def over_time(stated, arrays, inputs):
+    """Answers of each window's own rows, [rows, outputs], by `network.over_time` of a card."""
+    network = Network(None, arrays, {})
+    kind = getattr(OverTime, stated["kind"])
+    found = []
+    for window, gap in enumerate(inputs["gaps"]):
+        rows = gap >= 0
+        tokens = inputs["tokens"][window, rows].astype(float)
+        answers = [inputs[f"answer_{name}"][window, rows] for name in stated["answers"]]
+        one = OverTime(network, stated)
+        tokens = one.norm(tokens, "token_norm").reshape(len(tokens), -1)
+        x = np.concatenate([tokens, *answers, np.log(1 + gap[rows])[:, None]], axis=1)
+        x = kind(one, network.gelu_tanh(network.dense(x, "read")), np.cumsum(gap[rows]))
+        x = network.dense(one.norm(x, "final_norm"), "correction")
+        found.append(np.concatenate(answers, axis=1) + x)
+    return found
+
+
+class OverTime:
+    """The layers over the rows of one window, [rows, channels]."""
+
+    def __init__(self, network, stated):
+        self.network, self.stated = network, stated
+        self.numbers = range(1, stated["layers"] + 1)
+
+    def norm(self, x, name):
+        return self.network.layer_norm(x, name, self.stated["epsilon"])
+
+    def gru(self, x, frames):
+        units = (f"GRUCell_{number}" for number in itertools.count())
+        for layer in self.numbers:
+            given = self.norm(x, f"norm{layer}")
+            sides = [self.unit(given, next(units))]
+            if not self.stated["causal"]:
+                sides.append(self.unit(given[::-1], next(units))[::-1])
+            x = x + self.network.dense(np.concatenate(sides, axis=1), f"join{layer}")
+        return x
+
+    def unit(self, x, name):
+        def sigmoid(value):
+            return 1 / (1 + np.exp(-value))
+
+        h, found = np.zeros(self.stated["width"]), []
+        for row in x:
+            part = {
+                each: self.network.dense(row if each[0] == "i" else h, f"{name}/{each}")
+                for each in ("ir", "iz", "in", "hr", "hz", "hn")
+            }
+            r, z = sigmoid(part["ir"] + part["hr"]), sigmoid(part["iz"] + part["hz"])
+            h = (1 - z) * np.tanh(part["in"] + r * part["hn"]) + z * h
+            found.append(h)
+        return np.array(found)
+
+    def convolution(self, x, frames):
+        taps = self.stated["kernel"]
+        own = taps - 1 if self.stated["causal"] else taps // 2
+        for layer in self.numbers:
+            for dilation in self.stated["dilations"]:
+                name = f"convolution{layer}_{dilation}"
+                given, branch = self.norm(x, f"norm{layer}_{dilation}"), np.zeros_like(x)
+                for tap, kernel in enumerate(self.network.array(f"{name}/kernel")):
+                    for row in range(len(x)):
+                        other = row + (tap - own) * dilation
+                        if 0 <= other < len(x):
+                            branch[row] += given[other] @ kernel
+                x = x + self.network.gelu_tanh(branch + self.network.array(f"{name}/bias"))
+        return x
+
+    def attention(self, x, frames):
+        network, channels = self.network, x.shape[1]
+        angle = self.stated["longest_wave"] ** (-np.arange(0, channels, 2) / channels)
+        angle = frames[:, None] * angle
+        x = x + np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+        for layer in self.numbers:
+            given, name = self.norm(x, f"attention_norm{layer}"), f"attention{layer}"
+            query, key, value = (
+                np.einsum("ri,ihn->rhn", given, network.array(f"{name}/{part}/kernel"))
+                + network.array(f"{name}/{part}/bias")
+                for part in ("query", "key", "value")
+            )
+            score = np.einsum("qhn,rhn->hqr", query, key) / math.sqrt(query.shape[-1])
+            if self.stated["causal"]:
+                score[:, np.triu(np.ones(score.shape[1:], bool), 1)] = -np.inf
+            weight = np.exp(score - score.max(axis=-1, keepdims=True))
+            weight /= weight.sum(axis=-1, keepdims=True)
+            answer = np.einsum("hqr,rhn->qhn", weight, value)
+            x = x + np.einsum("qhn,hno->qo", answer, network.array(f"{name}/out/kernel"))
+            x = x + network.array(f"{name}/out/bias")
+            hidden = network.dense(self.norm(x, f"mlp_norm{layer}"), f"mlp_hidden{layer}")
+            x = x + network.dense(network.gelu_tanh(hidden), f"mlp_out{layer}")
         return x
 
 
