@@ -1,10 +1,11 @@
-"""Convolution and max pooling in the form that each platform computes fastest; values are equal.
+"""Convolutions, products and pooling in the form that a platform computes fastest; equal values.
 
 - CPU: a 1 x 1 convolution is a matrix product, and so are both of its gradients. A depthwise one is
-  a sum of shifted maps, ten times as fast as XLA's; its kernel's gradient is summed row by row.
-  Other kernels are left to XLA, but not through YNNPACK (`compiler_options`): through that, XLA's
-  default, the gradient with respect to a kernel takes up to four times as long. Products and sums
-  stay with YNNPACK: without it the sums of a batch norm take fifteen times as long.
+  a sum of shifted maps, ten times as fast as XLA's; the gradient of a small kernel is summed row by
+  row, that of a large one is a product of windows. A dense layer of several axes is a product of
+  two. Other kernels are left to XLA, but not through YNNPACK (`compiler_options`): through that,
+  XLA's default, the gradient with respect to a kernel takes up to four times as long. Products and
+  sums stay with YNNPACK: without it the sums of a batch norm take fifteen times as long.
 - CPU and GPU: the gradient of max pooling is read from the positions of the maxima. XLA's becomes
   four arrays of 32-bit indices, and atomic additions on a GPU.
 - TPU: XLA's own forms.
@@ -110,10 +111,10 @@ def _dense_shifts_saved(lhs: jax.Array, rhs: jax.Array, pads: Pads) -> tuple[jax
 def _dense_shifts_backward(
     pads: Pads, saved: Any, gradient_BhwI: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The gradient convolved with the turned kernel; and, row by row, sums of products.
+    """The gradient convolved with the turned kernel; and that of the kernel.
 
-    Left to itself, the kernel's gradient is a sum over the whole map for each of its pixels, which
-    reads all from memory each time. The sums stay apart by example, as devices have them.
+    Left to itself, the latter is a sum over the whole map for each pixel of the kernel, which reads
+    all from memory each time.
     """
     lhs, rhs = saved
     top, side = (
@@ -122,23 +123,84 @@ def _dense_shifts_backward(
     )
     lhs_gradient = _shifts(gradient_BhwI, rhs[::-1, ::-1], (1, 1), (top, side))
     padded_BHWI = jnp.pad(lhs, ((0, 0), *pads, (0, 0)))
-    height, width = gradient_BhwI.shape[1:3]
-    wide = jnp.promote_types(rhs.dtype, jnp.float32)
-
-    def of_row(row: jax.Array) -> tuple[jax.Array, ...]:
-        seen_BrWI = lax.dynamic_slice_in_dim(padded_BHWI, row, rhs.shape[0], axis=1)
-        row_B1wI = lax.dynamic_slice_in_dim(gradient_BhwI, row, 1, axis=1)
-        return tuple(
-            jnp.sum(seen_BrWI[:, :, column : column + width] * row_B1wI, axis=2, dtype=wide)
-            for column in range(rhs.shape[1])
-        )
-
-    sums_hBrI = lax.map(of_row, jnp.arange(height))
-    rhs_gradient = jnp.stack([jnp.sum(each, axis=(0, 1)) for each in sums_hBrI], axis=1)[:, :, None]
+    by_windows = min(rhs.shape[:2]) > _LARGEST_BY_ROWS
+    kernel_gradient = _by_windows if by_windows else _by_rows
+    rhs_gradient = kernel_gradient(padded_BHWI, gradient_BhwI, rhs.shape[:2])
     return lhs_gradient, rhs_gradient.astype(rhs.dtype)
 
 
 _dense_shifts.defvjp(_dense_shifts_saved, _dense_shifts_backward)
+
+
+_LARGEST_BY_ROWS = 3
+"""Side of the kernels for which `_by_rows` is faster than `_by_windows`."""
+
+
+def _by_rows(
+    padded_BHWI: jax.Array, gradient_BhwI: jax.Array, kernel: tuple[int, ...]
+) -> jax.Array:
+    """The kernel's gradient at stride 1, [r, c, 1, I], float32 or wider.
+
+    Entry r, c is the sum over all places of the gradient times the input r rows and c columns on.
+    The sums stay apart by example, as devices have them.
+    """
+    height, width = gradient_BhwI.shape[1:3]
+    wide = jnp.promote_types(padded_BHWI.dtype, jnp.float32)
+
+    def of_row(row: jax.Array) -> tuple[jax.Array, ...]:
+        seen_BrWI = lax.dynamic_slice_in_dim(padded_BHWI, row, kernel[0], axis=1)
+        row_B1wI = lax.dynamic_slice_in_dim(gradient_BhwI, row, 1, axis=1)
+        return tuple(
+            jnp.sum(seen_BrWI[:, :, column : column + width] * row_B1wI, axis=2, dtype=wide)
+            for column in range(kernel[1])
+        )
+
+    sums_hBrI = lax.map(of_row, jnp.arange(height))
+    return jnp.stack([jnp.sum(each, axis=(0, 1)) for each in sums_hBrI], axis=1)[:, :, None]
+
+
+def _by_windows(
+    padded_BHWI: jax.Array, gradient_BhwI: jax.Array, kernel: tuple[int, ...]
+) -> jax.Array:
+    """As `_by_rows`, by products of matrices.
+
+    The gradient is cut into blocks of the kernel's size, and the input into the windows that their
+    sums need, almost twice that size. For each channel a product, with the blocks as the axis that
+    is summed over, multiplies every pixel of a window by every pixel of its block. The entries are
+    sums of what lies on diagonals; the rest is of no use, and the whole faster than sums.
+    """
+    rows, columns = kernel
+    batch, height, width, channels = gradient_BhwI.shape
+    down, across = -(-height // rows), -(-width // columns)
+
+    def in_blocks(map_BHWI: jax.Array, down: int, across: int) -> jax.Array:
+        """[B, down, rows, across, columns, I], filled up with zeros."""
+        fill = (down * rows - map_BHWI.shape[1], across * columns - map_BHWI.shape[2])
+        map_BHWI = jnp.pad(map_BHWI, ((0, 0), (0, fill[0]), (0, fill[1]), (0, 0)))
+        return map_BHWI.reshape(batch, down, rows, across, columns, channels)
+
+    block_INP = in_blocks(gradient_BhwI, down, across).transpose(5, 0, 1, 3, 2, 4)
+    block_INP = block_INP.reshape(channels, -1, rows * columns)
+    input_IrcBda = in_blocks(padded_BHWI, down + 1, across + 1).transpose(5, 2, 4, 0, 1, 3)
+    # A window is a block, and what it needs of the next one in each direction.
+    window_IrcBda = jnp.concatenate(
+        [input_IrcBda[:, :, :, :, :-1], input_IrcBda[:, : rows - 1, :, :, 1:]], axis=1
+    )
+    window_IrcBda = jnp.concatenate(
+        [window_IrcBda[..., :-1], window_IrcBda[:, :, : columns - 1, :, :, 1:]], axis=2
+    )
+    tall, wide = window_IrcBda.shape[1:3]
+    product = lax.dot_general(
+        window_IrcBda.reshape(channels, tall * wide, -1),
+        block_INP,
+        (((2,), (1,)), ((0,), (0,))),
+        preferred_element_type=jnp.promote_types(padded_BHWI.dtype, jnp.float32),
+    ).reshape(channels, tall, wide, rows, columns)
+    sums = functools.reduce(jnp.add, [product[:, row : row + rows, :, row] for row in range(rows)])
+    sums_Irc = functools.reduce(
+        jnp.add, [sums[:, :, column : column + columns, column] for column in range(columns)]
+    )
+    return sums_Irc.transpose(1, 2, 0)[:, :, None]
 
 
 def convolution_of_cpu(
@@ -159,6 +221,21 @@ def convolution_of_cpu(
     ):
         return depthwise_by_shifts(lhs, rhs, window_strides, padding)
     return pointwise_by_matmul(lhs, rhs, window_strides, padding, precision=precision, **settings)
+
+
+def product_of_cpu(
+    lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, **settings: Any
+) -> jax.Array:
+    """`lax.dot_general`, of a last axis with a kernel's first over two axes; for `nn.Dense`.
+
+    Of more axes XLA transposes a factor of the kernel's gradient, in a loop of its own.
+    """
+    contracted, batched = (tuple(map(tuple, pair)) for pair in dimension_numbers)
+    if contracted != ((lhs.ndim - 1,), (0,)) or any(batched):
+        return lax.dot_general(lhs, rhs, dimension_numbers, **settings)
+    flat = lhs.reshape(-1, lhs.shape[-1])
+    product = lax.dot_general(flat, rhs, (((1,), (0,)), ((), ())), **settings)
+    return product.reshape(*lhs.shape[:-1], *rhs.shape[1:])
 
 
 @functools.cache
@@ -296,6 +373,11 @@ CONVOLUTIONS: dict[str, Callable[..., jax.Array] | None] = {
     "matmul": convolution_of_cpu,
 }
 """Implementations by name, as `nn.Conv(conv_general_dilated=...)` takes them."""
+
+PRODUCTS: dict[str, Callable[..., jax.Array] | None] = {
+    name: product_of_cpu if name == "matmul" else None for name in CONVOLUTIONS
+}
+"""For the same names, as `nn.Dense(dot_general=...)` takes them."""
 
 
 def resolve_convolution(name: str, platform: str | None = None) -> str:

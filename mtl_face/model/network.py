@@ -15,7 +15,7 @@ from mtl_face.config import Config, ModelConfig
 from mtl_face.inputs import BASELINE, IMAGE, POINTS, specification
 from mtl_face.model import backbones, temporal
 from mtl_face.model.conventions import TOKEN_ORDER
-from mtl_face.model.convolution import resolve_convolution
+from mtl_face.model.convolution import PRODUCTS, resolve_convolution
 from mtl_face.model.heads import TaskHead, VarianceHead, bounded_log_ratio
 from mtl_face.model.points import PointTokens
 from mtl_face.model.temporal import TemporalNetwork
@@ -146,6 +146,7 @@ class MtlFace(nn.Module):
                 settings.embed_dim,
                 kernel_init=nn.initializers.xavier_uniform(),
                 dtype=compute_dtype,
+                dot_general=PRODUCTS[resolve_convolution(settings.backbone.convolution)],
                 name="projection",
             )(features[IMAGE])
         if POINTS in settings.inputs:

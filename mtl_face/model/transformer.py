@@ -4,6 +4,7 @@ Shapes: B batch, Q queries, N memory entries or patches (in row-major order), H 
 head, D width (`embed_dim`), T task tokens, M decoder modules, P positions, C channels of a code.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +26,7 @@ from mtl_face.model.conventions import (
     has_perceptron,
     position_parts,
 )
+from mtl_face.model.convolution import PRODUCTS, resolve_convolution
 from mtl_face.model.stochastic_depth import keep_or_drop, rate_at
 from mtl_face.tasks import TASKS
 
@@ -48,6 +50,7 @@ class MultiHeadAttention(nn.Module):
 
     num_heads: int
     dtype: Any
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(self, query_BQD: jax.Array, memory_BND: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -66,7 +69,7 @@ class MultiHeadAttention(nn.Module):
         head_width = width // self.num_heads
 
         def project(inputs: jax.Array, name: str) -> jax.Array:
-            outputs = _dense(width, self.dtype, name)(inputs)
+            outputs = _dense(width, self.dtype, name, self.convolution)(inputs)
             return outputs.reshape(*outputs.shape[:-1], self.num_heads, head_width)
 
         query_BQHK = project(query_BQD, "query")
@@ -77,7 +80,7 @@ class MultiHeadAttention(nn.Module):
         weight_BHQN = nn.softmax(score_BHQN.astype(at_least_float32(self.dtype)))
         answer_BQHK = jnp.einsum("bhqn,bnhk->bqhk", weight_BHQN.astype(self.dtype), value_BNHK)
         answer_BQD = answer_BQHK.reshape(query_BQD.shape)
-        return _dense(width, self.dtype, "out")(answer_BQD), weight_BHQN
+        return _dense(width, self.dtype, "out", self.convolution)(answer_BQD), weight_BHQN
 
 
 class AttentionLayer(nn.Module):
@@ -119,7 +122,11 @@ class AttentionLayer(nn.Module):
             return keep_or_drop(x_BQD, self.drop_path if train else 0.0)
 
         branch_BQD = normalised(query_BQD, "attention_norm", pre)
-        attention = MultiHeadAttention(self.settings.num_heads, dtype, name="attention")
+        convolution = self.settings.backbone.convolution
+        dense = functools.partial(_dense, dtype=dtype, convolution=convolution)
+        attention = MultiHeadAttention(
+            self.settings.num_heads, dtype, convolution, name="attention"
+        )
         branch_BQD, weight_BHQN = attention(
             branch_BQD, branch_BQD if memory_BND is None else memory_BND
         )
@@ -128,9 +135,9 @@ class AttentionLayer(nn.Module):
         if self.mlp:
             width = query_BQD.shape[-1]
             branch_BQD = normalised(query_BQD, "mlp_norm", pre)
-            branch_BQD = _dense(width * self.settings.mlp_ratio, dtype, "mlp_hidden")(branch_BQD)
+            branch_BQD = dense(width * self.settings.mlp_ratio, name="mlp_hidden")(branch_BQD)
             branch_BQD = nn.gelu(branch_BQD, approximate=False)
-            branch_BQD = _dense(width, dtype, "mlp_out")(branch_BQD)
+            branch_BQD = dense(width, name="mlp_out")(branch_BQD)
             query_BQD = query_BQD + dropped(branch_BQD)
             query_BQD = normalised(query_BQD, "mlp_norm", not pre)
         return query_BQD, weight_BHQN
@@ -273,5 +280,12 @@ def _layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=at_least_float32(dtype), name=name)
 
 
-def _dense(features: int, dtype: Any, name: str) -> nn.Dense:
-    return nn.Dense(features, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name=name)
+def _dense(features: int, dtype: Any, name: str, convolution: str) -> nn.Dense:
+    """`convolution` says for which platform, as `model.backbone.convolution`."""
+    return nn.Dense(
+        features,
+        kernel_init=nn.initializers.xavier_uniform(),
+        dtype=dtype,
+        dot_general=PRODUCTS[resolve_convolution(convolution)],
+        name=name,
+    )

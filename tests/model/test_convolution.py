@@ -12,6 +12,7 @@ from mtl_face.model.convolution import (
     convolution_of_cpu,
     max_pool,
     pointwise_by_matmul,
+    product_of_cpu,
 )
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -81,6 +82,8 @@ def test_value_and_gradients_equal_xla(kernel, strides, padding):
         ((7, 7), (1, 1), "SAME"),
         ((3, 2), (1, 1), ((0, 2), (1, 0))),
         ((2, 3), (1, 1), ((2, 3), (0, 4))),
+        ((4, 5), (1, 1), ((3, 0), (1, 4))),
+        ((6, 4), (1, 1), "VALID"),
     ],
 )
 def test_depthwise_value_and_gradients_equal_xla(kernel, strides, padding):
@@ -117,6 +120,35 @@ def test_dilated_and_grouped_convolutions_are_left_to_xla(settings):
         lax.conv_general_dilated(*arguments, **settings),
         rtol=1e-6,
     )
+
+
+def test_dense_layers_of_several_axes():
+    rng = np.random.default_rng(0)
+    tokens_BTI, kernel_IO = (jnp.asarray(rng.normal(size=size)) for size in ((2, 3, 8), (8, 4)))
+
+    def loss(product):
+        return lambda tokens, kernel: jnp.sin(
+            product(tokens, kernel, (((2,), (0,)), ((), ())))
+        ).sum()
+
+    of_cpu, plain = (
+        jax.jit(jax.value_and_grad(loss(product), argnums=(0, 1)))
+        for product in (product_of_cpu, lax.dot_general)
+    )
+    expected, got = (jax.tree.leaves(each(tokens_BTI, kernel_IO)) for each in (plain, of_cpu))
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    compiled = of_cpu.lower(tokens_BTI, kernel_IO).compile().as_text()
+    assert " transpose(" not in compiled
+    assert " transpose(" in plain.lower(tokens_BTI, kernel_IO).compile().as_text()
+
+
+def test_other_products_are_left_as_they_are():
+    rng = np.random.default_rng(0)
+    one_BIJ, other_BJK = (jnp.asarray(rng.normal(size=size)) for size in ((2, 3, 4), (2, 4, 5)))
+    numbers = (((2,), (1,)), ((0,), (0,)))
+    expected = one_BIJ @ other_BJK
+    np.testing.assert_allclose(product_of_cpu(one_BIJ, other_BJK, numbers), expected, rtol=1e-5)
 
 
 def test_no_product_of_a_pointwise_convolution_transposes_a_factor():

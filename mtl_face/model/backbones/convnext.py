@@ -14,7 +14,7 @@ from mtl_face.config import BackboneConfig, ModelConfig
 from mtl_face.config.schema import ConvNextConfig
 from mtl_face.model import remat
 from mtl_face.model.conventions import LAYER_NORM_EPSILON
-from mtl_face.model.convolution import CONVOLUTIONS, resolve_convolution
+from mtl_face.model.convolution import CONVOLUTIONS, PRODUCTS, resolve_convolution
 from mtl_face.model.geometry import (
     CONVNEXT_KERNEL,
     CONVNEXT_MLP_RATIO,
@@ -88,7 +88,12 @@ class Block(nn.Module):
     def __call__(self, map_BHWC: jax.Array) -> jax.Array:
         """Maps [B, H, W, C] to [B, H, W, C], float32 or wider."""
         channels = map_BHWC.shape[-1]
-        dense = functools.partial(nn.Dense, kernel_init=_KERNEL_INIT, dtype=self.dtype)
+        dense = functools.partial(
+            nn.Dense,
+            kernel_init=_KERNEL_INIT,
+            dtype=self.dtype,
+            dot_general=PRODUCTS[self.convolution],
+        )
         branch_BHWC = nn.Conv(
             channels,
             (CONVNEXT_KERNEL,) * 2,

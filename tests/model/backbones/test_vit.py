@@ -81,6 +81,22 @@ def test_frozen_blocks_have_no_gradient(params):
             assert any(jax.tree.leaves(leaves)) == (number > frozen), (part, frozen)
 
 
+def test_the_forms_of_all_platforms_are_equal(params):
+    """That of a CPU, with transposed heads and flat products, and XLA's: values and gradients."""
+
+    def found(convolution):
+        network = make(convolution=convolution)
+        loss = lambda p: jnp.sum(network.apply({"params": p}, IMAGE, train=True) ** 2)  # noqa: E731
+        traced = jax.jit(jax.value_and_grad(loss)).trace(params)
+        return str(traced.jaxpr), traced.lower().compile()(params)
+
+    (of_cpu, got), (of_others, expected) = found("matmul"), found("xla")
+    assert of_cpu != of_others
+    jax.tree.map(
+        lambda *pair: np.testing.assert_allclose(*pair, rtol=1e-4, atol=1e-4), got, expected
+    )
+
+
 def test_memory_and_precision(params):
     """Rematerialised, the same; in bfloat16, nearly, with a float32 residual stream."""
     whole = make().apply({"params": params}, IMAGE, train=False)
