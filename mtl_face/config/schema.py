@@ -499,9 +499,10 @@ class BackboneConfig(Section, affects="network", step=True):
     )
     convolution: str = setting(
         "auto",
-        "xla: XLA's own convolutions and pooling; matmul: 1 x 1 convolutions as matrix products, and "
-        "what else of convolutions, dense layers and attention a CPU computes faster; cudnn: XLA's convolutions, and a pooling without atomic additions on a "
-        "GPU; auto: matmul on a CPU, cudnn on a GPU, xla elsewhere",
+        "xla: XLA's own convolutions and pooling; matmul: 1 x 1 convolutions as matrix products, "
+        "and what else of convolutions, dense layers and attention a CPU computes faster; cudnn: "
+        "XLA's convolutions, and a pooling without atomic additions on a GPU; auto: matmul on a "
+        "CPU, cudnn on a GPU, xla elsewhere",
         choices=("auto", "xla", "matmul", "cudnn"),
         affects="speed",
     )
