@@ -63,8 +63,7 @@ def main() -> None:
             groups += compare(
                 settings, title, batch_size, rounds=options.rounds, compiled=not options.no_compiled
             )
-    title = "Training step and forward pass"
-    title += f": {', '.join(options.backbones)}" if options.backbones else ""
+    title = "Other backbones" if options.backbones else "Training step and forward pass"
     comparison.report(title, groups, options.output)
 
 
