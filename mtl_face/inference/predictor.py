@@ -517,11 +517,14 @@ class Predictor:
         )
         # A batch behind: the devices work on the next one meanwhile.
         for result, _ in itertools.pairwise(itertools.chain(results, [None])):
+            assert result is not None
+            if not patches:
+                del result[PATCH_TOKEN]  # stays where it is
             host = jax.device_get(result)
             valid_B = host.pop("index") >= 0
-            token_BTD, patch_BD = host.pop(TASK_TOKENS), host.pop(PATCH_TOKEN)
+            token_BTD = host.pop(TASK_TOKENS)
             if patches:
-                token_BTD = np.concatenate([token_BTD, patch_BD[:, None]], axis=1)
+                token_BTD = np.concatenate([token_BTD, host.pop(PATCH_TOKEN)[:, None]], axis=1)
             yield {
                 TASK_TOKENS: token_BTD[valid_B].astype(np.float16),
                 **{
