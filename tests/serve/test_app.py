@@ -9,6 +9,7 @@ import re
 import socket
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -254,11 +255,14 @@ class TestLimits:
         assert "at most 0 MB" in answer["error"]
 
     def test_time(self, tmp_path):
+        """Long enough for the file to arrive; the first answer takes longer."""
         path = small_videos.write(tmp_path / "a.mp4", small_videos.grey_steps(30))
-        with serving(limits=Limits(seconds=-6.0)) as served:
+        waits = [3.1]
+        model = ConstructedModel(before=lambda source: waits and time.sleep(waits.pop()))
+        with serving(model, limits=Limits(seconds=3.0)) as served:
             _, first, last = served.send("a.mp4", path.read_bytes())
         assert first["frame"] < 30
-        assert "stopped after -0.1 minutes" in last["error"]
+        assert "stopped after 0.05 minutes" in last["error"]
         assert "--max_minutes" in last["remedy"]
 
     def test_a_silent_upload_ends(self):
