@@ -26,6 +26,17 @@ _PER_EXAMPLE = {
     "model.va_variance": "per_example",
 }
 _FROM_FEATURES = {**_PER_EXAMPLE, "model.va_variance": "from_features"}
+_HEAD_ALONE = {
+    "optimizer.trains": "head_va_variance",
+    "optimizer.learning_rate": 1e-4,
+    "model.backbone.batch_norm": "frozen",
+    "uncertainty.temperatures.va": 0.1,
+    # The noise of a label is not that of a mixture, and the head is to see what it is to judge.
+    "augmentation.mixup_alpha": 0.0,
+    "augmentation.rotation_degrees": 0.0,
+    "augmentation.translation": 0.0,
+    "augmentation.zoom": "1,1",
+}
 _YAW = {"data.rendered_faces.va_noise": "yaw"}
 KINDS: dict[str, dict[str, object]] = {
     "unweighted": {
@@ -43,8 +54,12 @@ KINDS: dict[str, dict[str, object]] = {
     "learned_yaw": {"uncertainty.kind": "learned", **_YAW},
     "heteroscedastic_yaw": {**_PER_EXAMPLE, **_YAW},
     "from_features_yaw": {**_FROM_FEATURES, **_YAW},
+    "head_after_yaw": {**_FROM_FEATURES, **_HEAD_ALONE, **_YAW},
 }
 """Settings by the name of what they try; those with `yaw` train on the noise that differs."""
+
+AFTER = {"head_after_yaw": "learned_yaw"}
+"""Kinds that start from the weights of another kind's run of the same seed."""
 
 BEGIN, END = "<!-- table of benchmarks/uncertainty.py -->", "<!-- end of the table -->"
 
@@ -71,12 +86,10 @@ def main() -> None:
     for seed in range(options.seeds):
         for kind in kinds:
             folder = options.output / f"epochs{options.epochs}" / f"{kind}-seed{seed}"
-            if not (folder / "evaluation" / "metrics.json").is_file():
-                if options.table_only:
-                    continue
-                settings = {"seed": seed, "optimizer.epochs": options.epochs, **KINDS[kind]}
-                train(folder, CONFIG, settings)
-            finished.setdefault(kind, []).append(folder)
+            if not options.table_only:
+                train_kind(folder, kind, seed=seed, epochs=options.epochs)
+            if (folder / "evaluation" / "metrics.json").is_file():
+                finished.setdefault(kind, []).append(folder)
     ordered = {kind: finished[kind] for kind in KINDS if kind in finished}
     try:
         text = uncertainty_table.make(ordered, epochs=options.epochs)
@@ -90,6 +103,16 @@ def main() -> None:
     if options.document:
         write_between(BEGIN, END, text, options.document)
         print(f"and in {options.document}")
+
+
+def train_kind(folder: Path, kind: str, *, seed: int, epochs: int) -> None:
+    """Trains a run, and before it the one that it starts from, as far as they are not finished."""
+    settings = {"seed": seed, "optimizer.epochs": epochs, **KINDS[kind]}
+    if kind in AFTER:
+        before = folder.with_name(f"{AFTER[kind]}-seed{seed}")
+        train_kind(before, AFTER[kind], seed=seed, epochs=epochs)
+        settings["training.init_from"] = before.absolute()
+    train(folder, CONFIG, settings)
 
 
 if __name__ == "__main__":

@@ -94,10 +94,14 @@ def abstract_state(
 def with_network(state: TrainState, params: Any, batch_stats: Any) -> TrainState:
     """The state with the weights and statistics of a whole network in place of its own.
 
-    They are as in `with_backbone`, of all parts.
+    They are as in `with_backbone`, of all parts; `head_va_variance`, where they lack it, stays.
     """
+    own = state.params["network"]
+    new = {name: own[name] for name in ("head_va_variance",) if name in own and name not in params}
+    known = {name: part for name, part in own.items() if name not in new}
+    network = jax.tree.map(placed, known, params) | new
     return state.replace(  # type: ignore[attr-defined]
-        params={**state.params, "network": jax.tree.map(placed, state.params["network"], params)},
+        params={**state.params, "network": network},
         batch_stats=jax.tree.map(placed, state.batch_stats, batch_stats),
     )
 
