@@ -16,6 +16,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -169,6 +170,10 @@ def device(task: Task) -> None:
 
 # Parity
 
+_TRACING = threading.Lock()
+"""Steps are compiled at the same time, but traced one after the other: two traces can disturb each
+other (`dictionary changed size during iteration`)."""
+
 
 def parity(task: Task) -> None:
     """One train step of the paper's preset, augmentation and dropout included, against the CPU."""
@@ -181,12 +186,15 @@ def parity(task: Task) -> None:
 
     def step_on(device: jax.Device, precision: str) -> dict[str, Any]:
         dtype, products = PRECISIONS[precision]
-        parts = Experiment(task.settings(dtype), devices=[device])
-        # The step is given its state to keep: a copy for each.
-        state = jax.device_put(start, parts.state_shardings, may_alias=False)
-        held = jax.device_put(np.float32(0), replicated(parts.mesh))
-        with jax.default_matmul_precision(products):
-            state, numbers = parts.train_step()(state, jax.device_put(batch, device), held)
+        with _TRACING, jax.default_matmul_precision(products):
+            parts = Experiment(task.settings(dtype), devices=[device])
+            # The step is given its state to keep: a copy for each.
+            state = jax.device_put(start, parts.state_shardings, may_alias=False)
+            held = jax.device_put(np.float32(0), replicated(parts.mesh))
+            given = jax.device_put(batch, device)
+            train_step: Any = parts.train_step()
+            lowered = train_step.lower(state, given, held)
+        state, numbers = lowered.compile()(state, given, held)
         return _host_copy(state) | {"loss": float(numbers["loss"])}
 
     with ThreadPoolExecutor() as pool:
@@ -305,12 +313,13 @@ def memory(task: Task) -> None:
 def _compiled_step(task: Task, size: int, precision: str) -> Any:
     dtype, products = PRECISIONS[precision]
     settings = task.settings(dtype)
-    parts = Experiment(settings, devices=jax.devices()[:1])
-    batch = abstract_batch(size, settings, mesh=parts.mesh)
-    held = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(parts.mesh))
-    with jax.default_matmul_precision(products):
-        lowered: Any = parts.train_step()
-        return lowered.lower(parts.state_like, batch, held).compile()
+    with _TRACING, jax.default_matmul_precision(products):
+        parts = Experiment(settings, devices=jax.devices()[:1])
+        batch = abstract_batch(size, settings, mesh=parts.mesh)
+        held = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(parts.mesh))
+        train_step: Any = parts.train_step()
+        lowered = train_step.lower(parts.state_like, batch, held)
+    return lowered.compile()
 
 
 def _run_for_peaks(task: Task, found: list[tuple[int, dict[str, Any], Any]]) -> None:
