@@ -318,13 +318,11 @@ def _whole_network(config: Config, path: str, say: Say) -> InitialWeights:
             path=path,
             remedy="name a network of frames, or leave training.init_from out",
         )
-    expected = config.model
-    adds_head = (model.config.model.va_variance, expected.va_variance) == (
-        "shared",
-        "from_features",
-    )
-    if adds_head:  # beside the others, which do without it
+    expected, new = config.model, ""
+    if not model.config.model.predicts_variance and expected.va_variance == "from_features":
+        # A head beside the others, which do without it.
         expected = dataclasses.replace(expected, va_variance="shared")
+        new = ", with a new head_va_variance"
     found = model_differences({"config": config_lib.to_dict(model.config)}, expected)
     if found:
         raise WeightsError(
@@ -335,7 +333,7 @@ def _whole_network(config: Config, path: str, say: Say) -> InitialWeights:
             "training.init_from=None",
         )
     variables = jax.device_get(model.variables)
-    say(f"starting from the weights of {path}" + (", with a new head_va_variance" * adds_head))
+    say(f"starting from the weights of {path}{new}")
     return InitialWeights(
         variables["params"],
         variables["batch_stats"],
