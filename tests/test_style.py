@@ -1,6 +1,7 @@
 """Rules of style that Ruff does not know, read from the source."""
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,17 @@ def crowded():
                     name = f"{file.relative_to(ROOT).as_posix()}:{node.name}"
                     found[name] = num_parameters(node)
     return found
+
+
+def test_links_of_the_pages_lead_somewhere():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    dead = [
+        f"{page.name}: {link}"
+        for page in pages
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        if "://" not in link and not (page.parent / link).exists()
+    ]
+    assert dead == []
 
 
 def test_functions_have_seven_parameters_at_most():

@@ -69,7 +69,7 @@ class MultiHeadAttention(nn.Module):
         head_width = width // self.num_heads
 
         def project(inputs: jax.Array, name: str) -> jax.Array:
-            outputs = _dense(width, self.dtype, name, self.convolution)(inputs)
+            outputs = dense(width, self.dtype, name, self.convolution)(inputs)
             return outputs.reshape(*outputs.shape[:-1], self.num_heads, head_width)
 
         query_BQHK = project(query_BQD, "query")
@@ -80,7 +80,7 @@ class MultiHeadAttention(nn.Module):
         weight_BHQN = nn.softmax(score_BHQN.astype(at_least_float32(self.dtype)))
         answer_BQHK = jnp.einsum("bhqn,bnhk->bqhk", weight_BHQN.astype(self.dtype), value_BNHK)
         answer_BQD = answer_BQHK.reshape(query_BQD.shape)
-        return _dense(width, self.dtype, "out", self.convolution)(answer_BQD), weight_BHQN
+        return dense(width, self.dtype, "out", self.convolution)(answer_BQD), weight_BHQN
 
 
 class AttentionLayer(nn.Module):
@@ -123,7 +123,7 @@ class AttentionLayer(nn.Module):
 
         branch_BQD = normalised(query_BQD, "attention_norm", pre)
         convolution = self.settings.backbone.convolution
-        dense = functools.partial(_dense, dtype=dtype, convolution=convolution)
+        linear = functools.partial(dense, dtype=dtype, convolution=convolution)
         attention = MultiHeadAttention(
             self.settings.num_heads, dtype, convolution, name="attention"
         )
@@ -135,9 +135,9 @@ class AttentionLayer(nn.Module):
         if self.mlp:
             width = query_BQD.shape[-1]
             branch_BQD = normalised(query_BQD, "mlp_norm", pre)
-            branch_BQD = dense(width * self.settings.mlp_ratio, name="mlp_hidden")(branch_BQD)
+            branch_BQD = linear(width * self.settings.mlp_ratio, name="mlp_hidden")(branch_BQD)
             branch_BQD = nn.gelu(branch_BQD, approximate=False)
-            branch_BQD = dense(width, name="mlp_out")(branch_BQD)
+            branch_BQD = linear(width, name="mlp_out")(branch_BQD)
             query_BQD = query_BQD + dropped(branch_BQD)
             query_BQD = normalised(query_BQD, "mlp_norm", not pre)
         return query_BQD, weight_BHQN
@@ -280,10 +280,13 @@ def _layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=at_least_float32(dtype), name=name)
 
 
-def _dense(features: int, dtype: Any, name: str, convolution: str) -> nn.Dense:
-    """`convolution` says for which platform, as `model.backbone.convolution`."""
+def dense(
+    features: int, dtype: Any, name: str, convolution: str, *, use_bias: bool = True
+) -> nn.Dense:
+    """A dense layer; `convolution` says for which platform, as `model.backbone.convolution`."""
     return nn.Dense(
         features,
+        use_bias=use_bias,
         kernel_init=nn.initializers.xavier_uniform(),
         dtype=dtype,
         dot_general=PRODUCTS[resolve_convolution(convolution)],

@@ -28,10 +28,10 @@ from mtl_face.config import BackboneConfig, ModelConfig
 from mtl_face.config.schema import VitConfig
 from mtl_face.model import remat
 from mtl_face.model.conventions import LONGEST_WAVE, QUICK_GELU_SLOPE
-from mtl_face.model.convolution import PRODUCTS, resolve_convolution
+from mtl_face.model.convolution import resolve_convolution
 from mtl_face.model.geometry import check_frozen
 from mtl_face.model.stochastic_depth import backbone_rate, keep_or_drop
-from mtl_face.model.transformer import at_least_float32
+from mtl_face.model.transformer import at_least_float32, dense
 
 _KERNEL_INIT = nn.initializers.xavier_uniform()
 _TOKEN_INIT = nn.initializers.normal(0.02)
@@ -78,15 +78,9 @@ class Attention(nn.Module):
         biased = {"all": ("query", "key", "value"), "no_key": ("query", "value"), "none": ()}
 
         def project(name: str) -> jax.Array:
-            dense = nn.Dense(
-                width,
-                use_bias=name in biased[self.settings.qkv_bias],
-                kernel_init=_KERNEL_INIT,
-                dtype=self.dtype,
-                dot_general=PRODUCTS[self.convolution],
-                name=name,
-            )
-            return dense(token_BTD).reshape(*token_BTD.shape[:2], heads, width // heads)
+            use_bias = name in biased[self.settings.qkv_bias]
+            layer = dense(width, self.dtype, name, self.convolution, use_bias=use_bias)
+            return layer(token_BTD).reshape(*token_BTD.shape[:2], heads, width // heads)
 
         query_BTHK, key_BTHK, value_BTHK = (project(name) for name in ("query", "key", "value"))
         if rotary is not None:
@@ -94,13 +88,7 @@ class Attention(nn.Module):
         on_cpu = self.convolution == "matmul"
         attend = _heads_first if on_cpu else jax.nn.dot_product_attention
         answer_BTHK = attend(query_BTHK, key_BTHK, value_BTHK)
-        out = nn.Dense(
-            width,
-            kernel_init=_KERNEL_INIT,
-            dtype=self.dtype,
-            dot_general=PRODUCTS[self.convolution],
-            name="out",
-        )
+        out = dense(width, self.dtype, "out", self.convolution)
         return out(answer_BTHK.reshape(token_BTD.shape))
 
 
@@ -114,22 +102,13 @@ class Perceptron(nn.Module):
     @nn.compact
     def __call__(self, token_BTD: jax.Array) -> jax.Array:
         """Maps [B, T, D] to [B, T, D] of the compute dtype."""
-
-        def dense(width: int, name: str) -> nn.Dense:
-            return nn.Dense(
-                width,
-                kernel_init=_KERNEL_INIT,
-                dtype=self.dtype,
-                dot_general=PRODUCTS[self.convolution],
-                name=name,
-            )
-
-        hidden = dense(self.settings.mlp_width, "hidden")(token_BTD)
+        linear = functools.partial(dense, dtype=self.dtype, convolution=self.convolution)
+        hidden = linear(self.settings.mlp_width, name="hidden")(token_BTD)
         if self.settings.gated_mlp:
-            hidden = nn.silu(dense(self.settings.mlp_width, "gate")(token_BTD)) * hidden
+            hidden = nn.silu(linear(self.settings.mlp_width, name="gate")(token_BTD)) * hidden
         else:
             hidden = ACTIVATIONS[self.settings.activation](hidden)
-        return dense(self.settings.width, "out")(hidden)
+        return linear(self.settings.width, name="out")(hidden)
 
 
 class Block(nn.Module):
