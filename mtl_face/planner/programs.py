@@ -8,6 +8,7 @@ JAX, JAX takes the machine for one that has a TPU or a GPU. Light: no JAX before
 
 import ast
 import dataclasses
+import functools
 import gzip
 import hashlib
 import importlib.metadata
@@ -143,14 +144,20 @@ def step_sources() -> list[Path]:
             if name == "mtl_face" or path in found or not path.is_file():
                 continue
             found.add(path)
-            waiting.append(name.rpartition(".")[0])
-            for node in ast.walk(ast.parse(path.read_bytes())):
-                if isinstance(node, ast.Import):
-                    waiting += [alias.name for alias in node.names]
-                elif isinstance(node, ast.ImportFrom) and node.module is not None:
-                    waiting.append(node.module)
-                    waiting += [f"{node.module}.{alias.name}" for alias in node.names]
+            waiting += [name.rpartition(".")[0], *_imported(path.read_bytes())]
     return sorted(found)
+
+
+@functools.cache
+def _imported(source: bytes) -> tuple[str, ...]:
+    """Names of what a module imports; of what it imports from a package, also joined to its name."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
 def find_compiler(topology: str) -> Path | None:
