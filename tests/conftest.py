@@ -18,8 +18,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # XLA's older code generator compiles in half the processor time, and what is not split between
 # threads in a tenth less; in processes that tests start too.
-QUICK_COMPILING = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-os.environ["XLA_FLAGS"] = f"{QUICK_COMPILING} {os.environ.get('XLA_FLAGS', '')}".strip()
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+        *os.environ.get("XLA_FLAGS", "").split(),
+    ]
+)
 
 import jax
 from processor_time import ProcessorTime

@@ -150,7 +150,7 @@ def step_sources() -> list[Path]:
 
 @functools.cache
 def _imported(source: bytes) -> tuple[str, ...]:
-    """Names of what a module imports; of what it imports from a package, also joined to its name."""
+    """Names of what a module imports; `from a import b` gives a and a.b."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
