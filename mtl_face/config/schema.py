@@ -1008,7 +1008,7 @@ class TrainingConfig(Section, training_only=True):
     xla_preset: str = setting(
         "none",
         "flags for the compiler, see docs/launch.md; your own XLA_FLAGS and LIBTPU_INIT_ARGS win",
-        choices=("none", "gpu", "gpu_deterministic", "tpu"),
+        choices=("none", "onednn", "gpu", "gpu_deterministic", "tpu"),
         affects="speed",
     )
 

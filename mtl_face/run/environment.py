@@ -15,6 +15,13 @@ from mtl_face import files
 
 FLAG_PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
     "none": {},
+    # On a CPU, products of wide matrices by another library than XLA's own choice.
+    "onednn": {
+        "XLA_FLAGS": (
+            "--xla_cpu_use_onednn=true",
+            "--xla_cpu_experimental_onednn_fusion_type=individual_dot",
+        )
+    },
     # Gradients are exchanged while the rest of the backward pass runs.
     "gpu": {
         "XLA_FLAGS": (
