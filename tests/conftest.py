@@ -47,8 +47,8 @@ models.compiler_options = lambda platform: {
     "xla_llvm_disable_expensive_passes": False,
 }
 
-# Programs are kept for the other tests, workers and runs. Processes that tests start keep theirs,
-# but for those with `shared_programs`.
+# Programs are kept for the other tests, workers and runs. Processes that tests start keep none
+# there, but for those with `shared_programs`.
 COMPILED = files.cache_folder() / "tests" / environment.machine()
 KEPT_SECONDS = 30 * 24 * 3600
 if not jax.config.jax_compilation_cache_dir:
@@ -141,7 +141,7 @@ def pytest_itemcollected(item):
 
 @pytest.fixture
 def shared_programs(monkeypatch):
-    """Lets processes that a test starts take programs that tests have compiled."""
+    """Lets processes that tests start share what they compile, with optimizations, among them."""
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(DEVICES))
     folder = jax.config.jax_compilation_cache_dir
     if folder:

@@ -1,6 +1,7 @@
 """What is set before JAX starts: flags that the compiler knows, the user's own, kept memory."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,24 @@ def test_the_compiler_knows_the_flags():
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="JAX's wheels have oneDNN for x86")
+@pytest.mark.parametrize("preset", ["none", "onednn"])
+def test_products_go_through_the_library_of_the_preset(preset):
+    code = (
+        "import jax, jax.numpy as jnp; x = jnp.ones((256, 256));"
+        "print('__onednn_fusion' in jax.jit(jnp.dot).lower(x, x).compile().as_text())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **applied(preset, XLA_FLAGS=""), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
+    )
+    assert result.stdout.strip() == str(preset == "onednn")
 
 
 class TestCache:

@@ -89,9 +89,9 @@ def test_wrong_words(words, message, capsys, tmp_path, monkeypatch):
     assert not (tmp_path / "o").exists()
 
 
-def test_names_that_are_no_text_and_files_left_aside(videos, tmp_path, capsys, monkeypatch):
+@pytest.mark.usefixtures("shared_programs")
+def test_names_that_are_no_text_and_files_left_aside(videos, tmp_path, capsys):
     """A name that is not UTF-8 once lost the lists of all videos, at the end."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     odd = os.fsdecode(b"caf\xe9")
     (videos / odd).mkdir()
     (videos / odd / "solo.mp4").symlink_to(videos / "solo.mp4")
