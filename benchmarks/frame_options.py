@@ -3,11 +3,11 @@
     python -m benchmarks.frame_options --output=runs/frame_options --document=docs/recipes.md
     python -m benchmarks.frame_options --output=runs/frame_options --seeds=1 --epochs=3
 
-Trains the embedded default plain, with each option alone and with all together. A finished run is
-not trained again, and a stopped one goes on where it was, so the same command takes up an
-interrupted benchmark. A run of 6 epochs takes about two and a half minutes of two quiet cores, the
-whole table 75. Differences are paired: the same seed, and the same resamples of the validation
-set's videos. `--document` replaces what stands between the two marks of that file.
+Trains the embedded network by AdamW, plain, with each option alone and with all together. A
+finished run is not trained again, and a stopped one goes on where it was, so the same command takes
+up an interrupted benchmark. A run of 6 epochs takes about two and a half minutes of two
+quiet cores, the whole table 75. Differences are paired: the same seed, and the same resamples of
+the validation set's videos. `--document` replaces what stands between the two marks of that file.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.runs import difference, train, write_between
-from benchmarks.uncertainty import CONFIG
+from benchmarks.uncertainty import ADAMW, CONFIG
 from configs.frame_best import OPTIONS
 from mtl_face import config as config_lib
 from mtl_face.evaluation import bootstrap, prediction_files
@@ -54,7 +54,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for kind, settings in KINDS.items():
             folder = options.output / f"epochs{options.epochs}" / f"{kind}-seed{seed}"
-            settings = {"seed": seed, "optimizer.epochs": options.epochs, **settings}
+            settings = {**ADAMW, "seed": seed, "optimizer.epochs": options.epochs, **settings}
             train(folder, CONFIG, settings)
             runs[kind].append(folder)
     text = table(runs, epochs=options.epochs)
@@ -71,7 +71,7 @@ def table(runs: Mapping[str, Sequence[Path]], *, epochs: int) -> str:
     samples = {kind: [resampling(folder) for folder in folders] for kind, folders in runs.items()}
     seeds = len(runs[PLAIN])
     lines = [
-        f"Embedded default, {epochs} epochs, {seeds} seed(s): mean over the seeds (standard "
+        f"Embedded network, AdamW, {epochs} epochs, {seeds} seed(s): mean over the seeds (standard "
         "deviation over them), and the mean difference to `plain` with its 95 % interval over "
         "videos.",
         "",

@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks.frame_options import SCORES
 from benchmarks.runs import difference, train, write_between
+from benchmarks.uncertainty import ADAMW, CONFIG
 from mtl_face.evaluation import bootstrap, prediction_files, scoring
 from mtl_face.evaluation.calibration import group_names
 from mtl_face.evaluation.calibration_fit import make_folds
@@ -196,8 +197,8 @@ def main() -> None:
             f"seed {seed}: runs {seed * runs + 1} to {(seed + 1) * runs} of {options.seeds * runs}"
         )
         frames = folder / f"frames-seed{seed}"
-        settings = {**data, "seed": seed, "optimizer.epochs": options.frame_epochs}
-        train(frames, "configs/rendered_faces.py", {**settings, "data.source": "files"})
+        settings = {**data, **ADAMW, "seed": seed, "optimizer.epochs": options.frame_epochs}
+        train(frames, CONFIG, {**settings, "data.source": "files"})
         over_time = {kind: folder / f"{kind}-seed{seed}" for kind in kinds}
         for kind, workdir in over_time.items():
             read = {"temporal.kind": kind, "temporal.frame_model": frames.absolute()}

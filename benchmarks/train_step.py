@@ -35,6 +35,7 @@ OURS = "mtl_face"
 
 FIXED: dict[str, Any] = {
     "data.root": ".",
+    "optimizer.kind": "adamw",
     "model.dropout": 0.0,
     **{f"uncertainty.temperatures.{task}": 1.0 for task in TASKS},
 }

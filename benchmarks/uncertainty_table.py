@@ -71,8 +71,8 @@ def make(runs: Mapping[str, Sequence[Path]], *, epochs: int) -> str:
     }
     number = max((len(members) for members in found.values()), default=0)
     parts = [
-        f"Embedded default, {epochs} epochs, up to {number} seed(s); mean over seeds, in brackets "
-        "the standard deviation over seeds.",
+        f"Embedded network, AdamW, {epochs} epochs, up to {number} seed(s); mean over seeds, in "
+        "brackets the standard deviation over seeds.",
         _score_rows(found, scores),
         _calibration_rows(found),
         _temperature_rows(found),

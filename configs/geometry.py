@@ -41,6 +41,7 @@ def get_config() -> config_dict.ConfigDict:
     augmentation.mixup_alpha = 1.0  # answers between two faces lie between theirs: faint smiles too
 
     optimizer = settings.optimizer
+    optimizer.kind = "adamw"
     optimizer.batch_size = 64
     optimizer.epochs = 40
     optimizer.learning_rate = 1e-3

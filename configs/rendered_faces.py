@@ -43,14 +43,15 @@ def get_config() -> config_dict.ConfigDict:
     augmentation.zoom = (0.95, 1.05)
 
     optimizer = settings.optimizer
-    optimizer.batch_size = 16
-    optimizer.epochs = 12
-    optimizer.learning_rate = 4e-4  # higher ones stay longer at what the mean patch can tell
-    optimizer.backbone_learning_rate = 2e-3
+    optimizer.kind = "muon"  # AdamW needs 12 epochs for what these few give
+    optimizer.batch_size = 32
+    optimizer.epochs = 4
+    optimizer.learning_rate = 4e-3
+    optimizer.backbone_learning_rate = 8e-3
     optimizer.schedule = "cosine"
     optimizer.backbone_schedule = "cosine"
     optimizer.warmup_epochs = 0.5
-    optimizer.weight_decay = 2e-2
+    optimizer.weight_decay = 0.3
 
     settings.training.log_every_steps = 25
     settings.training.evaluate_every_epochs = 2.0

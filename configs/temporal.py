@@ -24,6 +24,7 @@ def get_config() -> config_dict.ConfigDict:
     settings.temporal.kind = "gru"
 
     optimizer = settings.optimizer
+    optimizer.kind = "adamw"
     optimizer.batch_size = 16
     optimizer.epochs = 20
     optimizer.learning_rate = 1e-3

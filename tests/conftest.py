@@ -142,7 +142,6 @@ def pytest_itemcollected(item):
 @pytest.fixture
 def shared_programs(monkeypatch):
     """Lets processes that tests start share what they compile, with optimizations, among them."""
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(DEVICES))
     folder = jax.config.jax_compilation_cache_dir
     if folder:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", folder)

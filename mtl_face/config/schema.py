@@ -857,8 +857,15 @@ class LoraConfig(Section, affects="training", step=True, training_only=True):
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Section, affects="training", step=True, training_only=True):
-    """AdamW with two groups of parameters: the backbone, and all else."""
+    """Two groups of parameters, the backbone and all else, each at a rate of its own."""
 
+    kind: str = setting(
+        "adamw",
+        "adamw: the paper's; muon: kernels move by their momentum made orthogonal, at AdamW's "
+        "size, and all else by AdamW: learns from random weights in a fraction of the steps "
+        "(docs/fine_tuning.md)",
+        choices=("adamw", "muon"),
+    )
     batch_size: int = setting(
         64, "examples a step, over all devices and processes", minimum=1, step=False
     )
@@ -905,7 +912,7 @@ class OptimizerConfig(Section, affects="training", step=True, training_only=True
     )
     warmup_epochs: float = setting(2.5, "length of the warm-up", minimum=0.0, maximum=1e6)
     weight_decay: float = setting(
-        1e-4, "AdamW's; not on biases, norms, tokens, temperatures", minimum=0.0
+        1e-4, "on kernels: not on biases, norms, tokens, temperatures", minimum=0.0
     )
     beta1: float = setting(0.9, "decay of the first moment", minimum=0.0, maximum=0.9999999)
     beta2: float = setting(0.999, "decay of the second moment", minimum=0.0, maximum=0.9999999)

@@ -1,4 +1,4 @@
-"""AdamW with the schedules and parameter groups of the paper's authors (arXiv 2203.12531, code).
+"""AdamW or Muon, with the schedules and groups of the paper's authors (arXiv 2203.12531, code).
 
 Two groups: `backbone`, whose rate starts low and decays each epoch, and `rest` (projection,
 encoder, decoder, heads, uncertainties), whose rate warms up and then falls. For fine-tuning, the
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
+from optax import contrib
 
 from mtl_face.config import BackboneConfig, OptimizerConfig
 from mtl_face.errors import ConfigError
@@ -24,6 +25,9 @@ from mtl_face.training import adapters
 from mtl_face.training.sharding import path_keys
 
 _NOT_DECAYED = {"tokens", "position", "known", "class_token", "registers"}
+
+_ADAMW_RMS = 0.2
+"""Root mean square of a step of AdamW at rate 1, about."""
 
 Schedule = Callable[[Any], Any]
 """Step -> learning rate."""
@@ -139,9 +143,11 @@ def decayed(params: Any) -> Any:
     It does not apply to biases and norm scales (one axis), to scalars (uncertainties), to tokens
     that are learned and to what is added to tokens.
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.ndim > 1 and _NOT_DECAYED.isdisjoint(path_keys(path)), params
-    )
+    return jax.tree_util.tree_map_with_path(_is_decayed, params)
+
+
+def _is_decayed(path: tuple[Any, ...], leaf: Any) -> bool:
+    return leaf.ndim > 1 and _NOT_DECAYED.isdisjoint(path_keys(path))
 
 
 def make_optimizer(
@@ -150,26 +156,19 @@ def make_optimizer(
     *,
     backbone: BackboneConfig,
 ) -> optax.GradientTransformation:
-    """AdamW for both groups, after an optional clip of the gradients' global norm.
+    """`settings.kind` for both groups, after an optional clip of the gradients' global norm.
 
     Decay is decoupled, times the learning rate, and applies where `decayed` says. What `backbone`
     freezes does not change at all: no step, no decay, no moments in the state, no part in the
     clipped norm.
     """
-    adamw = functools.partial(
-        optax.adamw,
-        b1=settings.beta1,
-        b2=settings.beta2,
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        mask=decayed,
-    )
+    of_group = {"adamw": _adamw, "muon": _muon}[settings.kind]
     labels = functools.partial(group_labels, backbone=backbone, settings=settings)
-    of_backbone = adamw(rates["backbone"])
+    of_backbone = of_group(settings, rates["backbone"])
     factors = block_multipliers(settings, backbone)
     if set(factors) != {1.0}:
         of_backbone = optax.chain(of_backbone, _scale_by_block(factors, backbone))
-    parts = {"backbone": of_backbone, "rest": adamw(rates["rest"])}
+    parts = {"backbone": of_backbone, "rest": of_group(settings, rates["rest"])}
     nothing_frozen = backbone.last_frozen_block == NOTHING_FROZEN and not (
         settings.lora.rank or settings.trains
     )
@@ -186,6 +185,53 @@ def make_optimizer(
         return jax.tree.map(lambda label: label == "frozen", labels(params))
 
     return optax.chain(optax.masked(optax.set_to_zero(), is_frozen), clip, groups)
+
+
+def _adamw(settings: OptimizerConfig, rate: Schedule) -> optax.GradientTransformation:
+    return optax.adamw(
+        rate,
+        b1=settings.beta1,
+        b2=settings.beta2,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        mask=decayed,
+    )
+
+
+def _muon(settings: OptimizerConfig, rate: Schedule) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) on kernels that are matrices, and AdamW on all else.
+
+    An orthogonal step is given 0.2 as its root mean square, which is about that of AdamW's steps,
+    so that rates and decay mean the same for both (Liu et al. 2025, arXiv 2502.16982, section 2.2).
+    """
+    of_matrices = contrib.muon(
+        rate,
+        ns_coeffs="dion",  # nearer to orthogonal, and half as long to compile: a loop
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        muon_weight_dimension_numbers=_rows_and_columns,
+        consistent_rms=_ADAMW_RMS,
+    )
+
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: "matrix" if _is_matrix(path, leaf) else "other", params
+        )
+
+    return optax.multi_transform({"matrix": of_matrices, "other": _adamw(settings, rate)}, labels)
+
+
+def _is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
+    """Whether a kernel maps several inputs to several outputs, not channel by channel."""
+    return _is_decayed(path, leaf) and not (leaf.ndim > 2 and leaf.shape[-2] == 1)
+
+
+def _rows_and_columns(kernels: Any) -> Any:
+    """Of each kernel: all axes but the last are the inputs of a sum, the last its outputs."""
+    return jax.tree.map(
+        lambda leaf: contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1),
+        kernels,
+    )
 
 
 def block_multipliers(settings: OptimizerConfig, backbone: BackboneConfig) -> list[float]:
@@ -212,8 +258,8 @@ def _scale_by_block(
 ) -> optax.GradientTransformation:
     """Multiplies the backbone's updates.
 
-    AdamW's updates are proportional to the learning rate, decay included, so this is a learning
-    rate for each block, without a state for each.
+    Updates are proportional to the learning rate, decay included, so this is a learning rate for
+    each block, without a state for each.
     """
 
     def multiplier(path: tuple[Any, ...]) -> float:

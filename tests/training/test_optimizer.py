@@ -1,6 +1,7 @@
-"""Schedules against closed forms, groups and decay by name, AdamW against PyTorch's."""
+"""Schedules and Muon against closed forms, groups and decay by name, AdamW against PyTorch's."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -9,11 +10,12 @@ import numpy as np
 import optax
 import pytest
 import torch
+from jax.sharding import NamedSharding, PartitionSpec
 from model_settings import PAPER, changed
 
 from mtl_face.config import BackboneConfig, OptimizerConfig
 from mtl_face.model.network import MtlFace
-from mtl_face.training import optimizer
+from mtl_face.training import optimizer, sharding
 
 
 @pytest.mark.parametrize("warmup", [1, 7, 100])
@@ -184,6 +186,100 @@ def test_adamw_against_pytorch():
             np.testing.assert_allclose(
                 leaf, tensors[name].detach().numpy(), rtol=1e-5, atol=1e-6, err_msg=name
             )
+
+
+ROUNDS = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+"""Factors of a matrix X, of X X' X and of X X' X X' X (Ahn et al. 2025, code of Dion)."""
+
+
+def orthogonal(matrix):
+    """What five rounds of Muon's polynomials make of a matrix, by its singular values."""
+    left, size, right = np.linalg.svd(matrix / np.linalg.norm(matrix), full_matrices=False)
+    for first, third, fifth in ROUNDS:
+        size = first * size + third * size**3 + fifth * size**5
+    return left @ np.diag(size) @ right
+
+
+def test_muon_against_singular_values():
+    """Five steps in float64 by hand: kernels as matrices, all else by AdamW."""
+    random = np.random.default_rng(2)
+    params = small_params(random)
+    depthwise = jnp.asarray(random.normal(size=(3, 3, 1, 6)), jnp.float32)
+    params["network"]["backbone"]["by_channel"] = {"kernel": depthwise}
+    matrices = {"network/backbone/conv1/kernel": (27, 4), "network/head_va/kernel": (5, 2)}
+    expected = {name: np.float64(leaf) for name, leaf in by_name(params).items()}
+    moments = {name: (0 * leaf, 0 * leaf) for name, leaf in expected.items()}
+    ours = make(kind="muon")
+    state, update = ours.init(params), jax.jit(ours.update)
+    for step in range(5):
+        gradients = jax.tree.map(
+            lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params
+        )
+        updates, state = update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        for name, gradient in by_name(gradients).items():
+            gradient, (first, second) = np.float64(gradient), moments[name]
+            beta = 0.95 if name in matrices else BETA1
+            first = beta * first + (1 - beta) * gradient
+            second = BETA2 * second + (1 - BETA2) * gradient**2
+            moments[name] = first, second
+            count = step + 1
+            if name in matrices:
+                ahead = beta * first / (1 - beta ** (count + 1))
+                ahead += (1 - beta) * gradient / (1 - beta**count)
+                move = orthogonal(ahead.reshape(matrices[name])).reshape(gradient.shape)
+                move *= 0.2 * math.sqrt(max(matrices[name]))
+            else:
+                move = first / (1 - beta**count)
+                move /= np.sqrt(second / (1 - BETA2**count)) + EPSILON
+            if name.endswith("/kernel"):
+                move = move + DECAY * expected[name]
+            rate = RATES["backbone" if "backbone" in name else "rest"](step)
+            expected[name] = expected[name] - float(rate) * move
+        for name, leaf in by_name(params).items():
+            np.testing.assert_allclose(leaf, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_muon_moves_kernels_as_far_as_adamw(network_params):
+    """So that rates mean the same; what is no kernel moves as ever."""
+    random = np.random.default_rng(3)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), network_params
+    )
+    moved = {}
+    for kind in ("adamw", "muon"):
+        ours = make(kind=kind, weight_decay=0.0, rates=dict.fromkeys(RATES, 1.0))
+        updates, _ = jax.jit(ours.update)(params, ours.init(params), params)
+        moved[kind] = by_name(updates)
+    for name, leaf in moved["muon"].items():
+        if name.endswith("/kernel"):
+            size = float(jnp.sqrt(jnp.mean(leaf**2)))
+            assert 0.1 < size < 0.3, name
+        else:
+            np.testing.assert_array_equal(leaf, moved["adamw"][name], err_msg=name)
+
+
+def test_muon_on_kernels_split_over_devices():
+    mesh = sharding.make_mesh(fsdp=4)
+    split = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+    random = np.random.default_rng(4)
+    kernel = jnp.asarray(random.normal(size=(24, 16)), jnp.float32)
+    params = {"network": {"projection": {"kernel": kernel}}}
+    ours = make(kind="muon")
+    state, update = ours.init(params), jax.jit(ours.update)
+    alone, _ = update(params, state, params)
+    place = functools.partial(jax.tree.map, lambda leaf: jax.device_put(leaf, split))
+    spread, after = update(place(params), ours.init(place(params)), place(params))
+    (moment,) = (leaf for leaf in jax.tree.leaves(after) if leaf.shape == kernel.shape)
+    assert moment.sharding.is_equivalent_to(split, 2)
+    found, expected = (by_name(tree)["network/projection/kernel"] for tree in (spread, alone))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_clip_is_over_both_groups():
