@@ -8,6 +8,7 @@ Dimension letters: b batch of one process, c images decoded together, S image si
 import atexit
 import collections
 import dataclasses
+import functools
 import itertools
 import os
 import re
@@ -55,15 +56,14 @@ class Encoded:
     """Where encoded images come from.
 
     Attributes:
-        to_item: row [b] -> what `contents` needs of each, [b] of `item_type`.
-        item_type: type of these items.
-        contents: item [c] -> the encoded images, c scalar strings.
+        to_item: row [b] -> what `contents` needs of each, [b] of bytes.
+        contents: item [c] -> the encoded images, c scalar strings; a function of the module, whose
+            graph is kept.
         fault: (row [b], error) -> what to raise when a batch failed.
         announced: rows that `to_item` is asked for at a time, or one batch if that is more.
     """
 
     to_item: Callable[[Indices], npt.NDArray[Any]]
-    item_type: tf.DType
     contents: Callable[[tf.Tensor], list[tf.Tensor]]
     fault: Callable[[Indices, Exception], ImageError]
     announced: int = ANNOUNCED
@@ -72,26 +72,25 @@ class Encoded:
 def from_files(table: FrameTable) -> Encoded:
     """The image files of a table."""
     paths = table.paths()
-    path_N = tf.constant([os.fsencode(path) for path in paths], tf.string)
     return Encoded(
-        to_item=lambda row_b: row_b,
-        item_type=tf.int64,
-        contents=lambda row_c: [tf.io.read_file(path_N[row_c[i]]) for i in range(row_c.shape[0])],
+        to_item=lambda row_b: np.array([os.fsencode(paths[row]) for row in row_b], object),
+        contents=_contents_of_files,
         fault=lambda row_b, error: find_culprit([paths[row] for row in row_b], error),
     )
+
+
+def _contents_of_files(path_c: tf.Tensor) -> list[tf.Tensor]:
+    return [tf.io.read_file(path) for path in tf.unstack(path_c)]
 
 
 def from_records(table: FrameTable, records: Records) -> Encoded:
     """The records of shards, whose table this is."""
 
-    def contents(record_c: tf.Tensor) -> list[tf.Tensor]:
-        features = {IMAGE: tf.io.FixedLenFeature((), tf.string)}
-        return tf.unstack(tf.io.parse_example(record_c, features)[IMAGE], record_c.shape[0])
-
     def fault(row_b: Indices, error: Exception) -> ImageError:
         for row in row_b.tolist():
             try:
-                decode(contents(tf.constant(records.read(np.array([row]))))[0], 8)
+                record_c = tf.constant(records.read(np.array([row])))
+                decode(_contents_of_records(record_c)[0], 8)
             except tf.errors.OpError as own_error:
                 return ImageError(
                     f"the image of row {row} cannot be decoded ({_plain(own_error)})",
@@ -105,11 +104,15 @@ def from_records(table: FrameTable, records: Records) -> Encoded:
 
     return Encoded(
         to_item=lambda row_b: np.array(records.read(row_b), object),
-        item_type=tf.string,
-        contents=contents,
+        contents=_contents_of_records,
         fault=fault,
         announced=min(ANNOUNCED, _READ_AT_ONCE // max(records.mean_bytes, 1)),
     )
+
+
+def _contents_of_records(record_c: tf.Tensor) -> list[tf.Tensor]:
+    features = {IMAGE: tf.io.FixedLenFeature((), tf.string)}
+    return tf.unstack(tf.io.parse_example(record_c, features)[IMAGE], record_c.shape[0])
 
 
 _running: "weakref.WeakSet[_Running]" = weakref.WeakSet()
@@ -166,13 +169,7 @@ def decoded(
             row_n = np.concatenate([_rows_to_read(index_b) for index_b in several])
             yield encoded.to_item(row_n).reshape(-1, together)
 
-    # Its branches are TensorFlow's own; to look for others in the source takes seconds.
-    @tf.autograph.experimental.do_not_convert
-    def load(item_c: tf.Tensor) -> tf.Tensor:
-        contents = encoded.contents(item_c)
-        image_cSSC = decode_several(contents, image_size)
-        return _make_upright(image_cSSC, contents) if upright else image_cSSC
-
+    load = _loader(encoded.contents, together, image_size, upright)
     num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
     options = tf.data.Options()
     options.deterministic = True
@@ -181,7 +178,7 @@ def decoded(
     options.autotune.enabled = False  # nothing to tune: its clocks alone cost a few per cent
     dataset = (
         tf.data.Dataset.from_generator(
-            announce, output_signature=tf.TensorSpec((None, together), encoded.item_type)
+            announce, output_signature=tf.TensorSpec((None, together), tf.string)
         )
         .prefetch(1)  # decoding does not wait while the next records are read
         .unbatch()
@@ -207,6 +204,22 @@ def decoded(
         yield index_b, image_bSSC
 
 
+@functools.cache
+def _loader(
+    contents: Callable[[tf.Tensor], list[tf.Tensor]], together: int, image_size: int, upright: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From items [c] to uint8 images [c, S, S, 3]; kept, as its graph takes long to make."""
+
+    # Its branches are TensorFlow's own; to look for others in the source takes seconds.
+    @tf.function(input_signature=[tf.TensorSpec((together,), tf.string)], autograph=False)
+    def load(item_c: tf.Tensor) -> tf.Tensor:
+        content_c = contents(item_c)
+        image_cSSC = decode_several(content_c, image_size)
+        return _make_upright(image_cSSC, content_c) if upright else image_cSSC
+
+    return load
+
+
 def _rows_to_read(index_b: Indices) -> Indices:
     """The rows, and in place of padding one that is there: a branch for it would cost more."""
     return np.where(index_b == PADDING, max(int(index_b[0]), 0), index_b)
@@ -216,7 +229,7 @@ def decode_several(contents: Sequence[tf.Tensor], image_size: int) -> tf.Tensor:
     """Encoded images, c scalar strings, to uint8 [c, S, S, 3].
 
     A branch costs a third of the decoding of a small crop, and a copy of the encoded bytes a
-    twentieth. So two branches decide for several images: are they all what they usually are, JPEG,
+    twentieth. So one branch decides for several images: are they all what they usually are, JPEG
     and of the wanted size? And no operation packs or selects their bytes.
     """
 
@@ -231,12 +244,13 @@ def decode_several(contents: Sequence[tf.Tensor], image_size: int) -> tf.Tensor:
             fn_output_signature=crop,
         )
 
-    def decode_jpegs() -> tf.Tensor:
+    def of_size() -> tf.Tensor:
         size_c3 = tf.stack([tf.io.extract_jpeg_shape(content) for content in contents])
-        return tf.cond(tf.reduce_all(size_c3[:, :2] == image_size), decode_plain, decode_any)
+        return tf.reduce_all(size_c3[:, :2] == image_size)
 
     start_c = tf.stack([tf.strings.substr(content, 0, len(_JPEG)) for content in contents])
-    image_cSSC = tf.cond(tf.reduce_all(start_c == _JPEG), decode_jpegs, decode_any)
+    usual = tf.cond(tf.reduce_all(start_c == _JPEG), of_size, lambda: tf.constant(False))
+    image_cSSC = tf.cond(usual, decode_plain, decode_any)
     return tf.ensure_shape(image_cSSC, (len(contents), image_size, image_size, 3))
 
 
