@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 import io
 import itertools
@@ -272,12 +273,28 @@ def test_names_an_image_that_only_tensorflow_refuses(table, tmp_path, monkeypatc
 
 def test_checks_the_size_that_a_header_promises(table, monkeypatch):
     """Before decoding: the decoder would take memory for what a damaged header promises."""
+    monkeypatch.setattr(decoding, "_loader", decoding._loader.__wrapped__)  # keeps no graph of it
     monkeypatch.setattr(images, "MAX_PIXELS", SIZE * SIZE - 1)
     monkeypatch.setattr(images, "diagnose", lambda path: None)
     for row in (0, 1):  # a JPEG and a PNG
         stream = input.eval_batches(table.take([row]), batch_size=1, image_size=SIZE + 1)
         with pytest.raises(ImageError, match=r"cannot be decoded \(Input is empty\.\)"):
             next(stream)
+
+
+def test_the_graph_that_decodes_is_made_once(table, monkeypatch):
+    made = []
+
+    def counted(contents, image_size):
+        made.append(image_size)
+        return decode_several(contents, image_size)
+
+    decode_several = decoding.decode_several
+    monkeypatch.setattr(decoding, "_loader", functools.cache(decoding._loader.__wrapped__))
+    monkeypatch.setattr(decoding, "decode_several", counted)
+    for rows in ([0, 1, 2], [3, 4, 5, 6]):
+        list(input.eval_batches(table.take(rows), batch_size=2, image_size=SIZE))
+    assert made == [SIZE]
 
 
 def test_a_slow_image_keeps_its_place(table, tmp_path):
