@@ -278,12 +278,18 @@ def ensure_data(data: DataSetConfig, say: Say, *, write: bool = False) -> Path:
     root = Path(data.root).expanduser() if data.root else _cache_folder(faces)
     if data.root:
         _require_rendered(root, write=write)
-    begin = time.perf_counter()
+    first: tuple[float, int] | None = None
 
     def progress(done: int, total: int) -> None:
+        nonlocal first
+        now = time.monotonic()
+        first = first or (now, done)  # what came before was compiling, for the most part
         if done in (1, total) or done % max(1, total // 10) == 0:
-            left = (time.perf_counter() - begin) * (total - done) / done
-            say(f"rendering faces into {root}: video {done}/{total}, {left:.0f} s left")
+            line = f"rendering faces into {root}: video {done}/{total}"
+            if done > first[1]:
+                left = (now - first[0]) * (total - done) / (done - first[1])
+                line += f", {left:.0f} s left"
+            say(line)
 
     generate.ensure(
         root,

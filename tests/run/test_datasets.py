@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_experiment import Experiment, assert_is_users_error
 
+from data_pipeline.rendered_faces import generate
 from mtl_face import config as config_lib
 from mtl_face.cli import flags, main
 from mtl_face.errors import AnnotationError, ConfigError, ImageError, UserError
@@ -357,3 +358,23 @@ def test_a_description_of_the_users_own_is_not_to_be_deleted(experiment):
     (experiment.data / "dataset.json").write_text('{"name": "mine"}')
     with pytest.raises(ConfigError, match="holds other files"):
         datasets.ensure_data(data, print, write=True)
+
+
+def test_time_left_of_rendering_leaves_out_what_came_before_the_first_video(tmp_path, monkeypatch):
+    """The renderer is compiled in it: minutes would become hours."""
+    now, said = [0.0], []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def ensure(root, *, progress, **arguments):
+        now[0] = 60.0
+        for done in range(1, 21):
+            progress(done, 20)
+            now[0] += 1.0
+
+    monkeypatch.setattr(generate, "ensure", ensure)
+    data = config_lib.load_config("rendered_faces", **{"data.root": str(tmp_path)}).data
+    datasets.ensure_data(data, said.append, write=True)
+    parts = [line.partition(": ")[2] for line in said]
+    assert parts[0] == "video 1/20"
+    assert parts[1] == "video 2/20, 18 s left"
+    assert parts[-1] == "video 20/20, 0 s left"
