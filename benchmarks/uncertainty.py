@@ -25,8 +25,10 @@ ADAMW: dict[str, Any] = {
     "optimizer.batch_size": 16,
     "optimizer.learning_rate": 4e-4,
     "optimizer.backbone_learning_rate": 2e-3,
+    "optimizer.weight_decay": 2e-2,
 }
 """Its optimizer in the tables: the paper's, at the rates that suit this network."""
+
 EPOCHS = 12
 
 _PER_EXAMPLE = {

@@ -295,6 +295,7 @@ def ensure(
         if counts is not None:
             return counts
         _remove_partial(root)
+        say(f"rendering faces into {root} ...")
         counts = generate(root, **arguments, workers=workers, progress=progress)
         _remove_partial(root)  # again: workers of a killed process may have ended late
         return counts

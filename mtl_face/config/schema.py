@@ -914,8 +914,8 @@ class OptimizerConfig(Section, affects="training", step=True, training_only=True
     weight_decay: float = setting(
         1e-4, "on kernels: not on biases, norms, tokens, temperatures", minimum=0.0
     )
-    beta1: float = setting(0.9, "decay of the first moment", minimum=0.0, maximum=0.9999999)
-    beta2: float = setting(0.999, "decay of the second moment", minimum=0.0, maximum=0.9999999)
+    beta1: float = setting(0.9, "decay of AdamW's first moment", minimum=0.0, maximum=0.9999999)
+    beta2: float = setting(0.999, "decay of AdamW's second one", minimum=0.0, maximum=0.9999999)
     epsilon: float = setting(1e-7, "AdamW's", above=0.0)
     gradient_clip: float = setting(
         0.0, "largest global norm of the gradients; 0: no limit", minimum=0.0

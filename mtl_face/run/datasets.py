@@ -8,7 +8,6 @@ import dataclasses
 import os
 import re
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from mtl_face import files
 from mtl_face.config import DataConfig, DataSetConfig
 from mtl_face.config.schema import MixedDataConfig
 from mtl_face.errors import AnnotationError, ConfigError, ImageError, UserError, shortened
-from mtl_face.run import Progress, Say
+from mtl_face.run import Progress, Say, progress_lines
 from mtl_face.tables import RATER_NAMES, FrameTable
 from mtl_face.tasks import TASKS
 
@@ -278,19 +277,6 @@ def ensure_data(data: DataSetConfig, say: Say, *, write: bool = False) -> Path:
     root = Path(data.root).expanduser() if data.root else _cache_folder(faces)
     if data.root:
         _require_rendered(root, write=write)
-    first: tuple[float, int] | None = None
-
-    def progress(done: int, total: int) -> None:
-        nonlocal first
-        now = time.monotonic()
-        first = first or (now, done)  # what came before was compiling, for the most part
-        if done in (1, total) or done % max(1, total // 10) == 0:
-            line = f"rendering faces into {root}: video {done}/{total}"
-            if done > first[1]:
-                left = (now - first[0]) * (total - done) / (done - first[1])
-                line += f", {left:.0f} s left"
-            say(line)
-
     generate.ensure(
         root,
         num_videos=faces.num_videos,
@@ -301,7 +287,7 @@ def ensure_data(data: DataSetConfig, say: Say, *, write: bool = False) -> Path:
         density=faces.density,
         hard_share=faces.hard_share,
         workers=faces.workers,
-        progress=progress,
+        progress=progress_lines(say, "rendered videos"),
         say=say,
     )
     return root

@@ -365,16 +365,18 @@ def test_time_left_of_rendering_leaves_out_what_came_before_the_first_video(tmp_
     now, said = [0.0], []
     monkeypatch.setattr("time.monotonic", lambda: now[0])
 
-    def ensure(root, *, progress, **arguments):
+    def generated(root, *, progress, **arguments):
         now[0] = 60.0
         for done in range(1, 21):
             progress(done, 20)
             now[0] += 1.0
 
-    monkeypatch.setattr(generate, "ensure", ensure)
-    data = config_lib.load_config("rendered_faces", **{"data.root": str(tmp_path)}).data
+    monkeypatch.setattr(generate, "generate", generated)
+    data = config_lib.load_config("rendered_faces", **{"data.root": str(tmp_path / "new")}).data
     datasets.ensure_data(data, said.append, write=True)
-    parts = [line.partition(": ")[2] for line in said]
-    assert parts[0] == "video 1/20"
-    assert parts[1] == "video 2/20, 18 s left"
-    assert parts[-1] == "video 20/20, 0 s left"
+    assert said == [
+        f"rendering faces into {tmp_path / 'new'} ...",
+        "rendered videos: 2 of 20, 1 a second, 18 s left",
+        "rendered videos: 13 of 20, 1 a second, 7 s left",
+        "rendered videos: 20 of 20, 1 a second, 0 s left",
+    ]

@@ -142,6 +142,18 @@ def make(*, rates=RATES, **changes):
     return optimizer.make_optimizer(settings, rates, backbone=BackboneConfig())
 
 
+def steps(ours, params, random, count):
+    """Takes steps on random gradients; yields the step, gradients and new parameters by name."""
+    state, update = ours.init(params), jax.jit(ours.update)
+    for step in range(count):
+        gradients = jax.tree.map(
+            lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params
+        )
+        updates, state = update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        yield step, by_name(gradients), by_name(params)
+
+
 def test_adamw_against_pytorch():
     """Six steps on the same gradients; the groups, rates and decays are written out by hand."""
     random = np.random.default_rng(0)
@@ -165,24 +177,17 @@ def test_adamw_against_pytorch():
         for part in ("backbone", "rest")
     ]
     reference = torch.optim.AdamW(groups, betas=(BETA1, BETA2), eps=EPSILON)
-    ours = make()
-    state, update = ours.init(params), jax.jit(ours.update)
-    for step in range(6):
-        gradients = jax.tree.map(
-            lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params
-        )
-        updates, state = update(gradients, state, params)
-        params = optax.apply_updates(params, updates)
+    for step, gradients, moved in steps(make(), params, random, 6):
         rates = {
             "backbone": 1e-2 * 0.5 ** (step // 2),
             "rest": 3e-2 * min((step + 1) / 3, math.sqrt(3 / (step + 1))),
         }
         for group in reference.param_groups:
             group["lr"] = rates[group["part"]]
-        for name, gradient in by_name(gradients).items():
+        for name, gradient in gradients.items():
             tensors[name].grad = torch.tensor(np.asarray(gradient))
         reference.step()
-        for name, leaf in by_name(params).items():
+        for name, leaf in moved.items():
             np.testing.assert_allclose(
                 leaf, tensors[name].detach().numpy(), rtol=1e-5, atol=1e-6, err_msg=name
             )
@@ -215,15 +220,8 @@ def test_muon_against_singular_values():
     matrices = {"network/backbone/conv1/kernel": (27, 4), "network/head_va/kernel": (5, 2)}
     expected = {name: np.float64(leaf) for name, leaf in by_name(params).items()}
     moments = {name: (0 * leaf, 0 * leaf) for name, leaf in expected.items()}
-    ours = make(kind="muon")
-    state, update = ours.init(params), jax.jit(ours.update)
-    for step in range(5):
-        gradients = jax.tree.map(
-            lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), params
-        )
-        updates, state = update(gradients, state, params)
-        params = optax.apply_updates(params, updates)
-        for name, gradient in by_name(gradients).items():
+    for step, gradients, moved in steps(make(kind="muon"), params, random, 5):
+        for name, gradient in gradients.items():
             gradient, (first, second) = np.float64(gradient), moments[name]
             beta = 0.95 if name in matrices else BETA1
             first = beta * first + (1 - beta) * gradient
@@ -242,7 +240,7 @@ def test_muon_against_singular_values():
                 move = move + DECAY * expected[name]
             rate = RATES["backbone" if "backbone" in name else "rest"](step)
             expected[name] = expected[name] - float(rate) * move
-        for name, leaf in by_name(params).items():
+        for name, leaf in moved.items():
             np.testing.assert_allclose(leaf, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 

@@ -1,7 +1,6 @@
 """Face points of the rows of a data set: computed once, kept, and read by whoever needs them."""
 
 import dataclasses
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mtl_face.config import Config
 from mtl_face.errors import ConfigError
 from mtl_face.faces import points
 from mtl_face.inputs import BASELINE, POINTS
-from mtl_face.run import Progress, Say, datasets, show
+from mtl_face.run import Progress, Say, datasets, progress_lines, show
 from mtl_face.run.rows import named_sha256
 from mtl_face.tables import FrameTable
 from mtl_face.training.processes import distributed
@@ -28,8 +27,6 @@ KIND = "mesh_points"
 
 FOUND = "found"
 """Name of the array that says of which rows the points are to be trusted."""
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +116,7 @@ def ensure(
             parent,
             identity,
             lambda start: _mesh_points(config, table, source, start),
-            progress=progress or lines(say, "face points"),
+            progress=progress or progress_lines(say, "face points"),
             say=say,
         )
 
@@ -181,24 +178,3 @@ def folder_of(config: Config, say: Say) -> Path:
     if config.data.features is not None:
         return Path(config.data.features).expanduser()
     return datasets.ensure_data(config.data, say) / FOLDER
-
-
-def lines(say: Say, things: str) -> Progress:
-    """A line with rate and time left of some things, now and then.
-
-    The first call ends a start, or tells what was done before: it does not count in the rate.
-    """
-    last = time.monotonic()
-    first: tuple[float, int] | None = None
-
-    def progress(done: int, total: int) -> None:
-        nonlocal last, first
-        now = time.monotonic()
-        first = (now, done) if first is None else first
-        if done > first[1] and (now - last > _SECONDS_BETWEEN_LINES or done == total):
-            last = now
-            rate = (done - first[1]) / max(now - first[0], 1e-9)
-            left = (total - done) / rate
-            say(f"{things}: {done:,} of {total:,}, {rate:.0f} a second, {left:.0f} s left")
-
-    return progress

@@ -19,7 +19,7 @@ from mtl_face.errors import ConfigError
 from mtl_face.faces import align, points
 from mtl_face.inference.predictor import Predictor
 from mtl_face.inputs import POINTS
-from mtl_face.run import Progress, Say, models, show
+from mtl_face.run import Progress, Say, models, progress_lines, show
 from mtl_face.run.inputs import features
 from mtl_face.run.inputs.pixels import Pixels, find_pixels
 from mtl_face.run.rows import Rows, named_sha256
@@ -113,7 +113,7 @@ def ensure(
             parent,
             identity,
             _blocks(model, rows, patches=config.temporal.reads_patches),
-            progress=progress or features.lines(say, "task tokens"),
+            progress=progress or progress_lines(say, "task tokens"),
             say=say,
         )
     distributed.wait_for_all()

@@ -12,9 +12,8 @@ from data_pipeline import images
 from mtl_face import config as config_lib
 from mtl_face.cli import main
 from mtl_face.faces import points
-from mtl_face.run import datasets
+from mtl_face.run import datasets, progress_lines
 from mtl_face.run.export import export
-from mtl_face.run.inputs import features
 from mtl_face.run.inputs.pixels import find_pixels
 from mtl_face.weights import card
 
@@ -49,7 +48,7 @@ def test_a_start_does_not_count_in_the_rate(monkeypatch):
     """Neither its seconds, nor what an interrupted computation had done before."""
     now, said = [0.0], []
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    progress = features.lines(said.append, "points")
+    progress = progress_lines(said.append, "points")
     now[0] = 60.0
     for done in range(500, 601, 10):
         progress(done, 600)
