@@ -1,4 +1,3 @@
-import functools
 import importlib.util
 import io
 import itertools
@@ -290,7 +289,7 @@ def test_the_graph_that_decodes_is_made_once(table, monkeypatch):
         return decode_several(contents, image_size)
 
     decode_several = decoding.decode_several
-    monkeypatch.setattr(decoding, "_loader", functools.cache(decoding._loader.__wrapped__))
+    decoding._loader.cache_clear()
     monkeypatch.setattr(decoding, "decode_several", counted)
     for rows in ([0, 1, 2], [3, 4, 5, 6]):
         list(input.eval_batches(table.take(rows), batch_size=2, image_size=SIZE))
