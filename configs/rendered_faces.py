@@ -54,6 +54,6 @@ def get_config() -> config_dict.ConfigDict:
     optimizer.weight_decay = 0.3
 
     settings.training.log_every_steps = 25
-    settings.training.evaluate_every_epochs = 2.0
+    settings.training.evaluate_every_epochs = 1.0
     settings.training.checkpoint_every_steps = 200
     return settings
