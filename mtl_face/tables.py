@@ -786,8 +786,8 @@ class PredictionTable:
         names = [field.name for field in dataclasses.fields(self) if field.name != "metadata"]
         return [name for name in names if getattr(self, name) is not None]
 
-    def take(self, rows: NDArray[np.int64]) -> Self:
-        """These rows, int [M], in this order, repetition allowed; with the same metadata."""
+    def take(self, rows: NDArray[np.int64] | slice) -> Self:
+        """These rows, with the same metadata: int [M], repetition allowed, or a slice, uncopied."""
         columns = {name: getattr(self, name)[rows] for name in self._columns_given()}
         return dataclasses.replace(self, **columns)
 

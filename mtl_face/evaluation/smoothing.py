@@ -8,8 +8,8 @@ either
   shifts nothing; what lies beyond a gap longer than the window is not mixed in.
 * `samples`: predictions in the order of their frames, however far apart these are.
 
-The time for N rows is linear in N, whatever the window. All videos lie on one axis, further apart
-than a window reaches, so that nothing loops over videos.
+The time for N rows is linear in N, whatever the window. The videos of some thousand rows at a time
+lie on one axis, further apart than a window reaches, so that nothing loops over videos.
 
 Dimension letters: N rows or samples, U distinct images, C columns, K boxes, P interpolation nodes
 in a box (18).
@@ -34,6 +34,7 @@ from mtl_face.tables import (
     Scale,
     as_fields,
     row_codes,
+    row_name,
 )
 from mtl_face.tasks import TASKS, VA
 
@@ -132,22 +133,64 @@ def smooth(table: PredictionTable, smoothing: Smoothing) -> PredictionTable:
             f"there is a frame number beyond 2^61: {table.frame[np.argmax(abs(table.frame))]}",
             remedy="number the frames of each video from 0 or 1",
         )
-    axis = _Axis(row_codes(table.dataset, table.video), table.frame, smoothing)
-    changes: dict[str, Any] = {"metadata": {**table.metadata, "smoothing": smoothing.to_dict()}}
+    changes: dict[str, Any] = {}
+    video_N = row_codes(table.dataset, table.video)
+    for rows in _blocks(video_N):
+        for name, column in _smoothed_fields(table.take(rows), video_N[rows], smoothing).items():
+            if name not in changes:
+                changes[name] = np.empty((len(table), *column.shape[1:]), order="F")
+            changes[name][rows] = column
+    metadata = {**table.metadata, "smoothing": smoothing.to_dict()}
+    return dataclasses.replace(table, **changes, metadata=metadata)
+
+
+_BLOCK = 20_000
+"""Rows of the videos that are smoothed at once: what is needed of them stays in the cache."""
+
+
+def _blocks(video_N: NDArray[np.int64]) -> list[slice]:
+    """Slices of whole videos, of `_BLOCK` rows or one video more; one of all if videos mix."""
+    step_N = np.diff(video_N)
+    if (step_N < 0).any():
+        return [slice(0, len(video_N))]
+    end_V = np.append(np.flatnonzero(step_N) + 1, len(video_N))
+    last_V = np.append(np.diff(end_V // _BLOCK) > 0, True)
+    ends = end_V[last_V].tolist()
+    return [slice(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _smoothed_fields(
+    table: PredictionTable, video_N: NDArray[np.int64], smoothing: Smoothing
+) -> dict[str, NDArray[np.float64]]:
+    """The fields of a table that smoothing changes."""
+    axis = _Axis(video_N, table.frame, smoothing)
+    changed: dict[str, NDArray[np.float64]] = {}
     for task in filter(smoothing.changes, TASKS):
         value_NC = table.values(task, smoothing.on)
+        _require_finite(value_NC, table)
         smoothed_NC = axis.smoothed(value_NC, task)
         missing_N = np.isnan(value_NC).any(axis=1)
         for name, column in table.from_values(smoothed_NC, task, smoothing.on).items():
             # a softmax spreads one NaN over its row, which is to stay as it was
             column[missing_N] = getattr(table, name)[missing_N]
-            changes[name] = column
+            changed[name] = column
         stds = [STD_COLUMNS] if task == VA else []
         for fields in (*stds, EPISTEMIC_FIELDS[task]):
             if getattr(table, fields[0]) is not None:
                 std_NC = np.column_stack([getattr(table, name) for name in fields])
-                changes |= as_fields(fields, axis.smoothed(std_NC, task))
-    return dataclasses.replace(table, **changes)
+                _require_finite(std_NC, table)
+                changed |= as_fields(fields, axis.smoothed(std_NC, task))
+    return changed
+
+
+def _require_finite(value_NC: NDArray[np.float64], table: PredictionTable) -> None:
+    """Raises PredictionError if there is an infinite value; NaN stands for a missing one."""
+    if np.isinf(value_NC).any():
+        row = int(np.argmax(np.isinf(value_NC).any(axis=1)))
+        raise PredictionError(
+            f"the prediction of {row_name(table, row)} is infinite",
+            remedy="use a checkpoint from before training diverged",
+        )
 
 
 class _Axis:
@@ -166,12 +209,6 @@ class _Axis:
 
     def smoothed(self, value_NC: NDArray[np.float64], task: str) -> NDArray[np.float64]:
         """Columns [N, C] smoothed with the window of a task; rows keep their order."""
-        if np.isinf(value_NC).any():
-            row = int(np.argmax(np.isinf(value_NC).any(axis=1)))
-            raise PredictionError(
-                f"the prediction of row {row} (from 0) is infinite",
-                remedy="use a checkpoint from before training diverged",
-            )
         present_N = np.asarray(~np.isnan(value_NC).any(axis=1))
         means, place_M = self._means(self._smoothing.windows[task], present_N)
         result_NC = np.array(value_NC, order="F")

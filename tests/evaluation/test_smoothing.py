@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from evaluation_tables import make_labels, make_predictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl_face.evaluation import smoothing as smoothing_lib
 from mtl_face.evaluation.smoothing import Smoothing, box_means, gaussian_means, smooth
-from mtl_face.tables import PredictionError, PredictionTable
+from mtl_face.tables import PredictionError, PredictionTable, row_codes, row_name
 
 TASKS = {"va": ("valence", "arousal"), "au": ("au_logits",), "expr": ("expression_logits",)}
 
@@ -86,6 +89,8 @@ def cases(draw):
     table.valence[rng.random(num_rows) < 0.2] = np.nan
     table.au_logits[rng.random(num_rows) < 0.2] = np.nan
     table.expression_logits[rng.random(num_rows) < 0.2, 3] = np.nan
+    if draw(st.booleans()):  # each video by itself, as files have them
+        table = table.take(np.argsort(row_codes(table.dataset, table.video), kind="stable"))
     kernel = draw(st.sampled_from(["box", "gaussian"]))
     sizes = (
         st.integers(0, 70) | st.sampled_from([10**3, 10**9])
@@ -102,13 +107,36 @@ def cases(draw):
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
-@given(cases())
-def test_against_all_pairs(case):
+@given(cases(), st.sampled_from([1, 7, 20_000]))
+def test_against_all_pairs(case, rows_at_once):
     table, smoothing = case
-    smoothed = smooth(table, smoothing)
+    with mock.patch.object(smoothing_lib, "_BLOCK", rows_at_once):
+        smoothed = smooth(table, smoothing)
     for task, expected in reference(table, smoothing).items():
         actual = np.column_stack([getattr(smoothed, name) for name in TASKS[task]])
         np.testing.assert_allclose(actual, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_memory_beside_the_result_is_that_of_some_videos():
+    num = 200_000
+    table = PredictionTable(
+        dataset=np.full(num, "d"),
+        video=np.repeat([f"{i:03}" for i in range(100)], num // 100),
+        frame=np.tile(np.arange(num // 100), 100),
+        image=np.full(num, "x"),
+        valence=np.zeros(num),
+        arousal=np.zeros(num),
+        au_logits=np.zeros((num, 12)),
+        expression_logits=np.zeros((num, 8)),
+    )
+    result_size = 22 * 8 * num
+    tracemalloc.start()
+    try:
+        smooth(table, Smoothing(windows=ALL))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * result_size  # 2.5 when all videos were smoothed at once
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
@@ -223,8 +251,8 @@ def test_what_cannot_be_smoothed():
     decided = dataclasses.replace(table, metadata={"decisions": {"au_thresholds": [0.1] * 12}})
     with pytest.raises(PredictionError, match="calibrated before"):
         smooth(decided, Smoothing(windows=ALL))
-    infinite = dataclasses.replace(table, valence=np.where(table.frame == 1, np.inf, 0.0))
-    with pytest.raises(PredictionError, match=r"row 0 .* is infinite"):
+    infinite = dataclasses.replace(table, valence=np.where(np.arange(30) == 2, np.inf, 0.0))
+    with pytest.raises(PredictionError, match=f"prediction of {row_name(table, 2)} is infinite"):
         smooth(infinite, Smoothing(windows=ALL))
     with pytest.raises(PredictionError, match="frame number"):
         smooth(row_of_frames([-(2**63), 2**63 - 1], [0, 1]), Smoothing(windows=ALL))
