@@ -169,7 +169,7 @@ def safe_cell(text: str) -> str:
 
 def plain_cell(text: str) -> str:
     """Inverse of `safe_cell`."""
-    return text[1:] if _QUOTED_FORMULA.match(text) else text
+    return text[1:] if text.startswith("'") and _QUOTED_FORMULA.match(text) else text
 
 
 def read_json(

@@ -549,12 +549,17 @@ class _Labels:
     def _numbers(self, name: str) -> npt.NDArray[np.float64]:
         """A column as numbers, NaN where empty, or where there is no such column."""
         value_N = np.full(len(self._columns.lines), np.nan)
+        known: dict[str, float] = {}  # most columns repeat a few cells
         for row, cell in enumerate(self._cells(name)):
+            if cell in known:
+                value_N[row] = known[cell]
+                continue
             text = cell.strip(WHITESPACE)
             if text.lower() in _MISSING_WORDS:
+                known[cell] = np.nan
                 continue
             try:
-                value_N[row] = to_number(text)
+                value_N[row] = known[cell] = to_number(text)
             except ValueError:
                 self._faults.add(
                     self._columns.lines[row],

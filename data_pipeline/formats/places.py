@@ -168,7 +168,7 @@ def _frames(
     numbers = []
     for row, (line, image, part) in enumerate(zip(columns.lines, images, parts, strict=True)):
         if cells is None:
-            number, shown = part.number, os.path.splitext(image)[0].rpartition("/")[2]
+            number, shown = part.number, part.prefix
         else:
             shown = cells[row]
             whole = shown.removesuffix(".0")  # tables with gaps turn whole numbers into 3.0

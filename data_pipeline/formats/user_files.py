@@ -1,7 +1,9 @@
 """Files that a user supplied, as text or as columns of text, and their faults in one message."""
 
+import contextlib
 import csv
 import dataclasses
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -282,6 +284,18 @@ def read_columns(
     return columns
 
 
+@contextlib.contextmanager
+def no_garbage() -> Iterator[None]:
+    """Python's collector rests: it would go through millions of cells, which hold no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def is_parquet(path: str | os.PathLike[str]) -> bool:
     """Whether a file says that it is Parquet; AnnotationError if it cannot be opened."""
     try:
@@ -357,7 +371,8 @@ def _csv(
             faults.add(source.taken, bad_byte, _UTF8_REMEDY)
         else:
             for name, place in positions.items():  # other cells may be long
-                cells[name].append(files.plain_cell(row[place]))
+                cell = row[place]
+                cells[name].append(files.plain_cell(cell) if cell.startswith("'") else cell)
             lines.append(source.taken)
     return Columns(cells, [name for name in header if name not in cells], lines)
 

@@ -1,3 +1,4 @@
+import gc
 import os
 
 import image_cases
@@ -219,3 +220,19 @@ def test_files_of_labels_are_told_by_their_first_line(tmp_path, header, prefer_m
     assert formats.kind_of_file(path, ManifestConfig() if prefer_manifest else None) == kind
     path.write_bytes(b"PAR1...")
     assert formats.kind_of_file(path) == "manifest"
+
+
+def test_the_collector_rests_while_labels_are_read_and_works_again_after_a_fault(root, monkeypatch):
+    seen = []
+    monkeypatch.setattr(formats, "_doubts", lambda table: seen.append(gc.isenabled()) or [])
+    formats.load(settings("manifest", root, missing_images="keep"), "train")
+    with pytest.raises(AnnotationError):
+        formats.read_labels(root / "cropped_aligned" / "none.csv", dataset="none")
+    assert seen == [False]
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        formats.load(settings("manifest", root, missing_images="keep"), "train")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

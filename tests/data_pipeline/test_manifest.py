@@ -72,6 +72,15 @@ def test_numbers_with_a_decimal_comma(tmp_path, separator):
     assert "with a decimal point" in caught.value.remedy
 
 
+def test_cells_that_repeat_are_read_and_refused_row_by_row(tmp_path):
+    table, _ = read(tmp_path, "image,valence\na.jpg,0.5\nb.jpg, 0.5\nc.jpg,NA\nd.jpg,NA\ne.jpg,0.5\n")
+    np.testing.assert_array_equal(table.valence, np.float32([0.5, 0.5, np.nan, np.nan, 0.5]))
+    with pytest.raises(AnnotationError, match="not a number") as caught:
+        read(tmp_path, "image,valence\na.jpg,x\nb.jpg,0.5\nc.jpg,x\n")
+    assert "line 2" in str(caught.value)
+    assert "line 4" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("columns", "known"),
     [
