@@ -9,13 +9,12 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
-from optax import contrib
 
 from mtl_face.config import BackboneConfig, OptimizerConfig
 from mtl_face.errors import ConfigError
@@ -28,6 +27,17 @@ _NOT_DECAYED = {"tokens", "position", "known", "class_token", "registers"}
 
 _ADAMW_RMS = 0.2
 """Root mean square of a step of AdamW at rate 1, about."""
+
+_MOMENTUM = 0.95
+
+_NEWTON_SCHULZ = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+"""Factors of X, X X' X and X X' X X' X, round by round (Ahn et al. 2025, arXiv 2504.05295)."""
 
 Schedule = Callable[[Any], Any]
 """Step -> learning rate."""
@@ -204,13 +214,11 @@ def _muon(settings: OptimizerConfig, rate: Schedule) -> optax.GradientTransforma
     An orthogonal step is given 0.2 as its root mean square, which is about that of AdamW's steps,
     so that rates and decay mean the same for both (Liu et al. 2025, arXiv 2502.16982, section 2.2).
     """
-    of_matrices = contrib.muon(
-        rate,
-        ns_coeffs="dion",  # nearer to orthogonal, and half as long to compile: a loop
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        muon_weight_dimension_numbers=_rows_and_columns,
-        consistent_rms=_ADAMW_RMS,
+    of_matrices = optax.chain(
+        optax.GradientTransformation(_no_momentum, _momentum_ahead),
+        optax.stateless(functools.partial(_orthogonal, epsilon=settings.epsilon)),
+        optax.add_decayed_weights(settings.weight_decay),
+        optax.scale_by_learning_rate(rate),
     )
 
     def labels(params: Any) -> Any:
@@ -221,17 +229,79 @@ def _muon(settings: OptimizerConfig, rate: Schedule) -> optax.GradientTransforma
     return optax.multi_transform({"matrix": of_matrices, "other": _adamw(settings, rate)}, labels)
 
 
+class MomentumState(NamedTuple):
+    """Steps taken, int32 [], and the mean gradient of each kernel, which forgets."""
+
+    count: jax.Array
+    mean: Any
+
+
+def _no_momentum(params: Any) -> MomentumState:
+    return MomentumState(jnp.zeros((), jnp.int32), optax.tree.zeros_like(params))
+
+
+def _momentum_ahead(
+    gradients: Any, state: MomentumState, params: Any = None
+) -> tuple[Any, MomentumState]:
+    """The mean gradients, one step ahead (Nesterov), each by the weights that it has so far."""
+    del params
+    count = optax.safe_increment(state.count)
+    mean = optax.tree.update_moment(gradients, state.mean, _MOMENTUM, 1)
+    ahead = jax.tree.map(
+        lambda mean, gradient: _MOMENTUM * mean + (1 - _MOMENTUM) * gradient,
+        optax.tree.bias_correction(mean, _MOMENTUM, optax.safe_increment(count)),
+        optax.tree.bias_correction(gradients, _MOMENTUM, count),
+    )
+    return ahead, MomentumState(count, mean)
+
+
+def _orthogonal(kernels: Any, params: Any, *, epsilon: float) -> Any:
+    """Kernels made orthogonal, with AdamW's root mean square.
+
+    All axes but the last are the inputs of a sum. Kernels of one size go through the same few large
+    products: one by one they take twice as long on a CPU, and as many programs as kernels.
+    """
+    del params
+    leaves, structure = jax.tree.flatten(kernels)
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, leaf in enumerate(leaves):
+        size = sorted((leaf.size // leaf.shape[-1], leaf.shape[-1]))
+        places.setdefault(tuple(size), []).append(place)
+    for size, several in places.items():
+        stack_KRC = _newton_schulz(
+            jnp.stack([_as_wide(leaves[place]) for place in several]), epsilon=epsilon
+        )
+        for place, matrix_RC in zip(
+            several, _ADAMW_RMS * math.sqrt(size[1]) * stack_KRC, strict=True
+        ):
+            shape = leaves[place].shape
+            wide = shape[-1] == size[1]
+            leaves[place] = (matrix_RC if wide else matrix_RC.T).reshape(shape)
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _as_wide(kernel: jax.Array) -> jax.Array:
+    """A kernel as a matrix, turned so that it has no more rows than columns."""
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+
+
+def _newton_schulz(matrix_KRC: jax.Array, *, epsilon: float) -> jax.Array:
+    """Polynomials of K matrices that bring their singular values near 1 (Jordan et al. 2024)."""
+
+    def closer(x_KRC: jax.Array, factors: jax.Array) -> tuple[jax.Array, None]:
+        square_KRR = x_KRC @ x_KRC.mT
+        inner_KRR = factors[1] * square_KRR + factors[2] * (square_KRR @ square_KRR)
+        return factors[0] * x_KRC + inner_KRR @ x_KRC, None
+
+    norm_K11 = jnp.linalg.norm(matrix_KRC, axis=(1, 2), keepdims=True)
+    factors = jnp.asarray(_NEWTON_SCHULZ, matrix_KRC.dtype)
+    return jax.lax.scan(closer, matrix_KRC / (norm_K11 + epsilon), factors)[0]
+
+
 def _is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
     """Whether a kernel maps several inputs to several outputs, not channel by channel."""
     return _is_decayed(path, leaf) and not (leaf.ndim > 2 and leaf.shape[-2] == 1)
-
-
-def _rows_and_columns(kernels: Any) -> Any:
-    """Of each kernel: all axes but the last are the inputs of a sum, the last its outputs."""
-    return jax.tree.map(
-        lambda leaf: contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1),
-        kernels,
-    )
 
 
 def block_multipliers(settings: OptimizerConfig, backbone: BackboneConfig) -> list[float]:

@@ -73,7 +73,8 @@ def test_numbers_with_a_decimal_comma(tmp_path, separator):
 
 
 def test_cells_that_repeat_are_read_and_refused_row_by_row(tmp_path):
-    table, _ = read(tmp_path, "image,valence\na.jpg,0.5\nb.jpg, 0.5\nc.jpg,NA\nd.jpg,NA\ne.jpg,0.5\n")
+    text = "image,valence\na.jpg,0.5\nb.jpg, 0.5\nc.jpg,NA\nd.jpg,NA\ne.jpg,0.5\n"
+    table, _ = read(tmp_path, text)
     np.testing.assert_array_equal(table.valence, np.float32([0.5, 0.5, np.nan, np.nan, 0.5]))
     with pytest.raises(AnnotationError, match="not a number") as caught:
         read(tmp_path, "image,valence\na.jpg,x\nb.jpg,0.5\nc.jpg,x\n")

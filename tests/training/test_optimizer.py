@@ -12,6 +12,7 @@ import pytest
 import torch
 from jax.sharding import NamedSharding, PartitionSpec
 from model_settings import PAPER, changed
+from optax import contrib
 
 from mtl_face.config import BackboneConfig, OptimizerConfig
 from mtl_face.model.network import MtlFace
@@ -242,6 +243,37 @@ def test_muon_against_singular_values():
             expected[name] = expected[name] - float(rate) * move
         for name, leaf in moved.items():
             np.testing.assert_allclose(leaf, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_muon_is_that_of_optax():
+    """Kernels of one size, lying and standing, go through the same products here, alone there."""
+    random = np.random.default_rng(5)
+    shapes = {"a": (6, 4), "b": (4, 6), "c": (1, 2, 2, 6), "d": (6, 6), "e": (6, 4), "f": (3, 1)}
+    params = {
+        "network": {
+            name: {"kernel": jnp.asarray(random.normal(size=shape), jnp.float32)}
+            for name, shape in shapes.items()
+        }
+    }
+    reference = contrib.muon(
+        RATES["rest"],
+        ns_coeffs="dion",
+        eps=EPSILON,
+        weight_decay=DECAY,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=functools.partial(
+            jax.tree.map,
+            lambda leaf: contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1),
+        ),
+    )
+    state = reference.init(params)
+    expected = params
+    for _, gradients, moved in steps(make(kind="muon"), params, random, 4):
+        gradients = {"network": {n.split("/")[1]: {"kernel": g} for n, g in gradients.items()}}
+        updates, state = reference.update(gradients, state, expected)
+        expected = optax.apply_updates(expected, updates)
+        for name, leaf in by_name(expected).items():
+            np.testing.assert_allclose(moved[name], leaf, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_muon_moves_kernels_as_far_as_adamw(network_params):
