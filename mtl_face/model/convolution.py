@@ -244,12 +244,16 @@ def compiler_options(platform: str) -> dict[str, str]:
     if platform != "cpu":
         return {}
     through_ynnpack = ("LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "LIBRARY_FUSION_TYPE_REDUCE")
-    options = {"xla_cpu_experimental_ynn_fusion_type": ",".join(through_ynnpack)}
+    return if_known({"xla_cpu_experimental_ynn_fusion_type": ",".join(through_ynnpack)})
+
+
+def if_known(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of XLA's compiler for CPUs; none if it does not know one of them."""
     try:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
-        return {}  # an XLA that does not know the option
+        return {}
     return options
 
 

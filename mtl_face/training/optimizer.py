@@ -232,7 +232,7 @@ def _muon(settings: OptimizerConfig, rate: Schedule) -> optax.GradientTransforma
 class MomentumState(NamedTuple):
     """Steps taken, int32 [], and the mean gradient of each kernel, which forgets."""
 
-    count: jax.Array
+    taken: jax.Array
     mean: Any
 
 
@@ -245,7 +245,7 @@ def _momentum_ahead(
 ) -> tuple[Any, MomentumState]:
     """The mean gradients, one step ahead (Nesterov), each by the weights that it has so far."""
     del params
-    count = optax.safe_increment(state.count)
+    count = optax.safe_increment(state.taken)
     mean = optax.tree.update_moment(gradients, state.mean, _MOMENTUM, 1)
     ahead = jax.tree.map(
         lambda mean, gradient: _MOMENTUM * mean + (1 - _MOMENTUM) * gradient,
@@ -263,10 +263,11 @@ def _orthogonal(kernels: Any, params: Any, *, epsilon: float) -> Any:
     """
     del params
     leaves, structure = jax.tree.flatten(kernels)
-    places: dict[tuple[int, ...], list[int]] = {}
+    places: dict[tuple[int, int], list[int]] = {}
     for place, leaf in enumerate(leaves):
-        size = sorted((leaf.size // leaf.shape[-1], leaf.shape[-1]))
-        places.setdefault(tuple(size), []).append(place)
+        inputs, outputs = leaf.size // leaf.shape[-1], leaf.shape[-1]
+        size = min(inputs, outputs), max(inputs, outputs)
+        places.setdefault(size, []).append(place)
     for size, several in places.items():
         stack_KRC = _newton_schulz(
             jnp.stack([_as_wide(leaves[place]) for place in several]), epsilon=epsilon

@@ -10,10 +10,12 @@ from model_settings import resnet
 from mtl_face.model.convolution import (
     compiler_options,
     convolution_of_cpu,
+    if_known,
     max_pool,
     pointwise_by_matmul,
     product_of_cpu,
 )
+from mtl_face.training import state
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -164,6 +166,8 @@ def test_no_product_of_a_pointwise_convolution_transposes_a_factor():
 def test_programs_for_a_cpu_are_compiled_with_options_that_this_xla_knows():
     assert compiler_options("cpu")
     assert compiler_options("gpu") == compiler_options("tpu") == {}
+    assert if_known(state._OLD_GENERATOR) == state._OLD_GENERATOR
+    assert if_known({**state._OLD_GENERATOR, "xla_no_such_option": True}) == {}
 
 
 def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
