@@ -1,6 +1,7 @@
-"""What libraries of other projects import and print unasked, kept away."""
+"""What Python and libraries of other projects do, import and print unasked, kept away."""
 
 import contextlib
+import gc
 import logging
 import sys
 import types
@@ -12,6 +13,22 @@ NOTHING: Any = types.ModuleType("nothing")
 """A module of which every name is None."""
 
 NOTHING.__getattr__ = lambda name: None
+
+
+@contextlib.contextmanager
+def no_collector() -> Iterator[None]:
+    """Python's garbage collector rests.
+
+    For work that makes many objects which stay: the collector would go through all of them again
+    and again.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from data_pipeline import images
 from data_pipeline.formats import layouts, manifest, per_video, s_aff_wild2
-from data_pipeline.formats.user_files import BadRow, is_parquet, no_garbage, peek
+from data_pipeline.formats.user_files import BadRow, is_parquet, peek
 from data_pipeline.formats.values import header_names
+from mtl_face import libraries
 from mtl_face.config import DataSetConfig
 from mtl_face.config.schema import ManifestConfig
 from mtl_face.errors import AnnotationError, ConfigError, ImageError, shortened
@@ -50,7 +51,7 @@ def kinds_in(root: Path) -> dict[str, list[Path]]:
     return found
 
 
-@no_garbage()
+@libraries.no_collector()  # millions of cells, and no cycles among them
 def load(
     data: DataSetConfig,
     split: str,
@@ -161,7 +162,7 @@ def _doubts(table: FrameTable) -> list[str]:
     return questions
 
 
-@no_garbage()
+@libraries.no_collector()  # millions of cells, and no cycles among them
 def read_labels(
     path: str | os.PathLike[str],
     *,

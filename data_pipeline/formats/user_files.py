@@ -1,9 +1,7 @@
 """Files that a user supplied, as text or as columns of text, and their faults in one message."""
 
-import contextlib
 import csv
 import dataclasses
-import gc
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -282,18 +280,6 @@ def read_columns(
             "no rows below the header", path=path, line=1, remedy="write one row an image"
         )
     return columns
-
-
-@contextlib.contextmanager
-def no_garbage() -> Iterator[None]:
-    """Python's collector rests: it would go through millions of cells, which hold no cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def is_parquet(path: str | os.PathLike[str]) -> bool:

@@ -20,7 +20,10 @@ def compiled(function):
 @compiled
 def blend(neutral_V3, unit_AV3, intensity_A, out_V3):
     """Writes `neutral + sum over A of intensity x unit`; always adds in the same order."""
-    out_V3[:] = neutral_V3
+    # Number by number: for an array at once numba compiles the text of an error, four seconds long.
+    for v in range(out_V3.shape[0]):
+        for axis in range(3):
+            out_V3[v, axis] = neutral_V3[v, axis]
     for a in range(unit_AV3.shape[0]):
         weight = intensity_A[a]
         if weight != 0:

@@ -123,7 +123,8 @@ def shade(
         for x in range(width):
             found = id_YX[y, x]
             if found < 0:
-                out_YX3[y, x] = background_YX3[y, x]
+                for channel in range(3):
+                    out_YX3[y, x, channel] = background_YX3[y, x, channel]
                 continue
             w1, w2 = weight_YX2[y, x, 0], weight_YX2[y, x, 1]
             w0 = one - w1 - w2

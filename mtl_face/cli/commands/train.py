@@ -1,7 +1,10 @@
 """`train`: train, evaluate the best checkpoint and write a report; goes on where it stopped."""
 
 import argparse
+import contextlib
+from collections.abc import Callable
 
+from mtl_face import libraries
 from mtl_face.cli import flags
 from mtl_face.cli.progress import Timing
 from mtl_face.config import Config
@@ -52,6 +55,15 @@ def run(config: Config, options: argparse.Namespace) -> int:
     """Trains; returns 0, or 128 + the signal that stopped the run."""
     timing = Timing()
     timing("settings")
+    with contextlib.ExitStack() as start:
+        start.enter_context(libraries.no_collector())  # modules and the traced step stay
+        return _run(config, options, timing, start.close)
+
+
+def _run(
+    config: Config, options: argparse.Namespace, timing: Timing, started: Callable[[], None]
+) -> int:
+    """As `run`; `started` is called after the first step."""
     from mtl_face.run.processes import digest
     from mtl_face.run.train import train
     from mtl_face.training.loop import FIRST_STEP
@@ -62,6 +74,8 @@ def run(config: Config, options: argparse.Namespace) -> int:
 
     def lap(part: str) -> None:
         timing(part)
+        if part == FIRST_STEP:
+            started()
         if part == FIRST_STEP and options.timing and distributed.is_writer():
             print("\n".join(timing.lines()))
 
