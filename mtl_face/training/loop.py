@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from mtl_face import libraries
 from mtl_face.training import history as histories
 from mtl_face.training.checkpoint import Checkpoints
 from mtl_face.training.history import History
@@ -89,8 +90,10 @@ class Loop:
             batch = next(self.batches)
             if step == first_step:
                 self.lap("input")
+            # what tracing makes stays
+            traced = libraries.no_collector() if step == first_step else contextlib.nullcontext()
             # a hidden transfer a step costs more than the step
-            with jax.transfer_guard("disallow"):
+            with traced, jax.transfer_guard("disallow"):
                 state, numbers = self.train_step(state, batch)
             step += 1
             pending.append(numbers)

@@ -1,6 +1,7 @@
 """Cadence, progress, stopping and refusing, on a step that only counts."""
 
 import dataclasses
+import gc
 import itertools
 import re
 import signal
@@ -132,6 +133,12 @@ def test_laps_of_the_first_step_alone(path, log_every):
     parts = []
     Run(path, start=4, log_every=log_every, lap=parts.append)
     assert parts == ["input", "compile", loop.FIRST_STEP]
+
+
+def test_the_collector_rests_in_the_first_step_alone(path):
+    seen = []
+    Run(path, start=4, on_step=lambda run, step: seen.append(gc.isenabled()))
+    assert seen == [False] + [True] * 5
 
 
 def test_last_step_is_evaluated_whatever_the_cadence(path):

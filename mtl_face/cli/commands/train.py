@@ -1,8 +1,6 @@
 """`train`: train, evaluate the best checkpoint and write a report; goes on where it stopped."""
 
 import argparse
-import contextlib
-from collections.abc import Callable
 
 from mtl_face import libraries
 from mtl_face.cli import flags
@@ -55,27 +53,17 @@ def run(config: Config, options: argparse.Namespace) -> int:
     """Trains; returns 0, or 128 + the signal that stopped the run."""
     timing = Timing()
     timing("settings")
-    with contextlib.ExitStack() as start:
-        start.enter_context(libraries.no_collector())  # modules and the traced step stay
-        return _run(config, options, timing, start.close)
-
-
-def _run(
-    config: Config, options: argparse.Namespace, timing: Timing, started: Callable[[], None]
-) -> int:
-    """As `run`; `started` is called after the first step."""
-    from mtl_face.run.processes import digest
-    from mtl_face.run.train import train
-    from mtl_face.training.loop import FIRST_STEP
-    from mtl_face.training.monitoring import parse_steps
-    from mtl_face.training.processes import distributed
+    with libraries.no_collector():  # modules stay
+        from mtl_face.run.processes import digest
+        from mtl_face.run.train import train
+        from mtl_face.training.loop import FIRST_STEP
+        from mtl_face.training.monitoring import parse_steps
+        from mtl_face.training.processes import distributed
 
     timing("imports")
 
     def lap(part: str) -> None:
         timing(part)
-        if part == FIRST_STEP:
-            started()
         if part == FIRST_STEP and options.timing and distributed.is_writer():
             print("\n".join(timing.lines()))
 
