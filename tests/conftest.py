@@ -38,7 +38,7 @@ jax.config.update("jax_num_cpu_devices", DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
 jax.config.update("jax_disable_most_optimizations", True)  # halves compile time on the CPU
-jax.config.update("jax_traceback_in_locations_limit", 0)  # lines of a program need not know theirs
+jax.config.update("jax_traceback_in_locations_limit", 0)  # programs need not name their source
 
 # Face networks are few, and run for each frame of many tests: five times as fast when optimized.
 _options_of = models.compiler_options
@@ -153,7 +153,7 @@ def pytest_collection_finish():
     """Spares the collector what imports and collecting have made: tracing makes it run often."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)  # a twentieth of the time of tests that trace
+    gc.set_threshold(20_000, 20, 20)  # saves tests that trace a twentieth of their time
 
 
 @pytest.hookimpl(trylast=True)

@@ -20,7 +20,7 @@ def compiled(function):
 @compiled
 def blend(neutral_V3, unit_AV3, intensity_A, out_V3):
     """Writes `neutral + sum over A of intensity x unit`; always adds in the same order."""
-    # Number by number: for an array at once numba compiles the text of an error, four seconds long.
+    # Number by number: `out_V3[:] = neutral_V3` has an error message, which takes numba 4 s.
     for v in range(out_V3.shape[0]):
         for axis in range(3):
             out_V3[v, axis] = neutral_V3[v, axis]

@@ -8,8 +8,9 @@ either
   shifts nothing; what lies beyond a gap longer than the window is not mixed in.
 * `samples`: predictions in the order of their frames, however far apart these are.
 
-The time for N rows is linear in N, whatever the window. The videos of some thousand rows at a time
-lie on one axis, further apart than a window reaches, so that nothing loops over videos.
+The time for N rows is linear in N, whatever the window. Where videos lie one after the other,
+those of some 20,000 rows are smoothed at a time. They share one axis, further apart than a window
+reaches, so that nothing loops over videos.
 
 Dimension letters: N rows or samples, U distinct images, C columns, K boxes, P interpolation nodes
 in a box (18).
@@ -150,10 +151,9 @@ _BLOCK = 20_000
 
 def _blocks(video_N: NDArray[np.int64]) -> list[slice]:
     """Slices of whole videos, of `_BLOCK` rows or one video more; one of all if videos mix."""
-    step_N = np.diff(video_N)
-    if (step_N < 0).any():
+    end_V = np.append(np.flatnonzero(np.diff(video_N)) + 1, len(video_N))
+    if len(end_V) > len(np.unique(video_N)):
         return [slice(0, len(video_N))]
-    end_V = np.append(np.flatnonzero(step_N) + 1, len(video_N))
     last_V = np.append(np.diff(end_V // _BLOCK) > 0, True)
     ends = end_V[last_V].tolist()
     return [slice(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]

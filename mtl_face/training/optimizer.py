@@ -230,10 +230,10 @@ def _muon(settings: OptimizerConfig, rate: Schedule) -> optax.GradientTransforma
 
 
 class MomentumState(NamedTuple):
-    """Steps taken, int32 [], and the mean gradient of each kernel, which forgets."""
+    """Steps taken, int32 [], and `mu`: the mean gradient of each kernel, which forgets."""
 
     taken: jax.Array
-    mean: Any
+    mu: Any
 
 
 def _no_momentum(params: Any) -> MomentumState:
@@ -243,16 +243,16 @@ def _no_momentum(params: Any) -> MomentumState:
 def _momentum_ahead(
     gradients: Any, state: MomentumState, params: Any = None
 ) -> tuple[Any, MomentumState]:
-    """The mean gradients, one step ahead (Nesterov), each by the weights that it has so far."""
+    """The mean gradients one step ahead (Nesterov), both parts without their bias towards 0."""
     del params
     count = optax.safe_increment(state.taken)
-    mean = optax.tree.update_moment(gradients, state.mean, _MOMENTUM, 1)
+    mu = optax.tree.update_moment(gradients, state.mu, _MOMENTUM, 1)
     ahead = jax.tree.map(
         lambda mean, gradient: _MOMENTUM * mean + (1 - _MOMENTUM) * gradient,
-        optax.tree.bias_correction(mean, _MOMENTUM, optax.safe_increment(count)),
+        optax.tree.bias_correction(mu, _MOMENTUM, optax.safe_increment(count)),
         optax.tree.bias_correction(gradients, _MOMENTUM, count),
     )
-    return ahead, MomentumState(count, mean)
+    return ahead, MomentumState(count, mu)
 
 
 def _orthogonal(kernels: Any, params: Any, *, epsilon: float) -> Any:

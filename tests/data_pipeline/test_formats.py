@@ -226,9 +226,12 @@ def test_the_collector_rests_while_labels_are_read_and_works_again_after_a_fault
     seen = []
     monkeypatch.setattr(formats, "_doubts", lambda table: seen.append(gc.isenabled()) or [])
     formats.load(settings("manifest", root, missing_images="keep"), "train")
+    monkeypatch.setattr(
+        formats, "kind_of_file", lambda *file: seen.append(gc.isenabled()) or "manifest"
+    )
     with pytest.raises(AnnotationError):
         formats.read_labels(root / "cropped_aligned" / "none.csv", dataset="none")
-    assert seen == [False]
+    assert seen == [False, False]
     assert gc.isenabled()
     gc.disable()
     try:

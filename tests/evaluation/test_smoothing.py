@@ -89,8 +89,9 @@ def cases(draw):
     table.valence[rng.random(num_rows) < 0.2] = np.nan
     table.au_logits[rng.random(num_rows) < 0.2] = np.nan
     table.expression_logits[rng.random(num_rows) < 0.2, 3] = np.nan
-    if draw(st.booleans()):  # each video by itself, as files have them
-        table = table.take(np.argsort(row_codes(table.dataset, table.video), kind="stable"))
+    if draw(st.booleans()):  # each video by itself, as files have them, in any order
+        place = rng.permutation(num_rows)[row_codes(table.dataset, table.video)]
+        table = table.take(np.argsort(place, kind="stable"))
     kernel = draw(st.sampled_from(["box", "gaussian"]))
     sizes = (
         st.integers(0, 70) | st.sampled_from([10**3, 10**9])
@@ -119,9 +120,10 @@ def test_against_all_pairs(case, rows_at_once):
 
 def test_memory_beside_the_result_is_that_of_some_videos():
     num = 200_000
+    names = np.random.default_rng(0).permutation([f"{i:03}" for i in range(100)])
     table = PredictionTable(
         dataset=np.full(num, "d"),
-        video=np.repeat([f"{i:03}" for i in range(100)], num // 100),
+        video=np.repeat(names, num // 100),
         frame=np.tile(np.arange(num // 100), 100),
         image=np.full(num, "x"),
         valence=np.zeros(num),
@@ -243,6 +245,35 @@ def test_standard_deviations_are_smoothed_with_the_values():
     np.testing.assert_allclose(smoothed.valence_std, [1.5, 3, 4])
 
 
+def test_columns_of_several_blocks_are_each_smoothed():
+    """Predicted and epistemic standard deviations too; what one video holds reaches no other."""
+    rng = np.random.default_rng(6)
+    num = 60
+    fields = {
+        "valence": (), "arousal": (), "au_logits": (12,), "expression_logits": (8,),
+        "valence_std": (), "arousal_std": (), "valence_epistemic_std": (),
+        "arousal_epistemic_std": (), "au_epistemic_std": (12,), "expression_epistemic_std": (8,),
+    }  # fmt: skip
+    table = PredictionTable(
+        dataset=np.full(num, "d"),
+        video=np.repeat(["v10", "v2", "v1"], num // 3),
+        frame=np.tile(np.arange(num // 3), 3),
+        image=np.full(num, "x.jpg"),
+        **{name: rng.random((num, *shape)) for name, shape in fields.items()},
+    )
+    with mock.patch.object(smoothing_lib, "_BLOCK", 20):
+        assert len(smoothing_lib._blocks(row_codes(table.dataset, table.video))) == 3
+        smoothed = smooth(table, Smoothing(windows=ALL))
+    alone = [
+        smooth(table.take(np.arange(begin, begin + 20)), Smoothing(windows=ALL))
+        for begin in (0, 20, 40)
+    ]
+    for name in fields:
+        expected = np.concatenate([getattr(part, name) for part in alone])
+        np.testing.assert_allclose(getattr(smoothed, name), expected, 1e-12, err_msg=name)
+        assert not np.array_equal(getattr(smoothed, name), getattr(table, name)), name
+
+
 def test_what_cannot_be_smoothed():
     table = make_predictions(make_labels(30))
     once = smooth(table, Smoothing(windows=ALL))
@@ -251,8 +282,12 @@ def test_what_cannot_be_smoothed():
     decided = dataclasses.replace(table, metadata={"decisions": {"au_thresholds": [0.1] * 12}})
     with pytest.raises(PredictionError, match="calibrated before"):
         smooth(decided, Smoothing(windows=ALL))
-    infinite = dataclasses.replace(table, valence=np.where(np.arange(30) == 2, np.inf, 0.0))
-    with pytest.raises(PredictionError, match=f"prediction of {row_name(table, 2)} is infinite"):
+    last = len(table) - 1  # of another video than the first row
+    infinite = dataclasses.replace(table, valence=np.where(np.arange(30) == last, np.inf, 0.0))
+    with (
+        mock.patch.object(smoothing_lib, "_BLOCK", 1),
+        pytest.raises(PredictionError, match=f"prediction of {row_name(table, last)} is infinite"),
+    ):
         smooth(infinite, Smoothing(windows=ALL))
     with pytest.raises(PredictionError, match="frame number"):
         smooth(row_of_frames([-(2**63), 2**63 - 1], [0, 1]), Smoothing(windows=ALL))
