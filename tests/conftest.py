@@ -153,7 +153,7 @@ def pytest_collection_finish():
     """Spares the collector what imports and collecting have made: tracing makes it run often."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)  # saves tests that trace a twentieth of their time
+    gc.set_threshold(700, 10, 1000)  # full collections are a twentieth of tests that trace
 
 
 @pytest.hookimpl(trylast=True)
