@@ -63,6 +63,7 @@ def test_every_section_on_a_processor(tmp_path):
     checks = [(row["precision"], row["of"]) for row in rows["parity"] if row["passed"]]
     assert len(checks) == sum(map(len, gpu_sections.TOLERANCES.values()))
     assert rows["memory"][0]["plan total MiB"] == 1024
+    assert [row["error"] for row in rows["memory"] if "error" in row] == []
     assert all(row["total MiB"] > 0 for row in rows["memory"][1:])
     assert rows["determinism"][0]["passed"]
     compared = {group["name"]: set(group["times"]) for group in results["groups"]}
