@@ -357,8 +357,7 @@ def _csv(
             faults.add(source.taken, bad_byte, _UTF8_REMEDY)
         else:
             for name, place in positions.items():  # other cells may be long
-                cell = row[place]
-                cells[name].append(files.plain_cell(cell) if cell.startswith("'") else cell)
+                cells[name].append(files.plain_cell(row[place]))
             lines.append(source.taken)
     return Columns(cells, [name for name in header if name not in cells], lines)
 
