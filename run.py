@@ -2,7 +2,7 @@
 
 import sys
 
-from mtl_face.cli.main import main
+from mtl_face.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--stored-size", type=int, default=112, help="side of the crops, pixels")
     parser.add_argument("--input-size", type=int, default=224, help="side of the output, pixels")
     options = parser.parse_args()
+    environment.restart_with_huge_pages()
     environment.keep_freed_memory()  # as `run.py train` on a processor
     if dm_pix is None:
         print("dm-pix is not installed and left out: pip install '.[benchmarks]'", flush=True)

@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="examples of a step")
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's")
     options = parser.parse_args()
+    environment.restart_with_huge_pages()
     environment.keep_freed_memory()  # as `run.py train` on a processor
     settings = mtl_face.load_config(options.experiment, **{"data.root": "."})
     parts = Experiment(settings, devices=jax.devices()[:1])

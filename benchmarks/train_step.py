@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--no-compiled", action="store_true", help="without torch.compile")
     options = parser.parse_args()
+    environment.restart_with_huge_pages()
     environment.keep_freed_memory()  # as `run.py train` does; it holds for both sides
     groups = []
     for name, backbone in itertools.product(options.experiments, options.backbones or [""]):

@@ -55,6 +55,13 @@ The whole thing on the embedded default:
 """
 
 
+def program() -> int:
+    """`main` as a process of its own, which is started anew where its memory gains by that."""
+    if sys.argv[1:2] == ["train"] and not environment.has_accelerator():
+        environment.restart_with_huge_pages()
+    return main()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; without arguments, that of this process.
 

@@ -177,6 +177,90 @@ def test_kept_memory_is_not_faulted_in_again():
     assert faults("keep") * 10 < faults("leave")
 
 
+_THREAD = """
+import ctypes, threading
+from mtl_face.run import environment
+environment.keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+thread = threading.Thread(target=libc.malloc, args=(ctypes.c_size_t(100_000),))
+thread.start()
+thread.join()
+libc.fdopen.restype = ctypes.c_void_p
+stream = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, stream)
+libc.fflush(stream)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_threads_keep_heaps_of_their_own():
+    result = subprocess.run(
+        [sys.executable, "-c", _THREAD], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.count("<heap nr=") >= 2, result.stdout
+
+
+class TestHugePages:
+    PROGRAM = """
+import os, pathlib, sys
+from mtl_face.run import environment
+print("started", flush=True)
+environment.restart_with_huge_pages(pathlib.Path(sys.argv[1]))
+print(sys.argv[2], os.environ.get("GLIBC_TUNABLES"))
+"""
+
+    @pytest.fixture(autouse=True)
+    def _glibc(self):
+        if platform.libc_ver()[0] != "glibc":
+            pytest.skip("of glibc")
+
+    def run(self, folder: Path, *, granted: str, tunables: str | None = None) -> list[str]:
+        (folder / "enabled").write_text(granted)
+        (folder / "program.py").write_text(self.PROGRAM)
+        own = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+        result = subprocess.run(
+            [sys.executable, "-W", "error", "program.py", "enabled", "a word"],
+            cwd=folder,
+            env=own if tunables is None else own | {"GLIBC_TUNABLES": tunables},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return result.stdout.splitlines()
+
+    def test_started_once_more_with_the_same_words(self, tmp_path):
+        lines = self.run(tmp_path, granted="always [madvise] never\n")
+        assert lines == ["started", "started", "a word glibc.malloc.hugetlb=1"]
+
+    def test_other_tunables_are_kept(self, tmp_path):
+        lines = self.run(tmp_path, granted="[madvise]", tunables="glibc.malloc.tcache_count=7")
+        assert lines[-1] == "a word glibc.malloc.tcache_count=7:glibc.malloc.hugetlb=1"
+
+    @pytest.mark.parametrize("granted", ["[always] madvise never", "always madvise [never]"])
+    def test_not_where_nothing_is_gained(self, tmp_path, granted):
+        assert self.run(tmp_path, granted=granted) == ["started", "a word None"]
+
+    def test_the_users_own_setting_wins(self, tmp_path):
+        lines = self.run(tmp_path, granted="[madvise]", tunables="glibc.malloc.hugetlb=0")
+        assert lines == ["started", "a word glibc.malloc.hugetlb=0"]
+
+    def test_a_system_that_does_not_say(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+        environment.restart_with_huge_pages(tmp_path / "absent")
+
+    def test_not_under_a_debugger(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+        (tmp_path / "enabled").write_text("[madvise]")
+        traced = sys.gettrace()
+        sys.settrace(lambda *arguments: None)
+        try:
+            environment.restart_with_huge_pages(tmp_path / "enabled")
+        finally:
+            sys.settrace(traced)
+        assert "GLIBC_TUNABLES" not in os.environ
+
+
 def test_accelerators_are_told_by_their_device_files(tmp_path):
     assert not environment.has_accelerator(tmp_path)
     (tmp_path / "nvidiactl").touch()
