@@ -88,7 +88,7 @@ def test_a_wheel(source, tmp_path):
         wanted = {file.relative_to(ROOT) for file in files if file.is_file()}
         assert {file for file in wanted if "__pycache__" not in file.parts} <= installed
     (entry_points,) = target.glob("*.dist-info/entry_points.txt")
-    assert "mtl-face = mtl_face.cli.main:main" in entry_points.read_text()
+    assert "mtl-face = mtl_face.cli.main:program" in entry_points.read_text()
     empty = tmp_path / "empty"
     empty.mkdir()
     check(target, target, empty)

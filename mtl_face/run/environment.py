@@ -121,7 +121,8 @@ def restart_with_huge_pages(granted: Path = _GRANTED) -> None:
     2 MB in place of 4 KB are fewer to be faulted in and to be looked up. glibc reads this setting
     (`glibc.malloc.hugetlb` of GLIBC_TUNABLES) at the start of a process alone, and the user's own
     wins. Returns where nothing would be gained: without glibc, where Linux gives huge pages never
-    or unasked (`granted`), to a debugger, and to a program that is no file.
+    or unasked (`granted`), to a debugger, and to a program that is no file or was not started with
+    the words of `sys.argv`.
     """
     tunables = os.environ.get(_TUNABLES, "")
     if platform.libc_ver()[0] != "glibc" or "glibc.malloc.hugetlb" in tunables:
@@ -130,8 +131,11 @@ def restart_with_huge_pages(granted: Path = _GRANTED) -> None:
         asked = "[madvise]" in granted.read_text()
     except OSError:
         return
+    words = sys.argv[1:]
+    # else it was called by a program that would be started in its place
+    own = sys.orig_argv[len(sys.orig_argv) - len(words) :] == words
     is_file = getattr(sys.modules["__main__"], "__file__", None)
-    if not asked or not is_file or not sys.executable or sys.gettrace() is not None:
+    if not (asked and own and is_file and sys.executable) or sys.gettrace() is not None:
         return
     os.environ[_TUNABLES] = ":".join([*filter(None, [tunables]), "glibc.malloc.hugetlb=1"])
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -245,6 +245,11 @@ print(sys.argv[2], os.environ.get("GLIBC_TUNABLES"))
         lines = self.run(tmp_path, granted="[madvise]", tunables="glibc.malloc.hugetlb=0")
         assert lines == ["started", "a word glibc.malloc.hugetlb=0"]
 
+    def test_not_in_a_program_that_calls_another(self, tmp_path, monkeypatch):
+        calling = "sys.argv = ['run.py', sys.argv[1], 'other']\nenvironment.restart"
+        monkeypatch.setattr(self, "PROGRAM", self.PROGRAM.replace("environment.restart", calling))
+        assert self.run(tmp_path, granted="[madvise]") == ["started", "other None"]
+
     def test_a_system_that_does_not_say(self, tmp_path, monkeypatch):
         monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
         environment.restart_with_huge_pages(tmp_path / "absent")
