@@ -51,6 +51,7 @@ _LEAST_COMPILING = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 _TUNABLES = "GLIBC_TUNABLES"
+_RESTARTED = "MTL_FACE_RESTARTED"
 _GRANTED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _ACCELERATORS = ("nvidiactl", "kfd", "accel*", "vfio/[0-9]*")
 """Device files of NVIDIA and AMD GPUs and of TPUs, below /dev."""
@@ -127,6 +128,9 @@ def restart_with_huge_pages(granted: Path = _GRANTED) -> None:
     tunables = os.environ.get(_TUNABLES, "")
     if platform.libc_ver()[0] != "glibc" or "glibc.malloc.hugetlb" in tunables:
         return
+    # of a Python with privileges, glibc takes the tunables away: it would start for ever
+    if _RESTARTED in os.environ:
+        return
     try:
         asked = "[madvise]" in granted.read_text()
     except OSError:
@@ -134,10 +138,13 @@ def restart_with_huge_pages(granted: Path = _GRANTED) -> None:
     words = sys.argv[1:]
     # else it was called by a program that would be started in its place
     own = sys.orig_argv[len(sys.orig_argv) - len(words) :] == words
-    is_file = getattr(sys.modules["__main__"], "__file__", None)
+    is_file = Path(
+        getattr(sys.modules["__main__"], "__file__", "")
+    ).is_file()  # no pipe, it is read
     if not (asked and own and is_file and sys.executable) or sys.gettrace() is not None:
         return
     os.environ[_TUNABLES] = ":".join([*filter(None, [tunables]), "glibc.malloc.hugetlb=1"])
+    os.environ[_RESTARTED] = "1"
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

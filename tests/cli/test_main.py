@@ -328,3 +328,17 @@ def test_what_is_read_is_not_written_over(same, folder, capsys):
     assert main.main([*arguments, *(f"{name}={value}" for name, value in words.items())]) == 2
     assert f"is the file that {same} reads" in capsys.readouterr().err
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "accelerator", "restarts"),
+    [(["train"], False, 1), (["train"], True, 0), (["summarise"], False, 0)],
+)
+def test_trainings_on_a_processor_restart(monkeypatch, words, accelerator, restarts):
+    calls = []
+    monkeypatch.setattr(sys, "argv", ["run.py", *words])
+    monkeypatch.setattr(main.environment, "has_accelerator", lambda: accelerator)
+    monkeypatch.setattr(main.environment, "restart_with_huge_pages", lambda: calls.append(1))
+    monkeypatch.setattr(main, "main", lambda: 7)
+    assert main.program() == 7
+    assert len(calls) == restarts

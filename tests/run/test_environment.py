@@ -215,14 +215,16 @@ print(sys.argv[2], os.environ.get("GLIBC_TUNABLES"))
         if platform.libc_ver()[0] != "glibc":
             pytest.skip("of glibc")
 
-    def run(self, folder: Path, *, granted: str, tunables: str | None = None) -> list[str]:
+    def run(self, folder: Path, *, granted: str, program: str = "program.py", **variables: str):
         (folder / "enabled").write_text(granted)
         (folder / "program.py").write_text(self.PROGRAM)
-        own = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+        set_by_it = ("GLIBC_TUNABLES", "MTL_FACE_RESTARTED")
+        own = {key: value for key, value in os.environ.items() if key not in set_by_it}
         result = subprocess.run(
-            [sys.executable, "-W", "error", "program.py", "enabled", "a word"],
+            [sys.executable, "-W", "error", program, "enabled", "a word"],
             cwd=folder,
-            env=own if tunables is None else own | {"GLIBC_TUNABLES": tunables},
+            env=own | variables,
+            input=self.PROGRAM,
             capture_output=True,
             text=True,
             check=True,
@@ -234,7 +236,9 @@ print(sys.argv[2], os.environ.get("GLIBC_TUNABLES"))
         assert lines == ["started", "started", "a word glibc.malloc.hugetlb=1"]
 
     def test_other_tunables_are_kept(self, tmp_path):
-        lines = self.run(tmp_path, granted="[madvise]", tunables="glibc.malloc.tcache_count=7")
+        lines = self.run(
+            tmp_path, granted="[madvise]", GLIBC_TUNABLES="glibc.malloc.tcache_count=7"
+        )
         assert lines[-1] == "a word glibc.malloc.tcache_count=7:glibc.malloc.hugetlb=1"
 
     @pytest.mark.parametrize("granted", ["[always] madvise never", "always madvise [never]"])
@@ -242,8 +246,16 @@ print(sys.argv[2], os.environ.get("GLIBC_TUNABLES"))
         assert self.run(tmp_path, granted=granted) == ["started", "a word None"]
 
     def test_the_users_own_setting_wins(self, tmp_path):
-        lines = self.run(tmp_path, granted="[madvise]", tunables="glibc.malloc.hugetlb=0")
+        lines = self.run(tmp_path, granted="[madvise]", GLIBC_TUNABLES="glibc.malloc.hugetlb=0")
         assert lines == ["started", "a word glibc.malloc.hugetlb=0"]
+
+    def test_never_twice(self, tmp_path):
+        lines = self.run(tmp_path, granted="[madvise]", MTL_FACE_RESTARTED="1")
+        assert lines == ["started", "a word None"]
+
+    def test_not_for_a_program_read_from_a_pipe(self, tmp_path):
+        lines = self.run(tmp_path, granted="[madvise]", program="-")
+        assert lines == ["started", "a word None"]
 
     def test_not_in_a_program_that_calls_another(self, tmp_path, monkeypatch):
         calling = "sys.argv = ['run.py', sys.argv[1], 'other']\nenvironment.restart"
@@ -252,10 +264,12 @@ print(sys.argv[2], os.environ.get("GLIBC_TUNABLES"))
 
     def test_a_system_that_does_not_say(self, tmp_path, monkeypatch):
         monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+        monkeypatch.delenv("MTL_FACE_RESTARTED", raising=False)
         environment.restart_with_huge_pages(tmp_path / "absent")
 
     def test_not_under_a_debugger(self, tmp_path, monkeypatch):
         monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+        monkeypatch.delenv("MTL_FACE_RESTARTED", raising=False)
         (tmp_path / "enabled").write_text("[madvise]")
         traced = sys.gettrace()
         sys.settrace(lambda *arguments: None)
