@@ -138,10 +138,9 @@ def restart_with_huge_pages(granted: Path = _GRANTED) -> None:
     words = sys.argv[1:]
     # else it was called by a program that would be started in its place
     own = sys.orig_argv[len(sys.orig_argv) - len(words) :] == words
-    is_file = Path(
-        getattr(sys.modules["__main__"], "__file__", "")
-    ).is_file()  # no pipe, it is read
-    if not (asked and own and is_file and sys.executable) or sys.gettrace() is not None:
+    file = getattr(sys.modules["__main__"], "__file__", None) or ""  # "<stdin>" of a pipe
+    ready = own and Path(file).is_file() and sys.executable and sys.gettrace() is None
+    if not (asked and ready):
         return
     os.environ[_TUNABLES] = ":".join([*filter(None, [tunables]), "glibc.malloc.hugetlb=1"])
     os.environ[_RESTARTED] = "1"
